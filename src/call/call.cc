@@ -1,0 +1,138 @@
+#include "call/call.h"
+
+namespace uccp::call {
+
+void Call::finish(Status status) {
+  if (finished_.exchange(true, std::memory_order_acq_rel)) return;
+  std::move_only_function<void(Status&)> account;
+  OnMessage message;
+  OnEvent half_close, cancel, drain;
+  std::vector<std::shared_ptr<void>> kept;
+  {
+    // The callbacks often hold the call itself: taking them out here breaks those cycles.
+    std::lock_guard lock(mutex_);
+    account = std::move(on_finish_);
+    message = std::move(on_message_);
+    half_close = std::move(on_half_close_);
+    cancel = std::move(on_cancel_);
+    drain = std::move(on_drain_);
+    kept = std::move(kept_);
+  }
+  if (account) account(status);
+  sink->finish(std::move(status));
+}
+
+void Call::set_header(std::string name, std::string value) {
+  std::lock_guard lock(mutex_);
+  headers_.emplace_back(std::move(name), std::move(value));
+}
+
+std::vector<std::pair<std::string, std::string>> Call::headers() const {
+  std::lock_guard lock(mutex_);
+  return headers_;
+}
+
+void Call::on_message(OnMessage callback) {
+  std::vector<std::string> early;
+  {
+    std::lock_guard lock(mutex_);
+    early = std::move(early_messages_);
+    early_messages_.clear();
+    if (early.empty()) {
+      on_message_ = std::move(callback);
+      return;
+    }
+  }
+  for (std::string& message : early) callback(std::move(message));
+  std::lock_guard lock(mutex_);
+  if (!finished()) on_message_ = std::move(callback);
+}
+
+void Call::on_half_close(OnEvent callback) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!half_closed_) {
+      on_half_close_ = std::move(callback);
+      return;
+    }
+  }
+  callback();
+}
+
+void Call::on_cancel(OnEvent callback) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!cancelled_) {
+      on_cancel_ = std::move(callback);
+      return;
+    }
+  }
+  callback();
+}
+
+void Call::on_drain(OnEvent callback) {
+  std::lock_guard lock(mutex_);
+  on_drain_ = std::move(callback);
+}
+
+void Call::deliver_message(std::string message) {
+  // The callback runs without the lock: it may finish the call.
+  OnMessage callback;
+  {
+    std::lock_guard lock(mutex_);
+    if (finished()) return;
+    if (!on_message_) {
+      early_messages_.push_back(std::move(message));
+      return;
+    }
+    callback = std::move(on_message_);
+  }
+  callback(std::move(message));
+  std::lock_guard lock(mutex_);
+  if (!finished() && !on_message_) on_message_ = std::move(callback);
+}
+
+void Call::deliver_half_close() {
+  OnEvent callback;
+  {
+    std::lock_guard lock(mutex_);
+    half_closed_ = true;
+    callback = std::move(on_half_close_);
+  }
+  if (callback) callback();
+}
+
+void Call::deliver_cancel() {
+  OnEvent callback;
+  {
+    std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    callback = std::move(on_cancel_);
+  }
+  if (callback) callback();
+}
+
+void Call::deliver_drain() {
+  OnEvent callback;
+  {
+    std::lock_guard lock(mutex_);
+    if (finished()) return;
+    callback = std::move(on_drain_);
+  }
+  if (!callback) return;
+  callback();
+  std::lock_guard lock(mutex_);
+  if (!finished() && !on_drain_) on_drain_ = std::move(callback);
+}
+
+void Call::on_finish(std::move_only_function<void(Status&)> callback) {
+  std::lock_guard lock(mutex_);
+  on_finish_ = std::move(callback);
+}
+
+void Call::keep(std::shared_ptr<void> state) {
+  std::lock_guard lock(mutex_);
+  if (!finished()) kept_.push_back(std::move(state));
+}
+
+}  // namespace uccp::call

@@ -1,0 +1,123 @@
+// Call: what every request becomes, whatever door it entered by.
+//
+// A door makes a Call and hands it to the pipeline; the pipeline runs the stages and the handler; the answers go back
+// through the Call's sink. Messages are serialized protobuf bytes on both sides, so that doors need no generated types.
+//
+// Threads: send() and finish() may be called from any thread, once the handler has the call. The callbacks for incoming
+// messages come one at a time, from a thread of the door.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "call/principal.h"
+#include "machine/read_level.h"
+
+namespace uccp::call {
+
+struct Method;
+
+// The way back to the client, implemented by each door. Callable from any thread.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  // Queues one response message. Order is kept.
+  virtual void send(std::string message) = 0;
+  // Ends the call. Nothing is sent afterwards; the first call wins.
+  virtual void finish(Status status) = 0;
+  // Bytes queued and not yet taken by the transport: back-pressure for long streams.
+  virtual size_t queued_bytes() const = 0;
+};
+
+// What a door knows about the client before the pipeline ran.
+struct Credentials {
+  std::string bearer_token;       // of "Authorization: Bearer", or empty
+  std::string certificate_pem;    // verified client certificate, or empty
+  std::string address;            // peer address, for logs, audit and limits
+};
+
+class Call : public std::enable_shared_from_this<Call> {
+ public:
+  enum class Door : uint8_t { kGrpc, kRest, kInternal };
+
+  // Set by the door. -----------------------------------------------------------------------------------------------
+  Door door = Door::kInternal;
+  const Method* method = nullptr;
+  Credentials credentials;
+  std::string call_id;       // X-Request-Id: given by the client or made by the pipeline; for logs only
+  std::string traceparent;   // W3C trace context, or empty
+  std::optional<BootTime> deadline;
+  std::string consistency;   // the read level as text, empty: the method's default
+  std::string default_namespace;  // from the door, when the request names none
+  std::string request_id;    // Idempotency-Key; wins over an empty request_id field
+  std::shared_ptr<Sink> sink;
+
+  // Set by the pipeline. -------------------------------------------------------------------------------------------
+  Principal principal;
+  machine::ReadLevel read_level;
+  std::string name_space;    // of the resource
+  std::string resource;      // the resource named in the request, for policy and audit
+  BootTime started;
+
+  // For the handler. -----------------------------------------------------------------------------------------------
+  void send(std::string message) { sink->send(std::move(message)); }
+  // Ends the call; the pipeline's accounting runs first. Later calls do nothing.
+  void finish(Status status);
+  // A unary answer.
+  void reply(std::string message) {
+    send(std::move(message));
+    finish(Status::ok());
+  }
+  bool finished() const { return finished_.load(std::memory_order_acquire); }
+  // Metadata sent with the answer (Uccp-Session, ETag, ...). Before the first send.
+  void set_header(std::string name, std::string value);
+  std::vector<std::pair<std::string, std::string>> headers() const;
+
+  // Client streams: the handler sets these before it returns. Messages that came before are delivered then.
+  using OnMessage = std::move_only_function<void(std::string message)>;
+  using OnEvent = std::move_only_function<void()>;
+  void on_message(OnMessage callback);
+  void on_half_close(OnEvent callback);
+  // The client went away or the deadline passed. Called at most once, also if it happened before.
+  void on_cancel(OnEvent callback);
+  // The sink's queue became small again after it was above the limit.
+  void on_drain(OnEvent callback);
+
+  // For the door. ----------------------------------------------------------------------------------------------------
+  void deliver_message(std::string message);
+  void deliver_half_close();
+  void deliver_cancel();
+  void deliver_drain();
+
+  // For the pipeline: runs once, before the sink learns the outcome. May replace the status.
+  void on_finish(std::move_only_function<void(Status&)> callback);
+  // Hands the call to a thread-safe holder of per-stream state of the handler, released when the call ends.
+  void keep(std::shared_ptr<void> state);
+
+ private:
+  mutable std::mutex mutex_;
+  std::atomic<bool> finished_{false};
+  bool cancelled_ = false;
+  bool half_closed_ = false;
+  std::vector<std::string> early_messages_;
+  std::vector<std::pair<std::string, std::string>> headers_;
+  OnMessage on_message_;
+  OnEvent on_half_close_;
+  OnEvent on_cancel_;
+  OnEvent on_drain_;
+  std::move_only_function<void(Status&)> on_finish_;
+  std::vector<std::shared_ptr<void>> kept_;
+};
+
+using CallPtr = std::shared_ptr<Call>;
+
+}  // namespace uccp::call

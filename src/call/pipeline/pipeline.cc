@@ -1,0 +1,274 @@
+#include "call/pipeline/pipeline.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "call/pipeline/roles.h"
+#include "call/validate.h"
+
+namespace uccp::call {
+namespace {
+
+constexpr std::string_view kStageNames[kStageCount] = {"limits", "trace",     "method",  "authenticate", "rate",
+                                                       "decode", "authorize", "handler", "audit"};
+// Cached credentials are looked at again after this time even if nothing was revoked.
+constexpr int64_t kCredentialsCachedMs = 60'000;
+
+std::string_view door_name(Call::Door door) {
+  switch (door) {
+    case Call::Door::kGrpc: return "grpc";
+    case Call::Door::kRest: return "http";
+    case Call::Door::kInternal: break;
+  }
+  return "internal";
+}
+
+bool is_call_id(std::string_view text) {
+  return !text.empty() && text.size() <= 128 &&
+         std::ranges::all_of(text, [](char c) { return c > ' ' && c < 127 && c != '"' && c != '\\'; });
+}
+
+// "00-<32 hex>-<16 hex>-<2 hex>" of W3C trace context.
+bool is_traceparent(std::string_view text) {
+  return text.size() == 55 && text[2] == '-' && text[35] == '-' && text[52] == '-' &&
+         std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == '-'; });
+}
+
+}  // namespace
+
+std::string_view stage_name(Stage stage) { return kStageNames[static_cast<size_t>(stage)]; }
+
+struct Pipeline::MethodMetrics {
+  // By door, then by code; created when first needed.
+  std::atomic<Counter*> requests[3][kCodeCount] = {};
+  std::atomic<Histogram*> seconds[3] = {};
+};
+
+struct Pipeline::CachedPrincipal {
+  Principal principal;
+  std::string secret;  // the whole credential: a hash collision must not change who calls
+  uint64_t revision;
+  BootTime until;
+};
+
+Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, const Clock& clock, Random& random,
+                   MetricsRegistry& metrics, PipelineOptions options)
+    : handlers_(handlers), authenticator_(authenticator), clock_(clock), random_(random), metrics_(metrics),
+      options_(std::move(options)), limiter_(options_.rates) {
+  // One more for calls of methods that do not exist.
+  for (size_t i = 0; i <= Contract::get().methods().size(); ++i) {
+    method_metrics_.push_back(std::make_unique<MethodMetrics>());
+  }
+}
+
+Pipeline::~Pipeline() = default;
+
+void Pipeline::close() { closed_.store(true); }
+
+void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_view method_name) {
+  call->started = clock_.boot();
+  in_flight_.fetch_add(1);
+  call->on_finish([this, raw = call.get()](Status& status) {
+    account(*raw, status);
+    in_flight_.fetch_sub(1);
+  });
+  if (Status status = run_stages(call, request, method_name); !status.is_ok()) return call->finish(std::move(status));
+  enter(*call, Stage::kHandler);
+  (*handlers_.find(call->method))(call, std::move(request));
+}
+
+Status Pipeline::run_stages(const CallPtr& call, std::string& request, std::string_view method_name) {
+  enter(*call, Stage::kTrace);
+  trace(call);
+  enter(*call, Stage::kLimits);
+  UCCP_RETURN_IF_ERROR(limit(*call, request));
+  enter(*call, Stage::kMethod);
+  UCCP_RETURN_IF_ERROR(match(*call, method_name));
+  enter(*call, Stage::kAuthenticate);
+  UCCP_RETURN_IF_ERROR(authenticate(*call));
+  enter(*call, Stage::kRate);
+  UCCP_RETURN_IF_ERROR(limit_rate(*call));
+  enter(*call, Stage::kDecode);
+  UCCP_RETURN_IF_ERROR(decode(*call, request));
+  enter(*call, Stage::kAuthorize);
+  UCCP_RETURN_IF_ERROR(authorize(*call));
+  // Only who may call a method learns that it is not built.
+  if (handlers_.find(call->method) == nullptr) {
+    return Status(Code::kUnimplemented, "METHOD_UNIMPLEMENTED",
+                  call->method->full_name + " is part of the contract and not built yet");
+  }
+  return Status::ok();
+}
+
+void Pipeline::trace(const CallPtr& call) {
+  uint64_t words[2] = {};
+  if (!is_call_id(call->call_id) || !is_traceparent(call->traceparent)) {
+    std::lock_guard lock(random_mutex_);
+    for (uint64_t& word : words) word = random_.next();
+  }
+  if (!is_call_id(call->call_id)) call->call_id = to_hex(ByteWriter().u64(words[0]).u64(words[1]).data());
+  if (!is_traceparent(call->traceparent)) {
+    call->traceparent = "00-" + to_hex(ByteWriter().u64(words[1]).u64(words[0]).data()) + "-" +
+                        to_hex(ByteWriter().u64(words[0] ^ words[1]).data()) + "-00";
+  }
+}
+
+Status Pipeline::limit(Call& call, const std::string& request) {
+  if (closed_.load()) {
+    return Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down; use another one or retry")
+        .with_retry_after_ms(1000);
+  }
+  // Agents and administration keep room when users' calls fill the node.
+  const bool reserved = call.method != nullptr && call.method->lane != Lane::kUser;
+  const size_t max = reserved ? options_.calls_in_flight_max * 2 : options_.calls_in_flight_max;
+  if (in_flight_.load() > max) {
+    return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
+                  "this node works on " + std::to_string(options_.calls_in_flight_max) + " calls; retry later")
+        .with_retry_after_ms(200);
+  }
+  if (request.size() > limits::kMessageBytesMax) {
+    return Status(Code::kInvalid, "REQUEST_TOO_LARGE",
+                  "the request has " + std::to_string(request.size()) + " bytes; at most " +
+                      std::to_string(limits::kMessageBytesMax) + " are taken");
+  }
+  const bool streams = call.method != nullptr && (call.method->client_streaming || call.method->server_streaming);
+  if (!streams) {
+    const BootTime latest = call.started.plus_ms(limits::kDeadlineMaxMs);
+    if (!call.deadline) call.deadline = call.started.plus_ms(limits::kDeadlineDefaultMs);
+    call.deadline = std::min(*call.deadline, latest);
+  }
+  if (call.deadline && *call.deadline <= call.started) {
+    return Status(Code::kDeadline, "DEADLINE_EXCEEDED", "the deadline had passed before the call was started");
+  }
+  return Status::ok();
+}
+
+Status Pipeline::match(const Call& call, std::string_view method_name) {
+  if (call.method != nullptr) return Status::ok();
+  return Status(Code::kUnimplemented, "METHOD_UNKNOWN",
+                "there is no method '" + std::string(method_name.substr(0, 200)) + "'; see /openapi.json or reflection");
+}
+
+Status Pipeline::authenticate(Call& call) {
+  if (call.method->is_public && call.credentials.bearer_token.empty()) return Status::ok();
+  const std::string& secret =
+      call.credentials.bearer_token.empty() ? call.credentials.certificate_pem : call.credentials.bearer_token;
+  if (secret.empty()) {
+    return Status(Code::kUnauthenticated, "CREDENTIALS_MISSING",
+                  "no credentials; send 'Authorization: Bearer TOKEN' or a client certificate")
+        .with_help("security.md#credentials");
+  }
+  const uint64_t key = hash64(secret);
+  const uint64_t revision = authenticator_.revision();
+  {
+    std::lock_guard lock(cache_mutex_);
+    const auto it = cache_.find(key);
+    if (it != cache_.end() && it->second->secret == secret && it->second->revision == revision &&
+        call.started < it->second->until) {
+      call.principal = it->second->principal;
+      return Status::ok();
+    }
+  }
+  UCCP_TRY(call.principal, authenticator_.authenticate(call.credentials));
+  auto entry = std::make_shared<CachedPrincipal>(CachedPrincipal{call.principal, secret, revision, {}});
+  entry->until = call.started.plus_ms(kCredentialsCachedMs);
+  if (call.principal.expires_us > 0) {
+    const int64_t left_us = std::max<int64_t>(0, call.principal.expires_us - clock_.wall().us);
+    entry->until = std::min(entry->until, BootTime{call.started.us + left_us});
+  }
+  std::lock_guard lock(cache_mutex_);
+  if (cache_.size() >= options_.credentials_cached_max) cache_.clear();
+  cache_[key] = std::move(entry);
+  return Status::ok();
+}
+
+Status Pipeline::limit_rate(Call& call) {
+  if (call.principal.kind == Principal::Kind::kAnonymous) return Status::ok();
+  return limiter_.take(call.principal.tenant + "/" + call.principal.name, call.method->quota_class,
+                       call.method->quota_cost, call.started);
+}
+
+Status Pipeline::decode(Call& call, std::string& request) {
+  const Method& method = *call.method;
+  if (call.consistency.empty()) {
+    call.read_level = method.read_level == DefaultRead::kBounded ? machine::ReadLevel::bounded(method.read_bound_ms)
+                                                                 : machine::ReadLevel::linearizable();
+  } else {
+    UCCP_TRY(call.read_level, machine::parse_read_level(call.consistency));
+  }
+  call.name_space = call.default_namespace.empty() ? "default" : call.default_namespace;
+  if (method.client_streaming) return Status::ok();
+  // What the door knows fills fields that the request left empty, before anything is checked.
+  if (!method.name_space.empty()) {
+    const auto named = get_string(method.name_space, request);
+    if (named && !named->empty()) call.name_space = *named;
+    else set_string(method.name_space, request, call.name_space);
+  }
+  if (!method.request_id.empty()) {
+    const auto id = get_string(method.request_id, request);
+    if (id && !id->empty()) call.request_id = *id;
+    else if (!call.request_id.empty()) set_string(method.request_id, request, call.request_id);
+  }
+  UCCP_RETURN_IF_ERROR(validate(*method.request, request));
+  if (!method.resource.empty()) call.resource = get_text(method.resource, request).value_or("");
+  return Status::ok();
+}
+
+Status Pipeline::authorize(const Call& call) {
+  const Method& method = *call.method;
+  if (method.is_public) return Status::ok();
+  if (!permits(call.principal, method.permission)) {
+    std::string roles;
+    for (const std::string& role : call.principal.roles) roles.append(roles.empty() ? "" : ", ").append(role);
+    return Status(Code::kPermission, "PERMISSION_DENIED",
+                  call.principal.name + " lacks the permission " + method.permission + " (roles: " +
+                      (roles.empty() ? "none" : roles) + ")")
+        .with_help("security.md#roles");
+  }
+  const auto& allowed = call.principal.namespaces;
+  if (!allowed.empty() && std::ranges::find(allowed, call.name_space) == allowed.end()) {
+    return Status(Code::kPermission, "NAMESPACE_DENIED",
+                  call.principal.name + " has no access to the namespace '" + call.name_space + "'")
+        .with_help("security.md#namespaces");
+  }
+  return Status::ok();
+}
+
+void Pipeline::account(Call& call, const Status& status) {
+  enter(call, Stage::kAudit);
+  const auto& methods = Contract::get().methods();
+  MethodMetrics& metrics = *method_metrics_[call.method != nullptr ? call.method->index : methods.size()];
+  const auto door = static_cast<size_t>(call.door);
+  const std::string name = call.method != nullptr ? call.method->full_name : "unknown";
+  const std::string prefix = "uccp_" + std::string(door_name(call.door));
+  auto& counter = metrics.requests[door][static_cast<size_t>(status.code())];
+  if (counter.load() == nullptr) {
+    counter.store(&metrics_.counter(prefix + "_requests_total", "Requests by method and outcome",
+                                    {{"method", name}, {"code", std::string(code_info(status.code()).name)}}));
+  }
+  counter.load()->add();
+  auto& seconds = metrics.seconds[door];
+  if (seconds.load() == nullptr) {
+    seconds.store(&metrics_.histogram(prefix + "_duration_seconds", "Time from arrival to answer", {{"method", name}}));
+  }
+  seconds.load()->observe(static_cast<double>(clock_.boot().us - call.started.us) / 1e6);
+  const bool denied = status.code() == Code::kPermission || status.code() == Code::kUnauthenticated;
+  if (!denied && status.code() != Code::kInternal && status.code() != Code::kCorruption) return;
+  log::write({.level = denied ? log::Level::kWarn : log::Level::kError,
+              .message = denied ? "call denied" : "call failed",
+              .fields = {{"method", name},
+                         {"reason", status.reason()},
+                         {"detail", denied ? std::string_view() : std::string_view(status.message())},
+                         {"principal", call.principal.name},
+                         {"tenant", call.principal.tenant},
+                         {"resource", call.resource},
+                         {"address", call.credentials.address},
+                         {"call_id", call.call_id}},
+              .trace_id = std::string_view(call.traceparent).substr(3, 32),
+              .category = denied ? log::Category::kSecurity : log::Category::kSystem});
+}
+
+}  // namespace uccp::call

@@ -1,0 +1,94 @@
+// The pipeline: the stages every call passes, once, on the node that the client reached.
+//
+// Order: size and time limits, trace and metrics, method, authentication, rate and concurrency, decode and validate,
+// authorization, handler; then audit and metrics of the outcome, denials included. Each stage is a function of its own
+// below; the matrix test proves for every method and door that each one runs.
+//
+// Callable from any thread. Must outlive every call.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "call/call.h"
+#include "call/handler.h"
+#include "call/method.h"
+#include "call/pipeline/authenticator.h"
+#include "call/pipeline/rate_limit.h"
+
+namespace uccp::call {
+
+enum class Stage : uint8_t {
+  kLimits, kTrace, kMethod, kAuthenticate, kRate, kDecode, kAuthorize, kHandler, kAudit,
+};
+inline constexpr int kStageCount = 9;
+std::string_view stage_name(Stage stage);
+
+struct PipelineOptions {
+  size_t calls_in_flight_max = 10'000;
+  // Calls a second of one principal, by quota class ("write" and so on); absent: not limited.
+  std::map<std::string, RateLimit> rates;
+  size_t credentials_cached_max = 10'000;
+  size_t streams_per_principal_max = 10'000;
+};
+
+class Pipeline {
+ public:
+  Pipeline(const HandlerTable& handlers, Authenticator& authenticator, const Clock& clock, Random& random,
+           MetricsRegistry& metrics, PipelineOptions options);
+  ~Pipeline();
+
+  // Takes a call whose door fields are set. `request` holds the request message, or is empty for client streams. The
+  // call is always finished, at once or later. `method_name` is for the error if call->method is null.
+  void dispatch(const CallPtr& call, std::string request, std::string_view method_name = {});
+
+  // Refuses further calls with unavailable SHUTTING_DOWN.
+  void close();
+  size_t calls_in_flight() const { return in_flight_.load(); }
+
+  // For tests: called with each stage that a call enters.
+  void observe_stages(std::function<void(const Call&, Stage)> observer) { observer_ = std::move(observer); }
+
+ private:
+  struct MethodMetrics;
+  struct CachedPrincipal;
+
+  Status run_stages(const CallPtr& call, std::string& request, std::string_view method_name);
+  Status limit(Call& call, const std::string& request);
+  void trace(const CallPtr& call);
+  Status match(const Call& call, std::string_view method_name);
+  Status authenticate(Call& call);
+  Status limit_rate(Call& call);
+  Status decode(Call& call, std::string& request);
+  Status authorize(const Call& call);
+  void account(Call& call, const Status& status);
+  void enter(const Call& call, Stage stage) {
+    if (observer_) observer_(call, stage);
+  }
+
+  const HandlerTable& handlers_;
+  Authenticator& authenticator_;
+  const Clock& clock_;
+  Random& random_;
+  std::mutex random_mutex_;
+  MetricsRegistry& metrics_;
+  const PipelineOptions options_;
+  std::atomic<size_t> in_flight_{0};
+  std::atomic<bool> closed_{false};
+  std::vector<std::unique_ptr<MethodMetrics>> method_metrics_;
+  RateLimiter limiter_;
+  std::mutex cache_mutex_;
+  std::map<uint64_t, std::shared_ptr<const CachedPrincipal>> cache_;
+  std::function<void(const Call&, Stage)> observer_;
+};
+
+}  // namespace uccp::call

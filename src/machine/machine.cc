@@ -1,0 +1,417 @@
+#include "machine/machine.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "machine/dedup.h"
+#include "machine/table.h"
+
+namespace uccp::machine {
+namespace {
+
+constexpr BytesTable kMeta(kMetaTable);
+constexpr BytesTable kLeases(kLeaseTable);
+constexpr BytesTable kChanges(kChangeTable);
+constexpr BytesTable kAudit(kAuditTable);
+constexpr std::string_view kMetaKey = "meta";
+constexpr uint8_t kMetaVersion = 1;
+// Old replies are dropped at every index that this divides.
+constexpr uint64_t kForgetEvery = 64;
+
+std::string number_key(uint64_t number) { return ByteWriter().u64(number).take(); }
+
+std::string encode_lease(const LeaseRecord& lease) {
+  ByteWriter out;
+  out.u64(lease.generation).u64(static_cast<uint64_t>(lease.ttl_ms)).bytes(lease.domain);
+  return out.bytes(lease.scope.tenant).bytes(lease.scope.name_space).bytes(lease.key).take();
+}
+
+LeaseRecord decode_lease(std::string_view data) {
+  ByteReader in(data);
+  LeaseRecord lease;
+  lease.generation = in.u64();
+  lease.ttl_ms = static_cast<int64_t>(in.u64());
+  lease.domain = in.bytes();
+  lease.scope.tenant = in.bytes();
+  lease.scope.name_space = in.bytes();
+  lease.key = in.bytes();
+  UCCP_CHECK(in.at_end(), "a stored lease is readable");
+  return lease;
+}
+
+std::string encode_change(const Change& change) {
+  ByteWriter out;
+  out.u64(change.index.value).varint(change.sequence).bytes(change.topic).bytes(change.scope.tenant);
+  out.bytes(change.scope.name_space).bytes(change.key).u8(change.kind).bytes(change.payload);
+  return out.take();
+}
+
+Change decode_change(std::string_view data) {
+  ByteReader in(data);
+  Change change;
+  change.index = LogIndex(in.u64());
+  change.sequence = static_cast<uint32_t>(in.varint());
+  change.topic = in.bytes();
+  change.scope.tenant = in.bytes();
+  change.scope.name_space = in.bytes();
+  change.key = in.bytes();
+  change.kind = in.u8();
+  change.payload = in.bytes();
+  UCCP_CHECK(in.at_end(), "a stored change is readable");
+  return change;
+}
+
+}  // namespace
+
+// One entry's view of the machine while it is applied.
+class EntryContext final : public ApplyContext {
+ public:
+  EntryContext(Machine& machine, Transaction& state, const Entry& entry, const Envelope& envelope)
+      : machine_(machine), state_(state), entry_(entry), envelope_(envelope) {}
+
+  Transaction& state() override { return state_; }
+  const Envelope& envelope() const override { return envelope_; }
+  LogIndex index() const override { return entry_.index; }
+  Term term() const override { return entry_.term; }
+  int64_t now_ms() const override { return machine_.machine_time_ms(); }
+
+  void emit(std::string_view topic, std::string_view key, uint8_t kind, std::string payload) override {
+    emit_in(envelope_.scope, topic, key, kind, std::move(payload));
+  }
+  void emit_in(const Scope& scope, std::string_view topic, std::string_view key, uint8_t kind,
+               std::string payload) override {
+    changes.push_back({entry_.index, static_cast<uint32_t>(changes.size()), std::string(topic), scope,
+                       std::string(key), kind, std::move(payload)});
+  }
+
+  LeaseId create_lease(std::string_view domain, std::string_view key, int64_t ttl_ms) override {
+    const LeaseId id = (entry_.index.value << 16) | leases_created_++;
+    UCCP_CHECK(leases_created_ < 0x10000, "one command creates fewer than 65536 leases");
+    const LeaseRecord lease{1, ttl_ms, std::string(domain), envelope_.scope, std::string(key)};
+    kLeases.put(state_, {}, number_key(id), encode_lease(lease));
+    leases.push_back({id, ttl_ms, 1});
+    return id;
+  }
+  void touch_lease(LeaseId id, int64_t ttl_ms) override {
+    const auto stored = kLeases.get(state_, {}, number_key(id));
+    if (!stored) return;
+    LeaseRecord lease = decode_lease(*stored);
+    lease.generation += 1;
+    lease.ttl_ms = ttl_ms;
+    kLeases.put(state_, {}, number_key(id), encode_lease(lease));
+    leases.push_back({id, ttl_ms, lease.generation});
+  }
+  void delete_lease(LeaseId id) override {
+    kLeases.erase(state_, {}, number_key(id));
+    leases.push_back({id, -1, 0});
+  }
+
+  // Another scope for the expiry of a lease that was made elsewhere.
+  std::vector<Change> changes;
+  std::vector<AppliedBatch::LeaseChange> leases;
+
+ private:
+  Machine& machine_;
+  Transaction& state_;
+  const Entry& entry_;
+  const Envelope& envelope_;
+  uint64_t leases_created_ = 0;
+};
+
+Machine::Machine(GroupId group, storage::Kv& kv, std::vector<Domain*> domains, MachineLimits limits)
+    : group_(group), kv_(kv), limits_(limits) {
+  for (Domain* domain : domains) {
+    UCCP_CHECK(domains_.emplace(domain->name(), domain).second, "two domains have one name");
+    for (auto& [verb, function] : domain->commands()) {
+      functions_.emplace(std::string(domain->name()) + "." + verb, std::move(function));
+    }
+  }
+}
+
+std::string Machine::encode_meta(const Meta& m) {
+  ByteWriter out;
+  out.u8(kMetaVersion).u64(m.applied.value).u64(m.applied_term.value).u64(static_cast<uint64_t>(m.time_us));
+  out.u64(m.clock_term.value).u64(static_cast<uint64_t>(m.clock_boot_us)).u32(m.feature_level);
+  out.u64(m.digest.high).u64(m.digest.low).u64(m.changes_first).u64(m.changes_next);
+  out.u64(m.audit_first).u64(m.audit_next).bytes(m.audit_head);
+  return out.take();
+}
+
+Result<Machine::Meta> Machine::decode_meta(std::string_view data) {
+  ByteReader in(data);
+  Meta m;
+  const uint8_t version = in.u8();
+  m.applied = LogIndex(in.u64());
+  m.applied_term = Term(in.u64());
+  m.time_us = static_cast<int64_t>(in.u64());
+  m.clock_term = Term(in.u64());
+  m.clock_boot_us = static_cast<int64_t>(in.u64());
+  m.feature_level = in.u32();
+  m.digest.high = in.u64();
+  m.digest.low = in.u64();
+  m.changes_first = in.u64();
+  m.changes_next = in.u64();
+  m.audit_first = in.u64();
+  m.audit_next = in.u64();
+  m.audit_head = in.bytes();
+  if (version != kMetaVersion || !in.at_end()) {
+    return fail(Code::kCorruption, "STATE_META_INVALID", "the state's head record is damaged; restore a backup");
+  }
+  if (m.feature_level > kFeatureLevelMax) {
+    return fail(Code::kUnimplemented, "FEATURE_LEVEL",
+                "the state is at feature level " + std::to_string(m.feature_level) + " and this program knows " +
+                    std::to_string(kFeatureLevelMax) + "; start a newer version");
+  }
+  return m;
+}
+
+Status Machine::open() {
+  const GroupView probe(group_, kv_.view(), LogIndex(0), 0);
+  meta_ = {};
+  if (const auto stored = kMeta.get(probe, {}, kMetaKey)) {
+    UCCP_TRY(meta_, decode_meta(*stored));
+  }
+  view_ = GroupView(group_, kv_.view(), meta_.applied, machine_time_ms());
+  return Status::ok();
+}
+
+Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
+  AppliedBatch out;
+  Transaction state(view_, meta_.digest);
+  for (const Entry& entry : entries) {
+    UCCP_CHECK(entry.index == meta_.applied.next(), "entries are applied in order, each once");
+    out.results.push_back({entry.index, apply_entry(state, entry, out)});
+    meta_.applied = entry.index;
+    meta_.applied_term = entry.term;
+    if (entry.index.value % kForgetEvery == 0) {
+      state.begin();
+      dedup::forget_old(state, machine_time_ms(), limits_);
+    }
+  }
+  meta_.digest = state.digest();
+  storage::KvBatch batch;
+  const std::string prefix = group_prefix(group_);
+  for (const auto& [key, value] : state.writes()) {
+    if (value) batch.put(prefix + key, *value);
+    else batch.erase(prefix + key);
+  }
+  batch.put(prefix + table_key::make(kMetaTable, {}, kMetaKey), encode_meta(meta_));
+  UCCP_RETURN_IF_ERROR(kv_.write(batch));
+  view_ = GroupView(group_, kv_.view(), meta_.applied, machine_time_ms());
+  return out;
+}
+
+ApplyResult Machine::apply_entry(Transaction& state, const Entry& entry, AppliedBatch& out) {
+  if (entry.kind != EntryKind::kCommand) return std::string();
+  auto envelope = decode_envelope(entry.data);
+  UCCP_CHECK(envelope.has_value(), envelope.has_value() ? "" : envelope.error().to_string());
+  advance_time(*envelope, entry.term);
+  return apply_command(state, entry, *envelope, out);
+}
+
+ApplyResult Machine::apply_command(Transaction& state, const Entry& entry, const Envelope& envelope,
+                                   AppliedBatch& out) {
+  if (auto known = dedup::recall(state, envelope, limits_)) return std::move(*known);
+  state.begin();
+  EntryContext context(*this, state, entry, envelope);
+  ApplyResult result = run(context, envelope);
+  if (!result) {
+    state.rollback();
+    context.changes.clear();
+    context.leases.clear();
+  }
+  state.begin();
+  dedup::remember(state, envelope, entry.index, machine_time_ms(), result);
+  record_changes(state, context.changes);
+  if (envelope.audited) record_audit(state, entry, envelope, result);
+  std::move(context.changes.begin(), context.changes.end(), std::back_inserter(out.changes));
+  out.leases.insert(out.leases.end(), context.leases.begin(), context.leases.end());
+  return result;
+}
+
+ApplyResult Machine::run(EntryContext& context, const Envelope& envelope) {
+  if (const auto it = functions_.find(envelope.command); it != functions_.end()) {
+    return it->second(context, envelope.payload);
+  }
+  if (envelope.command == "machine.open_session") return open_session(context);
+  if (envelope.command == "machine.close_session") return close_session(context);
+  if (envelope.command == "machine.expire") return expire_lease(context, envelope.payload);
+  if (envelope.command == "machine.set_feature_level") return set_feature_level(envelope.payload);
+  return fail(Code::kUnimplemented, "COMMAND_UNKNOWN",
+              "the command '" + envelope.command + "' is not known to group " + std::to_string(group_.value));
+}
+
+void Machine::advance_time(const Envelope& envelope, Term term) {
+  // Another leader, or the same one restarted, has another boot clock: its first stamp only sets the origin.
+  if (meta_.clock_term == term && envelope.boot.us > meta_.clock_boot_us) {
+    meta_.time_us += envelope.boot.us - meta_.clock_boot_us;
+  }
+  if (meta_.clock_term != term || envelope.boot.us > meta_.clock_boot_us) meta_.clock_boot_us = envelope.boot.us;
+  meta_.clock_term = term;
+}
+
+void Machine::record_changes(Transaction& state, std::vector<Change>& changes) {
+  for (const Change& change : changes) {
+    kChanges.put(state, {}, number_key(meta_.changes_next++), encode_change(change));
+    if (meta_.changes_next - meta_.changes_first > limits_.changes_kept) {
+      kChanges.erase(state, {}, number_key(meta_.changes_first++));
+    }
+  }
+}
+
+void Machine::record_audit(Transaction& state, const Entry& entry, const Envelope& e, const ApplyResult& result) {
+  ByteWriter record;
+  record.u64(meta_.audit_next).u64(entry.index.value).u64(static_cast<uint64_t>(e.wall.us));
+  record.bytes(e.scope.tenant).bytes(e.scope.name_space).bytes(e.principal).bytes(e.method).bytes(e.resource);
+  record.bytes(result ? "ok" : result.error().reason());
+  meta_.audit_head = sha256(meta_.audit_head + record.data());
+  record.bytes(meta_.audit_head);
+  kAudit.put(state, {}, number_key(meta_.audit_next++), record.take());
+  if (meta_.audit_next - meta_.audit_first > limits_.audit_records_kept) {
+    kAudit.erase(state, {}, number_key(meta_.audit_first++));
+  }
+}
+
+ApplyResult Machine::open_session(EntryContext& context) {
+  return dedup::open_session(context.state(), context.envelope(), context.index(), limits_);
+}
+
+ApplyResult Machine::close_session(EntryContext& context) {
+  return dedup::close_session(context.state(), context.envelope());
+}
+
+ApplyResult Machine::expire_lease(EntryContext& context, std::string_view payload) {
+  ByteReader in(payload);
+  const LeaseId id = in.u64();
+  const uint64_t generation = in.u64();
+  const Term term(in.u64());
+  const auto stored = kLeases.get(context.state(), {}, number_key(id));
+  // An expiry counts only if the lease was not touched since and the proposer still leads.
+  if (!in.at_end() || !stored || term != context.term()) return std::string();
+  const LeaseRecord lease = decode_lease(*stored);
+  if (lease.generation != generation) return std::string();
+  context.delete_lease(id);
+  const auto domain = domains_.find(lease.domain);
+  if (domain != domains_.end()) domain->second->on_lease_expired(context, lease.key);
+  return std::string();
+}
+
+ApplyResult Machine::set_feature_level(std::string_view payload) {
+  ByteReader in(payload);
+  const uint32_t level = in.u32();
+  if (!in.at_end() || level > kFeatureLevelMax || level < meta_.feature_level) {
+    return fail(Code::kFailedPrecondition, "FEATURE_LEVEL", "feature levels only grow, up to what all members support");
+  }
+  meta_.feature_level = level;
+  return std::string();
+}
+
+std::map<LeaseId, LeaseRecord> Machine::leases() const {
+  std::map<LeaseId, LeaseRecord> out;
+  kLeases.scan(view_, {}, "", "", [&](std::string_view key, std::string_view value) {
+    out.emplace(ByteReader(key).u64(), decode_lease(value));
+    return true;
+  });
+  return out;
+}
+
+Status Machine::verify_digest() const {
+  Digest digest;
+  const std::string meta_key = table_key::make(kMetaTable, {}, kMetaKey);
+  view_.scan("", "", [&](std::string_view key, std::string_view value) {
+    if (key != meta_key) digest.add(key, value);
+    return true;
+  });
+  if (digest == meta_.digest) return Status::ok();
+  return Status(Code::kCorruption, "DIGEST_MISMATCH",
+                "the state of group " + std::to_string(group_.value) + " has digest " + digest.to_string() +
+                    " and should have " + meta_.digest.to_string() + " at index " +
+                    std::to_string(meta_.applied.value));
+}
+
+std::string encode_expire(LeaseId lease, uint64_t generation, Term term) {
+  return ByteWriter().u64(lease).u64(generation).u64(term.value).take();
+}
+
+Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since, size_t count_max) {
+  std::vector<Change> changes;
+  uint64_t first_number = 0;
+  uint64_t low = 0;
+  uint64_t high = 0;
+  // Records are dense in number and ascending in index: find the first behind `since` by bisection.
+  kChanges.scan(state, {}, "", "", [&](std::string_view key, std::string_view) {
+    first_number = low = ByteReader(key).u64();
+    return false;
+  });
+  const auto index_at = [&](uint64_t number) -> std::optional<LogIndex> {
+    const auto stored = kChanges.get(state, {}, number_key(number));
+    if (!stored) return std::nullopt;
+    return LogIndex(ByteReader(*stored).u64());
+  };
+  uint64_t step = 1;
+  for (high = low; index_at(high) && *index_at(high) <= since; step *= 2) high += step;
+  low = high > step ? std::max(low, high - step) : low;
+  while (low < high) {
+    const uint64_t middle = low + (high - low) / 2;
+    const auto index = index_at(middle);
+    if (index && *index <= since) low = middle + 1;
+    else high = middle;
+  }
+  // If the oldest record left is newer than asked for, and older ones existed, some may be missing.
+  if (first_number > 0 && low == first_number) {
+    const auto oldest = index_at(first_number);
+    if (oldest && since.next() < *oldest) {
+      return fail(Code::kFailedPrecondition, "CURSOR_COMPACTED",
+                  "changes after " + std::to_string(since.value) + " are no longer kept (the oldest is at " +
+                      std::to_string(oldest->value) + "); list the resources again and watch from there");
+    }
+  }
+  kChanges.scan(state, {}, "", number_key(low), [&](std::string_view, std::string_view value) {
+    changes.push_back(decode_change(value));
+    return changes.size() < count_max;
+  });
+  return changes;
+}
+
+std::vector<AuditRecord> read_audit(const KeyReader& state, uint64_t from, size_t count_max) {
+  std::vector<AuditRecord> records;
+  if (count_max == 0) return records;
+  kAudit.scan(state, {}, "", number_key(from), [&](std::string_view, std::string_view value) {
+    ByteReader in(value);
+    AuditRecord r;
+    r.number = in.u64();
+    r.index = LogIndex(in.u64());
+    r.wall_us = static_cast<int64_t>(in.u64());
+    for (std::string* field : {&r.tenant, &r.name_space, &r.principal, &r.method, &r.resource, &r.outcome, &r.hash}) {
+      *field = in.bytes();
+    }
+    records.push_back(std::move(r));
+    return records.size() < count_max;
+  });
+  return records;
+}
+
+Status verify_audit(const KeyReader& state) {
+  std::string head;
+  std::optional<uint64_t> expected;
+  Status status;
+  kAudit.scan(state, {}, "", "", [&](std::string_view, std::string_view value) {
+    ByteReader in(value);
+    const uint64_t number = in.u64();
+    // The hash comes last: its varint length (1 byte) and 32 bytes.
+    const std::string_view record = value.substr(0, value.size() - 33);
+    const std::string_view hash = value.substr(value.size() - 32);
+    const bool follows = !expected || (number == *expected && sha256(head + std::string(record)) == hash);
+    if (!follows) {
+      status = Status(Code::kCorruption, "AUDIT_BROKEN", "the audit chain breaks at record " + std::to_string(number));
+      return false;
+    }
+    head = hash;
+    expected = number + 1;
+    return true;
+  });
+  return status;
+}
+
+}  // namespace uccp::machine

@@ -1,0 +1,149 @@
+// The replicated machine of one group: applies committed entries to the state, one atomic batch at a time.
+//
+// Every batch writes the effects, the applied index, machine time and the digest together, so that a crash leaves either
+// all of a batch or none of it. Deduplication, leases, change records and the audit trail are written by the same batch.
+// Loop thread only; view() hands out immutable state to any thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/limits.h"
+#include "base/log_types.h"
+#include "machine/domain.h"
+#include "machine/key_reader.h"
+#include "storage/kv.h"
+
+namespace uccp::machine {
+
+struct MachineLimits {
+  size_t changes_kept = limits::kChangesKept;
+  size_t audit_records_kept = 1'000'000;
+  size_t request_ids_per_principal_max = limits::kRequestIdsPerPrincipalMax;
+  int64_t request_id_ttl_ms = limits::kRequestIdTtlMs;
+  size_t sessions_max = 100'000;
+  size_t replies_per_session_max = 1024;
+};
+
+// What one entry resulted in, in log order.
+struct EntryResult {
+  LogIndex index;
+  ApplyResult result = std::string();
+};
+
+struct AppliedBatch {
+  std::vector<EntryResult> results;
+  std::vector<Change> changes;
+  // Leases created or touched (with their ttl) and deleted (ttl < 0), for the leader's deadlines.
+  struct LeaseChange {
+    LeaseId lease;
+    int64_t ttl_ms;
+    uint64_t generation;
+  };
+  std::vector<LeaseChange> leases;
+};
+
+struct LeaseRecord {
+  uint64_t generation = 0;
+  int64_t ttl_ms = 0;
+  std::string domain;
+  Scope scope;
+  std::string key;
+};
+
+class Machine {
+ public:
+  // Requires: `domains` outlive the machine and have different names.
+  Machine(GroupId group, storage::Kv& kv, std::vector<Domain*> domains, MachineLimits limits = {});
+
+  // Reads where the state stands. Errors: corruption, unavailable IO_ERROR; unimplemented FEATURE_LEVEL if the state was
+  // written by a later program.
+  Status open();
+
+  // Applies entries with consecutive indexes behind applied(). An error means that the batch could not be written: the
+  // node has to stop.
+  Result<AppliedBatch> apply(std::span<const Entry> entries);
+
+  LogIndex applied() const { return meta_.applied; }
+  Term applied_term() const { return meta_.applied_term; }
+  int64_t machine_time_ms() const { return meta_.time_us / 1000; }
+  uint32_t feature_level() const { return meta_.feature_level; }
+  const Digest& digest() const { return meta_.digest; }
+  // The state after the last batch.
+  const GroupView& view() const { return view_; }
+
+  // All leases in the state. A new leader gives each its full ttl from now.
+  std::map<LeaseId, LeaseRecord> leases() const;
+  // Walks the whole state and compares its digest with the one kept. For snapshots, restores and the verify command.
+  Status verify_digest() const;
+
+ private:
+  friend class EntryContext;
+  struct Meta {
+    LogIndex applied;
+    Term applied_term;
+    int64_t time_us = 0;
+    // The clock that the last stamp came from: a new leader's or a restarted node's boot clock starts a new origin.
+    Term clock_term;
+    int64_t clock_boot_us = 0;
+    uint32_t feature_level = 1;
+    Digest digest;
+    uint64_t changes_first = 0;  // change records in the state are [first, next)
+    uint64_t changes_next = 0;
+    uint64_t audit_first = 0;
+    uint64_t audit_next = 0;
+    std::string audit_head;  // hash of the last audit record
+  };
+
+  static std::string encode_meta(const Meta& meta);
+  static Result<Meta> decode_meta(std::string_view data);
+  ApplyResult apply_entry(Transaction& state, const Entry& entry, AppliedBatch& out);
+  ApplyResult apply_command(Transaction& state, const Entry& entry, const Envelope& envelope, AppliedBatch& out);
+  ApplyResult run(class EntryContext& context, const Envelope& envelope);
+  void advance_time(const Envelope& envelope, Term term);
+  void record_changes(Transaction& state, std::vector<Change>& changes);
+  void record_audit(Transaction& state, const Entry& entry, const Envelope& envelope, const ApplyResult& result);
+  // Commands of the machine itself.
+  ApplyResult open_session(class EntryContext& context);
+  ApplyResult close_session(class EntryContext& context);
+  ApplyResult expire_lease(class EntryContext& context, std::string_view payload);
+  ApplyResult set_feature_level(std::string_view payload);
+
+  GroupId group_;
+  storage::Kv& kv_;
+  MachineLimits limits_;
+  std::map<std::string, Domain*, std::less<>> domains_;
+  std::map<std::string, ApplyFunction, std::less<>> functions_;
+  Meta meta_;
+  GroupView view_;
+};
+
+// Highest feature level this program can apply.
+inline constexpr uint32_t kFeatureLevelMax = 1;
+
+// Payload of the system command "machine.expire".
+std::string encode_expire(LeaseId lease, uint64_t generation, Term term);
+
+// Change records with index > `since` that are still in the state, oldest first, at most `count_max`.
+// Errors: failed_precondition CURSOR_COMPACTED if records behind `since` are gone already.
+Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since, size_t count_max);
+
+// One audit record as stored, oldest first; the hash covers the record and the hash before it.
+struct AuditRecord {
+  uint64_t number = 0;
+  LogIndex index;
+  int64_t wall_us = 0;
+  std::string tenant, name_space, principal, method, resource, outcome, hash;
+};
+// Records with number >= `from`, at most `count_max`.
+std::vector<AuditRecord> read_audit(const KeyReader& state, uint64_t from, size_t count_max);
+// Checks that the chain of all records kept is unbroken. Errors: corruption AUDIT_BROKEN naming the record.
+Status verify_audit(const KeyReader& state);
+
+}  // namespace uccp::machine

@@ -1,0 +1,62 @@
+#include "machine/transaction.h"
+
+namespace uccp::machine {
+
+std::optional<std::string> Transaction::get(std::string_view key) const {
+  if (auto it = writes_.find(key); it != writes_.end()) return it->second;
+  return base_.get(key);
+}
+
+void Transaction::scan(std::string_view from, std::string_view to, const Visit& visit) const {
+  auto written = writes_.lower_bound(from);
+  const auto written_end = to.empty() ? writes_.end() : writes_.lower_bound(to);
+  bool go_on = true;
+  // Own writes and the base are merged in key order; an own write hides the base's value.
+  base_.scan(from, to, [&](std::string_view key, std::string_view value) {
+    while (go_on && written != written_end && written->first < key) {
+      if (written->second) go_on = visit(written->first, *written->second);
+      ++written;
+    }
+    if (!go_on) return false;
+    if (written != written_end && written->first == key) return true;
+    go_on = visit(key, value);
+    return go_on;
+  });
+  for (; go_on && written != written_end; ++written) {
+    if (written->second) go_on = visit(written->first, *written->second);
+  }
+}
+
+void Transaction::put(std::string_view key, std::string value) { set(key, std::move(value)); }
+
+void Transaction::erase(std::string_view key) { set(key, std::nullopt); }
+
+void Transaction::set(std::string_view key, std::optional<std::string> value) {
+  auto it = writes_.find(key);
+  const bool was_written = it != writes_.end();
+  std::optional<std::string> old_value = was_written ? it->second : base_.get(key);
+  if (old_value) digest_.remove(key, *old_value);
+  if (value) digest_.add(key, *value);
+  if (was_written) {
+    it->second = std::move(value);
+  } else {
+    writes_.emplace(std::string(key), std::move(value));
+  }
+  undo_.push_back({std::string(key), was_written, std::move(old_value)});
+}
+
+void Transaction::rollback() {
+  for (auto undo = undo_.rbegin(); undo != undo_.rend(); ++undo) {
+    auto it = writes_.find(undo->key);
+    if (it->second) digest_.remove(undo->key, *it->second);
+    if (undo->old_value) digest_.add(undo->key, *undo->old_value);
+    if (undo->was_written) {
+      it->second = std::move(undo->old_value);
+    } else {
+      writes_.erase(it);
+    }
+  }
+  undo_.clear();
+}
+
+}  // namespace uccp::machine

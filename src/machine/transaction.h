@@ -1,0 +1,50 @@
+// The writes of one batch of commands on the state of one group, with the reads that see them.
+//
+// A command that is rejected leaves nothing behind: begin() opens it, rollback() undoes it. The digest follows every
+// change. Loop thread only.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/hash.h"
+#include "machine/key_reader.h"
+
+namespace uccp::machine {
+
+class Transaction final : public KeyReader {
+ public:
+  Transaction(const GroupView& base, Digest digest) : base_(base), digest_(digest) {}
+
+  std::optional<std::string> get(std::string_view key) const override;
+  void scan(std::string_view from, std::string_view to, const Visit& visit) const override;
+  void put(std::string_view key, std::string value);
+  void erase(std::string_view key);
+
+  // A command's changes are kept by the next begin(), or undone by rollback().
+  void begin() { undo_.clear(); }
+  void rollback();
+
+  const Digest& digest() const { return digest_; }
+  // Every key that was written, with its last value.
+  const std::map<std::string, std::optional<std::string>, std::less<>>& writes() const { return writes_; }
+
+ private:
+  void set(std::string_view key, std::optional<std::string> value);
+
+  const GroupView& base_;
+  Digest digest_;
+  std::map<std::string, std::optional<std::string>, std::less<>> writes_;
+  struct Undo {
+    std::string key;
+    bool was_written;
+    std::optional<std::string> old_value;  // as get() saw it
+  };
+  std::vector<Undo> undo_;
+};
+
+}  // namespace uccp::machine

@@ -1,0 +1,163 @@
+#include "runtime/loop.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace uccp::runtime {
+namespace {
+
+thread_local const Loop* current_loop = nullptr;
+
+// The condition variable waits on a clock that stands still during suspend, so the boot clock is looked at this often
+// while a timer is pending.
+constexpr int64_t kTimerSleepUsMax = 1'000'000;
+
+}  // namespace
+
+Loop::Loop(const Clock& clock, LoopOptions options) : clock_(clock), options_(std::move(options)) {}
+
+Loop::~Loop() { stop(); }
+
+void Loop::start(const std::string& name) {
+  {
+    std::lock_guard lock(mutex_);
+    UCCP_CHECK(!started_, "a loop is started once");
+    started_ = true;
+  }
+  std::lock_guard lock(join_mutex_);
+  thread_ = std::thread([this, short_name = name.substr(0, 15)] {
+    pthread_setname_np(pthread_self(), short_name.c_str());
+    work();
+  });
+}
+
+void Loop::run() {
+  {
+    std::lock_guard lock(mutex_);
+    UCCP_CHECK(!started_, "a loop is started once");
+    started_ = true;
+  }
+  work();
+}
+
+void Loop::close() {
+  std::map<TimerKey, Task> dropped;  // destroyed outside the lock: a task's captures may call back into the loop
+  std::lock_guard lock(mutex_);
+  if (closed_) return;
+  closed_ = true;
+  const int64_t now_us = clock_.boot().us;
+  for (auto timer = timers_.upper_bound({now_us, ~TimerId{0}}); timer != timers_.end();) {
+    timer_due_.erase(timer->first.second);
+    dropped.insert(timers_.extract(timer++));
+  }
+  wake_.notify_all();
+}
+
+void Loop::stop() {
+  close();
+  if (is_current()) return;
+  std::lock_guard lock(join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+void Loop::post(Task task) {
+  // The parameter outlives the lock, so a refused task is destroyed outside it.
+  std::lock_guard lock(mutex_);
+  if (closed_) return;
+  queue_.push_back(std::move(task));
+  if (queue_.size() == 1) wake_.notify_one();
+}
+
+Loop::TimerId Loop::post_after(int64_t delay_ms, Task task) {
+  const int64_t due_us = clock_.boot().plus_ms(std::max<int64_t>(delay_ms, 0)).us;
+  std::lock_guard lock(mutex_);
+  if (closed_) return 0;
+  const TimerId id = next_timer_++;
+  const auto added = timers_.emplace(TimerKey{due_us, id}, std::move(task)).first;
+  timer_due_.emplace(id, due_us);
+  if (added == timers_.begin()) wake_.notify_one();
+  return id;
+}
+
+void Loop::cancel(TimerId timer) {
+  Task dropped;
+  std::lock_guard lock(mutex_);
+  const auto due = timer_due_.find(timer);
+  if (due == timer_due_.end()) return;
+  const auto entry = timers_.find({due->second, timer});
+  dropped = std::move(entry->second);
+  timers_.erase(entry);
+  timer_due_.erase(due);
+}
+
+bool Loop::is_current() const { return current_loop == this; }
+
+size_t Loop::queued() const {
+  std::lock_guard lock(mutex_);
+  return queue_.size() + batch_left_.load(std::memory_order_relaxed);
+}
+
+uint64_t Loop::stalls() const { return stalls_.load(std::memory_order_relaxed); }
+
+void Loop::work() {
+  current_loop = this;
+  std::vector<Task> batch;
+  while (take_batch(batch)) {
+    for (Task& task : batch) {
+      run_task(task);
+      batch_left_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    batch.clear();
+    // One at a time, so that a task can still cancel a timer that is due in the same turn. Timers that these tasks start
+    // wait for the next turn, which keeps a timer of no delay from starving the queue.
+    const int64_t now_us = clock_.boot().us;
+    Task task;
+    while (take_due_timer(now_us, task)) run_task(task);
+  }
+  current_loop = nullptr;
+}
+
+// Waits for work and moves the queue into `batch`, which may stay empty if only timers are due. False at the end.
+bool Loop::take_batch(std::vector<Task>& batch) {
+  std::unique_lock lock(mutex_);
+  while (queue_.empty()) {
+    if (timers_.empty()) {
+      if (closed_) return false;
+      wake_.wait(lock);
+      continue;
+    }
+    const int64_t wait_us = timers_.begin()->first.first - clock_.boot().us;
+    if (wait_us <= 0) break;
+    wake_.wait_for(lock, std::chrono::microseconds(std::min(wait_us, kTimerSleepUsMax)));
+  }
+  batch.swap(queue_);
+  batch_left_.store(batch.size(), std::memory_order_relaxed);
+  return true;
+}
+
+bool Loop::take_due_timer(int64_t now_us, Task& task) {
+  std::lock_guard lock(mutex_);
+  if (timers_.empty() || timers_.begin()->first.first > now_us) return false;
+  auto node = timers_.extract(timers_.begin());
+  timer_due_.erase(node.key().second);
+  task = std::move(node.mapped());
+  return true;
+}
+
+void Loop::run_task(Task& task) {
+  const BootTime begin = clock_.boot();
+  task();
+  task = nullptr;  // its captures are part of its time, and go before the next task runs
+  const int64_t task_ms = clock_.boot().ms_since(begin);
+  if (task_ms <= options_.stall_ms) return;
+  stalls_.fetch_add(1, std::memory_order_relaxed);
+  log::warn("a task stalled its loop", {{"task_ms", task_ms}, {"limit_ms", options_.stall_ms}});
+  if (options_.on_stall) options_.on_stall(task_ms);
+}
+
+}  // namespace uccp::runtime

@@ -1,0 +1,69 @@
+// X.509 certificates of the platform: a certificate authority, what it issues, and how a certificate is read.
+//
+// All keys are EC P-256, all signatures ECDSA with SHA-256, all serial numbers 128 random bits. Nothing here touches
+// files. Identities are URIs in the subject alternative name: spiffe://uccp/tenant/<tenant>/principal/<name> for
+// clients and spiffe://uccp/cluster/<cluster>/node/<id> for nodes.
+// Thread: callable from any thread; holds no state.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "base/status.h"
+
+namespace uccp::runtime {
+
+// A certificate and its private key, both PEM. The key is secret: never log it.
+struct PemIdentity {
+  std::string certificate_pem;
+  std::string key_pem;
+};
+
+enum class CertificateUse : uint8_t {
+  kServer,
+  kClient,
+  kServerAndClient,  // nodes: they dial each other
+};
+
+struct CertificateRequest {
+  std::string common_name;
+  std::vector<std::string> organizations;  // roles
+  std::vector<std::string> dns_names;
+  std::vector<std::string> ip_addresses;
+  std::vector<std::string> uris;
+  int days = 365;
+  CertificateUse use = CertificateUse::kClient;
+};
+
+struct CertificateInfo {
+  std::string common_name;
+  std::vector<std::string> organizations;
+  std::vector<std::string> dns_names;
+  std::vector<std::string> ip_addresses;
+  std::vector<std::string> uris;
+  WallTime not_before;
+  WallTime not_after;
+  std::string serial;       // lower-case hex
+  std::string fingerprint;  // SHA-256 of the DER form, lower-case hex
+  bool is_authority = false;
+};
+
+std::string principal_uri(std::string_view tenant, std::string_view principal);
+std::string node_uri(std::string_view cluster_id, NodeId node);
+
+// A self-signed authority that can sign certificates but no further authorities, valid from a minute before `now`.
+Result<PemIdentity> create_ca(const std::string& common_name, int years, WallTime now);
+// A certificate signed by `ca`, valid from a minute before `now`. Errors: invalid CERTIFICATE_REQUEST_INVALID,
+// corruption PEM_INVALID for an unreadable authority.
+Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRequest& request, WallTime now);
+// Reads the first certificate of `pem`. Errors: corruption PEM_INVALID.
+Result<CertificateInfo> inspect_certificate(std::string_view pem);
+// OK if the key belongs to the certificate and the certificate is valid at `now` and issued by `ca_pem`. Errors:
+// corruption PEM_INVALID, failed_precondition KEY_MISMATCH, CERTIFICATE_UNTRUSTED or CERTIFICATE_EXPIRED.
+Status check_identity(const PemIdentity& identity, std::string_view ca_pem, WallTime now);
+
+}  // namespace uccp::runtime
