@@ -45,6 +45,8 @@ struct AttemptLimits {
 
 struct AttemptSpec {
   AttemptKey key;
+  // Kept beside the folder and given back by reconcile(); means nothing to executors.
+  std::string identity;
   std::string task_id;
   std::string tenant;
   std::string namespace_name;
@@ -130,8 +132,9 @@ class ExecutorBackend {
   virtual Capacity capacity() const = 0;
   // Use of a running attempt so far.
   virtual AttemptUse usage(const AttemptKey& key) const = 0;
-  // Kills and clears away what an earlier agent left in this data directory. Returns the keys found.
-  virtual std::vector<AttemptKey> reconcile() = 0;
+  // Kills and clears away what an earlier agent left in this data directory. Returns the identities found.
+  // Blocks; called once, before anything is launched.
+  virtual std::vector<std::string> reconcile() = 0;
   // Cancels everything and takes no more; `drained` is called when nothing runs.
   virtual void drain(const CancelOptions& options, std::move_only_function<void()> drained) = 0;
 };

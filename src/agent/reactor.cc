@@ -17,6 +17,8 @@ namespace {
 // new watch on the same descriptor.
 uint64_t tag(int fd, uint64_t id) { return id << 32 | static_cast<uint32_t>(fd); }
 
+thread_local const Reactor* current_reactor = nullptr;
+
 }  // namespace
 
 Reactor::Reactor(const Clock& clock)
@@ -33,17 +35,15 @@ Reactor::~Reactor() {
 }
 
 void Reactor::run() {
-  {
-    std::lock_guard lock(mutex_);
-    thread_id_ = std::this_thread::get_id();
-  }
+  current_reactor = this;
   for (;;) {
     {
       std::lock_guard lock(mutex_);
-      if (stopped_) return;
+      if (stopped_) break;
     }
     turn();
   }
+  current_reactor = nullptr;
 }
 
 void Reactor::start() {
@@ -59,7 +59,7 @@ void Reactor::stop() {
   if (thread_.joinable() && thread_.get_id() != std::this_thread::get_id()) thread_.join();
 }
 
-bool Reactor::is_current() const { return thread_id_ == std::this_thread::get_id(); }
+bool Reactor::is_current() const { return current_reactor == this; }
 
 void Reactor::wake() {
   const uint64_t one = 1;
@@ -116,8 +116,9 @@ void Reactor::unwatch(int fd) {
 void Reactor::pause(int fd, bool paused) {
   const auto found = watches_.find(fd);
   if (found == watches_.end()) return;
-  epoll_event event{.events = paused ? 0u : static_cast<uint32_t>(EPOLLIN), .data = {.u64 = tag(fd, found->second.id)}};
-  epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event);
+  // Taken out altogether: a hang-up is reported whatever the events asked for are.
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = tag(fd, found->second.id)}};
+  epoll_ctl(epoll_, paused ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, fd, &event);
 }
 
 int Reactor::wait_ms() {
@@ -134,18 +135,24 @@ void Reactor::run_tasks() {
     std::lock_guard lock(mutex_);
     tasks.swap(queue_);
     woken_ = false;
-    const int64_t now = clock_.boot().us;
-    while (!timers_.empty() && timers_.begin()->first.first <= now) {
-      const auto first = timers_.begin();
-      timer_due_.erase(first->first.second);
-      // A timer that an earlier task of this turn cancels must not run: it goes through the queue only when alone.
-      tasks.push_back(std::move(first->second));
-      timers_.erase(first);
-    }
   }
   for (Task& task : tasks) {
     task();
     task = nullptr;
+  }
+  // One by one: a timer may cancel the next. Those that are set meanwhile wait for the next turn.
+  const int64_t now = clock_.boot().us;
+  for (;;) {
+    Task task;
+    {
+      std::lock_guard lock(mutex_);
+      if (timers_.empty() || timers_.begin()->first.first > now) return;
+      const auto first = timers_.begin();
+      timer_due_.erase(first->first.second);
+      task = std::move(first->second);
+      timers_.erase(first);
+    }
+    task();
   }
 }
 

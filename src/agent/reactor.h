@@ -6,7 +6,6 @@
 // Thread: post, post_after, cancel and stop from any thread; everything else on the loop's thread or before run().
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -63,7 +62,6 @@ class Reactor final : public Executor {
   const Clock& clock_;
   int epoll_ = -1;
   int wake_ = -1;
-  std::thread::id thread_id_;
   std::thread thread_;
   std::unordered_map<int, Watch> watches_;
   uint64_t next_watch_ = 1;

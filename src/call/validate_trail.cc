@@ -42,7 +42,7 @@ Status Trail::status() const {
   if (count_ > 1) message.append(fmt::format("; {} more field{} wrong", count_ - 1, count_ == 2 ? " is" : "s are"));
   Status status(Code::kInvalid, "FIELD_INVALID", std::move(message));
   for (const FieldViolation& violation : violations_) {
-    status = std::move(status).with_field(violation.field, violation.description, violation.example);
+    (void)std::move(status).with_field(violation.field, violation.description, violation.example);
   }
   return status;
 }

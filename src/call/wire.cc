@@ -162,7 +162,7 @@ bool scan_message(const MessagePlan& plan, std::string_view message, UnknownFiel
                   std::vector<WireEntry>& out) {
   const size_t base = out.size();
   bool sorted = true, repeats = false;
-  uint32_t last = 0;
+  uint32_t last = 0, order = 0;
   std::array<const FieldPlan*, 16> member{};
   WireReader reader(message);
   WireField value;
@@ -185,12 +185,12 @@ bool scan_message(const MessagePlan& plan, std::string_view message, UnknownFiel
     }
     sorted &= value.number >= last;
     last = value.number;
-    out.push_back({field, value});
+    out.push_back({field, value, order++});
   }
   if (!reader.ok()) return false;
   if (!sorted) {
-    std::stable_sort(out.begin() + static_cast<ptrdiff_t>(base), out.end(), [](const WireEntry& a, const WireEntry& b) {
-      return a.value.number < b.value.number;
+    std::sort(out.begin() + static_cast<ptrdiff_t>(base), out.end(), [](const WireEntry& a, const WireEntry& b) {
+      return a.value.number != b.value.number ? a.value.number < b.value.number : a.order < b.order;
     });
   }
   if (!sorted || repeats) keep_last(out, base);

@@ -124,6 +124,7 @@ Result<std::string> project(const MessagePlan& plan, std::string_view message, c
 struct WireEntry {
   const FieldPlan* field = nullptr;  // null: unknown field number, kept only on request
   WireField value;
+  uint32_t order = 0;                // position in the message
 };
 enum class UnknownFields : uint8_t { kSkip, kKeep };
 // Appends the entries of `message` to `out`. A known field with the wrong wire type makes it fail. Singular scalars

@@ -46,7 +46,7 @@ class Watch {
 struct WatchFilter {
   GroupId group = kCoreGroup;
   std::string topic;
-  std::string tenant;
+  std::string tenant;      // empty: all; only the system itself watches so
   std::string name_space;  // empty: all of the tenant
 };
 

@@ -121,7 +121,7 @@ enum class Role : uint8_t { kFollower, kPreCandidate, kCandidate, kLeader, kLear
 const char* role_name(Role role);
 
 struct Persist {
-  // Grows from Persist to Persist; 0 when empty.
+  // Never falls from Persist to Persist; 0 when empty. One without anything to write repeats the last number.
   uint64_t sequence = 0;
   std::optional<HardState> hard_state;
   // Set after a snapshot: drop the whole log and begin it behind this position, before `entries`.

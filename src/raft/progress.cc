@@ -57,6 +57,12 @@ void Progress::become_probe() {
   inflight_bytes_ = 0;
 }
 
+void Progress::snapshot_ended(LogIndex position) {
+  become_probe();
+  next_ = std::max(next_, position.next());
+  probe_sent_ = true;
+}
+
 void Progress::become_replicate() {
   become_probe();
   state_ = State::kReplicate;

@@ -38,6 +38,9 @@ class Progress {
   // Lets one more probe through: a heartbeat was answered, so the one before it is lost or answered.
   void allow_probe() { probe_sent_ = false; }
   void become_probe();
+  // The host says how sending a snapshot at `position` ended. Waits for the next heartbeat's answer, because the follower's
+  // own answer is on its way and says more.
+  void snapshot_ended(LogIndex position);
   // Requires that `match` is where the follower's log meets ours.
   void become_replicate();
   void become_snapshot();
@@ -48,6 +51,12 @@ class Progress {
   uint64_t round = 0;
   // The leader waits for entries that its LogReader has not in memory.
   bool starved = false;
+  // `match` at the last heartbeat: if it has not moved when that is answered, appends were lost.
+  LogIndex match_at_heartbeat;
+  // The greatest commit index that was sent.
+  LogIndex commit_told;
+  // The position of the snapshot that was offered.
+  LogIndex snapshot;
 
  private:
   struct Sent {

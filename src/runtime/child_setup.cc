@@ -5,14 +5,14 @@
 #include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// Instrumented code of a sanitizer may allocate or lock, which a child of a process with threads must not.
+// Instrumented code of a sanitizer may allocate or lock, which a child of a process with threads must not. For the same
+// reason the calls that sanitizers intercept are made by number.
 #define UCCP_IN_CHILD __attribute__((disable_sanitizer_instrumentation))
 
 namespace uccp::runtime {
@@ -21,18 +21,20 @@ namespace {
 [[noreturn]] UCCP_IN_CHILD void give_up(const ChildPlan& plan, ChildStep step, size_t item = 0) {
   const ChildFailure failure{step, errno, static_cast<int32_t>(item)};
   // One write of this size to a pipe is atomic. If it fails the parent sees a child that exited with 127.
-  [[maybe_unused]] const ssize_t written = ::write(plan.report_fd, &failure, sizeof failure);
+  [[maybe_unused]] const long written = ::syscall(SYS_write, plan.report_fd, &failure, sizeof failure);
   ::_exit(127);
 }
 
+UCCP_IN_CHILD int duplicate_above(int descriptor, int lowest) {
+  return static_cast<int>(::syscall(SYS_fcntl, descriptor, F_DUPFD_CLOEXEC, lowest));
+}
+
+// Leaves the descriptor open: it is closed at exec.
 UCCP_IN_CHILD bool write_file(const char* path, const char* text) {
-  const int descriptor = ::open(path, O_WRONLY | O_CLOEXEC);
-  if (descriptor < 0) return false;
-  const ssize_t written = ::write(descriptor, text, ::strlen(text));
-  const int error_number = errno;
-  ::close(descriptor);
-  errno = error_number;
-  return written >= 0;
+  size_t size = 0;
+  while (text[size] != '\0') ++size;
+  const long descriptor = ::syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC);
+  return descriptor >= 0 && ::syscall(SYS_write, descriptor, text, size) >= 0;
 }
 
 UCCP_IN_CHILD void enter_groups(const ChildPlan& plan) {
@@ -86,15 +88,15 @@ UCCP_IN_CHILD void place_descriptors(ChildPlan& plan) {
   const int count = static_cast<int>(plan.descriptor_count);
   // First above all targets, so that no dup2 below overwrites a source that is still needed.
   if (plan.report_fd < count) {
-    plan.report_fd = ::fcntl(plan.report_fd, F_DUPFD_CLOEXEC, count);
+    plan.report_fd = duplicate_above(plan.report_fd, count);
     if (plan.report_fd < 0) ::_exit(127);
   }
   for (int i = 0; i < count; ++i) {
-    plan.scratch[i] = ::fcntl(plan.descriptors[i], F_DUPFD_CLOEXEC, count);
+    plan.scratch[i] = duplicate_above(plan.descriptors[i], count);
     if (plan.scratch[i] < 0) give_up(plan, ChildStep::kDescriptors, static_cast<size_t>(i));
   }
   for (int i = 0; i < count; ++i) {
-    if (::dup2(plan.scratch[i], i) < 0) give_up(plan, ChildStep::kDescriptors, static_cast<size_t>(i));
+    if (::syscall(SYS_dup3, plan.scratch[i], i, 0) < 0) give_up(plan, ChildStep::kDescriptors, static_cast<size_t>(i));
   }
   // Marked rather than closed: the report pipe has to last until exec.
   if (::syscall(SYS_close_range, static_cast<unsigned>(count), ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
@@ -111,10 +113,10 @@ UCCP_IN_CHILD void become(const ChildPlan& plan) {
       give_up(plan, ChildStep::kIdentity);
     }
   }
-  if (plan.no_new_privileges && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) give_up(plan, ChildStep::kPrivileges);
+  if (plan.no_new_privileges && ::syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) give_up(plan, ChildStep::kPrivileges);
   if (plan.death_signal != 0) {
     // After the change of identity, which resets it.
-    if (::prctl(PR_SET_PDEATHSIG, plan.death_signal, 0, 0, 0) != 0) give_up(plan, ChildStep::kDeathSignal);
+    if (::syscall(SYS_prctl, PR_SET_PDEATHSIG, plan.death_signal, 0, 0, 0) != 0) give_up(plan, ChildStep::kDeathSignal);
     // The parent may have died before the call: nobody would send the signal any more.
     if (::getppid() != plan.parent) ::_exit(127);
   }
@@ -123,13 +125,14 @@ UCCP_IN_CHILD void become(const ChildPlan& plan) {
 
 // Handlers go away at exec, but ignored signals and the mask are inherited.
 UCCP_IN_CHILD void reset_signals() {
-  struct sigaction action;
-  ::memset(&action, 0, sizeof action);
-  action.sa_handler = SIG_DFL;
-  for (int number = 1; number < NSIG; ++number) ::sigaction(number, &action, nullptr);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  // The kernel's own structures: all zeros are SIG_DFL with no flags, and the empty set.
+  constexpr size_t kKernelSetBytes = _NSIG / 8;
+  const uint64_t default_action[4] = {};
+  const uint64_t no_signals[kKernelSetBytes / sizeof(uint64_t)] = {};
+  for (int number = 1; number < _NSIG; ++number) {
+    ::syscall(SYS_rt_sigaction, number, default_action, nullptr, kKernelSetBytes);
+  }
+  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, no_signals, nullptr, kKernelSetBytes);
 }
 
 }  // namespace
@@ -157,8 +160,9 @@ UCCP_IN_CHILD void run_child(const ChildPlan& given) {
   ChildPlan plan = given;
   enter_groups(plan);
   make_mounts(plan);
-  set_limits(plan);
+  // Before the limits: a low limit of descriptors would leave no room to move them.
   place_descriptors(plan);
+  set_limits(plan);
   become(plan);
   reset_signals();
   ::execve(plan.program, plan.argv, plan.environment);

@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -29,6 +30,8 @@ namespace fs = std::filesystem;
 namespace pb = google::protobuf;
 
 constexpr std::string_view kPublicPackage = "uccp.v1";
+// Where the system's protobuf keeps descriptor.proto and the well-known types.
+constexpr const char* kSystemProtos = "/usr/include";
 constexpr std::string_view kInternalPrefix = "uccp.internal.";
 
 struct Breach {
@@ -194,13 +197,13 @@ struct Route {
   std::string path;
 };
 
-// All bindings of a google.api.http option, the additional ones included.
-std::vector<Route> routes_of(const OptionView& http) {
+// The binding of a google.api.http option; none when it has no route of the usual verbs.
+std::optional<Route> route_of(const OptionView& http) {
   for (const char* verb : {"get", "put", "post", "delete", "patch"}) {
     const std::string path = http.text(verb);
-    if (!path.empty()) return {{verb, path}};
+    if (!path.empty()) return Route{verb, path};
   }
-  return {};
+  return std::nullopt;
 }
 
 // Names of variables in a path template, without their patterns.
@@ -274,20 +277,20 @@ class Checker {
     const MethodOptions options(method, factory_);
     const OptionView policy = options.extension(std::string(kPublicPackage) + ".method");
     const OptionView http = options.extension("google.api.http");
-    const std::vector<Route> routes = routes_of(http);
+    const std::optional<Route> route = route_of(http);
 
     check_method_comment(method);
     if (!internal) {
       if (!method->client_streaming() && method->input_type()->name() != method->name() + "Request") {
         breach(method, "takes " + method->input_type()->name() + ", not " + method->name() + "Request");
       }
-      check_routes(method, http, routes);
+      check_route(method, http, route);
     }
     if (!policy.present()) {
       breach(method, "has no option (uccp.v1.method)");
       return;
     }
-    check_policy(method, policy, !routes.empty() && routes.front().verb != "get");
+    check_policy(method, policy, route.has_value() && route->verb != "get");
     check_paths(method, policy);
     check_stream(method, policy);
     check_paging(method, policy);
@@ -306,18 +309,16 @@ class Checker {
     if (!has_labelled_line(text, "Failure:")) breach(method, "has no `Failure:` line in its comment");
   }
 
-  void check_routes(const pb::MethodDescriptor* method, const OptionView& http, const std::vector<Route>& routes) {
-    if (routes.empty()) {
+  void check_route(const pb::MethodDescriptor* method, const OptionView& http, const std::optional<Route>& route) {
+    if (!route.has_value()) {
       breach(method, "has no google.api.http binding");
       return;
     }
     if (http.count("additional_bindings") > 0) breach(method, "has more than one REST binding");
-    for (const Route& route : routes) {
-      const auto [at, fresh] = method_of_route_.emplace(route_key(route), method->full_name());
-      if (!fresh) breach(method, "has the same route as " + at->second + ": " + route.verb + " " + route.path);
-      for (const std::string& name : variables_of(route.path)) {
-        if (field_at(method->input_type(), name) == nullptr) breach(method, "has an unknown path variable " + name);
-      }
+    const auto [at, fresh] = method_of_route_.emplace(route_key(*route), method->full_name());
+    if (!fresh) breach(method, "has the same route as " + at->second + ": " + route->verb + " " + route->path);
+    for (const std::string& name : variables_of(route->path)) {
+      if (field_at(method->input_type(), name) == nullptr) breach(method, "has an unknown path variable " + name);
     }
     const std::string body = http.text("body");
     if (!body.empty() && body != "*" && field_at(method->input_type(), body) == nullptr) {
@@ -465,8 +466,7 @@ int main(int argc, char** argv) {
     }
     tree.MapPath("", root);
   }
-  // Where descriptor.proto and the well-known types of the system's protobuf are.
-  tree.MapPath("", "/usr/include");
+  tree.MapPath("", kSystemProtos);
 
   if (files.empty()) files = protos_below(roots.front());
   if (files.empty()) {

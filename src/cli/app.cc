@@ -1,0 +1,93 @@
+#include "cli/app.h"
+
+#include <algorithm>
+
+#include "cli/commands.h"
+#include "cli/help.h"
+
+namespace uccp::cli {
+namespace {
+
+call::ContractDocs load_docs(std::string_view image) {
+  Result<call::ContractDocs> docs = call::ContractDocs::parse(image);
+  return docs ? std::move(*docs) : call::ContractDocs();
+}
+
+// What was found so far, for the error message.
+struct Progress {
+  ErrorContext error;
+  std::string usage;
+};
+
+Result<int> run_verb(Session& session, const std::string& noun, Args args, Progress& progress) {
+  const std::vector<Flag>* const lists[] = {&session.globals};
+  UCCP_TRY(const std::vector<std::string> rest, parse_flags(args, lists, {.stop_at_positional = true}));
+  if (rest.empty()) {
+    const std::string help = noun_help(session, noun);
+    (session.settings.help ? session.io.out : session.io.err)(help);
+    return session.settings.help ? kExitOk : kExitUsage;
+  }
+  UCCP_TRY(const Command* command, session.catalog.command(noun, rest.front()));
+  progress.usage = usage_line(*command);
+  const Args words = Args(rest).subspan(1);
+  if (noun == "task" && command->method->name == "ScheduleTask") return run_task_submit(session, *command, words);
+  if (noun == "task" && command->method->name == "GetTaskLogs") return run_task_logs(session, *command, words);
+  if (noun == "cluster" && command->verb == "health") return run_health(session, words);
+  return run_command(session, *command, words);
+}
+
+Result<int> dispatch(Session& session, Args args, Progress& progress) {
+  bool version = false;
+  const std::vector<Flag> extra = {{.names = {"version"}, .is_switch = true, .help = "the version of this program",
+                                    .set = [&version](std::string_view text) {
+                                      version = text == "true";
+                                      return Status::ok();
+                                    }}};
+  const std::vector<Flag>* const lists[] = {&session.globals, &extra};
+  progress.usage = "usage: uccp-cli NOUN VERB [ARGUMENTS] [FLAGS]";
+  UCCP_TRY(const std::vector<std::string> rest, parse_flags(args, lists, {.stop_at_positional = true}));
+  if (version) return run_version(session, std::vector<std::string>{"--client"});
+  if (rest.empty()) {
+    const std::string help = top_help(session);
+    (session.settings.help ? session.io.out : session.io.err)(help);
+    return session.settings.help ? kExitOk : kExitUsage;
+  }
+  const std::string& word = rest.front();
+  const Args words = Args(rest).subspan(1);
+  if (word == "help") return run_help(session, words);
+  for (const Verbless& command : verbless_commands()) {
+    if (command.word == word) progress.usage = "usage: uccp-cli " + std::string(command.usage);
+  }
+  if (word == "api") return run_api(session, words);
+  if (word == "version") return run_version(session, words);
+  if (word == "health") return run_health(session, words);
+  UCCP_TRY(const std::string noun, session.catalog.noun(word));
+  progress.error.noun = noun;
+  progress.error.can_list = session.catalog.find(noun, "list") != nullptr;
+  return run_verb(session, noun, words, progress);
+}
+
+}  // namespace
+
+int run(std::span<const std::string> args, const Io& io, const AppOptions& options) {
+  const Catalog catalog(call::Contract::get());
+  // The comments are megabytes to parse, and only help shows them.
+  const bool needs_docs = std::ranges::any_of(
+      args, [](const std::string& arg) { return arg == "--help" || arg == "-h" || arg == "help"; });
+  const bool is_short = args.size() <= 1;
+  const call::ContractDocs docs = needs_docs || is_short ? load_docs(options.contract_image) : call::ContractDocs();
+  Session session(io, options.connect, catalog, docs);
+  Progress progress;
+  const Result<int> code = dispatch(session, args, progress);
+  if (code) return *code;
+  const Status& status = code.error();
+  progress.error.request_id = session.caller.request_id();
+  std::string text = render_error(status, session.settings, progress.error);
+  const bool color = io.err_is_terminal && !session.settings.no_color && !io.env("NO_COLOR");
+  if (color && text.starts_with("error:")) text = "\x1b[31merror:\x1b[0m" + text.substr(6);
+  if (status.reason() == "USAGE" && !session.settings.machine_errors()) text += progress.usage + "\n";
+  io.err(text);
+  return exit_code(status);
+}
+
+}  // namespace uccp::cli

@@ -1,0 +1,141 @@
+#include "cli/catalog.h"
+
+#include <array>
+
+#include "cli/flag.h"
+#include "cli/text.h"
+
+namespace uccp::cli {
+namespace {
+
+struct VerbAlias {
+  std::string_view noun;  // empty: any
+  std::string_view word;
+  std::string_view verb;  // of the contract
+  bool shown = false;     // help shows the word instead of the verb
+};
+
+constexpr std::array<VerbAlias, 8> kVerbAliases = {{
+    {"task", "submit", "run", true},
+    {"service", "ls", "list"},
+    {"service", "rm", "deregister"},
+    {"worker", "rm", "deregister"},
+    {"", "ls", "list"},
+    {"", "rm", "delete"},
+    {"", "show", "get"},
+    {"", "describe", "get"},
+}};
+
+constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kNounAliases = {{
+    {"svc", "service"}, {"cert", "certificate"}, {"cfg", "config"},
+}};
+
+constexpr std::array<Verbless, 4> kVerbless = {{
+    {"api", "api METHOD [--data JSON]", "Calls any method of the contract by name"},
+    {"health", "health", "Shows whether the cluster works"},
+    {"version", "version", "Shows the versions of this program and of the server"},
+    {"help", "help [NOUN [VERB]] | help exit-codes", "Explains a command"},
+}};
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return out;
+}
+
+}  // namespace
+
+std::span<const Verbless> verbless_commands() { return kVerbless; }
+
+Catalog::Catalog(const call::Contract& contract) : contract_(contract) {
+  for (const call::Method& method : contract.methods()) {
+    if (!method.cli) continue;
+    Command command{method.cli->noun, method.cli->verb, &method};
+    for (const VerbAlias& alias : kVerbAliases) {
+      if (alias.shown && alias.noun == command.noun && alias.verb == command.verb) command.verb = alias.word;
+    }
+    nouns_[command.noun].push_back(std::move(command));
+  }
+}
+
+Result<std::string> Catalog::noun(std::string_view word) const {
+  std::vector<std::string> known;
+  for (const auto& [noun, commands] : nouns_) {
+    if (word == noun || word == plural(noun)) return noun;
+    known.push_back(noun);
+  }
+  for (const auto& [alias, noun] : kNounAliases) {
+    if (word == alias && nouns_.contains(noun)) return std::string(noun);
+  }
+  for (const Verbless& command : kVerbless) known.emplace_back(command.word);
+  std::string message = "unknown command \"" + printable(word) + "\"";
+  const std::string near = nearest(word, known);
+  message += near.empty() ? "; `uccp-cli help` lists them" : "; did you mean \"" + near + "\"?";
+  return std::unexpected(usage_error(std::move(message)));
+}
+
+const Command* Catalog::find(std::string_view noun, std::string_view verb) const {
+  const auto found = nouns_.find(noun);
+  if (found == nouns_.end()) return nullptr;
+  const auto by_verb = [&](std::string_view wanted) -> const Command* {
+    for (const Command& command : found->second) {
+      if (command.verb == wanted || command.method->cli->verb == wanted) return &command;
+    }
+    return nullptr;
+  };
+  if (const Command* command = by_verb(verb)) return command;
+  for (const VerbAlias& alias : kVerbAliases) {
+    if (alias.word != verb || (!alias.noun.empty() && alias.noun != noun)) continue;
+    if (const Command* command = by_verb(alias.verb)) return command;
+  }
+  return nullptr;
+}
+
+Result<const Command*> Catalog::command(std::string_view noun, std::string_view verb) const {
+  if (const Command* command = find(noun, verb)) return command;
+  std::vector<std::string> known;
+  for (const Command* command : commands(noun)) known.push_back(command->verb);
+  std::string message = "unknown command \"" + std::string(noun) + " " + printable(verb) + "\"";
+  const std::string near = nearest(verb, known);
+  message += near.empty() ? "; there is: " + join(known, ", ") : "; did you mean \"" + near + "\"?";
+  return std::unexpected(usage_error(std::move(message)));
+}
+
+std::vector<std::string> Catalog::nouns() const {
+  std::vector<std::string> nouns;
+  for (const auto& [noun, commands] : nouns_) nouns.push_back(noun);
+  return nouns;
+}
+
+std::vector<const Command*> Catalog::commands(std::string_view noun) const {
+  std::vector<const Command*> commands;
+  const auto found = nouns_.find(noun);
+  if (found == nouns_.end()) return commands;
+  for (const Command& command : found->second) commands.push_back(&command);
+  return commands;
+}
+
+Result<const call::Method*> Catalog::method(std::string_view name) const {
+  if (const call::Method* method = contract_.find(name)) return method;
+  std::vector<const call::Method*> matches;
+  std::vector<std::string> known;
+  const std::string wanted = lower(name);
+  for (const call::Method& method : contract_.methods()) {
+    const std::string in_service = method.service.substr(method.service.rfind('.') + 1) + "/" + method.name;
+    if (lower(method.name) == wanted || lower(in_service) == wanted) matches.push_back(&method);
+    known.push_back(method.name);
+  }
+  if (matches.size() == 1) return matches.front();
+  std::string message;
+  if (matches.empty()) {
+    const std::string near = nearest(name, known);
+    message = "unknown method \"" + printable(name) + "\"" +
+              (near.empty() ? "; `uccp-cli api` lists them" : "; did you mean " + near + "?");
+  } else {
+    message = "method \"" + printable(name) + "\" is in several services:";
+    for (const call::Method* method : matches) message += " " + method->full_name;
+  }
+  return std::unexpected(usage_error(std::move(message)));
+}
+
+}  // namespace uccp::cli

@@ -1,0 +1,49 @@
+// Catalog: the commands of the contract, by noun and verb, with the other words that they answer to.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "call/contract.h"
+
+namespace uccp::cli {
+
+struct Command {
+  std::string noun;
+  std::string verb;  // as shown: the alias that people expect, where there is one ("submit" for the contract's "run")
+  const call::Method* method = nullptr;
+};
+
+class Catalog {
+ public:
+  explicit Catalog(const call::Contract& contract);
+
+  // The noun for a word: itself, its plural or a short form. Errors: invalid USAGE with a suggestion.
+  Result<std::string> noun(std::string_view word) const;
+  // Errors: invalid USAGE with a suggestion.
+  Result<const Command*> command(std::string_view noun, std::string_view verb) const;
+  // Null if there is none.
+  const Command* find(std::string_view noun, std::string_view verb) const;
+  std::vector<std::string> nouns() const;
+  std::vector<const Command*> commands(std::string_view noun) const;
+  const call::Contract& contract() const { return contract_; }
+  // By full name, "Service/Method" or a method name that only one service has. Errors: invalid USAGE.
+  Result<const call::Method*> method(std::string_view name) const;
+
+ private:
+  const call::Contract& contract_;
+  std::map<std::string, std::vector<Command>, std::less<>> nouns_;
+};
+
+// Words that are commands by themselves, with what they do.
+struct Verbless {
+  std::string_view word;
+  std::string_view usage;
+  std::string_view what;
+};
+std::span<const Verbless> verbless_commands();
+
+}  // namespace uccp::cli

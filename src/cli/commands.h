@@ -1,0 +1,42 @@
+// The commands: the general one, which any method of the contract becomes, and the few that do more.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "cli/session.h"
+
+namespace uccp::cli {
+
+using Args = std::span<const std::string>;
+
+// Each answers the exit code of the program, or the error to print. `args` is what follows the command's words.
+Result<int> run_command(Session& session, const Command& command, Args args);
+Result<int> run_task_submit(Session& session, const Command& command, Args args);
+Result<int> run_task_logs(Session& session, const Command& command, Args args);
+Result<int> run_api(Session& session, Args args);
+Result<int> run_version(Session& session, Args args);
+Result<int> run_health(Session& session, Args args);
+Result<int> run_help(Session& session, Args args);
+
+// Parsing that commands of one method share: flags of the request on top of a body, `extra` before everything.
+struct ParsedRequest {
+  std::string wire;    // prepared, ready to send
+  bool wants_help = false;
+};
+struct RequestRules {
+  BodyForm body_form = BodyForm::kRest;
+  bool takes_arguments = true;
+};
+Result<ParsedRequest> parse_request(Session& session, Request& request, Args args, const std::vector<Flag>& extra,
+                                    const RequestRules& rules = {});
+// Sends a prepared request and prints what comes back.
+Result<int> perform(Session& session, const Command& command, const std::string& wire, uint64_t limit);
+// Flags of a command beside those of its request and the global ones.
+struct CommandOptions {
+  uint64_t limit = 0;
+};
+std::vector<Flag> command_flags(Request& request, CommandOptions& options);
+std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow);
+
+}  // namespace uccp::cli

@@ -1,0 +1,222 @@
+#include "cli/help.h"
+
+#include <algorithm>
+#include <array>
+
+#include "cli/commands.h"
+#include "cli/text.h"
+
+namespace uccp::cli {
+namespace {
+
+constexpr size_t kHelpDepthMax = 1;
+constexpr size_t kHelpWidth = 34;
+
+struct Example {
+  std::string_view noun;
+  std::string_view verb;
+  std::string_view line;
+};
+
+constexpr std::array<Example, 24> kExamples = {{
+    {"task", "submit", "uccp-cli task submit --cpu 2 --memory 512Mi --follow -- python3 train.py --epochs 5"},
+    {"task", "submit", "uccp-cli task submit --name nightly --env MODE=full --retries 3 --wait -- ./run.sh"},
+    {"task", "submit", "uccp-cli task submit -f task.yaml"},
+    {"task", "list", "uccp-cli task list --status running --order-by 'createTime desc' --limit 20"},
+    {"task", "list", "uccp-cli task list --filter 'labels.team = \"ml\"' -o json"},
+    {"task", "get", "uccp-cli task get task_01J8ZQ4V5K -o json"},
+    {"task", "logs", "uccp-cli task logs task_01J8ZQ4V5K -f"},
+    {"task", "logs", "uccp-cli task logs task_01J8ZQ4V5K --tail 100 --stream stderr"},
+    {"task", "cancel", "uccp-cli task cancel task_01J8ZQ4V5K --reason 'wrong input'"},
+    {"task", "watch", "uccp-cli task watch -o jsonl"},
+    {"service", "register", "uccp-cli service register checkout 10.0.0.7:8080 --ttl 30s --label tier=web"},
+    {"service", "register", "uccp-cli service register checkout 10.0.0.7 8080 --health-check.interval 5s"},
+    {"service", "list", "uccp-cli service list -o wide"},
+    {"service", "discover", "uccp-cli service discover checkout --version '^1.2' -o json"},
+    {"service", "heartbeat", "uccp-cli service heartbeat svc_01J8ZQ4V5K"},
+    {"service", "deregister", "uccp-cli service deregister svc_01J8ZQ4V5K"},
+    {"worker", "list", "uccp-cli worker list -o wide"},
+    {"worker", "drain", "uccp-cli worker drain worker_01J8ZQ4V5K --deadline 10m"},
+    {"lock", "acquire", "uccp-cli lock acquire orders/42 --ttl 30s"},
+    {"lock", "release", "uccp-cli lock release orders/42 LEASE"},
+    {"config", "get", "uccp-cli config get tasks."},
+    {"config", "set", "uccp-cli config set --setting '{\"name\":\"tasks.retention\",\"value\":\"14d\"}'"},
+    {"quota", "set", "uccp-cli quota set team-a -f quota.yaml"},
+    {"event", "subscribe", "uccp-cli event subscribe orders.eu.created -o jsonl"},
+}};
+
+std::string method_comment_name(const call::Method& method) { return method.service + "." + method.name; }
+
+std::string sentence(const Session& session, const std::string& name) {
+  // Global flags and extras carry their text, fields of the contract the name that its comment is filed under.
+  return name.starts_with("uccp.v1.") ? session.docs.sentence(name) : name;
+}
+
+std::string argument_words(const call::Method& method) {
+  std::string out;
+  if (!method.cli) return out;
+  for (const call::FieldPath& arg : method.cli->args) {
+    std::string word = to_heading(arg.leaf().name);
+    if (arg.leaf().is_repeated()) {
+      const std::string one = singular(arg.leaf().name);
+      word = (one.empty() ? word : to_heading(one)) + "...";
+    }
+    out += arg.leaf().required ? " " + word : " [" + word + "]";
+  }
+  return out;
+}
+
+std::string flag_line(const Session& session, const Flag& flag) {
+  std::string left = flag.letter != 0 ? std::string("  -") + flag.letter + ", --" : "      --";
+  left += flag.names.front();
+  if (!flag.is_switch) left += " " + flag.value_name;
+  const std::string what = sentence(session, flag.help);
+  if (what.empty()) return left + "\n";
+  if (display_width(left) + 2 > kHelpWidth) return left + "\n" + std::string(kHelpWidth, ' ') + what + "\n";
+  return padded(left, kHelpWidth) + what + "\n";
+}
+
+std::string examples_for(const Command& command) {
+  std::string out;
+  for (const Example& example : kExamples) {
+    if (example.noun == command.noun && example.verb == command.verb) out += "  " + std::string(example.line) + "\n";
+  }
+  if (!out.empty() || !command.method->cli) return out;
+  std::string line = "  uccp-cli " + command.noun + " " + command.verb;
+  for (const call::FieldPath& arg : command.method->cli->args) {
+    if (arg.leaf().example.empty()) return {};
+    line += " " + arg.leaf().example;
+  }
+  return line + "\n";
+}
+
+std::string global_lines(const Session& session) {
+  std::string out;
+  for (const Flag& flag : session.globals) out += flag_line(session, flag);
+  return out;
+}
+
+}  // namespace
+
+std::string usage_line(const Command& command) {
+  return "usage: uccp-cli " + command.noun + " " + command.verb + argument_words(*command.method) + " [FLAGS]";
+}
+
+std::string top_help(const Session& session) {
+  std::string out =
+      "uccp-cli operates a UCCP cluster.\n\n"
+      "usage: uccp-cli NOUN VERB [ARGUMENTS] [FLAGS]\n\n"
+      "Commands\n";
+  for (const std::string& noun : session.catalog.nouns()) {
+    std::vector<std::string> verbs;
+    for (const Command* command : session.catalog.commands(noun)) verbs.push_back(command->verb);
+    out += padded("  " + noun, 16) + join(verbs, ", ") + "\n";
+  }
+  for (const Verbless& command : verbless_commands()) {
+    out += padded("  " + std::string(command.word), 16) + std::string(command.what) + "\n";
+  }
+  out +=
+      "\nExamples\n"
+      "  uccp-cli task submit --cpu 1 --memory 64Mi --follow -- echo hello\n"
+      "  uccp-cli service register checkout 10.0.0.7:8080 --ttl 30s\n"
+      "  uccp-cli service discover checkout -o json\n"
+      "  uccp-cli worker list\n"
+      "\nFlags of every command\n" +
+      global_lines(session) +
+      "\n`uccp-cli NOUN VERB --help` explains a command, `uccp-cli help exit-codes` the exit codes.\n";
+  return out;
+}
+
+std::string noun_help(const Session& session, const std::string& noun) {
+  std::string out = "usage: uccp-cli " + noun + " VERB [ARGUMENTS] [FLAGS]\n\nCommands\n";
+  size_t width = 0;
+  for (const Command* command : session.catalog.commands(noun)) {
+    width = std::max(width, display_width(command->verb + argument_words(*command->method)));
+  }
+  for (const Command* command : session.catalog.commands(noun)) {
+    out += "  " + padded(command->verb + argument_words(*command->method), width + 2) +
+           session.docs.sentence(method_comment_name(*command->method)) + "\n";
+  }
+  out += "\n`uccp-cli " + noun + " VERB --help` explains one of them.\n";
+  return out;
+}
+
+std::string command_help(Session& session, const Command& command, const std::vector<Flag>& extra) {
+  const std::string_view comment = session.docs.comment(method_comment_name(*command.method));
+  std::string out;
+  if (!comment.empty()) out += std::string(comment) + (comment.ends_with('\n') ? "\n" : "\n\n");
+  out += usage_line(command) + "\n";
+  const std::string examples = examples_for(command);
+  if (!examples.empty()) out += "\nExamples\n" + examples;
+  if (command.method->cli && !command.method->cli->args.empty()) {
+    out += "\nArguments\n";
+    for (const call::FieldPath& arg : command.method->cli->args) {
+      const std::string name = arg.owner(arg.steps().size() - 1).full_name + "." + arg.leaf().name;
+      out += padded("  " + to_heading(arg.leaf().name), kHelpWidth) + session.docs.sentence(name) + "\n";
+    }
+  }
+  Request request(*command.method, session.io);
+  const std::vector<Flag> fields = request.flags();
+  bool deeper = false;
+  out += "\nFlags\n";
+  for (const Flag& flag : extra) out += flag_line(session, flag);
+  for (const Flag& flag : fields) {
+    const auto in_extra = [&](const Flag& other) { return other.names.front() == flag.names.front(); };
+    if (std::ranges::any_of(extra, in_extra)) continue;
+    if (flag.depth > kHelpDepthMax) {
+      deeper = true;
+    } else {
+      out += flag_line(session, flag);
+    }
+  }
+  if (deeper) out += "  Fields further down are reached by their path: --outer.inner.field VALUE.\n";
+  out += "\nGlobal flags: see `uccp-cli help`.\n";
+  return out;
+}
+
+std::string api_help() {
+  return "Calls any method of the contract.\n\n"
+         "usage: uccp-cli api METHOD [--data JSON | -f FILE] [--field VALUE]...\n\n"
+         "METHOD is a full name, Service/Method, or a name that only one service has. The request is the whole request\n"
+         "message in JSON; the answer is JSON, of streams one line an item. Without METHOD all methods are listed.\n\n"
+         "Examples\n"
+         "  uccp-cli api ScheduleTask --data '{\"task\":{\"command\":[\"echo\",\"hello\"]}}'\n"
+         "  uccp-cli api TaskScheduling/GetTaskStatus --id task_01J8ZQ4V5K\n";
+}
+
+Result<int> run_help(Session& session, Args args) {
+  const std::vector<Flag>* const lists[] = {&session.globals};
+  UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
+  if (words.empty()) {
+    session.io.out(top_help(session));
+    return kExitOk;
+  }
+  if (words.front() == "exit-codes") {
+    session.io.out(exit_code_help());
+    return kExitOk;
+  }
+  if (words.front() == "api") {
+    session.io.out(api_help());
+    return kExitOk;
+  }
+  for (const Verbless& command : verbless_commands()) {
+    if (words.front() != command.word) continue;
+    session.io.out(std::string(command.what) + ".\n\nusage: uccp-cli " + std::string(command.usage) + "\n");
+    return kExitOk;
+  }
+  UCCP_TRY(const std::string noun, session.catalog.noun(words.front()));
+  if (words.size() == 1) {
+    session.io.out(noun_help(session, noun));
+    return kExitOk;
+  }
+  UCCP_TRY(const Command* command, session.catalog.command(noun, words[1]));
+  Request request(*command->method, session.io);
+  bool ignored = false;
+  CommandOptions options;
+  const bool is_submit = command->noun == "task" && command->verb == "submit";
+  session.io.out(command_help(session, *command,
+                              is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(request, options)));
+  return kExitOk;
+}
+
+}  // namespace uccp::cli

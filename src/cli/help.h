@@ -1,0 +1,19 @@
+// Help at every level, from the catalog and the comments of the contract.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/session.h"
+
+namespace uccp::cli {
+
+std::string top_help(const Session& session);
+std::string noun_help(const Session& session, const std::string& noun);
+// `extra`: the flags that this command has beside those of its request.
+std::string command_help(Session& session, const Command& command, const std::vector<Flag>& extra);
+std::string api_help();
+// "usage: uccp-cli service register SERVICE-NAME ADDRESS PORT [--flags]"
+std::string usage_line(const Command& command);
+
+}  // namespace uccp::cli

@@ -1,0 +1,32 @@
+// Io: everything by which a command touches the machine it runs on, so that tests can replace all of it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace uccp::cli {
+
+struct Io {
+  std::function<void(std::string_view)> out;  // written through at once: a follower is read line by line
+  std::function<void(std::string_view)> err;
+  std::function<std::optional<std::string>(const std::string& name)> env;
+  // A whole file; "-" is standard input.
+  std::function<Result<std::string>(const std::string& path)> read_file;
+  std::function<bool(const std::string& path)> file_exists;
+  std::function<int64_t()> wall_us;
+  std::function<void(int64_t ms)> sleep_ms;
+  std::function<std::string()> make_request_id;
+  // What to print when Ctrl-C ends the program from here on; empty: nothing.
+  std::function<void(const std::string& note)> set_interrupt_note;
+  bool err_is_terminal = false;
+};
+
+// The Io of a process; installs the handler that turns Ctrl-C into exit code 130.
+Io process_io();
+
+}  // namespace uccp::cli

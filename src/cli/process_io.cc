@@ -1,0 +1,118 @@
+// Io of a real process.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "base/bytes.h"
+#include "cli/errors.h"
+#include "cli/io.h"
+
+namespace uccp::cli {
+namespace {
+
+constexpr size_t kFileBytesMax = 64 << 20;
+
+// Written before `length`, read by the signal handler.
+std::array<char, 512> interrupt_note;
+std::atomic<size_t> interrupt_note_size{0};
+
+void on_interrupt(int) {
+  // Only what may be called in a signal handler.
+  const size_t size = interrupt_note_size.load();
+  if (size > 0) {
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, interrupt_note.data(), size);
+  }
+  ::_exit(kExitInterrupted);
+}
+
+void set_note(const std::string& note) {
+  interrupt_note_size.store(0);
+  if (note.empty()) return;
+  const std::string line = "\n" + note.substr(0, interrupt_note.size() - 2) + "\n";
+  std::memcpy(interrupt_note.data(), line.data(), line.size());
+  interrupt_note_size.store(line.size());
+}
+
+void write_all(int descriptor, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(descriptor, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    // The reader went away (`| head`): nobody is left to tell.
+    if (written < 0) ::_exit(errno == EPIPE ? kExitOk : kExitError);
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+Result<std::string> read_descriptor(int descriptor, const std::string& path) {
+  std::string content;
+  std::array<char, 65536> buffer;
+  for (;;) {
+    const ssize_t size = ::read(descriptor, buffer.data(), buffer.size());
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0) return fail(Code::kInvalid, "FILE_UNREADABLE", "cannot read " + path + ": " + std::strerror(errno));
+    if (size == 0) return content;
+    content.append(buffer.data(), static_cast<size_t>(size));
+    if (content.size() > kFileBytesMax) return fail(Code::kInvalid, "FILE_TOO_LARGE", path + " is larger than 64 MiB");
+  }
+}
+
+Result<std::string> read_whole_file(const std::string& path) {
+  if (path == "-") return read_descriptor(STDIN_FILENO, "standard input");
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return fail(Code::kInvalid, "FILE_UNREADABLE", "cannot read " + path + ": " + std::strerror(errno));
+  Result<std::string> content = read_descriptor(descriptor, path);
+  ::close(descriptor);
+  return content;
+}
+
+std::string random_request_id() {
+  std::random_device device;
+  std::string bytes;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t word = device();
+    bytes.append(reinterpret_cast<const char*>(&word), sizeof(word));
+  }
+  return "cli-" + to_hex(bytes);
+}
+
+}  // namespace
+
+Io process_io() {
+  struct sigaction action = {};
+  action.sa_handler = on_interrupt;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  Io io;
+  io.out = [](std::string_view text) { write_all(STDOUT_FILENO, text); };
+  io.err = [](std::string_view text) { write_all(STDERR_FILENO, text); };
+  io.env = [](const std::string& name) -> std::optional<std::string> {
+    const char* value = std::getenv(name.c_str());
+    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+  };
+  io.read_file = read_whole_file;
+  io.file_exists = [](const std::string& path) {
+    struct stat info = {};
+    return ::stat(path.c_str(), &info) == 0;
+  };
+  io.wall_us = [] {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return static_cast<int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+  };
+  io.sleep_ms = [](int64_t ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); };
+  io.make_request_id = random_request_id;
+  io.set_interrupt_note = set_note;
+  io.err_is_terminal = ::isatty(STDERR_FILENO) == 1;
+  return io;
+}
+
+}  // namespace uccp::cli

@@ -1,0 +1,72 @@
+#include "doors/grpc_client/process.h"
+
+#include <grpc/support/log.h>
+#include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+
+#include "base/log.h"
+
+namespace uccp::doors {
+namespace {
+
+// Failed handshakes of strangers are not errors of ours: gRPC logs them as such, we keep them for debugging.
+void forward_log(gpr_log_func_args* args) {
+  const auto level = args->severity == GPR_LOG_SEVERITY_ERROR ? log::Level::kInfo : log::Level::kDebug;
+  if (!log::enabled(level)) return;
+  log::write({.level = level, .message = "grpc", .fields = {{"text", args->message}, {"file", args->file}}});
+}
+
+using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
+
+Certificate read_certificate(std::string_view pem) {
+  const std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(
+      BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free_all);
+  return {PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free};
+}
+
+Status no_certificate() {
+  return Status(Code::kInvalid, "PEM_INVALID", "the certificate is not PEM; it must begin with BEGIN CERTIFICATE");
+}
+
+}  // namespace
+
+void prepare_grpc() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    // Suites for RSA certificates only; see the head of the header.
+    setenv("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES128-GCM-SHA256", 1);
+    gpr_set_log_function(forward_log);
+  });
+}
+
+Status check_ec_certificate(std::string_view certificate_pem) {
+  const Certificate certificate = read_certificate(certificate_pem);
+  if (certificate == nullptr) return no_certificate();
+  const EVP_PKEY* key = X509_get0_pubkey(certificate.get());
+  if (key == nullptr || EVP_PKEY_get_base_id(key) != EVP_PKEY_EC) {
+    return Status(Code::kFailedPrecondition, "CERTIFICATE_NOT_EC",
+                  "the server's certificate has no elliptic-curve key, with which TLS 1.2 cannot be refused; "
+                  "issue one with a P-256 key");
+  }
+  return Status::ok();
+}
+
+Status check_key_pair(std::string_view certificate_pem, std::string_view key_pem) {
+  const Certificate certificate = read_certificate(certificate_pem);
+  if (certificate == nullptr) return no_certificate();
+  const std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(
+      BIO_new_mem_buf(key_pem.data(), static_cast<int>(key_pem.size())), BIO_free_all);
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+      PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
+  if (key == nullptr) return Status(Code::kInvalid, "PEM_INVALID", "the private key is not an unencrypted PEM key");
+  if (X509_check_private_key(certificate.get(), key.get()) == 1) return Status::ok();
+  return Status(Code::kFailedPrecondition, "KEY_MISMATCH", "the private key does not belong to the certificate");
+}
+
+}  // namespace uccp::doors

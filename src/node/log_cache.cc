@@ -1,0 +1,82 @@
+#include "node/log_cache.h"
+
+#include "base/check.h"
+
+namespace uccp::node {
+
+void LogCache::reset(LogPosition start) {
+  start_ = start;
+  last_ = start.index;
+  terms_.clear();
+  recent_.clear();
+  bytes_ = 0;
+}
+
+void LogCache::append(const std::vector<Entry>& entries) {
+  if (entries.empty()) return;
+  const LogIndex first = entries.front().index;
+  while (!recent_.empty() && recent_.back().index >= first) {
+    bytes_ -= recent_.back().data.size();
+    recent_.pop_back();
+  }
+  terms_.erase(terms_.lower_bound(first), terms_.end());
+  if (!recent_.empty() && recent_.back().index.next() != first) {
+    recent_.clear();
+    bytes_ = 0;
+  }
+  for (const Entry& entry : entries) {
+    if (terms_.empty() || std::prev(terms_.end())->second != entry.term) terms_[entry.index] = entry.term;
+    bytes_ += entry.data.size();
+    recent_.push_back(entry);
+  }
+  last_ = entries.back().index;
+  release(released_);
+}
+
+void LogCache::release(LogIndex index) {
+  released_ = index;
+  while (bytes_ > bytes_max_ && !recent_.empty() && recent_.front().index <= released_) {
+    bytes_ -= recent_.front().data.size();
+    recent_.pop_front();
+  }
+}
+
+void LogCache::compact(LogPosition start) {
+  if (start.index <= start_.index) return;
+  start_ = start;
+  // The run that holds the first kept entry stays.
+  auto keep = terms_.upper_bound(start.index);
+  if (keep != terms_.begin()) --keep;
+  terms_.erase(terms_.begin(), keep);
+  while (!recent_.empty() && recent_.front().index <= start.index) {
+    bytes_ -= recent_.front().data.size();
+    recent_.pop_front();
+  }
+  if (last_ < start.index) last_ = start.index;
+}
+
+Result<Term> LogCache::term(LogIndex index) const {
+  if (index == start_.index) return start_.term;
+  if (index < start_.index) return fail(Code::kNotFound, "LOG_COMPACTED", "the entry is compacted");
+  const auto after = terms_.upper_bound(index);
+  if (index > last_ || after == terms_.begin()) return fail(Code::kInvalid, "LOG_INDEX", "the log ends before");
+  return std::prev(after)->second;
+}
+
+Result<std::vector<Entry>> LogCache::entries(LogIndex from, LogIndex to, uint64_t bytes_max) const {
+  if (from <= start_.index) return fail(Code::kNotFound, "LOG_COMPACTED", "the entries are compacted");
+  std::vector<Entry> out;
+  if (from >= to) return out;
+  if (recent_.empty() || from < recent_.front().index) {
+    return fail(Code::kUnavailable, "LOG_NOT_IN_MEMORY", "the entries are on disk");
+  }
+  uint64_t bytes = 0;
+  for (size_t i = from.value - recent_.front().index.value; i < recent_.size() && recent_[i].index < to; ++i) {
+    bytes += recent_[i].data.size();
+    if (!out.empty() && bytes > bytes_max) break;
+    out.push_back(recent_[i]);
+  }
+  return out;
+}
+
+}  // namespace uccp::node

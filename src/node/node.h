@@ -1,0 +1,124 @@
+// A node: its groups on one loop, their shared log and state, the disk, ticks, and the ports that services use.
+//
+// The only place where raft, storage, machine and transport meet. Everything below lives on the loop thread, except the
+// port functions, which may be called from any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/executor.h"
+#include "base/metrics.h"
+#include "base/network.h"
+#include "base/random.h"
+#include "machine/ports.h"
+#include "node/change_hub.h"
+#include "node/disk.h"
+#include "node/group.h"
+#include "storage/kv.h"
+#include "storage/log_store.h"
+
+namespace uccp::node {
+
+struct NodeOptions {
+  NodeId id{1};
+  int64_t tick_ms = 100;
+  GroupOptions group;
+  // Below this many free bytes only commands that free space are taken.
+  uint64_t disk_reserved_bytes = 256u << 20;
+  std::function<bool(std::string_view command)> frees_space;
+};
+
+// What the node runs on. Everything must outlive it.
+struct NodeEnvironment {
+  Executor& loop;
+  Executor& io;     // disk
+  Executor& watch;  // change hub
+  const Clock& clock;
+  Random& random;
+  storage::LogStore& log;
+  storage::Kv& kv;
+  MetricsRegistry& metrics;
+  Network* network = nullptr;                    // none: a cluster of one
+  std::function<Result<uint64_t>()> free_bytes;  // of the data directory; called on the disk executor; may be empty
+  // The node cannot go on: its disk failed or its state is damaged. The process has to end.
+  std::function<void(Status)> fatal;
+};
+
+struct GroupSpec {
+  GroupId id;
+  std::string name;
+  std::vector<machine::Domain*> domains;
+};
+
+struct NodeGroupStatus {
+  std::string name;
+  GroupStatus group;
+  bool ready = false;
+};
+
+class Node final : public machine::Proposer, public machine::Reader, public machine::Watcher, public machine::Leases {
+ public:
+  Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSpec> groups);
+  ~Node() override;
+
+  // Opens state and logs. Blocks; before the loop runs.
+  Status open(const std::vector<NodeId>& founders);
+  // Starts ticking.
+  void start();
+  // Flushes the state, ends everything that waits, stops ticking. `done` comes on the loop.
+  void stop(std::move_only_function<void()> done);
+
+  void propose(GroupId group, machine::Envelope envelope, machine::Proposer::Done done) override;
+  void read(GroupId group, const machine::ReadLevel& level, machine::Reader::Done done) override;
+  std::shared_ptr<machine::Watch> watch(const machine::WatchFilter& filter, LogIndex since, OnChange on_change,
+                                        OnEnd on_end) override;
+  void keep_alive(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
+
+  // Before start(): called on the loop when this node starts (state current) or stops leading the group.
+  void on_leadership(GroupId group, std::function<void(bool ready, Term term)> callback);
+  // A stall of the loop was measured: heartbeats waited that long. On the loop.
+  void stalled(int64_t ms);
+
+  // Newest status of each group, refreshed every tick and at each change of leadership. Any thread.
+  std::map<GroupId, NodeGroupStatus> status() const;
+  // All groups have a current state. Any thread.
+  bool ready() const;
+  bool out_of_space() const { return out_of_space_.load(); }
+  // The published state of a group, however old. Any thread.
+  machine::GroupView view(GroupId group) const;
+
+ private:
+  struct Published {
+    machine::GroupView view;
+    BootTime confirmed;  // when this node last knew that it led
+  };
+
+  void tick();
+  void refresh_status();
+  void check_space();
+  Group* find(GroupId id);
+
+  const NodeOptions options_;
+  NodeEnvironment env_;
+  Disk disk_;
+  ChangeHub hub_;
+  std::map<GroupId, std::unique_ptr<Group>> groups_;
+  std::map<GroupId, std::function<void(bool, Term)>> leadership_;
+  std::atomic<bool> out_of_space_{false};
+  bool stopping_ = false;
+  Executor::TimerId timer_ = 0;
+  uint64_t ticks_ = 0;
+
+  mutable std::mutex mutex_;
+  std::map<GroupId, Published> published_;
+  std::map<GroupId, NodeGroupStatus> status_;
+};
+
+}  // namespace uccp::node

@@ -1,0 +1,111 @@
+// One connection between nodes, and one peer that is dialled: what PeerNetwork's coroutines work on. Asio is in here, so
+// only peer_network.cc includes it.
+//
+// Thread: the IO thread of the network, but for what says otherwise.
+#pragma once
+
+#include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <boost/asio.hpp>
+#include <boost/asio/ssl.hpp>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "runtime/peer_frame.h"
+#include "runtime/peer_network.h"
+#include "runtime/tls.h"
+
+namespace uccp::runtime {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+// What the kernel holds unsent cannot be overtaken by a control frame.
+inline constexpr int kUnsentBytesMax = 256 << 10;
+inline constexpr int kUnacknowledgedMsMax = 10'000;
+
+inline auto with_error(error_code& error) { return asio::redirect_error(asio::use_awaitable, error); }
+
+inline std::string reason_of(const error_code& error) { return error.message(); }
+
+// A connection in either direction, from the first byte to its end. IO thread only, but for `unconsumed_bytes`.
+struct Link {
+  Link(asio::io_context& io, asio::ssl::context& tls)
+      : stream(io, tls), resolver(io), deadline(io), wake(io) {}
+
+  tcp::socket& socket() { return stream.next_layer(); }
+
+  void close() {
+    open = false;
+    error_code ignored;
+    resolver.cancel();
+    socket().close(ignored);
+    deadline.cancel();
+    wake.cancel();
+  }
+
+  asio::ssl::stream<tcp::socket> stream;
+  tcp::resolver resolver;
+  asio::steady_timer deadline;  // of the handshake
+  asio::steady_timer wake;      // cancelled to wake the coroutine that sends or that waits for the executor
+  bool open = true;
+  bool established = false;
+  std::atomic<size_t> unconsumed_bytes{0};
+};
+using LinkPointer = std::shared_ptr<Link>;
+
+// The link is closed unless it is established in time.
+inline void limit_handshake(const LinkPointer& link, int64_t timeout_ms) {
+  link->deadline.expires_after(std::chrono::milliseconds(timeout_ms));
+  link->deadline.async_wait([link](const error_code&) {
+    if (!link->established) link->close();
+  });
+}
+
+inline void tune(tcp::socket& socket) {
+  error_code ignored;
+  socket.set_option(tcp::no_delay(true), ignored);
+  socket.set_option(asio::socket_base::keep_alive(true), ignored);
+  const int fd = socket.native_handle();
+  ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnacknowledgedMsMax, sizeof(int));
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kUnsentBytesMax, sizeof(int));
+}
+
+// Sleeps until somebody cancels `timer`. The timer must not be cancelled before: state is checked by the caller first.
+inline asio::awaitable<void> sleep_until_cancelled(asio::steady_timer& timer) {
+  timer.expires_at(asio::steady_timer::time_point::max());
+  error_code ignored;
+  co_await timer.async_wait(with_error(ignored));
+}
+
+inline asio::ssl::context adopt(const TlsContext& context) {
+  SSL_CTX_up_ref(context.get());
+  return asio::ssl::context(context.get());
+}
+
+// Sending to one peer. push() from any thread, all else on the IO thread.
+struct Outbound {
+  Outbound(asio::io_context& io, NodeId id, PeerAddress to, const PeerNetworkOptions& options)
+      : peer(id), address(std::move(to)), retry(io), queue(options.control_queue_bytes_max, options.bulk_queue_bytes_max) {}
+
+  const NodeId peer;
+  const PeerAddress address;
+  asio::steady_timer retry;
+  LinkPointer link;
+  bool closed = false;
+  std::atomic<bool> connected{false};
+
+  std::mutex mutex;  // of what follows
+  PeerQueue queue;
+  bool accepting = false;
+  bool wake_posted = false;
+};
+using OutboundPointer = std::shared_ptr<Outbound>;
+
+}  // namespace uccp::runtime

@@ -1,0 +1,75 @@
+// What the leader knows of running attempts and connected workers, for reads: the part of their status that is not in the
+// replicated state. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "base/clock.h"
+#include "services/tasks/scheduler.h"
+#include "uccp/internal/v1/agent.pb.h"
+#include "uccp/v1/tasks.pb.h"
+#include "uccp/v1/workers.pb.h"
+
+namespace uccp::tasks {
+
+struct LiveAttempt {
+  internal::v1::AttemptId id;
+  Shape shape;
+  bool started = false;
+  google::protobuf::Timestamp start_time;
+  std::optional<v1::Usage> usage;
+  std::optional<double> progress;
+  bool cancel_sent = false;
+};
+
+struct LiveWorker {
+  bool connected = false;
+  WallTime last_seen;
+  Shape used;
+  size_t running = 0;
+  std::optional<v1::WorkerLoad> load;
+};
+
+class LiveTasks {
+ public:
+  void set(const TaskRef& ref, const LiveAttempt& attempt);
+  void erase(const TaskRef& ref);
+  void clear();
+  std::optional<LiveAttempt> find(const TaskRef& ref) const;
+  size_t running() const;
+
+  void set_worker(const std::string& id, const LiveWorker& worker);
+  void erase_worker(const std::string& id);
+  std::optional<LiveWorker> find_worker(const std::string& id) const;
+
+
+  // Lays what is live over a stored task: RUNNING, worker, start, use.
+  void overlay(const std::string& tenant, v1::Task& task) const;
+  // Lays what is live over a stored worker: status, what is free, when it was seen.
+  void overlay(v1::Worker& worker, bool cordoned) const;
+
+  // Called after the live part of a task changed, on the thread that changed it. At most this many listeners.
+  using Listener = std::function<void(const TaskRef&)>;
+  uint64_t listen(Listener listener);
+  void unlisten(uint64_t id);
+
+ private:
+  void notify(const TaskRef& ref);
+
+  mutable std::mutex mutex_;
+  std::map<TaskRef, LiveAttempt> tasks_;
+  std::map<std::string, LiveWorker> workers_;
+  std::map<uint64_t, Listener> listeners_;
+  uint64_t next_listener_ = 1;
+};
+
+Shape shape_of(const v1::Resources& resources);
+void set_resources(v1::Resources& out, const Shape& shape);
+
+}  // namespace uccp::tasks

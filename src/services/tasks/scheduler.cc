@@ -1,0 +1,173 @@
+#include "services/tasks/scheduler.h"
+
+#include <algorithm>
+
+namespace uccp::tasks {
+
+Shape& Shape::operator+=(const Shape& o) {
+  cpu_milli += o.cpu_milli;
+  memory += o.memory;
+  disk += o.disk;
+  gpus += o.gpus;
+  return *this;
+}
+
+Shape& Shape::operator-=(const Shape& o) {
+  cpu_milli -= o.cpu_milli;
+  memory -= o.memory;
+  disk -= o.disk;
+  gpus -= o.gpus;
+  return *this;
+}
+
+namespace {
+
+// Per mille of the capacity that is free in the scarcest resource.
+int64_t dominant_free_share(const Shape& capacity, const Shape& free) {
+  int64_t share = 1000;
+  const auto consider = [&](int64_t total, int64_t left) {
+    if (total > 0) share = std::min(share, static_cast<int64_t>(static_cast<__int128>(left) * 1000 / total));
+  };
+  consider(capacity.cpu_milli, free.cpu_milli);
+  consider(capacity.memory, free.memory);
+  consider(capacity.gpus, free.gpus);
+  return share;
+}
+
+bool selected(const LabelMap& selector, const LabelMap& labels) {
+  return std::ranges::all_of(selector, [&](const auto& wanted) {
+    const auto it = labels.find(wanted.first);
+    return it != labels.end() && it->second == wanted.second;
+  });
+}
+
+}  // namespace
+
+bool Scheduler::GroupKey::operator<(const GroupKey& o) const {
+  if (priority != o.priority) return priority > o.priority;
+  if (shape != o.shape) return shape < o.shape;
+  return selector < o.selector;
+}
+
+void Scheduler::enqueue(const QueuedTask& task) { groups_[key_of(task)].emplace(task.order, task.ref); }
+
+void Scheduler::add_task(QueuedTask task) {
+  remove_task(task.ref);
+  if (task.not_before_ms > 0) delayed_.emplace(task.not_before_ms, task.ref);
+  else enqueue(task);
+  queued_.emplace(task.ref, std::move(task));
+}
+
+bool Scheduler::remove_task(const TaskRef& ref) {
+  const auto it = queued_.find(ref);
+  if (it == queued_.end()) return false;
+  delayed_.erase({it->second.not_before_ms, ref});
+  if (const auto group = groups_.find(key_of(it->second)); group != groups_.end()) {
+    group->second.erase({it->second.order, ref});
+    if (group->second.empty()) groups_.erase(group);
+  }
+  queued_.erase(it);
+  return true;
+}
+
+void Scheduler::set_worker(const WorkerView& view) { workers_[view.id].view = view; }
+
+void Scheduler::remove_worker(const std::string& id) {
+  workers_.erase(id);
+  std::erase_if(running_, [&](const auto& entry) { return entry.second.worker == id; });
+}
+
+void Scheduler::occupy(const std::string& worker, const TaskRef& task, const Shape& shape) {
+  release(task);
+  Worker& w = workers_[worker];
+  w.view.id = worker;
+  w.used += shape;
+  w.running += 1;
+  running_[task] = {worker, shape};
+}
+
+void Scheduler::release(const TaskRef& task) {
+  const auto it = running_.find(task);
+  if (it == running_.end()) return;
+  if (const auto worker = workers_.find(it->second.worker); worker != workers_.end()) {
+    worker->second.used -= it->second.shape;
+    worker->second.running -= 1;
+  }
+  running_.erase(it);
+}
+
+Scheduler::Worker* Scheduler::best_fit(const GroupKey& group) {
+  Worker* best = nullptr;
+  int64_t best_share = 0;
+  for (auto& [id, worker] : workers_) {
+    if (!worker.view.accepts || worker.running >= worker.view.slots) continue;
+    Shape free = worker.view.capacity;
+    free -= worker.used;
+    if (!group.shape.fits_in(free) || !selected(group.selector, worker.view.labels)) continue;
+    free -= group.shape;
+    const int64_t share = dominant_free_share(worker.view.capacity, free);
+    if (best == nullptr || share < best_share) {
+      best = &worker;
+      best_share = share;
+    }
+  }
+  return best;
+}
+
+std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
+  while (!delayed_.empty() && delayed_.begin()->first <= now_ms) {
+    enqueue(queued_.at(delayed_.begin()->second));
+    delayed_.erase(delayed_.begin());
+  }
+  std::vector<Assignment> out;
+  for (auto group = groups_.begin(); group != groups_.end() && out.size() < count_max;) {
+    while (!group->second.empty() && out.size() < count_max) {
+      Worker* worker = best_fit(group->first);
+      if (worker == nullptr) break;
+      const TaskRef ref = group->second.begin()->second;
+      group->second.erase(group->second.begin());
+      queued_.erase(ref);
+      out.push_back({ref, worker->view.id});
+      occupy(worker->view.id, ref, group->first.shape);
+    }
+    group = group->second.empty() ? groups_.erase(group) : std::next(group);
+  }
+  return out;
+}
+
+int64_t Scheduler::next_due_ms() const { return delayed_.empty() ? -1 : delayed_.begin()->first; }
+
+std::string Scheduler::explain(const TaskRef& ref) const {
+  const auto it = queued_.find(ref);
+  if (it == queued_.end()) return "not queued";
+  if (delayed_.contains({it->second.not_before_ms, ref})) return "waits for its next attempt";
+  size_t accepting = 0, labelled = 0, large_enough = 0;
+  for (const auto& [id, worker] : workers_) {
+    if (!worker.view.accepts) continue;
+    ++accepting;
+    if (!selected(it->second.selector, worker.view.labels)) continue;
+    ++labelled;
+    if (it->second.shape.fits_in(worker.view.capacity)) ++large_enough;
+  }
+  if (accepting == 0) return "no worker takes tasks just now";
+  if (labelled == 0) return "none of " + std::to_string(accepting) + " workers has the labels of its node selector";
+  if (large_enough == 0) return "none of " + std::to_string(labelled) + " workers is large enough";
+  return "waits for free resources on " + std::to_string(large_enough) + " workers";
+}
+
+Scheduler::Usage Scheduler::usage(const std::string& id) const {
+  const auto it = workers_.find(id);
+  return it == workers_.end() ? Usage{} : Usage{it->second.view.capacity, it->second.used, it->second.running};
+}
+
+Scheduler::Usage Scheduler::total_usage() const {
+  Usage total;
+  for (const auto& [id, worker] : workers_) {
+    total.capacity += worker.view.capacity;
+    total.used += worker.used;
+    total.running += worker.running;
+  }
+  return total;
+}
+
+}  // namespace uccp::tasks

@@ -1,0 +1,171 @@
+// The leader's side of execution: which attempt runs where, what agents report, what has to be started or stopped.
+//
+// Loop thread only. Everything here is memory of the leader: it is built from the replicated state and from what agents
+// say in their Hello, and it is thrown away with the leadership. Rules that keep an attempt from running twice:
+//  - a task that the last leader may have placed is placed again only when every worker that was alive then has said what
+//    it runs, or was fenced (its epoch ended by a committed command);
+//  - an attempt that is lost is reported as LOST through the log before the task is queued again;
+//  - outcomes count only from the present epoch, decided in apply.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/executor.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "machine/ports.h"
+#include "services/tasks/live_tasks.h"
+#include "services/tasks/scheduler.h"
+#include "services/work_types.h"
+
+namespace uccp::tasks {
+
+// The stream to one agent. send() may be called from the loop only; the agent's messages come to WorkRuntime::receive.
+class AgentSession {
+ public:
+  virtual ~AgentSession() = default;
+  virtual void send(internal::v1::ServerMessage message) = 0;
+  virtual void close(Status status) = 0;
+};
+
+struct WorkRuntimeOptions {
+  int64_t heartbeat_interval_ms = 1000;
+  // The agent kills its attempts this long after its last confirmed heartbeat was sent ...
+  int64_t agent_lease_ms = 60'000;
+  // ... and the leader waits this much longer before it fences the worker.
+  int64_t lease_margin_ms = 5'000;
+  size_t slots_per_worker = 100;
+  uint64_t log_bytes_max = 64u << 20;
+  std::string cluster_id;
+  int64_t task_timeout_default_ms = 3'600'000;
+};
+
+struct WorkRuntimeEnvironment {
+  Executor& loop;
+  const Clock& clock;
+  Random& random;
+  machine::Proposer& proposer;
+  machine::Reader& reader;
+  machine::Watcher& watcher;
+  MetricsRegistry& metrics;
+  std::function<machine::GroupView()> view;  // newest applied state of the work group
+};
+
+class WorkRuntime {
+ public:
+  WorkRuntime(WorkRuntimeOptions options, WorkRuntimeEnvironment environment, LiveTasks& live);
+  ~WorkRuntime();
+
+  // From the node. `ready`: this node leads the work group in `term` and its state is current.
+  void on_leadership(bool ready, Term term);
+  void stop();
+
+  // From the link service, on the loop.
+  void receive(const std::shared_ptr<AgentSession>& session, internal::v1::AgentMessage message);
+  void closed(const std::shared_ptr<AgentSession>& session);
+
+  // Stops a task wherever it is; answers the task after the cancellation is committed.
+  void cancel(machine::Envelope envelope, internal::v1::CancelCommand command, machine::Proposer::Done done);
+
+  // Output of running attempts. The sink is called on the loop until unsubscribe; `complete` ends it.
+  struct LogSink {
+    std::function<void(const internal::v1::LogChunk&)> chunk;
+    std::function<void(const internal::v1::LogReply&)> reply;
+  };
+  // Answers 0 if no attempt of the task is live.
+  uint64_t subscribe_logs(const TaskRef& ref, int32_t attempt, uint64_t stdout_offset, uint64_t stderr_offset,
+                          bool follow, LogSink sink);
+  void unsubscribe_logs(uint64_t subscription);
+
+  std::string explain(const TaskRef& ref) const { return scheduler_.explain(ref); }
+
+ private:
+  struct Worker {
+    std::string id;
+    uint64_t epoch = 0;
+    std::shared_ptr<AgentSession> session;
+    BootTime lease_until;
+    LiveWorker live;
+    bool fencing = false;
+    bool cordoned = false;
+  };
+  struct Subscription {
+    TaskRef ref;
+    internal::v1::AttemptId attempt;
+    LogSink sink;
+  };
+
+  void lead(Term term);
+  void step_down();
+  void tick();
+  void on_task_change(const machine::Change& change);
+  void on_worker_change(const machine::Change& change);
+  void track(const TaskRef& ref);
+  void drop_attempt(const TaskRef& ref);
+  void queue_task(const TaskRef& ref, const internal::v1::TaskRow& row);
+
+  void hello(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello);
+  void welcome(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello,
+               const internal::v1::WorkerRow& row);
+  bool adopt(Worker& worker, const internal::v1::RunningAttempt& running);
+  void heartbeat(Worker& worker, const internal::v1::AgentHeartbeat& heartbeat);
+  void started(Worker& worker, const internal::v1::AttemptStarted& started);
+  void denied(Worker& worker, const internal::v1::AttemptDenied& denied);
+  void outcome(const internal::v1::AttemptOutcome& outcome);
+  void flush_outcomes();
+  void outcomes_applied(std::vector<internal::v1::AttemptOutcome> sent, const internal::v1::OutcomesResult& result);
+  void lose_attempts(const std::string& worker_id, const std::string& why, const std::set<std::string>& except);
+  int64_t backoff_ms(const internal::v1::AttemptOutcome& outcome);
+
+  void fence(Worker& worker);
+  void finish_recovery_if_done();
+  void schedule_round();
+  void run_round();
+  void launch(const Assignment& assignment);
+  void send_cancel(const TaskRef& ref, const internal::v1::TaskRow& row);
+  void prune();
+  void update_live(Worker& worker);
+  void update_metrics();
+  int64_t machine_now_ms() const;
+  Worker* worker_of(const std::shared_ptr<AgentSession>& session);
+  std::optional<internal::v1::TaskRow> row_of(const TaskRef& ref) const;
+
+  const WorkRuntimeOptions options_;
+  WorkRuntimeEnvironment env_;
+  LiveTasks& live_;
+
+  bool leading_ = false;
+  bool stopped_ = false;
+  Term term_;
+  uint64_t next_sequence_ = 1;
+  int64_t base_machine_ms_ = 0;
+  BootTime base_boot_;
+  Scheduler scheduler_;
+  std::map<std::string, Worker> workers_;
+  std::map<TaskRef, LiveAttempt> attempts_;
+  std::set<TaskRef> cancelling_;  // a cancellation that ends the task at once is under way: start nothing
+  // After a change of leader: workers that have not said yet what they run, and tasks that may run there.
+  std::set<std::string> recovering_;
+  std::map<TaskRef, internal::v1::TaskRow> held_;
+  std::shared_ptr<machine::Watch> task_watch_;
+  std::shared_ptr<machine::Watch> worker_watch_;
+  uint64_t watch_generation_ = 0;
+  std::vector<internal::v1::AttemptOutcome> outcomes_;
+  bool outcome_flush_scheduled_ = false;
+  std::set<std::string> outcomes_under_way_;
+  bool round_scheduled_ = false;
+  std::map<uint64_t, Subscription> subscriptions_;
+  uint64_t next_subscription_ = 1;
+  uint64_t ticks_ = 0;
+  Executor::TimerId timer_ = 0;
+};
+
+}  // namespace uccp::tasks

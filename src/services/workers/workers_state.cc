@@ -1,0 +1,137 @@
+#include "services/workers/workers_state.h"
+
+#include <algorithm>
+
+namespace uccp::workers {
+namespace {
+
+using internal::v1::WorkerRow;
+using machine::ApplyContext;
+using machine::ApplyResult;
+using work::ChangeKind;
+
+template <typename Message>
+Message parse(std::string_view payload) {
+  Message message;
+  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
+  return message;
+}
+
+void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
+  out->set_seconds(wall.us / 1'000'000);
+  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
+}
+
+void store(ApplyContext& c, WorkerRow& row, ChangeKind kind) {
+  v1::Worker& worker = *row.mutable_worker();
+  worker.set_epoch(row.epoch());
+  worker.set_etag(std::to_string(c.index().value));
+  set_wall(worker.mutable_update_time(), c.envelope().wall);
+  if (!worker.has_create_time()) set_wall(worker.mutable_create_time(), c.envelope().wall);
+  work::kWorkers.put(c.state(), work::kWorkerScope, worker.id(), row);
+  c.emit_in(work::kWorkerScope, work::kWorkerTopic, worker.id(), static_cast<uint8_t>(kind), row.SerializeAsString());
+}
+
+std::unexpected<Status> no_such_worker(const std::string& id) {
+  return fail(Status(Code::kNotFound, "WORKER_NOT_FOUND", "there is no worker " + id).with_resource("worker", id));
+}
+
+Status check_etag(const WorkerRow& row, const std::string& if_match) {
+  if (if_match.empty() || if_match == row.worker().etag()) return Status::ok();
+  return Status(Code::kConflict, "ETAG_MISMATCH", "the worker changed since it was read; read it again");
+}
+
+}  // namespace
+
+std::map<std::string, machine::ApplyFunction, std::less<>> WorkersState::commands() {
+  return {{"hello", hello}, {"fence", fence}, {"declare", declare}, {"update", update}, {"deregister", deregister}};
+}
+
+ApplyResult WorkersState::hello(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<internal::v1::HelloCommand>(payload);
+  auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker().id());
+  const ChangeKind kind = row ? ChangeKind::kUpdated : ChangeKind::kAdded;
+  if (!row) {
+    row.emplace();
+    *row->mutable_worker() = command.worker();
+  } else {
+    // The agent describes the machine; what operators set in the registry stays.
+    v1::Worker merged = command.worker();
+    const v1::Worker& known = row->worker();
+    for (const auto& [name, value] : known.labels()) (*merged.mutable_labels())[name] = value;
+    if (known.taints_size() > 0) *merged.mutable_taints() = known.taints();
+    *merged.mutable_annotations() = known.annotations();
+    if (!known.pool().empty()) merged.set_pool(known.pool());
+    if (known.has_create_time()) *merged.mutable_create_time() = known.create_time();
+    *row->mutable_worker() = std::move(merged);
+  }
+  if (row->incarnation() != command.incarnation()) {
+    row->set_incarnation(command.incarnation());
+    row->set_epoch(row->epoch() + 1);
+  }
+  store(c, *row, kind);
+  return row->SerializeAsString();
+}
+
+ApplyResult WorkersState::fence(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<internal::v1::FenceCommand>(payload);
+  auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker_id());
+  if (!row) return no_such_worker(command.worker_id());
+  // Only the epoch that the leader saw silent is ended; a worker that came back meanwhile has a later one.
+  if (row->epoch() != command.epoch()) return row->SerializeAsString();
+  row->set_epoch(row->epoch() + 1);
+  row->mutable_worker()->set_status(v1::WORKER_STATUS_LOST);
+  row->mutable_worker()->set_status_reason(command.reason());
+  store(c, *row, ChangeKind::kUpdated);
+  return row->SerializeAsString();
+}
+
+ApplyResult WorkersState::declare(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<v1::Worker>(payload);
+  auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.id());
+  const ChangeKind kind = row ? ChangeKind::kUpdated : ChangeKind::kAdded;
+  if (row) {
+    v1::Worker merged = row->worker();
+    merged.MergeFrom(command);
+    *row->mutable_worker() = std::move(merged);
+  } else {
+    row.emplace();
+    *row->mutable_worker() = command;
+    row->mutable_worker()->set_status(v1::WORKER_STATUS_REGISTERED);
+    row->set_epoch(1);
+  }
+  store(c, *row, kind);
+  return row->SerializeAsString();
+}
+
+ApplyResult WorkersState::update(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<internal::v1::WorkerUpdateCommand>(payload);
+  auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker().id());
+  if (!row) return no_such_worker(command.worker().id());
+  UCCP_RETURN_IF_ERROR(check_etag(*row, command.if_match()));
+  v1::Worker& worker = *row->mutable_worker();
+  for (const std::string& field : command.fields()) {
+    if (field == "labels") *worker.mutable_labels() = command.worker().labels();
+    else if (field == "annotations") *worker.mutable_annotations() = command.worker().annotations();
+    else if (field == "taints") *worker.mutable_taints() = command.worker().taints();
+    else if (field == "pool") worker.set_pool(command.worker().pool());
+    else if (field == "total") *worker.mutable_resources()->mutable_total() = command.worker().resources().total();
+    else if (field == "cordoned") row->set_cordoned(command.cordoned());
+    else return fail(Code::kInvalid, "FIELD_INVALID", "the field " + field + " of a worker cannot be changed");
+  }
+  store(c, *row, ChangeKind::kUpdated);
+  return row->SerializeAsString();
+}
+
+ApplyResult WorkersState::deregister(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<internal::v1::WorkerRemoveCommand>(payload);
+  auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker_id());
+  if (!row) return no_such_worker(command.worker_id());
+  UCCP_RETURN_IF_ERROR(check_etag(*row, command.if_match()));
+  work::kWorkers.erase(c.state(), work::kWorkerScope, command.worker_id());
+  c.emit_in(work::kWorkerScope, work::kWorkerTopic, command.worker_id(), static_cast<uint8_t>(ChangeKind::kRemoved),
+            row->SerializeAsString());
+  return std::string();
+}
+
+}  // namespace uccp::workers

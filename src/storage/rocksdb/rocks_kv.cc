@@ -1,0 +1,195 @@
+#include "storage/rocksdb/rocks_kv.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/convenience.h>
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/options.h>
+#include <rocksdb/table.h>
+#include <rocksdb/utilities/checkpoint.h>
+#include <rocksdb/write_batch.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace uccp::storage {
+namespace {
+
+constexpr size_t kInfoLogBytesMax = 1u << 20;
+constexpr size_t kInfoLogsKept = 2;
+constexpr uint64_t kBytesPerSync = 1u << 20;
+
+rocksdb::Slice slice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
+std::string_view view_of(const rocksdb::Slice& bytes) { return {bytes.data(), bytes.size()}; }
+
+Status to_status(const rocksdb::Status& status, const std::string& what) {
+  if (status.ok()) return {};
+  const std::string message = what + ": " + status.ToString();
+  if (status.IsNoSpace()) return Status(Code::kExhausted, "NO_SPACE", message + ". Free disk space and restart the node");
+  if (status.IsCorruption()) {
+    return Status(Code::kCorruption, "KV_DAMAGED",
+                  message + ". Clear this node's state and let it be sent a snapshot, or restore a backup");
+  }
+  if (status.IsIOError() || status.IsBusy() || status.IsTimedOut() || status.IsTryAgain()) {
+    return Status(Code::kUnavailable, "IO_ERROR", message);
+  }
+  return Status(Code::kInternal, "KV_FAILED", message);
+}
+
+rocksdb::CompressionType best_compression() {
+  const auto supported = rocksdb::GetSupportedCompressions();
+  for (const auto type : {rocksdb::kLZ4Compression, rocksdb::kSnappyCompression}) {
+    if (std::ranges::find(supported, type) != supported.end()) return type;
+  }
+  return rocksdb::kNoCompression;
+}
+
+rocksdb::Options database_options(const RocksKv::Options& options) {
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = rocksdb::NewLRUCache(options.block_cache_bytes);
+  // Otherwise indexes and filters of all open files stay in memory outside of the cache's limit.
+  table.cache_index_and_filter_blocks = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.format_version = 5;
+  table.checksum = rocksdb::kxxHash64;
+
+  rocksdb::Options result;
+  result.create_if_missing = true;
+  result.paranoid_checks = true;
+  result.atomic_flush = true;
+  result.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  result.compression = best_compression();
+  result.write_buffer_size = options.write_buffer_bytes;
+  result.max_write_buffer_number = options.write_buffers;
+  result.max_open_files = options.open_files_max;
+  result.max_background_jobs = options.background_jobs;
+  result.bytes_per_sync = kBytesPerSync;
+  result.level_compaction_dynamic_level_bytes = true;
+  result.max_log_file_size = kInfoLogBytesMax;
+  result.keep_log_file_num = kInfoLogsKept;
+  result.info_log_level = rocksdb::WARN_LEVEL;
+  result.stats_dump_period_sec = 0;
+  result.stats_persist_period_sec = 0;
+  result.avoid_flush_during_shutdown = options.on_close == RocksKv::Options::OnClose::kLose;
+  return result;
+}
+
+class RocksIterator final : public KvIterator {
+ public:
+  explicit RocksIterator(std::unique_ptr<rocksdb::Iterator> iterator) : iterator_(std::move(iterator)) {}
+  void seek(std::string_view key) override { iterator_->Seek(slice(key)); }
+  void seek_before(std::string_view key) override {
+    iterator_->SeekForPrev(slice(key));
+    if (iterator_->Valid() && view_of(iterator_->key()) == key) iterator_->Prev();
+  }
+  void next() override { iterator_->Next(); }
+  void previous() override { iterator_->Prev(); }
+  bool valid() const override { return iterator_->Valid(); }
+  std::string_view key() const override { return view_of(iterator_->key()); }
+  std::string_view value() const override { return view_of(iterator_->value()); }
+  Status status() const override { return to_status(iterator_->status(), "iterating the state failed"); }
+
+ private:
+  const std::unique_ptr<rocksdb::Iterator> iterator_;
+};
+
+class RocksView final : public KvView {
+ public:
+  explicit RocksView(rocksdb::DB* database) : database_(database), snapshot_(database) {
+    options_.snapshot = snapshot_.snapshot();
+  }
+
+  Result<std::optional<std::string>> get(std::string_view key) const override {
+    // A pinned value is copied once, into the string that the caller gets.
+    rocksdb::PinnableSlice value;
+    const auto status = database_->Get(options_, database_->DefaultColumnFamily(), slice(key), &value);
+    if (status.IsNotFound()) return std::nullopt;
+    if (!status.ok()) return fail(to_status(status, "reading a key of the state failed"));
+    return value.ToString();
+  }
+
+  std::unique_ptr<KvIterator> iterate() const override {
+    return std::make_unique<RocksIterator>(std::unique_ptr<rocksdb::Iterator>(database_->NewIterator(options_)));
+  }
+
+ private:
+  rocksdb::DB* const database_;
+  rocksdb::ManagedSnapshot snapshot_;
+  rocksdb::ReadOptions options_;
+};
+
+}  // namespace
+
+class RocksKv::Database {
+ public:
+  std::string directory;
+  std::unique_ptr<rocksdb::DB> db;
+  rocksdb::WriteOptions write_options;
+};
+
+RocksKv::RocksKv(std::unique_ptr<Database> database) : database_(std::move(database)) {}
+RocksKv::~RocksKv() = default;
+
+Result<std::unique_ptr<RocksKv>> RocksKv::open(const std::string& directory, const Options& options) {
+  auto database = std::make_unique<Database>();
+  database->directory = directory;
+  database->write_options.disableWAL = true;
+  rocksdb::DB* db = nullptr;
+  const auto status = rocksdb::DB::Open(database_options(options), directory, &db);
+  if (!status.ok()) return fail(to_status(status, "opening the state in " + directory + " failed"));
+  database->db.reset(db);
+  return std::unique_ptr<RocksKv>(new RocksKv(std::move(database)));
+}
+
+Status RocksKv::write(const KvBatch& batch) {
+  size_t bytes = 0;
+  for (const auto& change : batch.changes()) bytes += change.key.size() + (change.value ? change.value->size() : 0) + 16;
+  rocksdb::WriteBatch writes(bytes);
+  for (const auto& change : batch.changes()) {
+    const auto added = change.value ? writes.Put(change.key, *change.value) : writes.Delete(change.key);
+    UCCP_RETURN_IF_ERROR(to_status(added, "building a batch failed"));
+  }
+  return to_status(database_->db->Write(database_->write_options, &writes), "writing to " + database_->directory);
+}
+
+Status RocksKv::erase_range(std::string_view from, std::string_view to) {
+  if (to <= from) return {};
+  const auto status = database_->db->DeleteRange(database_->write_options, database_->db->DefaultColumnFamily(),
+                                                 slice(from), slice(to));
+  return to_status(status, "erasing a range in " + database_->directory);
+}
+
+std::shared_ptr<const KvView> RocksKv::view() { return std::make_shared<RocksView>(database_->db.get()); }
+
+Status RocksKv::flush() {
+  rocksdb::FlushOptions options;
+  options.wait = true;
+  // Waiting for a slower compaction first would hold the log's segments for no gain.
+  options.allow_write_stall = true;
+  return to_status(database_->db->Flush(options), "flushing " + database_->directory);
+}
+
+Status RocksKv::checkpoint(const std::string& directory) {
+  rocksdb::Env* env = database_->db->GetEnv();
+  if (env->FileExists(directory).ok()) {
+    return Status(Code::kAlreadyExists, "CHECKPOINT_EXISTS", directory + " exists; choose a new directory");
+  }
+  // What is not in a file yet is in no log either.
+  UCCP_RETURN_IF_ERROR(flush());
+  rocksdb::Checkpoint* made = nullptr;
+  auto status = rocksdb::Checkpoint::Create(database_->db.get(), &made);
+  const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+  if (status.ok()) status = checkpoint->CreateCheckpoint(directory);
+  return to_status(status, "writing a checkpoint to " + directory);
+}
+
+uint64_t RocksKv::size_bytes() {
+  uint64_t files = 0;
+  uint64_t memory = 0;
+  database_->db->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &files);
+  database_->db->GetIntProperty(rocksdb::DB::Properties::kSizeAllMemTables, &memory);
+  return files + memory;
+}
+
+}  // namespace uccp::storage
