@@ -22,12 +22,6 @@ constexpr int64_t kPipeEndMs = 2'000;
 
 }  // namespace
 
-ProcessExecutor::Spawned::Spawned(Spawned&& other) noexcept
-    : status(std::move(other.status)), process(std::move(other.process)) {
-  for (const int i : {0, 1}) pipes[i] = std::exchange(other.pipes[i], -1);
-  other.process.reset();
-}
-
 ProcessExecutor::Spawned::~Spawned() {
   for (const int fd : pipes) {
     if (fd >= 0) close(fd);

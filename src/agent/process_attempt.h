@@ -41,7 +41,8 @@ struct ProcessExecutor::Spawned {
   int pipes[2] = {-1, -1};
 
   Spawned() = default;
-  Spawned(Spawned&& other) noexcept;
+  Spawned(const Spawned&) = delete;
+  Spawned& operator=(const Spawned&) = delete;
   // Closes pipes that nobody took.
   ~Spawned();
 };

@@ -85,9 +85,11 @@ void ProcessExecutor::launch_one(AttemptSpec spec) {
     attempt->group = std::move(*group);
   }
   Status posted = spawners_.post([this, attempt, options = spawn_options(*attempt), folder = folder_of(key), alive = alive_]() mutable {
-    auto spawned = std::make_shared<Spawned>(spawn(*attempt, std::move(options), folder));
+    auto spawned = std::make_shared<Spawned>();
+    spawned->status = isolation_.enter_thread();
+    if (spawned->status.is_ok()) spawn(*attempt, std::move(options), folder, *spawned);
     reactor_.post([this, attempt, spawned, alive] {
-      if (*alive) on_spawned(attempt, std::move(*spawned));
+      if (*alive) on_spawned(attempt, *spawned);
     });
   });
   if (!posted.is_ok()) launch_failed(attempt, posted);
@@ -95,8 +97,7 @@ void ProcessExecutor::launch_one(AttemptSpec spec) {
 
 runtime::SpawnOptions ProcessExecutor::spawn_options(const Attempt& attempt) const {
   const AttemptSpec& spec = *attempt.spec;
-  const std::string folder = folder_of(spec.key);
-  const std::string seen = isolation_.seen_as(folder);
+  const std::string seen = isolation_.seen_as(spec.key);
   runtime::SpawnOptions options;
   options.argv = spec.command;
   options.clear_environment = true;
@@ -109,7 +110,7 @@ runtime::SpawnOptions ProcessExecutor::spawn_options(const Attempt& attempt) con
                          {"UCCP_NAMESPACE", spec.namespace_name},
                          {"UCCP_TASK_DIR", seen}};
   for (const auto& [name, value] : spec.env) options.environment.insert_or_assign(name, value);
-  // Last: it is how processes that escaped are found where there are no control groups.
+  // Last: by it processes that escaped are found where there are no control groups.
   options.environment["UCCP_ATTEMPT_KEY"] = spec.key;
   options.working_directory = spec.working_dir.empty() || spec.working_dir == "." ? seen : seen + "/" + spec.working_dir;
   if (!spec.stdin_bytes.empty()) options.stdin_bytes = spec.stdin_bytes;
@@ -125,21 +126,21 @@ runtime::SpawnOptions ProcessExecutor::spawn_options(const Attempt& attempt) con
   options.limits.push_back({RLIMIT_NOFILE, descriptors, descriptors});
   if (spec.limits.disk_bytes > 0) options.limits.push_back({RLIMIT_FSIZE, spec.limits.disk_bytes, spec.limits.disk_bytes});
   if (attempt.group) options.cgroup_procs = attempt.group->procs_files();
-  isolation_.apply(options, folder, attempt.identity);
+  options.identity = attempt.identity;
   return options;
 }
 
 // On a spawner thread.
-ProcessExecutor::Spawned ProcessExecutor::spawn(const Attempt& attempt, runtime::SpawnOptions options, const std::string& folder) {
-  Spawned spawned;
+void ProcessExecutor::spawn(const Attempt& attempt, runtime::SpawnOptions options, const std::string& folder,
+                            Spawned& spawned) {
   std::optional<FolderOwner> owner;
   if (attempt.identity) owner = FolderOwner{attempt.identity->uid, attempt.identity->gid};
   if (!attempt.spec->identity.empty()) {
     spawned.status = write_identity(folder, attempt.spec->identity);
-    if (!spawned.status.is_ok()) return spawned;
+    if (!spawned.status.is_ok()) return;
   }
   spawned.status = make_task_folder(folder, *attempt.spec, owner);
-  if (!spawned.status.is_ok()) return spawned;
+  if (!spawned.status.is_ok()) return;
   int pipes[2][2] = {{-1, -1}, {-1, -1}};
   if (pipe2(pipes[0], O_CLOEXEC | O_NONBLOCK) != 0 || pipe2(pipes[1], O_CLOEXEC | O_NONBLOCK) != 0) {
     spawned.status = Status(Code::kExhausted, "SPAWN_EXHAUSTED", "the agent has no descriptors left for another task");
@@ -161,7 +162,6 @@ ProcessExecutor::Spawned ProcessExecutor::spawn(const Attempt& attempt, runtime:
     close_if_open(pipe[0]);
     close_if_open(pipe[1]);
   }
-  return spawned;
 }
 
 void ProcessExecutor::launch_failed(const std::shared_ptr<Attempt>& attempt, const Status& status) {
@@ -180,7 +180,7 @@ void ProcessExecutor::launch_failed(const std::shared_ptr<Attempt>& attempt, con
   });
 }
 
-void ProcessExecutor::on_spawned(const std::shared_ptr<Attempt>& attempt, Spawned spawned) {
+void ProcessExecutor::on_spawned(const std::shared_ptr<Attempt>& attempt, Spawned& spawned) {
   if (!spawned.status.is_ok()) return launch_failed(attempt, spawned.status);
   attempt->process = std::move(spawned.process);
   attempt->end.start = clock_.wall();

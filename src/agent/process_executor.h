@@ -30,7 +30,7 @@ struct ProcessExecutorOptions {
   ArtifactLimits artifact_limits;
   // Null: found by detect_cgroups().
   std::optional<CgroupLayout> cgroups;
-  std::string mount_point = "/run/uccp/task";
+  std::string mount_point = "/run/uccp/tasks";
   size_t spawn_threads = 2;
 };
 
@@ -66,8 +66,8 @@ class ProcessExecutor final : public ExecutorBackend {
 
   void launch_one(AttemptSpec spec);
   runtime::SpawnOptions spawn_options(const Attempt& attempt) const;
-  static Spawned spawn(const Attempt& attempt, runtime::SpawnOptions options, const std::string& folder);
-  void on_spawned(const std::shared_ptr<Attempt>& attempt, Spawned spawned);
+  static void spawn(const Attempt& attempt, runtime::SpawnOptions options, const std::string& folder, Spawned& spawned);
+  void on_spawned(const std::shared_ptr<Attempt>& attempt, Spawned& spawned);
   void launch_failed(const std::shared_ptr<Attempt>& attempt, const Status& status);
   void watch_pipe(const std::shared_ptr<Attempt>& attempt, int which);
   void on_readable(const std::shared_ptr<Attempt>& attempt, int which);

@@ -42,8 +42,10 @@ class RecordingSink final : public ExecutorSink {
     if (credit) credit(key, bytes.size());
   }
   void finished(const AttemptKey& key, AttemptEnd end) override {
-    change(key, [&](Seen& seen) { seen.end = std::move(end); });
-    ++finished_count_;
+    change(key, [&](Seen& seen) {
+      seen.end = std::move(end);
+      ++finished_count_;
+    });
   }
 
   template <typename Predicate>
@@ -73,7 +75,7 @@ class RecordingSink final : public ExecutorSink {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<AttemptKey, Seen> seen_;
-  std::atomic<size_t> finished_count_{0};
+  size_t finished_count_ = 0;
 };
 
 class ProcessExecutorTest : public testing::Test {

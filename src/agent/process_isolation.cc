@@ -1,11 +1,13 @@
 #include "agent/process_isolation.h"
 
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
+#include <thread>
 
 namespace uccp::agent {
 namespace {
@@ -37,41 +39,54 @@ Result<ProcessIsolation> ProcessIsolation::open(FileSystem& files, IsolationOpti
     return isolation;
   }
   UCCP_TRY(isolation.uids_, UidMap::open(files, data + "/uids"));
-  const Status mounts = isolation.try_mounts();
+  // Tried on a thread that ends: the namespace goes with it.
+  Status mounts;
+  std::thread([&] { mounts = isolation.bind_folders(); }).join();
   isolation.mounts_ = mounts.is_ok();
   isolation.note_ = "an unprivileged user for each namespace, no new privileges";
+  // Folders are passed through by their owners, but nobody lists them.
+  chmod((data + "/tasks").c_str(), 0711);
   if (mounts.is_ok()) {
-    isolation.note_ += ", own mount namespace";
+    isolation.note_ += ", the agent's files out of reach";
     return isolation;
   }
-  // The folder has to be reached by its real path: its parents may be passed, not listed.
   isolation.note_ += "; no mount namespace (" + mounts.message() + ")";
   chmod(data.c_str(), 0711);
-  chmod((data + "/tasks").c_str(), 0711);
   return isolation;
 }
 
-Status ProcessIsolation::try_mounts() {
+Status ProcessIsolation::bind_folders() const {
   UCCP_RETURN_IF_ERROR(make_mount_point(options_.mount_point));
-  runtime::SpawnOptions probe;
-  probe.argv = {"true"};
-  probe.bind_mounts = {{.from = options_.data_directory, .to = options_.mount_point}};
-  UCCP_TRY(auto child, runtime::Subprocess::spawn(probe));
-  UCCP_RETURN_IF_ERROR(child.wait());
+  const std::string folders = options_.data_directory + "/tasks";
+  const char* failed = nullptr;
+  if (unshare(CLONE_NEWNS) != 0) {
+    failed = "unshare";
+  } else if (mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) {
+    failed = "make mounts private";
+  } else if (mount(folders.c_str(), options_.mount_point.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+    failed = "bind";
+  }
+  if (failed == nullptr) return {};
+  return Status(Code::kFailedPrecondition, "MOUNT_NAMESPACE_FAILED",
+                std::string("cannot ") + failed + " " + folders + " at " + options_.mount_point + ": " + std::strerror(errno));
+}
+
+Status ProcessIsolation::enter_thread() const {
+  thread_local bool entered = false;
+  if (!mounts_ || entered) return {};
+  UCCP_RETURN_IF_ERROR(bind_folders());
+  entered = true;
   return {};
+}
+
+std::string ProcessIsolation::seen_as(const std::string& name) const {
+  return (mounts_ ? options_.mount_point : options_.data_directory + "/tasks") + "/" + name;
 }
 
 Result<std::optional<runtime::ProcessIdentity>> ProcessIsolation::identity_of(const AttemptSpec& spec) {
   if (!uids_) return std::nullopt;
   UCCP_TRY(uint32_t uid, uids_->uid_of(spec.tenant, spec.namespace_name));
   return runtime::ProcessIdentity{.uid = uid, .gid = uid};
-}
-
-void ProcessIsolation::apply(runtime::SpawnOptions& options, const std::string& folder,
-                             const std::optional<runtime::ProcessIdentity>& identity) const {
-  options.no_new_privileges = true;
-  options.identity = identity;
-  if (mounts_) options.bind_mounts.push_back({.from = folder, .to = options_.mount_point});
 }
 
 }  // namespace uccp::agent

@@ -1,9 +1,12 @@
 // How a process of a task is kept apart from the agent and from other namespaces on this machine.
 //
-// As root: an unprivileged uid a namespace, no new privileges, a mount namespace in which the attempt's folder is bound
-// at one fixed path. Where the kernel refuses mounts (a container without the capability) the folder is reached by its
-// real path. Without root, or with root tasks allowed, tasks run as the agent's own user. The note says which it is.
-// Thread: one; plan() is pure.
+// As root: an unprivileged uid a namespace, no new privileges, and a mount namespace in which the folders of attempts are
+// bound at a fixed place, so that the data directory can stay closed (0700). The mount namespace belongs to the threads
+// that start tasks, and tasks inherit it: one for each task costs milliseconds of RCU waiting at its end, and would keep
+// apart only tasks of one namespace, which share a uid anyway; those of others find folders that they may not enter.
+// Where the kernel refuses mounts (a container without the capability) folders are reached by their real path. Without
+// root, or with root tasks allowed, tasks run as the agent's own user. The note says which it is.
+// Thread: one, but enter_thread() and seen_as() on any.
 #pragma once
 
 #include <memory>
@@ -21,8 +24,8 @@ namespace uccp::agent {
 struct IsolationOptions {
   std::string data_directory;
   bool allow_root_tasks = false;
-  // Where the folder is bound; made if missing.
-  std::string mount_point = "/run/uccp/task";
+  // Where <data>/tasks is bound for tasks; made if missing.
+  std::string mount_point = "/run/uccp/tasks";
 };
 
 class ProcessIsolation {
@@ -32,17 +35,17 @@ class ProcessIsolation {
 
   // Nothing: tasks run as the agent's user. Errors as UidMap::uid_of().
   Result<std::optional<runtime::ProcessIdentity>> identity_of(const AttemptSpec& spec);
-  // Path under which the task sees `folder`.
-  std::string seen_as(const std::string& folder) const { return mounts_ ? options_.mount_point : folder; }
-  // Adds identity and mounts to `options`.
-  void apply(runtime::SpawnOptions& options, const std::string& folder,
-             const std::optional<runtime::ProcessIdentity>& identity) const;
+  // Path under which the task sees the folder <data>/tasks/<name>.
+  std::string seen_as(const std::string& name) const;
+  // Takes the calling thread into the mount namespace, if there is to be one. To be called, before it starts tasks, on
+  // each thread that does; it must be a thread that does nothing else. Later calls on a thread do nothing.
+  Status enter_thread() const;
   // One sentence for the worker's record.
   const std::string& note() const { return note_; }
 
  private:
   explicit ProcessIsolation(IsolationOptions options) : options_(std::move(options)) {}
-  Status try_mounts();
+  Status bind_folders() const;
 
   IsolationOptions options_;
   std::optional<UidMap> uids_;

@@ -17,15 +17,6 @@ Flag limit_flag(uint64_t& limit) {
               }};
 }
 
-bool has_name(const std::vector<Flag>& flags, std::string_view name) {
-  for (const Flag& flag : flags) {
-    for (const std::string& known : flag.names) {
-      if (known == name) return true;
-    }
-  }
-  return false;
-}
-
 Result<int> perform_list(Session& session, const Command& command, const std::string& wire, uint64_t limit) {
   const call::Method& method = *command.method;
   UCCP_TRY(const call::FieldPath path, call::FieldPath::compile(*method.response, method.items->name));

@@ -10,7 +10,8 @@ namespace uccp::cli {
 namespace {
 
 constexpr size_t kHelpDepthMax = 1;
-constexpr size_t kHelpWidth = 34;
+constexpr size_t kHelpColumn = 34;  // where explanations begin
+constexpr size_t kHelpWidth = 110;
 
 struct Example {
   std::string_view noun;
@@ -18,7 +19,7 @@ struct Example {
   std::string_view line;
 };
 
-constexpr std::array<Example, 24> kExamples = {{
+constexpr std::array<Example, 26> kExamples = {{
     {"task", "submit", "uccp-cli task submit --cpu 2 --memory 512Mi --follow -- python3 train.py --epochs 5"},
     {"task", "submit", "uccp-cli task submit --name nightly --env MODE=full --retries 3 --wait -- ./run.sh"},
     {"task", "submit", "uccp-cli task submit -f task.yaml"},
@@ -40,8 +41,10 @@ constexpr std::array<Example, 24> kExamples = {{
     {"lock", "acquire", "uccp-cli lock acquire orders/42 --ttl 30s"},
     {"lock", "release", "uccp-cli lock release orders/42 LEASE"},
     {"config", "get", "uccp-cli config get tasks."},
-    {"config", "set", "uccp-cli config set --setting '{\"name\":\"tasks.retention\",\"value\":\"14d\"}'"},
+    {"config", "set", "uccp-cli config set tasks.retention=14d"},
     {"quota", "set", "uccp-cli quota set team-a -f quota.yaml"},
+    {"event", "publish", "uccp-cli event publish orders.eu.created 'order 42'"},
+    {"event", "publish", "uccp-cli event publish orders.eu.created --event '{\"key\":\"42\",\"json\":{\"total\":9.5}}'"},
     {"event", "subscribe", "uccp-cli event subscribe orders.eu.created -o jsonl"},
 }};
 
@@ -66,14 +69,18 @@ std::string argument_words(const call::Method& method) {
   return out;
 }
 
+std::string explained(const std::string& left, std::string_view what) {
+  if (what.empty()) return left + "\n";
+  const bool fits = display_width(left) + 2 <= kHelpColumn;
+  return (fits ? padded(left, kHelpColumn) : left + "\n" + std::string(kHelpColumn, ' ')) +
+         wrapped(what, kHelpColumn, kHelpWidth) + "\n";
+}
+
 std::string flag_line(const Session& session, const Flag& flag) {
   std::string left = flag.letter != 0 ? std::string("  -") + flag.letter + ", --" : "      --";
   left += flag.names.front();
   if (!flag.is_switch) left += " " + flag.value_name;
-  const std::string what = sentence(session, flag.help);
-  if (what.empty()) return left + "\n";
-  if (display_width(left) + 2 > kHelpWidth) return left + "\n" + std::string(kHelpWidth, ' ') + what + "\n";
-  return padded(left, kHelpWidth) + what + "\n";
+  return explained(left, sentence(session, flag.help));
 }
 
 std::string examples_for(const Command& command) {
@@ -110,7 +117,7 @@ std::string top_help(const Session& session) {
   for (const std::string& noun : session.catalog.nouns()) {
     std::vector<std::string> verbs;
     for (const Command* command : session.catalog.commands(noun)) verbs.push_back(command->verb);
-    out += padded("  " + noun, 16) + join(verbs, ", ") + "\n";
+    out += padded("  " + noun, 16) + wrapped(join(verbs, ", "), 16, kHelpWidth) + "\n";
   }
   for (const Verbless& command : verbless_commands()) {
     out += padded("  " + std::string(command.word), 16) + std::string(command.what) + "\n";
@@ -152,7 +159,7 @@ std::string command_help(Session& session, const Command& command, const std::ve
     out += "\nArguments\n";
     for (const call::FieldPath& arg : command.method->cli->args) {
       const std::string name = arg.owner(arg.steps().size() - 1).full_name + "." + arg.leaf().name;
-      out += padded("  " + to_heading(arg.leaf().name), kHelpWidth) + session.docs.sentence(name) + "\n";
+      out += explained("  " + to_heading(arg.leaf().name), session.docs.sentence(name));
     }
   }
   Request request(*command.method, session.io);

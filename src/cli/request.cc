@@ -1,10 +1,13 @@
 #include "cli/request.h"
 
+#include <re2/re2.h>
+
 #include <algorithm>
 
 #include "base/json.h"
 #include "call/json_codec.h"
 #include "call/validate.h"
+#include "cli/settings.h"
 #include "cli/text.h"
 #include "cli/yaml.h"
 
@@ -42,6 +45,22 @@ const FieldPlan* body_field(const call::Method& method) {
   return binding != nullptr && binding->body == call::RestBinding::Body::kField ? binding->body_field : nullptr;
 }
 
+// What goes into JSON as it is; every other word is a string.
+bool is_json_scalar(std::string_view text) {
+  if (text == "true" || text == "false" || text == "null") return true;
+  static const re2::RE2 kNumber(R"(-?(0|[1-9][0-9]*)(\.[0-9]+)?)");
+  return re2::RE2::FullMatch(text, kNumber);
+}
+
+// A short form never hides a flag that every command has.
+bool is_global_flag(std::string_view name) {
+  Settings settings;
+  for (const Flag& flag : global_flags(settings)) {
+    if (std::ranges::find(flag.names, name) != flag.names.end()) return true;
+  }
+  return false;
+}
+
 bool same_path(const FieldPath& a, const FieldPath& b) {
   return !a.empty() && !b.empty() && std::ranges::equal(a.steps(), b.steps());
 }
@@ -55,6 +74,7 @@ class FlagNames {
     std::string leaf;   // "cpu"
     const FieldPlan* field = nullptr;
     size_t depth = 0;   // 0: of the request or its body
+    bool is_amount = false;  // of a Resources message
   };
 
   FlagNames(const call::Method& method) : method_(method), body_(body_field(method)) {
@@ -63,15 +83,15 @@ class FlagNames {
 
   std::span<const Entry> entries() const { return entries_; }
 
-  // Names of an entry, best first. A name that two entries would have belongs to the shallower one, or to nobody if
-  // they are equally deep: full paths always work.
+  // Names of an entry, best first. Only amounts of resources (`--cpu`) go by their last name alone: any other nested
+  // field would lose a short name when the contract gains a field, and scripts would break.
   std::vector<std::string> names(const Entry& entry) const {
     std::vector<std::string> names = {to_kebab(entry.name)};
-    if (entry.leaf != entry.name && owns_leaf(entry)) names.insert(names.begin(), to_kebab(entry.leaf));
+    if (entry.is_amount && owns_leaf(entry)) names.insert(names.begin(), to_kebab(entry.leaf));
     if (entry.path != entry.name) names.push_back(to_kebab(entry.path));
     if (entry.field->is_repeated() || entry.field->is_map()) {
       const std::string one = singular(names.front());
-      if (!one.empty() && !is_name(one)) names.insert(names.begin(), one);
+      if (!one.empty() && !is_name(one) && !is_global_flag(one)) names.insert(names.begin(), one);
     }
     return names;
   }
@@ -82,9 +102,11 @@ class FlagNames {
   bool owns_leaf(const Entry& entry) const {
     for (const Entry& other : entries_) {
       if (&other == &entry) continue;
-      if (other.name == entry.leaf || (other.leaf == entry.leaf && other.depth <= entry.depth)) return false;
+      if (other.name == entry.leaf || (other.is_amount && other.leaf == entry.leaf && other.depth <= entry.depth)) {
+        return false;
+      }
     }
-    return true;
+    return !is_global_flag(to_kebab(entry.leaf));
   }
 
   bool is_name(std::string_view name) const {
@@ -114,7 +136,7 @@ class FlagNames {
         walk(*field.message, path + ".", "", 0);
         continue;
       }
-      entries_.push_back({path, name, field.name, &field, depth});
+      entries_.push_back({path, name, field.name, &field, depth, plan.full_name == "uccp.v1.Resources"});
       if (field.is_message() && field.message->well_known == WellKnown::kNone) {
         walk(*field.message, path + ".", name + ".", depth + 1);
       }
@@ -223,7 +245,7 @@ Status Request::set_value(const FieldPlan& field, std::string_view text, const s
     append_json_string(quoted, text);
     encoded = call::json_to_field(field, field.is_repeated() ? "[" + quoted + "]" : quoted, {.path_prefix = path});
   }
-  UCCP_RETURN_IF_ERROR(encoded);
+  if (!encoded) return encoded.error();
   out += *encoded;
   return Status::ok();
 }
@@ -249,7 +271,7 @@ Status Request::set_body(std::string_view text, std::string_view origin, BodyFor
     // The whole request, resource and all, as gRPC takes it, is understood too.
     if (Result<std::string> whole = convert(*method_.request, "")) wire = std::move(whole);
   }
-  UCCP_RETURN_IF_ERROR(wire);
+  if (!wire) return wire.error();
   body_ = std::move(*wire);
   return Status::ok();
 }
@@ -282,8 +304,27 @@ Status Request::set_arguments(std::vector<std::string> words) {
       return usage_error("argument " + to_heading(arg.leaf().name) + " is missing");
     }
   }
-  if (next < words.size()) return usage_error("argument \"" + words[next] + "\" is one too many");
+  for (; next < words.size(); ++next) UCCP_RETURN_IF_ERROR(set_further(words[next]));
   return Status::ok();
+}
+
+// Words behind the contract's arguments: what the one repeated message of two commands is mostly made of.
+Status Request::set_further(const std::string& word) {
+  JsonWriter json;
+  if (method_.name == "Publish") {
+    json.begin_object().key("text").value(word).end_object();
+    return set("events", json.data());
+  }
+  if (method_.name == "UpdateConfiguration") {
+    const size_t equals = word.find('=');
+    if (equals == std::string::npos) return usage_error("\"" + word + "\" is not NAME=VALUE");
+    const std::string value = word.substr(equals + 1);
+    json.begin_object().key("name").value(word.substr(0, equals)).key("value");
+    is_json_scalar(value) ? json.raw(value) : json.value(value);
+    json.end_object();
+    return set("settings", json.data());
+  }
+  return usage_error("argument \"" + word + "\" is one too many");
 }
 
 Result<std::string> Request::wire() const { return call::canonical(*method_.request, body_ + overrides_); }

@@ -35,7 +35,8 @@ class Request {
 
   // Takes JSON or YAML; `origin` names it in errors. Arguments and flags win over it, whatever the order.
   Status set_body(std::string_view text, std::string_view origin, BodyForm form = BodyForm::kRest);
-  // Positional arguments by MethodPolicy.cli.args. ADDRESS:PORT may stand for two of them, NOUN/ID for an id.
+  // Positional arguments by MethodPolicy.cli.args. ADDRESS:PORT may stand for two of them, NOUN/ID for an id. Further
+  // words are events' texts (`event publish TOPIC TEXT...`) or settings (`config set NAME=VALUE...`).
   Status set_arguments(std::vector<std::string> words);
 
   const call::Method& method() const { return method_; }
@@ -43,6 +44,7 @@ class Request {
   Result<std::string> wire() const;
 
  private:
+  Status set_further(const std::string& word);
   Status set_field(const call::FieldPath& path, std::string_view text);
   Status set_map_entry(const call::FieldPlan& field, std::string_view text, const std::string& path, std::string& out);
   Status set_value(const call::FieldPlan& field, std::string_view text, const std::string& path, std::string& out);

@@ -171,8 +171,7 @@ std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow) 
   };
   flags.push_back(to_switch("wait", "wait for the end; exit code 0 only if it SUCCEEDED", wait));
   flags.push_back(to_switch("follow", "show what it writes, then as --wait", follow));
-  flags.push_back(alias_flag(request, "cpu", "CORES", "task.resources.cpu"));
-  flags.push_back(alias_flag(request, "memory", "SIZE", "task.resources.memory"));
+  flags.push_back(alias_flag(request, "gpus", "NUMBER", "task.resources.gpu.count"));
   flags.push_back({.names = {"retries"}, .value_name = "NUMBER", .help = "tries after the first one; default 0",
                    .set = [&request](std::string_view text) {
                      int retries = 0;

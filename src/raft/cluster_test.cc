@@ -360,7 +360,7 @@ TEST(ClusterTest, SafetyHoldsUnderChaosAndProgressReturnsAfterIt) {
     const uint64_t seed = only != 0 ? only : i + 1;
     SCOPED_TRACE("UCCP_RAFT_SEED=" + std::to_string(seed));
     Chaos chaos(seed);
-    chaos.run(15000);
+    chaos.run(10000);
     chaos.heal();
     ASSERT_EQ(chaos.error, "");
     commits += chaos.commits();
@@ -387,7 +387,7 @@ void hunt(const char* bug) {
   plant_bug(bug);
   for (uint64_t seed = 1; seed <= from_environment("UCCP_RAFT_SEEDS", 2000); ++seed) {
     Chaos chaos(seed);
-    chaos.run(15000);
+    chaos.run(10000);
     if (chaos.error.empty()) continue;
     std::fprintf(stderr, "caught with seed %lu: %s\n", seed, chaos.error.c_str());
     std::abort();

@@ -118,7 +118,13 @@ bool Core::State::settle_term(const Message& message) {
     // A pre-vote and its grant name a term that nobody has started.
     const bool hypothetical =
         kind == MessageKind::kPreVote || (kind == MessageKind::kPreVoteResponse && !message.refused);
-    if (!hypothetical) become_follower(message.term, from_leader ? message.from : NodeId());
+    if (hypothetical) return true;
+    const bool waits = role_ == Role::kFollower && asks_vote;
+    const auto timer = std::pair(election_elapsed_, election_timeout_);
+    become_follower(message.term, from_leader ? message.from : NodeId());
+    // Only a vote that is given is a reason to wait longer. Otherwise nodes that cannot win could go on keeping the one
+    // that can from its candidacy.
+    if (waits) std::tie(election_elapsed_, election_timeout_) = timer;
     return true;
   }
   if (message.term == term_) return true;

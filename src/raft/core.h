@@ -165,6 +165,7 @@ struct Outputs {
 
 class Core {
  public:
+  // `seed` must differ between the nodes of a group, or they time out together and split every vote.
   Core(const Options& options, const Initial& initial, const LogReader& log, uint64_t seed);
   ~Core();
   Core(const Core&) = delete;

@@ -180,8 +180,8 @@ TEST(ThreadPool, RunsAcceptedTasksBeforeItStops) {
 }
 
 TEST(ThreadPool, RefusesMoreThanItsQueueHolds) {
-  ThreadPool pool({.name = "test", .threads = 1, .queue_tasks_max = 2});
   Watched<int> state;  // 1: the thread is busy, 2: it may go on
+  ThreadPool pool({.name = "test", .threads = 1, .queue_tasks_max = 2});
   ASSERT_TRUE(pool.post([&] {
                     state.change([](int& value) { value = 1; });
                     state.wait([](int value) { return value == 2; });

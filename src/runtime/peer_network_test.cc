@@ -199,11 +199,11 @@ TEST_F(PeerNetworkTest, AKnownIdWithAnotherDataDirectoryIsRefused) {
 }
 
 TEST_F(PeerNetworkTest, ReadingPausesWhileTheExecutorIsBehindAndGoesOnAfterwards) {
+  Watched<bool> open;
   Node a(1, ca, {});
   Node b(2, ca, {.receive_bytes_max = 256 << 10});
   join({&a, &b});
   ASSERT_TRUE(a.wait_connected(2));
-  Watched<bool> open;
   b.loop.post([&] { open.wait([](bool value) { return value; }); });
   for (int i = 0; i < 60; ++i) a.network->send(NodeId(2), NetworkLane::kBulk, std::string(1 << 20, 'x'));
   // Two frames at the most lie between the limit and the reader.
@@ -213,11 +213,11 @@ TEST_F(PeerNetworkTest, ReadingPausesWhileTheExecutorIsBehindAndGoesOnAfterwards
 }
 
 TEST_F(PeerNetworkTest, AFullQueueDropsNewFramesAndCountsThem) {
+  Watched<bool> open;
   Node a(1, ca, {.bulk_queue_bytes_max = 1 << 20});
   Node b(2, ca, {.receive_bytes_max = 1});
   join({&a, &b});
   ASSERT_TRUE(a.wait_connected(2));
-  Watched<bool> open;
   b.loop.post([&] { open.wait([](bool value) { return value; }); });
   for (int i = 0; i < 100; ++i) a.network->send(NodeId(2), NetworkLane::kBulk, std::string(512 << 10, 'x'));
   EXPECT_GT(a.metrics.value("uccp_peer_frames_dropped_total", {{"reason", "queue_full"}}), 0);

@@ -161,7 +161,7 @@ TEST_F(SubprocessTest, SignalsOfTheCallerAreNotInherited) {
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGUSR2);
   pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
-  EXPECT_EQ(output(shell("grep -E 'Sig(Blk|Ign)' /proc/$$/status")),
+  EXPECT_EQ(output({.argv = {"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"}}),
             "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
   pthread_sigmask(SIG_UNBLOCK, &blocked, nullptr);
   ::signal(SIGPIPE, SIG_DFL);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/limits.h"
+#include "doors/deadline.h"
 #include "doors/grpc/builtin_call.h"
 #include "doors/grpc/connections.h"
 #include "doors/grpc/grpc_call.h"
@@ -66,15 +67,7 @@ struct GrpcDoor::Running final : grpc::CallbackGenericService {
       lock.unlock();
       watches.publish(ready());
       active_calls.set(static_cast<double>(shared->calls.active()));
-      for (const call::CallPtr& call : shared->calls.expired(clock.boot())) {
-        if (call->finished()) continue;
-        call->deliver_cancel();
-        const bool mutating = call->method != nullptr && call->method->mutating;
-        call->finish(mutating ? Status(Code::kOutcomeUnknown, "OUTCOME_UNKNOWN",
-                                       "no result before the deadline; the change may still be made: look, or repeat it "
-                                       "with the same request id")
-                              : Status(Code::kDeadline, "DEADLINE_EXCEEDED", "no result before the deadline"));
-      }
+      for (const call::CallPtr& call : shared->calls.expired(clock.boot())) end_at_deadline(*call);
       lock.lock();
     }
   }

@@ -561,6 +561,16 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
   worker->live.connected = false;
   scheduler_.set_worker({.id = worker->id, .capacity = scheduler_.usage(worker->id).capacity, .accepts = false});
   update_live(*worker);
+  // Followers of its output ask again when it is back.
+  internal::v1::LogReply over;
+  over.set_complete(true);
+  std::vector<LogSink> sinks;
+  std::erase_if(subscriptions_, [&](auto& entry) {
+    if (entry.second.attempt.worker_id() != worker->id) return false;
+    sinks.push_back(std::move(entry.second.sink));
+    return true;
+  });
+  for (LogSink& sink : sinks) sink.reply(over);
   log::warn("worker disconnected", {{"worker", worker->id}, {"epoch", worker->epoch}});
 }
 

@@ -107,7 +107,7 @@ TEST(WalRecovery, ACrashWhileRepairingIsRepairedToo) {
     run.wal.store.reset();
     run.wal.files.crash(random);
     while (true) {
-      run.wal.files.fail_after(random.below(4));
+      run.wal.files.fail_after(random.below(8));
       if (run.wal.open().is_ok()) break;
       run.wal.files.crash(random);
     }

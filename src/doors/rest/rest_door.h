@@ -1,0 +1,50 @@
+// RestDoor: the contract over HTTPS as JSON, by the routes of the contract.
+//
+// Whatever is decided about a method is read from the contract; this door knows two paths by itself: /health... and
+// the form of POST /api/v1/events/subscribe. docs/design/doors.md says how streams, errors and headers look.
+//
+// Threads: the io threads of HttpServer; handlers are called on them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/status.h"
+#include "call/pipeline/pipeline.h"
+#include "doors/rest/health.h"
+#include "doors/rest/http_server.h"
+
+namespace uccp::doors {
+
+struct RestDoorOptions {
+  HttpServerOptions http;
+  // Comments on silent event streams.
+  int64_t heartbeat_ms = 15'000;
+  // Who may call this may see the detailed health documents: a cheap method that needs the role viewer. (GetHealth
+  // itself is public.)
+  std::string detailed_health_method = "uccp.v1.Administration/GetVersion";
+};
+
+class RestDoor {
+ public:
+  RestDoor();
+  ~RestDoor();  // stop(0)
+  RestDoor(const RestDoor&) = delete;
+  RestDoor& operator=(const RestDoor&) = delete;
+
+  // Opens the port and answers which. The arguments must outlive the door. Errors: those of HttpServer::start().
+  Result<uint16_t> start(RestDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics,
+                         HealthSource& health);
+  // Takes no new requests, waits up to `grace_ms` for those at work, then ends them. Blocks. Idempotent.
+  void stop(int64_t grace_ms);
+
+ private:
+  class Router;
+  std::unique_ptr<Router> router_;
+  HttpServer server_;
+};
+
+}  // namespace uccp::doors

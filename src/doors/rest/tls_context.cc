@@ -1,0 +1,101 @@
+#include "doors/rest/tls_context.h"
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+namespace uccp::doors {
+namespace {
+
+using Bio = std::unique_ptr<BIO, decltype(&BIO_free_all)>;
+using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
+
+Bio bio_of(const std::string& text) {
+  return {BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), BIO_free_all};
+}
+
+Status pem_error(std::string_view what) {
+  ERR_clear_error();
+  return Status(Code::kInvalid, "PEM_INVALID", std::string(what) + " is not PEM that OpenSSL can use");
+}
+
+Status use_certificates(SSL_CTX* context, const std::string& pem) {
+  const Bio bio = bio_of(pem);
+  const Certificate leaf(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+  if (leaf == nullptr || SSL_CTX_use_certificate(context, leaf.get()) != 1) return pem_error("the server's certificate");
+  while (X509* next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
+    SSL_CTX_add0_chain_cert(context, next);
+  }
+  ERR_clear_error();
+  return Status::ok();
+}
+
+Status trust(SSL_CTX* context, const std::string& ca_pem) {
+  const Bio bio = bio_of(ca_pem);
+  size_t count = 0;
+  while (true) {
+    const Certificate ca(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+    if (ca == nullptr) break;
+    X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca.get());
+    SSL_CTX_add_client_CA(context, ca.get());
+    ++count;
+  }
+  ERR_clear_error();
+  if (count == 0) return pem_error("the client authority");
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  return Status::ok();
+}
+
+// HTTP/1.1 is all there is; a client that offers something else only is served it anyway.
+int select_protocol(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned in_size,
+                    void*) {
+  static constexpr unsigned char kHttp11[] = "\x08http/1.1";
+  unsigned char* chosen = nullptr;
+  if (SSL_select_next_proto(&chosen, out_size, kHttp11, sizeof kHttp11 - 1, in, in_size) != OPENSSL_NPN_NEGOTIATED) {
+    return SSL_TLSEXT_ERR_NOACK;
+  }
+  *out = chosen;
+  return SSL_TLSEXT_ERR_OK;
+}
+
+}  // namespace
+
+void FreeTlsContext::operator()(ssl_ctx_st* context) const { SSL_CTX_free(context); }
+
+Result<TlsContextPtr> make_tls_context(const std::string& certificate_pem, const std::string& key_pem,
+                                       const std::string& client_ca_pem) {
+  TlsContextPtr context(SSL_CTX_new(TLS_server_method()));
+  SSL_CTX_set_min_proto_version(context.get(), TLS1_3_VERSION);
+  // A resumed session would outlive the expiry and revocation of the client certificate in it.
+  SSL_CTX_set_options(context.get(), SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  SSL_CTX_set_num_tickets(context.get(), 0);
+  SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
+  // An idle connection keeps no 34 KiB of buffers.
+  SSL_CTX_set_mode(context.get(), SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_alpn_select_cb(context.get(), select_protocol, nullptr);
+  UCCP_RETURN_IF_ERROR(use_certificates(context.get(), certificate_pem));
+  const Bio bio = bio_of(key_pem);
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+      PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
+  if (key == nullptr) return fail(pem_error("the server's key"));
+  if (SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1 || SSL_CTX_check_private_key(context.get()) != 1) {
+    ERR_clear_error();
+    return fail(Code::kFailedPrecondition, "KEY_MISMATCH", "the server's key does not belong to its certificate");
+  }
+  if (!client_ca_pem.empty()) UCCP_RETURN_IF_ERROR(trust(context.get(), client_ca_pem));
+  return context;
+}
+
+std::string client_certificate_pem(const ssl_st* connection) {
+  const Certificate certificate(SSL_get1_peer_certificate(connection), X509_free);
+  if (certificate == nullptr || SSL_get_verify_result(connection) != X509_V_OK) return {};
+  const Bio bio(BIO_new(BIO_s_mem()), BIO_free_all);
+  if (PEM_write_bio_X509(bio.get(), certificate.get()) != 1) return {};
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio.get(), &data);
+  return {data, static_cast<size_t>(size)};
+}
+
+}  // namespace uccp::doors

@@ -1,0 +1,470 @@
+#include "services/tasks/tasks_service.h"
+
+#include <algorithm>
+#include <atomic>
+#include <set>
+
+#include "call/command.h"
+#include "call/validate.h"
+#include "machine/resource_id.h"
+#include "services/tasks/blob_stream.h"
+
+namespace uccp::tasks {
+namespace {
+
+using internal::v1::TaskRow;
+using call::CallPtr;
+
+constexpr size_t kWatchQueueBytesMax = 4u << 20;
+
+int64_t to_ms(const google::protobuf::Duration& d) { return d.seconds() * 1000 + d.nanos() / 1'000'000; }
+
+Status invalid_field(std::string field, std::string what, std::string example = {}) {
+  return Status(Code::kInvalid, "FIELD_INVALID", field + " " + what)
+      .with_field(std::move(field), std::move(what), std::move(example));
+}
+
+Status no_such_task(const std::string& id) {
+  return Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task " + id + " in this namespace")
+      .with_resource("task", id);
+}
+
+// A relative path that stays inside the folder it is relative to.
+bool stays_inside(std::string_view path) {
+  if (path.empty() || path.front() == '/') return false;
+  while (!path.empty()) {
+    const size_t slash = path.find('/');
+    if (path.substr(0, slash) == "..") return false;
+    if (slash == std::string_view::npos) break;
+    path.remove_prefix(slash + 1);
+  }
+  return true;
+}
+
+v1::Task public_task(const LiveTasks& live, const TaskRow& row) {
+  v1::Task task = row.task();
+  live.overlay(row.tenant(), task);
+  return task;
+}
+
+void reply_with(const CallPtr& call, Result<machine::Applied> applied) {
+  if (!applied) return call->finish(applied.error());
+  call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, applied->index}}));
+  call->reply(std::move(applied->response));
+}
+
+}  // namespace
+
+void TasksService::register_handlers(call::HandlerTable& handlers) {
+  const auto raw = [&](std::string_view name, void (TasksService::*member)(const CallPtr&, std::string)) {
+    handlers.add("uccp.v1.TaskScheduling/" + std::string(name),
+                 [this, member](const CallPtr& call, std::string request) { (this->*member)(call, std::move(request)); });
+  };
+  raw("ScheduleTask", &TasksService::schedule);
+  raw("CancelTask", &TasksService::cancel);
+  raw("ListTasks", &TasksService::list);
+  raw("UpdateTaskPriority", &TasksService::set_priority);
+  handlers.add_parsed<v1::GetTaskStatusRequest>("uccp.v1.TaskScheduling/GetTaskStatus",
+                                                [this](const CallPtr& c, const auto& r) { get(c, r); });
+  handlers.add_parsed<v1::GetTaskMetricsRequest>("uccp.v1.TaskScheduling/GetTaskMetrics",
+                                                 [this](const CallPtr& c, const auto& r) { metrics(c, r); });
+  handlers.add_parsed<v1::WatchTasksRequest>("uccp.v1.TaskScheduling/WatchTasks",
+                                             [this](const CallPtr& c, const auto& r) { watch(c, r); });
+  handlers.add_parsed<v1::GetTaskLogsRequest>(
+      "uccp.v1.TaskScheduling/GetTaskLogs", [this](const CallPtr& c, const auto& r) { follow_logs(env_.logs, c, r); });
+  handlers.add_parsed<v1::GetTaskArtifactRequest>("uccp.v1.TaskScheduling/GetTaskArtifact",
+                                                  [this](const CallPtr& c, const auto& r) { artifact(c, r); });
+  handlers.add_parsed<v1::GetResultRequest>("uccp.v1.ComputeExecution/GetResult",
+                                            [this](const CallPtr& c, const auto& r) { result(c, r); });
+}
+
+std::string TasksService::make_id() {
+  std::lock_guard lock(random_mutex_);
+  return machine::make_id("task", env_.clock.wall(), env_.random);
+}
+
+// Checks what field options cannot say, fills defaults, and moves inline inputs to the blob store.
+Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
+  if (task.type() == v1::TASK_TYPE_UNSPECIFIED) task.set_type(v1::TASK_TYPE_BATCH);
+  if (task.type() != v1::TASK_TYPE_BATCH) {
+    return Status(Code::kUnimplemented, "TASK_TYPE_UNIMPLEMENTED",
+                  "tasks of type " + v1::TaskType_Name(task.type()).substr(10) + " are not built yet; BATCH is");
+  }
+  if (task.executor() != v1::EXECUTOR_UNSPECIFIED && task.executor() != v1::EXECUTOR_PROCESS) {
+    return Status(Code::kUnimplemented, "EXECUTOR_UNIMPLEMENTED",
+                  "the executor " + v1::Executor_Name(task.executor()).substr(9) + " is not built yet; PROCESS is");
+  }
+  task.set_executor(v1::EXECUTOR_PROCESS);
+  if (task.command().empty() || task.command(0).empty()) {
+    return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
+  }
+  if (task.has_schedule() || task.has_trigger() || task.has_gang() || task.has_container() || task.has_function()) {
+    return Status(Code::kUnimplemented, "TASK_FEATURE_UNIMPLEMENTED",
+                  "schedule, trigger, gang, container and function are not built yet");
+  }
+  if (!task.working_dir().empty() && !stays_inside(task.working_dir())) {
+    return invalid_field("task.workingDir", "must be relative and stay inside the task's folder", "src");
+  }
+  for (int i = 0; i < task.outputs_size(); ++i) {
+    if (!stays_inside(task.outputs(i))) {
+      return invalid_field("task.outputs[" + std::to_string(i) + "]", "must be relative and stay inside the task's folder",
+                           "out/**");
+    }
+  }
+  task.set_namespace_(name_space);
+  if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
+  if (task.id().empty()) task.set_id(make_id());
+  for (int i = 0; i < task.inputs_size(); ++i) {
+    v1::Input& input = *task.mutable_inputs(i);
+    const std::string field = "task.inputs[" + std::to_string(i) + "]";
+    if (!stays_inside(input.path())) {
+      return invalid_field(field + ".path", "must be relative and stay inside the task's folder", "in/data.csv");
+    }
+    switch (input.source_case()) {
+      case v1::Input::kBlob: break;
+      case v1::Input::kData: {
+        UCCP_TRY(objects::BlobInfo info, env_.logs.blobs.put(input.data()));
+        v1::Blob blob;
+        blob.set_sha256(info.sha256);
+        blob.set_size(info.size);
+        *input.mutable_blob() = std::move(blob);
+        break;
+      }
+      case v1::Input::kTaskOutput: {
+        const auto depends = [&](const v1::Dependency& d) { return d.task_id() == input.task_output().task_id(); };
+        if (std::ranges::none_of(task.dependencies(), depends)) {
+          task.add_dependencies()->set_task_id(input.task_output().task_id());
+        }
+        break;
+      }
+      case v1::Input::kObject:
+        return Status(Code::kUnimplemented, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
+      case v1::Input::SOURCE_NOT_SET:
+        return invalid_field(field, "needs one of blob, taskOutput or data");
+    }
+  }
+  return Status::ok();
+}
+
+void TasksService::schedule(const CallPtr& call, std::string bytes) {
+  auto request = call::parse_request<v1::ScheduleTaskRequest>(bytes);
+  if (!request) return call->finish(request.error());
+  TaskRow row;
+  v1::Task& task = *row.mutable_task();
+  // What the server sets is dropped: clients send back what they read.
+  const std::string canonical =
+      call::canonical(call::Contract::get().plan("uccp.v1.Task"), request->task().SerializeAsString()).value_or("");
+  (void)task.ParseFromString(canonical);
+  if (Status status = prepare(task, call->name_space); !status.is_ok()) return call->finish(std::move(status));
+  task.set_principal(call->principal.name);
+  row.set_cancel_grace_ms(-1);
+  if (request->validate_only()) return call->reply(task.SerializeAsString());
+  env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "tasks.schedule", row.SerializeAsString()),
+                        [call](Result<machine::Applied> applied) { reply_with(call, std::move(applied)); });
+}
+
+void TasksService::cancel(const CallPtr& call, std::string bytes) {
+  auto request = call::parse_request<v1::CancelTaskRequest>(bytes);
+  if (!request) return call->finish(request.error());
+  internal::v1::CancelCommand command;
+  command.set_id(request->id());
+  command.set_reason(request->reason());
+  command.set_grace_ms(request->has_grace_period() ? to_ms(request->grace_period()) : -1);
+  auto envelope = call::make_envelope(*call, bytes, "tasks.cancel", "");
+  env_.logs.loop.post([this, call, envelope = std::move(envelope), command = std::move(command)]() mutable {
+    env_.logs.runtime.cancel(std::move(envelope), std::move(command), [this, call](Result<machine::Applied> applied) {
+      if (!applied) return call->finish(applied.error());
+      v1::Task task;
+      (void)task.ParseFromString(applied->response);
+      env_.live.overlay(call->principal.tenant, task);
+      call->reply(task.SerializeAsString());
+    });
+  });
+}
+
+void TasksService::set_priority(const CallPtr& call, std::string bytes) {
+  env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "tasks.set_priority", bytes),
+                        [call](Result<machine::Applied> applied) { reply_with(call, std::move(applied)); });
+}
+
+void TasksService::read_task(const CallPtr& call, const std::string& id, OnTask done) {
+  env_.reader.read(kWorkGroup, call->read_level, [call, id, done = std::move(done)](Result<machine::GroupView> view) {
+    if (!view) return done(std::unexpected(view.error()));
+    auto row = work::kTasks.get(*view, {call->principal.tenant, call->name_space}, id);
+    if (!row) return done(std::unexpected(no_such_task(id)));
+    call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, view->applied()}}));
+    done(std::move(*row));
+  });
+}
+
+// Waits for the end of a task at most `wait_ms`, then answers it as it is.
+void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, int64_t wait_ms, OnTask done) {
+  struct Wait {
+    std::atomic<bool> answered{false};
+    std::shared_ptr<machine::Watch> watch;
+    OnTask done;
+  };
+  env_.reader.read(kWorkGroup, call->read_level,
+                   [this, call, id, wait_ms, done = std::move(done)](Result<machine::GroupView> view) mutable {
+    if (!view) return done(std::unexpected(view.error()));
+    const machine::Scope scope{call->principal.tenant, call->name_space};
+    auto row = work::kTasks.get(*view, scope, id);
+    if (!row) return done(std::unexpected(no_such_task(id)));
+    if (wait_ms <= 0 || work::is_terminal(row->task().status())) return done(std::move(*row));
+    auto wait = std::make_shared<Wait>();
+    wait->done = std::move(done);
+    const auto answer = [this, call, scope, id, weak = std::weak_ptr(wait)] {
+      auto w = weak.lock();
+      if (!w || w->answered.exchange(true)) return;
+      auto now = work::kTasks.get(env_.logs.view(), scope, id);
+      if (now) w->done(std::move(*now));
+      else w->done(std::unexpected(no_such_task(id)));
+    };
+    call->keep(wait);
+    wait->watch = env_.logs.watcher.watch(
+        {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, view->applied(),
+        [id, answer](const machine::Change& change) {
+          if (change.key != id) return true;
+          TaskRow changed;
+          if (changed.ParseFromString(change.payload) && !work::is_terminal(changed.task().status())) return true;
+          answer();
+          return false;
+        },
+        [answer](const Status&) { answer(); });
+    env_.logs.loop.post_after(wait_ms, answer);
+  });
+}
+
+void TasksService::get(const CallPtr& call, const v1::GetTaskStatusRequest& request) {
+  wait_until_ended(call, request.id(), to_ms(request.wait()), [this, call](Result<TaskRow> row) {
+    if (!row) return call->finish(row.error());
+    call->reply(public_task(env_.live, *row).SerializeAsString());
+  });
+}
+
+void TasksService::result(const CallPtr& call, const v1::GetResultRequest& request) {
+  wait_until_ended(call, request.id(), to_ms(request.wait()), [this, call](Result<TaskRow> row) {
+    if (!row) return call->finish(row.error());
+    const v1::Task task = public_task(env_.live, *row);
+    v1::TaskResult result;
+    result.set_id(task.id());
+    result.set_status(task.status());
+    result.set_status_reason(task.status_reason());
+    if (task.has_exit_code()) result.set_exit_code(task.exit_code());
+    result.set_signal(task.signal());
+    *result.mutable_artifacts() = task.artifacts();
+    if (task.has_value()) *result.mutable_value() = task.value();
+    *result.mutable_usage() = task.usage();
+    if (task.has_end_time()) *result.mutable_end_time() = task.end_time();
+    call->reply(result.SerializeAsString());
+  });
+}
+
+void TasksService::list(const CallPtr& call, std::string bytes) {
+  auto request = call::parse_request<v1::ListTasksRequest>(bytes);
+  if (!request) return call->finish(request.error());
+  const machine::Scope scope{call->principal.tenant, call->name_space};
+  auto query = call::compile_list(*call->method, bytes,
+                                  {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope});
+  if (!query) return call->finish(query.error());
+  auto labels = call::LabelSelector::compile(request->labels());
+  if (!labels) return call->finish(labels.error());
+  env_.reader.read(kWorkGroup, call->read_level,
+                   [this, call, scope, query = std::move(*query), request = std::move(*request),
+                    labels = std::move(*labels)](Result<machine::GroupView> view) {
+    if (!view) return call->finish(view.error());
+    const auto scan = [&](std::string_view after, const call::VisitRow& visit) {
+      work::kTasks.scan(*view, scope, "", after, [&](std::string_view key, TaskRow row) {
+        if (key == after) return true;
+        const v1::Task task = public_task(env_.live, row);
+        if (request.status_size() > 0 &&
+            std::find(request.status().begin(), request.status().end(), task.status()) == request.status().end()) {
+          return true;
+        }
+        const std::string item = task.SerializeAsString();
+        if (!labels.empty() && !labels.matches(item, v1::Task::kLabelsFieldNumber)) return true;
+        return visit(key, item);
+      });
+    };
+    auto page = call::paginate(query, scan);
+    if (!page) return call->finish(page.error());
+    call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, view->applied()}}));
+    call->reply(call::encode_page(*call->method, *page));
+  });
+}
+
+void TasksService::metrics(const CallPtr& call, const v1::GetTaskMetricsRequest& request) {
+  read_task(call, request.id(), [this, call](Result<TaskRow> row) {
+    if (!row) return call->finish(row.error());
+    const v1::Task task = public_task(env_.live, *row);
+    v1::TaskMetrics metrics;
+    metrics.set_id(task.id());
+    metrics.set_attempts(task.attempts());
+    for (const v1::Attempt& attempt : task.attempt_history()) {
+      v1::Usage& total = *metrics.mutable_total();
+      total.set_cpu_seconds(total.cpu_seconds() + attempt.usage().cpu_seconds());
+      total.set_memory_peak_bytes(std::max(total.memory_peak_bytes(), attempt.usage().memory_peak_bytes()));
+    }
+    if (task.status() == v1::TASK_STATUS_RUNNING || task.status() == v1::TASK_STATUS_STOPPING) {
+      *metrics.mutable_current() = task.usage();
+      metrics.mutable_total()->set_cpu_seconds(metrics.total().cpu_seconds() + task.usage().cpu_seconds());
+    }
+    const auto seconds = [](const google::protobuf::Timestamp& t) { return static_cast<double>(t.seconds()) + t.nanos() / 1e9; };
+    const auto set = [](google::protobuf::Duration* out, double s) {
+      out->set_seconds(static_cast<int64_t>(s));
+      out->set_nanos(static_cast<int32_t>((s - static_cast<double>(out->seconds())) * 1e9));
+    };
+    const double now = static_cast<double>(env_.clock.wall().us) / 1e6;
+    const double start = task.has_start_time() ? seconds(task.start_time()) : now;
+    const double end = task.has_end_time() ? seconds(task.end_time()) : now;
+    if (task.has_queue_time()) set(metrics.mutable_queued(), std::max(0.0, start - seconds(task.queue_time())));
+    if (task.has_start_time()) set(metrics.mutable_running(), std::max(0.0, end - start));
+    call->reply(metrics.SerializeAsString());
+  });
+}
+
+void TasksService::artifact(const CallPtr& call, const v1::GetTaskArtifactRequest& request) {
+  read_task(call, request.id(), [this, call, request](Result<TaskRow> row) {
+    if (!row) return call->finish(row.error());
+    for (const v1::Artifact& artifact : row->task().artifacts()) {
+      if (artifact.path() != request.path()) continue;
+      const uint64_t offset = request.since().empty() ? request.offset() : std::strtoull(request.since().c_str(), nullptr, 10);
+      if (offset > artifact.size()) return call->finish(invalid_field("offset", "is behind the end of the artifact"));
+      return stream_blob(env_.logs.io, env_.logs.blobs,
+                         {.call = call, .sha256 = artifact.sha256(), .offset = offset, .size = artifact.size(),
+                          .item = [artifact](uint64_t at, std::string data) {
+                            v1::ArtifactChunk chunk;
+                            chunk.set_cursor(std::to_string(at + data.size()));
+                            chunk.set_offset(at);
+                            if (at == 0) *chunk.mutable_artifact() = artifact;
+                            if (data.empty()) chunk.mutable_end()->set_reason(v1::STREAM_END_REASON_COMPLETED);
+                            chunk.set_data(std::move(data));
+                            return chunk.SerializeAsString();
+                          }});
+    }
+    call->finish(Status(Code::kNotFound, "ARTIFACT_NOT_FOUND",
+                        "the task " + request.id() + " has no artifact " + request.path() +
+                            (work::is_terminal(row->task().status()) ? "" : "; it has not ended yet"))
+                     .with_resource("artifact", request.path()));
+  });
+}
+
+namespace {
+
+std::string encode_event(LogIndex cursor, v1::TaskEventKind kind, const v1::Task* task) {
+  v1::TaskEvent event;
+  event.set_cursor(std::to_string(cursor.value));
+  event.set_kind(kind);
+  if (task != nullptr) *event.mutable_task() = *task;
+  return event.SerializeAsString();
+}
+
+// One WatchTasks call. Replicated changes come with the watch, RUNNING and progress from the live tasks.
+struct TaskWatch {
+  call::CallPtr call;
+  call::Filter filter;
+  std::set<std::string> ids;
+  std::string tenant;
+  std::mutex mutex;
+  LogIndex cursor;
+  std::shared_ptr<machine::Watch> watch;
+  uint64_t listener = 0;
+  LiveTasks* live = nullptr;
+
+  ~TaskWatch() {
+    if (live != nullptr && listener != 0) live->unlisten(listener);
+  }
+  bool wants(const v1::Task& task) const {
+    return (ids.empty() || ids.contains(task.id())) && (filter.empty() || filter.matches(task.SerializeAsString()));
+  }
+  void end(v1::StreamEndReason reason, const std::string& message, Status status) {
+    v1::TaskEvent event;
+    event.set_cursor(std::to_string(cursor.value));
+    event.mutable_end()->set_reason(reason);
+    event.mutable_end()->set_message(message);
+    call->send(event.SerializeAsString());
+    call->finish(std::move(status));
+  }
+  // False: the call is over.
+  bool send(v1::TaskEventKind kind, const v1::Task* task) {
+    if (call->finished()) return false;
+    if (call->sink->queued_bytes() > kWatchQueueBytesMax) {
+      end(v1::STREAM_END_REASON_TOO_SLOW, "the client takes events too slowly; resume with the last cursor", Status::ok());
+      return false;
+    }
+    call->send(encode_event(cursor, kind, task));
+    return true;
+  }
+};
+
+v1::TaskEventKind event_kind(uint8_t kind) {
+  switch (static_cast<work::ChangeKind>(kind)) {
+    case work::ChangeKind::kAdded: return v1::TASK_EVENT_KIND_ADDED;
+    case work::ChangeKind::kUpdated: return v1::TASK_EVENT_KIND_UPDATED;
+    case work::ChangeKind::kRemoved: return v1::TASK_EVENT_KIND_REMOVED;
+  }
+  return v1::TASK_EVENT_KIND_UNSPECIFIED;
+}
+
+}  // namespace
+
+void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& request) {
+  auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Task"), request.filter());
+  if (!filter) return call->finish(filter.error());
+  auto state = std::make_shared<TaskWatch>();
+  state->call = call;
+  state->filter = std::move(*filter);
+  state->ids.insert(request.ids().begin(), request.ids().end());
+  state->tenant = call->principal.tenant;
+  state->live = &env_.live;
+  char* parsed_end = nullptr;
+  const LogIndex since(std::strtoull(request.since().c_str(), &parsed_end, 10));
+  if (*parsed_end != '\0') return call->finish(invalid_field("since", "is not the cursor of an event", "1042"));
+  call->keep(state);
+  env_.reader.read(kWorkGroup, call->read_level, [this, call, since, weak = std::weak_ptr(state)](Result<machine::GroupView> view) {
+    auto s = weak.lock();
+    if (!s) return;
+    if (!view) return call->finish(view.error());
+    const machine::Scope scope{s->tenant, call->name_space};
+    {
+      std::lock_guard lock(s->mutex);
+      s->cursor = since ? since : view->applied();
+      if (!since) {
+        work::kTasks.scan(*view, scope, "", "", [&](std::string_view, TaskRow row) {
+          const v1::Task task = public_task(env_.live, row);
+          return !s->wants(task) || s->send(v1::TASK_EVENT_KIND_ADDED, &task);
+        });
+        s->send(v1::TASK_EVENT_KIND_SYNCED, nullptr);
+      }
+    }
+    s->watch = env_.logs.watcher.watch(
+        {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, s->cursor,
+        [this, weak](const machine::Change& change) {
+          auto w = weak.lock();
+          TaskRow row;
+          if (!w || !row.ParseFromString(change.payload)) return false;
+          const v1::Task task = public_task(env_.live, row);
+          std::lock_guard lock(w->mutex);
+          w->cursor = change.index;
+          return !w->wants(task) || w->send(event_kind(change.kind), &task);
+        },
+        [weak](const Status& status) {
+          auto w = weak.lock();
+          if (!w) return;
+          std::lock_guard lock(w->mutex);
+          w->call->finish(status);
+        });
+    s->listener = env_.live.listen([this, weak, scope](const TaskRef& ref) {
+      auto w = weak.lock();
+      if (!w || ref.tenant != scope.tenant || ref.name_space != scope.name_space) return;
+      const auto row = work::kTasks.get(env_.logs.view(), scope, ref.id);
+      if (!row) return;
+      const v1::Task task = public_task(env_.live, *row);
+      if (task.status() != v1::TASK_STATUS_RUNNING) return;
+      std::lock_guard lock(w->mutex);
+      if (w->wants(task)) w->send(v1::TASK_EVENT_KIND_UPDATED, &task);
+    });
+  });
+}
+
+}  // namespace uccp::tasks

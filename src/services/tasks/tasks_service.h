@@ -1,0 +1,52 @@
+// TaskScheduling and the result of ComputeExecution: validate, propose, read, stream. Handlers run on door threads.
+#pragma once
+
+#include <mutex>
+
+#include "base/executor.h"
+#include "call/handler.h"
+#include "call/listing.h"
+#include "machine/ports.h"
+#include "services/tasks/task_logs.h"
+#include "services/tasks/work_runtime.h"
+#include "uccp/v1/compute.pb.h"
+
+namespace uccp::tasks {
+
+struct TasksEnvironment {
+  machine::Proposer& proposer;
+  machine::Reader& reader;
+  LogEnvironment logs;
+  LiveTasks& live;
+  const Clock& clock;
+  Random& random;  // used under a lock of the service
+  const call::PageTokenSigner& page_tokens;
+};
+
+class TasksService {
+ public:
+  explicit TasksService(TasksEnvironment environment) : env_(std::move(environment)) {}
+  void register_handlers(call::HandlerTable& handlers);
+
+ private:
+  void schedule(const call::CallPtr& call, std::string request);
+  void cancel(const call::CallPtr& call, std::string request);
+  void get(const call::CallPtr& call, const v1::GetTaskStatusRequest& request);
+  void list(const call::CallPtr& call, std::string request);
+  void set_priority(const call::CallPtr& call, std::string request);
+  void metrics(const call::CallPtr& call, const v1::GetTaskMetricsRequest& request);
+  void watch(const call::CallPtr& call, const v1::WatchTasksRequest& request);
+  void artifact(const call::CallPtr& call, const v1::GetTaskArtifactRequest& request);
+  void result(const call::CallPtr& call, const v1::GetResultRequest& request);
+
+  using OnTask = std::function<void(Result<internal::v1::TaskRow>)>;
+  void read_task(const call::CallPtr& call, const std::string& id, OnTask done);
+  void wait_until_ended(const call::CallPtr& call, const std::string& id, int64_t wait_ms, OnTask done);
+  Status prepare(v1::Task& task, const std::string& name_space);
+  std::string make_id();
+
+  TasksEnvironment env_;
+  std::mutex random_mutex_;
+};
+
+}  // namespace uccp::tasks
