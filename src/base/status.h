@@ -75,6 +75,20 @@ class [[nodiscard]] Status {
   // Requires code != kOk. `reason` must be a literal or otherwise outlive the status.
   Status(Code code, std::string_view reason, std::string message);
 
+  Status(const Status&) = default;
+  Status(Status&&) noexcept = default;
+  Status& operator=(const Status&) = default;
+  // `s = std::move(s).with_field(...)` assigns a status to itself, which the default would empty.
+  Status& operator=(Status&& other) noexcept {
+    if (this != &other) {
+      code_ = other.code_;
+      reason_ = std::move(other.reason_);
+      message_ = std::move(other.message_);
+      detail_ = std::move(other.detail_);
+    }
+    return *this;
+  }
+
   static Status ok() { return {}; }
 
   bool is_ok() const { return code_ == Code::kOk; }
@@ -83,7 +97,7 @@ class [[nodiscard]] Status {
   const std::string& message() const { return message_; }
   const StatusDetail& detail() const;
 
-  // Each returns the status itself, so that they can be chained on a temporary.
+  // Each changes the status and returns it, so that they can be chained on a temporary.
   Status&& with_field(std::string field, std::string description, std::string example = {}) &&;
   Status&& with_retry_after_ms(uint32_t ms) &&;
   Status&& with_resource(std::string type, std::string name) &&;

@@ -15,7 +15,7 @@ namespace uccp::call {
 
 class Contract {
  public:
-  // The contract of this program. Compiles it on the first call (some milliseconds); aborts if it is inconsistent.
+  // The contract of this program. Compiles it on the first call (tens of milliseconds); aborts if it is inconsistent.
   static const Contract& get();
 
   // In the order of files and declarations.

@@ -2,19 +2,12 @@
 
 #include <vector>
 
+#include "uccp/internal/v1/agent.pb.h"
 #include "uccp/v1/admin.pb.h"
 #include "uccp/v1/compute.pb.h"
 #include "uccp/v1/coordination.pb.h"
 #include "uccp/v1/discovery.pb.h"
 #include "uccp/v1/events.pb.h"
-#if __has_include("uccp/v1/ml.pb.h")
-#include "uccp/v1/ml.pb.h"
-#define UCCP_LINK_ML 1
-#endif
-#if __has_include("uccp/v1/monitoring.pb.h")
-#include "uccp/v1/monitoring.pb.h"
-#define UCCP_LINK_MONITORING 1
-#endif
 #include "uccp/v1/options.pb.h"
 #include "uccp/v1/resources.pb.h"
 #include "uccp/v1/tasks.pb.h"
@@ -39,13 +32,8 @@ const Linked kLinked[] = {
     {"uccp/v1/workers.proto", &::descriptor_table_uccp_2fv1_2fworkers_2eproto},
     {"uccp/v1/resources.proto", &::descriptor_table_uccp_2fv1_2fresources_2eproto},
     {"uccp/v1/compute.proto", &::descriptor_table_uccp_2fv1_2fcompute_2eproto},
-#ifdef UCCP_LINK_ML
-    {"uccp/v1/ml.proto", &::descriptor_table_uccp_2fv1_2fml_2eproto},
-#endif
-#ifdef UCCP_LINK_MONITORING
-    {"uccp/v1/monitoring.proto", &::descriptor_table_uccp_2fv1_2fmonitoring_2eproto},
-#endif
     {"uccp/v1/admin.proto", &::descriptor_table_uccp_2fv1_2fadmin_2eproto},
+    {"uccp/internal/v1/agent.proto", &::descriptor_table_uccp_2finternal_2fv1_2fagent_2eproto},
 };
 
 }  // namespace

@@ -22,10 +22,11 @@
 namespace uccp::call {
 
 // Rows that one call visits for one page in key order; then it answers a token, perhaps with a short page.
-inline constexpr size_t kListScanRowsMax = 100'000;
-// Rows that match, when an order other than that of the keys is asked for, or all are counted.
+inline constexpr size_t kListScanRowsMax = 50'000;
+// Rows that match, when an order other than that of the keys is asked for; and rows visited to count all matches, which
+// a total stops at.
 inline constexpr size_t kListSortRowsMax = 10'000;
-inline constexpr size_t kListCountRowsMax = 1'000'000;
+inline constexpr size_t kListCountRowsMax = 200'000;
 // Bytes of items in one page: below the limit of a message, with room for the rest of the response.
 inline constexpr size_t kListPageBytesMax = 3u << 20;
 inline constexpr int64_t kPageTokenTtlMs = 3600 * 1000;

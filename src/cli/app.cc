@@ -38,7 +38,9 @@ Result<int> run_verb(Session& session, const std::string& noun, Args args, Progr
 
 Result<int> dispatch(Session& session, Args args, Progress& progress) {
   bool version = false;
-  const std::vector<Flag> extra = {{.names = {"version"}, .is_switch = true, .help = "the version of this program",
+  const std::vector<Flag> extra = {{.names = {"version"},
+                                    .is_switch = true,
+                                    .help = "the version of this program",
                                     .set = [&version](std::string_view text) {
                                       version = text == "true";
                                       return Status::ok();
@@ -72,8 +74,8 @@ Result<int> dispatch(Session& session, Args args, Progress& progress) {
 int run(std::span<const std::string> args, const Io& io, const AppOptions& options) {
   const Catalog catalog(call::Contract::get());
   // The comments are megabytes to parse, and only help shows them.
-  const bool needs_docs = std::ranges::any_of(
-      args, [](const std::string& arg) { return arg == "--help" || arg == "-h" || arg == "help"; });
+  const bool needs_docs =
+      std::ranges::any_of(args, [](const std::string& arg) { return arg == "--help" || arg == "-h" || arg == "help"; });
   const bool is_short = args.size() <= 1;
   const call::ContractDocs docs = needs_docs || is_short ? load_docs(options.contract_image) : call::ContractDocs();
   Session session(io, options.connect, catalog, docs);

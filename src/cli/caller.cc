@@ -20,7 +20,8 @@ bool may_repeat(const call::Method& method, const Status& status, bool has_key) 
 
 std::string end_text(const call::Method& method, std::string_view item, std::string_view field) {
   if (method.end.empty()) return {};
-  Result<call::FieldPath> path = call::FieldPath::compile(*method.response, method.end.text() + "." + std::string(field));
+  Result<call::FieldPath> path =
+      call::FieldPath::compile(*method.response, method.end.text() + "." + std::string(field));
   if (!path) return {};
   return call::get_text(*path, item).value_or("");
 }
@@ -64,8 +65,9 @@ Result<std::string> Caller::unary(const call::Method& method, const std::string&
   const bool has_key = !method.request_id.empty() && call::has_field(method.request_id, request);
   const bool noted = method.mutating && has_key;
   if (noted) {
-    io_.set_interrupt_note("interrupted; whether the change was made is not known. Repeat the command with --request-id " +
-                           request_id_ + " to make it once");
+    io_.set_interrupt_note(
+        "interrupted; whether the change was made is not known. Repeat the command with --request-id " + request_id_ +
+        " to make it once");
   }
   const CallOptions options = options_for(method);
   int64_t backoff_ms = kBackoffMs;
@@ -143,7 +145,8 @@ Status Caller::stream(const call::Method& method, std::string request, const OnI
     // Without a cursor the items that were already printed would come again.
     const bool can_resume = !run.progressed || (!method.resume.empty() && !cursor.empty());
     failures = run.progressed ? 1 : failures + 1;
-    const int failures_max = cursor.empty() ? kTriesMax * static_cast<int>(transport_->node_count()) : kStreamFailuresMax;
+    const int failures_max =
+        cursor.empty() ? kTriesMax * static_cast<int>(transport_->node_count()) : kStreamFailuresMax;
     if (!lost || !can_resume || failures >= failures_max) {
       return run.status.is_ok() ? Status(Code::kUnavailable, "STREAM_LOST", "the stream ended early") : run.status;
     }
@@ -172,7 +175,8 @@ Result<std::string> Caller::pages(const call::Method& method, PageRequest wanted
     on_page(response);
     if (next.empty()) return std::string();
     if (wanted.limit != 0 && seen >= wanted.limit) return next;
-    if (next == token) return fail(Code::kInternal, "PAGE_TOKEN_REPEATED", "the server answered the same page token twice");
+    if (next == token)
+      return fail(Code::kInternal, "PAGE_TOKEN_REPEATED", "the server answered the same page token twice");
     token = std::move(next);
   }
 }

@@ -19,10 +19,10 @@ namespace uccp::cli {
 
 class Caller {
  public:
-  static constexpr int kTriesMax = 3;             // rounds over all nodes
-  static constexpr int64_t kBackoffMs = 200;      // after the first round; doubles
-  static constexpr int64_t kTimeoutMs = 60'000;   // of a call that neither waits nor streams
-  static constexpr int kStreamFailuresMax = 20;   // in a row, without an item in between
+  static constexpr int kTriesMax = 3;            // rounds over all nodes
+  static constexpr int64_t kBackoffMs = 200;     // after the first round; doubles
+  static constexpr int64_t kTimeoutMs = 60'000;  // of a call that neither waits nor streams
+  static constexpr int kStreamFailuresMax = 20;  // in a row, without an item in between
 
   // Both must outlive the caller.
   Caller(const Settings& settings, const Io& io, Connect connect)

@@ -12,11 +12,12 @@ struct VerbAlias {
   std::string_view noun;  // empty: any
   std::string_view word;
   std::string_view verb;  // of the contract
-  bool shown = false;     // help shows the word instead of the verb
 };
 
+constexpr size_t kSuggestionsMax = 4;
+
 constexpr std::array<VerbAlias, 8> kVerbAliases = {{
-    {"task", "submit", "run", true},
+    {"task", "run", "submit"},
     {"service", "ls", "list"},
     {"service", "rm", "deregister"},
     {"worker", "rm", "deregister"},
@@ -27,7 +28,9 @@ constexpr std::array<VerbAlias, 8> kVerbAliases = {{
 }};
 
 constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kNounAliases = {{
-    {"svc", "service"}, {"cert", "certificate"}, {"cfg", "config"},
+    {"svc", "service"},
+    {"cert", "certificate"},
+    {"cfg", "config"},
 }};
 
 constexpr std::array<Verbless, 4> kVerbless = {{
@@ -50,11 +53,7 @@ std::span<const Verbless> verbless_commands() { return kVerbless; }
 Catalog::Catalog(const call::Contract& contract) : contract_(contract) {
   for (const call::Method& method : contract.methods()) {
     if (!method.cli) continue;
-    Command command{method.cli->noun, method.cli->verb, &method};
-    for (const VerbAlias& alias : kVerbAliases) {
-      if (alias.shown && alias.noun == command.noun && alias.verb == command.verb) command.verb = alias.word;
-    }
-    nouns_[command.noun].push_back(std::move(command));
+    nouns_[method.cli->noun].push_back({method.cli->noun, method.cli->verb, &method});
   }
 }
 
@@ -79,7 +78,7 @@ const Command* Catalog::find(std::string_view noun, std::string_view verb) const
   if (found == nouns_.end()) return nullptr;
   const auto by_verb = [&](std::string_view wanted) -> const Command* {
     for (const Command& command : found->second) {
-      if (command.verb == wanted || command.method->cli->verb == wanted) return &command;
+      if (command.verb == wanted) return &command;
     }
     return nullptr;
   };
@@ -129,8 +128,11 @@ Result<const call::Method*> Catalog::method(std::string_view name) const {
   std::string message;
   if (matches.empty()) {
     const std::string near = nearest(name, known);
+    if (!near.empty()) known = {near};
+    std::erase_if(known, [&](const std::string& method) { return near.empty() && !lower(method).contains(wanted); });
+    const bool helps = !known.empty() && known.size() <= kSuggestionsMax;
     message = "unknown method \"" + printable(name) + "\"" +
-              (near.empty() ? "; `uccp-cli api` lists them" : "; did you mean " + near + "?");
+              (helps ? "; did you mean " + join(known, " or ") + "?" : "; `uccp-cli api` lists them");
   } else {
     message = "method \"" + printable(name) + "\" is in several services:";
     for (const call::Method* method : matches) message += " " + method->full_name;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +14,7 @@ namespace uccp::cli {
 
 struct Command {
   std::string noun;
-  std::string verb;  // as shown: the alias that people expect, where there is one ("submit" for the contract's "run")
+  std::string verb;
   const call::Method* method = nullptr;
 };
 

@@ -9,7 +9,9 @@ namespace uccp::cli {
 namespace {
 
 Flag limit_flag(uint64_t& limit) {
-  return Flag{.names = {"limit"}, .value_name = "NUMBER", .help = "most items in all; default all",
+  return Flag{.names = {"limit"},
+              .value_name = "NUMBER",
+              .help = "most items in all; default all",
               .set = [&limit](std::string_view text) {
                 const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
                 if (error == std::errc() && end == text.data() + text.size() && limit > 0) return Status::ok();
@@ -37,7 +39,9 @@ Result<int> perform_list(Session& session, const Command& command, const std::st
   const Caller::PageRequest pages{wire, limit, call::has_field(method.paging->page_size, wire)};
   UCCP_TRY(const std::string next, session.caller.pages(method, pages, on_page));
   UCCP_RETURN_IF_ERROR(printed);
-  if (!by_page) { UCCP_RETURN_IF_ERROR(print_rows(session, command, items)); }
+  if (!by_page) {
+    UCCP_RETURN_IF_ERROR(print_rows(session, command, items));
+  }
   if (!next.empty()) session.note("there are more; raise --limit or go on with --page-token " + next);
   return kExitOk;
 }
@@ -61,7 +65,10 @@ std::vector<Flag> command_flags(Request& request, CommandOptions& options) {
   const call::Method& method = request.method();
   const call::FieldPlan* follow = method.request->by_name("follow");
   if (follow != nullptr && follow->kind == call::Kind::kBool) {
-    flags.push_back({.names = {"follow"}, .letter = 'f', .is_switch = true, .help = method.request->full_name + ".follow",
+    flags.push_back({.names = {"follow"},
+                     .letter = 'f',
+                     .is_switch = true,
+                     .help = method.request->full_name + ".follow",
                      .set = [&request](std::string_view text) { return request.set("follow", text); }});
   }
   if (method.paging && method.request->by_name("limit") == nullptr) flags.push_back(limit_flag(options.limit));
@@ -105,7 +112,8 @@ Result<ParsedRequest> parse_request(Session& session, Request& request, Args arg
 Result<int> perform(Session& session, const Command& command, const std::string& wire, uint64_t limit) {
   const call::Method& method = *command.method;
   if (method.client_streaming) {
-    return fail(Code::kUnimplemented, "CLIENT_STREAM", method.name + " takes a stream of messages, which this program does not send; use an SDK");
+    return fail(Code::kUnimplemented, "CLIENT_STREAM",
+                method.name + " takes a stream of messages, which this program does not send; use an SDK");
   }
   if (method.server_streaming) return perform_stream(session, command, wire);
   if (method.paging) return perform_list(session, command, wire, limit);

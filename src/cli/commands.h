@@ -21,7 +21,7 @@ Result<int> run_help(Session& session, Args args);
 
 // Parsing that commands of one method share: flags of the request on top of a body, `extra` before everything.
 struct ParsedRequest {
-  std::string wire;    // prepared, ready to send
+  std::string wire;  // prepared, ready to send
   bool wants_help = false;
 };
 struct RequestRules {

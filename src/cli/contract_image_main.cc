@@ -4,7 +4,8 @@ __asm__(
     ".balign 16\n"
     ".global uccp_contract_image_begin\n"
     "uccp_contract_image_begin:\n"
-    ".incbin \"" UCCP_CONTRACT_IMAGE "\"\n"
+    ".incbin \"" UCCP_CONTRACT_IMAGE
+    "\"\n"
     ".global uccp_contract_image_end\n"
     "uccp_contract_image_end:\n"
     ".byte 0\n"

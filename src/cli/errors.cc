@@ -1,5 +1,6 @@
 #include "cli/errors.h"
 
+#include "base/json.h"
 #include "call/error_json.h"
 #include "cli/text.h"
 
@@ -9,8 +10,25 @@ namespace {
 std::string unavailable_hint(const Status& status) {
   const std::string_view reason = status.reason();
   if (reason == "TLS_FAILED") return "check that --ca is the authority of this cluster and that the clocks agree";
-  if (reason.starts_with("CONNECT")) return "check that the cluster runs and that --server or the context file names it";
+  if (reason.starts_with("CONNECT"))
+    return "check that the cluster runs and that --server or the context file names it";
   return "try again; `uccp-cli health` shows the state of the cluster";
+}
+
+// problem+json with what only this program knows.
+std::string machine_error(const Status& status, const ErrorContext& context) {
+  std::string json = call::to_problem_json(status);
+  const std::string hint = hint_for(status, context);
+  const auto add = [&json](std::string_view key, const std::string& value) {
+    if (value.empty()) return;
+    json.pop_back();
+    json += ",\"" + std::string(key) + "\":";
+    append_json_string(json, value);
+    json += "}";
+  };
+  add("hint", hint);
+  add("requestId", context.request_id);
+  return json;
 }
 
 }  // namespace
@@ -47,9 +65,11 @@ std::string hint_for(const Status& status, const ErrorContext& context) {
 }
 
 std::string render_error(const Status& status, const Settings& settings, const ErrorContext& context) {
-  if (settings.machine_errors()) return call::to_problem_json(status) + "\n";
+  if (settings.machine_errors()) return machine_error(status, context) + "\n";
   std::string out = "error: " + printable(status.message()) + "\n";
   for (const FieldViolation& field : status.detail().fields) {
+    // One wrong field is often the message itself.
+    if (field.example.empty() && status.message().find(field.description) != std::string::npos) continue;
     out += "  " + printable(field.field) + ": " + printable(field.description);
     if (!field.example.empty()) out += " (example: " + printable(field.example) + ")";
     out.push_back('\n');

@@ -75,7 +75,8 @@ Result<Token> read_short(Lists lists, std::string_view arg) {
   if (token.flag == nullptr) return std::unexpected(unknown_flag(lists, token.shown, arg.substr(1)));
   if (arg.size() > 2) {
     if (token.flag->is_switch) {
-      return std::unexpected(usage_error("write switches one by one: " + token.shown + " -" + std::string(arg.substr(2))));
+      return std::unexpected(
+          usage_error("write switches one by one: " + token.shown + " -" + std::string(arg.substr(2))));
     }
     token.has_value = true;
     token.value = std::string(arg.substr(arg[2] == '=' ? 3 : 2));

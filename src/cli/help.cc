@@ -44,7 +44,8 @@ constexpr std::array<Example, 26> kExamples = {{
     {"config", "set", "uccp-cli config set tasks.retention=14d"},
     {"quota", "set", "uccp-cli quota set team-a -f quota.yaml"},
     {"event", "publish", "uccp-cli event publish orders.eu.created 'order 42'"},
-    {"event", "publish", "uccp-cli event publish orders.eu.created --event '{\"key\":\"42\",\"json\":{\"total\":9.5}}'"},
+    {"event", "publish",
+     "uccp-cli event publish orders.eu.created --event '{\"key\":\"42\",\"json\":{\"total\":9.5}}'"},
     {"event", "subscribe", "uccp-cli event subscribe orders.eu.created -o jsonl"},
 }};
 
@@ -184,7 +185,8 @@ std::string command_help(Session& session, const Command& command, const std::ve
 std::string api_help() {
   return "Calls any method of the contract.\n\n"
          "usage: uccp-cli api METHOD [--data JSON | -f FILE] [--field VALUE]...\n\n"
-         "METHOD is a full name, Service/Method, or a name that only one service has. The request is the whole request\n"
+         "METHOD is a full name, Service/Method, or a name that only one service has. The request is the whole "
+         "request\n"
          "message in JSON; the answer is JSON, of streams one line an item. Without METHOD all methods are listed.\n\n"
          "Examples\n"
          "  uccp-cli api ScheduleTask --data '{\"task\":{\"command\":[\"echo\",\"hello\"]}}'\n"
@@ -221,8 +223,8 @@ Result<int> run_help(Session& session, Args args) {
   bool ignored = false;
   CommandOptions options;
   const bool is_submit = command->noun == "task" && command->verb == "submit";
-  session.io.out(command_help(session, *command,
-                              is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(request, options)));
+  session.io.out(command_help(
+      session, *command, is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(request, options)));
   return kExitOk;
 }
 

@@ -186,6 +186,7 @@ Status StreamPrinter::print_row(const std::string& item) {
 
 Status StreamPrinter::print_end(const std::string& item, const std::string& reason) {
   if (reason == "COMPLETED" || reason == "CAUGHT_UP" || reason == "LIMIT") return Status::ok();
+  if (reason == "COMPACTED" || reason == "REVOKED") return Status::ok();  // the caller makes an error of these
   Result<call::FieldPath> path = call::FieldPath::compile(plan_, command_.method->end.text() + ".message");
   session_.note("ended: " + reason + " " + printable(path ? call::get_text(*path, item).value_or("") : ""));
   return Status::ok();

@@ -69,7 +69,8 @@ Result<std::string> read_descriptor(int descriptor, const std::string& path) {
 Result<std::string> read_whole_file(const std::string& path) {
   if (path == "-") return read_descriptor(STDIN_FILENO, "standard input");
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return fail(Code::kInvalid, "FILE_UNREADABLE", "cannot read " + path + ": " + std::strerror(errno));
+  if (descriptor < 0)
+    return fail(Code::kInvalid, "FILE_UNREADABLE", "cannot read " + path + ": " + std::strerror(errno));
   Result<std::string> content = read_descriptor(descriptor, path);
   ::close(descriptor);
   return content;

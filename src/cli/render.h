@@ -25,8 +25,8 @@ class Columns {
 
  private:
   struct Column {
-    std::string path;      // "resources.available.cpu"
-    std::string pointer;   // "/resources/available/cpu"
+    std::string path;     // "resources.available.cpu"
+    std::string pointer;  // "/resources/available/cpu"
     std::string heading;
     const call::FieldPlan* leaf = nullptr;
     bool full_time = false;  // a time stamp instead of an age

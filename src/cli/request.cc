@@ -61,19 +61,18 @@ bool is_global_flag(std::string_view name) {
   return false;
 }
 
-bool same_path(const FieldPath& a, const FieldPath& b) {
-  return !a.empty() && !b.empty() && std::ranges::equal(a.steps(), b.steps());
-}
+// Ids hold no slash, so that "task/task_1", as it is printed, can be told from one. Names may hold slashes.
+bool is_id(const FieldPlan& field) { return field.name == "id" || field.name == "ids"; }
 
 // Collects the settable fields of a request, depth first, and names them.
 class FlagNames {
  public:
   struct Entry {
-    std::string path;   // "task.resources.cpu"
-    std::string name;   // without the body's field: "resources.cpu"
-    std::string leaf;   // "cpu"
+    std::string path;  // "task.resources.cpu"
+    std::string name;  // without the body's field: "resources.cpu"
+    std::string leaf;  // "cpu"
     const FieldPlan* field = nullptr;
-    size_t depth = 0;   // 0: of the request or its body
+    size_t depth = 0;        // 0: of the request or its body
     bool is_amount = false;  // of a Resources message
   };
 
@@ -155,13 +154,18 @@ std::string value_name(const FieldPlan& field) {
   if (is_json_kind(field)) return "JSON";
   if (field.byte_size) return "SIZE";
   switch (field.kind) {
-    case Kind::kString: return "TEXT";
-    case Kind::kBytes: return "TEXT|@FILE";
-    case Kind::kEnum: return "WORD";
-    case Kind::kMessage: return field.message->well_known == WellKnown::kTimestamp  ? "TIME"
-                                : field.message->well_known == WellKnown::kDuration ? "DURATION"
-                                                                                    : "TEXT";
-    default: return "NUMBER";
+    case Kind::kString:
+      return "TEXT";
+    case Kind::kBytes:
+      return "TEXT|@FILE";
+    case Kind::kEnum:
+      return "WORD";
+    case Kind::kMessage:
+      return field.message->well_known == WellKnown::kTimestamp  ? "TIME"
+             : field.message->well_known == WellKnown::kDuration ? "DURATION"
+                                                                 : "TEXT";
+    default:
+      return "NUMBER";
   }
 }
 
@@ -206,17 +210,19 @@ Status Request::set_field(const FieldPath& path, std::string_view text) {
   return Status::ok();
 }
 
-Status Request::set_map_entry(const FieldPlan& field, std::string_view text, const std::string& path, std::string& out) {
+Status Request::set_map_entry(const FieldPlan& field, std::string_view text, const std::string& path,
+                              std::string& out) {
   const size_t equals = text.find('=');
   const std::string key(text.substr(0, equals));
   std::string value;
-  if (equals != std::string_view::npos) {
+  if (equals != std::string_view::npos && equals > 0) {
     value = std::string(text.substr(equals + 1));
-  } else if (const std::optional<std::string> inherited = field.name == "env" ? io_.env(key) : std::nullopt) {
+  } else if (const std::optional<std::string> inherited =
+                 field.name == "env" && equals != 0 ? io_.env(key) : std::nullopt) {
     // --env NAME hands on the variable of this shell, as container tools do.
     value = *inherited;
   } else {
-    return usage_error("--" + singular(to_kebab(field.name)) + " takes KEY=VALUE, got \"" + std::string(text) + "\"");
+    return usage_error(to_kebab(field.name) + ": \"" + std::string(text) + "\" is not KEY=VALUE");
   }
   std::string entry;
   UCCP_RETURN_IF_ERROR(call::text_to_field(*field.map_key, key, path, entry));
@@ -228,7 +234,9 @@ Status Request::set_map_entry(const FieldPlan& field, std::string_view text, con
 Status Request::set_value(const FieldPlan& field, std::string_view text, const std::string& path, std::string& out) {
   if (field.kind == Kind::kBytes) {
     std::string bytes(text);
-    if (text.starts_with('@')) { UCCP_TRY(bytes, io_.read_file(std::string(text.substr(1)))); }
+    if (text.starts_with('@')) {
+      UCCP_TRY(bytes, io_.read_file(std::string(text.substr(1))));
+    }
     call::put_bytes(out, field.number, bytes);
     return Status::ok();
   }
@@ -258,7 +266,9 @@ Status Request::set_body(std::string_view text, std::string_view origin, BodyFor
   const std::string prefix = resource != nullptr ? resource->json_name : "";
   const auto convert = [&](const MessagePlan& type, std::string_view path) -> Result<std::string> {
     std::string json(text);
-    if (!is_json) { UCCP_TRY(json, yaml_to_json(text, type, origin)); }
+    if (!is_json) {
+      UCCP_TRY(json, yaml_to_json(text, type, origin));
+    }
     return call::json_to_wire(type, json, {.path_prefix = path});
   };
   Result<std::string> wire = convert(plan, prefix);
@@ -294,7 +304,7 @@ Status Request::set_arguments(std::vector<std::string> words) {
     for (; next < words.size(); ++next) {
       std::string_view word = words[next];
       const std::string prefix = method_.cli->noun + "/";
-      if (same_path(arg, method_.resource) && word.starts_with(prefix)) word.remove_prefix(prefix.size());
+      if (is_id(arg.leaf()) && word.starts_with(prefix)) word.remove_prefix(prefix.size());
       UCCP_RETURN_IF_ERROR(set(arg, word));
       if (!takes_rest) break;
     }

@@ -1,8 +1,9 @@
 // Runs the transcripts in testdata/*.txt: a command line, what the cluster would answer, and all that the program does:
-// calls, standard output, standard error, exit code. UCCP_REWRITE=1 writes what happened into the files; review the diff.
+// calls, standard output, standard error, exit code. UCCP_REWRITE=1 writes what happened into the files; review the
+// diff.
 //
 //   answer METHOD JSON           the next call of METHOD gets this response
-//   error METHOD CODE REASON [FIELD] text      ... or this error
+//   error METHOD CODE REASON TEXT              ... or this error; `invalid` comes with a wrong field
 //   item METHOD JSON             an item of the next stream of METHOD; `answer` and `error` after items end it,
 //   close METHOD                 and so does this, in good order
 //   file PATH TEXT               a file, with \n for line breaks
@@ -10,7 +11,7 @@
 //   nodes NUMBER                 nodes in the context; default 1
 //   $ ARGUMENTS                  runs uccp-cli
 //   ----
-//   -> METHOD JSON               a call and its request
+//   -> METHOD JSON               a call and its request; without any answer the transcript ends here
 //   ~> next node | sleep MS      what the caller did between calls
 //   text | ! text | exit N       standard output, standard error, exit code if not 0
 #include <gtest/gtest.h>
@@ -40,10 +41,11 @@ struct Reply {
 struct World {
   std::map<std::string, std::deque<Reply>> replies;  // by method name
   std::map<std::string, Reply> open;                 // a stream being described
-  std::map<std::string, std::string> files = {{"./data/dev.json", R"({"grpc":"localhost:7000","token":"t"})"}};
+  std::map<std::string, std::string> files;
   std::map<std::string, std::string> env;
   size_t nodes = 1;
   std::string log;
+  size_t unscripted_at = std::string::npos;  // where the log ends that counts: a call had no answer
 
   void line(std::string_view text) { log += std::string(text) + "\n"; }
 };
@@ -88,7 +90,10 @@ class FakeTransport final : public Transport {
     for (const auto& [key, value] : options.metadata) line += " " + key + "=" + value;
     world_.line(line);
     std::deque<Reply>& replies = world_.replies[method.name];
-    if (replies.empty()) return {{}, Status(Code::kUnimplemented, "UNSCRIPTED", "no answer is scripted")};
+    if (replies.empty()) {
+      if (world_.replies.size() == 1) world_.unscripted_at = world_.log.size();  // only the request is of interest
+      return {{}, Status(Code::kUnimplemented, "UNSCRIPTED", "no answer is scripted")};
+    }
     Reply reply = std::move(replies.front());
     replies.pop_front();
     return reply;
@@ -105,7 +110,10 @@ std::vector<std::string> split_words(std::string_view line) {
   bool open = false;
   for (const char c : line) {
     if (quote != 0) {
-      if (c == quote) quote = 0; else word.push_back(c);
+      if (c == quote)
+        quote = 0;
+      else
+        word.push_back(c);
     } else if (c == '\'' || c == '"') {
       quote = c;
       open = true;
@@ -180,6 +188,10 @@ void run_line(World& world, std::string_view line) {
     return std::make_unique<FakeTransport>(world);
   }};
   const int code = run(args, io_of(world), options);
+  if (world.unscripted_at != std::string::npos) {
+    world.log.resize(world.unscripted_at);
+    return;
+  }
   if (!world.log.empty() && world.log.back() != '\n') world.log.push_back('\n');
   if (code != 0) world.line("exit " + std::to_string(code));
 }
@@ -196,7 +208,7 @@ std::string unescaped(std::string text) {
   return text;
 }
 
-void apply(World& world, std::string_view line) {
+void obey(World& world, std::string_view line) {
   std::string_view rest = line;
   const std::string word = take_word(rest);
   if (word == "$") return run_line(world, rest);
@@ -213,7 +225,9 @@ void apply(World& world, std::string_view line) {
   } else if (word == "error") {
     const Code code = code_named(take_word(rest));
     const std::string reason = take_word(rest);
-    finish_reply(world, name, Status(code, reason, std::string(rest)).with_field("task.name", "is wrong", "nightly"));
+    Status status(code, reason, std::string(rest));
+    if (code == Code::kInvalid) status = std::move(status).with_field("task.name", "is wrong", "nightly");
+    finish_reply(world, name, std::move(status));
   } else if (word == "file") {
     world.files[name] = unescaped(std::string(rest));
   } else if (word == "nofile") {
@@ -243,9 +257,10 @@ TEST_P(Transcript, DoesWhatIsWritten) {
   const auto finish_case = [&] {
     if (!in_output) return;
     World world;
+    world.files["./data/dev.json"] = R"({"grpc":"localhost:7000","token":"t"})";
     std::istringstream lines(input);
     for (std::string directive; std::getline(lines, directive);) {
-      if (!directive.empty() && directive[0] != '#') apply(world, directive);
+      if (!directive.empty() && directive[0] != '#') obey(world, directive);
     }
     any = true;
     EXPECT_EQ(world.log, expected) << input;

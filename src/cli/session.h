@@ -17,7 +17,11 @@ namespace uccp::cli {
 
 struct Session {
   Session(const Io& io, Connect connect, const Catalog& catalog, const call::ContractDocs& docs)
-      : io(io), catalog(catalog), docs(docs), globals(global_flags(settings)), caller(settings, io, std::move(connect)) {}
+      : io(io),
+        catalog(catalog),
+        docs(docs),
+        globals(global_flags(settings)),
+        caller(settings, io, std::move(connect)) {}
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 

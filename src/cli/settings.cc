@@ -17,8 +17,13 @@ constexpr int64_t kNsPerMs = 1000000;
 
 Status parse_format(std::string_view text, Format& format) {
   static constexpr std::array<std::pair<std::string_view, Format>, 7> kFormats = {{
-      {"table", Format::kTable}, {"wide", Format::kWide}, {"json", Format::kJson}, {"yaml", Format::kYaml},
-      {"name", Format::kName}, {"jsonl", Format::kJsonl}, {"ndjson", Format::kJsonl},
+      {"table", Format::kTable},
+      {"wide", Format::kWide},
+      {"json", Format::kJson},
+      {"yaml", Format::kYaml},
+      {"name", Format::kName},
+      {"jsonl", Format::kJsonl},
+      {"ndjson", Format::kJsonl},
   }};
   for (const auto& [name, value] : kFormats) {
     if (text == name) {
@@ -36,7 +41,10 @@ Status parse_switch(std::string_view text, bool& value) {
 }
 
 Flag text_flag(std::string name, char letter, std::string value_name, std::string help, std::string& target) {
-  return Flag{.names = {std::move(name)}, .letter = letter, .value_name = std::move(value_name), .help = std::move(help),
+  return Flag{.names = {std::move(name)},
+              .letter = letter,
+              .value_name = std::move(value_name),
+              .help = std::move(help),
               .set = [&target](std::string_view value) {
                 target = std::string(value);
                 return Status::ok();
@@ -44,7 +52,10 @@ Flag text_flag(std::string name, char letter, std::string value_name, std::strin
 }
 
 Flag switch_flag(std::string name, char letter, std::string help, bool& target) {
-  return Flag{.names = {std::move(name)}, .letter = letter, .is_switch = true, .help = std::move(help),
+  return Flag{.names = {std::move(name)},
+              .letter = letter,
+              .is_switch = true,
+              .help = std::move(help),
               .set = [&target](std::string_view value) { return parse_switch(value, target); }};
 }
 
@@ -129,25 +140,29 @@ class ContextFile {
 
 std::vector<Flag> global_flags(Settings& settings) {
   std::vector<Flag> flags;
-  flags.push_back({.names = {"output"}, .letter = 'o', .value_name = "FORMAT",
+  flags.push_back({.names = {"output"},
+                   .letter = 'o',
+                   .value_name = "FORMAT",
                    .help = "table, wide, json, jsonl, yaml or name; default table",
                    .set = [&settings](std::string_view value) { return parse_format(value, settings.format); }});
   flags.push_back(text_flag("namespace", 'n', "NAME", "namespace; default the credential's", settings.name_space));
   flags.push_back(switch_flag("quiet", 'q', "print ids only and no notes", settings.quiet));
-  flags.push_back({.names = {"timeout", "call-timeout"}, .value_name = "DURATION",
+  flags.push_back({.names = {"timeout", "call-timeout"},
+                   .value_name = "DURATION",
                    .help = "longest time of the call; default 60s, none for what waits or streams",
                    .set = [&settings](std::string_view value) -> Status {
                      UCCP_TRY(settings.timeout_ms, parse_timeout_ms(value));
                      return Status::ok();
                    }});
-  flags.push_back(text_flag("consistency", 0, "LEVEL", "linearizable, lease, bounded:MS or session:TOKEN",
-                            settings.consistency));
-  flags.push_back(text_flag("request-id", 0, "ID", "deduplication key of a change; default a fresh one",
-                            settings.request_id));
+  flags.push_back(
+      text_flag("consistency", 0, "LEVEL", "linearizable, lease, bounded:MS or session:TOKEN", settings.consistency));
+  flags.push_back(
+      text_flag("request-id", 0, "ID", "deduplication key of a change; default a fresh one", settings.request_id));
   flags.push_back(text_flag("data", 0, "JSON", "the body as JSON; flags are applied on top", settings.data));
-  flags.push_back(text_flag("file", 'f', "FILE", "the body as a JSON or YAML file; - is standard input",
-                            settings.data_file));
-  flags.push_back(text_flag("context-file", 0, "FILE", "cluster and credentials; default $UCCP_CONTEXT_FILE, ./data/dev.json",
+  flags.push_back(
+      text_flag("file", 'f', "FILE", "the body as a JSON or YAML file; - is standard input", settings.data_file));
+  flags.push_back(text_flag("context-file", 0, "FILE",
+                            "cluster and credentials; default $UCCP_CONTEXT_FILE, ./data/dev.json",
                             settings.context_file));
   flags.push_back(text_flag("server", 0, "HOST:PORT", "gRPC address; default from the context file", settings.server));
   flags.push_back(text_flag("ca", 0, "FILE", "certificate authority of the cluster", settings.ca_file));
@@ -188,9 +203,15 @@ Result<Context> load_context(const Settings& settings, const Io& io) {
                                        : "context file " + path + " names no \"grpc\" address";
     return fail(Code::kInvalid, "CONTEXT_INVALID", std::move(message));
   }
-  if (!settings.ca_file.empty()) { UCCP_TRY(context.ca_pem, io.read_file(settings.ca_file)); }
-  if (!settings.cert_file.empty()) { UCCP_TRY(context.cert_pem, io.read_file(settings.cert_file)); }
-  if (!settings.key_file.empty()) { UCCP_TRY(context.key_pem, io.read_file(settings.key_file)); }
+  if (!settings.ca_file.empty()) {
+    UCCP_TRY(context.ca_pem, io.read_file(settings.ca_file));
+  }
+  if (!settings.cert_file.empty()) {
+    UCCP_TRY(context.cert_pem, io.read_file(settings.cert_file));
+  }
+  if (!settings.key_file.empty()) {
+    UCCP_TRY(context.key_pem, io.read_file(settings.key_file));
+  }
   const std::string token = first_of(settings.token, io.env("UCCP_TOKEN"));
   if (!token.empty()) context.token = token;
   return context;

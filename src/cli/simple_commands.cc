@@ -57,7 +57,9 @@ Result<int> run_api(Session& session, Args args) {
 
 Result<int> run_version(Session& session, Args args) {
   bool client_only = false;
-  const std::vector<Flag> extra = {{.names = {"client"}, .is_switch = true, .help = "do not ask the server",
+  const std::vector<Flag> extra = {{.names = {"client"},
+                                    .is_switch = true,
+                                    .help = "do not ask the server",
                                     .set = [&client_only](std::string_view text) {
                                       client_only = text == "true";
                                       return Status::ok();

@@ -88,15 +88,22 @@ Result<std::string> wait_for_end(Session& session, const std::string& id, const 
   const call::Method& watch = watch_method(session);
   UCCP_TRY(const std::string get_request, request_of(session, get, {{"id", id}, {"namespace", name_space}}));
   UCCP_TRY(const std::string watch_request, request_of(session, watch, {{"ids", id}, {"namespace", name_space}}));
+  bool can_watch = true;
   for (int64_t pause_ms = kPollMsMin;; pause_ms = std::min(pause_ms * 2, kPollMsMax)) {
     UCCP_TRY(std::string task, session.caller.unary(get, get_request));
     if (is_terminal(text_at(*get.response, "status", task))) return task;
+    if (!can_watch) {
+      session.io.sleep_ms(pause_ms);
+      continue;
+    }
     bool ended = false;
     const Status watched = session.caller.stream(watch, watch_request, [&](const std::string& item) {
       ended = is_terminal(text_at(*watch.response, "task.status", item));
       return !ended;
     });
-    if (watched.code() == Code::kPermission || watched.code() == Code::kUnauthenticated) return std::unexpected(watched);
+    if (watched.code() == Code::kPermission || watched.code() == Code::kUnauthenticated)
+      return std::unexpected(watched);
+    can_watch = watched.code() != Code::kUnimplemented;
     if (!ended) session.io.sleep_ms(pause_ms);
   }
 }
@@ -110,16 +117,32 @@ std::string failure_text(const call::MessagePlan& plan, const std::string& task)
   return message;
 }
 
-Result<int> finish_wait(Session& session, const std::string& task) {
+struct SubmitOptions {
+  bool wait = false;
+  bool follow = false;
+};
+
+// A line about the task for people: on standard output, unless that belongs to the task's own output.
+void say(const Session& session, const SubmitOptions& options, const std::string& line) {
+  if (options.follow || session.settings.quiet) return session.note(line);
+  if (session.settings.format == Format::kTable || session.settings.format == Format::kWide)
+    session.io.out(line + "\n");
+}
+
+// Prints the task that has ended and answers the exit code of the program.
+Result<int> finish_wait(Session& session, const SubmitOptions& options, const std::string& task) {
   const call::MessagePlan& plan = *get_status_method(session).response;
   const std::string id = text_at(plan, "id", task);
   const bool succeeded = text_at(plan, "status", task) == "SUCCEEDED";
+  // Behind lines of a log the task is one more line.
+  if (options.follow && session.settings.format == Format::kJson) session.settings.format = Format::kJsonl;
   const Format format = session.settings.format;
-  if (format == Format::kJson || format == Format::kYaml || format == Format::kJsonl) {
+  if (format == Format::kTable || format == Format::kWide) {
+    if (session.settings.quiet && !options.follow) session.io.out(printable(id) + "\n");
+    if (succeeded) say(session, options, "task/" + printable(id) + " succeeded");
+  } else if (format != Format::kName || !options.follow) {
     const Command shown{"task", "get", &get_status_method(session)};
     UCCP_RETURN_IF_ERROR(print_answer(session, shown, "", task));
-  } else if (succeeded) {
-    session.note("task/" + printable(id) + " succeeded");
   }
   if (succeeded) return kExitOk;
   if (!session.settings.machine_errors()) {
@@ -129,32 +152,28 @@ Result<int> finish_wait(Session& session, const std::string& task) {
   return kExitError;
 }
 
-struct SubmitOptions {
-  bool wait = false;
-  bool follow = false;
-};
-
 Result<int> follow_up(Session& session, const Command& command, const std::string& request, const std::string& task,
                       const SubmitOptions& options) {
   const call::MessagePlan& plan = *command.method->response;
   const std::string id = text_at(plan, "id", task);
   const std::string name_space = text_at(plan, "namespace", task);
-  // Standard output belongs to the task's own output, or to the final answer.
-  session.note(confirmation(command, request, task));
+  say(session, options, confirmation(command, request, task));
   session.io.set_interrupt_note("interrupted; task/" + id + " goes on. `uccp-cli task logs " + id +
                                 " -f` follows it, `uccp-cli task cancel " + id + "` stops it");
   if (options.follow) {
-    UCCP_TRY(const std::string logs, request_of(session, logs_method(session),
-                                                {{"id", id}, {"namespace", name_space}, {"follow", "true"}}));
+    UCCP_TRY(const std::string logs,
+             request_of(session, logs_method(session), {{"id", id}, {"namespace", name_space}, {"follow", "true"}}));
     UCCP_RETURN_IF_ERROR(follow_logs(session, logs, Split::kByStream));
   }
   UCCP_TRY(const std::string ended, wait_for_end(session, id, name_space));
   session.io.set_interrupt_note("");
-  return finish_wait(session, ended);
+  return finish_wait(session, options, ended);
 }
 
 Flag alias_flag(Request& request, std::string name, std::string value_name, std::string path) {
-  return Flag{.names = {std::move(name)}, .value_name = std::move(value_name), .help = "short for --" + path,
+  return Flag{.names = {std::move(name)},
+              .value_name = std::move(value_name),
+              .help = "short for --" + path,
               .set = [&request, path](std::string_view text) { return request.set(path, text); }};
 }
 
@@ -163,7 +182,9 @@ Flag alias_flag(Request& request, std::string name, std::string value_name, std:
 std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow) {
   std::vector<Flag> flags;
   const auto to_switch = [](std::string name, std::string help, bool& target) {
-    return Flag{.names = {std::move(name)}, .is_switch = true, .help = std::move(help),
+    return Flag{.names = {std::move(name)},
+                .is_switch = true,
+                .help = std::move(help),
                 .set = [&target](std::string_view text) {
                   target = text == "true";
                   return Status::ok();
@@ -172,7 +193,9 @@ std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow) 
   flags.push_back(to_switch("wait", "wait for the end; exit code 0 only if it SUCCEEDED", wait));
   flags.push_back(to_switch("follow", "show what it writes, then as --wait", follow));
   flags.push_back(alias_flag(request, "gpus", "NUMBER", "task.resources.gpu.count"));
-  flags.push_back({.names = {"retries"}, .value_name = "NUMBER", .help = "tries after the first one; default 0",
+  flags.push_back({.names = {"retries"},
+                   .value_name = "NUMBER",
+                   .help = "tries after the first one; default 0",
                    .set = [&request](std::string_view text) {
                      int retries = 0;
                      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), retries);
@@ -181,7 +204,9 @@ std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow) 
                      }
                      return request.set("task.retry.max_attempts", std::to_string(retries + 1));
                    }});
-  flags.push_back({.names = {"depends-on"}, .value_name = "TASK", .help = "task that must succeed first; may be repeated",
+  flags.push_back({.names = {"depends-on"},
+                   .value_name = "TASK",
+                   .help = "task that must succeed first; may be repeated",
                    .set = [&request](std::string_view text) {
                      if (text.starts_with("task/")) text.remove_prefix(5);
                      JsonWriter json;

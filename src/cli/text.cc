@@ -58,7 +58,8 @@ std::string singular(std::string_view word) {
   if (word.ends_with("status")) return {};
   if (word.ends_with("ies")) return std::string(word.substr(0, word.size() - 3)) + "y";
   if (word.ends_with("ches") || word.ends_with("sses")) return std::string(word.substr(0, word.size() - 2));
-  if (word.size() > 2 && word.ends_with('s') && !word.ends_with("ss")) return std::string(word.substr(0, word.size() - 1));
+  if (word.size() > 2 && word.ends_with('s') && !word.ends_with("ss"))
+    return std::string(word.substr(0, word.size() - 1));
   return {};
 }
 
@@ -71,10 +72,19 @@ std::string plural(std::string_view word) {
 }
 
 std::string past(std::string_view verb) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kIrregular = {{
-      {"run", "submitted"}, {"set", "set"}, {"put", "put"}, {"cancel", "cancelled"}, {"break", "broken"},
-      {"heartbeat", "kept alive"}, {"transfer", "transferred"}, {"drain", "draining"}, {"call", "submitted"},
-      {"count", "counted down"}, {"wait", "passed"}, {"try", "acquired"}, {"submit", "submitted"},
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 12> kIrregular = {{
+      {"set", "set"},
+      {"put", "put"},
+      {"cancel", "cancelled"},
+      {"break", "broken"},
+      {"heartbeat", "kept alive"},
+      {"transfer", "transferred"},
+      {"drain", "draining"},
+      {"call", "submitted"},
+      {"count", "counted down"},
+      {"wait", "passed"},
+      {"try", "acquired"},
+      {"submit", "submitted"},
   }};
   const std::string_view word = verb.substr(0, verb.find('-'));
   for (const auto& [base, form] : kIrregular) {

@@ -24,7 +24,8 @@ std::string nearest(std::string_view word, std::span<const std::string> candidat
 // Without control characters: output of a server must not steer a terminal. Line breaks stay if `lines`.
 enum class Breaks : uint8_t { kDrop, kKeep };
 std::string printable(std::string_view text, Breaks breaks = Breaks::kDrop);
-// Breaks `text` into lines up to column `width`; all but the first begin at column `indent`, where the first begins too.
+// Breaks `text` into lines up to column `width`; all but the first begin at column `indent`, where the first begins
+// too.
 std::string wrapped(std::string_view text, size_t indent, size_t width);
 std::string join(std::span<const std::string> parts, std::string_view separator);
 // Pads with spaces to `width` characters (code points).

@@ -29,9 +29,7 @@ TEST(Text, SwappedLettersAreNear) {
   EXPECT_EQ(nearest("xyzzy", words), "");
 }
 
-TEST(Text, ControlCharactersDoNotReachTheTerminal) {
-  EXPECT_EQ(printable("a\x1b[31mb\nc"), "a?[31mb c");
-}
+TEST(Text, ControlCharactersDoNotReachTheTerminal) { EXPECT_EQ(printable("a\x1b[31mb\nc"), "a?[31mb c"); }
 
 TEST(Render, AgesHaveOneUnit) {
   EXPECT_EQ(age_text(0), "0s");
@@ -59,8 +57,7 @@ TEST(Yaml, WordsThatLookLikeOtherTypesAreQuoted) {
 }
 
 TEST(Yaml, ListsAndObjectsNest) {
-  EXPECT_EQ(json_to_yaml(R"([{"a":[1,{"b":2}],"c":{}},[]])"),
-            "- a:\n    - 1\n    - b: 2\n  c: {}\n- []\n");
+  EXPECT_EQ(json_to_yaml(R"([{"a":[1,{"b":2}],"c":{}},[]])"), "- a:\n    - 1\n    - b: 2\n  c: {}\n- []\n");
 }
 
 TEST(Yaml, TheFieldDecidesWhatABareWordIs) {

@@ -22,11 +22,14 @@ struct Expected {
 Expected expected_of(const FieldPlan& field) {
   if (field.kind != Kind::kMessage) return {nullptr, &field};
   switch (field.message->well_known) {
-    case call::WellKnown::kNone: return {field.message, nullptr};
+    case call::WellKnown::kNone:
+      return {field.message, nullptr};
     case call::WellKnown::kStruct:
     case call::WellKnown::kValue:
-    case call::WellKnown::kListValue: return {};
-    default: return {nullptr, &field};
+    case call::WellKnown::kListValue:
+      return {};
+    default:
+      return {nullptr, &field};
   }
 }
 
@@ -94,7 +97,7 @@ Status append_node(const YAML::Node& node, const Expected& expected, int depth, 
 
 bool is_plain(std::string_view text) {
   // Words that YAML 1.1 readers take for something else are quoted as well.
-  static const re2::RE2 kPlain(R"([A-Za-z_/][A-Za-z0-9_./@+-]*(:[A-Za-z0-9_./@+-]+)*)");
+  static const re2::RE2 kPlain(R"([A-Za-z_/][A-Za-z0-9_./@+-]*([ :][A-Za-z0-9_./@+-]+)*)");
   static const re2::RE2 kReserved(R"((?i)true|false|yes|no|on|off|null|y|n|nan|inf)");
   return re2::RE2::FullMatch(text, kPlain) && !re2::RE2::FullMatch(text, kReserved);
 }

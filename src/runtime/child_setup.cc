@@ -113,7 +113,8 @@ UCCP_IN_CHILD void become(const ChildPlan& plan) {
       give_up(plan, ChildStep::kIdentity);
     }
   }
-  if (plan.no_new_privileges && ::syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) give_up(plan, ChildStep::kPrivileges);
+  if (plan.no_new_privileges && ::syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    give_up(plan, ChildStep::kPrivileges);
   if (plan.death_signal != 0) {
     // After the change of identity, which resets it.
     if (::syscall(SYS_prctl, PR_SET_PDEATHSIG, plan.death_signal, 0, 0, 0) != 0) give_up(plan, ChildStep::kDeathSignal);
@@ -139,19 +140,32 @@ UCCP_IN_CHILD void reset_signals() {
 
 const char* child_step_name(ChildStep step) {
   switch (step) {
-    case ChildStep::kGroup: return "making a process group";
-    case ChildStep::kCgroup: return "entering a control group";
-    case ChildStep::kUnshare: return "making a mount namespace";
-    case ChildStep::kBindMount: return "mounting";
-    case ChildStep::kHide: return "hiding a directory";
-    case ChildStep::kLimit: return "setting a resource limit";
-    case ChildStep::kPriority: return "setting its priority";
-    case ChildStep::kDescriptors: return "placing its descriptors";
-    case ChildStep::kIdentity: return "changing user and groups";
-    case ChildStep::kPrivileges: return "giving up privileges";
-    case ChildStep::kDeathSignal: return "asking for the parent's death signal";
-    case ChildStep::kDirectory: return "entering its working directory";
-    case ChildStep::kExecute: return "executing it";
+    case ChildStep::kGroup:
+      return "making a process group";
+    case ChildStep::kCgroup:
+      return "entering a control group";
+    case ChildStep::kUnshare:
+      return "making a mount namespace";
+    case ChildStep::kBindMount:
+      return "mounting";
+    case ChildStep::kHide:
+      return "hiding a directory";
+    case ChildStep::kLimit:
+      return "setting a resource limit";
+    case ChildStep::kPriority:
+      return "setting its priority";
+    case ChildStep::kDescriptors:
+      return "placing its descriptors";
+    case ChildStep::kIdentity:
+      return "changing user and groups";
+    case ChildStep::kPrivileges:
+      return "giving up privileges";
+    case ChildStep::kDeathSignal:
+      return "asking for the parent's death signal";
+    case ChildStep::kDirectory:
+      return "entering its working directory";
+    case ChildStep::kExecute:
+      return "executing it";
   }
   return "starting";
 }

@@ -118,8 +118,8 @@ class DevPkiMaker {
            contains_all(info->dns_names, request.dns_names) && contains_all(info->ip_addresses, request.ip_addresses);
   }
 
-  // The key first: a certificate on disk says that its key is there. A crash between the two leaves a pair that does not
-  // match, which the next start makes again.
+  // The key first: a certificate on disk says that its key is there. A crash between the two leaves a pair that does
+  // not match, which the next start makes again.
   Status store(const PemIdentity& identity, const std::string& certificate_path, const std::string& key_path) {
     UCCP_RETURN_IF_ERROR(write_file_atomically(files_, key_path, identity.key_pem));
     return write_file_atomically(files_, certificate_path, identity.certificate_pem);
@@ -142,11 +142,16 @@ CertificateRequest client_request(const std::string& tenant, const std::string& 
 
 DevPkiPaths dev_pki_paths(const std::string& directory) {
   const auto at = [&](std::string_view name) { return directory + "/" + std::string(name); };
-  return {.ca_certificate = at("ca.crt"),         .ca_key = at("ca.key"),
-          .server_certificate = at("server.crt"), .server_key = at("server.key"),
-          .admin_certificate = at("admin.crt"),   .admin_key = at("admin.key"),
-          .agent_certificate = at("agent.crt"),   .agent_key = at("agent.key"),
-          .node_certificate = at("node.crt"),     .node_key = at("node.key"),
+  return {.ca_certificate = at("ca.crt"),
+          .ca_key = at("ca.key"),
+          .server_certificate = at("server.crt"),
+          .server_key = at("server.key"),
+          .admin_certificate = at("admin.crt"),
+          .admin_key = at("admin.key"),
+          .agent_certificate = at("agent.crt"),
+          .agent_key = at("agent.key"),
+          .node_certificate = at("node.crt"),
+          .node_key = at("node.key"),
           .token_key = at("token.key")};
 }
 
@@ -174,10 +179,10 @@ Result<DevPki> ensure_dev_pki(FileSystem& files, const Clock& clock, const DevPk
                                 .use = CertificateUse::kServerAndClient};
   UCCP_TRY(pki.server, maker.ensure_leaf(paths.server_certificate, paths.server_key, server));
   UCCP_TRY(pki.node, maker.ensure_leaf(paths.node_certificate, paths.node_key, node));
-  UCCP_TRY(pki.admin, maker.ensure_leaf(paths.admin_certificate, paths.admin_key,
-                                        client_request(options.tenant, "admin")));
-  UCCP_TRY(pki.agent, maker.ensure_leaf(paths.agent_certificate, paths.agent_key,
-                                        client_request(options.tenant, "agent")));
+  UCCP_TRY(pki.admin,
+           maker.ensure_leaf(paths.admin_certificate, paths.admin_key, client_request(options.tenant, "admin")));
+  UCCP_TRY(pki.agent,
+           maker.ensure_leaf(paths.agent_certificate, paths.agent_key, client_request(options.tenant, "agent")));
   UCCP_TRY(pki.token_key_pem, maker.ensure_token_key(paths.token_key));
   return pki;
 }

@@ -1,8 +1,8 @@
 // The keys of a development cluster or a single node, made once and kept across restarts.
 //
 // Invariants: private keys are files of mode 0600 in a directory of mode 0700; a certificate is never replaced while it
-// is valid for 30 more days and still names what it has to name; the authority, once made, is kept: clients trust it. An
-// authority that is about to expire is renewed only together with everything below it.
+// is valid for 30 more days and still names what it has to name; the authority, once made, is kept: clients trust it.
+// An authority that is about to expire is renewed only together with everything below it.
 // Thread: one caller at a time; blocks on disk and on key generation.
 #pragma once
 
@@ -38,10 +38,10 @@ DevPkiPaths dev_pki_paths(const std::string& directory);
 
 struct DevPki {
   PemIdentity ca;
-  PemIdentity server;  // localhost, 127.0.0.1, ::1, the host's name, DevPkiOptions::hosts
-  PemIdentity admin;   // client: principal "admin" of the tenant, organization "admin"
-  PemIdentity agent;   // client: principal "agent" of the tenant, organization "agent"
-  PemIdentity node;    // both: the node's URI in the cluster
+  PemIdentity server;         // localhost, 127.0.0.1, ::1, the host's name, DevPkiOptions::hosts
+  PemIdentity admin;          // client: principal "admin" of the tenant, organization "admin"
+  PemIdentity agent;          // client: principal "agent" of the tenant, organization "agent"
+  PemIdentity node;           // both: the node's URI in the cluster
   std::string token_key_pem;  // Ed25519, for TokenSigner
   DevPkiPaths paths;
 };

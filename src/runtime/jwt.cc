@@ -67,8 +67,9 @@ class ObjectReader {
  public:
   explicit ObjectReader(const std::string& json) {
     simdjson::dom::element root;
-    ok_ = parser_.allocate(kTokenBytesMax, 16) == simdjson::SUCCESS && parser_.parse(json).get(root) == simdjson::SUCCESS &&
-          root.get(object_) == simdjson::SUCCESS && has_unique_keys(root);
+    ok_ = parser_.allocate(kTokenBytesMax, 16) == simdjson::SUCCESS &&
+          parser_.parse(json).get(root) == simdjson::SUCCESS && root.get(object_) == simdjson::SUCCESS &&
+          has_unique_keys(root);
   }
 
   bool ok() const { return ok_; }
@@ -150,11 +151,11 @@ std::string to_json(const TokenClaims& claims) {
 
 bool verify_signature(EVP_PKEY* key, std::string_view message, std::string_view signature) {
   const openssl::DigestContext context(EVP_MD_CTX_new());
-  const bool good = context && signature.size() == kSignatureBytes &&
-                    EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key) == 1 &&
-                    EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()),
-                                     signature.size(), reinterpret_cast<const unsigned char*>(message.data()),
-                                     message.size()) == 1;
+  const bool good =
+      context && signature.size() == kSignatureBytes &&
+      EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key) == 1 &&
+      EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()), signature.size(),
+                       reinterpret_cast<const unsigned char*>(message.data()), message.size()) == 1;
   if (!good) take_openssl_errors();
   return good;
 }

@@ -1,8 +1,8 @@
 // Access tokens: compact JWTs signed with Ed25519 (RFC 7519, RFC 8037), and nothing else of the JOSE family.
 //
 // Invariants: alg must be "EdDSA" and kid must name a known key, exactly; a header with "crit", a duplicate JSON key, a
-// non-canonical base64url part or more than 8 KiB is refused; exp is required. Every refusal has code unauthenticated and
-// says nothing about the key.
+// non-canonical base64url part or more than 8 KiB is refused; exp is required. Every refusal has code unauthenticated
+// and says nothing about the key.
 // Thread: signing and verifying are callable from any thread; add_key() before the verifier is shared.
 #pragma once
 

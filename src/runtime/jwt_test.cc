@@ -115,11 +115,20 @@ TEST_F(JwtTest, OnlyTheOneAlgorithmIsAccepted) {
 TEST_F(JwtTest, AmbiguousOrOddDocumentsAreMalformed) {
   EXPECT_EQ(reason(forge(header(), payload())), "OK");
   const std::vector<std::string> odd_claims = {
-      payload(R"(,"exp":1800000000)"),          payload(R"(,"\u0073ub":"admin")"), payload(R"(,"x":{"y":1,"y":2})"),
-      payload(R"(,"roles":"admin")"),           payload(R"(,"roles":[1])"),        payload(R"(,"nbf":"soon")"),
-      payload(R"(,"nbf":1.5)"),                 payload(R"(,"nbf":-1)"),           "[]",
-      "",                                       "{",                               R"({"iss":"https://issuer"})",
-      payload(R"(,"nbf":99999999999999)"),      payload() + " x",
+      payload(R"(,"exp":1800000000)"),
+      payload(R"(,"\u0073ub":"admin")"),
+      payload(R"(,"x":{"y":1,"y":2})"),
+      payload(R"(,"roles":"admin")"),
+      payload(R"(,"roles":[1])"),
+      payload(R"(,"nbf":"soon")"),
+      payload(R"(,"nbf":1.5)"),
+      payload(R"(,"nbf":-1)"),
+      "[]",
+      "",
+      "{",
+      R"({"iss":"https://issuer"})",
+      payload(R"(,"nbf":99999999999999)"),
+      payload() + " x",
   };
   for (const std::string& text : odd_claims) EXPECT_EQ(reason(forge(header(), text)), "TOKEN_MALFORMED") << text;
   const std::string odd_header = header();

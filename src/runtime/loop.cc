@@ -113,8 +113,8 @@ void Loop::work() {
       batch_left_.fetch_sub(1, std::memory_order_relaxed);
     }
     batch.clear();
-    // One at a time, so that a task can still cancel a timer that is due in the same turn. Timers that these tasks start
-    // wait for the next turn, which keeps a timer of no delay from starving the queue.
+    // One at a time, so that a task can still cancel a timer that is due in the same turn. Timers that these tasks
+    // start wait for the next turn, which keeps a timer of no delay from starving the queue.
     const int64_t now_us = clock_.boot().us;
     Task task;
     while (take_due_timer(now_us, task)) run_task(task);

@@ -185,7 +185,8 @@ TEST(ThreadPool, RefusesMoreThanItsQueueHolds) {
   ASSERT_TRUE(pool.post([&] {
                     state.change([](int& value) { value = 1; });
                     state.wait([](int value) { return value == 2; });
-                  }).is_ok());
+                  })
+                  .is_ok());
   ASSERT_TRUE(state.wait([](int value) { return value == 1; }));
   EXPECT_TRUE(pool.post([] {}).is_ok());
   EXPECT_TRUE(pool.post([] {}).is_ok());

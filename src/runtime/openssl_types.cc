@@ -41,7 +41,8 @@ Bio read_from(std::string_view pem) { return Bio(BIO_new_mem_buf(pem.data(), sta
 int no_password(char*, int, int, void*) { return -1; }
 
 std::unexpected<Status> pem_invalid(std::string_view what) {
-  return fail(Code::kCorruption, "PEM_INVALID", "cannot read a " + std::string(what) + " from PEM: " + take_openssl_errors());
+  return fail(Code::kCorruption, "PEM_INVALID",
+              "cannot read a " + std::string(what) + " from PEM: " + take_openssl_errors());
 }
 
 std::string to_text(const ASN1_STRING* text) {
@@ -68,8 +69,8 @@ WallTime to_wall_time(const ASN1_TIME* time) {
 }
 
 void add_alternative_names(const X509* certificate, CertificateInfo& info) {
-  const GeneralNames names(static_cast<GENERAL_NAMES*>(
-      X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
+  const GeneralNames names(
+      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
   if (!names) return;
   for (int i = 0; i < sk_GENERAL_NAME_num(names.get()); ++i) {
     int type = 0;
@@ -90,7 +91,8 @@ void add_alternative_names(const X509* certificate, CertificateInfo& info) {
 }  // namespace
 
 std::string private_key_to_pem(EVP_PKEY* key) {
-  return to_pem([&](BIO* bio) { return PEM_write_bio_PKCS8PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr); });
+  return to_pem(
+      [&](BIO* bio) { return PEM_write_bio_PKCS8PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr); });
 }
 
 std::string public_key_to_pem(EVP_PKEY* key) {
@@ -147,8 +149,8 @@ Result<CertificateInfo> describe(const X509* certificate) {
   info.not_before = to_wall_time(X509_get0_notBefore(certificate));
   info.not_after = to_wall_time(X509_get0_notAfter(certificate));
   const ASN1_INTEGER* serial = X509_get0_serialNumber(certificate);
-  info.serial = to_hex({reinterpret_cast<const char*>(ASN1_STRING_get0_data(serial)),
-                        static_cast<size_t>(ASN1_STRING_length(serial))});
+  info.serial = to_hex(
+      {reinterpret_cast<const char*>(ASN1_STRING_get0_data(serial)), static_cast<size_t>(ASN1_STRING_length(serial))});
   info.is_authority = X509_check_ca(const_cast<X509*>(certificate)) == 1;
   add_alternative_names(certificate, info);
   return info;

@@ -40,8 +40,8 @@ Result<PeerHello> decode_peer_hello(std::string_view data) {
   hello.incarnation = Incarnation(in.u64());
   // Later versions may append fields.
   if (!in.ok() || version < kHelloVersion || (version == kHelloVersion && !in.at_end())) {
-    return fail(Code::kInvalid, "PEER_HELLO_INVALID", "a peer sent a hello of version " + std::to_string(version) +
-                                                          " that cannot be read");
+    return fail(Code::kInvalid, "PEER_HELLO_INVALID",
+                "a peer sent a hello of version " + std::to_string(version) + " that cannot be read");
   }
   return hello;
 }

@@ -1,8 +1,8 @@
 // The wire format between nodes, and the queue of what one peer is still to be sent. docs/formats/peer_frame.md.
 //
 // A frame travels as pieces of at most 64 KiB, so that control frames can overtake a large bulk frame. A piece is
-// version u8 = 1, kind u8, flags u8 (1: more pieces of this frame follow), zero u8, length u32, crc32c u32 over the first
-// eight bytes and the payload, payload; numbers are big endian.
+// version u8 = 1, kind u8, flags u8 (1: more pieces of this frame follow), zero u8, length u32, crc32c u32 over the
+// first eight bytes and the payload, payload; numbers are big endian.
 // Thread: one at a time; PeerNetwork sees to it.
 #pragma once
 
@@ -59,7 +59,7 @@ class PeerFrameDecoder {
   Status take_piece(std::string_view piece, std::vector<PeerFrame>& frames);
 
   const size_t frame_bytes_max_;
-  std::string tail_;                     // of a piece that is not complete
+  std::string tail_;                    // of a piece that is not complete
   std::array<std::string, 3> partial_;  // by kind: the pieces so far
 };
 

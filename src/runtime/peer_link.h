@@ -1,5 +1,5 @@
-// One connection between nodes, and one peer that is dialled: what PeerNetwork's coroutines work on. Asio is in here, so
-// only peer_network.cc includes it.
+// One connection between nodes, and one peer that is dialled: what PeerNetwork's coroutines work on. Asio is in here,
+// so only peer_network.cc includes it.
 //
 // Thread: the IO thread of the network, but for what says otherwise.
 #pragma once
@@ -36,8 +36,7 @@ inline std::string reason_of(const error_code& error) { return error.message(); 
 
 // A connection in either direction, from the first byte to its end. IO thread only, but for `unconsumed_bytes`.
 struct Link {
-  Link(asio::io_context& io, asio::ssl::context& tls)
-      : stream(io, tls), resolver(io), deadline(io), wake(io) {}
+  Link(asio::io_context& io, asio::ssl::context& tls) : stream(io, tls), resolver(io), deadline(io), wake(io) {}
 
   tcp::socket& socket() { return stream.next_layer(); }
 
@@ -92,7 +91,10 @@ inline asio::ssl::context adopt(const TlsContext& context) {
 // Sending to one peer. push() from any thread, all else on the IO thread.
 struct Outbound {
   Outbound(asio::io_context& io, NodeId id, PeerAddress to, const PeerNetworkOptions& options)
-      : peer(id), address(std::move(to)), retry(io), queue(options.control_queue_bytes_max, options.bulk_queue_bytes_max) {}
+      : peer(id),
+        address(std::move(to)),
+        retry(io),
+        queue(options.control_queue_bytes_max, options.bulk_queue_bytes_max) {}
 
   const NodeId peer;
   const PeerAddress address;

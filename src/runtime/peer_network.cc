@@ -40,8 +40,8 @@ struct Metrics {
     return registry.counter("uccp_peer_frames_dropped_total", "Frames that were not sent.", {{"reason", reason}});
   }
   static Counter& rejected(MetricsRegistry& registry, const std::string& reason) {
-    return registry.counter("uccp_peer_connections_rejected_total", "Connections that were closed for what the peer did.",
-                            {{"reason", reason}});
+    return registry.counter("uccp_peer_connections_rejected_total",
+                            "Connections that were closed for what the peer did.", {{"reason", reason}});
   }
 
   Counter& sent;
@@ -54,9 +54,7 @@ struct Metrics {
   Counter& rejected_limit;
 };
 
-Status untrusted(std::string message) {
-  return Status(Code::kUnauthenticated, "PEER_UNTRUSTED", std::move(message));
-}
+Status untrusted(std::string message) { return Status(Code::kUnauthenticated, "PEER_UNTRUSTED", std::move(message)); }
 
 }  // namespace
 
@@ -71,7 +69,8 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   asio::awaitable<void> accept_all();
   asio::awaitable<void> serve(LinkPointer link);
   asio::awaitable<Result<NodeId>> greet(LinkPointer link, PeerFrameDecoder& decoder, std::vector<PeerFrame>& frames);
-  asio::awaitable<void> receive(LinkPointer link, NodeId from, PeerFrameDecoder& decoder, std::vector<PeerFrame> frames);
+  asio::awaitable<void> receive(LinkPointer link, NodeId from, PeerFrameDecoder& decoder,
+                                std::vector<PeerFrame> frames);
   Status check_hello(Link& link, const PeerHello& hello);
   Status check_certificate(Link& link, NodeId claimed);
   bool deliver(const LinkPointer& link, NodeId from, std::vector<PeerFrame> frames);
@@ -137,7 +136,8 @@ Result<uint16_t> PeerNetwork::State::bind() {
   const auto found = resolver.resolve(options.listen_host, std::to_string(options.listen_port),
                                       tcp::resolver::passive | tcp::resolver::numeric_service, error);
   if (error || found.empty()) {
-    return fail(Code::kInvalid, "ADDRESS_INVALID", "cannot listen on '" + options.listen_host + "': " + error.message());
+    return fail(Code::kInvalid, "ADDRESS_INVALID",
+                "cannot listen on '" + options.listen_host + "': " + error.message());
   }
   const tcp::endpoint endpoint = found.begin()->endpoint();
   acceptor.open(endpoint.protocol(), error);
@@ -205,7 +205,8 @@ asio::awaitable<void> PeerNetwork::State::serve(LinkPointer link) {
   tune(link->socket());
   const Result<NodeId> from = co_await greet(link, decoder, frames);
   --handshakes;
-  if (from && link->open) {
+  // Asked again: the peer may have left the map while the answer was on its way, and closing it was nobody's job then.
+  if (from && link->open && find(*from)) {
     link->established = true;
     link->deadline.cancel();
     // The peer has dialled again before the end of its old connection was noticed here.
@@ -354,7 +355,8 @@ asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
     out->link = nullptr;
     if (out->closed) break;
     // Half to all of the time, so that nodes that lost the same peer do not come back in step.
-    const int64_t wait_ms = backoff_ms / 2 + static_cast<int64_t>(random.below(static_cast<uint64_t>(backoff_ms / 2 + 1)));
+    const int64_t wait_ms =
+        backoff_ms / 2 + static_cast<int64_t>(random.below(static_cast<uint64_t>(backoff_ms / 2 + 1)));
     out->retry.expires_after(std::chrono::milliseconds(wait_ms));
     error_code ignored;
     co_await out->retry.async_wait(with_error(ignored));
@@ -364,13 +366,14 @@ asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
 
 asio::awaitable<Status> PeerNetwork::State::connect(OutboundPointer out, LinkPointer link) {
   const auto unreachable = [&](const error_code& error) {
-    return Status(Code::kUnavailable, "PEER_UNREACHABLE",
-                  out->address.host + ":" + std::to_string(out->address.port) + " cannot be reached: " + error.message());
+    return Status(
+        Code::kUnavailable, "PEER_UNREACHABLE",
+        out->address.host + ":" + std::to_string(out->address.port) + " cannot be reached: " + error.message());
   };
   limit_handshake(link, options.handshake_timeout_ms);
   error_code error;
-  const auto endpoints = co_await link->resolver.async_resolve(
-      out->address.host, std::to_string(out->address.port), tcp::resolver::numeric_service, with_error(error));
+  const auto endpoints = co_await link->resolver.async_resolve(out->address.host, std::to_string(out->address.port),
+                                                               tcp::resolver::numeric_service, with_error(error));
   if (!error && link->open) co_await asio::async_connect(link->socket(), endpoints, with_error(error));
   if (error || !link->open) co_return unreachable(error);
   tune(link->socket());
@@ -394,7 +397,8 @@ asio::awaitable<Status> PeerNetwork::State::connect(OutboundPointer out, LinkPoi
 asio::awaitable<Status> PeerNetwork::State::write(LinkPointer link, std::string bytes) {
   error_code error;
   co_await asio::async_write(link->stream, asio::buffer(bytes), with_error(error));
-  if (error) co_return Status(Code::kUnavailable, "PEER_CONNECTION_LOST", "sending to a peer failed: " + reason_of(error));
+  if (error)
+    co_return Status(Code::kUnavailable, "PEER_CONNECTION_LOST", "sending to a peer failed: " + reason_of(error));
   co_return Status::ok();
 }
 
@@ -490,8 +494,8 @@ void PeerNetwork::start(Receiver receiver, PeerDown peer_down) {
   UCCP_CHECK(state_->acceptor.is_open() && !state_->thread.joinable(), "a peer network listens, then is started once");
   state_->receiver = std::move(receiver);
   state_->peer_down = std::move(peer_down);
-  state_->work = std::make_unique<asio::executor_work_guard<asio::io_context::executor_type>>(
-      asio::make_work_guard(state_->io));
+  state_->work =
+      std::make_unique<asio::executor_work_guard<asio::io_context::executor_type>>(asio::make_work_guard(state_->io));
   state_->spawn(state_->accept_all());
   state_->thread = std::thread([state = state_.get()] {
     pthread_setname_np(pthread_self(), "peers");

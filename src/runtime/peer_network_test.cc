@@ -275,8 +275,8 @@ TEST_F(PeerNetworkTest, ANodeCannotTakeTheIdOfAnother) {
   RawPeer unknown(ca, node_identity(ca, "c1", 5), a.port);
   unknown.send(hello("c1", 5, 1));
   EXPECT_TRUE(unknown.closed_by_peer());
-  const PemIdentity client = issue_certificate(ca, {.common_name = "u", .uris = {principal_uri("default", "u")}},
-                                               real_clock.wall()).value();
+  const PemIdentity client =
+      issue_certificate(ca, {.common_name = "u", .uris = {principal_uri("default", "u")}}, real_clock.wall()).value();
   RawPeer user(ca, client, a.port);
   user.send(hello("c1", 2, 1));
   EXPECT_TRUE(user.closed_by_peer());

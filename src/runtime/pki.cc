@@ -99,9 +99,12 @@ Status add_alternative_names(X509* certificate, const CertificateRequest& reques
 
 const char* extended_usage(CertificateUse use) {
   switch (use) {
-    case CertificateUse::kServer: return "serverAuth";
-    case CertificateUse::kClient: return "clientAuth";
-    case CertificateUse::kServerAndClient: return "serverAuth,clientAuth";
+    case CertificateUse::kServer:
+      return "serverAuth";
+    case CertificateUse::kClient:
+      return "clientAuth";
+    case CertificateUse::kServerAndClient:
+      return "serverAuth,clientAuth";
   }
   std::unreachable();
 }
@@ -141,13 +144,12 @@ Result<PemIdentity> create_ca(const std::string& common_name, int years, WallTim
   X509* const x = certificate.get();
   X509_NAME* const name = X509_get_subject_name(x);
   if (!add_name_entry(name, "CN", common_name)) return request_invalid("'" + common_name + "' is no common name");
-  const bool made = X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) &&
-                    set_validity(x, now, int64_t{365} * years) && X509_set_issuer_name(x, name) == 1 &&
-                    X509_set_pubkey(x, key.get()) == 1 &&
-                    add_extension(x, x, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
-                    add_extension(x, x, NID_key_usage, "critical,keyCertSign,cRLSign") &&
-                    add_extension(x, x, NID_subject_key_identifier, "hash") &&
-                    X509_sign(x, key.get(), EVP_sha256()) > 0;
+  const bool made =
+      X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) && set_validity(x, now, int64_t{365} * years) &&
+      X509_set_issuer_name(x, name) == 1 && X509_set_pubkey(x, key.get()) == 1 &&
+      add_extension(x, x, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
+      add_extension(x, x, NID_key_usage, "critical,keyCertSign,cRLSign") &&
+      add_extension(x, x, NID_subject_key_identifier, "hash") && X509_sign(x, key.get(), EVP_sha256()) > 0;
   if (!made) return openssl_failed("make the authority " + common_name);
   return PemIdentity{openssl::certificate_to_pem(x), openssl::private_key_to_pem(key.get())};
 }
@@ -177,8 +179,7 @@ Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRe
     return request_invalid("'" + request.common_name + "' or an organization is no name of at most 64 characters");
   }
   const bool made = X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) && set_validity(x, now, request.days) &&
-                    X509_set_issuer_name(x, X509_get_subject_name(issuer)) == 1 &&
-                    X509_set_pubkey(x, key.get()) == 1 &&
+                    X509_set_issuer_name(x, X509_get_subject_name(issuer)) == 1 && X509_set_pubkey(x, key.get()) == 1 &&
                     add_extension(x, issuer, NID_basic_constraints, "critical,CA:FALSE") &&
                     add_extension(x, issuer, NID_key_usage, "critical,digitalSignature") &&
                     add_extension(x, issuer, NID_ext_key_usage, extended_usage(request.use)) &&

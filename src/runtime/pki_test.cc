@@ -115,7 +115,7 @@ TEST_F(DevPkiTest, MakesUsableIdentitiesInFilesForTheirOwnerOnly) {
   const std::vector<std::string> names = files.list(options.directory).value();
   EXPECT_EQ(names.size(), 11u);
   for (const std::string& name : names) {
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(::stat((options.directory + "/" + name).c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 07777, 0600u) << name;
   }

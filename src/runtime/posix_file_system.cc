@@ -77,7 +77,7 @@ class PosixFile final : public File {
   }
 
   Result<uint64_t> size() override {
-    struct stat info {};
+    struct stat info{};
     if (::fstat(descriptor_, &info) != 0) return fail(file_error(errno, "stat", path_));
     return static_cast<uint64_t>(info.st_size);
   }
@@ -119,10 +119,14 @@ class PosixFile final : public File {
 
 int open_flags(OpenMode mode) {
   switch (mode) {
-    case OpenMode::kRead: return O_RDONLY;
-    case OpenMode::kReadWrite: return O_RDWR;
-    case OpenMode::kCreate: return O_RDWR | O_CREAT | O_EXCL;
-    case OpenMode::kCreateOrOpen: return O_RDWR | O_CREAT;
+    case OpenMode::kRead:
+      return O_RDONLY;
+    case OpenMode::kReadWrite:
+      return O_RDWR;
+    case OpenMode::kCreate:
+      return O_RDWR | O_CREAT | O_EXCL;
+    case OpenMode::kCreateOrOpen:
+      return O_RDWR | O_CREAT;
   }
   std::unreachable();
 }
@@ -130,24 +134,31 @@ int open_flags(OpenMode mode) {
 }  // namespace
 
 Status file_error(int error_number, std::string_view what, const std::string& path) {
-  const std::string message = "cannot " + std::string(what) + " " + path + ": " +
-                              std::system_category().message(error_number);
+  const std::string message =
+      "cannot " + std::string(what) + " " + path + ": " + std::system_category().message(error_number);
   switch (error_number) {
-    case ENOENT: return Status(Code::kNotFound, "FILE_NOT_FOUND", message);
-    case EEXIST: return Status(Code::kAlreadyExists, "FILE_EXISTS", message);
+    case ENOENT:
+      return Status(Code::kNotFound, "FILE_NOT_FOUND", message);
+    case EEXIST:
+      return Status(Code::kAlreadyExists, "FILE_EXISTS", message);
     case EACCES:
     case EPERM:
-    case EROFS: return Status(Code::kPermission, "FILE_PERMISSION", message);
+    case EROFS:
+      return Status(Code::kPermission, "FILE_PERMISSION", message);
     case ENOSPC:
-    case EDQUOT: return Status(Code::kExhausted, "NO_SPACE", message + "; free space on this file system");
+    case EDQUOT:
+      return Status(Code::kExhausted, "NO_SPACE", message + "; free space on this file system");
     case EMFILE:
-    case ENFILE: return Status(Code::kExhausted, "TOO_MANY_FILES", message + "; raise the limit of open files");
-    default: return Status(Code::kUnavailable, "IO_ERROR", message);
+    case ENFILE:
+      return Status(Code::kExhausted, "TOO_MANY_FILES", message + "; raise the limit of open files");
+    default:
+      return Status(Code::kUnavailable, "IO_ERROR", message);
   }
 }
 
 Result<std::unique_ptr<File>> PosixFileSystem::open(const std::string& path, OpenMode mode) {
-  const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), open_flags(mode) | O_CLOEXEC, kFileMode); });
+  const int descriptor =
+      retry_interrupted([&] { return ::open(path.c_str(), open_flags(mode) | O_CLOEXEC, kFileMode); });
   if (descriptor < 0) return fail(file_error(errno, "open", path));
   return std::make_unique<PosixFile>(descriptor, path);
 }
@@ -170,7 +181,7 @@ Result<std::vector<std::string>> PosixFileSystem::list(const std::string& direct
 }
 
 Result<bool> PosixFileSystem::exists(const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   if (::lstat(path.c_str(), &info) == 0) return true;
   if (errno == ENOENT || errno == ENOTDIR) return false;
   return fail(file_error(errno, "stat", path));
@@ -182,12 +193,12 @@ Status PosixFileSystem::make_directories(const std::string& path) {
     if (::mkdir(prefix.c_str(), kDirectoryMode) != 0 && errno != EEXIST) {
       // A parent that exists may be on a read-only file system or not be ours: only the last one has to be made.
       const int error_number = errno;
-      struct stat info {};
+      struct stat info{};
       if (::stat(prefix.c_str(), &info) != 0) return file_error(error_number, "create directory", prefix);
     }
     if (end == std::string::npos) break;
   }
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) return file_error(errno, "stat", path);
   if (!S_ISDIR(info.st_mode)) return file_error(EEXIST, "create directory", path);
   return Status::ok();
@@ -204,8 +215,7 @@ Status PosixFileSystem::rename(const std::string& from, const std::string& to) {
 }
 
 Status PosixFileSystem::sync_directory(const std::string& path) {
-  const int descriptor =
-      retry_interrupted([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
+  const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (descriptor < 0) return file_error(errno, "open directory", path);
   const int result = ::fsync(descriptor);
   const int error_number = errno;
@@ -215,7 +225,7 @@ Status PosixFileSystem::sync_directory(const std::string& path) {
 }
 
 Result<uint64_t> PosixFileSystem::free_bytes(const std::string& path) {
-  struct statvfs info {};
+  struct statvfs info{};
   if (retry_interrupted([&] { return ::statvfs(path.c_str(), &info); }) != 0) {
     return fail(file_error(errno, "ask for the free space of", path));
   }

@@ -15,7 +15,7 @@ namespace {
 using testing::TemporaryDirectory;
 
 mode_t mode_of(const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   EXPECT_EQ(::stat(path.c_str(), &info), 0);
   return info.st_mode & 07777;
 }

@@ -1,10 +1,12 @@
 // Children: start a program with limits, identity, mounts and control groups, signal it, wait for it.
 //
-// Invariants: everything that allocates happens before the fork, the child makes only async-signal-safe calls; a program
-// that could not be started is an error of spawn() that names the step, never a child that exits oddly; no descriptor
-// but those asked for reaches the program; a child is reaped exactly once, by its Subprocess, and never signalled after.
-// Thread: spawn() from any thread; of a Subprocess, signal(), signal_group() and the waits are callable from any thread.
-// parent_death_signal fires when the *thread* that called spawn() ends, so spawn such children from a lasting thread.
+// Invariants: everything that allocates happens before the fork, the child makes only async-signal-safe calls; a
+// program that could not be started is an error of spawn() that names the step, never a child that exits oddly; no
+// descriptor but those asked for reaches the program; a child is reaped exactly once, by its Subprocess, and never
+// signalled after.
+// Thread: spawn() from any thread; of a Subprocess, signal(), signal_group() and the waits are callable from any
+// thread. parent_death_signal fires when the *thread* that called spawn() ends, so spawn such children from a lasting
+// thread.
 #pragma once
 
 #include <sys/types.h>
@@ -92,8 +94,8 @@ struct ProcessUsage {
 };
 
 struct ExitStatus {
-  int exit_code = 0;     // of a program that exited
-  int signal = 0;        // that ended it, or 0
+  int exit_code = 0;  // of a program that exited
+  int signal = 0;     // that ended it, or 0
   bool core_dumped = false;
   ProcessUsage usage;
 

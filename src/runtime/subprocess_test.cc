@@ -146,7 +146,8 @@ TEST_F(SubprocessTest, DescriptorsMayBeSwapped) {
 }
 
 TEST_F(SubprocessTest, LimitsDirectoryUmaskAndPriorityApply) {
-  SpawnOptions options = shell("ulimit -n; pwd; umask; nice; cat /proc/$$/oom_score_adj; grep NoNewPrivs /proc/$$/status");
+  SpawnOptions options =
+      shell("ulimit -n; pwd; umask; nice; cat /proc/$$/oom_score_adj; grep NoNewPrivs /proc/$$/status");
   options.limits = {{RLIMIT_NOFILE, 17, 17}};
   options.working_directory = "/usr";
   options.umask = 027;
@@ -261,7 +262,8 @@ TEST_F(RootSubprocessTest, AMountIsSeenByTheChildOnlyAndReachesBelowPrivateParen
   ::chmod(directory.path().c_str(), 0755);
   ::chmod(directory.at("mnt").c_str(), 0755);
 
-  SpawnOptions options = shell("cat data; ls " + directory.at("secret") + " 2>&1 | grep -c denied; touch x 2>/dev/null || echo read-only");
+  SpawnOptions options =
+      shell("cat data; ls " + directory.at("secret") + " 2>&1 | grep -c denied; touch x 2>/dev/null || echo read-only");
   options.working_directory = directory.at("mnt");
   options.bind_mounts = {{directory.at("secret/task"), directory.at("mnt"), true}};
   options.hidden_directories = {directory.at("secret")};

@@ -45,7 +45,8 @@ Result<TlsContext> make_context(const SSL_METHOD* method) {
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_num_tickets(context.get(), 0);
   // Asio and Beast retry writes from buffers that may have moved; idle connections give their buffers back.
-  SSL_CTX_set_mode(context.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_mode(context.get(),
+                   SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   return context;
 }
 
@@ -84,7 +85,8 @@ Status expect_server(ssl_st* connection, const std::string& host) {
 Result<CertificateInfo> peer_certificate(const ssl_st* connection) {
   const openssl::Certificate certificate(SSL_get1_peer_certificate(connection));
   if (!certificate || SSL_get_verify_result(connection) != X509_V_OK) {
-    return fail(Code::kUnauthenticated, "PEER_CERTIFICATE_MISSING", "the peer has shown no certificate that is accepted");
+    return fail(Code::kUnauthenticated, "PEER_CERTIFICATE_MISSING",
+                "the peer has shown no certificate that is accepted");
   }
   return openssl::describe(certificate.get());
 }

@@ -39,8 +39,8 @@ struct TlsOptions {
 Result<TlsContext> make_server_context(const TlsOptions& options);
 Result<TlsContext> make_client_context(const TlsOptions& options);
 
-// Makes the handshake of a client fail unless the server's certificate names `host` (a DNS name or an address), and sends
-// the name to the server. Call it before the handshake.
+// Makes the handshake of a client fail unless the server's certificate names `host` (a DNS name or an address), and
+// sends the name to the server. Call it before the handshake.
 Status expect_server(ssl_st* connection, const std::string& host);
 
 // The verified certificate of the peer after the handshake. Errors: unauthenticated PEER_CERTIFICATE_MISSING.

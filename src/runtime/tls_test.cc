@@ -110,8 +110,9 @@ TEST_F(TlsTest, OlderVersionsAreRefused) {
 }
 
 TEST_F(TlsTest, AContextNeedsAMatchingPair) {
-  EXPECT_EQ(make_server_context({{alice.certificate_pem, server_identity.key_pem}, ca.certificate_pem}).error().reason(),
-            "KEY_MISMATCH");
+  EXPECT_EQ(
+      make_server_context({{alice.certificate_pem, server_identity.key_pem}, ca.certificate_pem}).error().reason(),
+      "KEY_MISMATCH");
   EXPECT_EQ(make_server_context({{"x", "y"}, ca.certificate_pem}).error().reason(), "PEM_INVALID");
   EXPECT_EQ(make_client_context({alice, "x"}).error().reason(), "PEM_INVALID");
 }

@@ -1,7 +1,7 @@
 // Virtual time: one queue of events for a whole simulation, and executors that are views of it.
 //
-// Events run in order of time; at the same time in the order in which they were scheduled. So a run is a function of its
-// seed. One thread.
+// Events run in order of time; at the same time in the order in which they were scheduled. So a run is a function of
+// its seed. One thread.
 #pragma once
 
 #include <cstdint>

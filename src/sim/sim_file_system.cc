@@ -282,7 +282,9 @@ Status SimFileSystem::rename(const std::string& from, const std::string& to) {
 
 Status SimFileSystem::sync_directory(const std::string& path) {
   UCCP_RETURN_IF_ERROR(alive(generation_));
-  if (!directories_.contains(path)) return Status(Code::kNotFound, "FILE_NOT_FOUND", "directory '" + path + "' does not exist");
+  if (!directories_.contains(path)) {
+    return Status(Code::kNotFound, "FILE_NOT_FOUND", "directory '" + path + "' does not exist");
+  }
   UCCP_RETURN_IF_ERROR(begin_operation());
   if (take(sync_fault_, path)) return io_error("sync", path);
   for (const DirectoryChange& change : changes_[path]) change.apply(durable_);

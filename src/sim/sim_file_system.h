@@ -2,7 +2,8 @@
 //
 // Every file has the content that the program sees and the content that is durable, with the changes between them in
 // order; every directory likewise. crash() lets each unsynced change survive, vanish or, for a write, survive in part.
-// Simplified: directories themselves are durable at once; changes of one directory survive as a prefix, as in a journal.
+// Simplified: directories themselves are durable at once; changes of one directory survive as a prefix, as in a
+// journal.
 //
 // One thread. Handles opened before a crash fail after it, as those of a dead process.
 #pragma once

@@ -1,7 +1,7 @@
 // Kv: an ordered byte map with atomic batches and immutable views. The state of all groups of a node lives in one.
 //
-// Keys begin with the group id (8 bytes big endian), then what machine/table.h puts there. Calls of Kv belong to one thread
-// at a time; views and their iterators may be used on any thread, one iterator on one thread at a time.
+// Keys begin with the group id (8 bytes big endian), then what machine/table.h puts there. Calls of Kv belong to one
+// thread at a time; views and their iterators may be used on any thread, one iterator on one thread at a time.
 //
 // After a crash the map is what it was after some write, none earlier than the last flush.
 #pragma once

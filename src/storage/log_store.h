@@ -5,8 +5,8 @@
 // Writes are visible to load, read and term at once.
 //
 // After an error of append, set_hard_state, truncate_before, remove or sync the store refuses everything
-// (unavailable LOG_STORE_FAILED): the node stops, because what is on disk is no longer known. Two errors leave the store
-// as it was: `invalid`, and `exhausted` NO_SPACE, after which nothing was written and sync() may be called again.
+// (unavailable LOG_STORE_FAILED): the node stops, because what is on disk is no longer known. Two errors leave the
+// store as it was: `invalid`, and `exhausted` NO_SPACE, after which nothing was written and sync() may be called again.
 #pragma once
 
 #include <cstdint>
@@ -49,14 +49,15 @@ class LogStore {
   // Everything written before is on stable storage after return.
   virtual Status sync() = 0;
   // Entries in [from, to), at least one if there is one, then while their data is at most `bytes_max` together. Errors:
-  // not_found LOG_COMPACTED if `from` <= start.index; invalid LOG_RANGE if `to` > last + 1 or `from` > `to`; corruption.
+  // not_found LOG_COMPACTED if `from` <= start.index; invalid LOG_RANGE if `to` > last + 1 or `from` > `to`;
+  // corruption.
   virtual Result<std::vector<Entry>> read(GroupId group, LogIndex from, LogIndex to, uint64_t bytes_max) = 0;
   // Term of the entry at `index`; start.index is answered too. Errors as read.
   virtual Result<Term> term(GroupId group, LogIndex index) = 0;
-  // Drops entries up to and including `position.index`, which becomes the start. A position beyond the last entry empties
-  // the log and continues behind it (a snapshot was installed); so does a position whose entry here has another term,
-  // because then all entries after it conflict with the snapshot. A position at or before the start changes nothing.
-  // Space comes back at some later time.
+  // Drops entries up to and including `position.index`, which becomes the start. A position beyond the last entry
+  // empties the log and continues behind it (a snapshot was installed); so does a position whose entry here has another
+  // term, because then all entries after it conflict with the snapshot. A position at or before the start changes
+  // nothing. Space comes back at some later time.
   virtual Status truncate_before(GroupId group, LogPosition position) = 0;
   // Forgets the group.
   virtual Status remove(GroupId group) = 0;

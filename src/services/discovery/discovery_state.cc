@@ -357,6 +357,10 @@ Result<Planned> plan_update(const KeyReader& state, const Scope& scope, const Up
   options.set_replace_message_fields(true);
   options.set_replace_repeated_fields(true);
   google::protobuf::util::FieldMaskUtil::MergeMessageTo(command.service(), mask, options, &s);
+  if (s.address().empty() || s.port() == 0) {
+    return fail(Status(Code::kInvalid, "FIELD_INVALID", "an instance has an address and a port")
+                    .with_field(s.port() == 0 ? "service.port" : "service.address", "cannot be cleared"));
+  }
   set_defaults(s);
   UCCP_RETURN_IF_ERROR(check_endpoint(state, scope, s));
   derive(planned.after);
@@ -392,17 +396,19 @@ std::optional<std::string> find_row(const KeyReader& state, const Scope& scope, 
   return row_at(state, scope, ref->name, id);
 }
 
-void scan_services(const KeyReader& state, const Scope& scope, std::string_view name, const VisitRow& visit) {
+void scan_services(const KeyReader& state, const Scope& scope, std::string_view name, std::string_view after,
+                   const VisitRow& visit) {
   const std::string prefix = name.empty() ? std::string() : ByteWriter().key_part(name).take();
-  kServices.scan(state, scope, prefix, "", [&](std::string_view, std::string_view row) { return visit(row); });
+  // "\0" behind a key is the first key after it.
+  const std::string from = after.empty() ? std::string() : std::string(after) + '\0';
+  kServices.scan(state, scope, prefix, from, visit);
 }
 
-void scan_by_creation(const KeyReader& state, const Scope& scope, std::string_view after, const VisitPosition& visit) {
+void scan_by_creation(const KeyReader& state, const Scope& scope, std::string_view after, const VisitRow& visit) {
   // A position is the key behind (table, tenant): it begins with the namespace.
   const std::string tenant = machine::table_key::begin(kCreationTable).key_part(scope.tenant).take();
   const std::string prefix =
       scope.name_space.empty() ? tenant : machine::table_key::scope_prefix(kCreationTable, scope);
-  // "\0" behind a key is the first key after it.
   const std::string from = after.empty() ? prefix : tenant + std::string(after) + '\0';
   state.scan(from, machine::prefix_end(prefix), [&](std::string_view key, std::string_view name) {
     const std::string_view position = key.substr(tenant.size());

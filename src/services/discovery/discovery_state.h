@@ -67,13 +67,14 @@ std::optional<std::string> find_row(const KeyReader& state, const Scope& scope, 
 std::optional<std::string> row_at(const KeyReader& state, const Scope& scope, std::string_view name,
                                   std::string_view id);
 
-// Visits serialized rows until `visit` returns false: of one service by id, or all by (name, id) if `name` is empty.
-using VisitRow = std::function<bool(std::string_view row)>;
-void scan_services(const KeyReader& state, const Scope& scope, std::string_view name, const VisitRow& visit);
-// Visits rows in the order of creation, behind the position `after` (empty: from the first). With an empty namespace in
-// `scope`, the rows of all namespaces of the tenant, by (namespace, creation).
-using VisitPosition = std::function<bool(std::string_view position, std::string_view row)>;
-void scan_by_creation(const KeyReader& state, const Scope& scope, std::string_view after, const VisitPosition& visit);
+// Visits serialized rows behind the position `after` (empty: from the first) until `visit` returns false: of one service
+// by id, or all by (name, id) if `name` is empty.
+using VisitRow = std::function<bool(std::string_view position, std::string_view row)>;
+void scan_services(const KeyReader& state, const Scope& scope, std::string_view name, std::string_view after,
+                   const VisitRow& visit);
+// The same in the order of creation. With an empty namespace in `scope`, the rows of all namespaces of the tenant, by
+// (namespace, creation).
+void scan_by_creation(const KeyReader& state, const Scope& scope, std::string_view after, const VisitRow& visit);
 
 struct Counts {
   uint64_t registered = 0;

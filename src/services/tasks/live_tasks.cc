@@ -54,8 +54,16 @@ size_t LiveTasks::running() const {
 }
 
 void LiveTasks::set_worker(const std::string& id, const LiveWorker& worker) {
+  {
+    std::lock_guard lock(mutex_);
+    workers_[id] = worker;
+  }
+  if (on_worker_) on_worker_();
+}
+
+size_t LiveTasks::workers_connected() const {
   std::lock_guard lock(mutex_);
-  workers_[id] = worker;
+  return static_cast<size_t>(std::ranges::count_if(workers_, [](const auto& w) { return w.second.connected; }));
 }
 
 void LiveTasks::erase_worker(const std::string& id) {

@@ -47,6 +47,9 @@ class LiveTasks {
   void set_worker(const std::string& id, const LiveWorker& worker);
   void erase_worker(const std::string& id);
   std::optional<LiveWorker> find_worker(const std::string& id) const;
+  size_t workers_connected() const;
+  // Called after a worker changed, on the thread that changed it. Set once, before anything else runs.
+  void on_worker(std::function<void()> callback) { on_worker_ = std::move(callback); }
 
 
   // Lays what is live over a stored task: RUNNING, worker, start, use.
@@ -65,6 +68,7 @@ class LiveTasks {
   mutable std::mutex mutex_;
   std::map<TaskRef, LiveAttempt> tasks_;
   std::map<std::string, LiveWorker> workers_;
+  std::function<void()> on_worker_;
   std::map<uint64_t, Listener> listeners_;
   uint64_t next_listener_ = 1;
 };

@@ -107,7 +107,9 @@ Status MemoryKv::checkpoint(const std::string& directory) {
   out.raw(kMagic).u32(kVersion).u64(map_.size());
   const PersistentMap::Root root = map_.freeze();
   PersistentMap::Cursor cursor(root.get());
-  for (cursor.seek(""); cursor.node() != nullptr; cursor.next()) out.bytes(cursor.node()->key).bytes(*cursor.node()->value);
+  for (cursor.seek(""); cursor.node() != nullptr; cursor.next()) {
+    out.bytes(cursor.node()->key).bytes(*cursor.node()->value);
+  }
   out.u32(crc32c(out.data()));
   return write_file_atomically(*files_, checkpoint_path(directory), out.data());
 }

@@ -26,7 +26,7 @@ class MemoryHarness final : public KvHarness {
 
 std::unique_ptr<KvHarness> make_harness() { return std::make_unique<MemoryHarness>(); }
 
-INSTANTIATE_TEST_SUITE_P(Memory, KvConformance, testing::Values(&make_harness));
+INSTANTIATE_TEST_SUITE_P(Memory, KvConformance, testing::Values(under_test(&make_harness)));
 
 KvBatch put(const std::string& key, const std::string& value) {
   KvBatch batch;

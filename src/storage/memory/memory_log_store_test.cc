@@ -17,7 +17,7 @@ class MemoryHarness final : public LogStoreHarness {
 
 std::unique_ptr<LogStoreHarness> make_harness() { return std::make_unique<MemoryHarness>(); }
 
-INSTANTIATE_TEST_SUITE_P(Memory, LogStoreConformance, testing::Values(&make_harness));
+INSTANTIATE_TEST_SUITE_P(Memory, LogStoreConformance, testing::Values(under_test(&make_harness)));
 
 }  // namespace
 }  // namespace uccp::storage

@@ -1,7 +1,7 @@
 // An ordered map of byte strings whose versions share structure: a copy of the root is a version that never changes.
 //
-// A treap (Seidel and Aragon, "Randomized search trees", 1996) with the hash of the key as its priority, so its shape is a
-// function of its content. A change copies the path to it, except for nodes made since the last freeze(), which no
+// A treap (Seidel and Aragon, "Randomized search trees", 1996) with the hash of the key as its priority, so its shape
+// is a function of its content. A change copies the path to it, except for nodes made since the last freeze(), which no
 // version can share. Versions may be read and released on any thread; changes belong to one.
 #pragma once
 

@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kInfoLogBytesMax = 1u << 20;
 constexpr size_t kInfoLogsKept = 2;
+// Type and lengths of a change in a batch.
+constexpr size_t kBatchEntryOverhead = 16;
 constexpr uint64_t kBytesPerSync = 1u << 20;
 
 rocksdb::Slice slice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
@@ -25,7 +27,9 @@ std::string_view view_of(const rocksdb::Slice& bytes) { return {bytes.data(), by
 Status to_status(const rocksdb::Status& status, const std::string& what) {
   if (status.ok()) return {};
   const std::string message = what + ": " + status.ToString();
-  if (status.IsNoSpace()) return Status(Code::kExhausted, "NO_SPACE", message + ". Free disk space and restart the node");
+  if (status.IsNoSpace()) {
+    return Status(Code::kExhausted, "NO_SPACE", message + ". Free disk space and restart the node");
+  }
   if (status.IsCorruption()) {
     return Status(Code::kCorruption, "KV_DAMAGED",
                   message + ". Clear this node's state and let it be sent a snapshot, or restore a backup");
@@ -144,7 +148,9 @@ Result<std::unique_ptr<RocksKv>> RocksKv::open(const std::string& directory, con
 
 Status RocksKv::write(const KvBatch& batch) {
   size_t bytes = 0;
-  for (const auto& change : batch.changes()) bytes += change.key.size() + (change.value ? change.value->size() : 0) + 16;
+  for (const auto& change : batch.changes()) {
+    bytes += change.key.size() + (change.value ? change.value->size() : 0) + kBatchEntryOverhead;
+  }
   rocksdb::WriteBatch writes(bytes);
   for (const auto& change : batch.changes()) {
     const auto added = change.value ? writes.Put(change.key, *change.value) : writes.Delete(change.key);

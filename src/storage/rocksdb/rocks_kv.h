@@ -1,7 +1,8 @@
 // RocksKv: Kv on RocksDB, the state of a real node.
 //
-// RocksDB's own log is off: the replicated log is the log. After a crash the map is as of the last flush, or of some write
-// after it when RocksDB flushed by itself; the machine keeps its applied index in the same batch and replays from there.
+// RocksDB's own log is off: the replicated log is the log. After a crash the map is as of the last flush, or of some
+// write after it when RocksDB flushed by itself; the machine keeps its applied index in the same batch and replays from
+// there.
 //
 // One column family; what is written together stays together because a batch goes to one memtable.
 #pragma once

@@ -57,7 +57,7 @@ class RocksHarness final : public KvHarness {
 
 std::unique_ptr<KvHarness> make_harness() { return std::make_unique<RocksHarness>(); }
 
-INSTANTIATE_TEST_SUITE_P(Rocks, KvConformance, testing::Values(&make_harness));
+INSTANTIATE_TEST_SUITE_P(Rocks, KvConformance, testing::Values(under_test(&make_harness)));
 
 TEST(RocksKv, ClosingFlushesByDefault) {
   TemporaryDirectory directory;

@@ -142,10 +142,11 @@ size_t append_hard_state(std::string& out, GroupId group, const HardState& state
   return finish_record(out, at);
 }
 
-size_t append_start(std::string& out, GroupId group, LogPosition start) {
+size_t append_start(std::string& out, GroupId group, const StartPayload& start) {
   const size_t at = begin_record(out, RecordType::kStart, group);
-  append_u64(out, start.term.value);
-  append_u64(out, start.index.value);
+  append_u64(out, start.position.term.value);
+  append_u64(out, start.position.index.value);
+  out.push_back(static_cast<char>(start.following));
   return finish_record(out, at);
 }
 
@@ -176,12 +177,14 @@ std::optional<HardState> parse_hard_state(std::string_view payload) {
   return state;
 }
 
-std::optional<LogPosition> parse_start(std::string_view payload) {
+std::optional<StartPayload> parse_start(std::string_view payload) {
   ByteReader in(payload);
-  LogPosition start;
-  start.term = Term(in.u64());
-  start.index = LogIndex(in.u64());
-  if (!in.at_end() || start.index.value == UINT64_MAX) return std::nullopt;
+  StartPayload start;
+  start.position.term = Term(in.u64());
+  start.position.index = LogIndex(in.u64());
+  start.following = static_cast<Following>(in.u8());
+  const bool known = start.following == Following::kKept || start.following == Following::kDropped;
+  if (!in.at_end() || !known || start.position.index.value == UINT64_MAX) return std::nullopt;
   return start;
 }
 

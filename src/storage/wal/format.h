@@ -83,15 +83,28 @@ struct EntryPayload {
   Entry to_entry() const { return {term, index, kind, std::string(data)}; }
 };
 
+// Which entries a new start drops is written out: replay may no longer have the entry that would tell.
+enum class Following : uint8_t {
+  kKept = 0,     // entries behind the start stay
+  kDropped = 1,  // all entries go
+};
+
+struct StartPayload {
+  LogPosition position;
+  Following following = Following::kKept;
+
+  bool operator==(const StartPayload&) const = default;
+};
+
 // These append one record and return its size.
 size_t append_entry(std::string& out, RecordType type, GroupId group, const Entry& entry);
 size_t append_hard_state(std::string& out, GroupId group, const HardState& state);
-size_t append_start(std::string& out, GroupId group, LogPosition start);
+size_t append_start(std::string& out, GroupId group, const StartPayload& start);
 size_t append_remove(std::string& out, GroupId group);
 
 // None for a payload that the function above did not write.
 std::optional<EntryPayload> parse_entry(std::string_view payload);
 std::optional<HardState> parse_hard_state(std::string_view payload);
-std::optional<LogPosition> parse_start(std::string_view payload);
+std::optional<StartPayload> parse_start(std::string_view payload);
 
 }  // namespace uccp::storage::wal

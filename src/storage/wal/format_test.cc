@@ -61,7 +61,7 @@ TEST(WalFormat, RecordsAreReadBack) {
   const size_t entry_bytes = append_entry(bytes, RecordType::kMoved, GroupId(4), entry);
   EXPECT_EQ(entry_bytes, bytes.size());
   append_hard_state(bytes, GroupId(5), {Term(1), NodeId(2), LogIndex(3)});
-  append_start(bytes, GroupId(6), {Term(7), LogIndex(8)});
+  append_start(bytes, GroupId(6), {{Term(7), LogIndex(8)}, Following::kDropped});
   append_remove(bytes, GroupId(7));
   std::string_view in = bytes;
   auto record = parse_record(in);
@@ -74,7 +74,7 @@ TEST(WalFormat, RecordsAreReadBack) {
   EXPECT_EQ(parse_hard_state(record->payload), (HardState{Term(1), NodeId(2), LogIndex(3)}));
   in.remove_prefix(record->bytes);
   record = parse_record(in);
-  EXPECT_EQ(parse_start(record->payload), (LogPosition{Term(7), LogIndex(8)}));
+  EXPECT_EQ(parse_start(record->payload), (StartPayload{{Term(7), LogIndex(8)}, Following::kDropped}));
   in.remove_prefix(record->bytes);
   record = parse_record(in);
   EXPECT_EQ(record->type, RecordType::kRemove);
@@ -84,7 +84,8 @@ TEST(WalFormat, RecordsAreReadBack) {
 TEST(WalFormat, TheBytesOfARecordStayAsTheyWereReleased) {
   std::string bytes;
   append_entry(bytes, RecordType::kMoved, GroupId(4), {Term(2), LogIndex(9), EntryKind::kNoop, "ab"});
-  EXPECT_EQ(to_hex(bytes), "GOLDENRECORD" "00000013" "05" "0000000000000004" "0000000000000009" "0000000000000002" "02" "6162");
+  EXPECT_EQ(to_hex(bytes),
+            "7c07e0e0" "00000013" "05" "0000000000000004" "0000000000000009" "0000000000000002" "02" "6162");
 }
 
 TEST(WalFormat, ARecordWithAnyBitFlippedOrCutOffIsNone) {
@@ -105,7 +106,7 @@ TEST(WalFormat, PayloadsOfAnotherShapeAreNone) {
   EXPECT_FALSE(parse_entry(ByteWriter().u64(UINT64_MAX).u64(1).u8(1).data()));
   EXPECT_FALSE(parse_hard_state(std::string(23, '\0')));
   EXPECT_FALSE(parse_hard_state(std::string(25, '\0')));
-  EXPECT_FALSE(parse_start(std::string(17, '\0')));
+  EXPECT_FALSE(parse_start(std::string(18, '\0')));
 }
 
 }  // namespace

@@ -68,10 +68,11 @@ void GroupIndex::drop_cached_from(LogIndex index) {
   }
 }
 
-void GroupIndex::set_start(LogPosition position) {
-  if (position.index <= start_.index) return;
+Following GroupIndex::set_start(LogPosition position) {
+  UCCP_CHECK(position.index > start_.index, "a start moves forward");
   // What follows an entry that the snapshot contradicts contradicts the snapshot too.
-  if (position.index > last() || term(position.index) != position.term) drop_from(start_.index.next());
+  const bool conflicts = position.index > last() || term(position.index) != position.term;
+  if (conflicts) drop_from(start_.index.next());
   while (start_.index < position.index && !places_.empty()) {
     use_->drop(places_.front());
     places_.pop_front();
@@ -81,6 +82,7 @@ void GroupIndex::set_start(LogPosition position) {
   while (!cached_.empty() && cached_.front().index <= start_.index) drop_oldest_cached();
   if (places_.empty()) runs_.clear();
   while (runs_.size() > 1 && runs_[1].first <= start_.index.next()) runs_.erase(runs_.begin());
+  return conflicts ? Following::kDropped : Following::kKept;
 }
 
 void GroupIndex::clear() {

@@ -1,5 +1,5 @@
-// What the write-ahead log knows of one group in memory: hard state, start, and where each entry lies. Recent entries are
-// cached. One thread, the store's.
+// What the write-ahead log knows of one group in memory: hard state, start, and where each entry lies. Recent entries
+// are cached. One thread, the store's.
 //
 // Invariant: the entries are start.index + 1 to last(), without a hole; the cached ones are a tail of them.
 #pragma once
@@ -12,6 +12,7 @@
 
 #include "base/log_types.h"
 #include "storage/log_store.h"
+#include "storage/wal/format.h"
 
 namespace uccp::storage::wal {
 
@@ -57,8 +58,8 @@ class GroupIndex {
 
   // Puts an entry at `index`, dropping those from there on. Requires start().index < index <= last() + 1.
   void append(LogIndex index, Term term, EntryPlace place);
-  // LogStore::truncate_before.
-  void set_start(LogPosition position);
+  // LogStore::truncate_before. Requires start().index < position.index.
+  Following set_start(LogPosition position);
   // Drops everything, for LogStore::remove.
   void clear();
 

@@ -10,7 +10,8 @@ namespace uccp::storage {
 std::string RecoveryReport::to_string() const {
   std::string text = fmt::format("{} segments, {} frames, {} records, {} bytes", segments, frames, records, bytes);
   if (!torn_file.empty()) {
-    text += fmt::format("; cut off {} bytes that were never acknowledged at {} of {}", torn_bytes, torn_offset, torn_file);
+    text += fmt::format("; cut off {} bytes that were never acknowledged at byte {} of {}", torn_bytes, torn_offset,
+                        torn_file);
   }
   if (!removed_file.empty()) text += "; removed the unfinished " + removed_file;
   return text;
@@ -222,14 +223,12 @@ class Recovery {
     }
   }
 
-  // As GroupIndex::set_start.
-  static void apply_start(ReplayedGroup& group, LogPosition start) {
-    if (start.index <= group.start.index) return;
-    const auto at = group.entries.find(start.index);
-    const bool conflicts = at != group.entries.end() && at->second.term != start.term;
-    group.entries.erase(group.entries.begin(),
-                        conflicts ? group.entries.end() : group.entries.upper_bound(start.index));
-    group.start = start;
+  // A segment begins with the starts as they are after its first frame, so one in that frame may come a second time: it
+  // still has to drop entries.
+  static void apply_start(ReplayedGroup& group, const StartPayload& start) {
+    if (start.following == Following::kDropped) group.entries.clear();
+    group.entries.erase(group.entries.begin(), group.entries.upper_bound(start.position.index));
+    if (start.position.index > group.start.index) group.start = start.position;
   }
 
   // Holes are fine while replaying: segments go once later records have made their entries obsolete.
@@ -239,9 +238,9 @@ class Recovery {
       LogIndex expected = group.start.index.next();
       for (const auto& [index, item] : group.entries) {
         if (index != expected) {
-          return damaged(directory_, 0,
-                         fmt::format("entry {} of group {} is missing, so a segment was lost", expected.value, id.value))
-              .error();
+          const auto what =
+              fmt::format("entry {} of group {} is missing, so a segment was lost", expected.value, id.value);
+          return damaged(directory_, 0, what).error();
         }
         expected = expected.next();
       }

@@ -56,8 +56,9 @@ struct RecoveredLog {
   uint64_t next_frame = 1;
 };
 
-// Reads all segments in `directory`, repairs a torn tail durably, and fills `report`. Errors: corruption WAL_DAMAGED with
-// file, offset and what to do; failed_precondition WAL_OF_ANOTHER_NODE, WAL_VERSION_UNSUPPORTED; those of the file system.
+// Reads all segments in `directory`, repairs a torn tail durably, and fills `report`. Errors: corruption WAL_DAMAGED
+// with file, offset and what to do; failed_precondition WAL_OF_ANOTHER_NODE, WAL_VERSION_UNSUPPORTED; those of the file
+// system.
 Result<RecoveredLog> recover(FileSystem& files, const std::string& directory, const StoreIdentity& identity,
                              RecoveryReport& report);
 

@@ -1,5 +1,5 @@
-// Arbitrary bytes as a segment file: opening it must refuse or succeed, never crash, and what opens must be readable and
-// writable. Checksums would stop nearly every input, so the first byte chooses how many of them are made right.
+// Arbitrary bytes as a segment file: opening it must refuse or succeed, never crash, and what opens must be readable
+// and writable. Checksums would stop nearly every input, so the first byte chooses how many of them are made right.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -67,7 +67,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto entries = (*store)->read(group, log->start.index.next(), log->last.index.next(), 1 << 20);
     UCCP_CHECK(entries.has_value(), "the entries of an open log are readable");
   }
-  UCCP_CHECK((*store)->set_hard_state(GroupId(1), {Term(1), NodeId(1), LogIndex(0)}).is_ok(), "an open log is writable");
+  const Status written = (*store)->set_hard_state(GroupId(1), {Term(1), NodeId(1), LogIndex(0)});
+  UCCP_CHECK(written.is_ok(), "an open log is writable");
   UCCP_CHECK((*store)->close().is_ok(), "an open log is writable");
   UCCP_CHECK(WalLogStore::open(files, "/wal", kIdentity, options, report).has_value(), "a closed log opens again");
   return 0;

@@ -34,8 +34,9 @@ WalLogStore::~WalLogStore() = default;
 
 Result<std::unique_ptr<WalLogStore>> WalLogStore::open(FileSystem& files, std::string directory, StoreIdentity identity,
                                                        Options options, RecoveryReport& report) {
-  const bool bounded = options.segment_bytes >= wal::kSegmentHeaderBytes && options.segment_bytes <= kOptionBytesLimit &&
-                       options.buffer_bytes_max <= kOptionBytesLimit && options.moved_bytes_max <= kOptionBytesLimit;
+  const bool bounded =
+      options.segment_bytes >= wal::kSegmentHeaderBytes && options.segment_bytes <= kOptionBytesLimit &&
+      options.buffer_bytes_max <= kOptionBytesLimit && options.moved_bytes_max <= kOptionBytesLimit;
   if (!bounded || identity.cluster_id.size() > wal::kClusterIdBytesMax) {
     return fail(Code::kInvalid, "WAL_OPTIONS",
                 "segments and buffers have at most 1 GiB, segments at least 128 bytes, a cluster id at most 64 bytes");
@@ -56,11 +57,14 @@ Status WalLogStore::adopt(wal::RecoveredLog log) {
   for (const auto& [id, replayed] : log.groups) {
     GroupIndex& index = group(id);
     index.hard_state = replayed.hard_state;
-    index.set_start(replayed.start);
+    if (replayed.start.index > LogIndex()) index.set_start(replayed.start);
     for (const auto& [at, item] : replayed.entries) index.append(at, item.term, item.place);
   }
   if (segments_.empty()) return begin_segment(options_.segment_bytes);
   Segment& head = segments_.back();
+  // A process that died left what it wrote in the page cache. It counts as durable from here on, so it has to be.
+  UCCP_RETURN_IF_ERROR(sync_file(*head.file));
+  UCCP_RETURN_IF_ERROR(files_.sync_directory(directory_));
   if (head.capacity >= options_.segment_bytes) return {};
   // The head was cut. Without room the next frame goes to a new segment, or waits until there is space.
   const Status allocated = head.file->allocate(options_.segment_bytes);
@@ -135,9 +139,9 @@ Status WalLogStore::truncate_before(GroupId id, LogPosition position) {
   if (position.index <= start) return {};
   GroupIndex& index = group(id);
   cached_bytes_ -= index.cached_bytes();
-  index.set_start(position);
+  const wal::Following following = index.set_start(position);
   cached_bytes_ += index.cached_bytes();
-  wal::append_start(buffer_, id, position);
+  wal::append_start(buffer_, id, {position, following});
   ++buffer_records_;
   return {};
 }
@@ -273,7 +277,7 @@ Result<WalLogStore::Preamble> WalLogStore::make_preamble() {
       ++preamble.records;
     }
     if (index.start() != LogPosition()) {
-      wal::append_start(preamble.bytes, id, index.start());
+      wal::append_start(preamble.bytes, id, {index.start(), wal::Following::kKept});
       ++preamble.records;
     }
   }

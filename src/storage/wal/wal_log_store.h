@@ -1,9 +1,10 @@
 // WalLogStore: the logs of all groups of a node in one write-ahead log of segment files.
 //
-// What is written is gathered in one buffer; sync() writes it as one frame with one write and one fdatasync, so any number
-// of groups share a sync. Segments are allocated whole, so that a sync changes no metadata. The oldest segment is deleted
-// when no group needs an entry in it; hard states and starts never pin one, because each segment begins with all of them.
-// A few entries of a quiet group that pin the oldest segment are moved: written again when the next segment begins.
+// What is written is gathered in one buffer; sync() writes it as one frame with one write and one fdatasync, so any
+// number of groups share a sync. Segments are allocated whole, so that a sync changes no metadata. The oldest segment
+// is deleted when no group needs an entry in it; hard states and starts never pin one, because each segment begins with
+// all of them. A few entries of a quiet group that pin the oldest segment are moved: written again when the next
+// segment begins.
 //
 // Format: format.h and docs/formats/wal.md. Recovery: recovery.h. One thread at a time.
 #pragma once
@@ -38,7 +39,8 @@ class WalLogStore final : public LogStore {
   };
 
   // Opens the log in `directory`, which must exist, or begins a new one there. `files` must outlive the store. Errors:
-  // those of wal::recover; exhausted NO_SPACE; invalid WAL_OPTIONS for a cluster id over 64 bytes or options out of bounds.
+  // those of wal::recover; exhausted NO_SPACE; invalid WAL_OPTIONS for a cluster id over 64 bytes or options out of
+  // bounds.
   static Result<std::unique_ptr<WalLogStore>> open(FileSystem& files, std::string directory, StoreIdentity identity,
                                                    Options options, RecoveryReport& report);
   ~WalLogStore() override;
@@ -55,8 +57,8 @@ class WalLogStore final : public LogStore {
   uint64_t size_bytes() override;
   uint64_t sync_count() const override { return sync_count_; }
 
-  // Syncs, and writes an empty frame, behind which damage of the last real frame is told from a torn tail. For an orderly
-  // stop. The store refuses everything afterwards.
+  // Syncs, and writes an empty frame, behind which damage of the last real frame is told from a torn tail. For an
+  // orderly stop. The store refuses everything afterwards.
   Status close();
 
   size_t segment_count() const { return segments_.size(); }

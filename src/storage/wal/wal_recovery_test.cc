@@ -1,6 +1,6 @@
 // What a crash or a damaged disk leaves, and what opening the log makes of it.
+#include <cstdlib>
 #include <fstream>
-#include <sstream>
 
 #include "base/bytes.h"
 #include "storage/memory/memory_log_store.h"
@@ -16,6 +16,8 @@ class CrashRun {
 
   // Opens the log and works, until everything is done (true) or the disk fails.
   bool work(int operations) {
+    // What an earlier call left in the buffer is lost.
+    model.crash();
     if (!wal.open().is_ok()) return false;
     for (int i = 0; i < operations; ++i) {
       if (!work_once()) return false;

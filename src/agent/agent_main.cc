@@ -1,0 +1,206 @@
+// uccp-agent: the worker program. Reads the flags, takes the data directory, builds the agent and runs its loop.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "agent/agent.h"
+#include "agent/grpc_link.h"
+#include "agent/guard.h"
+#include "agent/machine_info.h"
+#include "agent/process_executor.h"
+#include "agent/reactor.h"
+#include "agent/server_address.h"
+#include "base/bytes.h"
+#include "base/log.h"
+#include "runtime/os_random.h"
+#include "runtime/posix_file_system.h"
+#include "runtime/real_clock.h"
+#include "runtime/signals.h"
+
+namespace uccp::agent {
+namespace {
+
+constexpr int64_t kShutdownGraceMs = 5'000;
+
+struct Flags {
+  std::string data_directory = "data/agent";
+  std::string name;
+  std::vector<std::string> labels;
+  double cpu = 0;
+  uint64_t memory = 0;
+  uint64_t disk = 0;
+  size_t attempts_max = 1000;
+  uint64_t cache_bytes_max = 4ull << 30;
+  std::string exit_after_alone;
+  std::string log_level = "INFO";
+  bool allow_root_tasks = false;
+  ServerAddressOptions server;
+};
+
+// "90s", "5m", "1h", "250ms"; -1 if it is none of these.
+int64_t parse_duration_ms(const std::string& text) {
+  if (text.empty()) return 0;
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    return -1;
+  }
+  const std::string unit = text.substr(used);
+  const double factor = unit == "ms" ? 1 : unit == "s" || unit.empty() ? 1000 : unit == "m" ? 60'000 : unit == "h" ? 3600'000 : -1;
+  return factor < 0 || value < 0 ? -1 : static_cast<int64_t>(value * factor);
+}
+
+void add_flags(CLI::App& app, Flags& flags) {
+  app.add_option("--data-dir", flags.data_directory, "Directory of this worker, one agent at a time")->capture_default_str();
+  app.add_option("--context-file", flags.server.context_file, "dev.json of `uccp dev`: address and certificates, read at each connection");
+  app.add_option("--server", flags.server.server, "HOST:PORT of a node, several separated by commas; wins over the context file");
+  app.add_option("--ca", flags.server.ca_file, "Certificate of the cluster's authority, PEM");
+  app.add_option("--cert", flags.server.cert_file, "Certificate of this agent, PEM");
+  app.add_option("--key", flags.server.key_file, "Key of this agent, PEM");
+  app.add_option("--name", flags.name, "Name of the worker; default the host name");
+  app.add_option("--label", flags.labels, "KEY=VALUE, may be repeated");
+  app.add_option("--cpu", flags.cpu, "Cores to give to tasks; default all that are usable");
+  app.add_option("--memory", flags.memory, "Bytes of memory to give to tasks, 64Mi and the like allowed; default all")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--disk", flags.disk, "Bytes of disk to give to tasks; default what is free")->transform(CLI::AsSizeValue(false));
+  app.add_option("--max-attempts", flags.attempts_max, "Attempts at the same time")->capture_default_str();
+  app.add_option("--cache", flags.cache_bytes_max, "Bytes of inputs kept")->transform(CLI::AsSizeValue(false));
+  app.add_option("--exit-after-alone", flags.exit_after_alone, "End when no server was reachable for so long (30s, 5m) and nothing runs; default never");
+  app.add_option("--log-level", flags.log_level, "TRACE DEBUG INFO WARN ERROR")->capture_default_str();
+  app.add_flag("--allow-root-tasks", flags.allow_root_tasks, "Run tasks as root when the agent is root. Not for shared clusters");
+}
+
+// Holds <data>/agent.lock for the life of the process, with the pid in it. False if another agent has it.
+bool take_lock(const std::string& data_directory) {
+  const std::string path = data_directory + "/agent.lock";
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) {
+    std::fprintf(stderr, "uccp-agent: cannot open %s: %s\n", path.c_str(), std::strerror(errno));
+    std::exit(1);
+  }
+  char pid[32] = {};
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    (void)!read(fd, pid, sizeof pid - 1);
+    std::fprintf(stderr, "another agent (pid %d) serves %s\n", std::atoi(pid), data_directory.c_str());
+    return false;
+  }
+  const int size = std::snprintf(pid, sizeof pid, "%d\n", getpid());
+  (void)!ftruncate(fd, 0);
+  (void)!pwrite(fd, pid, static_cast<size_t>(size), 0);
+  // Same content under the name that scripts look for.
+  const int pid_file = open((data_directory + "/agent.pid").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  (void)!write(pid_file, pid, static_cast<size_t>(size));
+  close(pid_file);
+  return true;
+}
+
+AgentOptions agent_options(const Flags& flags) {
+  AgentOptions options;
+  options.data_directory = flags.data_directory;
+  options.name = flags.name.empty() ? host_name() : flags.name;
+  options.incarnation = to_hex(runtime::random_bytes(16));
+  options.address = host_name();
+  for (const std::string& label : flags.labels) {
+    const size_t equals = label.find('=');
+    options.labels[label.substr(0, equals)] = equals == std::string::npos ? "" : label.substr(equals + 1);
+  }
+  options.attempts_max = flags.attempts_max;
+  options.cache_bytes_max = flags.cache_bytes_max;
+  options.exit_after_alone_ms = parse_duration_ms(flags.exit_after_alone);
+  return options;
+}
+
+Capacity capacity_of(const Flags& flags) {
+  Capacity capacity = detect_capacity(flags.data_directory);
+  if (flags.cpu > 0) capacity.cpu_millis = static_cast<int64_t>(flags.cpu * 1000);
+  if (flags.memory > 0) capacity.memory_bytes = flags.memory;
+  if (flags.disk > 0) capacity.disk_bytes = flags.disk;
+  return capacity;
+}
+
+Status serve(const Flags& flags, Guard& guard) {
+  static const runtime::RealClock clock;
+  // Never destroyed: a late callback of gRPC may still post to it while the process ends.
+  Reactor& loop = *new Reactor(clock);
+  static runtime::PosixFileSystem files;
+  SeededRandom random(runtime::SystemRandom().next());
+  Agent* agent_pointer = nullptr;
+  runtime::SignalWatcher signals({SIGTERM, SIGINT, SIGHUP}, &loop, [&](int number) {
+    // Ctrl-C counts only for an agent that leads the foreground of a terminal: as a child of `uccp dev` it outlives the
+    // server, and tasks go on.
+    if (number == SIGINT && (getpid() != getpgrp() || tcgetpgrp(STDIN_FILENO) != getpgrp())) return;
+    if (agent_pointer != nullptr) agent_pointer->shutdown(kShutdownGraceMs, "signal " + std::to_string(number));
+  });
+  GrpcLink link(loop, random, {.find_server = [&] { return find_server(flags.server); }});
+  UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, agent_options(flags), [&] { loop.stop(); }));
+  UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
+                                                {.data_directory = flags.data_directory,
+                                                 .allow_root_tasks = flags.allow_root_tasks,
+                                                 .capacity = capacity_of(flags)},
+                                                *agent));
+  if (executor->groups().layout().usable()) {
+    UCCP_RETURN_IF_ERROR(guard.watch(executor->groups().agent_directories()));
+  }
+  agent->set_isolation(executor->isolation_note() + "; " + executor->limits_note());
+  log::info("agent started", {{"data", flags.data_directory}, {"isolation", executor->isolation_note()}, {"limits", executor->limits_note()}});
+  agent_pointer = agent.get();
+  loop.post([&] { agent->start(*executor); });
+  loop.run();
+  link.stop();
+  executor.reset();
+  agent_pointer = nullptr;
+  log::info("agent ended");
+  return {};
+}
+
+int main_program(int argc, char** argv) {
+  CLI::App app("UCCP worker: runs attempts of tasks on this machine");
+  Flags flags;
+  add_flags(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  log::Options options{.service = "uccp-agent"};
+  if (!log::parse_level(flags.log_level, options.level) || parse_duration_ms(flags.exit_after_alone) < 0) {
+    std::fprintf(stderr, "uccp-agent: --log-level or --exit-after-alone is malformed; see --help\n");
+    return 2;
+  }
+  log::configure(options);
+  // gRPC 1.51 cannot be told to speak TLS 1.3 only: a TLS 1.2 suite that no certificate of ours can use does it.
+  setenv("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES128-GCM-SHA256", 1);
+  signal(SIGPIPE, SIG_IGN);
+  runtime::PosixFileSystem files;
+  std::error_code error;
+  flags.data_directory = std::filesystem::absolute(flags.data_directory, error).string();
+  if (Status status = files.make_directories(flags.data_directory); !status.is_ok()) {
+    std::fprintf(stderr, "uccp-agent: %s\n", status.message().c_str());
+    return 1;
+  }
+  chmod(flags.data_directory.c_str(), 0700);
+  if (!take_lock(flags.data_directory)) return 0;
+  auto guard = Guard::start();
+  if (!guard) {
+    std::fprintf(stderr, "uccp-agent: %s\n", guard.error().message().c_str());
+    return 1;
+  }
+  if (Status status = serve(flags, *guard); !status.is_ok()) {
+    std::fprintf(stderr, "uccp-agent: %s\n", status.to_string().c_str());
+    return 1;
+  }
+  unlink((flags.data_directory + "/agent.pid").c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace uccp::agent
+
+int main(int argc, char** argv) { return uccp::agent::main_program(argc, argv); }

@@ -1,0 +1,21 @@
+// The blob calls of the link, each an object that lives until its call is done. Internal to grpc_link.
+//
+// Thread: gRPC's callback threads; `done` is called there, once.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+
+#include "agent/link.h"
+
+namespace uccp::agent {
+
+Status status_from(const grpc::Status& status);
+
+void start_put(const std::shared_ptr<grpc::Channel>& channel, BlobSource source, const wire::AttemptId& attempt,
+               ServerLink::Done done);
+void start_get(const std::shared_ptr<grpc::Channel>& channel, const std::string& sha256, const wire::AttemptId& attempt,
+               std::unique_ptr<objects::BlobWriter> into, ServerLink::Done done);
+
+}  // namespace uccp::agent

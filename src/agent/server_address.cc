@@ -1,0 +1,108 @@
+#include "agent/server_address.h"
+
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+namespace uccp::agent {
+namespace {
+
+using google::protobuf::Struct;
+
+Result<std::string> read_text(const std::string& path, const std::string& what) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (file) return text.str();
+  return fail(Code::kFailedPrecondition, "CONTEXT_UNAVAILABLE", "cannot read " + what + " " + path + "; is the server running?");
+}
+
+std::string text_of(const Struct& object, const std::string& key) {
+  const auto found = object.fields().find(key);
+  return found == object.fields().end() ? "" : found->second.string_value();
+}
+
+void add_target(std::vector<std::string>& targets, const std::string& target) {
+  if (!target.empty() && std::find(targets.begin(), targets.end(), target) == targets.end()) targets.push_back(target);
+}
+
+std::string resolve(const std::string& directory, const std::string& path) {
+  if (path.starts_with('/')) return path;
+  std::error_code error;
+  const std::string beside = directory + "/" + path;
+  return std::filesystem::exists(beside, error) ? beside : path;
+}
+
+// `value` is PEM, or a path.
+Result<std::string> pem_of(const std::string& directory, const std::string& value, const std::string& what) {
+  if (value.empty() || value.starts_with("-----BEGIN")) return value;
+  return read_text(resolve(directory, value), what);
+}
+
+Status read_context(const std::string& path, ServerAddress& address) {
+  UCCP_TRY(std::string text, read_text(path, "the context file"));
+  Struct context;
+  if (!google::protobuf::util::JsonStringToMessage(text, &context).ok()) {
+    return Status(Code::kInvalid, "CONTEXT_INVALID", path + " is not a JSON object");
+  }
+  add_target(address.targets, text_of(context, "grpc"));
+  if (const auto nodes = context.fields().find("nodes"); nodes != context.fields().end()) {
+    for (const auto& node : nodes->second.list_value().values()) {
+      add_target(address.targets, node.has_struct_value() ? text_of(node.struct_value(), "grpc") : node.string_value());
+    }
+  }
+  const std::string directory = std::filesystem::path(path).parent_path().empty() ? "." : std::filesystem::path(path).parent_path().string();
+  const std::string ca = text_of(context, "ca");
+  UCCP_TRY(address.ca_pem, pem_of(directory, ca, "the authority's certificate"));
+  std::string cert = text_of(context, "agentCert");
+  std::string key = text_of(context, "agentKey");
+  if (cert.empty() && !ca.empty() && !ca.starts_with("-----BEGIN")) {
+    const std::string keys = std::filesystem::path(resolve(directory, ca)).parent_path().string();
+    cert = std::filesystem::absolute(keys + "/agent.crt").string();
+    key = std::filesystem::absolute(keys + "/agent.key").string();
+  }
+  // A file written for the agent alone names its keys like any client's.
+  std::error_code missing;
+  if (cert.empty() || (cert.starts_with('/') && !std::filesystem::exists(cert, missing))) {
+    cert = text_of(context, "cert");
+    key = text_of(context, "key");
+  }
+  UCCP_TRY(address.cert_pem, pem_of(directory, cert, "the agent's certificate"));
+  UCCP_TRY(address.key_pem, pem_of(directory, key, "the agent's key"));
+  return {};
+}
+
+}  // namespace
+
+Result<ServerAddress> find_server(const ServerAddressOptions& options) {
+  ServerAddress address;
+  if (!options.context_file.empty()) UCCP_RETURN_IF_ERROR(read_context(options.context_file, address));
+  if (!options.server.empty()) {
+    address.targets.clear();
+    std::istringstream targets(options.server);
+    for (std::string target; std::getline(targets, target, ',');) add_target(address.targets, target);
+  }
+  if (!options.ca_file.empty()) {
+    UCCP_TRY(address.ca_pem, read_text(options.ca_file, "the authority's certificate"));
+  }
+  if (!options.cert_file.empty()) {
+    UCCP_TRY(address.cert_pem, read_text(options.cert_file, "the agent's certificate"));
+  }
+  if (!options.key_file.empty()) {
+    UCCP_TRY(address.key_pem, read_text(options.key_file, "the agent's key"));
+  }
+  if (address.targets.empty()) {
+    return fail(Code::kInvalid, "CONTEXT_INVALID",
+                "no server is named: give --server HOST:PORT, or a --context-file with \"grpc\"");
+  }
+  if (address.ca_pem.empty() || address.cert_pem.empty() || address.key_pem.empty()) {
+    return fail(Code::kInvalid, "CONTEXT_INVALID",
+                "the agent needs a certificate: give --ca, --cert and --key, or a --context-file that names them");
+  }
+  return address;
+}
+
+}  // namespace uccp::agent

@@ -1,0 +1,201 @@
+#include "server/config.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/check.h"
+
+namespace uccp::server {
+namespace {
+
+const ConfigKey* find_key(std::string_view name) {
+  const auto keys = config_keys();
+  const auto it = std::ranges::find(keys, name, &ConfigKey::name);
+  return it == keys.end() ? nullptr : &*it;
+}
+
+std::string upper(std::string_view name) {
+  std::string out(name);
+  std::ranges::transform(out, out.begin(), [](unsigned char c) { return std::toupper(c); });
+  return out;
+}
+
+// Levenshtein distance, for suggestions only.
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t old = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = old;
+    }
+  }
+  return row[b.size()];
+}
+
+Status unknown_key(std::string_view name, std::string_view origin) {
+  const auto keys = config_keys();
+  const auto nearest = std::ranges::min_element(
+      keys, {}, [&](const ConfigKey& key) { return distance(key.name, name); });
+  return Status(Code::kInvalid, "CONFIG_INVALID",
+                fmt::format("{}: there is no configuration key '{}'; did you mean '{}'? 'uccp config explain' lists all",
+                            origin, name, nearest->name));
+}
+
+bool parse_bool(std::string_view text, bool& out) {
+  if (text == "true" || text == "1" || text == "yes" || text == "on") return out = true;
+  out = false;
+  return text == "false" || text == "0" || text == "no" || text == "off";
+}
+
+bool parse_integer(std::string_view text, int64_t& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+std::string expected(KeyType type) {
+  switch (type) {
+    case KeyType::kInteger: return "an integer";
+    case KeyType::kBool: return "true or false";
+    case KeyType::kDuration: return "a duration such as 90s, 5m or 1h30m";
+    default: return "a text";
+  }
+}
+
+bool well_formed(KeyType type, const std::string& text) {
+  bool flag = false;
+  int64_t number = 0;
+  switch (type) {
+    case KeyType::kInteger: return parse_integer(text, number) && number >= 0;
+    case KeyType::kBool: return parse_bool(text, flag);
+    case KeyType::kDuration: return parse_duration_ms(text).has_value();
+    default: return true;
+  }
+}
+
+}  // namespace
+
+Result<int64_t> parse_duration_ms(std::string_view text) {
+  const auto malformed = [&] {
+    return fail(Code::kInvalid, "DURATION_INVALID", "'" + std::string(text) + "' is no duration such as 90s, 5m or 1h30m");
+  };
+  int64_t total = 0;
+  std::string_view rest = text;
+  if (rest.empty()) return malformed();
+  while (!rest.empty()) {
+    double number = 0;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
+    if (error != std::errc() || number < 0 || number > 1e9) return malformed();
+    rest.remove_prefix(static_cast<size_t>(end - rest.data()));
+    const size_t unit_size = std::min(rest.find_first_of("0123456789."), rest.size());
+    const std::string_view unit = rest.substr(0, unit_size);
+    rest.remove_prefix(unit_size);
+    const double factor = unit.empty() || unit == "s" ? 1000 : unit == "ms" ? 1 : unit == "m" ? 60'000
+                          : unit == "h" ? 3'600'000 : unit == "d" ? 86'400'000 : -1;
+    if (factor < 0) return malformed();
+    total += static_cast<int64_t>(number * factor);
+  }
+  return total;
+}
+
+std::string_view source_name(ConfigSource source) {
+  static constexpr std::string_view names[] = {"default", "file", "environment", "flag"};
+  return names[static_cast<size_t>(source)];
+}
+
+Status Config::set(std::string_view name, std::string text, ConfigSource source, std::string origin) {
+  const ConfigKey* key = find_key(name);
+  if (key == nullptr) return unknown_key(name, origin);
+  if (!text.empty() && !well_formed(key->type, text)) {
+    const std::string shown = key->type == KeyType::kSecret ? "the value" : "'" + text + "'";
+    return Status(Code::kInvalid, "CONFIG_INVALID",
+                  fmt::format("{}: {} of '{}' is not {}", origin, shown, name, expected(key->type)));
+  }
+  values_[std::string(name)] = {std::move(text), source, std::move(origin)};
+  return Status::ok();
+}
+
+Result<Config> Config::load(std::string_view yaml, std::string_view yaml_name,
+                            const std::map<std::string, std::string>& environment,
+                            const std::map<std::string, std::string>& flags) {
+  Config config;
+  for (const ConfigKey& key : config_keys()) {
+    config.values_[std::string(key.name)] = {std::string(key.fallback), ConfigSource::kDefault, "default"};
+  }
+  try {
+    const YAML::Node root = YAML::Load(std::string(yaml));
+    if (!root.IsNull() && !root.IsMap()) {
+      return fail(Code::kInvalid, "CONFIG_INVALID", std::string(yaml_name) + ": the file must hold 'key: value' lines");
+    }
+    for (const auto& item : root) {
+      const std::string origin = fmt::format("{}:{}", yaml_name, item.first.Mark().line + 1);
+      if (!item.second.IsScalar() && !item.second.IsNull()) {
+        return fail(Code::kInvalid, "CONFIG_INVALID", origin + ": the value must be one word or text");
+      }
+      UCCP_RETURN_IF_ERROR(config.set(item.first.as<std::string>(), item.second.IsNull() ? "" : item.second.Scalar(),
+                                      ConfigSource::kFile, origin));
+    }
+  } catch (const YAML::Exception& error) {
+    return fail(Code::kInvalid, "CONFIG_INVALID", std::string(yaml_name) + ": " + error.what());
+  }
+  for (const ConfigKey& key : config_keys()) {
+    const auto it = environment.find(upper(key.name));
+    if (it == environment.end()) continue;
+    UCCP_RETURN_IF_ERROR(config.set(key.name, it->second, ConfigSource::kEnvironment, it->first));
+  }
+  for (const auto& [flag, value] : flags) {
+    std::string name = flag;
+    std::ranges::replace(name, '-', '_');
+    UCCP_RETURN_IF_ERROR(config.set(name, value, ConfigSource::kFlag, "--" + flag));
+  }
+  return config;
+}
+
+const std::string& Config::text(std::string_view key) const {
+  const auto it = values_.find(key);
+  UCCP_CHECK(it != values_.end(), "a configuration key that is read is in the table");
+  return it->second.text;
+}
+
+int64_t Config::integer(std::string_view key) const {
+  int64_t out = 0;
+  parse_integer(text(key), out);
+  return out;
+}
+
+bool Config::boolean(std::string_view key) const {
+  bool out = false;
+  parse_bool(text(key), out);
+  return out;
+}
+
+int64_t Config::duration_ms(std::string_view key) const { return parse_duration_ms(text(key)).value_or(0); }
+
+std::vector<std::string> Config::unused() const {
+  std::vector<std::string> out;
+  for (const auto& [name, value] : values_) {
+    if (value.source != ConfigSource::kDefault && find_key(name)->effect == KeyEffect::kUnused) {
+      out.push_back(value.origin + " (" + name + ")");
+    }
+  }
+  return out;
+}
+
+std::string Config::explain() const {
+  std::string out;
+  for (const ConfigKey& key : config_keys()) {
+    const Value& value = values_.at(std::string(key.name));
+    const bool hidden = key.type == KeyType::kSecret && !value.text.empty();
+    fmt::format_to(std::back_inserter(out), "{:<22} {:<18} {:<12} {}{}\n", key.name,
+                   value.text.empty() ? "(unset)" : hidden ? "(hidden)" : value.text, source_name(value.source), key.help,
+                   key.effect == KeyEffect::kUnused ? " [no effect in this version]" : "");
+  }
+  return out;
+}
+
+}  // namespace uccp::server

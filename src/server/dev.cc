@@ -1,0 +1,248 @@
+#include "server/dev.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <cstdio>
+#include <filesystem>
+#include <cstdlib>
+#include <mutex>
+#include <optional>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "runtime/jwt.h"
+#include "runtime/os_random.h"
+#include "runtime/posix_file_system.h"
+#include "runtime/real_clock.h"
+#include "runtime/signals.h"
+#include "server/agent_child.h"
+#include "server/authenticator.h"
+
+namespace uccp::server {
+namespace {
+
+constexpr int64_t kAdminTokenSeconds = 365LL * 24 * 3600;
+constexpr int64_t kWorkerWaitMs = 5'000;
+// A development node has one worker, and nobody else could take over its tasks: its lease may be long.
+constexpr int64_t kDevWorkerLeaseMs = 3'600'000;
+
+int report(const Status& status) {
+  fmt::print(stderr, "error: {}\n", status.message());
+  for (const FieldViolation& field : status.detail().fields) fmt::print(stderr, "  {}: {}\n", field.field, field.description);
+  return code_info(status.code()).exit;
+}
+
+Result<NodeId> node_id(const std::string& text) {
+  uint64_t number = 0;
+  const char* digits = text.c_str() + (text.starts_with('n') ? 1 : 0);
+  char* end = nullptr;
+  number = std::strtoull(digits, &end, 10);
+  if (*digits == '\0' || *end != '\0' || number == 0) {
+    return fail(Code::kInvalid, "CONFIG_INVALID", "node_id '" + text + "' is not n1, n2, ...");
+  }
+  return NodeId(number);
+}
+
+std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }
+
+Result<std::string> admin_token(const std::string& key_pem, const Clock& clock) {
+  UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(key_pem));
+  runtime::TokenClaims claims;
+  claims.issuer = std::string(kTokenIssuer);
+  claims.audience = {std::string(kTokenAudience)};
+  claims.subject = "admin";
+  claims.tenant = "default";
+  claims.roles = {"admin"};
+  claims.issued_at_s = clock.wall().us / 1'000'000;
+  claims.expires_at_s = claims.issued_at_s + kAdminTokenSeconds;
+  return signer.sign(claims);
+}
+
+struct ContextFile {
+  const ServerEndpoints& endpoints;
+  std::string ca, cert, key, token;
+};
+
+// dev.json and agent.json: a node, and `nodes` with the same node.
+std::string context_json(const ContextFile& context) {
+  JsonWriter json;
+  const auto fields = [&] {
+    json.key("id").value("n1");
+    json.key("grpc").value(context.endpoints.grpc).key("https").value(context.endpoints.https);
+    json.key("metrics").value(context.endpoints.metrics);
+    json.key("ca").value(context.ca).key("cert").value(context.cert).key("key").value(context.key);
+    if (!context.token.empty()) json.key("token").value(context.token);
+    json.key("pid").value(static_cast<int64_t>(::getpid()));
+  };
+  json.begin_object();
+  fields();
+  json.key("clusterId").value(context.endpoints.cluster_id);
+  json.key("nodes").begin_array().begin_object();
+  fields();
+  json.end_object().end_array().end_object();
+  return json.take() + "\n";
+}
+
+// Waits for SIGINT, SIGTERM or a fatal error, whichever comes first.
+class StopSignal {
+ public:
+  StopSignal() : watcher_({SIGINT, SIGTERM}, nullptr, [this](int) { stop({}); }) {}
+
+  void stop(std::optional<Status> why) {
+    std::lock_guard lock(mutex_);
+    if (!stopped_ && why) failure_ = std::move(why);
+    stopped_ = true;
+    changed_.notify_all();
+  }
+  std::optional<Status> wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return stopped_; });
+    return failure_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopped_ = false;
+  std::optional<Status> failure_;
+  runtime::SignalWatcher watcher_;
+};
+
+int finish(const std::optional<Status>& failure, Server& server) {
+  if (!failure) {
+    server.stop();
+    return 0;
+  }
+  // The disk or the state is not to be trusted any more: nothing is flushed, nothing is answered.
+  log::error("the node cannot go on", {{"reason", failure->reason()}, {"detail", failure->message()}});
+  std::_Exit(code_info(failure->code()).exit);
+}
+
+void print_welcome(const ServerEndpoints& at, const std::string& dev_json) {
+  const std::string cli = fmt::format("{}/uccp-cli --context-file {}",
+                                      std::filesystem::read_symlink("/proc/self/exe").parent_path().string(), dev_json);
+  fmt::print("\nUCCP is ready.\n\n"
+             "  REST     https://{}/api/v1\n"
+             "  gRPC     {}\n"
+             "  metrics  http://{}/metrics\n"
+             "  context  {}   (addresses, certificates and a token)\n\n"
+             "Try:\n\n"
+             "  {} task submit --follow -- sh -c 'echo hello from $(hostname)'\n"
+             "  {} service register web 127.0.0.1 8080\n"
+             "  {} worker list\n\n"
+             "Ctrl-C stops everything.\n",
+             at.https, at.grpc, at.metrics, dev_json, cli, cli, cli);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int run_dev(const DevOptions& dev, const Config& config) {
+  StopSignal stop;
+  runtime::RealClock clock;
+  runtime::PosixFileSystem files;
+  const std::string dir = absolute(dev.data_dir);
+  const std::string dev_json = dir + "/dev.json";
+  const std::string agent_json = dir + "/agent.json";
+  if (Status status = files.make_directories(dir); !status.is_ok()) return report(status);
+
+  runtime::DevPkiOptions pki_options;
+  pki_options.directory = dir + "/pki";
+  pki_options.cluster_id = "dev";
+  const auto pki = runtime::ensure_dev_pki(files, clock, pki_options);
+  if (!pki) return report(pki.error());
+  ServerOptions options;
+  options.data_dir = dir;
+  options.host = config.text("listen_host");
+  options.metrics_host = config.text("metrics_host");
+  if (!dev.auto_ports) {
+    options.grpc_port = static_cast<uint16_t>(config.integer("grpc_port"));
+    options.https_port = static_cast<uint16_t>(config.integer("https_port"));
+    options.metrics_port = static_cast<uint16_t>(config.integer("metrics_port"));
+  }
+  options.certificate_pem = pki->server.certificate_pem;
+  options.key_pem = pki->server.key_pem;
+  options.client_ca_pem = pki->ca.certificate_pem;
+  options.token_key_pem = pki->token_key_pem;
+  options.worker_lease_ms = kDevWorkerLeaseMs;
+  auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
+  if (!server) return report(server.error());
+  // Removed only now that the directory is known to be ours.
+  (void)files.remove(dev_json);
+  const ServerEndpoints& at = (*server)->endpoints();
+  const auto token = admin_token(pki->token_key_pem, clock);
+  if (!token) return report(token.error());
+  const auto& paths = pki->paths;
+  Status written = write_file_atomically(
+      files, agent_json, context_json({at, paths.ca_certificate, paths.agent_certificate, paths.agent_key, ""}));
+  if (!written.is_ok()) return report(written);
+  const std::string bin = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  AgentChild agent({bin + "/uccp-agent", dir + "/agent", agent_json, dir + "/agent.log"});
+  if (dev.start_agent) {
+    agent.start();
+    if (!(*server)->wait_for_worker(kWorkerWaitMs)) {
+      log::warn("the agent has not connected yet; tasks wait for it", {{"log", dir + "/agent.log"}});
+    }
+  }
+  written = write_file_atomically(
+      files, dev_json, context_json({at, paths.ca_certificate, paths.admin_certificate, paths.admin_key, *token}));
+  if (!written.is_ok()) return report(written);
+  print_welcome(at, dev_json);
+
+  const auto failure = stop.wait();
+  (void)files.remove(dev_json);
+  if (!failure) {
+    fmt::print("\nstopping\n");
+    std::fflush(stdout);
+    agent.stop();
+  }
+  return finish(failure, **server);
+}
+
+int run_configured(const Config& config) {
+  StopSignal stop;
+  runtime::RealClock clock;
+  runtime::PosixFileSystem files;
+  const auto node = node_id(config.text("node_id"));
+  if (!node) return report(node.error());
+  ServerOptions options;
+  options.node = *node;
+  options.data_dir = absolute(config.text("raft_dir"));
+  if (Status status = files.make_directories(options.data_dir); !status.is_ok()) return report(status);
+  options.host = config.text("listen_host");
+  options.metrics_host = config.text("metrics_host");
+  options.grpc_port = static_cast<uint16_t>(config.integer("grpc_port"));
+  options.https_port = static_cast<uint16_t>(config.integer("https_port"));
+  options.metrics_port = static_cast<uint16_t>(config.integer("metrics_port"));
+  options.worker_lease_ms = config.duration_ms("worker_lease");
+  runtime::DevPkiOptions pki_options;
+  pki_options.directory = options.data_dir + "/pki";
+  pki_options.cluster_id = "uccp";
+  pki_options.node = *node;
+  const auto pki = runtime::ensure_dev_pki(files, clock, pki_options);
+  if (!pki) return report(pki.error());
+  options.certificate_pem = pki->server.certificate_pem;
+  options.key_pem = pki->server.key_pem;
+  options.client_ca_pem = pki->ca.certificate_pem;
+  options.token_key_pem = pki->token_key_pem;
+  for (const auto& [key, pem] : {std::pair{"tls_cert_file", &options.certificate_pem},
+                                 {"tls_key_file", &options.key_pem},
+                                 {"tls_ca_file", &options.client_ca_pem}}) {
+    if (!config.is_set(key)) continue;
+    auto content = read_file(files, config.text(key), 1u << 20);
+    if (!content) return report(content.error());
+    *pem = std::move(*content);
+  }
+  if (!config.boolean("enable_mtls")) options.client_ca_pem.clear();
+  for (const std::string& key : config.unused()) log::warn("this setting has no effect in this version", {{"key", key}});
+  auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
+  if (!server) return report(server.error());
+  log::info("serving", {{"grpc", (*server)->endpoints().grpc}, {"https", (*server)->endpoints().https},
+                        {"metrics", (*server)->endpoints().metrics}});
+  return finish(stop.wait(), **server);
+}
+
+}  // namespace uccp::server

@@ -1,0 +1,291 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "call/listing.h"
+#include "call/pipeline/pipeline.h"
+#include "doors/grpc/grpc_door.h"
+#include "doors/rest/metrics_door.h"
+#include "doors/rest/rest_door.h"
+#include "node/identity.h"
+#include "node/node.h"
+#include "runtime/loop.h"
+#include "runtime/os_random.h"
+#include "runtime/posix_file_system.h"
+#include "runtime/real_clock.h"
+#include "server/authenticator.h"
+#include "server/health.h"
+#include "services/discovery/discovery_service.h"
+#include "services/discovery/discovery_state.h"
+#include "services/objects/blob_store.h"
+#include "services/tasks/agent_link_service.h"
+#include "services/tasks/tasks_service.h"
+#include "services/tasks/tasks_state.h"
+#include "services/workers/workers_service.h"
+#include "services/workers/workers_state.h"
+#include "storage/rocksdb/rocks_kv.h"
+#include "storage/wal/wal_log_store.h"
+
+namespace uccp::server {
+namespace {
+
+constexpr int64_t kReadyTimeoutMs = 60'000;
+constexpr int64_t kDrainMs = 3'000;
+
+// A condition that one thread waits for and others may change.
+class Latch {
+ public:
+  void notify() {
+    { std::lock_guard lock(mutex_); }
+    changed_.notify_all();
+  }
+  bool wait(int64_t timeout_ms, const std::function<bool()>& reached) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), reached);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
+}  // namespace
+
+// In the order of construction: what is below uses what is above. Destroyed in reverse.
+struct Server::Parts {
+  runtime::RealClock clock;
+  runtime::PosixFileSystem files;
+  MetricsRegistry metrics;
+  runtime::SystemRandom system_random;
+  SeededRandom node_random{system_random.next()};
+  SeededRandom call_random{system_random.next()};
+  SeededRandom id_random{system_random.next()};
+  SeededRandom worker_id_random{system_random.next()};
+  SeededRandom service_random{system_random.next()};
+  std::optional<runtime::DirectoryLock> lock;
+  storage::StoreIdentity identity;
+  std::unique_ptr<storage::WalLogStore> log;
+  std::unique_ptr<storage::RocksKv> kv;
+  std::unique_ptr<objects::DirectoryBlobStore> blobs;
+  discovery::DiscoveryState discovery_state;
+  tasks::TasksState tasks_state;
+  workers::WorkersState workers_state;
+  tasks::LiveTasks live;
+  Latch changed;
+  std::unique_ptr<runtime::Loop> loop, io, watch, reads;
+  std::unique_ptr<node::Node> node;
+  std::unique_ptr<tasks::WorkRuntime> work;
+  std::unique_ptr<call::PageTokenSigner> page_tokens;
+  std::unique_ptr<discovery::DiscoveryService> discovery;
+  std::unique_ptr<tasks::TasksService> tasks_service;
+  std::unique_ptr<tasks::AgentLinkService> agent_link;
+  std::unique_ptr<workers::WorkersService> workers_service;
+  call::HandlerTable handlers;
+  std::unique_ptr<KeyAuthenticator> authenticator;
+  std::unique_ptr<call::Pipeline> pipeline;
+  std::unique_ptr<NodeHealth> health;
+  doors::GrpcDoor grpc;
+  doors::RestDoor rest;
+  doors::MetricsDoor metrics_door;
+  ServerEndpoints endpoints;
+  std::function<void(Status)> fatal;
+  bool stopped = false;
+
+  Status open_storage(const ServerOptions& options);
+  void build_node(const ServerOptions& options, const Config& config);
+  Status start_node();
+  Status build_services(const ServerOptions& options, const Config& config);
+  Status open_doors(const ServerOptions& options);
+  machine::GroupView work_view() const { return node->view(kWorkGroup); }
+};
+
+Status Server::Parts::open_storage(const ServerOptions& options) {
+  UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir));
+  UCCP_TRY(lock, runtime::DirectoryLock::acquire(options.data_dir));
+  UCCP_TRY(identity, node::open_identity(files, options.data_dir, options.node, options.cluster_id, system_random));
+  UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir + "/log"));
+  UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir + "/state"));
+  storage::RecoveryReport report;
+  UCCP_TRY(log, storage::WalLogStore::open(files, options.data_dir + "/log", identity, {}, report));
+  log::info("log opened", {{"report", report.to_string()}});
+  UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {}));
+  UCCP_TRY(blobs, objects::DirectoryBlobStore::open(files, options.data_dir + "/blobs"));
+  return Status::ok();
+}
+
+void Server::Parts::build_node(const ServerOptions& options, const Config& config) {
+  loop = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.on_stall = [this](int64_t ms) {
+    log::warn("the loop stalled", {{"ms", ms}});
+    if (node) node->stalled(ms);
+  }});
+  io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
+  watch = std::make_unique<runtime::Loop>(clock);
+  reads = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
+  node::NodeOptions node_options;
+  node_options.id = options.node;
+  node_options.disk_reserved_bytes = static_cast<uint64_t>(config.integer("disk_reserved"));
+  node_options.frees_space = [](std::string_view command) {
+    static constexpr std::string_view kFreeing[] = {"machine.expire", "discovery.deregister", "tasks.cancel",
+                                                    "tasks.prune",    "tasks.outcomes",       "workers.deregister",
+                                                    "workers.fence",  "workers.hello"};
+    return std::ranges::find(kFreeing, command) != std::end(kFreeing);
+  };
+  node = std::make_unique<node::Node>(
+      node_options,
+      node::NodeEnvironment{.loop = *loop, .io = *io, .watch = *watch, .clock = clock, .random = node_random,
+                            .log = *log, .kv = *kv, .metrics = metrics,
+                            .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
+                            .fatal = [this](Status status) { fatal(std::move(status)); }},
+      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state}},
+                                   {kWorkGroup, "work", {&tasks_state, &workers_state}}});
+  tasks::WorkRuntimeOptions work_options;
+  work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
+  work_options.agent_lease_ms = options.worker_lease_ms;
+  work_options.slots_per_worker = static_cast<size_t>(config.integer("max_tasks_per_worker"));
+  work_options.cluster_id = identity.cluster_id;
+  work_options.task_timeout_default_ms = config.duration_ms("task_timeout");
+  work = std::make_unique<tasks::WorkRuntime>(
+      work_options,
+      tasks::WorkRuntimeEnvironment{.loop = *loop, .clock = clock, .random = node_random, .proposer = *node,
+                                    .reader = *node, .watcher = *node, .metrics = metrics,
+                                    .view = [this] { return work_view(); }},
+      live);
+  node->on_leadership(kWorkGroup, [this](bool ready, Term term) {
+    work->on_leadership(ready, term);
+    changed.notify();
+  });
+  live.on_worker([this] { changed.notify(); });
+  node->on_leadership(kCoreGroup, [this](bool, Term) { changed.notify(); });
+}
+
+Status Server::Parts::start_node() {
+  UCCP_RETURN_IF_ERROR(node->open({identity.node}));
+  io->start("uccp-disk");
+  watch->start("uccp-watch");
+  reads->start("uccp-reads");
+  loop->start("uccp-loop");
+  node->start();
+  if (!changed.wait(kReadyTimeoutMs, [this] { return node->ready(); })) {
+    return Status(Code::kUnavailable, "NODE_NOT_READY", "the node did not become ready; see the log");
+  }
+  return Status::ok();
+}
+
+Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
+  UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(options.token_key_pem));
+  runtime::TokenVerifier verifier({.issuer = std::string(kTokenIssuer), .audience = std::string(kTokenAudience)});
+  UCCP_RETURN_IF_ERROR(verifier.add_key(signer.public_key_pem()));
+  authenticator = std::make_unique<KeyAuthenticator>(std::move(verifier), clock);
+  page_tokens = std::make_unique<call::PageTokenSigner>(sha256("page tokens " + options.token_key_pem));
+
+  discovery = std::make_unique<discovery::DiscoveryService>(
+      discovery::DiscoveryOptions{},
+      discovery::DiscoveryEnvironment{*node, *node, *node, *node, *reads, clock, service_random, metrics, *page_tokens});
+  discovery->add_handlers(handlers);
+  tasks_service = std::make_unique<tasks::TasksService>(tasks::TasksEnvironment{
+      .proposer = *node, .reader = *node,
+      .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *blobs, .watcher = *node,
+               .view = [this] { return work_view(); }},
+      .live = live, .clock = clock, .random = id_random, .page_tokens = *page_tokens});
+  tasks_service->register_handlers(handlers);
+  agent_link = std::make_unique<tasks::AgentLinkService>(*loop, *reads, *work, *blobs);
+  agent_link->register_handlers(handlers);
+  workers_service = std::make_unique<workers::WorkersService>(workers::WorkersEnvironment{
+      .proposer = *node, .reader = *node,
+      .overlay = [this](v1::Worker& worker, bool cordoned) { live.overlay(worker, cordoned); },
+      .clock = clock, .random = worker_id_random, .page_tokens = *page_tokens});
+  workers_service->register_handlers(handlers);
+
+  call::PipelineOptions pipeline_options;
+  pipeline_options.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max"));
+  for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
+    const auto rate = static_cast<double>(config.integer(key));
+    if (rate > 0) pipeline_options.rates[quota_class] = {.per_second = rate, .burst = rate};
+  }
+  pipeline = std::make_unique<call::Pipeline>(handlers, *authenticator, clock, call_random, metrics, pipeline_options);
+  health = std::make_unique<NodeHealth>(*node, "n" + std::to_string(options.node.value), [this] { return log->size_bytes(); });
+  return Status::ok();
+}
+
+Status Server::Parts::open_doors(const ServerOptions& options) {
+  doors::GrpcDoorOptions grpc_options;
+  grpc_options.host = options.host;
+  grpc_options.port = options.grpc_port;
+  grpc_options.certificate_pem = options.certificate_pem;
+  grpc_options.key_pem = options.key_pem;
+  grpc_options.client_ca_pem = options.client_ca_pem;
+  UCCP_TRY(const uint16_t grpc_port, grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health->ready(); }));
+  doors::RestDoorOptions rest_options;
+  rest_options.http.host = options.host;
+  rest_options.http.port = options.https_port;
+  rest_options.http.certificate_pem = options.certificate_pem;
+  rest_options.http.key_pem = options.key_pem;
+  rest_options.http.client_ca_pem = options.client_ca_pem;
+  UCCP_TRY(const uint16_t https_port, rest.start(rest_options, *pipeline, clock, metrics, *health));
+  UCCP_TRY(const uint16_t metrics_port,
+           metrics_door.start({.host = options.metrics_host, .port = options.metrics_port}, clock, metrics, *health));
+  const auto at = [](const std::string& host, uint16_t port) { return host + ":" + std::to_string(port); };
+  endpoints = {at(options.host, grpc_port), at(options.host, https_port), at(options.metrics_host, metrics_port),
+               identity.cluster_id};
+  health->set_started();
+  return Status::ok();
+}
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, const Config& config,
+                                              std::function<void(Status)> fatal) {
+  auto parts = std::make_unique<Parts>();
+  parts->fatal = std::move(fatal);
+  UCCP_RETURN_IF_ERROR(parts->open_storage(options));
+  parts->build_node(options, config);
+  std::unique_ptr<Server> server(new Server(std::move(parts)));
+  UCCP_RETURN_IF_ERROR(server->parts_->start_node());
+  UCCP_RETURN_IF_ERROR(server->parts_->build_services(options, config));
+  UCCP_RETURN_IF_ERROR(server->parts_->open_doors(options));
+  return server;
+}
+
+Server::~Server() { stop(); }
+
+const ServerEndpoints& Server::endpoints() const { return parts_->endpoints; }
+
+bool Server::wait_for_worker(int64_t timeout_ms) {
+  return parts_->changed.wait(timeout_ms, [this] { return parts_->live.workers_connected() > 0; });
+}
+
+void Server::stop() {
+  Parts& p = *parts_;
+  if (std::exchange(p.stopped, true)) return;
+  if (p.health) p.health->set_stopping();
+  if (p.pipeline) p.pipeline->close();
+  p.rest.stop(kDrainMs);
+  // The agents' streams never end by themselves: they are closed by the runtime first.
+  Latch done;
+  std::atomic<bool> stopped = false;
+  p.loop->post([&] {
+    p.work->stop();
+    stopped = true;
+    done.notify();
+  });
+  done.wait(kDrainMs, [&] { return stopped.load(); });
+  p.grpc.stop(kDrainMs);
+  p.metrics_door.stop();
+  stopped = false;
+  p.node->stop([&] {
+    stopped = true;
+    done.notify();
+  });
+  done.wait(30'000, [&] { return stopped.load(); });
+  for (auto* executor : {p.loop.get(), p.io.get(), p.watch.get(), p.reads.get()}) executor->stop();
+  if (Status status = p.log->close(); !status.is_ok()) log::warn("the log did not close", {{"reason", status.reason()}});
+}
+
+}  // namespace uccp::server

@@ -1,0 +1,56 @@
+// The composition root: builds storage, node, services, pipeline and doors of one process, and takes them down again.
+//
+// Nothing here decides anything; it only connects. Built and destroyed on the main thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/ids.h"
+#include "base/status.h"
+#include "server/config.h"
+
+namespace uccp::server {
+
+struct ServerOptions {
+  std::string data_dir;
+  NodeId node{1};
+  std::string cluster_id;  // empty: that of the data directory, or a new one
+  std::string host = "127.0.0.1";
+  std::string metrics_host = "127.0.0.1";
+  uint16_t grpc_port = 0;  // 0: any free one
+  uint16_t https_port = 0;
+  uint16_t metrics_port = 0;
+  std::string certificate_pem, key_pem;
+  std::string client_ca_pem;
+  std::string token_key_pem;
+  int64_t worker_lease_ms = 60'000;
+};
+
+struct ServerEndpoints {
+  std::string grpc, https, metrics;  // host:port
+  std::string cluster_id;
+};
+
+class Server {
+ public:
+  // Opens the data directory, starts the node and opens the doors. Returns when the node leads its groups and serves.
+  // `fatal` is called, from any thread, when the node cannot go on; the process should then exit without stop().
+  static Result<std::unique_ptr<Server>> start(const ServerOptions& options, const Config& config,
+                                               std::function<void(Status)> fatal);
+  ~Server();
+
+  const ServerEndpoints& endpoints() const;
+  // Waits until a worker is connected, at most `timeout_ms`.
+  bool wait_for_worker(int64_t timeout_ms);
+  // Refuses new calls, lets those at work end, flushes, closes. Idempotent.
+  void stop();
+
+ private:
+  struct Parts;
+  explicit Server(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace uccp::server

@@ -1,0 +1,135 @@
+// The server program. All it does itself is to read its command line.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "doors/grpc_client/process.h"
+#include "runtime/posix_file_system.h"
+#include "server/config.h"
+#include "server/dev.h"
+
+extern char** environ;
+
+namespace uccp::server {
+namespace {
+
+constexpr const char* kHelp = R"(uccp - the Unified Compute & Coordination Platform, server
+
+Usage:
+  uccp dev [--data-dir DIR] [--ports auto] [--no-agent] [--KEY VALUE ...]
+      One node with everything embedded: its own certificates, one agent. DIR defaults to ./data.
+      '--ports auto' takes free ports; DIR/dev.json says where everything is while it runs.
+  uccp --config FILE [--KEY VALUE ...]
+      A configured node. Keys come from FILE (YAML), the environment (GRPC_PORT) and flags (--grpc-port), the
+      last one wins.
+  uccp config explain [--config FILE] [--KEY VALUE ...]
+      Every key with its value, where that came from, and what it does.
+  uccp version | help
+
+Exit codes: 0 stopped in order, 2 wrong usage or configuration, 5 the data directory cannot be used, 7 unavailable.
+)";
+
+struct CommandLine {
+  std::vector<std::string> words;
+  std::map<std::string, std::string> flags;
+};
+
+Result<CommandLine> parse(int argc, char** argv) {
+  CommandLine line;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    if (!word.starts_with("--")) {
+      line.words.push_back(std::move(word));
+      continue;
+    }
+    word = word.substr(2);
+    if (word == "help" || word == "version") {
+      line.words.insert(line.words.begin(), word);
+      continue;
+    }
+    if (word == "no-agent") {
+      line.flags[word] = "true";
+      continue;
+    }
+    if (const size_t equals = word.find('='); equals != std::string::npos) {
+      line.flags[word.substr(0, equals)] = word.substr(equals + 1);
+    } else if (i + 1 < argc) {
+      line.flags[word] = argv[++i];
+    } else {
+      return fail(Code::kInvalid, "USAGE", "the flag --" + word + " needs a value");
+    }
+  }
+  return line;
+}
+
+std::string take_flag(CommandLine& line, const std::string& name, std::string fallback) {
+  const auto node = line.flags.extract(name);
+  return node.empty() ? fallback : node.mapped();
+}
+
+int usage_error(const std::string& message) {
+  fmt::print(stderr, "error: {}\nhint: 'uccp help' shows the usage\n", message);
+  return 2;
+}
+
+Result<Config> load_config(CommandLine& line) {
+  runtime::PosixFileSystem files;
+  const std::string path = take_flag(line, "config", "");
+  std::string yaml;
+  if (!path.empty()) {
+    UCCP_TRY(yaml, read_file(files, path, 1u << 20));
+  }
+  std::map<std::string, std::string> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    const size_t equals = text.find('=');
+    if (equals != std::string::npos) environment[text.substr(0, equals)] = text.substr(equals + 1);
+  }
+  return Config::load(yaml, path, environment, line.flags);
+}
+
+int run(int argc, char** argv) {
+  auto line = parse(argc, argv);
+  if (!line) return usage_error(line.error().message());
+  const std::string command = line->words.empty() ? "" : line->words[0];
+  if (command == "help" || (command.empty() && line->flags.empty())) {
+    fmt::print("{}", kHelp);
+    return 0;
+  }
+  if (command == "version") {
+    fmt::print("uccp {}\n", UCCP_VERSION);
+    return 0;
+  }
+  DevOptions dev;
+  dev.data_dir = take_flag(*line, "data-dir", "data");
+  const std::string ports = take_flag(*line, "ports", "");
+  if (!ports.empty() && ports != "auto") return usage_error("--ports takes only 'auto'");
+  dev.auto_ports = ports == "auto";
+  dev.start_agent = take_flag(*line, "no-agent", "") != "true";
+  auto config = load_config(*line);
+  if (!config) return usage_error(config.error().message());
+  log::Options options;
+  options.node_id = config->text("node_id");
+  options.format = config->text("log_format") == "text" ? log::Format::kText : log::Format::kJson;
+  if (!log::parse_level(config->text("log_level"), options.level)) {
+    return usage_error("log_level '" + config->text("log_level") + "' is none of TRACE, DEBUG, INFO, WARN, ERROR, FATAL");
+  }
+  log::configure(options);
+  if (command == "config" && line->words.size() == 2 && line->words[1] == "explain") {
+    fmt::print("{}", config->explain());
+    return 0;
+  }
+  if (command == "dev") return run_dev(dev, *config);
+  if (command.empty()) return run_configured(*config);
+  return usage_error("there is no command '" + command + "'");
+}
+
+}  // namespace
+}  // namespace uccp::server
+
+int main(int argc, char** argv) { return uccp::server::run(argc, argv); }
