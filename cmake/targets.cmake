@@ -1,5 +1,12 @@
 # One folder, one library, one test program. A folder's *.cc files are the library, its *_test.cc files the test program.
 
+# Where tests put their JUnit files: one folder for the release preset, one below it for each other preset.
+get_filename_component(preset ${CMAKE_BINARY_DIR} NAME)
+set(UCCP_TEST_RESULTS ${CMAKE_SOURCE_DIR}/build/test-results)
+if(NOT preset STREQUAL "release")
+  string(APPEND UCCP_TEST_RESULTS /${preset})
+endif()
+
 # uccp_library(NAME DEPS ours... LIBS theirs... TEST_DEPS ours-for-tests...)
 function(uccp_library name)
   cmake_parse_arguments(arg "" "" "DEPS;LIBS;TEST_DEPS" ${ARGN})
@@ -36,7 +43,7 @@ function(uccp_test name)
   target_link_libraries(${name} PRIVATE ${arg_LIBS} GTest::gtest GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
-           COMMAND ${name} --gtest_output=xml:${CMAKE_SOURCE_DIR}/build/test-results/${name}.xml)
+           COMMAND ${name} --gtest_output=xml:${UCCP_TEST_RESULTS}/${name}.xml)
   set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 300)
 endfunction()
 
@@ -50,7 +57,8 @@ function(uccp_program name)
   target_link_libraries(${name} PRIVATE ${arg_LIBS})
 endfunction()
 
-# uccp_fuzz(NAME DEPS ours...): NAME_fuzz.cc as a libFuzzer program. Without -DUCCP_FUZZ=ON it is only compiled.
+# uccp_fuzz(NAME SOURCES files... DEPS ours... LIBS theirs...): a libFuzzer program, in build/PRESET/fuzz. Nothing without
+# UCCP_FUZZ.
 function(uccp_fuzz name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPS;LIBS" ${ARGN})
   if(NOT UCCP_FUZZ)

@@ -30,6 +30,11 @@ Result<std::unique_ptr<Agent>> Agent::open(Executor& loop, const Clock& clock, F
   std::unique_ptr<Agent> agent(new Agent(loop, clock, files, link, std::move(options), std::move(ended),
                                          std::move(outcomes), std::move(cache)));
   UCCP_RETURN_IF_ERROR(agent->load_state());
+  // Made here and not by the cluster, so that a Hello that is repeated because its answer was lost makes no second worker.
+  if (agent->worker_id_.empty()) {
+    agent->worker_id_ = "worker_" + agent->options_.incarnation.substr(0, 16);
+    UCCP_RETURN_IF_ERROR(agent->store_state());
+  }
   return agent;
 }
 
