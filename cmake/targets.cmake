@@ -1,4 +1,5 @@
-# One folder, one library, one test program. A folder's *.cc files are the library, its *_test.cc files the test program.
+# One folder, one library, one test program: a folder's *.cc files are the library, its *_test.cc files the test
+# program.
 
 # Where tests put their JUnit files: one folder for the release preset, one below it for each other preset.
 get_filename_component(preset ${CMAKE_BINARY_DIR} NAME)
@@ -57,8 +58,8 @@ function(uccp_program name)
   target_link_libraries(${name} PRIVATE ${arg_LIBS})
 endfunction()
 
-# uccp_fuzz(NAME SOURCES files... DEPS ours... LIBS theirs...): a libFuzzer program, in build/PRESET/fuzz. Nothing without
-# UCCP_FUZZ.
+# uccp_fuzz(NAME SOURCES files... DEPS ours... LIBS theirs...): a libFuzzer program, in build/PRESET/fuzz. Nothing
+# without UCCP_FUZZ.
 function(uccp_fuzz name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPS;LIBS" ${ARGN})
   if(NOT UCCP_FUZZ)

@@ -319,7 +319,7 @@ std::vector<std::string> ProcessExecutor::reconcile() {
   for (const std::string& name : *names) {
     const std::string path = tasks + "/" + name;
     if (!name.ends_with(kIdentitySuffix)) {
-      kill_by_environment(name);
+      if (!groups_.layout().usable()) kill_by_environment(name);
       (void)remove_task_folder(path);
       continue;
     }

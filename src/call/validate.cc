@@ -25,6 +25,8 @@ bool matches(const re2::RE2& pattern, std::string_view text) {
 
 class Validator {
  public:
+  // `partial`: the request changes a resource by a mask, so the resource need not be whole.
+  explicit Validator(bool partial) : partial_(partial) {}
   // False: the bytes are not a message of this type, or too deep; what() says which.
   bool message(const MessagePlan& plan, std::string_view bytes, int depth);
   Status status() const { return trail_.status(); }
@@ -37,7 +39,7 @@ class Validator {
   bool map(const FieldPlan& field, size_t& at, size_t end, int depth);
   bool item(const FieldPlan& rule, const FieldPlan& type, const WireField& value, int depth);
   bool nested(const FieldPlan& rule, const MessagePlan& plan, std::string_view bytes, int depth);
-  void absent(const FieldPlan& field);
+  void absent(const FieldPlan& field, int depth);
   void text(const FieldPlan& rule, const FieldPlan& type, std::string_view value);
   void number(const FieldPlan& rule, double value);
   void counts(const FieldPlan& field, size_t items, size_t bytes);
@@ -47,6 +49,7 @@ class Validator {
     return false;
   }
 
+  const bool partial_;
   Trail trail_;
   std::vector<WireEntry> entries_;  // a stack shared by all levels
   std::string what_;
@@ -80,7 +83,7 @@ bool Validator::fields(const MessagePlan& plan, size_t base, int depth) {
       if (!field(candidate, at, end, depth)) return false;
       ++at;
     } else {
-      absent(candidate);
+      absent(candidate, depth);
     }
     if (trail_.full()) return true;
   }
@@ -90,8 +93,8 @@ bool Validator::fields(const MessagePlan& plan, size_t base, int depth) {
   return true;
 }
 
-void Validator::absent(const FieldPlan& field) {
-  if (!field.required || field.output_only) return;
+void Validator::absent(const FieldPlan& field, int depth) {
+  if (!field.required || field.output_only || (partial_ && depth > 1)) return;
   trail_.push(field);
   trail_.violate("is required", field.example);
   trail_.pop();
@@ -106,7 +109,7 @@ bool Validator::field(const FieldPlan& field, size_t& at, size_t end, int depth)
   if (field.shape == Shape::kSingular && !field.presence) {
     const bool zero = value.type == WireType::kBytes ? value.bytes.empty() : is_zero(field.kind, value.value);
     if (zero) {
-      absent(field);
+      absent(field, depth);
       return true;
     }
   }
@@ -264,7 +267,7 @@ Status validate(const MessagePlan& plan, std::string_view wire) {
     return {Code::kInvalid, "REQUEST_TOO_LARGE",
             fmt::format("the request has {} bytes, at most {} are taken", wire.size(), limits::kMessageBytesMax)};
   }
-  Validator validator;
+  Validator validator(plan.by_name("update_mask") != nullptr);
   if (!validator.message(plan, wire, 1)) return {Code::kInvalid, "WIRE_INVALID", validator.what()};
   return validator.status();
 }

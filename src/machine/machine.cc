@@ -107,7 +107,21 @@ class EntryContext final : public ApplyContext {
     leases.push_back({id, -1, 0});
   }
 
-  // Another scope for the expiry of a lease that was made elsewhere.
+  // Runs `work` with another scope; what it emits and which leases it changes counts here.
+  template <typename Work>
+  void in_scope(const Scope& scope, Work work) {
+    Envelope scoped = envelope_;
+    scoped.scope = scope;
+    EntryContext inner(machine_, state_, entry_, scoped);
+    inner.leases_created_ = leases_created_;
+    inner.changes = std::move(changes);
+    inner.leases = std::move(leases);
+    work(inner);
+    changes = std::move(inner.changes);
+    leases = std::move(inner.leases);
+    leases_created_ = inner.leases_created_;
+  }
+
   std::vector<Change> changes;
   std::vector<AppliedBatch::LeaseChange> leases;
 
@@ -293,7 +307,9 @@ ApplyResult Machine::expire_lease(EntryContext& context, std::string_view payloa
   if (lease.generation != generation) return std::string();
   context.delete_lease(id);
   const auto domain = domains_.find(lease.domain);
-  if (domain != domains_.end()) domain->second->on_lease_expired(context, lease.key);
+  if (domain == domains_.end()) return std::string();
+  // The domain sees the scope in which the lease was made, not that of the system's command.
+  context.in_scope(lease.scope, [&](ApplyContext& scoped) { domain->second->on_lease_expired(scoped, lease.key); });
   return std::string();
 }
 
@@ -368,8 +384,10 @@ Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since,
     }
   }
   kChanges.scan(state, {}, "", number_key(low), [&](std::string_view, std::string_view value) {
-    changes.push_back(decode_change(value));
-    return changes.size() < count_max;
+    Change change = decode_change(value);
+    if (changes.size() >= count_max && change.index != changes.back().index) return false;
+    changes.push_back(std::move(change));
+    return true;
   });
   return changes;
 }

@@ -130,7 +130,8 @@ inline constexpr uint32_t kFeatureLevelMax = 1;
 // Payload of the system command "machine.expire".
 std::string encode_expire(LeaseId lease, uint64_t generation, Term term);
 
-// Change records with index > `since` that are still in the state, oldest first, at most `count_max`.
+// Change records with index > `since` that are still in the state, oldest first: about `count_max`, never cut inside an
+// index.
 // Errors: failed_precondition CURSOR_COMPACTED if records behind `since` are gone already.
 Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since, size_t count_max);
 

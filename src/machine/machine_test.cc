@@ -37,7 +37,7 @@ class Notes final : public Domain {
          }},
     };
   }
-  void on_lease_expired(ApplyContext& c, std::string_view key) override { kRows.erase(c.state(), {"t", "n"}, key); }
+  void on_lease_expired(ApplyContext& c, std::string_view key) override { kRows.erase(c.state(), c.scope(), key); }
 };
 
 class MachineTest : public ::testing::Test {
@@ -147,7 +147,9 @@ TEST_F(MachineTest, ALeaseExpiresOnlyForTheCurrentGenerationAndTerm) {
   EXPECT_EQ(row("leased"), "x");
   (void)apply(envelope("machine.expire", encode_expire(lease, 2, Term(9))));
   EXPECT_EQ(row("leased"), "x");
-  (void)apply(envelope("machine.expire", encode_expire(lease, 2, Term(1))));
+  Envelope system = envelope("machine.expire", encode_expire(lease, 2, Term(1)));
+  system.scope = {};
+  (void)apply(system);
   EXPECT_EQ(row("leased"), "(none)");
   EXPECT_EQ(last_.leases.back().ttl_ms, -1);
 }

@@ -3,6 +3,9 @@
 // Table numbers are part of the on-disk format and are listed in docs/formats/state.md; each belongs to one domain.
 #pragma once
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -49,10 +52,20 @@ class Table {
     return state.get(table_key::make(id_, scope, key)).has_value();
   }
   void put(Transaction& state, const Scope& scope, std::string_view key, const Message& value) const {
-    state.put(table_key::make(id_, scope, key), value.SerializeAsString());
+    state.put(table_key::make(id_, scope, key), serialize(value));
   }
   void erase(Transaction& state, const Scope& scope, std::string_view key) const {
     state.erase(table_key::make(id_, scope, key));
+  }
+  // The same bytes on every replica: map entries sorted by key.
+  static std::string serialize(const Message& value) {
+    std::string bytes;
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    UCCP_CHECK(value.SerializeToCodedStream(&coded), "a row can be serialized");
+    coded.Trim();
+    return bytes;
   }
   // Visits rows of the scope whose key begins with `key_prefix`, from `from` on (inclusive, empty: the first), in key
   // order, until `visit` returns false.

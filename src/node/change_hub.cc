@@ -71,12 +71,8 @@ void ChangeHub::deliver_backlog(const std::shared_ptr<Subscription>& subscriptio
   const machine::GroupView state = state_(subscription->filter.group);
   auto changes = machine::read_changes(state, subscription->delivered, kBacklogChunk);
   if (!changes) return end(subscription, changes.error());
+  // Never cut inside an index: read_changes goes on to the end of the last one.
   const bool whole = changes->size() < kBacklogChunk;
-  if (!whole) {
-    // The last index may be cut in the middle: it is read again with the next chunk, unless it is all there is.
-    const LogIndex cut = changes->back().index;
-    if (changes->front().index != cut) std::erase_if(*changes, [&](const auto& c) { return c.index == cut; });
-  }
   for (const machine::Change& change : *changes) {
     if (matches(*subscription, change)) deliver(subscription, change);
   }

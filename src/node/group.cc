@@ -281,8 +281,7 @@ void Group::expire_leases() {
     envelope.principal = "system";
     envelope.payload = machine::encode_expire(due.lease, due.generation, core_->term());
     propose(std::move(envelope), [this, due](Result<machine::Applied> applied) {
-      // Refused before it was logged: the lease is still there and is tried again at once.
-      if (!applied && leases_loaded_) leases_.set(due.lease, due.generation, 0, env_.clock.boot());
+      if (!applied && leases_loaded_) leases_.retry(due, env_.clock.boot());
     });
   }
 }

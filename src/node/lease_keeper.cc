@@ -47,6 +47,14 @@ std::vector<LeaseKeeper::Due> LeaseKeeper::take_due(BootTime now, size_t count_m
   return due;
 }
 
+void LeaseKeeper::retry(const Due& due, BootTime now) {
+  const auto it = leases_.find(due.lease);
+  if (it == leases_.end() || it->second.generation != due.generation || !it->second.expiring) return;
+  it->second.expiring = false;
+  it->second.deadline = {now.us - extension_us_};
+  deadlines_.emplace(it->second.deadline, due.lease);
+}
+
 void LeaseKeeper::extend_all(int64_t ms) { extension_us_ += ms * 1000; }
 
 }  // namespace uccp::node

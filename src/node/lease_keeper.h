@@ -30,6 +30,8 @@ class LeaseKeeper {
   Result<int64_t> renew(machine::LeaseId lease, BootTime now);
   // Leases past their deadline, at most `count_max`; each is answered once, its expiry counts as proposed.
   std::vector<Due> take_due(BootTime now, size_t count_max);
+  // The expiry could not be proposed: the lease is due again, unless it changed meanwhile.
+  void retry(const Due& due, BootTime now);
   void extend_all(int64_t ms);
   size_t size() const { return leases_.size(); }
 

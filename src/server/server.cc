@@ -22,6 +22,7 @@
 #include "runtime/real_clock.h"
 #include "server/authenticator.h"
 #include "server/health.h"
+#include "services/admin/admin_service.h"
 #include "services/discovery/discovery_service.h"
 #include "services/discovery/discovery_state.h"
 #include "services/objects/blob_store.h"
@@ -38,6 +39,8 @@ namespace {
 
 constexpr int64_t kReadyTimeoutMs = 60'000;
 constexpr int64_t kDrainMs = 3'000;
+// Holds the rows of about 100,000 services, so that discovery does not read from the disk.
+constexpr uint64_t kStateCacheBytes = 96u << 20;
 
 // A condition that one thread waits for and others may change.
 class Latch {
@@ -54,6 +57,28 @@ class Latch {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
+};
+
+// The configuration as GetConfiguration shows it.
+class ConfigSettings final : public admin::ConfigurationSource {
+ public:
+  explicit ConfigSettings(Config config) : config_(std::move(config)) {}
+
+  std::vector<admin::SettingInForce> settings() const override {
+    static constexpr std::string_view kTypes[] = {"string", "int", "bool", "duration", "string"};
+    std::vector<admin::SettingInForce> out;
+    for (const ConfigKey& key : config_keys()) {
+      const Config::Value& value = config_.values().find(key.name)->second;
+      out.push_back({.name = std::string(key.name), .value = value.text, .default_value = std::string(key.fallback),
+                     .source = std::string(source_name(value.source)),
+                     .type = std::string(kTypes[static_cast<size_t>(key.type)]), .description = std::string(key.help),
+                     .secret = key.type == KeyType::kSecret});
+    }
+    return out;
+  }
+
+ private:
+  const Config config_;
 };
 
 }  // namespace
@@ -91,6 +116,8 @@ struct Server::Parts {
   std::unique_ptr<KeyAuthenticator> authenticator;
   std::unique_ptr<call::Pipeline> pipeline;
   std::unique_ptr<NodeHealth> health;
+  std::unique_ptr<ConfigSettings> settings;
+  std::unique_ptr<admin::AdminService> admin;
   doors::GrpcDoor grpc;
   doors::RestDoor rest;
   doors::MetricsDoor metrics_door;
@@ -115,7 +142,7 @@ Status Server::Parts::open_storage(const ServerOptions& options) {
   storage::RecoveryReport report;
   UCCP_TRY(log, storage::WalLogStore::open(files, options.data_dir + "/log", identity, {}, report));
   log::info("log opened", {{"report", report.to_string()}});
-  UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {}));
+  UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {.block_cache_bytes = kStateCacheBytes}));
   UCCP_TRY(blobs, objects::DirectoryBlobStore::open(files, options.data_dir + "/blobs"));
   return Status::ok();
 }
@@ -203,6 +230,15 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
       .clock = clock, .random = worker_id_random, .page_tokens = *page_tokens});
   workers_service->register_handlers(handlers);
 
+  const std::string node_name = "n" + std::to_string(options.node.value);
+  health = std::make_unique<NodeHealth>(*node, node_name, [this] { return log->size_bytes(); });
+  settings = std::make_unique<ConfigSettings>(config);
+  admin = std::make_unique<admin::AdminService>(admin::AdminEnvironment{
+      .health = health->registry(), .metrics = metrics, .configuration = *settings, .clock = clock,
+      .node_id = node_name, .cluster_id = identity.cluster_id,
+      .feature_level = [] { return machine::kFeatureLevelMax; }});
+  admin->add_handlers(handlers);
+
   call::PipelineOptions pipeline_options;
   pipeline_options.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max"));
   for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
@@ -210,7 +246,6 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
     if (rate > 0) pipeline_options.rates[quota_class] = {.per_second = rate, .burst = rate};
   }
   pipeline = std::make_unique<call::Pipeline>(handlers, *authenticator, clock, call_random, metrics, pipeline_options);
-  health = std::make_unique<NodeHealth>(*node, "n" + std::to_string(options.node.value), [this] { return log->size_bytes(); });
   return Status::ok();
 }
 

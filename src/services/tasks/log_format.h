@@ -6,7 +6,7 @@
 // which the agent read the output; a record is never changed; the position of a record is its byte offset in the log, so
 // a cursor stays valid while the log grows and after it was uploaded. A log may end inside a record when the machine
 // crashed; what is before it is whole.
-// Pure functions of their input; callable from any thread. docs/formats/attempt_log.md is the page of the format.
+// Pure functions of their input; callable from any thread. docs/design/agent.md describes the format.
 #pragma once
 
 #include <cstdint>

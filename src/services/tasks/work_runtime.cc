@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "machine/resource_id.h"
 
 namespace uccp::tasks {
 namespace {
@@ -31,6 +32,10 @@ int64_t to_ms(const google::protobuf::Duration& d) { return d.seconds() * 1000 +
 void set_ms(google::protobuf::Duration* out, int64_t ms) {
   out->set_seconds(ms / 1000);
   out->set_nanos(static_cast<int32_t>(ms % 1000 * 1'000'000));
+}
+
+std::string without_prefix(std::string name, std::string_view prefix) {
+  return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
 }
 
 machine::Envelope system_command(std::string command, std::string payload) {
@@ -398,7 +403,7 @@ void WorkRuntime::hello(const std::shared_ptr<AgentSession>& session, const inte
   flush_outcomes();
   internal::v1::HelloCommand command;
   v1::Worker& worker = *command.mutable_worker();
-  worker.set_id(hello.worker_id());
+  worker.set_id(hello.worker_id().empty() ? machine::make_id("worker", env_.clock.wall(), env_.random) : hello.worker_id());
   worker.set_name(hello.name());
   worker.set_version(hello.version());
   worker.set_address(hello.address());
@@ -710,11 +715,11 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
     }
     if (accepted) {
       env_.metrics.counter("uccp_attempts_ended_total", "Attempts that ended, by kind",
-                           {{"kind", v1::AttemptOutcomeKind_Name(sent[i].kind()).substr(26)}}).add();
+                           {{"kind", without_prefix(v1::AttemptOutcomeKind_Name(sent[i].kind()), "ATTEMPT_OUTCOME_KIND_")}}).add();
       const auto row = row_of(ref);
       if (row && work::is_terminal(row->task().status())) {
         env_.metrics.counter("uccp_tasks_completed_total", "Tasks that ended, by status",
-                             {{"status", v1::TaskStatus_Name(row->task().status()).substr(12)}}).add();
+                             {{"status", without_prefix(v1::TaskStatus_Name(row->task().status()), "TASK_STATUS_")}}).add();
       }
     }
     const auto live = attempts_.find(ref);
