@@ -15,7 +15,7 @@ help: ## Says what there is
 	@echo "  make test        installs what is missing, builds, tests; ends with 'N passed, N failed, N skipped'"
 	@echo
 	@echo "All targets:"
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | \
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | \
 	  awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 	@echo
 	@echo "Programs are in build/bin: uccp (server), uccp-cli (command line), uccp-agent (runs tasks)."

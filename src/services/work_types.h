@@ -18,8 +18,8 @@ inline constexpr machine::BytesTable kActiveTasks(33);
 // id of a dependency, id of a task that waits for it.
 inline constexpr machine::BytesTable kDependents(34);
 inline constexpr machine::Table<internal::v1::WorkerRow> kWorkers(35);
-// (end time, id) of tasks that have ended, for retention.
-inline constexpr machine::BytesTable kEndedTasks(36);
+// (machine time at which it is forgotten, tenant, namespace, id) of each task that has ended; kept in the empty scope.
+inline constexpr machine::BytesTable kTaskExpiry(36);
 
 // Workers serve all tenants and belong to none.
 inline const machine::Scope kWorkerScope{};
@@ -32,6 +32,13 @@ inline constexpr size_t kAttemptHistoryMax = 20;
 inline constexpr int32_t kLostAttemptsMax = 100;
 inline constexpr int64_t kRetentionDefaultMs = 7LL * 24 * 3600 * 1000;
 inline constexpr int32_t kPriorityDefault = 50;
+
+// When a task that has ended is forgotten, milliseconds of machine time.
+inline int64_t expiry_ms(const internal::v1::TaskRow& row) {
+  const auto& retention = row.task().retention();
+  return row.ended_ms() + (row.task().has_retention() ? retention.seconds() * 1000 + retention.nanos() / 1'000'000
+                                                       : kRetentionDefaultMs);
+}
 
 inline bool is_terminal(v1::TaskStatus status) {
   return status == v1::TASK_STATUS_SUCCEEDED || status == v1::TASK_STATUS_FAILED ||

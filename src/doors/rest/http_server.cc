@@ -148,7 +148,8 @@ struct HttpServer::Running {
   std::unique_ptr<asio::steady_timer> accept_pause;
   size_t next_loop = 0;
   std::atomic<size_t> open{0};
-  std::atomic<bool> stopping{false};
+  std::atomic<bool> stopping{false};  // no new connections
+  std::atomic<bool> closing{false};   // the loops run out
 };
 
 Status HttpServer::Running::listen() {
@@ -213,7 +214,8 @@ void HttpServer::Running::on_accept(tcp::socket socket, Loop& loop) {
 void HttpServer::Running::arm(Loop& loop) {
   loop.timer.expires_after(tick);
   loop.timer.async_wait([this, &loop](const ErrorCode& error) {
-    if (error) return;
+    // A cancellation that comes when the timer has fired already is not seen as an error.
+    if (error || closing.load()) return;
     const BootTime now = clock.boot();
     // A tick may close connections, which takes them out of the set.
     const std::vector<std::shared_ptr<HttpConnection>> all(loop.connections.begin(), loop.connections.end());
@@ -268,6 +270,7 @@ void HttpServer::stop(int64_t grace_ms) {
   while (running.open.load() > 0 && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
+  running.closing.store(true);
   each(&HttpConnection::close);
   for (const auto& loop : running.loops) {
     asio::post(loop->io, [raw = loop.get()] { raw->timer.cancel(); });

@@ -32,8 +32,10 @@ std::string dependent_key(std::string_view dependency, std::string_view task) {
   return ByteWriter().key_part(dependency).raw(task).take();
 }
 
-std::string ended_key(const TaskRow& row) {
-  return ByteWriter().u64(static_cast<uint64_t>(row.ended_ms())).raw(row.task().id()).take();
+std::string expiry_key(const Scope& scope, const TaskRow& row) {
+  ByteWriter key;
+  key.u64(static_cast<uint64_t>(work::expiry_ms(row))).key_part(scope.tenant).key_part(scope.name_space);
+  return key.raw(row.task().id()).take();
 }
 
 // Writes a changed row and tells watchers.
@@ -71,7 +73,7 @@ void end_one(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus s
   }
   row.clear_waiting_for();
   work::kActiveTasks.erase(c.state(), scope, task.id());
-  work::kEndedTasks.put(c.state(), scope, ended_key(row), "");
+  work::kTaskExpiry.put(c.state(), {}, expiry_key(scope, row), "");
   store(c, scope, row, ChangeKind::kUpdated);
 }
 
@@ -314,7 +316,7 @@ ApplyResult TasksState::prune(ApplyContext& c, std::string_view payload) {
     const Scope scope{key.tenant(), key.namespace_()};
     const auto row = work::kTasks.get(c.state(), scope, key.id());
     if (!row || !is_terminal(row->task().status())) continue;
-    work::kEndedTasks.erase(c.state(), scope, ended_key(*row));
+    work::kTaskExpiry.erase(c.state(), {}, expiry_key(scope, *row));
     work::kTasks.erase(c.state(), scope, key.id());
     c.emit_in(scope, work::kTaskTopic, key.id(), static_cast<uint8_t>(ChangeKind::kRemoved), row->SerializeAsString());
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "machine/resource_id.h"
 
@@ -766,14 +767,13 @@ void WorkRuntime::unsubscribe_logs(uint64_t subscription) {
 void WorkRuntime::prune() {
   internal::v1::PruneCommand command;
   const int64_t now = machine_now_ms();
-  work::kTasks.scan_all(env_.view(), [&](const machine::Scope& scope, std::string_view id, TaskRow row) {
-    if (!work::is_terminal(row.task().status())) return true;
-    const int64_t keep = row.task().has_retention() ? to_ms(row.task().retention()) : work::kRetentionDefaultMs;
-    if (row.ended_ms() + keep > now) return true;
+  work::kTaskExpiry.scan(env_.view(), {}, "", "", [&](std::string_view row, std::string_view) {
+    ByteReader in(row);
+    if (static_cast<int64_t>(in.u64()) > now) return false;
     auto& key = *command.add_tasks();
-    key.set_tenant(scope.tenant);
-    key.set_namespace_(scope.name_space);
-    key.set_id(std::string(id));
+    key.set_tenant(in.key_part());
+    key.set_namespace_(in.key_part());
+    key.set_id(std::string(in.rest()));
     return command.tasks_size() < static_cast<int>(kPrunedPerRound);
   });
   if (command.tasks_size() == 0) return;

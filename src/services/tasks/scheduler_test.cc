@@ -1,0 +1,132 @@
+#include "services/tasks/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+
+namespace uccp::tasks {
+namespace {
+
+QueuedTask task(const std::string& id, Shape shape, int32_t priority = 50, uint64_t order = 0) {
+  static uint64_t next = 1;
+  return {.ref = {"t", "n", id}, .priority = priority, .shape = shape, .order = order != 0 ? order : next++};
+}
+
+WorkerView worker(const std::string& id, Shape capacity) { return {.id = id, .capacity = capacity, .slots = 100}; }
+
+std::vector<std::string> ids(const std::vector<Assignment>& assignments) {
+  std::vector<std::string> out;
+  for (const Assignment& a : assignments) out.push_back(a.task.id + "@" + a.worker);
+  return out;
+}
+
+using Ids = std::vector<std::string>;
+
+TEST(Scheduler, HigherPriorityGoesFirstThenTheOneQueuedFirst) {
+  Scheduler s;
+  s.add_task(task("late", {1000}, 50, 9));
+  s.add_task(task("early", {1000}, 50, 3));
+  s.add_task(task("urgent", {1000}, 90, 20));
+  s.set_worker(worker("w", {2000}));
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"urgent@w", "early@w"}));
+  EXPECT_EQ(s.queued(), 1u);
+}
+
+TEST(Scheduler, AWorkerIsNeverGivenMoreThanItHas) {
+  Scheduler s;
+  s.set_worker(worker("w", {4000, 100}));
+  for (int i = 0; i < 10; ++i) s.add_task(task("t" + std::to_string(i), {1000, 40}));
+  EXPECT_EQ(s.assign(0, 10).size(), 2u);  // memory is the scarce one
+  s.release({"t", "n", "t0"});
+  EXPECT_EQ(s.assign(0, 10).size(), 1u);
+}
+
+TEST(Scheduler, ATaskGoesWhereItFitsTightest) {
+  Scheduler s;
+  s.set_worker(worker("large", {16000}));
+  s.set_worker(worker("small", {2000}));
+  s.add_task(task("a", {2000}));
+  s.add_task(task("b", {16000}));
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"a@small", "b@large"}));
+}
+
+TEST(Scheduler, ALargeTaskThatDoesNotFitDoesNotHoldUpOtherShapes) {
+  Scheduler s;
+  s.set_worker(worker("w", {1000}));
+  s.add_task(task("huge", {9000}, 90));
+  s.add_task(task("small", {1000}, 10));
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"small@w"}));
+  EXPECT_EQ(s.explain({"t", "n", "huge"}), "none of 1 workers is large enough");
+}
+
+TEST(Scheduler, ADelayedTaskWaitsForItsTime) {
+  Scheduler s;
+  s.set_worker(worker("w", {1000}));
+  QueuedTask later = task("later", {1000});
+  later.not_before_ms = 500;
+  s.add_task(later);
+  EXPECT_TRUE(s.assign(499, 10).empty());
+  EXPECT_EQ(s.next_due_ms(), 500);
+  EXPECT_EQ(ids(s.assign(500, 10)), (Ids{"later@w"}));
+  EXPECT_EQ(s.next_due_ms(), -1);
+}
+
+TEST(Scheduler, ASelectorAndAClosedWorkerKeepTasksAway) {
+  Scheduler s;
+  WorkerView gpu = worker("gpu", {1000});
+  gpu.labels = {{"kind", "gpu"}};
+  s.set_worker(gpu);
+  WorkerView closed = worker("closed", {9000});
+  closed.accepts = false;
+  s.set_worker(closed);
+  QueuedTask picky = task("picky", {1000});
+  picky.selector = {{"kind", "cpu"}};
+  s.add_task(picky);
+  s.add_task(task("any", {1000}));
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"any@gpu"}));
+  EXPECT_EQ(s.explain({"t", "n", "picky"}), "none of 1 workers has the labels of its node selector");
+}
+
+TEST(Scheduler, RemovingAndReplacingForgetsTheOldEntry) {
+  Scheduler s;
+  s.set_worker(worker("w", {4000}));
+  s.add_task(task("a", {1000}, 10));
+  s.add_task(task("a", {1000}, 90));
+  EXPECT_EQ(s.queued(), 1u);
+  EXPECT_TRUE(s.remove_task({"t", "n", "a"}));
+  EXPECT_FALSE(s.remove_task({"t", "n", "a"}));
+  EXPECT_TRUE(s.assign(0, 10).empty());
+}
+
+// The books stay right under any order of events: what is used on a worker is the sum of what runs there.
+TEST(Scheduler, UsageIsAlwaysTheSumOfWhatRuns) {
+  SeededRandom random(7);
+  Scheduler s;
+  std::map<TaskRef, std::pair<std::string, Shape>> running;
+  std::map<TaskRef, Shape> shapes;
+  for (const char* id : {"w1", "w2", "w3"}) s.set_worker(worker(id, {8000, 1000}));
+  for (int step = 0; step < 20'000; ++step) {
+    if (random.chance(0.5)) {
+      QueuedTask t = task("t" + std::to_string(step), {static_cast<int64_t>(random.below(4000)), static_cast<int64_t>(random.below(300))},
+                          static_cast<int32_t>(random.below(3)));
+      if (random.chance(0.2)) t.not_before_ms = step + static_cast<int64_t>(random.below(50));
+      shapes[t.ref] = t.shape;
+      s.add_task(t);
+    }
+    for (const Assignment& a : s.assign(step, 5)) running[a.task] = {a.worker, shapes[a.task]};
+    if (!running.empty() && random.chance(0.6)) {
+      auto it = std::next(running.begin(), static_cast<ptrdiff_t>(random.below(running.size())));
+      s.release(it->first);
+      running.erase(it);
+    }
+    std::map<std::string, Shape> used;
+    for (const auto& [ref, where] : running) used[where.first] += where.second;
+    for (const char* id : {"w1", "w2", "w3"}) {
+      ASSERT_EQ(s.usage(id).used, used[id]) << "step " << step;
+      ASSERT_TRUE(used[id].fits_in({8000, 1000})) << "step " << step;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace uccp::tasks

@@ -1,0 +1,214 @@
+#include "services/tasks/tasks_state.h"
+
+#include <gtest/gtest.h>
+
+#include "machine/machine.h"
+#include "services/workers/workers_state.h"
+#include "storage/memory/memory_kv.h"
+
+namespace uccp::tasks {
+namespace {
+
+using internal::v1::AttemptOutcome;
+using internal::v1::TaskRow;
+
+class TasksStateTest : public ::testing::Test {
+ protected:
+  TasksStateTest() : machine_(kWorkGroup, kv_, {&tasks_, &workers_}) {
+    EXPECT_TRUE(machine_.open().is_ok());
+    hello("i1");
+  }
+
+  machine::ApplyResult apply(std::string command, std::string payload) {
+    machine::Envelope e;
+    e.scope = {"t", "n"};
+    e.principal = "alice";
+    e.command = std::move(command);
+    e.payload = std::move(payload);
+    e.boot = {boot_ms_ * 1000};
+    const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
+    auto batch = machine_.apply({&entry, 1});
+    EXPECT_TRUE(batch.has_value());
+    EXPECT_TRUE(machine_.verify_digest().is_ok());
+    return std::move(batch->results[0].result);
+  }
+  uint64_t hello(const std::string& incarnation) {
+    internal::v1::HelloCommand command;
+    command.mutable_worker()->set_id("w");
+    command.set_incarnation(incarnation);
+    internal::v1::WorkerRow row;
+    (void)row.ParseFromString(*apply("workers.hello", command.SerializeAsString()));
+    return epoch_ = row.epoch();
+  }
+  machine::ApplyResult schedule(const std::string& id, const std::vector<std::string>& dependencies = {}, int attempts = 1,
+                                v1::DependencyCondition condition = v1::DEPENDENCY_CONDITION_SUCCEEDED) {
+    TaskRow row;
+    row.mutable_task()->set_id(id);
+    row.mutable_task()->set_namespace_("n");
+    row.mutable_task()->mutable_retry()->set_max_attempts(attempts);
+    row.set_cancel_grace_ms(-1);
+    for (const auto& dependency : dependencies) {
+      auto& d = *row.mutable_task()->add_dependencies();
+      d.set_task_id(dependency);
+      d.set_condition(condition);
+    }
+    return apply("tasks.schedule", row.SerializeAsString());
+  }
+  AttemptOutcome outcome(const std::string& id, int number, int exit_code) {
+    AttemptOutcome o;
+    o.mutable_attempt()->set_task_id(id);
+    o.mutable_attempt()->set_tenant("t");
+    o.mutable_attempt()->set_namespace_("n");
+    o.mutable_attempt()->set_worker_id("w");
+    o.mutable_attempt()->set_worker_epoch(epoch_);
+    o.mutable_attempt()->set_attempt_number(number);
+    o.set_kind(v1::ATTEMPT_OUTCOME_KIND_EXITED);
+    o.set_exit_code(exit_code);
+    o.set_message("exit code " + std::to_string(exit_code));
+    return o;
+  }
+  bool report(const AttemptOutcome& o) {
+    internal::v1::OutcomesCommand command;
+    *command.add_items()->mutable_outcome() = o;
+    command.mutable_items(0)->set_backoff_ms(100);
+    internal::v1::OutcomesResult result;
+    (void)result.ParseFromString(*apply("tasks.outcomes", command.SerializeAsString()));
+    return result.accepted(0);
+  }
+  v1::Task task(const std::string& id) {
+    const auto row = work::kTasks.get(machine_.view(), {"t", "n"}, id);
+    return row ? row->task() : v1::Task();
+  }
+
+  storage::MemoryKv kv_;
+  TasksState tasks_;
+  workers::WorkersState workers_;
+  machine::Machine machine_;
+  uint64_t epoch_ = 0;
+  int64_t boot_ms_ = 1;
+};
+
+TEST_F(TasksStateTest, AnOutcomeEndsTheTaskOnce) {
+  ASSERT_TRUE(schedule("a"));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_TRUE(report(outcome("a", 1, 0)));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_SUCCEEDED);
+  EXPECT_FALSE(report(outcome("a", 1, 7)));
+  EXPECT_FALSE(report(outcome("a", 2, 7)));
+  EXPECT_EQ(task("a").exit_code(), 0);
+  EXPECT_EQ(task("a").attempts(), 1);
+}
+
+TEST_F(TasksStateTest, OutcomesOfAnOldEpochDoNotCount) {
+  ASSERT_TRUE(schedule("a"));
+  const AttemptOutcome old = outcome("a", 1, 0);
+  hello("i2");  // the agent was restarted
+  EXPECT_FALSE(report(old));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_TRUE(report(outcome("a", 1, 0)));
+}
+
+TEST_F(TasksStateTest, AFencedWorkerCannotReportAnyMore) {
+  ASSERT_TRUE(schedule("a"));
+  internal::v1::FenceCommand fence;
+  fence.set_worker_id("w");
+  fence.set_epoch(epoch_);
+  ASSERT_TRUE(apply("workers.fence", fence.SerializeAsString()));
+  EXPECT_FALSE(report(outcome("a", 1, 0)));
+  AttemptOutcome lost = outcome("a", 1, 0);
+  lost.set_kind(v1::ATTEMPT_OUTCOME_KIND_LOST);
+  EXPECT_TRUE(report(lost));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_EQ(task("a").retry_count(), 0);  // the worker's fault costs no retry
+}
+
+TEST_F(TasksStateTest, AFailureIsRetriedUntilItsAttemptsAreUsedUp) {
+  ASSERT_TRUE(schedule("a", {}, 3));
+  EXPECT_TRUE(report(outcome("a", 1, 1)));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_TRUE(report(outcome("a", 2, 1)));
+  EXPECT_TRUE(report(outcome("a", 3, 5)));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_FAILED);
+  EXPECT_EQ(task("a").exit_code(), 5);
+  EXPECT_EQ(task("a").attempt_history_size(), 3);
+}
+
+TEST_F(TasksStateTest, ADependentWaitsAndIsQueuedWhenAllItsDependenciesSucceeded) {
+  ASSERT_TRUE(schedule("a"));
+  ASSERT_TRUE(schedule("b"));
+  ASSERT_TRUE(schedule("c", {"a", "b"}));
+  EXPECT_EQ(task("c").status(), v1::TASK_STATUS_PENDING);
+  report(outcome("a", 1, 0));
+  EXPECT_EQ(task("c").status(), v1::TASK_STATUS_PENDING);
+  report(outcome("b", 1, 0));
+  EXPECT_EQ(task("c").status(), v1::TASK_STATUS_QUEUED);
+}
+
+TEST_F(TasksStateTest, AFailureRunsDownAnyChainOfDependents) {
+  ASSERT_TRUE(schedule("t0"));
+  for (int i = 1; i < 2000; ++i) ASSERT_TRUE(schedule("t" + std::to_string(i), {"t" + std::to_string(i - 1)}));
+  report(outcome("t0", 1, 1));
+  EXPECT_EQ(task("t1999").status(), v1::TASK_STATUS_FAILED);
+  EXPECT_NE(task("t1999").status_reason().find("t1998"), std::string::npos);
+}
+
+TEST_F(TasksStateTest, ConditionsDecideWhatAFailureMeansForADependent) {
+  ASSERT_TRUE(schedule("a"));
+  ASSERT_TRUE(schedule("cleanup", {"a"}, 1, v1::DEPENDENCY_CONDITION_COMPLETED));
+  ASSERT_TRUE(schedule("alarm", {"a"}, 1, v1::DEPENDENCY_CONDITION_FAILED));
+  report(outcome("a", 1, 1));
+  EXPECT_EQ(task("cleanup").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_EQ(task("alarm").status(), v1::TASK_STATUS_QUEUED);
+}
+
+TEST_F(TasksStateTest, AnUnknownDependencyIsRefusedAndNothingIsLeft) {
+  const auto result = schedule("a", {"ghost"});
+  EXPECT_EQ(result.error().reason(), "DEPENDENCY_NOT_FOUND");
+  EXPECT_EQ(task("a").id(), "");
+}
+
+TEST_F(TasksStateTest, OnlyTasksThatHaveEndedAreForgotten) {
+  ASSERT_TRUE(schedule("a"));
+  ASSERT_TRUE(schedule("b"));
+  report(outcome("a", 1, 0));
+  internal::v1::PruneCommand prune;
+  for (const char* id : {"a", "b"}) {
+    auto& key = *prune.add_tasks();
+    key.set_tenant("t");
+    key.set_namespace_("n");
+    key.set_id(id);
+  }
+  size_t expiring = 0;
+  const auto count = [&] {
+    expiring = 0;
+    work::kTaskExpiry.scan(machine_.view(), {}, "", "", [&](std::string_view, std::string_view) { return ++expiring > 0; });
+    return expiring;
+  };
+  EXPECT_EQ(count(), 1u);
+  ASSERT_TRUE(apply("tasks.prune", prune.SerializeAsString()));
+  EXPECT_EQ(task("a").id(), "");
+  EXPECT_EQ(task("b").id(), "b");
+  EXPECT_EQ(count(), 0u);
+}
+
+TEST_F(TasksStateTest, CancellingWhatWaitsEndsItAndWhatRunsIsAskedToStop) {
+  ASSERT_TRUE(schedule("a"));
+  ASSERT_TRUE(schedule("b"));
+  internal::v1::CancelCommand command;
+  command.set_id("a");
+  command.set_final(true);
+  ASSERT_TRUE(apply("tasks.cancel", command.SerializeAsString()));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_CANCELLED);
+  command.set_id("b");
+  command.set_final(false);
+  ASSERT_TRUE(apply("tasks.cancel", command.SerializeAsString()));
+  EXPECT_EQ(task("b").status(), v1::TASK_STATUS_STOPPING);
+  AttemptOutcome killed = outcome("b", 1, 0);
+  killed.set_kind(v1::ATTEMPT_OUTCOME_KIND_SIGNALLED);
+  EXPECT_TRUE(report(killed));
+  EXPECT_EQ(task("b").status(), v1::TASK_STATUS_CANCELLED);
+  EXPECT_TRUE(apply("tasks.cancel", command.SerializeAsString()));  // again: no error, nothing changes
+}
+
+}  // namespace
+}  // namespace uccp::tasks
