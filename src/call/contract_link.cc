@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "uccp/internal/v1/agent.pb.h"
+#include "uccp/internal/v1/node.pb.h"
 #include "uccp/v1/admin.pb.h"
 #include "uccp/v1/compute.pb.h"
 #include "uccp/v1/coordination.pb.h"
@@ -34,6 +35,7 @@ const Linked kLinked[] = {
     {"uccp/v1/compute.proto", &::descriptor_table_uccp_2fv1_2fcompute_2eproto},
     {"uccp/v1/admin.proto", &::descriptor_table_uccp_2fv1_2fadmin_2eproto},
     {"uccp/internal/v1/agent.proto", &::descriptor_table_uccp_2finternal_2fv1_2fagent_2eproto},
+    {"uccp/internal/v1/node.proto", &::descriptor_table_uccp_2finternal_2fv1_2fnode_2eproto},
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/tcp.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -82,6 +83,7 @@ class Doors {
   SeededRandom random{7};
   MetricsRegistry metrics;
   FakeHealth health;
+  std::map<std::string, call::RateLimit> rates;
   std::unique_ptr<call::Pipeline> pipeline;
   GrpcDoorOptions grpc_options;
   RestDoorOptions rest_options;
@@ -101,7 +103,8 @@ class Doors {
     grpc.stop(0);
   }
   void open() {
-    pipeline = std::make_unique<call::Pipeline>(handlers, authenticator, clock, random, metrics, call::PipelineOptions{});
+    pipeline = std::make_unique<call::Pipeline>(handlers, authenticator, clock, random, metrics,
+                                                call::PipelineOptions{.rates = rates});
     auto port = grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health.ready.load(); });
     ASSERT_TRUE(port) << port.error().to_string();
     grpc_port = *port;
@@ -138,6 +141,8 @@ class HttpsClient {
     if (options.receive_buffer > 0) ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &options.receive_buffer, sizeof(int));
     const timeval limit{10, 0};
     ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    const int on = 1;
+    ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(port);

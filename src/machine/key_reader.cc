@@ -5,7 +5,10 @@
 
 namespace uccp::machine {
 
-std::string group_prefix(GroupId group) { return ByteWriter().u64(group.value).take(); }
+std::string group_prefix(GroupId group, StateSlot slot) {
+  UCCP_CHECK(group.value < uint64_t{1} << 56 && slot < kStateSlots, "the slot takes the first byte of the prefix");
+  return ByteWriter().u64(uint64_t{slot} << 56 | group.value).take();
+}
 
 std::string prefix_end(std::string_view prefix) {
   std::string end(prefix);

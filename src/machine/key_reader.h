@@ -23,8 +23,13 @@ class KeyReader {
   virtual void scan(std::string_view from, std::string_view to, const Visit& visit) const = 0;
 };
 
+// Where the keys of a group lie in the node's Kv: in one of two slots. A snapshot is installed into the spare one, and
+// one durable pointer names the slot in use.
+using StateSlot = uint8_t;
+inline constexpr StateSlot kStateSlots = 2;
+
 // Prefix of a group's keys in the node's Kv.
-std::string group_prefix(GroupId group);
+std::string group_prefix(GroupId group, StateSlot slot = 0);
 // The first key behind all keys that begin with `prefix`; empty if there is none.
 std::string prefix_end(std::string_view prefix);
 
@@ -32,8 +37,9 @@ std::string prefix_end(std::string_view prefix);
 class GroupView final : public KeyReader {
  public:
   GroupView() = default;
-  GroupView(GroupId group, std::shared_ptr<const storage::KvView> view, LogIndex applied, int64_t machine_time_ms)
-      : prefix_(group_prefix(group)), view_(std::move(view)), applied_(applied), machine_time_ms_(machine_time_ms) {}
+  GroupView(GroupId group, std::shared_ptr<const storage::KvView> view, LogIndex applied, int64_t machine_time_ms,
+            StateSlot slot = 0)
+      : prefix_(group_prefix(group, slot)), view_(std::move(view)), applied_(applied), machine_time_ms_(machine_time_ms) {}
 
   std::optional<std::string> get(std::string_view key) const override;
   void scan(std::string_view from, std::string_view to, const Visit& visit) const override;

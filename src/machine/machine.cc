@@ -15,9 +15,14 @@ constexpr BytesTable kLeases(kLeaseTable);
 constexpr BytesTable kChanges(kChangeTable);
 constexpr BytesTable kAudit(kAuditTable);
 constexpr std::string_view kMetaKey = "meta";
+constexpr std::string_view kMembershipKey = "membership";
 constexpr uint8_t kMetaVersion = 1;
+constexpr uint8_t kSlotVersion = 1;
 // Old replies are dropped at every index that this divides.
 constexpr uint64_t kForgetEvery = 64;
+
+// Beside the groups, in the range of group 0, which none has: which slot a group's state is in.
+std::string slot_key(GroupId group) { return ByteWriter().u64(0).raw("slot").u64(group.value).take(); }
 
 std::string number_key(uint64_t number) { return ByteWriter().u64(number).take(); }
 
@@ -181,13 +186,72 @@ Result<Machine::Meta> Machine::decode_meta(std::string_view data) {
 }
 
 Status Machine::open() {
-  const GroupView probe(group_, kv_.view(), LogIndex(0), 0);
+  UCCP_RETURN_IF_ERROR(read_slot());
+  UCCP_RETURN_IF_ERROR(erase_spare_slot());
+  const GroupView probe(group_, kv_.view(), LogIndex(0), 0, slot_);
   meta_ = {};
   if (const auto stored = kMeta.get(probe, {}, kMetaKey)) {
     UCCP_TRY(meta_, decode_meta(*stored));
   }
-  view_ = GroupView(group_, kv_.view(), meta_.applied, machine_time_ms());
+  membership_ = kMeta.get(probe, {}, kMembershipKey).value_or("");
+  renew_view();
   return Status::ok();
+}
+
+void Machine::renew_view() { view_ = GroupView(group_, kv_.view(), meta_.applied, machine_time_ms(), slot_); }
+
+Status Machine::read_slot() {
+  slot_ = 0;
+  installed_ = {};
+  UCCP_TRY(const auto stored, kv_.view()->get(slot_key(group_)));
+  if (!stored) return Status::ok();
+  ByteReader in(*stored);
+  const uint8_t version = in.u8();
+  slot_ = in.u8();
+  installed_.term = Term(in.u64());
+  installed_.index = LogIndex(in.u64());
+  if (version == kSlotVersion && slot_ < kStateSlots && in.at_end()) return Status::ok();
+  return Status(Code::kCorruption, "STATE_SLOT_INVALID", "the pointer to the state of group " +
+                                                             std::to_string(group_.value) +
+                                                             " is damaged; restore a backup");
+}
+
+// What an installation left behind, or the state before it.
+Status Machine::erase_spare_slot() {
+  const std::string prefix = group_prefix(group_, spare_slot());
+  const auto view = kv_.view();
+  const auto it = view->iterate();
+  it->seek(prefix);
+  UCCP_RETURN_IF_ERROR(it->status());
+  if (!it->valid() || !it->key().starts_with(prefix)) return Status::ok();
+  return kv_.erase_range(prefix, prefix_end(prefix));
+}
+
+Status Machine::found(std::string membership) {
+  UCCP_CHECK(membership_.empty(), "a group is founded once");
+  storage::KvBatch batch;
+  batch.put(group_prefix(group_, slot_) + table_key::make(kMetaTable, {}, kMembershipKey), membership);
+  UCCP_RETURN_IF_ERROR(kv_.write(batch));
+  membership_ = std::move(membership);
+  renew_view();
+  return Status::ok();
+}
+
+SnapshotHeader Machine::snapshot_header() const {
+  return {group_, {meta_.applied_term, meta_.applied}, membership_, meta_.feature_level, meta_.digest};
+}
+
+Status Machine::switch_slot(LogPosition installed) {
+  storage::KvBatch batch;
+  ByteWriter pointer;
+  pointer.u8(kSlotVersion).u8(spare_slot()).u64(installed.term.value).u64(installed.index.value);
+  batch.put(slot_key(group_), pointer.take());
+  return kv_.write(batch);
+}
+
+bool in_digest(std::string_view key) {
+  static const std::string meta = table_key::begin(kMetaTable).take();
+  return !key.starts_with(meta);
 }
 
 Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
@@ -198,6 +262,7 @@ Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
     out.results.push_back({entry.index, apply_entry(state, entry, out)});
     meta_.applied = entry.index;
     meta_.applied_term = entry.term;
+    if (entry.kind == EntryKind::kConfiguration) membership_ = entry.data;
     if (entry.index.value % kForgetEvery == 0) {
       state.begin();
       dedup::forget_old(state, machine_time_ms(), limits_);
@@ -205,14 +270,17 @@ Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
   }
   meta_.digest = state.digest();
   storage::KvBatch batch;
-  const std::string prefix = group_prefix(group_);
+  const std::string prefix = group_prefix(group_, slot_);
   for (const auto& [key, value] : state.writes()) {
     if (value) batch.put(prefix + key, *value);
     else batch.erase(prefix + key);
   }
   batch.put(prefix + table_key::make(kMetaTable, {}, kMetaKey), encode_meta(meta_));
+  const bool reconfigured =
+      std::ranges::any_of(entries, [](const Entry& entry) { return entry.kind == EntryKind::kConfiguration; });
+  if (reconfigured) batch.put(prefix + table_key::make(kMetaTable, {}, kMembershipKey), membership_);
   UCCP_RETURN_IF_ERROR(kv_.write(batch));
-  view_ = GroupView(group_, kv_.view(), meta_.applied, machine_time_ms());
+  renew_view();
   return out;
 }
 
@@ -334,9 +402,8 @@ std::map<LeaseId, LeaseRecord> Machine::leases() const {
 
 Status Machine::verify_digest() const {
   Digest digest;
-  const std::string meta_key = table_key::make(kMetaTable, {}, kMetaKey);
   view_.scan("", "", [&](std::string_view key, std::string_view value) {
-    if (key != meta_key) digest.add(key, value);
+    if (in_digest(key)) digest.add(key, value);
     return true;
   });
   if (digest == meta_.digest) return Status::ok();

@@ -57,6 +57,17 @@ struct LeaseRecord {
   std::string key;
 };
 
+// What a snapshot says about itself: the state of a group at one position of its log.
+struct SnapshotHeader {
+  GroupId group;
+  LogPosition position;
+  std::string membership;  // encoded; in force at `position`
+  uint32_t feature_level = 1;
+  Digest digest;
+
+  bool operator==(const SnapshotHeader&) const = default;
+};
+
 class Machine {
  public:
   // Requires: `domains` outlive the machine and have different names.
@@ -75,6 +86,17 @@ class Machine {
   int64_t machine_time_ms() const { return meta_.time_us / 1000; }
   uint32_t feature_level() const { return meta_.feature_level; }
   const Digest& digest() const { return meta_.digest; }
+  // The data of the last configuration entry applied, or the founders; empty: nobody is known.
+  const std::string& membership() const { return membership_; }
+  // Begins the history of a group with this membership. Requires that none is known. Not flushed.
+  Status found(std::string membership);
+  // The position of the snapshot that this state began with; 0: it began empty.
+  LogPosition installed() const { return installed_; }
+  SnapshotHeader snapshot_header() const;
+  // The slot that is not in use, for SnapshotWriter.
+  StateSlot spare_slot() const { return static_cast<StateSlot>(kStateSlots - 1 - slot_); }
+  // Makes the spare slot the one to open(), one write. After a flush, open() takes it and erases the other.
+  Status switch_slot(LogPosition installed);
   // The state after the last batch.
   const GroupView& view() const { return view_; }
 
@@ -103,6 +125,9 @@ class Machine {
 
   static std::string encode_meta(const Meta& meta);
   static Result<Meta> decode_meta(std::string_view data);
+  Status read_slot();
+  Status erase_spare_slot();
+  void renew_view();
   ApplyResult apply_entry(Transaction& state, const Entry& entry, AppliedBatch& out);
   ApplyResult apply_command(Transaction& state, const Entry& entry, const Envelope& envelope, AppliedBatch& out);
   ApplyResult run(class EntryContext& context, const Envelope& envelope);
@@ -121,8 +146,14 @@ class Machine {
   std::map<std::string, Domain*, std::less<>> domains_;
   std::map<std::string, ApplyFunction, std::less<>> functions_;
   Meta meta_;
+  std::string membership_;
+  LogPosition installed_;
+  StateSlot slot_ = 0;
   GroupView view_;
 };
+
+// The machine's head records are outside the digest: they hold it, or are no effect of commands.
+bool in_digest(std::string_view key);
 
 // Highest feature level this program can apply.
 inline constexpr uint32_t kFeatureLevelMax = 1;

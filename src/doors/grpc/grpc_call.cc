@@ -109,23 +109,38 @@ void GrpcCall::read_metadata(const grpc::GenericCallbackServerContext& context) 
   const auto deadline = context.deadline();
   if (deadline != std::chrono::system_clock::time_point::max()) {
     const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - std::chrono::system_clock::now());
-    call.deadline = BootTime{door_->clock.boot().us + left.count()};
+    call.deadline = client_deadline_ = BootTime{door_->clock.boot().us + left.count()};
   }
 }
 
 void GrpcCall::dispatch(std::string request) {
-  dispatched_ = true;
+  {
+    std::lock_guard lock(mutex_);
+    if (cancelled_) return;
+    phase_ = Phase::kDispatching;
+  }
   const bool watched = !call_->deadline;
   door_->pipeline.dispatch(call_, std::move(request), method_name_);
   // The pipeline gave it a deadline that gRPC knows nothing of.
   if (watched && call_->deadline && !call_->finished()) place_ = door_->calls.watch(call_, *call_->deadline);
+  {
+    std::lock_guard lock(mutex_);
+    phase_ = Phase::kDispatched;
+    if (!cancelled_) return;
+  }
+  end_cancelled();
 }
 
 void GrpcCall::OnReadDone(bool ok) {
   const OnDoorThread mark;
   if (!ok) {
     if (streams_in()) return call_->deliver_half_close();
-    if (!dispatched_) {
+    bool is_new = false;
+    {
+      std::lock_guard lock(mutex_);
+      is_new = phase_ == Phase::kNew;
+    }
+    if (is_new) {
       call_->finish(Status(Code::kInvalid, "REQUEST_MISSING", "the client sent no request message, or one too large"));
     }
     return;
@@ -269,7 +284,16 @@ void GrpcCall::drain() {
 
 void GrpcCall::OnCancel() {
   const OnDoorThread mark;
-  const bool late = call_->deadline && *call_->deadline <= door_->clock.boot();
+  {
+    std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    if (phase_ == Phase::kDispatching) return;
+  }
+  end_cancelled();
+}
+
+void GrpcCall::end_cancelled() {
+  const bool late = client_deadline_ && *client_deadline_ <= door_->clock.boot();
   call_->deliver_cancel();
   call_->finish(late ? Status(Code::kDeadline, "DEADLINE_EXCEEDED", "the deadline passed before the answer was there")
                      : Status(Code::kCancelled, "CANCELLED", "the client cancelled the call or went away"));

@@ -49,6 +49,9 @@ class GrpcCall final : public grpc::ServerGenericBidiReactor,
   size_t queued_bytes() const override;
 
  private:
+  // A cancellation while the pipeline is taking the call waits until it has: the pipeline must see the end of each call.
+  enum class Phase : uint8_t { kNew, kDispatching, kDispatched };
+
   void begin(grpc::GenericCallbackServerContext* context);
   void read_metadata(const grpc::GenericCallbackServerContext& context);
   void dispatch(std::string request);
@@ -56,6 +59,7 @@ class GrpcCall final : public grpc::ServerGenericBidiReactor,
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
+  void end_cancelled();
 
   void poke();          // pump(), here or on a reply thread
   void pump();          // with mutex_
@@ -66,11 +70,13 @@ class GrpcCall final : public grpc::ServerGenericBidiReactor,
   const GrpcCallContextPtr door_;
   call::CallPtr call_;  // set at birth, dropped in OnDone
   std::string method_name_;
-  bool dispatched_ = false;    // of reactions only, which do not overlap while reading
+  std::optional<BootTime> client_deadline_;  // set at birth
   CallList::Place place_;
   grpc::ByteBuffer read_buffer_;
 
   mutable std::mutex mutex_;
+  Phase phase_ = Phase::kNew;
+  bool cancelled_ = false;
   std::shared_ptr<GrpcCall> self_;
   grpc::GenericCallbackServerContext* context_ = nullptr;
   std::deque<std::string> queue_;

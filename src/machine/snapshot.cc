@@ -1,0 +1,119 @@
+#include "machine/snapshot.h"
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace uccp::machine {
+namespace {
+
+constexpr uint8_t kVersion = 1;
+constexpr uint8_t kFirst = 1;
+constexpr uint8_t kLast = 2;
+constexpr size_t kChecksumBytes = 4;
+
+void write_header(ByteWriter& out, const SnapshotHeader& header) {
+  out.u64(header.group.value).u64(header.position.term.value).u64(header.position.index.value);
+  out.u32(header.feature_level).u64(header.digest.high).u64(header.digest.low).bytes(header.membership);
+}
+
+SnapshotHeader read_header(ByteReader& in) {
+  SnapshotHeader header;
+  header.group = GroupId(in.u64());
+  header.position.term = Term(in.u64());
+  header.position.index = LogIndex(in.u64());
+  header.feature_level = in.u32();
+  header.digest.high = in.u64();
+  header.digest.low = in.u64();
+  header.membership = in.bytes();
+  return header;
+}
+
+Status damaged(GroupId group, uint64_t number, std::string_view why) {
+  return Status(Code::kCorruption, "SNAPSHOT_DAMAGED",
+                "installing a snapshot of group " + std::to_string(group.value) + ", chunk " + std::to_string(number) +
+                    ": " + std::string(why) + "; it has to be sent again");
+}
+
+}  // namespace
+
+std::string SnapshotReader::next() {
+  UCCP_CHECK(!done_, "a snapshot is read once");
+  ByteWriter rows;
+  uint64_t count = 0;
+  bool more = false;
+  view_.scan(from_, "", [&](std::string_view key, std::string_view value) {
+    if (count > 0 && rows.data().size() + key.size() + value.size() > chunk_bytes_) {
+      from_ = key;
+      more = true;
+      return false;
+    }
+    rows.bytes(key).bytes(value);
+    if (in_digest(key)) digest_.add(key, value);
+    ++count;
+    return true;
+  });
+  rows_ += count;
+  done_ = !more;
+  ByteWriter body;
+  body.u64(number_).u8(static_cast<uint8_t>((number_ == 0 ? kFirst : 0) | (done_ ? kLast : 0)));
+  if (number_ == 0) write_header(body, header_);
+  body.varint(count).raw(rows.data());
+  if (done_) body.u64(rows_).u64(digest_.high).u64(digest_.low);
+  ++number_;
+  return ByteWriter().u8(kVersion).u32(crc32c(body.data())).raw(body.data()).take();
+}
+
+std::optional<uint64_t> snapshot_chunk_number(std::string_view chunk) {
+  ByteReader in(chunk);
+  in.raw(1 + kChecksumBytes);
+  const uint64_t number = in.u64();
+  return in.ok() ? std::optional(number) : std::nullopt;
+}
+
+Status SnapshotWriter::add(std::string_view chunk) {
+  ByteReader in(chunk);
+  if (in.u8() != kVersion) return damaged(group_, number_, "its version is not known here");
+  const uint32_t checksum = in.u32();
+  if (!in.ok() || checksum != crc32c(chunk.substr(1 + kChecksumBytes))) return damaged(group_, number_, "its checksum is wrong");
+  const uint64_t number = in.u64();
+  const uint8_t flags = in.u8();
+  if (number != number_ || complete_ || ((flags & kFirst) != 0) != (number == 0)) {
+    return damaged(group_, number_, "another chunk is next");
+  }
+  const std::string prefix = group_prefix(group_, slot_);
+  if (number == 0) {
+    header_ = read_header(in);
+    if (!in.ok() || header_->group != group_) return damaged(group_, number_, "its header is of another group");
+    if (header_->feature_level > kFeatureLevelMax) {
+      return Status(Code::kUnimplemented, "FEATURE_LEVEL",
+                    "the snapshot is at feature level " + std::to_string(header_->feature_level) +
+                        " and this program knows " + std::to_string(kFeatureLevelMax) + "; start a newer version");
+    }
+    UCCP_RETURN_IF_ERROR(kv_.erase_range(prefix, prefix_end(prefix)));
+  }
+  storage::KvBatch batch;
+  const uint64_t count = in.varint();
+  for (uint64_t i = 0; i < count && in.ok(); ++i) {
+    const std::string_view key = in.bytes();
+    const std::string_view value = in.bytes();
+    if (!in.ok()) break;
+    if (in_digest(key)) digest_.add(key, value);
+    batch.put(prefix + std::string(key), std::string(value));
+  }
+  rows_ += count;
+  bool whole = true;
+  if ((flags & kLast) != 0) {
+    const uint64_t rows = in.u64();
+    const uint64_t high = in.u64();
+    const uint64_t low = in.u64();
+    whole = rows == rows_ && Digest{high, low} == digest_ && digest_ == header_->digest;
+  }
+  if (!in.at_end()) return damaged(group_, number_, "it is cut off or too long");
+  if (!whole) return damaged(group_, number_, "its rows do not have the digest of the state");
+  UCCP_RETURN_IF_ERROR(kv_.write(batch));
+  ++number_;
+  complete_ = (flags & kLast) != 0;
+  return Status::ok();
+}
+
+}  // namespace uccp::machine
