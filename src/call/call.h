@@ -40,9 +40,9 @@ class Sink {
 
 // What a door knows about the client before the pipeline ran.
 struct Credentials {
-  std::string bearer_token;       // of "Authorization: Bearer", or empty
-  std::string certificate_pem;    // verified client certificate, or empty
-  std::string address;            // peer address, for logs, audit and limits
+  std::string bearer_token;     // of "Authorization: Bearer", or empty
+  std::string certificate_pem;  // verified client certificate, or empty
+  std::string address;          // peer address, for logs, audit and limits
 };
 
 class Call : public std::enable_shared_from_this<Call> {
@@ -53,19 +53,19 @@ class Call : public std::enable_shared_from_this<Call> {
   Door door = Door::kInternal;
   const Method* method = nullptr;
   Credentials credentials;
-  std::string call_id;       // X-Request-Id: given by the client or made by the pipeline; for logs only
-  std::string traceparent;   // W3C trace context, or empty
+  std::string call_id;      // X-Request-Id: given by the client or made by the pipeline; for logs only
+  std::string traceparent;  // W3C trace context, or empty
   std::optional<BootTime> deadline;
-  std::string consistency;   // the read level as text, empty: the method's default
+  std::string consistency;        // the read level as text, empty: the method's default
   std::string default_namespace;  // from the door, when the request names none
-  std::string request_id;    // Idempotency-Key; wins over an empty request_id field
+  std::string request_id;         // Idempotency-Key; wins over an empty request_id field
   std::shared_ptr<Sink> sink;
 
   // Set by the pipeline. -------------------------------------------------------------------------------------------
   Principal principal;
   machine::ReadLevel read_level;
-  std::string name_space;    // of the resource
-  std::string resource;      // the resource named in the request, for policy and audit
+  std::string name_space;  // of the resource
+  std::string resource;    // the resource named in the request, for policy and audit
   BootTime started;
 
   // For the handler. -----------------------------------------------------------------------------------------------

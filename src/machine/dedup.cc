@@ -75,9 +75,10 @@ std::optional<ApplyResult> recall(const Transaction& state, const Envelope& e, c
   if (e.dedup.session) {
     const auto session = kSessions.get(state, scope, session_key(e.dedup.session));
     if (!session || ByteReader(*session).key_part() != e.principal) {
-      return ApplyResult(fail(Code::kFailedPrecondition, "SESSION_EXPIRED",
-                              "the session " + std::to_string(e.dedup.session.value) +
-                                  " is not open; nothing was executed. Open a new session and ask for the state first"));
+      return ApplyResult(
+          fail(Code::kFailedPrecondition, "SESSION_EXPIRED",
+               "the session " + std::to_string(e.dedup.session.value) +
+                   " is not open; nothing was executed. Open a new session and ask for the state first"));
     }
     const auto stored = kReplies.get(state, scope, session_reply_key(e.dedup.session, e.dedup.sequence));
     if (stored) return replay(*stored, e, std::to_string(e.dedup.sequence));

@@ -25,9 +25,9 @@ struct Change {
   uint32_t sequence = 0;  // within the index
   std::string topic;      // "services", "tasks", ...
   Scope scope;
-  std::string key;        // of the resource
-  uint8_t kind = 0;       // the domain's own
-  std::string payload;    // the domain's own, usually the resource after the change
+  std::string key;      // of the resource
+  uint8_t kind = 0;     // the domain's own
+  std::string payload;  // the domain's own, usually the resource after the change
 };
 
 // What an apply function may use.

@@ -39,7 +39,10 @@ class GroupView final : public KeyReader {
   GroupView() = default;
   GroupView(GroupId group, std::shared_ptr<const storage::KvView> view, LogIndex applied, int64_t machine_time_ms,
             StateSlot slot = 0)
-      : prefix_(group_prefix(group, slot)), view_(std::move(view)), applied_(applied), machine_time_ms_(machine_time_ms) {}
+      : prefix_(group_prefix(group, slot)),
+        view_(std::move(view)),
+        applied_(applied),
+        machine_time_ms_(machine_time_ms) {}
 
   std::optional<std::string> get(std::string_view key) const override;
   void scan(std::string_view from, std::string_view to, const Visit& visit) const override;

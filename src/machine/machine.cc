@@ -86,8 +86,8 @@ class EntryContext final : public ApplyContext {
   }
   void emit_in(const Scope& scope, std::string_view topic, std::string_view key, uint8_t kind,
                std::string payload) override {
-    changes.push_back({entry_.index, static_cast<uint32_t>(changes.size()), std::string(topic), scope,
-                       std::string(key), kind, std::move(payload)});
+    changes.push_back({entry_.index, static_cast<uint32_t>(changes.size()), std::string(topic), scope, std::string(key),
+                       kind, std::move(payload)});
   }
 
   LeaseId create_lease(std::string_view domain, std::string_view key, int64_t ttl_ms) override {
@@ -211,9 +211,8 @@ Status Machine::read_slot() {
   installed_.term = Term(in.u64());
   installed_.index = LogIndex(in.u64());
   if (version == kSlotVersion && slot_ < kStateSlots && in.at_end()) return Status::ok();
-  return Status(Code::kCorruption, "STATE_SLOT_INVALID", "the pointer to the state of group " +
-                                                             std::to_string(group_.value) +
-                                                             " is damaged; restore a backup");
+  return Status(Code::kCorruption, "STATE_SLOT_INVALID",
+                "the pointer to the state of group " + std::to_string(group_.value) + " is damaged; restore a backup");
 }
 
 // What an installation left behind, or the state before it.

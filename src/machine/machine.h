@@ -1,8 +1,8 @@
 // The replicated machine of one group: applies committed entries to the state, one atomic batch at a time.
 //
-// Every batch writes the effects, the applied index, machine time and the digest together, so that a crash leaves either
-// all of a batch or none of it. Deduplication, leases, change records and the audit trail are written by the same batch.
-// Loop thread only; view() hands out immutable state to any thread.
+// Every batch writes the effects, the applied index, machine time and the digest together, so that a crash leaves
+// either all of a batch or none of it. Deduplication, leases, change records and the audit trail are written by the
+// same batch. Loop thread only; view() hands out immutable state to any thread.
 #pragma once
 
 #include <cstdint>
@@ -73,8 +73,8 @@ class Machine {
   // Requires: `domains` outlive the machine and have different names.
   Machine(GroupId group, storage::Kv& kv, std::vector<Domain*> domains, MachineLimits limits = {});
 
-  // Reads where the state stands. Errors: corruption, unavailable IO_ERROR; unimplemented FEATURE_LEVEL if the state was
-  // written by a later program.
+  // Reads where the state stands. Errors: corruption, unavailable IO_ERROR; unimplemented FEATURE_LEVEL if the state
+  // was written by a later program.
   Status open();
 
   // Applies entries with consecutive indexes behind applied(). An error means that the batch could not be written: the

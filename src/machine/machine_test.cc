@@ -17,21 +17,25 @@ class Notes final : public Domain {
   std::string_view name() const override { return "notes"; }
   std::map<std::string, ApplyFunction, std::less<>> commands() override {
     return {
-        {"put", [](ApplyContext& c, std::string_view p) -> ApplyResult {
+        {"put",
+         [](ApplyContext& c, std::string_view p) -> ApplyResult {
            kRows.put(c.state(), c.scope(), "row", std::string(p));
            c.emit("notes", "row", 1, std::string(p));
            return "put " + std::string(p) + " at " + std::to_string(c.index().value);
          }},
-        {"refuse", [](ApplyContext& c, std::string_view p) -> ApplyResult {
+        {"refuse",
+         [](ApplyContext& c, std::string_view p) -> ApplyResult {
            kRows.put(c.state(), c.scope(), "row", "must not stay");
            c.create_lease("notes", "row", 10);
            return fail(Code::kConflict, "REFUSED", std::string(p));
          }},
-        {"lease", [](ApplyContext& c, std::string_view p) -> ApplyResult {
+        {"lease",
+         [](ApplyContext& c, std::string_view p) -> ApplyResult {
            kRows.put(c.state(), c.scope(), "leased", std::string(p));
            return std::to_string(c.create_lease("notes", "leased", 1000));
          }},
-        {"touch", [](ApplyContext& c, std::string_view p) -> ApplyResult {
+        {"touch",
+         [](ApplyContext& c, std::string_view p) -> ApplyResult {
            c.touch_lease(std::stoull(std::string(p)), 1000);
            return "";
          }},

@@ -54,12 +54,11 @@ class Watcher {
  public:
   virtual ~Watcher() = default;
   // Delivers every matching change with index > `since`, in order, without gaps. on_change returns false to end.
-  // on_end: failed_precondition CURSOR_COMPACTED (start over), exhausted WATCHER_TOO_SLOW (resume with the last cursor),
-  // unavailable SHUTTING_DOWN. Callbacks come on one thread.
+  // on_end: failed_precondition CURSOR_COMPACTED (start over), exhausted WATCHER_TOO_SLOW (resume with the last
+  // cursor), unavailable SHUTTING_DOWN. Callbacks come on one thread.
   using OnChange = std::move_only_function<bool(const Change&)>;
   using OnEnd = std::move_only_function<void(Status)>;
-  virtual std::shared_ptr<Watch> watch(const WatchFilter& filter, LogIndex since, OnChange on_change,
-                                       OnEnd on_end) = 0;
+  virtual std::shared_ptr<Watch> watch(const WatchFilter& filter, LogIndex since, OnChange on_change, OnEnd on_end) = 0;
 };
 
 // Leases of a group that this node leads. Callbacks as Proposer's.

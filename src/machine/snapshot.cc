@@ -74,7 +74,8 @@ Status SnapshotWriter::add(std::string_view chunk) {
   ByteReader in(chunk);
   if (in.u8() != kVersion) return damaged(group_, number_, "its version is not known here");
   const uint32_t checksum = in.u32();
-  if (!in.ok() || checksum != crc32c(chunk.substr(1 + kChecksumBytes))) return damaged(group_, number_, "its checksum is wrong");
+  if (!in.ok() || checksum != crc32c(chunk.substr(1 + kChecksumBytes)))
+    return damaged(group_, number_, "its checksum is wrong");
   const uint64_t number = in.u64();
   const uint8_t flags = in.u8();
   if (number != number_ || complete_ || ((flags & kFirst) != 0) != (number == 0)) {

@@ -44,9 +44,9 @@ class SnapshotWriter {
   // Writes into `slot` of the group, which must not be in use; the first chunk erases what is there.
   SnapshotWriter(GroupId group, storage::Kv& kv, StateSlot slot) : group_(group), kv_(kv), slot_(slot) {}
 
-  // Takes chunk next(). Errors: corruption SNAPSHOT_DAMAGED for a chunk that is not what a reader wrote, or when rows and
-  // digest do not fit together at the end; unimplemented FEATURE_LEVEL; what the Kv says. The writer is then of no more
-  // use, and what it wrote has to be erased (Machine::open() does).
+  // Takes chunk next(). Errors: corruption SNAPSHOT_DAMAGED for a chunk that is not what a reader wrote, or when rows
+  // and digest do not fit together at the end; unimplemented FEATURE_LEVEL; what the Kv says. The writer is then of no
+  // more use, and what it wrote has to be erased (Machine::open() does).
   Status add(std::string_view chunk);
   uint64_t next() const { return number_; }
   bool complete() const { return complete_; }

@@ -118,9 +118,8 @@ class BytesTable {
             const Visit& visit) const {
     const std::string prefix = table_key::scope_prefix(id_, scope);
     const std::string begin = prefix + std::string(from.empty() ? key_prefix : from);
-    state.scan(begin, prefix_end(prefix + std::string(key_prefix)), [&](std::string_view key, std::string_view value) {
-      return visit(key.substr(prefix.size()), value);
-    });
+    state.scan(begin, prefix_end(prefix + std::string(key_prefix)),
+               [&](std::string_view key, std::string_view value) { return visit(key.substr(prefix.size()), value); });
   }
 
  private:

@@ -37,7 +37,7 @@ inline constexpr int32_t kPriorityDefault = 50;
 inline int64_t expiry_ms(const internal::v1::TaskRow& row) {
   const auto& retention = row.task().retention();
   return row.ended_ms() + (row.task().has_retention() ? retention.seconds() * 1000 + retention.nanos() / 1'000'000
-                                                       : kRetentionDefaultMs);
+                                                      : kRetentionDefaultMs);
 }
 
 inline bool is_terminal(v1::TaskStatus status) {

@@ -39,7 +39,8 @@ void append_sample(const FieldPlan& field, std::string& out, int depth) {
     case Kind::kMessage: return call::put_bytes(out, field.number, sample(*field.message, depth + 1));
     case Kind::kString: return call::put_bytes(out, field.number, sample_text(field));
     case Kind::kBytes: return call::put_bytes(out, field.number, "x");
-    case Kind::kEnum: return call::put_uint(out, field.number, static_cast<uint64_t>(field.enumeration->values[1].number));
+    case Kind::kEnum:
+      return call::put_uint(out, field.number, static_cast<uint64_t>(field.enumeration->values[1].number));
     case Kind::kDouble: {
       call::put_tag(out, field.number, call::WireType::kFixed64);
       return call::put_fixed64(out, std::bit_cast<uint64_t>(std::max(1.0, field.min.value_or(1))));
@@ -90,8 +91,7 @@ class DoorMatrix : public ::testing::Test {
     auto stream = channel->stream(method.grpc_path);
     if (!method.client_streaming) (void)stream->write(request);
     (void)stream->half_close();
-    while (stream->read()) {
-    }
+    while (stream->read()) {}
     return {std::string(stream->finish().reason())};
   }
   static Outcome over_rest(const Method& method, const std::string& json, const std::string& token) {
@@ -186,7 +186,8 @@ TEST_F(DoorMatrix, AnAdminReachesTheHandlerAndEveryStageWasPassed) {
     for (const call::Call::Door door : {call::Call::Door::kGrpc, call::Call::Door::kRest}) {
       if (door == call::Call::Door::kRest && !in_rest(method)) continue;
       std::lock_guard lock(mutex_);
-      for (const call::Stage stage : {kLimits, kTrace, kMethod, kAuthenticate, kRate, kDecode, kAuthorize, kHandler, kAudit}) {
+      for (const call::Stage stage :
+           {kLimits, kTrace, kMethod, kAuthenticate, kRate, kDecode, kAuthorize, kHandler, kAudit}) {
         EXPECT_TRUE(stages_[std::pair(method.full_name, door)].contains(stage))
             << method.full_name << " skipped " << call::stage_name(stage) << " at door " << static_cast<int>(door);
       }
@@ -203,7 +204,8 @@ TEST_F(DoorMatrix, EveryOutcomeIsCountedDenialsIncluded) {
     const double http = doors_->metrics.value("uccp_http_requests_total", denied);
     expect(method, wire, json_of(method, wire), "", "CREDENTIALS_MISSING");
     EXPECT_EQ(doors_->metrics.value("uccp_grpc_requests_total", denied), grpc + 1) << method.full_name;
-    if (in_rest(method)) EXPECT_EQ(doors_->metrics.value("uccp_http_requests_total", denied), http + 1) << method.full_name;
+    if (in_rest(method))
+      EXPECT_EQ(doors_->metrics.value("uccp_http_requests_total", denied), http + 1) << method.full_name;
   }
 }
 
@@ -216,7 +218,10 @@ TEST(DoorMatrixRates, ASpentRateIsRefusedThroughEveryDoor) {
       call->on_half_close([call] { call->reply(""); });
     });
   }
-  doors.rates = {{"read", {0.0001, 10}}, {"write", {0.0001, 10}}, {"stream", {0.0001, 10}}, {"admin", {0.0001, 10}},
+  doors.rates = {{"read", {0.0001, 10}},
+                 {"write", {0.0001, 10}},
+                 {"stream", {0.0001, 10}},
+                 {"admin", {0.0001, 10}},
                  {"agent", {0.0001, 10}}};
   doors.open();
   for (const Method& method : Contract::get().methods()) {
@@ -229,8 +234,7 @@ TEST(DoorMatrixRates, ASpentRateIsRefusedThroughEveryDoor) {
       auto stream = channel->stream(method.grpc_path);
       if (!method.client_streaming) (void)stream->write(wire);
       (void)stream->half_close();
-      while (stream->read()) {
-      }
+      while (stream->read()) {}
       reason = stream->finish().reason();
     }
     EXPECT_EQ(reason, "RATE_LIMITED") << method.full_name << " over gRPC";

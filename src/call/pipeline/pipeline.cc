@@ -56,8 +56,13 @@ struct Pipeline::CachedPrincipal {
 
 Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, const Clock& clock, Random& random,
                    MetricsRegistry& metrics, PipelineOptions options)
-    : handlers_(handlers), authenticator_(authenticator), clock_(clock), random_(random), metrics_(metrics),
-      options_(std::move(options)), limiter_(options_.rates) {
+    : handlers_(handlers),
+      authenticator_(authenticator),
+      clock_(clock),
+      random_(random),
+      metrics_(metrics),
+      options_(std::move(options)),
+      limiter_(options_.rates) {
   // One more for calls of methods that do not exist.
   for (size_t i = 0; i <= Contract::get().methods().size(); ++i) {
     method_metrics_.push_back(std::make_unique<MethodMetrics>());
@@ -148,8 +153,9 @@ Status Pipeline::limit(Call& call, const std::string& request) {
 
 Status Pipeline::match(const Call& call, std::string_view method_name) {
   if (call.method != nullptr) return Status::ok();
-  return Status(Code::kUnimplemented, "METHOD_UNKNOWN",
-                "there is no method '" + std::string(method_name.substr(0, 200)) + "'; see /openapi.json or reflection");
+  return Status(
+      Code::kUnimplemented, "METHOD_UNKNOWN",
+      "there is no method '" + std::string(method_name.substr(0, 200)) + "'; see /openapi.json or reflection");
 }
 
 Status Pipeline::authenticate(Call& call) {
@@ -224,8 +230,8 @@ Status Pipeline::authorize(const Call& call) {
     std::string roles;
     for (const std::string& role : call.principal.roles) roles.append(roles.empty() ? "" : ", ").append(role);
     return Status(Code::kPermission, "PERMISSION_DENIED",
-                  call.principal.name + " lacks the permission " + method.permission + " (roles: " +
-                      (roles.empty() ? "none" : roles) + ")")
+                  call.principal.name + " lacks the permission " + method.permission +
+                      " (roles: " + (roles.empty() ? "none" : roles) + ")")
         .with_help("security.md#roles");
   }
   const auto& allowed = call.principal.namespaces;

@@ -28,7 +28,15 @@
 namespace uccp::call {
 
 enum class Stage : uint8_t {
-  kLimits, kTrace, kMethod, kAuthenticate, kRate, kDecode, kAuthorize, kHandler, kAudit,
+  kLimits,
+  kTrace,
+  kMethod,
+  kAuthenticate,
+  kRate,
+  kDecode,
+  kAuthorize,
+  kHandler,
+  kAudit,
 };
 inline constexpr int kStageCount = 9;
 std::string_view stage_name(Stage stage);

@@ -21,11 +21,14 @@ constexpr auto kDeveloper = std::to_array<std::string_view>(
 constexpr auto kViewer = std::to_array<std::string_view>({"*.read"});
 constexpr auto kAgent = std::to_array<std::string_view>({"agent.*", "workers.read"});
 
-constexpr std::array<Role, 5> kRoles = {{{"admin", kAdmin},
+constexpr auto kNode = std::to_array<std::string_view>({"node.*"});
+
+constexpr std::array<Role, 6> kRoles = {{{"admin", kAdmin},
                                          {"operator", kOperator},
                                          {"developer", kDeveloper},
                                          {"viewer", kViewer},
-                                         {"agent", kAgent}}};
+                                         {"agent", kAgent},
+                                         {"node", kNode}}};
 
 bool matches(std::string_view grant, std::string_view permission) {
   if (grant == "*" || grant == permission) return true;

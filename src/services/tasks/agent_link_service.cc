@@ -105,7 +105,8 @@ AgentLinkService::AgentLinkService(Executor& loop, Executor& blob_io, WorkRuntim
 
 void AgentLinkService::register_handlers(call::HandlerTable& handlers) {
   handlers.add("uccp.internal.v1.AgentLink/Connect", [this](const call::CallPtr& call, std::string) { connect(call); });
-  handlers.add("uccp.internal.v1.AgentLink/PutBlob", [this](const call::CallPtr& call, std::string) { put_blob(call); });
+  handlers.add("uccp.internal.v1.AgentLink/PutBlob",
+               [this](const call::CallPtr& call, std::string) { put_blob(call); });
   handlers.add_parsed<internal::v1::GetBlobRequest>(
       "uccp.internal.v1.AgentLink/GetBlob",
       [this](const call::CallPtr& call, const internal::v1::GetBlobRequest& request) { get_blob(call, request); });
@@ -124,7 +125,8 @@ void AgentLinkService::connect(const call::CallPtr& call) {
     if (!message.ParseFromString(bytes)) {
       return call->finish(Status(Code::kInvalid, "WIRE_INVALID", "malformed AgentMessage"));
     }
-    loop_.post([this, session, message = std::move(message)]() mutable { runtime_.receive(session, std::move(message)); });
+    loop_.post(
+        [this, session, message = std::move(message)]() mutable { runtime_.receive(session, std::move(message)); });
   });
 }
 
@@ -140,7 +142,10 @@ void AgentLinkService::get_blob(const call::CallPtr& call, const internal::v1::G
   uint64_t offset = request.offset();
   if (!request.since().empty()) offset = std::strtoull(request.since().c_str(), nullptr, 10);
   stream_blob(blob_io_, blobs_,
-              {.call = call, .sha256 = request.sha256(), .offset = offset, .size = info->size,
+              {.call = call,
+               .sha256 = request.sha256(),
+               .offset = offset,
+               .size = info->size,
                .item = [](uint64_t at, std::string data) {
                  internal::v1::BlobChunk chunk;
                  chunk.set_offset(at);

@@ -1,5 +1,5 @@
-// What the leader knows of running attempts and connected workers, for reads: the part of their status that is not in the
-// replicated state. Any thread.
+// What the leader knows of running attempts and connected workers, for reads: the part of their status that is not in
+// the replicated state. Any thread.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,6 @@ class LiveTasks {
   size_t workers_connected() const;
   // Called after a worker changed, on the thread that changed it. Set once, before anything else runs.
   void on_worker(std::function<void()> callback) { on_worker_ = std::move(callback); }
-
 
   // Lays what is live over a stored task: RUNNING, worker, start, use.
   void overlay(const std::string& tenant, v1::Task& task) const;

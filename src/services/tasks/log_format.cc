@@ -63,7 +63,8 @@ Result<std::optional<LogRecord>> LogReader::next() {
                 "the log record at " + std::to_string(position_) + " fails its checksum");
   }
   LogRecord record;
-  record.time_us = static_cast<int64_t>(static_cast<uint64_t>(read_u32(body.substr(4))) << 32 | read_u32(body.substr(8)));
+  record.time_us =
+      static_cast<int64_t>(static_cast<uint64_t>(read_u32(body.substr(4))) << 32 | read_u32(body.substr(8)));
   record.stream = static_cast<LogStreamKind>(stream);
   record.bytes = body.substr(13);
   rest_.remove_prefix(size);

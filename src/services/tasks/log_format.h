@@ -2,11 +2,11 @@
 //
 // A log is a header of 8 bytes ("UCCPLOG" and the version) and then records, each
 //   crc32c u32 | length u32 | time_us u64 | stream u8 | bytes
-// in big endian; the crc covers everything behind it, `length` counts the bytes. Invariants: records are in the order in
-// which the agent read the output; a record is never changed; the position of a record is its byte offset in the log, so
-// a cursor stays valid while the log grows and after it was uploaded. A log may end inside a record when the machine
-// crashed; what is before it is whole.
-// Pure functions of their input; callable from any thread. docs/design/agent.md describes the format.
+// in big endian; the crc covers everything behind it, `length` counts the bytes. Invariants: records are in the order
+// in which the agent read the output; a record is never changed; the position of a record is its byte offset in the
+// log, so a cursor stays valid while the log grows and after it was uploaded. A log may end inside a record when the
+// machine crashed; what is before it is whole. Pure functions of their input; callable from any thread.
+// docs/design/agent.md describes the format.
 #pragma once
 
 #include <cstdint>

@@ -3,9 +3,10 @@
 // No IO, no clock, no randomness: time comes with the calls, ties are broken by id. Lives in the memory of the leader,
 // which rebuilds it after a change of leadership.
 //
-// Tasks are kept in groups of equal shape (resources and selector) and priority, so that a round costs by groups and not
-// by tasks: once one task of a group fits nowhere, the others are not tried. Among the workers that fit, the one that is
-// left with the smallest dominant share of free resources is taken (best fit), so that large tasks keep finding room.
+// Tasks are kept in groups of equal shape (resources and selector) and priority, so that a round costs by groups and
+// not by tasks: once one task of a group fits nowhere, the others are not tried. Among the workers that fit, the one
+// that is left with the smallest dominant share of free resources is taken (best fit), so that large tasks keep finding
+// room.
 #pragma once
 
 #include <cstdint>
@@ -44,17 +45,17 @@ struct QueuedTask {
   TaskRef ref;
   int32_t priority = 50;
   Shape shape;
-  LabelMap selector;            // labels that the worker must have
-  uint64_t order = 0;           // position among equals: the revision that queued it
-  int64_t not_before_ms = 0;    // on the caller's clock
+  LabelMap selector;          // labels that the worker must have
+  uint64_t order = 0;         // position among equals: the revision that queued it
+  int64_t not_before_ms = 0;  // on the caller's clock
 };
 
 struct WorkerView {
   std::string id;
   Shape capacity;
   LabelMap labels;
-  size_t slots = 0;             // most attempts at a time
-  bool accepts = true;          // connected, not cordoned, not draining
+  size_t slots = 0;     // most attempts at a time
+  bool accepts = true;  // connected, not cordoned, not draining
 };
 
 struct Assignment {
@@ -116,8 +117,8 @@ class Scheduler {
   static GroupKey key_of(const QueuedTask& task) { return {task.priority, task.shape, task.selector}; }
 
   std::map<TaskRef, QueuedTask> queued_;
-  std::map<GroupKey, Group> groups_;                   // tasks that are due
-  std::set<std::pair<int64_t, TaskRef>> delayed_;      // by the time they become due
+  std::map<GroupKey, Group> groups_;               // tasks that are due
+  std::set<std::pair<int64_t, TaskRef>> delayed_;  // by the time they become due
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, Running> running_;
 };

@@ -107,7 +107,8 @@ TEST(Scheduler, UsageIsAlwaysTheSumOfWhatRuns) {
   for (const char* id : {"w1", "w2", "w3"}) s.set_worker(worker(id, {8000, 1000}));
   for (int step = 0; step < 20'000; ++step) {
     if (random.chance(0.5)) {
-      QueuedTask t = task("t" + std::to_string(step), {static_cast<int64_t>(random.below(4000)), static_cast<int64_t>(random.below(300))},
+      QueuedTask t = task("t" + std::to_string(step),
+                          {static_cast<int64_t>(random.below(4000)), static_cast<int64_t>(random.below(300))},
                           static_cast<int32_t>(random.below(3)));
       if (random.chance(0.2)) t.not_before_ms = step + static_cast<int64_t>(random.below(50));
       shapes[t.ref] = t.shape;

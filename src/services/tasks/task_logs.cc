@@ -28,7 +28,9 @@ std::string_view stream_name(LogStreamKind kind) {
 class Follower : public std::enable_shared_from_this<Follower> {
  public:
   Follower(const LogEnvironment& environment, call::CallPtr call, const v1::GetTaskLogsRequest& request)
-      : env_(environment), call_(std::move(call)), request_(request),
+      : env_(environment),
+        call_(std::move(call)),
+        request_(request),
         ref_{call_->principal.tenant, call_->name_space, request.id()} {
     if (request.tail_lines() > 0 && request.since().empty()) tail_max_ = static_cast<size_t>(request.tail_lines());
   }
@@ -48,12 +50,13 @@ class Follower : public std::enable_shared_from_this<Follower> {
         if (auto self = weak.lock()) self->stop();
       });
     });
-    watch_ = env_.watcher.watch({kWorkGroup, std::string(work::kTaskTopic), ref_.tenant, ref_.name_space}, watch_since,
-                                [id = ref_.id, wake](const machine::Change& change) {
-                                  if (change.key == id) wake();
-                                  return true;
-                                },
-                                [](const Status&) {});
+    watch_ = env_.watcher.watch(
+        {kWorkGroup, std::string(work::kTaskTopic), ref_.tenant, ref_.name_space}, watch_since,
+        [id = ref_.id, wake](const machine::Change& change) {
+          if (change.key == id) wake();
+          return true;
+        },
+        [](const Status&) {});
     step();
   }
 
@@ -209,15 +212,14 @@ class Follower : public std::enable_shared_from_this<Follower> {
     const bool follow = request_.follow() && (tail_max_ == 0 || caught_up_);
     auto self = shared_from_this();
     env_.loop.post([self, follow, cursor = cursor_] {
-      WorkRuntime::LogSink sink{
-          .chunk =
-              [self](const internal::v1::LogChunk& chunk) {
-                self->env_.io.post([self, chunk] { self->live_chunk(chunk); });
-              },
-          .reply =
-              [self](const internal::v1::LogReply& reply) {
-                self->env_.io.post([self, reply] { self->live_reply(reply); });
-              }};
+      WorkRuntime::LogSink sink{.chunk =
+                                    [self](const internal::v1::LogChunk& chunk) {
+                                      self->env_.io.post([self, chunk] { self->live_chunk(chunk); });
+                                    },
+                                .reply =
+                                    [self](const internal::v1::LogReply& reply) {
+                                      self->env_.io.post([self, reply] { self->live_reply(reply); });
+                                    }};
       const uint64_t id = self->env_.runtime.subscribe_logs(self->ref_, cursor.attempt, cursor.stdout_offset,
                                                             cursor.stderr_offset, follow, std::move(sink));
       self->env_.io.post([self, id] { self->subscribed(id); });
@@ -306,8 +308,8 @@ class Follower : public std::enable_shared_from_this<Follower> {
   const v1::GetTaskLogsRequest request_;
   const TaskRef ref_;
   LogCursor cursor_;
-  std::array<Partial, 2> partial_;   // stdout, stderr: a line that has not ended
-  std::array<uint64_t, 2> seen_{};   // bytes of each output in the stored records so far
+  std::array<Partial, 2> partial_;  // stdout, stderr: a line that has not ended
+  std::array<uint64_t, 2> seen_{};  // bytes of each output in the stored records so far
   int blob_ = 0;
   uint64_t blob_offset_ = 0;
   uint64_t subscription_ = 0;
@@ -353,8 +355,9 @@ void follow_logs(const LogEnvironment& env, const call::CallPtr& call, const v1:
   const machine::GroupView view = env.view();
   const machine::Scope scope{call->principal.tenant, call->name_space};
   if (!work::kTasks.contains(view, scope, request.id())) {
-    return call->finish(Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task " + request.id() + " in this namespace")
-                            .with_resource("task", request.id()));
+    return call->finish(
+        Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task " + request.id() + " in this namespace")
+            .with_resource("task", request.id()));
   }
   auto follower = std::make_shared<Follower>(env, call, request);
   call->keep(follower);

@@ -7,17 +7,16 @@
 #include "call/command.h"
 #include "call/validate.h"
 #include "machine/resource_id.h"
+#include "services/tasks/attempts.h"
 #include "services/tasks/blob_stream.h"
 
 namespace uccp::tasks {
 namespace {
 
-using internal::v1::TaskRow;
 using call::CallPtr;
+using internal::v1::TaskRow;
 
 constexpr size_t kWatchQueueBytesMax = 4u << 20;
-
-int64_t to_ms(const google::protobuf::Duration& d) { return d.seconds() * 1000 + d.nanos() / 1'000'000; }
 
 Status invalid_field(std::string field, std::string what, std::string example = {}) {
   return Status(Code::kInvalid, "FIELD_INVALID", field + " " + what)
@@ -57,8 +56,9 @@ void reply_with(const CallPtr& call, Result<machine::Applied> applied) {
 
 void TasksService::register_handlers(call::HandlerTable& handlers) {
   const auto raw = [&](std::string_view name, void (TasksService::*member)(const CallPtr&, std::string)) {
-    handlers.add("uccp.v1.TaskScheduling/" + std::string(name),
-                 [this, member](const CallPtr& call, std::string request) { (this->*member)(call, std::move(request)); });
+    handlers.add(
+        "uccp.v1.TaskScheduling/" + std::string(name),
+        [this, member](const CallPtr& call, std::string request) { (this->*member)(call, std::move(request)); });
   };
   raw("ScheduleTask", &TasksService::schedule);
   raw("CancelTask", &TasksService::cancel);
@@ -107,8 +107,8 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   }
   for (int i = 0; i < task.outputs_size(); ++i) {
     if (!stays_inside(task.outputs(i))) {
-      return invalid_field("task.outputs[" + std::to_string(i) + "]", "must be relative and stay inside the task's folder",
-                           "out/**");
+      return invalid_field("task.outputs[" + std::to_string(i) + "]",
+                           "must be relative and stay inside the task's folder", "out/**");
     }
   }
   task.set_namespace_(name_space);
@@ -139,8 +139,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
       }
       case v1::Input::kObject:
         return Status(Code::kUnimplemented, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
-      case v1::Input::SOURCE_NOT_SET:
-        return invalid_field(field, "needs one of blob, taskOutput or data");
+      case v1::Input::SOURCE_NOT_SET: return invalid_field(field, "needs one of blob, taskOutput or data");
     }
   }
   return Status::ok();
@@ -206,33 +205,34 @@ void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, 
   };
   env_.reader.read(kWorkGroup, call->read_level,
                    [this, call, id, wait_ms, done = std::move(done)](Result<machine::GroupView> view) mutable {
-    if (!view) return done(std::unexpected(view.error()));
-    const machine::Scope scope{call->principal.tenant, call->name_space};
-    auto row = work::kTasks.get(*view, scope, id);
-    if (!row) return done(std::unexpected(no_such_task(id)));
-    if (wait_ms <= 0 || work::is_terminal(row->task().status())) return done(std::move(*row));
-    auto wait = std::make_shared<Wait>();
-    wait->done = std::move(done);
-    const auto answer = [this, call, scope, id, weak = std::weak_ptr(wait)] {
-      auto w = weak.lock();
-      if (!w || w->answered.exchange(true)) return;
-      auto now = work::kTasks.get(env_.logs.view(), scope, id);
-      if (now) w->done(std::move(*now));
-      else w->done(std::unexpected(no_such_task(id)));
-    };
-    call->keep(wait);
-    wait->watch = env_.logs.watcher.watch(
-        {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, view->applied(),
-        [id, answer](const machine::Change& change) {
-          if (change.key != id) return true;
-          TaskRow changed;
-          if (changed.ParseFromString(change.payload) && !work::is_terminal(changed.task().status())) return true;
-          answer();
-          return false;
-        },
-        [answer](const Status&) { answer(); });
-    env_.logs.loop.post_after(wait_ms, answer);
-  });
+                     if (!view) return done(std::unexpected(view.error()));
+                     const machine::Scope scope{call->principal.tenant, call->name_space};
+                     auto row = work::kTasks.get(*view, scope, id);
+                     if (!row) return done(std::unexpected(no_such_task(id)));
+                     if (wait_ms <= 0 || work::is_terminal(row->task().status())) return done(std::move(*row));
+                     auto wait = std::make_shared<Wait>();
+                     wait->done = std::move(done);
+                     const auto answer = [this, call, scope, id, weak = std::weak_ptr(wait)] {
+                       auto w = weak.lock();
+                       if (!w || w->answered.exchange(true)) return;
+                       auto now = work::kTasks.get(env_.logs.view(), scope, id);
+                       if (now) w->done(std::move(*now));
+                       else w->done(std::unexpected(no_such_task(id)));
+                     };
+                     call->keep(wait);
+                     wait->watch = env_.logs.watcher.watch(
+                         {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, view->applied(),
+                         [id, answer](const machine::Change& change) {
+                           if (change.key != id) return true;
+                           TaskRow changed;
+                           if (changed.ParseFromString(change.payload) && !work::is_terminal(changed.task().status()))
+                             return true;
+                           answer();
+                           return false;
+                         },
+                         [answer](const Status&) { answer(); });
+                     env_.logs.loop.post_after(wait_ms, answer);
+                   });
 }
 
 void TasksService::get(const CallPtr& call, const v1::GetTaskStatusRequest& request) {
@@ -264,33 +264,33 @@ void TasksService::list(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::ListTasksRequest>(bytes);
   if (!request) return call->finish(request.error());
   const machine::Scope scope{call->principal.tenant, call->name_space};
-  auto query = call::compile_list(*call->method, bytes,
-                                  {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope});
+  auto query =
+      call::compile_list(*call->method, bytes, {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope});
   if (!query) return call->finish(query.error());
   auto labels = call::LabelSelector::compile(request->labels());
   if (!labels) return call->finish(labels.error());
   env_.reader.read(kWorkGroup, call->read_level,
                    [this, call, scope, query = std::move(*query), request = std::move(*request),
                     labels = std::move(*labels)](Result<machine::GroupView> view) {
-    if (!view) return call->finish(view.error());
-    const auto scan = [&](std::string_view after, const call::VisitRow& visit) {
-      work::kTasks.scan(*view, scope, "", after, [&](std::string_view key, TaskRow row) {
-        if (key == after) return true;
-        const v1::Task task = public_task(env_.live, row);
-        if (request.status_size() > 0 &&
-            std::find(request.status().begin(), request.status().end(), task.status()) == request.status().end()) {
-          return true;
-        }
-        const std::string item = task.SerializeAsString();
-        if (!labels.empty() && !labels.matches(item, v1::Task::kLabelsFieldNumber)) return true;
-        return visit(key, item);
-      });
-    };
-    auto page = call::paginate(query, scan);
-    if (!page) return call->finish(page.error());
-    call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, view->applied()}}));
-    call->reply(call::encode_page(*call->method, *page));
-  });
+                     if (!view) return call->finish(view.error());
+                     const auto scan = [&](std::string_view after, const call::VisitRow& visit) {
+                       work::kTasks.scan(*view, scope, "", after, [&](std::string_view key, TaskRow row) {
+                         if (key == after) return true;
+                         const v1::Task task = public_task(env_.live, row);
+                         if (request.status_size() > 0 && std::find(request.status().begin(), request.status().end(),
+                                                                    task.status()) == request.status().end()) {
+                           return true;
+                         }
+                         const std::string item = task.SerializeAsString();
+                         if (!labels.empty() && !labels.matches(item, v1::Task::kLabelsFieldNumber)) return true;
+                         return visit(key, item);
+                       });
+                     };
+                     auto page = call::paginate(query, scan);
+                     if (!page) return call->finish(page.error());
+                     call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, view->applied()}}));
+                     call->reply(call::encode_page(*call->method, *page));
+                   });
 }
 
 void TasksService::metrics(const CallPtr& call, const v1::GetTaskMetricsRequest& request) {
@@ -309,7 +309,9 @@ void TasksService::metrics(const CallPtr& call, const v1::GetTaskMetricsRequest&
       *metrics.mutable_current() = task.usage();
       metrics.mutable_total()->set_cpu_seconds(metrics.total().cpu_seconds() + task.usage().cpu_seconds());
     }
-    const auto seconds = [](const google::protobuf::Timestamp& t) { return static_cast<double>(t.seconds()) + t.nanos() / 1e9; };
+    const auto seconds = [](const google::protobuf::Timestamp& t) {
+      return static_cast<double>(t.seconds()) + t.nanos() / 1e9;
+    };
     const auto set = [](google::protobuf::Duration* out, double s) {
       out->set_seconds(static_cast<int64_t>(s));
       out->set_nanos(static_cast<int32_t>((s - static_cast<double>(out->seconds())) * 1e9));
@@ -328,10 +330,14 @@ void TasksService::artifact(const CallPtr& call, const v1::GetTaskArtifactReques
     if (!row) return call->finish(row.error());
     for (const v1::Artifact& artifact : row->task().artifacts()) {
       if (artifact.path() != request.path()) continue;
-      const uint64_t offset = request.since().empty() ? request.offset() : std::strtoull(request.since().c_str(), nullptr, 10);
+      const uint64_t offset =
+          request.since().empty() ? request.offset() : std::strtoull(request.since().c_str(), nullptr, 10);
       if (offset > artifact.size()) return call->finish(invalid_field("offset", "is behind the end of the artifact"));
       return stream_blob(env_.logs.io, env_.logs.blobs,
-                         {.call = call, .sha256 = artifact.sha256(), .offset = offset, .size = artifact.size(),
+                         {.call = call,
+                          .sha256 = artifact.sha256(),
+                          .offset = offset,
+                          .size = artifact.size(),
                           .item = [artifact](uint64_t at, std::string data) {
                             v1::ArtifactChunk chunk;
                             chunk.set_cursor(std::to_string(at + data.size()));
@@ -389,7 +395,8 @@ struct TaskWatch {
   bool send(v1::TaskEventKind kind, const v1::Task* task) {
     if (call->finished()) return false;
     if (call->sink->queued_bytes() > kWatchQueueBytesMax) {
-      end(v1::STREAM_END_REASON_TOO_SLOW, "the client takes events too slowly; resume with the last cursor", Status::ok());
+      end(v1::STREAM_END_REASON_TOO_SLOW, "the client takes events too slowly; resume with the last cursor",
+          Status::ok());
       return false;
     }
     call->send(encode_event(cursor, kind, task));
@@ -421,50 +428,51 @@ void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& reque
   const LogIndex since(std::strtoull(request.since().c_str(), &parsed_end, 10));
   if (*parsed_end != '\0') return call->finish(invalid_field("since", "is not the cursor of an event", "1042"));
   call->keep(state);
-  env_.reader.read(kWorkGroup, call->read_level, [this, call, since, weak = std::weak_ptr(state)](Result<machine::GroupView> view) {
-    auto s = weak.lock();
-    if (!s) return;
-    if (!view) return call->finish(view.error());
-    const machine::Scope scope{s->tenant, call->name_space};
-    {
-      std::lock_guard lock(s->mutex);
-      s->cursor = since ? since : view->applied();
-      if (!since) {
-        work::kTasks.scan(*view, scope, "", "", [&](std::string_view, TaskRow row) {
-          const v1::Task task = public_task(env_.live, row);
-          return !s->wants(task) || s->send(v1::TASK_EVENT_KIND_ADDED, &task);
-        });
-        s->send(v1::TASK_EVENT_KIND_SYNCED, nullptr);
-      }
-    }
-    s->watch = env_.logs.watcher.watch(
-        {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, s->cursor,
-        [this, weak](const machine::Change& change) {
-          auto w = weak.lock();
-          TaskRow row;
-          if (!w || !row.ParseFromString(change.payload)) return false;
-          const v1::Task task = public_task(env_.live, row);
-          std::lock_guard lock(w->mutex);
-          w->cursor = change.index;
-          return !w->wants(task) || w->send(event_kind(change.kind), &task);
-        },
-        [weak](const Status& status) {
-          auto w = weak.lock();
-          if (!w) return;
-          std::lock_guard lock(w->mutex);
-          w->call->finish(status);
-        });
-    s->listener = env_.live.listen([this, weak, scope](const TaskRef& ref) {
-      auto w = weak.lock();
-      if (!w || ref.tenant != scope.tenant || ref.name_space != scope.name_space) return;
-      const auto row = work::kTasks.get(env_.logs.view(), scope, ref.id);
-      if (!row) return;
-      const v1::Task task = public_task(env_.live, *row);
-      if (task.status() != v1::TASK_STATUS_RUNNING) return;
-      std::lock_guard lock(w->mutex);
-      if (w->wants(task)) w->send(v1::TASK_EVENT_KIND_UPDATED, &task);
-    });
-  });
+  env_.reader.read(kWorkGroup, call->read_level,
+                   [this, call, since, weak = std::weak_ptr(state)](Result<machine::GroupView> view) {
+                     auto s = weak.lock();
+                     if (!s) return;
+                     if (!view) return call->finish(view.error());
+                     const machine::Scope scope{s->tenant, call->name_space};
+                     {
+                       std::lock_guard lock(s->mutex);
+                       s->cursor = since ? since : view->applied();
+                       if (!since) {
+                         work::kTasks.scan(*view, scope, "", "", [&](std::string_view, TaskRow row) {
+                           const v1::Task task = public_task(env_.live, row);
+                           return !s->wants(task) || s->send(v1::TASK_EVENT_KIND_ADDED, &task);
+                         });
+                         s->send(v1::TASK_EVENT_KIND_SYNCED, nullptr);
+                       }
+                     }
+                     s->watch = env_.logs.watcher.watch(
+                         {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, s->cursor,
+                         [this, weak](const machine::Change& change) {
+                           auto w = weak.lock();
+                           TaskRow row;
+                           if (!w || !row.ParseFromString(change.payload)) return false;
+                           const v1::Task task = public_task(env_.live, row);
+                           std::lock_guard lock(w->mutex);
+                           w->cursor = change.index;
+                           return !w->wants(task) || w->send(event_kind(change.kind), &task);
+                         },
+                         [weak](const Status& status) {
+                           auto w = weak.lock();
+                           if (!w) return;
+                           std::lock_guard lock(w->mutex);
+                           w->call->finish(status);
+                         });
+                     s->listener = env_.live.listen([this, weak, scope](const TaskRef& ref) {
+                       auto w = weak.lock();
+                       if (!w || ref.tenant != scope.tenant || ref.name_space != scope.name_space) return;
+                       const auto row = work::kTasks.get(env_.logs.view(), scope, ref.id);
+                       if (!row) return;
+                       const v1::Task task = public_task(env_.live, *row);
+                       if (task.status() != v1::TASK_STATUS_RUNNING) return;
+                       std::lock_guard lock(w->mutex);
+                       if (w->wants(task)) w->send(v1::TASK_EVENT_KIND_UPDATED, &task);
+                     });
+                   });
 }
 
 }  // namespace uccp::tasks

@@ -126,7 +126,10 @@ std::unexpected<Status> no_such_task(std::string_view id) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> TasksState::commands() {
-  return {{"schedule", schedule}, {"cancel", cancel}, {"outcomes", outcomes}, {"set_priority", set_priority},
+  return {{"schedule", schedule},
+          {"cancel", cancel},
+          {"outcomes", outcomes},
+          {"set_priority", set_priority},
           {"prune", prune}};
 }
 
@@ -145,9 +148,10 @@ ApplyResult TasksState::schedule(ApplyContext& c, std::string_view payload) {
     const auto found = work::kTasks.get(c.state(), c.scope(), dependency.task_id());
     if (!found) {
       // A task can only depend on what exists already, so the graph has no cycles.
-      return fail(Status(Code::kInvalid, "DEPENDENCY_NOT_FOUND",
-                         "the dependency " + dependency.task_id() + " does not exist in this namespace; schedule it first")
-                      .with_field("task.dependencies[" + std::to_string(i) + "].taskId", "no such task"));
+      return fail(
+          Status(Code::kInvalid, "DEPENDENCY_NOT_FOUND",
+                 "the dependency " + dependency.task_id() + " does not exist in this namespace; schedule it first")
+              .with_field("task.dependencies[" + std::to_string(i) + "].taskId", "no such task"));
     }
     if (!is_terminal(found->task().status())) {
       if (std::ranges::find(row.waiting_for(), dependency.task_id()) == row.waiting_for().end()) {
@@ -215,7 +219,8 @@ bool costs_a_retry(const AttemptOutcome& outcome) {
 
 // Whether another attempt follows an unsuccessful one.
 bool retries(const AttemptOutcome& outcome, const TaskRow& row, v1::TaskStatus status) {
-  if (row.cancel_requested() || status == v1::TASK_STATUS_SUCCEEDED || status == v1::TASK_STATUS_CANCELLED) return false;
+  if (row.cancel_requested() || status == v1::TASK_STATUS_SUCCEEDED || status == v1::TASK_STATUS_CANCELLED)
+    return false;
   if (!costs_a_retry(outcome)) return row.lost_attempts() < work::kLostAttemptsMax;
   const v1::RetryPolicy& policy = row.task().retry();
   const auto& fatal = policy.non_retryable_exit_codes();

@@ -1,7 +1,8 @@
 // The replicated state of tasks: rows, dependencies, outcomes. Pure: runs on the loop, inside apply.
 //
 // Invariants: a terminal task never changes again, except that it is pruned; an outcome counts once, only from the
-// present epoch of its worker and for the attempt that the task waits for; a task with unfinished dependencies is PENDING.
+// present epoch of its worker and for the attempt that the task waits for; a task with unfinished dependencies is
+// PENDING.
 #pragma once
 
 #include <string>

@@ -40,7 +40,8 @@ class TasksStateTest : public ::testing::Test {
     (void)row.ParseFromString(*apply("workers.hello", command.SerializeAsString()));
     return epoch_ = row.epoch();
   }
-  machine::ApplyResult schedule(const std::string& id, const std::vector<std::string>& dependencies = {}, int attempts = 1,
+  machine::ApplyResult schedule(const std::string& id, const std::vector<std::string>& dependencies = {},
+                                int attempts = 1,
                                 v1::DependencyCondition condition = v1::DEPENDENCY_CONDITION_SUCCEEDED) {
     TaskRow row;
     row.mutable_task()->set_id(id);
@@ -181,7 +182,8 @@ TEST_F(TasksStateTest, OnlyTasksThatHaveEndedAreForgotten) {
   size_t expiring = 0;
   const auto count = [&] {
     expiring = 0;
-    work::kTaskExpiry.scan(machine_.view(), {}, "", "", [&](std::string_view, std::string_view) { return ++expiring > 0; });
+    work::kTaskExpiry.scan(machine_.view(), {}, "", "",
+                           [&](std::string_view, std::string_view) { return ++expiring > 0; });
     return expiring;
   };
   EXPECT_EQ(count(), 1u);

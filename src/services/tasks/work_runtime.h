@@ -2,7 +2,8 @@
 //
 // Loop thread only. Everything here is memory of the leader: it is built from the replicated state and from what agents
 // say in their Hello, and it is thrown away with the leadership. Rules that keep an attempt from running twice:
-//  - a task that the last leader may have placed is placed again only when every worker that was alive then has said what
+//  - a task that the last leader may have placed is placed again only when every worker that was alive then has said
+//  what
 //    it runs, or was fenced (its epoch ended by a committed command);
 //  - an attempt that is lost is reported as LOST through the log before the task is queued again;
 //  - outcomes count only from the present epoch, decided in apply.

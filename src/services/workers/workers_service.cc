@@ -16,8 +16,9 @@ using internal::v1::WorkerRow;
 
 void WorkersService::register_handlers(call::HandlerTable& handlers) {
   const auto raw = [&](std::string_view name, void (WorkersService::*member)(const CallPtr&, std::string)) {
-    handlers.add("uccp.v1.WorkerManagement/" + std::string(name),
-                 [this, member](const CallPtr& call, std::string request) { (this->*member)(call, std::move(request)); });
+    handlers.add(
+        "uccp.v1.WorkerManagement/" + std::string(name),
+        [this, member](const CallPtr& call, std::string request) { (this->*member)(call, std::move(request)); });
   };
   raw("RegisterWorker", &WorkersService::register_worker);
   raw("DeregisterWorker", &WorkersService::deregister);
@@ -57,8 +58,9 @@ void WorkersService::register_worker(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::RegisterWorkerRequest>(bytes);
   if (!request) return call->finish(request.error());
   v1::Worker worker;
-  (void)worker.ParseFromString(call::canonical(call::Contract::get().plan("uccp.v1.Worker"),
-                                               request->worker().SerializeAsString()).value_or(""));
+  (void)worker.ParseFromString(
+      call::canonical(call::Contract::get().plan("uccp.v1.Worker"), request->worker().SerializeAsString())
+          .value_or(""));
   if (worker.id().empty()) {
     std::lock_guard lock(random_mutex_);
     worker.set_id(machine::make_id("worker", env_.clock.wall(), env_.random));
@@ -70,26 +72,27 @@ void WorkersService::register_worker(const CallPtr& call, std::string bytes) {
 void WorkersService::deregister(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::DeregisterWorkerRequest>(bytes);
   if (!request) return call->finish(request.error());
-  env_.reader.read(kWorkGroup, machine::ReadLevel::linearizable(),
-                   [this, call, bytes = std::move(bytes), request = std::move(*request)](Result<machine::GroupView> view) {
-    if (!view) return call->finish(view.error());
-    const auto row = work::kWorkers.get(*view, work::kWorkerScope, request.id());
-    if (row && !request.force() && public_worker(*row).running_tasks() > 0) {
-      return call->finish(Status(Code::kFailedPrecondition, "WORKER_BUSY",
-                                 "the worker runs " + std::to_string(public_worker(*row).running_tasks()) +
-                                     " tasks; drain it first, or set force to stop and queue them again")
-                              .with_resource("worker", request.id()));
-    }
-    internal::v1::WorkerRemoveCommand command;
-    command.set_worker_id(request.id());
-    command.set_if_match(request.if_match());
-    env_.proposer.propose(kWorkGroup,
-                          call::make_envelope(*call, bytes, "workers.deregister", command.SerializeAsString()),
-                          [call](Result<machine::Applied> applied) {
-                            if (!applied) return call->finish(applied.error());
-                            call->reply(v1::DeregisterWorkerResponse().SerializeAsString());
-                          });
-  });
+  env_.reader.read(
+      kWorkGroup, machine::ReadLevel::linearizable(),
+      [this, call, bytes = std::move(bytes), request = std::move(*request)](Result<machine::GroupView> view) {
+        if (!view) return call->finish(view.error());
+        const auto row = work::kWorkers.get(*view, work::kWorkerScope, request.id());
+        if (row && !request.force() && public_worker(*row).running_tasks() > 0) {
+          return call->finish(Status(Code::kFailedPrecondition, "WORKER_BUSY",
+                                     "the worker runs " + std::to_string(public_worker(*row).running_tasks()) +
+                                         " tasks; drain it first, or set force to stop and queue them again")
+                                  .with_resource("worker", request.id()));
+        }
+        internal::v1::WorkerRemoveCommand command;
+        command.set_worker_id(request.id());
+        command.set_if_match(request.if_match());
+        env_.proposer.propose(kWorkGroup,
+                              call::make_envelope(*call, bytes, "workers.deregister", command.SerializeAsString()),
+                              [call](Result<machine::Applied> applied) {
+                                if (!applied) return call->finish(applied.error());
+                                call->reply(v1::DeregisterWorkerResponse().SerializeAsString());
+                              });
+      });
 }
 
 void WorkersService::update(const CallPtr& call, std::string_view bytes, internal::v1::WorkerUpdateCommand command) {
@@ -122,7 +125,8 @@ void WorkersService::get(const CallPtr& call, std::string bytes) {
     if (!view) return call->finish(view.error());
     const auto row = work::kWorkers.get(*view, work::kWorkerScope, id);
     if (!row) {
-      return call->finish(Status(Code::kNotFound, "WORKER_NOT_FOUND", "there is no worker " + id).with_resource("worker", id));
+      return call->finish(
+          Status(Code::kNotFound, "WORKER_NOT_FOUND", "there is no worker " + id).with_resource("worker", id));
     }
     call->reply(public_worker(*row).SerializeAsString());
   });
@@ -131,32 +135,33 @@ void WorkersService::get(const CallPtr& call, std::string bytes) {
 void WorkersService::list(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::ListWorkersRequest>(bytes);
   if (!request) return call->finish(request.error());
-  auto query = call::compile_list(*call->method, bytes,
-                                  {.signer = &env_.page_tokens, .now = env_.clock.wall(),
-                                   .scope = {call->principal.tenant, ""}});
+  auto query = call::compile_list(
+      *call->method, bytes,
+      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = {call->principal.tenant, ""}});
   if (!query) return call->finish(query.error());
   auto labels = call::LabelSelector::compile(request->labels());
   if (!labels) return call->finish(labels.error());
-  env_.reader.read(kWorkGroup, call->read_level,
-                   [this, call, query = std::move(*query), request = std::move(*request),
-                    labels = std::move(*labels)](Result<machine::GroupView> view) {
-    if (!view) return call->finish(view.error());
-    auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
-      work::kWorkers.scan(*view, work::kWorkerScope, "", after, [&](std::string_view key, const WorkerRow& row) {
-        if (key == after) return true;
-        const v1::Worker worker = public_worker(row);
-        if (request.status_size() > 0 &&
-            std::find(request.status().begin(), request.status().end(), worker.status()) == request.status().end()) {
-          return true;
-        }
-        const std::string item = worker.SerializeAsString();
-        if (!labels.empty() && !labels.matches(item, v1::Worker::kLabelsFieldNumber)) return true;
-        return visit(key, item);
+  env_.reader.read(
+      kWorkGroup, call->read_level,
+      [this, call, query = std::move(*query), request = std::move(*request),
+       labels = std::move(*labels)](Result<machine::GroupView> view) {
+        if (!view) return call->finish(view.error());
+        auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
+          work::kWorkers.scan(*view, work::kWorkerScope, "", after, [&](std::string_view key, const WorkerRow& row) {
+            if (key == after) return true;
+            const v1::Worker worker = public_worker(row);
+            if (request.status_size() > 0 && std::find(request.status().begin(), request.status().end(),
+                                                       worker.status()) == request.status().end()) {
+              return true;
+            }
+            const std::string item = worker.SerializeAsString();
+            if (!labels.empty() && !labels.matches(item, v1::Worker::kLabelsFieldNumber)) return true;
+            return visit(key, item);
+          });
+        });
+        if (!page) return call->finish(page.error());
+        call->reply(call::encode_page(*call->method, *page));
       });
-    });
-    if (!page) return call->finish(page.error());
-    call->reply(call::encode_page(*call->method, *page));
-  });
 }
 
 }  // namespace uccp::workers

@@ -1,0 +1,47 @@
+// Small things that the parts of the work runtime share: names of attempts, durations, commands of the system itself.
+#pragma once
+
+#include <string>
+
+#include "base/clock.h"
+#include "machine/envelope.h"
+#include "services/tasks/scheduler.h"
+#include "uccp/internal/v1/agent.pb.h"
+
+namespace uccp::tasks {
+
+inline TaskRef ref_of(const internal::v1::AttemptId& id) { return {id.tenant(), id.namespace_(), id.task_id()}; }
+
+// All fields of the id as one key.
+inline std::string key_of(const internal::v1::AttemptId& id) { return id.SerializeAsString(); }
+inline bool same(const internal::v1::AttemptId& a, const internal::v1::AttemptId& b) { return key_of(a) == key_of(b); }
+
+inline int64_t to_ms(const google::protobuf::Duration& d) { return d.seconds() * 1000 + d.nanos() / 1'000'000; }
+
+inline void set_ms(google::protobuf::Duration* out, int64_t ms) {
+  out->set_seconds(ms / 1000);
+  out->set_nanos(static_cast<int32_t>(ms % 1000 * 1'000'000));
+}
+
+// A command that no caller stands behind: not audited, never deduplicated.
+inline machine::Envelope system_command(std::string command, std::string payload) {
+  machine::Envelope envelope;
+  envelope.principal = "system";
+  envelope.command = std::move(command);
+  envelope.payload = std::move(payload);
+  return envelope;
+}
+
+// The outcome of an attempt that no agent reports: it never started, or its worker is gone.
+inline internal::v1::AttemptOutcome made_up_outcome(const internal::v1::AttemptId& id, v1::AttemptOutcomeKind kind,
+                                                    std::string message, WallTime now) {
+  internal::v1::AttemptOutcome outcome;
+  *outcome.mutable_attempt() = id;
+  outcome.set_kind(kind);
+  outcome.set_message(std::move(message));
+  outcome.mutable_end_time()->set_seconds(now.us / 1'000'000);
+  outcome.mutable_end_time()->set_nanos(static_cast<int32_t>(now.us % 1'000'000 * 1000));
+  return outcome;
+}
+
+}  // namespace uccp::tasks

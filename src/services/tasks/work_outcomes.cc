@@ -1,0 +1,109 @@
+// WorkRuntime, the outcomes' part: from an agent's report through the log to what it means for the task.
+#include <algorithm>
+
+#include "base/log.h"
+#include "services/tasks/attempts.h"
+#include "services/tasks/work_runtime.h"
+
+namespace uccp::tasks {
+namespace {
+
+using internal::v1::AttemptId;
+using internal::v1::AttemptOutcome;
+using internal::v1::ServerMessage;
+
+constexpr size_t kOutcomesPerCommand = 256;
+
+std::string without_prefix(std::string name, std::string_view prefix) {
+  return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+}
+
+}  // namespace
+
+int64_t WorkRuntime::backoff_ms(const AttemptOutcome& outcome) {
+  const auto row = row_of(ref_of(outcome.attempt()));
+  if (!row || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST) return 0;
+  const v1::RetryPolicy& policy = row->task().retry();
+  double wait = policy.has_initial_backoff() ? static_cast<double>(to_ms(policy.initial_backoff())) : 1000;
+  const double most = policy.has_max_backoff() ? static_cast<double>(to_ms(policy.max_backoff())) : 300'000;
+  const double factor = policy.multiplier() >= 1 ? policy.multiplier() : 2;
+  for (int i = 0; i < row->task().retry_count() && wait < most; ++i) wait *= factor;
+  const double jitter = policy.has_jitter() ? policy.jitter() : 0.2;
+  return static_cast<int64_t>(std::min(wait, most) * (1 - jitter * env_.random.unit()));
+}
+
+void WorkRuntime::outcome(const AttemptOutcome& outcome) {
+  if (!outcomes_under_way_.insert(key_of(outcome.attempt())).second) return;
+  outcomes_.push_back(outcome);
+  if (outcome_flush_scheduled_) return;
+  outcome_flush_scheduled_ = true;
+  env_.loop.post([this] {
+    outcome_flush_scheduled_ = false;
+    if (leading_) flush_outcomes();
+  });
+}
+
+void WorkRuntime::flush_outcomes() {
+  while (!outcomes_.empty()) {
+    const size_t count = std::min(outcomes_.size(), kOutcomesPerCommand);
+    std::vector<AttemptOutcome> batch(std::make_move_iterator(outcomes_.begin()),
+                                      std::make_move_iterator(outcomes_.begin() + static_cast<ptrdiff_t>(count)));
+    outcomes_.erase(outcomes_.begin(), outcomes_.begin() + static_cast<ptrdiff_t>(count));
+    internal::v1::OutcomesCommand command;
+    for (const AttemptOutcome& o : batch) {
+      auto& item = *command.add_items();
+      *item.mutable_outcome() = o;
+      item.set_backoff_ms(backoff_ms(o));
+    }
+    env_.proposer.propose(kWorkGroup, system_command("tasks.outcomes", command.SerializeAsString()),
+                          [this, batch = std::move(batch)](Result<machine::Applied> applied) mutable {
+                            for (const AttemptOutcome& o : batch) outcomes_under_way_.erase(key_of(o.attempt()));
+                            if (!leading_) return;
+                            if (applied) {
+                              internal::v1::OutcomesResult result;
+                              (void)result.ParseFromString(applied->response);
+                              return outcomes_applied(std::move(batch), result);
+                            }
+                            // Not logged, or not known to be: the same outcomes once more, which apply takes only once.
+                            log::warn("outcomes not committed",
+                                      {{"reason", applied.error().reason()}, {"count", batch.size()}});
+                            env_.loop.post_after(200, [this, batch = std::move(batch), term = term_] {
+                              if (!leading_ || term != term_) return;
+                              for (const AttemptOutcome& o : batch) outcome(o);
+                            });
+                          });
+  }
+}
+
+void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const internal::v1::OutcomesResult& result) {
+  for (size_t i = 0; i < sent.size(); ++i) {
+    const AttemptId& id = sent[i].attempt();
+    const TaskRef ref = ref_of(id);
+    const bool accepted = static_cast<int>(i) < result.accepted_size() && result.accepted(static_cast<int>(i));
+    if (const auto worker = workers_.find(id.worker_id()); worker != workers_.end() && worker->second.session) {
+      ServerMessage message;
+      *message.mutable_outcome_ack()->mutable_attempt() = id;
+      message.mutable_outcome_ack()->set_accepted(accepted);
+      worker->second.session->send(std::move(message));
+    }
+    if (accepted) {
+      env_.metrics
+          .counter("uccp_attempts_ended_total", "Attempts that ended, by kind",
+                   {{"kind", without_prefix(v1::AttemptOutcomeKind_Name(sent[i].kind()), "ATTEMPT_OUTCOME_KIND_")}})
+          .add();
+      const auto row = row_of(ref);
+      if (row && work::is_terminal(row->task().status())) {
+        env_.metrics
+            .counter("uccp_tasks_completed_total", "Tasks that ended, by status",
+                     {{"status", without_prefix(v1::TaskStatus_Name(row->task().status()), "TASK_STATUS_")}})
+            .add();
+      }
+    }
+    const auto live = attempts_.find(ref);
+    if (live != attempts_.end() && same(live->second.id, id)) drop_attempt(ref);
+    held_.erase(ref);
+    track(ref);
+  }
+}
+
+}  // namespace uccp::tasks
