@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -137,6 +138,7 @@ class HttpsClient {
     int receive_buffer = 0;
   };
   HttpsClient(uint16_t port, Options options) {
+    ::signal(SIGPIPE, SIG_IGN);
     fd_ = ::socket(AF_INET, SOCK_STREAM, 0);
     if (options.receive_buffer > 0) ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &options.receive_buffer, sizeof(int));
     const timeval limit{10, 0};

@@ -65,7 +65,7 @@ class Domain {
   virtual std::string_view name() const = 0;
   // Command verb -> function. Asked once.
   virtual std::map<std::string, ApplyFunction, std::less<>> commands() = 0;
-  virtual void on_lease_expired(ApplyContext&, std::string_view /*key*/) {}
+  virtual void on_lease_expired(ApplyContext&, LeaseId /*lease*/, std::string_view /*key*/) {}
 };
 
 }  // namespace uccp::machine

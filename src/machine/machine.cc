@@ -376,7 +376,7 @@ ApplyResult Machine::expire_lease(EntryContext& context, std::string_view payloa
   const auto domain = domains_.find(lease.domain);
   if (domain == domains_.end()) return std::string();
   // The domain sees the scope in which the lease was made, not that of the system's command.
-  context.in_scope(lease.scope, [&](ApplyContext& scoped) { domain->second->on_lease_expired(scoped, lease.key); });
+  context.in_scope(lease.scope, [&](ApplyContext& scoped) { domain->second->on_lease_expired(scoped, id, lease.key); });
   return std::string();
 }
 

@@ -41,7 +41,7 @@ class Notes final : public Domain {
          }},
     };
   }
-  void on_lease_expired(ApplyContext& c, std::string_view key) override { kRows.erase(c.state(), c.scope(), key); }
+  void on_lease_expired(ApplyContext& c, LeaseId lease, std::string_view key) override { kRows.erase(c.state(), c.scope(), key); }
 };
 
 class MachineTest : public ::testing::Test {

@@ -89,6 +89,8 @@ class SimExecutor final : public Executor {
   // Drops what is queued and everything posted from now on (kill -9).
   void stop();
   bool paused() const;
+  // Of tasks posted from now on.
+  void set_delay_us(int64_t us) { options_.delay_us = us; }
   // Tasks and timers that have not run.
   size_t pending() const;
 
@@ -105,7 +107,7 @@ class SimExecutor final : public Executor {
   TimerId enqueue(int64_t at_us, Task task);
 
   SimScheduler& scheduler_;
-  const Options options_;
+  Options options_;
   int64_t last_post_us_ = 0;
   std::shared_ptr<State> state_;
 };

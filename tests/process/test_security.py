@@ -195,7 +195,9 @@ class Roles(SecurityTest):
                    ("GET", "services:watch?namespace=team-b", None)]
         for method, path, data in refused:
             with self.subTest(f"{method} {path} {data}"):
-                self.assert_problem(self.answer(token, path, method, data), 403)
+                response = self.answer(token, path, method, data)
+                # Two namespaces in one request are no request at all.
+                self.assert_problem(response, 400 if data and "namespace=" in path else 403)
         self.assertEqual(self.answer(token, f"services/{made.json['id']}?namespace=team-a").status, 200)
 
     def test_a_header_does_not_choose_tenant_or_role(self):
@@ -289,7 +291,9 @@ class Wires(SecurityTest):
                     old = openssl("s_client", "-connect", self.node.context[port], version, "-cipher",
                                   "ALL:@SECLEVEL=0", check=False)
                     self.assertNotEqual(old.returncode, 0)
-                    self.assertRegex(old.stderr.decode(), "alert|wrong version|unsupported protocol")
+                    self.assertIn(b"Cipher is (NONE)", old.stdout)
+                    # An alert, or the connection closed: not this client's own refusal.
+                    self.assertRegex(old.stderr.decode(), "alert|unexpected eof")
 
     def test_nothing_is_spoken_in_plain_text(self):
         for port in ("https", "grpc"):

@@ -204,8 +204,12 @@ class Discovery(ServicesTest):
         self.assertEqual(self.rest.get("services", countTotal="true", pageSize=1).json["totalSize"], 5)
         only = self.rest.get("services", filter='region = "us" AND version = "2.0.0"').json["services"]
         self.assertEqual([service["id"] for service in only], ["c"])
-        part = self.rest.get("services", fields="id,port", pageSize=1).json["services"][0]
-        self.assertEqual(set(part) - {"id", "port"}, set())
+
+    def test_a_mask_answers_the_named_fields_and_makes_up_no_others(self):
+        part = self.rest.get("services", fields="id,port", pageSize=1, orderBy="id").json["services"][0]
+        self.assertEqual(part, {"id": "a", "port": 80})
+        part = self.rest.get("services", fields="healthy", pageSize=1, orderBy="id").json["services"][0]
+        self.assertEqual(part, {"healthy": True})
 
     def test_a_page_token_is_not_to_be_made_up(self):
         token = self.rest.get("services", pageSize=1).json["nextPageToken"]
@@ -306,7 +310,8 @@ class BadInput(ServicesTest):
             ("half a port", with_(port=80.5), 400, "service.port"),
             ("port 0", with_(port=0), 400, "service.port"),
             ("a port too large", with_(port=65536), 400, "service.port"),
-            ("a huge port", with_(port=2 ** 70), 400, "service.port"),
+            ("a huge port", with_(port=2 ** 40), 400, "service.port"),
+            ("a number beyond all", with_(port=2 ** 70), 400, None),
             ("a number as name", with_(serviceName=5), 400, "service.serviceName"),
             ("an object as name", with_(serviceName={}), 400, "service.serviceName"),
             ("a bad name", with_(serviceName="a/../b"), 400, "service.serviceName"),

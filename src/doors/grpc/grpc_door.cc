@@ -93,6 +93,7 @@ GrpcDoor::~GrpcDoor() { stop(0); }
 Result<uint16_t> GrpcDoor::start(GrpcDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
                                  MetricsRegistry& metrics, std::function<bool()> ready) {
   prepare_grpc();
+  hold_grpc_threads();
   UCCP_RETURN_IF_ERROR(check_ec_certificate(options.certificate_pem));
   UCCP_RETURN_IF_ERROR(check_key_pair(options.certificate_pem, options.key_pem));
   auto running = std::make_unique<Running>(std::move(options), pipeline, clock, metrics, std::move(ready));

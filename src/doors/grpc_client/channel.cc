@@ -155,6 +155,7 @@ class Channel final : public GrpcChannel {
 
 Result<std::unique_ptr<GrpcChannel>> GrpcChannel::connect(ChannelOptions options) {
   prepare_grpc();
+  hold_grpc_threads();
   const auto invalid = [](std::string message) {
     return fail(Code::kInvalid, "CHANNEL_OPTIONS_INVALID", std::move(message));
   };

@@ -15,6 +15,11 @@ namespace uccp::doors {
 // thing in main(), because setenv() is not safe beside threads that read the environment. Idempotent.
 void prepare_grpc();
 
+// Keeps gRPC's callback threads for the life of the process. Called by GrpcDoor and GrpcChannel, not by prepare_grpc(), as
+// it starts them. Without it the last channel or server to go takes them along: it joins them, and crashes if that
+// happens on one of them, as when a stream outlives its channel and ends in its own callback. Idempotent.
+void hold_grpc_threads();
+
 // OK if the trick works with this certificate. Errors: failed_precondition CERTIFICATE_NOT_EC, invalid PEM_INVALID.
 Status check_ec_certificate(std::string_view certificate_pem);
 

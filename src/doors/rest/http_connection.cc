@@ -208,7 +208,7 @@ void HttpConnection::process() {
   while (state_ == State::kIdle || state_ == State::kHeader || state_ == State::kBody) {
     if (state_ == State::kIdle) {
       if (draining_) {
-        linger();
+        linger(false);
         break;
       }
       if (in_at_ == in_.size()) break;
@@ -317,23 +317,25 @@ void HttpConnection::refuse(int status, std::string_view reason, std::string_vie
   close_after_ = true;
   const HttpResponse response = handler_.refusal(status, reason, detail);
   put(head_of(response, Framing::kLength).append(response.body));
-  linger();
+  linger(status != 408);
 }
 
 void HttpConnection::answer_complete() {
   exchange_.reset();
   if (state_ == State::kClosed) return;
   // The rest of a body that nobody wants would be taken for the next request.
-  if (close_after_ || !body_done_) return linger();
+  if (close_after_ || !body_done_) return linger(!body_done_);
   next_request();
   process();
 }
 
-void HttpConnection::linger() {
+void HttpConnection::linger(bool client_sends) {
   set_state(State::kLinger, kLingerMs);
   in_.clear();
   in_at_ = 0;
-  if (!writing_ && out_.empty()) transport_->shut_down();
+  // To say goodbye while the client is still sending would break the connection before it has read the answer.
+  shut_down_after_ = !client_sends;
+  if (shut_down_after_ && !writing_ && out_.empty()) transport_->shut_down();
   read();
 }
 
@@ -398,7 +400,7 @@ void HttpConnection::on_write(bool ok, size_t bytes) {
     exchange->queued_.store(out_bytes_, std::memory_order_relaxed);
     if (drained && exchange->events_.on_drain) exchange->events_.on_drain();
   }
-  if (state_ == State::kLinger && out_bytes_ == 0) transport_->shut_down();
+  if (state_ == State::kLinger && out_bytes_ == 0 && shut_down_after_) transport_->shut_down();
 }
 
 void HttpConnection::tick(BootTime now) {

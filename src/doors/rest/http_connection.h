@@ -75,7 +75,6 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void read();
   void on_read(bool ok, size_t bytes);
   void process();
-  void step();
   bool parse();  // false: needs more bytes
   void on_header();
   void dispatch();
@@ -84,7 +83,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void next_request();
   void answer_complete();
   void set_state(State state, int64_t timeout_ms);
-  void linger();
+  void linger(bool client_sends);
 
   void put(std::string bytes);
   void write();
@@ -109,6 +108,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool close_after_ = false;  // the answer at work is the last one
   bool streamed_ = false;     // the body goes to the exchange as it comes
   bool body_done_ = false;
+  bool shut_down_after_ = false;  // kLinger: when all is written
   std::string certificate_pem_;
   std::string in_;            // read and not parsed
   size_t in_at_ = 0;

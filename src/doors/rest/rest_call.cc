@@ -268,7 +268,8 @@ HttpResponse RestCall::success(const std::string& message) {
     }
   }
   if (response.status == 204) return response;
-  const call::JsonOptions json{.emit = call::Emit::kFacts, .pretty = options_.pretty, .always = method.items};
+  const call::JsonOptions json{.emit = options_.masked ? call::Emit::kSet : call::Emit::kFacts,
+                               .pretty = options_.pretty, .always = method.items};
   const bool part = binding.response_field != nullptr && binding.response_field->is_message();
   auto body = part ? field_json(*binding.response_field, message, json) : call::wire_to_json(*method.response, message, json);
   if (!body) {

@@ -21,6 +21,7 @@ struct RestCallOptions {
   const call::RestBinding* binding = nullptr;
   StreamForm form = StreamForm::kNdjson;
   bool pretty = false;
+  bool masked = false;         // the request names the fields of its items: what is absent was not asked for
   bool head = false;           // the answer's header is all that is wanted
   std::string if_none_match;
   int64_t heartbeat_ms = 15'000;

@@ -142,6 +142,7 @@ class RestDoor::Router final : public HttpHandler {
       if (built) {
         bytes = std::move(*built);
         fill_from_headers(method, request, bytes);
+        options.masked = method.paging && !method.paging->fields.empty() && call::has_field(method.paging->fields, bytes);
       } else {
         options.build_error = std::move(built.error());
         bytes = kMalformed;

@@ -267,7 +267,7 @@ std::map<std::string, machine::ApplyFunction, std::less<>> DiscoveryState::comma
           {"health", apply_health}};
 }
 
-void DiscoveryState::on_lease_expired(ApplyContext& context, std::string_view key) {
+void DiscoveryState::on_lease_expired(ApplyContext& context, machine::LeaseId lease, std::string_view key) {
   ByteReader in(key);
   Scope scope;
   scope.tenant = in.bytes();

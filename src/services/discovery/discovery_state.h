@@ -47,7 +47,7 @@ class DiscoveryState final : public machine::Domain {
   // register, update, deregister, health: each takes its command of discovery_state.proto and answers the ServiceRow
   // after it (deregister: nothing).
   std::map<std::string, machine::ApplyFunction, std::less<>> commands() override;
-  void on_lease_expired(machine::ApplyContext& context, std::string_view key) override;
+  void on_lease_expired(machine::ApplyContext& context, machine::LeaseId lease, std::string_view key) override;
 };
 
 using machine::KeyReader;

@@ -1,0 +1,47 @@
+// Linearizability of single registers: the search of Wing and Gong ("Testing and verifying concurrent objects", 1993)
+// with Lowe's memory of visited configurations ("Testing for linearizability", 2017).
+//
+// A history is cut by key. An operation whose outcome the client never learned may have happened at any time after its
+// call, or never: it has no return. A search that takes too many steps is a failure to look into, not a pass.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sim/checkers/violations.h"
+
+namespace uccp::sim {
+
+struct RegisterOperation {
+  enum class Kind : uint8_t { kPut, kGet, kCompareAndSet };
+  static constexpr int64_t kNeverReturned = INT64_MAX;
+
+  Kind kind = Kind::kGet;
+  uint64_t expected = 0;  // of kCompareAndSet
+  uint64_t value = 0;     // put, set, or what kGet answered; 0: the register is empty
+  bool done = false;      // kCompareAndSet: it set the value
+  int64_t called_us = 0;
+  int64_t returned_us = kNeverReturned;
+
+  bool unknown() const { return returned_us == kNeverReturned; }
+};
+
+enum class Linearizability : uint8_t { kYes, kNo, kTooHard };
+// Of the operations on one register, which is empty at first.
+Linearizability check_linearizable(const std::vector<RegisterOperation>& operations, uint64_t steps_max = 5'000'000);
+
+class LinearizabilityChecker {
+ public:
+  explicit LinearizabilityChecker(Violations& violations) : violations_(violations) {}
+
+  void add(const std::string& key, const RegisterOperation& operation) { history_[key].push_back(operation); }
+  void check();
+
+ private:
+  Violations& violations_;
+  std::map<std::string, std::vector<RegisterOperation>> history_;
+};
+
+}  // namespace uccp::sim
