@@ -153,6 +153,9 @@ class Rest:
     def post(self, path, body=None, query=None, headers=None):
         return self.call("POST", path, body if body is not None else {}, query, headers)
 
+    def put(self, path, body=None, query=None, headers=None):
+        return self.call("PUT", path, body, query, headers)
+
     def delete(self, path, query=None, headers=None):
         return self.call("DELETE", path, query=query, headers=headers)
 
