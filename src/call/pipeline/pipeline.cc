@@ -159,7 +159,8 @@ Status Pipeline::match(const Call& call, std::string_view method_name) {
 }
 
 Status Pipeline::authenticate(Call& call) {
-  if (call.method->is_public && call.credentials.bearer_token.empty()) return Status::ok();
+  const bool optional = call.method->is_public && call.credentials.bearer_token.empty();
+  if (optional && call.credentials.certificate_pem.empty()) return Status::ok();
   const std::string& secret =
       call.credentials.bearer_token.empty() ? call.credentials.certificate_pem : call.credentials.bearer_token;
   if (secret.empty()) {
@@ -178,7 +179,11 @@ Status Pipeline::authenticate(Call& call) {
       return Status::ok();
     }
   }
-  UCCP_TRY(call.principal, authenticator_.authenticate(call.credentials));
+  auto principal = authenticator_.authenticate(call.credentials);
+  // A certificate that says nothing to us does not bar anybody from what is public.
+  if (!principal && optional) return Status::ok();
+  if (!principal) return principal.error();
+  call.principal = std::move(*principal);
   auto entry = std::make_shared<CachedPrincipal>(CachedPrincipal{call.principal, secret, revision, {}});
   entry->until = call.started.plus_ms(kCredentialsCachedMs);
   if (call.principal.expires_us > 0) {
@@ -205,7 +210,10 @@ Status Pipeline::decode(Call& call, std::string& request) {
   } else {
     UCCP_TRY(call.read_level, machine::parse_read_level(call.consistency));
   }
-  call.name_space = call.default_namespace.empty() ? "default" : call.default_namespace;
+  call.name_space = call.default_namespace;
+  if (call.name_space.empty()) {
+    call.name_space = call.principal.namespaces.empty() ? "default" : call.principal.namespaces.front();
+  }
   if (method.client_streaming) return Status::ok();
   // What the door knows fills fields that the request left empty, before anything is checked.
   if (!method.name_space.empty()) {
@@ -234,8 +242,9 @@ Status Pipeline::authorize(const Call& call) {
                       " (roles: " + (roles.empty() ? "none" : roles) + ")")
         .with_help("security.md#roles");
   }
+  // What belongs to the cluster and to no namespace is a matter of the permission alone.
   const auto& allowed = call.principal.namespaces;
-  if (!allowed.empty() && std::ranges::find(allowed, call.name_space) == allowed.end()) {
+  if (!allowed.empty() && !method.name_space.empty() && std::ranges::find(allowed, call.name_space) == allowed.end()) {
     return Status(Code::kPermission, "NAMESPACE_DENIED",
                   call.principal.name + " has no access to the namespace '" + call.name_space + "'")
         .with_help("security.md#namespaces");

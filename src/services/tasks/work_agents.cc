@@ -297,7 +297,9 @@ void WorkRuntime::on_worker_change(const machine::Change& change) {
     lose_attempts(worker.id, "the worker was deregistered", {});
     scheduler_.remove_worker(worker.id);
     live_.erase_worker(worker.id);
+    recovering_.erase(worker.id);
     workers_.erase(it);
+    finish_recovery_if_done();
     return;
   }
   worker.cordoned = row->cordoned();

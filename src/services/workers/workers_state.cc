@@ -36,6 +36,21 @@ std::unexpected<Status> no_such_worker(const std::string& id) {
   return fail(Status(Code::kNotFound, "WORKER_NOT_FOUND", "there is no worker " + id).with_resource("worker", id));
 }
 
+// What the worker gives to tasks: what the operator set, at most what the machine has. An amount of zero is not set.
+void settle_total(WorkerRow& row) {
+  v1::Resources total = row.has_capacity() ? row.capacity() : row.given();
+  if (row.has_given() && row.has_capacity()) {
+    const v1::Resources& given = row.given();
+    if (given.cpu() > 0) total.set_cpu(std::min(given.cpu(), total.cpu()));
+    if (given.memory() > 0) total.set_memory(std::min(given.memory(), total.memory()));
+    if (given.disk() > 0) total.set_disk(std::min(given.disk(), total.disk()));
+    if (given.gpu().count() > 0) {
+      total.mutable_gpu()->set_count(std::min(given.gpu().count(), total.gpu().count()));
+    }
+  }
+  *row.mutable_worker()->mutable_resources()->mutable_total() = std::move(total);
+}
+
 Status check_etag(const WorkerRow& row, const std::string& if_match) {
   if (if_match.empty() || if_match == row.worker().etag()) return Status::ok();
   return Status(Code::kConflict, "ETAG_MISMATCH", "the worker changed since it was read; read it again");
@@ -65,6 +80,8 @@ ApplyResult WorkersState::hello(ApplyContext& c, std::string_view payload) {
     if (known.has_create_time()) *merged.mutable_create_time() = known.create_time();
     *row->mutable_worker() = std::move(merged);
   }
+  *row->mutable_capacity() = command.worker().resources().total();
+  settle_total(*row);
   if (row->incarnation() != command.incarnation()) {
     row->set_incarnation(command.incarnation());
     row->set_epoch(row->epoch() + 1);
@@ -100,6 +117,8 @@ ApplyResult WorkersState::declare(ApplyContext& c, std::string_view payload) {
     row->mutable_worker()->set_status(v1::WORKER_STATUS_REGISTERED);
     row->set_epoch(1);
   }
+  if (command.resources().has_total()) *row->mutable_given() = command.resources().total();
+  settle_total(*row);
   store(c, *row, kind);
   return row->SerializeAsString();
 }
@@ -115,10 +134,11 @@ ApplyResult WorkersState::update(ApplyContext& c, std::string_view payload) {
     else if (field == "annotations") *worker.mutable_annotations() = command.worker().annotations();
     else if (field == "taints") *worker.mutable_taints() = command.worker().taints();
     else if (field == "pool") worker.set_pool(command.worker().pool());
-    else if (field == "total") *worker.mutable_resources()->mutable_total() = command.worker().resources().total();
+    else if (field == "total") *row->mutable_given() = command.worker().resources().total();
     else if (field == "cordoned") row->set_cordoned(command.cordoned());
     else return fail(Code::kInvalid, "FIELD_INVALID", "the field " + field + " of a worker cannot be changed");
   }
+  settle_total(*row);
   store(c, *row, ChangeKind::kUpdated);
   return row->SerializeAsString();
 }
