@@ -16,6 +16,7 @@ namespace uccp::server {
 namespace {
 
 constexpr int kRestartPauseMs = 500;
+constexpr int kSpawnPauseMs = 2'000;
 constexpr int kStopGraceMs = 8'000;
 
 pid_t read_pid(const std::string& directory) {
@@ -55,8 +56,10 @@ void AgentChild::keep_running() {
     auto child = runtime::Subprocess::spawn(spawn);
     if (log_fd >= 0) ::close(log_fd);
     if (!child) {
-      log::error("the agent could not be started", {{"reason", child.error().message()}});
-      return;
+      log::error("the agent could not be started; trying again", {{"reason", child.error().message()}});
+      pollfd pause{wake_fd_.load(), POLLIN, 0};
+      ::poll(&pause, 1, kSpawnPauseMs);
+      continue;
     }
     pollfd waits[2] = {{child->pidfd(), POLLIN, 0}, {wake_fd_.load(), POLLIN, 0}};
     ::poll(waits, 2, -1);

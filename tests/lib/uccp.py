@@ -70,9 +70,11 @@ def clean_environment(**more):
 
 
 class Node:
-    """`uccp dev` in a folder. start() may follow kill(), kill_group() and stop(): the folder stays until close()."""
+    """`uccp dev` in a folder, which stays until close(): start() may follow kill(), kill_group() and stop().
 
-    def __init__(self, agent=True, flags=(), environment=None):
+    With `ports=""` the node takes those that the flags name."""
+
+    def __init__(self, agent=True, flags=(), environment=None, ports="auto"):
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="uccp-test-"))
         # Tasks have other users and reach this, but nothing beside it.
         self.base.chmod(0o711)
@@ -85,6 +87,7 @@ class Node:
         self.has_agent = agent
         self.flags = [str(flag) for flag in flags]
         self.environment = environment or {}
+        self.ports = ports
         self.process = None
         self.context = None
         self.agents = set()
@@ -95,7 +98,9 @@ class Node:
 
     def launch(self):
         """Starts the server and does not wait."""
-        command = [str(SERVER), "dev", "--data-dir", str(self.dir), "--ports", "auto", *self.flags]
+        command = [str(SERVER), "dev", "--data-dir", str(self.dir), *self.flags]
+        if self.ports:
+            command += ["--ports", self.ports]
         if not self.has_agent:
             command.append("--no-agent")
         with open(self.error_file, "ab") as err, open(self.output_file, "ab") as out:

@@ -56,7 +56,12 @@ class Follower : public std::enable_shared_from_this<Follower> {
           if (change.key == id) wake();
           return true;
         },
-        [](const Status&) {});
+        [weak, &io = env_.io](const Status& status) {
+          io.post([weak, message = std::string(status.message())] {
+            auto self = weak.lock();
+            if (self && !self->call_->finished()) self->end(v1::STREAM_END_REASON_RECONNECT, message);
+          });
+        });
     step();
   }
 
@@ -144,8 +149,10 @@ class Follower : public std::enable_shared_from_this<Follower> {
     if (offset > next || offset + bytes.size() <= next) return;
     bytes.remove_prefix(next - offset);
     while (!bytes.empty()) {
-      const size_t newline = bytes.find('\n');
-      const size_t take = newline == std::string_view::npos ? bytes.size() : newline + 1;
+      // A part is at most as long as the contract says, however much came at once.
+      const std::string_view part = bytes.substr(0, kLineBytesMax - partial.bytes.size());
+      const size_t newline = part.find('\n');
+      const size_t take = newline == std::string_view::npos ? part.size() : newline + 1;
       if (partial.bytes.empty()) partial.time_us = time_us;
       partial.bytes.append(bytes.substr(0, take));
       bytes.remove_prefix(take);

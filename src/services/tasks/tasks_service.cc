@@ -40,10 +40,18 @@ bool stays_inside(std::string_view path) {
   return true;
 }
 
-v1::Task public_task(const LiveTasks& live, const TaskRow& row) {
-  v1::Task task = row.task();
-  live.overlay(row.tenant(), task);
-  return task;
+// The last part of a path as a task's name: what a name may not hold becomes '-', and it begins with a letter or digit.
+std::string name_of(std::string_view program) {
+  constexpr size_t kNameBytesMax = 128;
+  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
+  while (program.ends_with('/')) program.remove_suffix(1);
+  std::string name(program.substr(program.rfind('/') + 1));
+  for (char& c : name) {
+    if (!plain(c) && c != '.' && c != '_') c = '-';
+  }
+  name.erase(name.begin(), std::ranges::find_if(name, plain));
+  if (name.size() > kNameBytesMax) name.resize(kNameBytesMax);
+  return name.empty() ? "task" : name;
 }
 
 void reply_with(const CallPtr& call, Result<machine::Applied> applied) {
@@ -76,6 +84,17 @@ void TasksService::register_handlers(call::HandlerTable& handlers) {
                                                   [this](const CallPtr& c, const auto& r) { artifact(c, r); });
   handlers.add_parsed<v1::GetResultRequest>("uccp.v1.ComputeExecution/GetResult",
                                             [this](const CallPtr& c, const auto& r) { result(c, r); });
+}
+
+v1::Task TasksService::public_task(const TaskRow& row) const {
+  v1::Task task = row.task();
+  env_.live.overlay(row.tenant(), task);
+  if (task.status() == v1::TASK_STATUS_QUEUED && task.has_next_attempt_time()) {
+    // What pauses between attempts does not wait for a worker yet.
+    const auto& next = task.next_attempt_time();
+    if (next.seconds() * 1'000'000 + next.nanos() / 1000 > env_.clock.wall().us) task.set_status(v1::TASK_STATUS_PENDING);
+  }
+  return task;
 }
 
 std::string TasksService::make_id() {
@@ -111,6 +130,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
                            "must be relative and stay inside the task's folder", "out/**");
     }
   }
+  if (task.name().empty()) task.set_name(name_of(task.command(0)));
   task.set_namespace_(name_space);
   if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
   if (task.id().empty()) task.set_id(make_id());
@@ -238,14 +258,14 @@ void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, 
 void TasksService::get(const CallPtr& call, const v1::GetTaskStatusRequest& request) {
   wait_until_ended(call, request.id(), to_ms(request.wait()), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
-    call->reply(public_task(env_.live, *row).SerializeAsString());
+    call->reply(public_task(*row).SerializeAsString());
   });
 }
 
 void TasksService::result(const CallPtr& call, const v1::GetResultRequest& request) {
   wait_until_ended(call, request.id(), to_ms(request.wait()), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
-    const v1::Task task = public_task(env_.live, *row);
+    const v1::Task task = public_task(*row);
     v1::TaskResult result;
     result.set_id(task.id());
     result.set_status(task.status());
@@ -276,7 +296,7 @@ void TasksService::list(const CallPtr& call, std::string bytes) {
                      const auto scan = [&](std::string_view after, const call::VisitRow& visit) {
                        work::kTasks.scan(*view, scope, "", after, [&](std::string_view key, TaskRow row) {
                          if (key == after) return true;
-                         const v1::Task task = public_task(env_.live, row);
+                         const v1::Task task = public_task(row);
                          if (request.status_size() > 0 && std::find(request.status().begin(), request.status().end(),
                                                                     task.status()) == request.status().end()) {
                            return true;
@@ -296,7 +316,7 @@ void TasksService::list(const CallPtr& call, std::string bytes) {
 void TasksService::metrics(const CallPtr& call, const v1::GetTaskMetricsRequest& request) {
   read_task(call, request.id(), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
-    const v1::Task task = public_task(env_.live, *row);
+    const v1::Task task = public_task(*row);
     v1::TaskMetrics metrics;
     metrics.set_id(task.id());
     metrics.set_attempts(task.attempts());
@@ -376,6 +396,7 @@ struct TaskWatch {
   std::shared_ptr<machine::Watch> watch;
   uint64_t listener = 0;
   LiveTasks* live = nullptr;
+  std::function<machine::GroupView()> view;
 
   ~TaskWatch() {
     if (live != nullptr && listener != 0) live->unlisten(listener);
@@ -390,6 +411,17 @@ struct TaskWatch {
     event.mutable_end()->set_message(message);
     call->send(event.SerializeAsString());
     call->finish(std::move(status));
+  }
+  // Ends the call if tasks were named and the end of each of them was sent. True: it is over.
+  bool complete(const std::string& name_space) {
+    if (ids.empty() || call->finished()) return call->finished();
+    const machine::GroupView now = view();
+    for (const std::string& id : ids) {
+      const auto row = work::kTasks.get(now, {tenant, name_space}, id);
+      if (!row || !work::is_terminal(row->task().status()) || row->task().revision() > cursor.value) return false;
+    }
+    end(v1::STREAM_END_REASON_COMPLETED, "all of the named tasks have ended", Status::ok());
+    return true;
   }
   // False: the call is over.
   bool send(v1::TaskEventKind kind, const v1::Task* task) {
@@ -424,6 +456,7 @@ void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& reque
   state->ids.insert(request.ids().begin(), request.ids().end());
   state->tenant = call->principal.tenant;
   state->live = &env_.live;
+  state->view = env_.logs.view;
   char* parsed_end = nullptr;
   const LogIndex since(std::strtoull(request.since().c_str(), &parsed_end, 10));
   if (*parsed_end != '\0') return call->finish(invalid_field("since", "is not the cursor of an event", "1042"));
@@ -439,35 +472,40 @@ void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& reque
                        s->cursor = since ? since : view->applied();
                        if (!since) {
                          work::kTasks.scan(*view, scope, "", "", [&](std::string_view, TaskRow row) {
-                           const v1::Task task = public_task(env_.live, row);
+                           const v1::Task task = public_task(row);
                            return !s->wants(task) || s->send(v1::TASK_EVENT_KIND_ADDED, &task);
                          });
                          s->send(v1::TASK_EVENT_KIND_SYNCED, nullptr);
                        }
+                       if (s->complete(scope.name_space)) return;
                      }
                      s->watch = env_.logs.watcher.watch(
                          {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, s->cursor,
-                         [this, weak](const machine::Change& change) {
+                         [this, weak, scope](const machine::Change& change) {
                            auto w = weak.lock();
                            TaskRow row;
                            if (!w || !row.ParseFromString(change.payload)) return false;
-                           const v1::Task task = public_task(env_.live, row);
+                           const v1::Task task = public_task(row);
                            std::lock_guard lock(w->mutex);
                            w->cursor = change.index;
-                           return !w->wants(task) || w->send(event_kind(change.kind), &task);
+                           if (!w->wants(task)) return true;
+                           return w->send(event_kind(change.kind), &task) &&
+                                  !(work::is_terminal(task.status()) && w->complete(scope.name_space));
                          },
                          [weak](const Status& status) {
                            auto w = weak.lock();
                            if (!w) return;
                            std::lock_guard lock(w->mutex);
-                           w->call->finish(status);
+                           w->end(status.reason() == "CURSOR_COMPACTED" ? v1::STREAM_END_REASON_COMPACTED
+                                                                        : v1::STREAM_END_REASON_RECONNECT,
+                                  status.message(), status);
                          });
                      s->listener = env_.live.listen([this, weak, scope](const TaskRef& ref) {
                        auto w = weak.lock();
                        if (!w || ref.tenant != scope.tenant || ref.name_space != scope.name_space) return;
                        const auto row = work::kTasks.get(env_.logs.view(), scope, ref.id);
                        if (!row) return;
-                       const v1::Task task = public_task(env_.live, *row);
+                       const v1::Task task = public_task(*row);
                        if (task.status() != v1::TASK_STATUS_RUNNING) return;
                        std::lock_guard lock(w->mutex);
                        if (w->wants(task)) w->send(v1::TASK_EVENT_KIND_UPDATED, &task);

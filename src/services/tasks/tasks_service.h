@@ -43,6 +43,8 @@ class TasksService {
   void read_task(const call::CallPtr& call, const std::string& id, OnTask done);
   void wait_until_ended(const call::CallPtr& call, const std::string& id, int64_t wait_ms, OnTask done);
   Status prepare(v1::Task& task, const std::string& name_space);
+  // A stored task with what only the leader knows of it.
+  v1::Task public_task(const internal::v1::TaskRow& row) const;
   std::string make_id();
 
   TasksEnvironment env_;

@@ -28,7 +28,7 @@ int64_t WorkRuntime::backoff_ms(const AttemptOutcome& outcome) {
   const double most = policy.has_max_backoff() ? static_cast<double>(to_ms(policy.max_backoff())) : 300'000;
   const double factor = policy.multiplier() >= 1 ? policy.multiplier() : 2;
   for (int i = 0; i < row->task().retry_count() && wait < most; ++i) wait *= factor;
-  const double jitter = policy.has_jitter() ? policy.jitter() : 0.2;
+  const double jitter = policy.has_jitter() ? policy.jitter() : 0.1;
   return static_cast<int64_t>(std::min(wait, most) * (1 - jitter * env_.random.unit()));
 }
 
@@ -101,7 +101,8 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
     }
     const auto live = attempts_.find(ref);
     if (live != attempts_.end() && same(live->second.id, id)) drop_attempt(ref);
-    held_.erase(ref);
+    // What did not count says nothing of the attempt that a worker yet to report may run.
+    if (accepted) held_.erase(ref);
     track(ref);
   }
 }

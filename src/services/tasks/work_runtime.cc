@@ -36,6 +36,7 @@ void WorkRuntime::lead(Term term) {
   term_ = term;
   next_sequence_ = 1;
   const machine::GroupView view = env_.view();
+  base_applied_ = view.applied();
   base_machine_ms_ = view.machine_time_ms();
   base_boot_ = env_.clock.boot();
   work::kWorkers.scan(view, work::kWorkerScope, "", "", [&](std::string_view id, WorkerRow row) {
@@ -100,7 +101,16 @@ void WorkRuntime::stop() {
   if (leading_) step_down();
 }
 
-int64_t WorkRuntime::machine_now_ms() const { return base_machine_ms_ + env_.clock.boot().ms_since(base_boot_); }
+// Goes on from what was applied last. The first stamped command of a term sets only the origin of machine time, so the
+// time before it has not passed for the machine: extrapolating over it would end every pause and retention too early.
+int64_t WorkRuntime::machine_now_ms() {
+  if (const machine::GroupView view = env_.view(); view.applied() != base_applied_) {
+    base_applied_ = view.applied();
+    base_machine_ms_ = view.machine_time_ms();
+    base_boot_ = env_.clock.boot();
+  }
+  return base_machine_ms_ + env_.clock.boot().ms_since(base_boot_);
+}
 
 std::optional<TaskRow> WorkRuntime::row_of(const TaskRef& ref) const {
   return work::kTasks.get(env_.view(), {ref.tenant, ref.name_space}, ref.id);

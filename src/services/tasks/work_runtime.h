@@ -135,7 +135,7 @@ class WorkRuntime {
   void prune();
   void update_live(Worker& worker);
   void update_metrics();
-  int64_t machine_now_ms() const;
+  int64_t machine_now_ms();
   Worker* worker_of(const std::shared_ptr<AgentSession>& session);
   std::optional<internal::v1::TaskRow> row_of(const TaskRef& ref) const;
 
@@ -147,6 +147,7 @@ class WorkRuntime {
   bool stopped_ = false;
   Term term_;
   uint64_t next_sequence_ = 1;
+  LogIndex base_applied_;
   int64_t base_machine_ms_ = 0;
   BootTime base_boot_;
   Scheduler scheduler_;
