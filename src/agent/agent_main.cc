@@ -21,6 +21,7 @@
 #include "agent/server_address.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "doors/grpc_client/process.h"
 #include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
@@ -192,6 +193,8 @@ int main_program(int argc, char** argv) {
     std::fprintf(stderr, "uccp-agent: %s\n", guard.error().message().c_str());
     return 1;
   }
+  // After the guard, which is forked while there are no threads. The link makes a channel a connection.
+  doors::hold_grpc_threads();
   if (Status status = serve(flags, *guard); !status.is_ok()) {
     std::fprintf(stderr, "uccp-agent: %s\n", status.to_string().c_str());
     return 1;

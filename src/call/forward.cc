@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "call/error_json.h"
+#include "call/wire.h"
 #include "uccp/internal/v1/node.pb.h"
 
 namespace uccp::call {
@@ -55,6 +56,19 @@ ForwardHeader header_of(const Call& call, std::string request, BootTime now) {
   header.set_client_address(call.credentials.address);
   header.set_request(std::move(request));
   return header;
+}
+
+// The outcome as to_rpc_status() wrote it; empty: success.
+Status outcome_of(std::string_view bytes) {
+  if (bytes.empty()) return Status::ok();
+  int code = 2;
+  std::string message;
+  WireReader reader(bytes);
+  for (WireField field; reader.next(field);) {
+    if (field.number == 1 && field.type == WireType::kVarint) code = static_cast<int>(field.value);
+    if (field.number == 2 && field.type == WireType::kBytes) message = field.bytes;
+  }
+  return from_rpc_status(bytes, code, message);
 }
 
 Result<machine::ReadLevel> read_level_of(const Method& method, const std::string& text) {
@@ -228,7 +242,7 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
       case ForwardResponse::kMessage: answer_.message = std::move(*response.mutable_message()); break;
       case ForwardResponse::kOutcome:
         has_outcome_ = true;
-        if (!response.outcome().empty()) answer_.status = from_rpc_status(response.outcome(), 2, "");
+        answer_.status = outcome_of(response.outcome());
         break;
       default: break;
     }
@@ -343,6 +357,8 @@ class Forwarder::StreamForward : public std::enable_shared_from_this<StreamForwa
     const NodeId leader = shared_->port.leader(group_);
     if (!leader) return retry(no_leader(group_));
     shared_->forwarded.add();
+    call_->on_cancel([self = shared_from_this()] { self->cancel(); });
+    call_->on_drain([self = shared_from_this()] { self->report_taken(); });
     auto stream = shared_->port.open(
         leader, {.on_message = [self = shared_from_this()](std::string bytes) { self->take(std::move(bytes)); },
                  .on_done = [self = shared_from_this()](Status status) { self->done(std::move(status)); }});
@@ -355,8 +371,6 @@ class Forwarder::StreamForward : public std::enable_shared_from_this<StreamForwa
     ForwardRequest first;
     *first.mutable_header() = header_of(*call_, request_, shared_->clock.boot());
     stream->send(first.SerializeAsString());
-    call_->on_cancel([self = shared_from_this()] { self->cancel(); });
-    call_->on_drain([self = shared_from_this()] { self->report_taken(); });
     if (!call_->method->client_streaming) return;
     pumping_ = true;
     call_->on_message([self = shared_from_this()](std::string message) { self->pass_on(std::move(message)); });
@@ -412,7 +426,7 @@ class Forwarder::StreamForward : public std::enable_shared_from_this<StreamForwa
         break;
       }
       case ForwardResponse::kOutcome: {
-        Status outcome = response.outcome().empty() ? Status::ok() : from_rpc_status(response.outcome(), 2, "");
+        Status outcome = outcome_of(response.outcome());
         std::lock_guard lock(mutex_);
         outcome_ = std::move(outcome);
         break;
@@ -485,7 +499,7 @@ Forwarder::Forwarder(const HandlerTable& local, ForwardPort& port, Executor& tim
 void Forwarder::add_handlers(HandlerTable& doors) {
   for (const Method& method : Contract::get().methods()) {
     const Handler* own = shared_->local.find(&method);
-    if (own == nullptr) continue;
+    if (own == nullptr || doors.find(&method) != nullptr) continue;
     const Placement placement = placement_of(method);
     if (!placement.leader_only) {
       doors.add(method.full_name, *own);

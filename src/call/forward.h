@@ -34,6 +34,7 @@ class ForwardStream {
  public:
   virtual ~ForwardStream() = default;
   virtual void send(std::string message) = 0;
+  virtual size_t queued_bytes() const = 0;
   virtual void half_close() = 0;
   virtual void cancel() = 0;
 };
@@ -70,7 +71,7 @@ class Forwarder {
   Forwarder(const HandlerTable& local, ForwardPort& port, Executor& timers, const Clock& clock, MetricsRegistry& metrics,
             ForwarderOptions options = {});
 
-  // Adds a handler for each method that `local` has one for.
+  // Adds a handler for each method that `local` has one for and `doors` has not.
   void add_handlers(HandlerTable& doors);
 
  private:

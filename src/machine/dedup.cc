@@ -1,6 +1,7 @@
 #include "machine/dedup.h"
 
 #include "base/bytes.h"
+#include "machine/planted.h"
 #include "machine/table.h"
 
 namespace uccp::machine::dedup {
@@ -71,6 +72,7 @@ uint64_t read_count(const KeyReader& state, const Envelope& e) {
 }  // namespace
 
 std::optional<ApplyResult> recall(const Transaction& state, const Envelope& e, const MachineLimits& limits) {
+  if (planted_bug("drop_dedup")) return std::nullopt;
   const Scope scope = tenant_scope(e);
   if (e.dedup.session) {
     const auto session = kSessions.get(state, scope, session_key(e.dedup.session));

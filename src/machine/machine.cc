@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "machine/dedup.h"
+#include "machine/planted.h"
 #include "machine/table.h"
 
 namespace uccp::machine {
@@ -297,6 +298,7 @@ ApplyResult Machine::apply_command(Transaction& state, const Entry& entry, const
   state.begin();
   EntryContext context(*this, state, entry, envelope);
   ApplyResult result = run(context, envelope);
+  if (planted_bug("apply_twice") && entry.index.value % 97 == 0) result = run(context, envelope);
   if (!result) {
     state.rollback();
     context.changes.clear();

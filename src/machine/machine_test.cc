@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
+#include "machine/snapshot.h"
 #include "machine/table.h"
 #include "storage/memory/memory_kv.h"
 
@@ -203,6 +204,48 @@ TEST(Envelope, EveryFieldSurvivesEncoding) {
   e.payload = std::string("\0x", 2);
   EXPECT_EQ(*decode_envelope(encode_envelope(e)), e);
   EXPECT_EQ(decode_envelope(encode_envelope(e).substr(0, 20)).error().reason(), "ENVELOPE_INVALID");
+}
+
+TEST_F(MachineTest, TheMembershipIsPartOfTheStateAndNotOfItsDigest) {
+  ASSERT_TRUE(machine_.found("founders").is_ok());
+  EXPECT_EQ(machine_.membership(), "founders");
+  const Digest before = machine_.digest();
+  const Entry entry{Term(1), LogIndex(1), EntryKind::kConfiguration, "members"};
+  ASSERT_TRUE(machine_.apply({&entry, 1}).has_value());
+  EXPECT_EQ(machine_.digest(), before);
+  EXPECT_TRUE(machine_.verify_digest().is_ok());
+  Machine reopened(kCoreGroup, kv_, {&notes_});
+  ASSERT_TRUE(reopened.open().is_ok());
+  EXPECT_EQ(reopened.membership(), "members");
+}
+
+TEST_F(MachineTest, AnInstalledSnapshotIsUsedWhenTheSlotIsSwitched) {
+  (void)apply(envelope("notes.put", "a"));
+  (void)apply(envelope("notes.lease", "b"));
+  storage::MemoryKv other_kv;
+  Machine other(kCoreGroup, other_kv, {&notes_});
+  ASSERT_TRUE(other.open().is_ok());
+  // Twice, so that both slots were the spare one.
+  for (int i = 0; i < 2; ++i) {
+    SnapshotReader reader(machine_.snapshot_header(), machine_.view(), 10);
+    SnapshotWriter writer(kCoreGroup, other_kv, other.spare_slot());
+    while (!writer.complete()) ASSERT_TRUE(writer.add(reader.next()).is_ok());
+    EXPECT_GT(writer.next(), 3u);
+    const LogPosition position = writer.header().position;
+    ASSERT_TRUE(other.switch_slot(position).is_ok());
+    ASSERT_TRUE(other.open().is_ok());
+    EXPECT_EQ(other.installed(), position);
+    EXPECT_EQ(other.applied(), machine_.applied());
+    EXPECT_EQ(other.digest(), machine_.digest());
+    EXPECT_TRUE(other.verify_digest().is_ok());
+    EXPECT_EQ(other.leases().size(), 1u);
+    const std::string spare = group_prefix(kCoreGroup, other.spare_slot());
+    const auto view = other_kv.view();
+    const auto it = view->iterate();
+    it->seek(spare);
+    EXPECT_FALSE(it->valid() && it->key().starts_with(spare)) << "the old state is erased";
+    (void)apply(envelope("notes.put", "c" + std::to_string(i)));
+  }
 }
 
 }  // namespace

@@ -37,12 +37,12 @@ class Handle final : public machine::Watch {
 }  // namespace
 
 ChangeHub::ChangeHub(Executor& executor, State state, MetricsRegistry& metrics)
-    : executor_(executor), state_(std::move(state)),
+    : executor_(executor),
+      state_(std::move(state)),
       watchers_(metrics.gauge("uccp_watchers", "Watches open on this node")) {}
 
 std::shared_ptr<machine::Watch> ChangeHub::watch(const machine::WatchFilter& filter, LogIndex since,
-                                                 machine::Watcher::OnChange on_change,
-                                                 machine::Watcher::OnEnd on_end) {
+                                                 machine::Watcher::OnChange on_change, machine::Watcher::OnEnd on_end) {
   auto subscription = std::make_shared<Subscription>();
   subscription->filter = filter;
   subscription->delivered = since;
@@ -107,6 +107,22 @@ void ChangeHub::publish(GroupId group, std::vector<machine::Change> changes) {
         if (subscription->live && change.index > subscription->delivered && matches(*subscription, change)) {
           deliver(subscription, change);
         }
+      }
+    }
+    published_[group] = changes.back().index;
+  });
+}
+
+void ChangeHub::resync(GroupId group) {
+  executor_.post([this, group] {
+    for (auto it = subscriptions_.lower_bound({group, ""}); it != subscriptions_.end() && it->first.first == group;
+         ++it) {
+      const auto list = it->second;
+      for (const auto& subscription : list) {
+        if (!subscription->live) continue;
+        subscription->delivered = std::max(subscription->delivered, published_[group]);
+        subscription->live = false;
+        deliver_backlog(subscription);
       }
     }
   });

@@ -26,6 +26,8 @@ class ChangeHub {
   void publish(GroupId group, std::vector<machine::Change> changes);
   std::shared_ptr<machine::Watch> watch(const machine::WatchFilter& filter, LogIndex since,
                                         machine::Watcher::OnChange on_change, machine::Watcher::OnEnd on_end);
+  // The published state of the group jumped ahead without publish(): its watches go on from what the state kept.
+  void resync(GroupId group);
   // Ends all watches with `status`.
   void close(Status status);
 
@@ -42,6 +44,7 @@ class ChangeHub {
   Gauge& watchers_;
   // Hub executor only.
   std::map<std::pair<GroupId, std::string>, std::vector<std::shared_ptr<Subscription>>> subscriptions_;
+  std::map<GroupId, LogIndex> published_;
   bool closed_ = false;
 };
 

@@ -40,8 +40,9 @@ Status Disk::write(std::vector<DiskRecord>& batch) {
   size_t entries = 0;
   for (const DiskRecord& record : batch) {
     entries += record.entries.size();
-    if (!record.entries.empty()) UCCP_RETURN_IF_ERROR(log_.append(record.group, record.entries));
     if (record.hard_state) UCCP_RETURN_IF_ERROR(log_.set_hard_state(record.group, *record.hard_state));
+    if (record.log_start) UCCP_RETURN_IF_ERROR(log_.truncate_before(record.group, *record.log_start));
+    if (!record.entries.empty()) UCCP_RETURN_IF_ERROR(log_.append(record.group, record.entries));
   }
   batch_entries_.observe(static_cast<double>(entries));
   return log_.sync();

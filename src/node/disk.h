@@ -20,6 +20,7 @@ namespace uccp::node {
 struct DiskRecord {
   GroupId group;
   std::optional<HardState> hard_state;
+  std::optional<LogPosition> log_start;  // the log begins anew behind this, before `entries`
   std::vector<Entry> entries;
   std::move_only_function<void()> done;  // on the loop, when durable
 };

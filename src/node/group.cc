@@ -9,13 +9,12 @@ namespace uccp::node {
 namespace {
 
 constexpr size_t kExpiriesPerTick = 1000;
+// With this many changes under way, the oldest of them this old, further ones are refused.
+constexpr size_t kLateProposalsMin = 256;
+constexpr int64_t kLateProposalMs = 500;
+constexpr std::string_view kSystemPrincipal = "system";
 
-Status not_leader(NodeId leader) {
-  Status status(Code::kNotLeader, "NOT_LEADER",
-                leader ? "node " + std::to_string(leader.value) + " leads this group" : "the group has no leader yet");
-  if (leader) status = std::move(status).with_leader_hint(std::to_string(leader.value));
-  return std::move(status).with_retry_after_ms(100);
-}
+constexpr uint64_t kFetchBytes = 4u << 20;
 
 Status shutting_down() { return Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down"); }
 
@@ -23,8 +22,15 @@ Status shutting_down() { return Status(Code::kUnavailable, "SHUTTING_DOWN", "thi
 
 Group::Group(GroupId id, std::string name, GroupOptions options, GroupEnvironment environment, storage::Kv& kv,
              std::vector<machine::Domain*> domains)
-    : id_(id), name_(std::move(name)), options_(options), env_(std::move(environment)),
-      machine_(id, kv, std::move(domains)), cache_(options.log_cache_bytes),
+    : id_(id),
+      name_(std::move(name)),
+      options_(options),
+      env_(std::move(environment)),
+      machine_(id, kv, std::move(domains)),
+      kv_(kv),
+      cache_(options.log_cache_bytes),
+      sender_(sender_environment()),
+      receiver_(receiver_environment()),
       propose_seconds_(env_.metrics.histogram("uccp_raft_commit_seconds", "Time from proposal to applied result",
                                               {{"group", name_}})),
       apply_seconds_(env_.metrics.histogram("uccp_raft_apply_seconds", "Time to apply one batch of entries",
@@ -33,16 +39,62 @@ Group::Group(GroupId id, std::string name, GroupOptions options, GroupEnvironmen
 Status Group::open(const std::vector<NodeId>& founders, uint64_t seed) {
   UCCP_RETURN_IF_ERROR(machine_.open());
   UCCP_TRY(storage::GroupLog log, env_.log.load(id_));
-  if (machine_.applied() < log.start.index || log.last.index < machine_.applied()) {
-    return Status(Code::kCorruption, "STATE_LOG_MISMATCH",
-                  "the state of group " + name_ + " is at index " + std::to_string(machine_.applied().value) +
-                      " and its log holds (" + std::to_string(log.start.index.value) + ", " +
-                      std::to_string(log.last.index.value) + "]; one of them is from elsewhere. Restore a backup");
+  UCCP_RETURN_IF_ERROR(open_log(log));
+  if (machine_.membership().empty() && !founders.empty()) {
+    raft::Membership founding;
+    founding.voters.insert(founders.begin(), founders.end());
+    UCCP_RETURN_IF_ERROR(machine_.found(raft::encode_membership(founding)));
+    UCCP_RETURN_IF_ERROR(kv_.flush());
   }
+  raft::Initial initial{log.hard_state, {}, log.start, log.last, machine_.applied(), {}};
+  if (!machine_.membership().empty()) {
+    UCCP_TRY(initial.membership, raft::decode_membership(machine_.membership()));
+  }
+  UCCP_RETURN_IF_ERROR(load_terms(log));
+  for (LogIndex at = machine_.applied().next(); at <= log.last.index;) {
+    UCCP_TRY(auto entries, env_.log.read(id_, at, log.last.index.next(), kFetchBytes));
+    cache_.append(entries);
+    at = entries.back().index.next();
+    for (const Entry& entry : entries) {
+      if (entry.kind == EntryKind::kConfiguration) initial.configurations.push_back(entry);
+    }
+  }
+  cache_.release(machine_.applied());
+  commit_ = flushed_at_ = machine_.applied();
+  // An answer to what was asked before this start must not be taken for one to what is asked now.
+  next_token_ = env_.random.next() >> 2 | 1;
+  options_.raft.lease_reads = options_.raft.lease_reads && options_.raft.check_quorum;
+  core_ = std::make_unique<raft::Core>(options_.raft, initial, cache_, seed);
+  env_.publish(id_, machine_.view());
+  note_state_change();
+  return Status::ok();
+}
+
+// Log and state have to meet: a log that does not hold the applied entry is right only if a crash came between the
+// installation of a snapshot and the new start of the log.
+Status Group::open_log(storage::GroupLog& log) {
+  const LogPosition applied{machine_.applied_term(), machine_.applied()};
+  bool meet = log.start.index <= applied.index && applied.index <= log.last.index;
+  if (meet && applied.index) {
+    UCCP_TRY(const Term term, env_.log.term(id_, applied.index));
+    meet = term == applied.term;
+  }
+  if (meet) return Status::ok();
+  if (applied.index && machine_.installed() == applied) {
+    UCCP_RETURN_IF_ERROR(env_.log.truncate_before(id_, applied));
+    UCCP_RETURN_IF_ERROR(env_.log.sync());
+    UCCP_TRY(log, env_.log.load(id_));
+    return Status::ok();
+  }
+  return Status(Code::kCorruption, "STATE_LOG_MISMATCH",
+                "the state of group " + name_ + " is at index " + std::to_string(machine_.applied().value) +
+                    " and its log holds (" + std::to_string(log.start.index.value) + ", " +
+                    std::to_string(log.last.index.value) + "]; one of them is from elsewhere. Restore a backup");
+}
+
+// Terms of what is applied already come from the store by bisection of its runs; what is left to apply is read whole.
+Status Group::load_terms(const storage::GroupLog& log) {
   cache_.reset(log.start);
-  raft::Membership membership;
-  membership.voters.insert(founders.begin(), founders.end());
-  // Terms of what is applied already come from the store by bisection of its runs; what is left to apply is read whole.
   for (LogIndex at = log.start.index.next(); at <= machine_.applied();) {
     UCCP_TRY(Term term, env_.log.term(id_, at));
     cache_.add_term_run(at, term);
@@ -56,19 +108,6 @@ Status Group::open(const std::vector<NodeId>& founders, uint64_t seed) {
     at = low.next();
   }
   cache_.set_last(machine_.applied());
-  for (LogIndex at = machine_.applied().next(); at <= log.last.index;) {
-    UCCP_TRY(auto entries, env_.log.read(id_, at, log.last.index.next(), 4u << 20));
-    cache_.append(entries);
-    at = entries.back().index.next();
-  }
-  cache_.release(machine_.applied());
-  HardState hard = log.hard_state;
-  hard.commit = std::max(hard.commit, machine_.applied());
-  commit_ = hard.commit;
-  flushed_at_ = machine_.applied();
-  const raft::Initial initial{hard, membership, log.start, log.last, machine_.applied()};
-  core_ = std::make_unique<raft::Core>(options_.raft, initial, cache_, seed);
-  env_.publish(id_, machine_.view());
   return Status::ok();
 }
 
@@ -82,16 +121,38 @@ void Group::tick() {
   }
   expire_leases();
   compact_if_due();
+  tick_reads();
+  tick_requests();
+  sender_.tick();
+  receiver_.tick();
 }
 
-void Group::receive(raft::Message message) {
-  if (!closed_) step(raft::Receive{std::move(message)});
+size_t Group::with_reserve(size_t limit, bool system) const {
+  return system ? limit + limit * options_.system_reserve_percent / 100 : limit;
+}
+
+Status Group::not_leader() const {
+  const NodeId leader = core_->leader();
+  Status status(Code::kNotLeader, "NOT_LEADER",
+                leader ? "node " + std::to_string(leader.value) + " leads this group" : "the group has no leader yet");
+  if (leader) status = std::move(status).with_leader_hint(std::to_string(leader.value));
+  return std::move(status).with_retry_after_ms(100);
 }
 
 void Group::propose(machine::Envelope envelope, machine::Proposer::Done done) {
   if (closed_) return done(std::unexpected(shutting_down()));
+  if (read_only_) {
+    return done(fail(Status(Code::kFailedPrecondition, "GROUP_READ_ONLY",
+                            "the replicas of group " + name_ + " differ and none has a majority; nothing was done")
+                         .with_help("runbooks.md#digest-mismatch")));
+  }
   const size_t in_flight = waiting_.size() + pending_.size() + proposed_.size();
-  if (in_flight >= options_.proposals_in_flight_max || bytes_in_flight_ >= options_.proposal_bytes_in_flight_max) {
+  const bool system = envelope.principal == kSystemPrincipal;
+  // What waits longer than this is likely to be given up by its caller before it is done.
+  const bool late = !system && waiting_.size() >= kLateProposalsMin &&
+                    env_.clock.boot().ms_since(waiting_.begin()->second.since) > kLateProposalMs;
+  if (late || in_flight >= with_reserve(options_.proposals_in_flight_max, system) ||
+      bytes_in_flight_ >= with_reserve(options_.proposal_bytes_in_flight_max, system)) {
     return done(fail(Status(Code::kExhausted, "OVERLOADED",
                             "group " + name_ + " has " + std::to_string(in_flight) +
                                 " changes under way; nothing was done, retry later")
@@ -126,26 +187,59 @@ void Group::flush_proposals() {
 void Group::step(raft::Event event) {
   raft::Outputs out;
   core_->step(std::move(event), out);
-  for (raft::Message& message : out.messages) env_.send(message.to, std::move(message));
+  for (const raft::Message& message : out.messages) send_raft(message);
+  if (!out.persist.empty()) persist(std::move(out.persist));
   take_accepted(out);
   take_refused(out);
-  if (!out.persist.empty()) persist(std::move(out.persist));
-  take_reads(out);
+  for (const raft::ReadReady& ready : out.reads) read_confirmed(ready.token, ready.index);
+  if (!out.reads.empty()) serve_reads();
   if (out.commit) {
     commit_ = std::max(commit_, *out.commit);
-    if (!std::exchange(apply_scheduled_, true)) env_.loop.post([this] { apply_committed(); });
+    schedule_apply();
   }
-  if (out.state_changed) check_leadership();
+  for (NodeId peer : out.snapshots_wanted) {
+    // Not from within a step: it steps the core itself.
+    env_.loop.post([this, peer] {
+      if (!closed_ && leads()) sender_.want(peer);
+    });
+  }
+  if (out.install_snapshot) receiver_.begin(core_->leader(), *out.install_snapshot);
+  fetch_wanted();
+  if (out.state_changed) note_state_change();
+}
+
+void Group::schedule_apply() {
+  if (installing_ || machine_.applied() >= commit_ || std::exchange(apply_scheduled_, true)) return;
+  env_.loop.post([this] { apply_committed(); });
+}
+
+// A slow follower needs entries that left memory.
+void Group::fetch_wanted() {
+  const auto from = cache_.take_wanted();
+  if (!from || std::exchange(fetching_, true)) return;
+  auto entries = std::make_shared<std::vector<Entry>>();
+  env_.disk.run(
+      [this, from = *from, to = machine_.applied().next(), entries]() -> Status {
+        // An error means that the log was shortened meanwhile, and the follower will get a snapshot.
+        if (auto read = env_.log.read(id_, from, to, kFetchBytes)) *entries = std::move(*read);
+        return Status::ok();
+      },
+      [this, entries] {
+        fetching_ = false;
+        cache_.add_fetched(std::move(*entries));
+      });
 }
 
 void Group::persist(raft::Persist persist) {
+  if (persist.log_start) cache_.reset(*persist.log_start);
   cache_.append(persist.entries);
   env_.disk.submit({.group = id_,
                     .hard_state = persist.hard_state,
+                    .log_start = persist.log_start,
                     .entries = std::move(persist.entries),
-                    .done = [this, sequence = persist.sequence, messages = std::move(persist.messages)]() mutable {
+                    .done = [this, sequence = persist.sequence, messages = std::move(persist.messages)] {
                       if (closed_) return;
-                      for (raft::Message& message : messages) env_.send(message.to, std::move(message));
+                      for (const raft::Message& message : messages) send_raft(message);
                       step(raft::Persisted{sequence});
                     }});
 }
@@ -164,8 +258,9 @@ void Group::take_accepted(const raft::Outputs& out) {
 
 void Group::take_refused(raft::Outputs& out) {
   for (raft::Refused& refused : out.refused) {
-    if (auto read = read_tokens_.extract(refused.token); !read.empty()) {
-      read.mapped()(std::unexpected(refused.status));
+    if (read_refused(refused.token, refused.status)) continue;
+    if (transfers_.contains(refused.token)) {
+      finish_transfer(std::unexpected(refused.status));
       continue;
     }
     auto node = proposed_.extract(refused.token);
@@ -177,19 +272,14 @@ void Group::take_refused(raft::Outputs& out) {
   }
 }
 
-void Group::take_reads(raft::Outputs& out) {
-  for (const raft::ReadReady& ready : out.reads) {
-    auto node = read_tokens_.extract(ready.token);
-    if (!node.empty()) reads_.emplace(ready.index, std::move(node.mapped()));
-  }
-  if (!out.reads.empty()) serve_reads();
-}
-
 void Group::apply_committed() {
   apply_scheduled_ = false;
-  if (closed_ || machine_.applied() >= commit_) return;
+  if (closed_ || installing_ || machine_.applied() >= commit_) return;
   const LogIndex from = machine_.applied().next();
-  const LogIndex to(std::min(commit_.value, machine_.applied().value + options_.apply_entries_max) + 1);
+  // Digests are compared between batches.
+  const uint64_t every = options_.digest_every_entries;
+  const uint64_t boundary = (machine_.applied().value / every + 1) * every;
+  const LogIndex to(std::min({commit_.value, machine_.applied().value + options_.apply_entries_max, boundary}) + 1);
   auto entries = cache_.entries(from, to, UINT64_MAX);
   UCCP_CHECK(entries.has_value() && !entries->empty(), "entries that are not applied yet stay in memory");
   const BootTime start = env_.clock.boot();
@@ -201,9 +291,8 @@ void Group::apply_committed() {
   step(raft::Applied{machine_.applied()});
   check_leadership();
   finish_applied(std::move(*batch));
-  if (machine_.applied() < commit_ && !std::exchange(apply_scheduled_, true)) {
-    env_.loop.post([this] { apply_committed(); });
-  }
+  if (machine_.applied().value % every == 0) compare_digest();
+  schedule_apply();
 }
 
 void Group::finish_applied(machine::AppliedBatch batch) {
@@ -226,32 +315,26 @@ void Group::finish_applied(machine::AppliedBatch batch) {
   serve_reads();
 }
 
-void Group::read(const machine::ReadLevel& level, machine::Reader::Done done) {
-  if (closed_) return done(std::unexpected(shutting_down()));
-  if (level.kind == machine::ReadLevel::Kind::kSession) {
-    const auto it = level.token.find(id_);
-    reads_.emplace(it == level.token.end() ? LogIndex(0) : it->second, std::move(done));
-    return serve_reads();
-  }
-  const uint64_t token = next_token_++;
-  read_tokens_[token] = std::move(done);
-  step(raft::ReadIndex{token, level.kind == machine::ReadLevel::Kind::kLease});
+bool Group::serving() const {
+  if (leads()) return ready();
+  return core_->leader() && machine_.applied() >= std::min(commit_, core_->commit());
 }
 
-void Group::serve_reads() {
-  while (!reads_.empty() && reads_.begin()->first <= machine_.applied()) {
-    auto node = reads_.extract(reads_.begin());
-    node.mapped()(machine_.view());
+void Group::note_state_change() {
+  if (!leads()) {
+    sender_.clear();
+    finish_transfer(LogIndex());
+    if (!was_ready_) {
+      fail_waiting(Status(Code::kOutcomeUnknown, "LEADERSHIP_LOST",
+                          "this node stopped leading while the change was under way; it may have happened"));
+    }
   }
-}
-
-void Group::keep_alive(machine::LeaseId lease, machine::Leases::Done done) {
-  // Renewed only after leadership was confirmed later than the keep-alive came in.
-  read(machine::ReadLevel::linearizable(), [this, lease, done = std::move(done)](Result<machine::GroupView> view) mutable {
-    if (!view) return done(std::unexpected(view.error()));
-    if (!leases_loaded_) return done(std::unexpected(not_leader(core_->leader())));
-    done(leases_.renew(lease, env_.clock.boot()));
-  });
+  check_leadership();
+  if (core_->membership() != told_membership_) {
+    told_membership_ = core_->membership();
+    env_.on_membership(id_, told_membership_);
+  }
+  ask_leader();
 }
 
 void Group::check_leadership() {
@@ -262,14 +345,16 @@ void Group::check_leadership() {
   leases_loaded_ = now_ready;
   if (now_ready) {
     // Heartbeats of the last leader are not known here: every lease gets its whole ttl again.
-    for (const auto& [id, lease] : machine_.leases()) leases_.set(id, lease.generation, lease.ttl_ms, env_.clock.boot());
+    for (const auto& [id, lease] : machine_.leases())
+      leases_.set(id, lease.generation, lease.ttl_ms, env_.clock.boot());
   } else {
     fail_waiting(Status(Code::kOutcomeUnknown, "LEADERSHIP_LOST",
                         "this node stopped leading while the change was under way; it may have happened"));
   }
-  log::info(now_ready ? "leading" : "no longer leading",
-            {{"group", name_}, {"term", core_->term().value}, {"applied", machine_.applied().value},
-             {"leases", leases_.size()}});
+  log::info(now_ready ? "leading" : "no longer leading", {{"group", name_},
+                                                          {"term", core_->term().value},
+                                                          {"applied", machine_.applied().value},
+                                                          {"leases", leases_.size()}});
   if (on_leadership_) on_leadership_(now_ready, core_->term());
 }
 
@@ -298,6 +383,8 @@ void Group::flush(std::move_only_function<void()> done) {
   const uint64_t keep = options_.log_kept_entries;
   LogPosition position;
   position.index = LogIndex(applied.value > keep ? applied.value - keep : 0);
+  // A follower that installs a snapshot goes on from its position.
+  if (!sender_.idle()) position.index = std::min(position.index, sender_.oldest());
   if (auto term = cache_.term(position.index)) position.term = *term;
   else position.index = LogIndex(0);
   auto finished = [this, applied, position, done = std::move(done)]() mutable {
@@ -312,9 +399,11 @@ void Group::flush(std::move_only_function<void()> done) {
   env_.disk.flush_and_compact(id_, position, std::move(finished));
 }
 
+// Of what is committed already the result is still to come.
 void Group::fail_waiting(const Status& status) {
-  auto waiting = std::move(waiting_);
-  waiting_.clear();
+  std::map<LogIndex, Waiting> waiting;
+  const auto first = closed_ ? waiting_.begin() : waiting_.upper_bound(core_->commit());
+  for (auto it = first; it != waiting_.end();) waiting.insert(waiting_.extract(it++));
   for (auto& [index, entry] : waiting) {
     bytes_in_flight_ -= entry.bytes;
     entry.done(std::unexpected(status));
@@ -329,13 +418,14 @@ void Group::close() {
   }
   fail_waiting(Status(Code::kOutcomeUnknown, "SHUTTING_DOWN",
                       "this node stopped while the change was under way; it may have happened"));
-  for (auto& [token, done] : std::exchange(read_tokens_, {})) done(std::unexpected(shutting_down()));
-  for (auto& [index, done] : std::exchange(reads_, {})) done(std::unexpected(shutting_down()));
+  close_reads();
+  close_requests();
+  sender_.clear();
 }
 
 GroupStatus Group::status() const {
-  return {core_->leader(), core_->term(), core_->commit(), machine_.applied(), core_->last().index,
-          core_->role(),   core_->membership(), machine_.digest()};
+  return {core_->leader(), core_->term(),       core_->commit(),   machine_.applied(), core_->last().index,
+          core_->role(),   core_->membership(), machine_.digest(), core_->match(),     read_only_};
 }
 
 }  // namespace uccp::node

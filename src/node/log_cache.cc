@@ -3,13 +3,31 @@
 #include "base/check.h"
 
 namespace uccp::node {
+namespace {
+
+constexpr size_t kFetchedReadsKept = 4;
+
+}  // namespace
 
 void LogCache::reset(LogPosition start) {
   start_ = start;
   last_ = start.index;
   terms_.clear();
   recent_.clear();
+  fetched_.clear();
+  fetched_order_.clear();
+  wanted_.reset();
   bytes_ = 0;
+}
+
+void LogCache::add_fetched(std::vector<Entry> entries) {
+  if (entries.empty() || fetched_.contains(entries.front().index)) return;
+  fetched_order_.push_back(entries.front().index);
+  fetched_[entries.front().index] = std::move(entries);
+  while (fetched_order_.size() > kFetchedReadsKept) {
+    fetched_.erase(fetched_order_.front());
+    fetched_order_.pop_front();
+  }
 }
 
 void LogCache::append(const std::vector<Entry>& entries) {
@@ -67,16 +85,28 @@ Result<std::vector<Entry>> LogCache::entries(LogIndex from, LogIndex to, uint64_
   if (from <= start_.index) return fail(Code::kNotFound, "LOG_COMPACTED", "the entries are compacted");
   std::vector<Entry> out;
   if (from >= to) return out;
-  if (recent_.empty() || from < recent_.front().index) {
-    return fail(Code::kUnavailable, "LOG_NOT_IN_MEMORY", "the entries are on disk");
-  }
   uint64_t bytes = 0;
-  for (size_t i = from.value - recent_.front().index.value; i < recent_.size() && recent_[i].index < to; ++i) {
-    bytes += recent_[i].data.size();
-    if (!out.empty() && bytes > bytes_max) break;
-    out.push_back(recent_[i]);
+  const auto take = [&](const auto& source, size_t i) {
+    for (; i < source.size() && source[i].index < to; ++i) {
+      bytes += source[i].data.size();
+      if (!out.empty() && bytes > bytes_max) break;
+      out.push_back(source[i]);
+    }
+  };
+  if (!recent_.empty() && from >= recent_.front().index) {
+    take(recent_, from.value - recent_.front().index.value);
+    return out;
   }
-  return out;
+  const auto after = fetched_.upper_bound(from);
+  if (after != fetched_.begin()) {
+    const std::vector<Entry>& read = std::prev(after)->second;
+    if (from <= read.back().index) {
+      take(read, from.value - read.front().index.value);
+      return out;
+    }
+  }
+  wanted_ = from;
+  return fail(Code::kUnavailable, "LOG_NOT_IN_MEMORY", "the entries are on disk");
 }
 
 }  // namespace uccp::node

@@ -1,10 +1,13 @@
-// The part of a group's log that consensus and apply look at again: terms of all entries, the recent entries themselves.
+// The part of a group's log that consensus and apply look at again: terms of all entries, the recent entries
+// themselves.
 //
 // Filled with what the core outputs for persisting, before it is durable. Loop thread only.
 #pragma once
 
 #include <deque>
 #include <map>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/log_types.h"
@@ -33,6 +36,10 @@ class LogCache final : public raft::LogReader {
   Result<std::vector<Entry>> entries(LogIndex from, LogIndex to, uint64_t bytes_max) const override;
   LogIndex last() const { return last_; }
 
+  // The first entry that was asked for and is on disk only, once. The owner reads it and what follows, and adds that.
+  std::optional<LogIndex> take_wanted() { return std::exchange(wanted_, std::nullopt); }
+  void add_fetched(std::vector<Entry> entries);
+
  private:
   uint64_t bytes_max_;
   uint64_t bytes_ = 0;
@@ -41,6 +48,10 @@ class LogCache final : public raft::LogReader {
   std::map<LogIndex, Term> terms_;  // first index of each run
   std::deque<Entry> recent_;        // consecutive, ends with last_ unless empty
   LogIndex released_;
+  // Read back from the disk for slow followers, by the first index. All of them are committed: never overwritten.
+  std::map<LogIndex, std::vector<Entry>> fetched_;
+  std::deque<LogIndex> fetched_order_;
+  mutable std::optional<LogIndex> wanted_;
 };
 
 }  // namespace uccp::node

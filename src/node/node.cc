@@ -1,6 +1,7 @@
 #include "node/node.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 
@@ -8,6 +9,11 @@ namespace uccp::node {
 namespace {
 
 constexpr uint64_t kSpaceCheckTicks = 10;
+// A tick that comes later than this tells of a stall: the process was stopped, or the loop had too much to do.
+constexpr int64_t kStallMs = 500;
+// Ticks that are delivered late are delivered all the same, so that a lease counted in ticks is no longer than it says.
+// Beyond these they are dropped where no lease depends on them.
+constexpr int64_t kLateTicksMax = 5;
 
 std::unexpected<Status> no_such_group(GroupId group) {
   return fail(Code::kInternal, "GROUP_UNKNOWN", "this node has no group " + std::to_string(group.value));
@@ -16,22 +22,38 @@ std::unexpected<Status> no_such_group(GroupId group) {
 }  // namespace
 
 Node::Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSpec> groups)
-    : options_(std::move(options)), env_(std::move(environment)),
-      disk_(env_.loop, env_.io, env_.log, env_.kv, env_.clock, env_.metrics, [this](Status s) { env_.fatal(std::move(s)); }),
+    : options_(std::move(options)),
+      env_(std::move(environment)),
+      disk_(env_.loop, env_.io, env_.log, env_.kv, env_.clock, env_.metrics,
+            [this](Status s) { env_.fatal(std::move(s)); }),
+      transport_(env_.loop, env_.network, env_.metrics),
       hub_(env_.watch, [this](GroupId id) { return view(id); }, env_.metrics) {
   for (GroupSpec& spec : groups) {
     GroupEnvironment group_env{
         .loop = env_.loop,
+        .reads = env_.reads != nullptr ? *env_.reads : env_.io,
         .clock = env_.clock,
+        .random = env_.random,
         .disk = disk_,
         .log = env_.log,
         .changes = hub_,
         .metrics = env_.metrics,
-        .send = [](NodeId, raft::Message) {},  // a cluster of one sends nothing
+        .transport = transport_,
         .publish =
             [this](GroupId id, const machine::GroupView& view) {
               std::lock_guard lock(mutex_);
               published_[id].view = view;
+            },
+        .confirm =
+            [this](GroupId id, BootTime asked) {
+              std::lock_guard lock(mutex_);
+              Published& published = published_[id];
+              published.confirmed = published.known ? std::max(published.confirmed, asked) : asked;
+              published.known = true;
+            },
+        .on_membership =
+            [this](GroupId id, const raft::Membership& membership) {
+              if (on_membership_) on_membership_(id, membership);
             },
         .fatal = [this](Status s) { env_.fatal(std::move(s)); },
     };
@@ -57,15 +79,38 @@ Status Node::open(const std::vector<NodeId>& founders) {
 }
 
 void Node::start() {
-  env_.loop.post([this] { tick(); });
+  env_.loop.post([this] {
+    transport_.start([this](NodeId from, const PeerItem& item) { receive(from, item); },
+                     [this](NodeId peer) {
+                       for (auto& [id, group] : groups_) group->peer_down(peer);
+                     });
+    next_tick_ = env_.clock.boot();
+    tick();
+  });
+}
+
+void Node::receive(NodeId from, const PeerItem& item) {
+  // A group that this program does not have is of a later one.
+  if (Group* group = find(item.group)) group->receive(from, item);
 }
 
 void Node::tick() {
   if (stopping_) return;
+  notice_stall();
+  next_tick_ = next_tick_.plus_ms(options_.tick_ms);
   for (auto& [id, group] : groups_) group->tick();
   refresh_status();
   if (ticks_++ % kSpaceCheckTicks == 0) check_space();
-  timer_ = env_.loop.post_after(options_.tick_ms, [this] { tick(); });
+  schedule_tick();
+}
+
+void Node::schedule_tick() {
+  const BootTime now = env_.clock.boot();
+  const bool leases = options_.group.raft.lease_reads;
+  if (!leases && now.ms_since(next_tick_) > kLateTicksMax * options_.tick_ms) next_tick_ = now;
+  // Rounded up: never early.
+  const int64_t delay_ms = std::max<int64_t>(0, (next_tick_.us - now.us + 999) / 1000);
+  timer_ = env_.loop.post_after(delay_ms, [this] { tick(); });
 }
 
 void Node::check_space() {
@@ -84,15 +129,38 @@ void Node::check_space() {
       [] {});
 }
 
+void Node::end_watches() {
+  hub_.close(Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down; resume with the last cursor"));
+}
+
 void Node::stop(std::move_only_function<void()> done) {
   env_.loop.post([this, done = std::move(done)]() mutable {
-    stopping_ = true;
-    env_.loop.cancel(timer_);
-    hub_.close(Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down; resume with the last cursor"));
-    for (auto& [id, group] : groups_) group->close();
-    // One flush serves all groups: they share the state.
-    disk_.run([this] { return env_.kv.flush(); }, std::move(done));
+    on_stopped_.push_back(std::move(done));
+    if (stopping_) return finish_stop();
+    if (handing_over_ > 0) return;
+    handing_over_ = groups_.size();
+    if (groups_.empty()) return finish_stop();
+    for (auto& [id, group] : groups_) {
+      group->hand_over([this] {
+        // Not from within the group's step.
+        if (--handing_over_ == 0) env_.loop.post([this] { finish_stop(); });
+      });
+    }
   });
+}
+
+void Node::finish_stop() {
+  if (!std::exchange(stopping_, true)) {
+    env_.loop.cancel(timer_);
+    end_watches();
+    for (auto& [id, group] : groups_) group->close();
+    transport_.stop();
+  }
+  // One flush serves all groups: they share the state.
+  disk_.run([this] { return env_.kv.flush(); },
+            [done = std::exchange(on_stopped_, {})]() mutable {
+              for (auto& call : done) call();
+            });
 }
 
 Group* Node::find(GroupId id) {
@@ -102,11 +170,12 @@ Group* Node::find(GroupId id) {
 
 void Node::propose(GroupId id, machine::Envelope envelope, machine::Proposer::Done done) {
   if (out_of_space_.load() && !(options_.frees_space && options_.frees_space(envelope.command))) {
-    return done(fail(Status(Code::kExhausted, "NO_SPACE",
-                            "the disk of this node is nearly full; delete, cancel or deregister something, or free disk "
-                            "space. Nothing was changed")
-                         .with_retry_after_ms(5000)
-                         .with_help("runbooks.md#disk-full")));
+    return done(
+        fail(Status(Code::kExhausted, "NO_SPACE",
+                    "the disk of this node is nearly full; delete, cancel or deregister something, or free disk "
+                    "space. Nothing was changed")
+                 .with_retry_after_ms(5000)
+                 .with_help("runbooks.md#disk-full")));
   }
   env_.loop.post([this, id, envelope = std::move(envelope), done = std::move(done)]() mutable {
     Group* group = find(id);
@@ -124,7 +193,7 @@ void Node::read(GroupId id, const machine::ReadLevel& level, machine::Reader::Do
     const auto wanted = level.token.find(id);
     const bool fresh = it != published_.end() &&
                        (level.kind == Kind::kBounded
-                            ? env_.clock.boot().ms_since(it->second.confirmed) <= level.bound_ms
+                            ? it->second.known && env_.clock.boot().ms_since(it->second.confirmed) <= level.bound_ms
                             : wanted == level.token.end() || wanted->second <= it->second.view.applied());
     if (fresh) {
       machine::GroupView view = it->second.view;
@@ -135,7 +204,9 @@ void Node::read(GroupId id, const machine::ReadLevel& level, machine::Reader::Do
   env_.loop.post([this, id, level, done = std::move(done)]() mutable {
     Group* group = find(id);
     if (group == nullptr) return done(no_such_group(id));
-    group->read(level, std::move(done));
+    // A tick that is due and not delivered could end the lease.
+    const bool lease_known = level.kind != Kind::kLease || env_.clock.boot() < next_tick_;
+    group->read(lease_known ? level : machine::ReadLevel::linearizable(), std::move(done));
   });
 }
 
@@ -152,11 +223,76 @@ void Node::keep_alive(GroupId id, machine::LeaseId lease, machine::Leases::Done 
   });
 }
 
+void Node::change_membership(GroupId id, raft::MembershipChange change, Group::ChangeDone done) {
+  env_.loop.post([this, id, change = std::move(change), done = std::move(done)]() mutable {
+    Group* group = find(id);
+    if (group == nullptr) return done(no_such_group(id));
+    group->change_membership(change, std::move(done));
+  });
+}
+
+void Node::add_learner(NodeId node, Done done) {
+  change_all({raft::MembershipAction::kAddLearner, node}, {}, std::move(done));
+}
+
+void Node::promote(NodeId node, Done done) {
+  change_all({raft::MembershipAction::kPromote, node}, {}, std::move(done));
+}
+
+void Node::remove(NodeId node, Done done) { change_all({raft::MembershipAction::kRemove, node}, {}, std::move(done)); }
+
+// `left`: the groups after this one; empty: begin.
+void Node::change_all(raft::MembershipStep step, std::vector<GroupId> left, Done done) {
+  if (left.empty()) {
+    for (auto it = groups_.rbegin(); it != groups_.rend(); ++it) left.push_back(it->first);
+  }
+  const GroupId id = left.back();
+  left.pop_back();
+  change_membership(
+      id, {{step}}, [this, step, left = std::move(left), done = std::move(done)](Result<LogIndex> changed) mutable {
+        // Done before, perhaps by an attempt that failed in a later group.
+        static constexpr std::string_view kAlready[] = {"MEMBER_EXISTS", "MEMBER_IS_VOTER", "MEMBER_NOT_FOUND"};
+        const auto& expected = kAlready[step.action == raft::MembershipAction::kAddLearner ? 0
+                                        : step.action == raft::MembershipAction::kPromote  ? 1
+                                                                                           : 2];
+        if (!changed && changed.error().reason() != expected) return done(changed.error());
+        if (left.empty()) return done(Status::ok());
+        change_all(step, std::move(left), std::move(done));
+      });
+}
+
+void Node::transfer(GroupId id, NodeId to, Done done) {
+  env_.loop.post([this, id, to, done = std::move(done)]() mutable {
+    Group* group = find(id);
+    if (group == nullptr) return done(no_such_group(id).error());
+    group->transfer(
+        to, [done = std::move(done)](Result<LogIndex> moved) mutable { done(moved ? Status::ok() : moved.error()); });
+  });
+}
+
+void Node::on_membership(std::function<void(GroupId, const raft::Membership&)> callback) {
+  on_membership_ = std::move(callback);
+}
+
 void Node::on_leadership(GroupId group, std::function<void(bool, Term)> callback) {
   leadership_[group] = std::move(callback);
 }
 
+// Nobody measures a process that was stopped between two tasks, but its heartbeats waited all the same.
+void Node::notice_stall() {
+  const BootTime now = env_.clock.boot();
+  const BootTime last = std::exchange(last_tick_, now);
+  const int64_t reported_ms = std::exchange(stalled_ms_, 0);
+  if (last.us == 0) return;
+  const int64_t late_ms = now.ms_since(last) - options_.tick_ms - reported_ms;
+  if (late_ms <= kStallMs) return;
+  log::warn("a tick came late: leases are extended", {{"late_ms", late_ms}});
+  stalled(late_ms);
+  stalled_ms_ = 0;
+}
+
 void Node::stalled(int64_t ms) {
+  stalled_ms_ += ms;
   for (auto& [id, group] : groups_) group->extend_leases(ms);
 }
 
@@ -164,8 +300,10 @@ void Node::refresh_status() {
   const BootTime now = env_.clock.boot();
   std::lock_guard lock(mutex_);
   for (auto& [id, group] : groups_) {
-    status_[id] = {group->name(), group->status(), group->ready()};
-    if (group->ready()) published_[id].confirmed = now;
+    status_[id] = {group->name(), group->status(), group->serving(), group->ready()};
+    if (!group->ready() || !group->sole_voter()) continue;
+    published_[id].confirmed = now;
+    published_[id].known = true;
   }
 }
 

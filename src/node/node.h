@@ -21,6 +21,7 @@
 #include "node/change_hub.h"
 #include "node/disk.h"
 #include "node/group.h"
+#include "node/transport.h"
 #include "storage/kv.h"
 #include "storage/log_store.h"
 
@@ -45,7 +46,8 @@ struct NodeEnvironment {
   storage::LogStore& log;
   storage::Kv& kv;
   MetricsRegistry& metrics;
-  Network* network = nullptr;                    // none: a cluster of one
+  Network* network = nullptr;                    // none: a cluster of one; receives on `loop`
+  Executor* reads = nullptr;                     // scans of the state for snapshots; none: `io`
   std::function<Result<uint64_t>()> free_bytes;  // of the data directory; called on the disk executor; may be empty
   // The node cannot go on: its disk failed or its state is damaged. The process has to end.
   std::function<void(Status)> fatal;
@@ -60,7 +62,8 @@ struct GroupSpec {
 struct NodeGroupStatus {
   std::string name;
   GroupStatus group;
-  bool ready = false;
+  bool ready = false;  // the state here is current: see Group::serving
+  bool leads = false;  // this node leads and its state is current
 };
 
 class Node final : public machine::Proposer, public machine::Reader, public machine::Watcher, public machine::Leases {
@@ -68,11 +71,16 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSpec> groups);
   ~Node() override;
 
-  // Opens state and logs. Blocks; before the loop runs.
+  // Opens state and logs. `founders`: the voters of groups that have no history yet, the same on all of them; empty on
+  // a node that joins: it waits until it is added. Once a group has a membership they mean nothing. Blocks; before the
+  // loop runs.
   Status open(const std::vector<NodeId>& founders);
   // Starts ticking.
   void start();
-  // Flushes the state, ends everything that waits, stops ticking. `done` comes on the loop.
+  // Ends all watches with SHUTTING_DOWN, so that streams tell their clients before the doors close. stop() does it too.
+  void end_watches();
+  // Hands the leadership of its groups to other voters (about an election timeout at most), ends everything that waits,
+  // stops ticking, flushes the state. `done` comes on the loop. Idempotent.
   void stop(std::move_only_function<void()> done);
 
   void propose(GroupId group, machine::Envelope envelope, machine::Proposer::Done done) override;
@@ -81,9 +89,24 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
                                         OnEnd on_end) override;
   void keep_alive(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
 
+  using Done = std::move_only_function<void(Status)>;
+  // Changes of the membership of all groups, one after the other, forwarded to their leaders; `done` comes on the loop.
+  // Repeating one that failed half-way goes on with what is left. Errors: not_leader (a group has no leader just now),
+  // failed_precondition LEARNER_BEHIND, LAST_VOTER; conflict MEMBERSHIP_CHANGE_IN_FLIGHT; outcome_unknown.
+  void add_learner(NodeId node, Done done);
+  void promote(NodeId node, Done done);
+  void remove(NodeId node, Done done);
+  // The same for one group, any change.
+  void change_membership(GroupId group, raft::MembershipChange change, Group::ChangeDone done);
+  // Moves the leadership of a group to another voter.
+  void transfer(GroupId group, NodeId to, Done done);
+  // Before open(): called on the loop (by open() on its caller's thread) with each group's membership and when it
+  // changes, committed or not. For the addresses of peers.
+  void on_membership(std::function<void(GroupId group, const raft::Membership& membership)> callback);
+
   // Before start(): called on the loop when this node starts (state current) or stops leading the group.
   void on_leadership(GroupId group, std::function<void(bool ready, Term term)> callback);
-  // A stall of the loop was measured: heartbeats waited that long. On the loop.
+  // A stall of the loop was measured: heartbeats waited that long. On the loop. A late tick is noticed without it.
   void stalled(int64_t ms);
 
   // Newest status of each group, refreshed every tick and at each change of leadership. Any thread.
@@ -97,10 +120,16 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
  private:
   struct Published {
     machine::GroupView view;
-    BootTime confirmed;  // when this node last knew that it led
+    BootTime confirmed;  // everything acknowledged before this is in the view
+    bool known = false;  // `confirmed` was set
   };
 
+  void finish_stop();
   void tick();
+  void notice_stall();
+  void schedule_tick();
+  void receive(NodeId from, const PeerItem& item);
+  void change_all(raft::MembershipStep step, std::vector<GroupId> left, Done done);
   void refresh_status();
   void check_space();
   Group* find(GroupId id);
@@ -108,13 +137,20 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   const NodeOptions options_;
   NodeEnvironment env_;
   Disk disk_;
+  Transport transport_;
   ChangeHub hub_;
   std::map<GroupId, std::unique_ptr<Group>> groups_;
   std::map<GroupId, std::function<void(bool, Term)>> leadership_;
+  std::function<void(GroupId, const raft::Membership&)> on_membership_;
   std::atomic<bool> out_of_space_{false};
   bool stopping_ = false;
+  size_t handing_over_ = 0;  // groups whose leadership has to move before this node stops
+  std::vector<std::move_only_function<void()>> on_stopped_;
   Executor::TimerId timer_ = 0;
   uint64_t ticks_ = 0;
+  BootTime last_tick_;
+  int64_t stalled_ms_ = 0;  // reported since the last tick
+  BootTime next_tick_;
 
   mutable std::mutex mutex_;
   std::map<GroupId, Published> published_;

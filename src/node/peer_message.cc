@@ -23,7 +23,9 @@ LogPosition read_position(ByteReader& in) {
   return position;
 }
 
-bool known(PeerRequest::Kind kind) { return kind >= PeerRequest::Kind::kReadIndex && kind <= PeerRequest::Kind::kTransfer; }
+bool known(PeerRequest::Kind kind) {
+  return kind >= PeerRequest::Kind::kReadIndex && kind <= PeerRequest::Kind::kTransfer;
+}
 
 }  // namespace
 
@@ -112,7 +114,8 @@ Result<PeerReply> decode_reply(std::string_view body) {
   if (code == 0) return reply;
   reply.status = Status(static_cast<Code>(code), reason, std::string(message));
   if (!hint.empty()) reply.status = std::move(reply.status).with_leader_hint(std::string(hint));
-  if (retry_after_ms > 0) reply.status = std::move(reply.status).with_retry_after_ms(static_cast<uint32_t>(retry_after_ms));
+  if (retry_after_ms > 0)
+    reply.status = std::move(reply.status).with_retry_after_ms(static_cast<uint32_t>(retry_after_ms));
   return reply;
 }
 

@@ -1,7 +1,7 @@
 // What nodes say to each other beside raft messages, and the frames that carry both. docs/formats/peer_message.md
 //
-// A frame goes from one node to another and holds items of any groups. Decoding trusts nothing: a frame that is not what
-// the encoder writes is refused whole.
+// A frame goes from one node to another and holds items of any groups. Decoding trusts nothing: a frame that is not
+// what the encoder writes is refused whole.
 #pragma once
 
 #include <cstdint>

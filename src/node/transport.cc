@@ -5,10 +5,12 @@
 namespace uccp::node {
 
 Transport::Transport(Executor& loop, Network* network, MetricsRegistry& metrics)
-    : loop_(loop), network_(network),
+    : loop_(loop),
+      network_(network),
       frames_(metrics.counter("uccp_peer_frames_sent_total", "Frames handed to the network for other nodes")),
       bytes_(metrics.counter("uccp_peer_frame_bytes_sent_total", "Bytes of frames handed to the network")),
-      malformed_(metrics.counter("uccp_peer_frames_malformed_total", "Frames and items from other nodes that were dropped")) {}
+      malformed_(
+          metrics.counter("uccp_peer_frames_malformed_total", "Frames and items from other nodes that were dropped")) {}
 
 void Transport::start(Receive receive, PeerDown peer_down) {
   if (network_ == nullptr) return;

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -21,6 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin"))
 SERVER, AGENT, CLI = BIN / "uccp", BIN / "uccp-agent", BIN / "uccp-cli"
 START_S = 60.0
+# So that a runner that is told to stop closes its nodes (atexit) instead of leaving them behind.
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 

@@ -134,7 +134,7 @@ def shared(agents=0):
 class Writer(threading.Thread):
     """Registers services until it is stopped: goes from node to node and repeats what failed with the same request id."""
 
-    RETRY = (409, 429, 500, 502, 503, 504)
+    RETRY = (429, 500, 502, 503, 504)
 
     def __init__(self, cluster, label):
         super().__init__(daemon=True)
@@ -429,14 +429,24 @@ class Tasks(unittest.TestCase):
         return response.json["id"]
 
     def wait_task(self, task_id, *statuses, timeout=90):
+        last = None
+
         def reached():
+            nonlocal last
+            name = self.cluster.names()[int(time.monotonic() * 10) % len(self.cluster.names())]
             try:
-                name = self.cluster.names()[int(time.monotonic() * 10) % len(self.cluster.names())]
                 response = self.cluster.rest(name).get(f"tasks/{task_id}")
-            except OSError:
+            except OSError as error:
+                last = error
                 return None
+            last = response
             return response.json if response.status == 200 and response.json["status"] in statuses else None
-        return wait_until(reached, timeout, f"{task_id} in {statuses}")
+
+        try:
+            return wait_until(reached, timeout, f"{task_id} in {statuses}")
+        except AssertionError as error:
+            logs = (self.cluster.dir / "agents" / "a1.log").read_text()[-3000:]
+            raise AssertionError(f"{error}; last: {last!r}\n{logs}{self.cluster.logs()}") from None
 
     def test_tasks_and_their_logs_through_every_node(self):
         for name in self.cluster.names():

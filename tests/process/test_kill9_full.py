@@ -1,6 +1,6 @@
 # full
 # serial
-# timeout: 600
+# timeout: 1200
 # labels: kill9
 """The rule of test_kill9.py over 200 kills."""
 import os

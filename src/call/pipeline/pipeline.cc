@@ -26,6 +26,10 @@ std::string_view door_name(Call::Door door) {
   return "internal";
 }
 
+bool is_stream(const Call& call) {
+  return call.method != nullptr && (call.method->client_streaming || call.method->server_streaming);
+}
+
 bool is_call_id(std::string_view text) {
   return !text.empty() && text.size() <= 128 &&
          std::ranges::all_of(text, [](char c) { return c > ' ' && c < 127 && c != '"' && c != '\\'; });
@@ -76,9 +80,12 @@ void Pipeline::close() { closed_.store(true); }
 void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_view method_name) {
   call->started = clock_.boot();
   in_flight_.fetch_add(1);
-  call->on_finish([this, raw = call.get()](Status& status) {
+  const bool unary = !is_stream(*call);
+  if (unary) unary_in_flight_.fetch_add(1);
+  call->on_finish([this, unary, raw = call.get()](Status& status) {
     account(*raw, status);
     in_flight_.fetch_sub(1);
+    if (unary) unary_in_flight_.fetch_sub(1);
   });
   if (Status status = run_stages(call, request, method_name); !status.is_ok()) return call->finish(std::move(status));
   enter(*call, Stage::kHandler);
@@ -129,7 +136,7 @@ Status Pipeline::limit(Call& call, const std::string& request) {
   // Agents and administration keep room when users' calls fill the node.
   const bool reserved = call.method != nullptr && call.method->lane != Lane::kUser;
   const size_t max = reserved ? options_.calls_in_flight_max * 2 : options_.calls_in_flight_max;
-  if (in_flight_.load() > max) {
+  if (!is_stream(call) && unary_in_flight_.load() > max) {
     return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
                   "this node works on " + std::to_string(options_.calls_in_flight_max) + " calls; retry later")
         .with_retry_after_ms(200);
@@ -139,8 +146,7 @@ Status Pipeline::limit(Call& call, const std::string& request) {
                   "the request has " + std::to_string(request.size()) + " bytes; at most " +
                       std::to_string(limits::kMessageBytesMax) + " are taken");
   }
-  const bool streams = call.method != nullptr && (call.method->client_streaming || call.method->server_streaming);
-  if (!streams) {
+  if (!is_stream(call)) {
     const BootTime latest = call.started.plus_ms(limits::kDeadlineMaxMs);
     if (!call.deadline) call.deadline = call.started.plus_ms(limits::kDeadlineDefaultMs);
     call.deadline = std::min(*call.deadline, latest);

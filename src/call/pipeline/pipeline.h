@@ -42,7 +42,8 @@ inline constexpr int kStageCount = 9;
 std::string_view stage_name(Stage stage);
 
 struct PipelineOptions {
-  size_t calls_in_flight_max = 10'000;
+  // Unary calls at work; streams have limits of their own. More would only wait, and be given up, inside.
+  size_t calls_in_flight_max = 2'000;
   // Calls a second of one principal, by quota class ("write" and so on); absent: not limited.
   std::map<std::string, RateLimit> rates;
   size_t credentials_cached_max = 10'000;
@@ -90,7 +91,8 @@ class Pipeline {
   std::mutex random_mutex_;
   MetricsRegistry& metrics_;
   const PipelineOptions options_;
-  std::atomic<size_t> in_flight_{0};
+  std::atomic<size_t> in_flight_{0};  // all
+  std::atomic<size_t> unary_in_flight_{0};
   std::atomic<bool> closed_{false};
   std::vector<std::unique_ptr<MethodMetrics>> method_metrics_;
   RateLimiter limiter_;

@@ -60,6 +60,11 @@ void WorkRuntime::receive(const std::shared_ptr<AgentSession>& session, internal
 
 void WorkRuntime::hello(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello) {
   // Outcomes that the agent still carries are of the epoch before: they go into the log ahead of the new one.
+  // A fence that is proposed between here and the Welcome would end an epoch whose lease the Welcome renews.
+  if (const auto known = workers_.find(hello.worker_id()); known != workers_.end() && !known->second.fencing) {
+    known->second.lease_until = std::max(
+        known->second.lease_until, env_.clock.boot().plus_ms(options_.agent_lease_ms + options_.lease_margin_ms));
+  }
   for (const AttemptOutcome& pending : hello.pending_outcomes()) outcome(pending);
   flush_outcomes();
   internal::v1::HelloCommand command;
@@ -110,7 +115,11 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
     if (adopt(worker, running)) carried.insert(key_of(running.attempt()));
     else *welcome.add_kill() = running.attempt();
   }
-  for (const auto& pending : hello.pending_outcomes()) carried.insert(key_of(pending.attempt()));
+  for (const auto& pending : hello.pending_outcomes()) {
+    carried.insert(key_of(pending.attempt()));
+    // They went into the log ahead of the Hello: what is not under way any more is settled.
+    if (!outcomes_under_way_.contains(key_of(pending.attempt()))) *welcome.add_acknowledged() = pending.attempt();
+  }
   // What was placed here and the agent knows nothing of is not running: that is its word for it.
   lose_attempts(worker.id, "the worker lost the attempt", carried);
   welcome.set_worker_id(worker.id);
@@ -214,6 +223,8 @@ void WorkRuntime::denied(Worker& worker, const internal::v1::AttemptDenied& deni
   const TaskRef ref = ref_of(denied.attempt());
   const auto it = attempts_.find(ref);
   if (it == attempts_.end() || !same(it->second.id, denied.attempt())) return;
+  // It is already reported as lost, under this number: placed again before that counts, it would be taken for it.
+  if (outcomes_under_way_.contains(key_of(denied.attempt()))) return;
   log::debug("attempt denied", {{"task", ref.id}, {"worker", worker.id}, {"why", denied.message()}});
   drop_attempt(ref);
   // It never ran, so no attempt is recorded; it waits a moment, since the worker may deny again.

@@ -32,7 +32,22 @@ int64_t WorkRuntime::backoff_ms(const AttemptOutcome& outcome) {
   return static_cast<int64_t>(std::min(wait, most) * (1 - jitter * env_.random.unit()));
 }
 
+void WorkRuntime::acknowledge(const AttemptId& id, bool accepted) {
+  const auto worker = workers_.find(id.worker_id());
+  if (worker == workers_.end() || !worker->second.session) return;
+  ServerMessage message;
+  *message.mutable_outcome_ack()->mutable_attempt() = id;
+  message.mutable_outcome_ack()->set_accepted(accepted);
+  worker->second.session->send(std::move(message));
+}
+
 void WorkRuntime::outcome(const AttemptOutcome& outcome) {
+  if (outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST) {
+    // Apply takes a loss of any epoch, and knows an attempt by its number only. So it has to be the attempt that is live
+    // here: another one of the same number may run where the task was placed again.
+    const auto live = attempts_.find(ref_of(outcome.attempt()));
+    if (live == attempts_.end() || !same(live->second.id, outcome.attempt())) return acknowledge(outcome.attempt(), false);
+  }
   if (!outcomes_under_way_.insert(key_of(outcome.attempt())).second) return;
   outcomes_.push_back(outcome);
   if (outcome_flush_scheduled_) return;
@@ -57,9 +72,9 @@ void WorkRuntime::flush_outcomes() {
     }
     env_.proposer.propose(kWorkGroup, system_command("tasks.outcomes", command.SerializeAsString()),
                           [this, batch = std::move(batch)](Result<machine::Applied> applied) mutable {
-                            for (const AttemptOutcome& o : batch) outcomes_under_way_.erase(key_of(o.attempt()));
                             if (!leading_) return;
                             if (applied) {
+                              for (const AttemptOutcome& o : batch) outcomes_under_way_.erase(key_of(o.attempt()));
                               internal::v1::OutcomesResult result;
                               (void)result.ParseFromString(applied->response);
                               return outcomes_applied(std::move(batch), result);
@@ -69,7 +84,10 @@ void WorkRuntime::flush_outcomes() {
                                       {{"reason", applied.error().reason()}, {"count", batch.size()}});
                             env_.loop.post_after(200, [this, batch = std::move(batch), term = term_] {
                               if (!leading_ || term != term_) return;
-                              for (const AttemptOutcome& o : batch) outcome(o);
+                              for (const AttemptOutcome& o : batch) {
+                                outcomes_under_way_.erase(key_of(o.attempt()));
+                                outcome(o);
+                              }
                             });
                           });
   }
@@ -80,12 +98,7 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
     const AttemptId& id = sent[i].attempt();
     const TaskRef ref = ref_of(id);
     const bool accepted = static_cast<int>(i) < result.accepted_size() && result.accepted(static_cast<int>(i));
-    if (const auto worker = workers_.find(id.worker_id()); worker != workers_.end() && worker->second.session) {
-      ServerMessage message;
-      *message.mutable_outcome_ack()->mutable_attempt() = id;
-      message.mutable_outcome_ack()->set_accepted(accepted);
-      worker->second.session->send(std::move(message));
-    }
+    acknowledge(id, accepted);
     if (accepted) {
       env_.metrics
           .counter("uccp_attempts_ended_total", "Attempts that ended, by kind",

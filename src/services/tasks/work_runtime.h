@@ -121,6 +121,7 @@ class WorkRuntime {
   void started(Worker& worker, const internal::v1::AttemptStarted& started);
   void denied(Worker& worker, const internal::v1::AttemptDenied& denied);
   void outcome(const internal::v1::AttemptOutcome& outcome);
+  void acknowledge(const internal::v1::AttemptId& id, bool accepted);
   void flush_outcomes();
   void outcomes_applied(std::vector<internal::v1::AttemptOutcome> sent, const internal::v1::OutcomesResult& result);
   void lose_attempts(const std::string& worker_id, const std::string& why, const std::set<std::string>& except);

@@ -1,6 +1,7 @@
 #include "sim/checkers/watch_checker.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace uccp::sim {
 namespace {
@@ -20,9 +21,9 @@ void WatchChecker::check(const std::string& topic, const std::vector<Position>& 
     const auto first = std::ranges::upper_bound(all, Position{watch.since, UINT32_MAX});
     const auto expected = static_cast<size_t>(all.end() - first);
     for (size_t k = 0; k < watch.delivered.size(); ++k) {
-      if (k < expected && watch.delivered[k] == first[static_cast<ptrdiff_t>(k)]) continue;
+      if (k < expected && watch.delivered[k] == first[static_cast<std::ptrdiff_t>(k)]) continue;
       violations_.add("watch", title + " got change " + name(watch.delivered[k]) + " where " +
-                                   (k < expected ? name(first[static_cast<ptrdiff_t>(k)]) : std::string("nothing")) +
+                                   (k < expected ? name(first[static_cast<std::ptrdiff_t>(k)]) : std::string("nothing")) +
                                    " follows");
       return;
     }

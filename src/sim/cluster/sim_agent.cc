@@ -21,6 +21,18 @@ std::string key_of(const AttemptId& id) {
          std::to_string(id.worker_epoch()) + ":" + std::to_string(id.term()) + "." + std::to_string(id.sequence());
 }
 
+std::string describe(const ServerMessage& message) {
+  switch (message.body_case()) {
+    case ServerMessage::kWelcome: return "welcome, epoch " + std::to_string(message.welcome().epoch());
+    case ServerMessage::kLaunch: return "launch " + key_of(message.launch().attempt());
+    case ServerMessage::kCancel: return "cancel " + key_of(message.cancel().attempt());
+    case ServerMessage::kOutcomeAck:
+      return (message.outcome_ack().accepted() ? "took " : "refused ") + key_of(message.outcome_ack().attempt());
+    case ServerMessage::kHeartbeatAck: return "confirmed heartbeat";
+    default: return "another message";
+  }
+}
+
 int64_t to_us(const google::protobuf::Duration& d) { return d.seconds() * 1'000'000 + d.nanos() / 1000; }
 
 }  // namespace
@@ -41,14 +53,17 @@ class SimAgent::Session final : public tasks::AgentSession {
   Session(SimAgent& agent, std::weak_ptr<Link> link) : agent_(agent), link_(std::move(link)) {}
 
   void send(ServerMessage message) override {
-    to_agent([this, message = std::move(message)](const std::shared_ptr<Link>& link) { agent_.receive(link, message); });
+    if (agent_.cluster_.tracing()) agent_.cluster_.note("to " + agent_.worker_id_ + ": " + describe(message));
+    to_agent([&agent = agent_, message = std::move(message)](const std::shared_ptr<Link>& link) {
+      agent.receive(link, message);
+    });
   }
   void close(Status status) override {
     agent_.cluster_.note(agent_.worker_id_ + ": stream closed by the server: " + std::string(status.reason()));
     const auto link = link_.lock();
     if (!link || !link->server_open) return;
-    to_agent([this](const std::shared_ptr<Link>& closed) {
-      if (agent_.link_ == closed) agent_.link_down();
+    to_agent([&agent = agent_](const std::shared_ptr<Link>& closed) {
+      if (agent.link_ == closed) agent.link_down();
     });
     link->server_open = false;
   }
@@ -206,7 +221,11 @@ void SimAgent::send_hello() {
     *running.mutable_attempt() = run.id;
     running.set_stopping(run.stopping);
   }
-  for (const auto& [key, outcome] : outcomes_) *hello.add_pending_outcomes() = outcome;
+  in_hello_.clear();
+  for (const auto& [key, outcome] : outcomes_) {
+    *hello.add_pending_outcomes() = outcome;
+    in_hello_.insert(key);
+  }
   hello_sent_ = clock_.boot();
   send(std::move(message));
 }
@@ -229,6 +248,7 @@ void SimAgent::welcome(const internal::v1::Welcome& welcome) {
   welcomed_ = true;
   epoch_ = welcome.epoch();
   extend_lease(hello_sent_);
+  for (const AttemptId& id : welcome.acknowledged()) acknowledged(id);
   for (const AttemptId& id : welcome.kill()) {
     if (const auto it = runs_.find(key_of(id)); it != runs_.end()) {
       stop(it->second, v1::ATTEMPT_OUTCOME_KIND_LOST, below(kKillUsMax));
@@ -242,9 +262,9 @@ void SimAgent::welcome(const internal::v1::Welcome& welcome) {
     *message.mutable_denied() = denied;
     send(std::move(message));
   }
-  // Hello carried these; a repetition must do no harm.
+  // What ended since Hello; a repetition of what Hello carried must do no harm.
   for (const auto& [key, outcome] : outcomes_) {
-    if (random_.chance(0.2)) report(outcome);
+    if (!in_hello_.contains(key) || random_.chance(0.2)) report(outcome);
   }
   heartbeat();
 }
@@ -319,6 +339,7 @@ void SimAgent::deny(const AttemptId& id) {
   *message.mutable_denied()->mutable_attempt() = id;
   message.mutable_denied()->set_message("simulated");
   denials_[key_of(id)] = message.denied();
+  cluster_.note(worker_id_ + ": denies " + key_of(id));
   send(std::move(message));
 }
 

@@ -92,6 +92,7 @@ class SimAgent {
   std::map<std::string, internal::v1::AttemptOutcome> outcomes_;  // not acknowledged
   std::map<std::string, internal::v1::AttemptDenied> denials_;
   std::set<std::string> forgotten_;
+  std::set<std::string> in_hello_;  // outcomes that the last Hello carried
 };
 
 }  // namespace uccp::sim

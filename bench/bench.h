@@ -1,0 +1,42 @@
+// What every benchmark shares: where to work, how long to measure, where rows go.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "bench/row.h"
+
+namespace uccp::bench {
+
+struct Context {
+  bool quick = false;    // --short
+  std::string bin_dir;   // where uccp and uccp-agent are
+  std::string work_dir;  // an empty directory of this run, on a real disk
+  std::function<void(const Row&)> emit;
+
+  int pairs() const { return quick ? 2 : 5; }
+  double seconds() const { return quick ? 1.5 : 3; }  // of one sample
+  // A line of progress on standard error.
+  void say(const std::string& text) const;
+};
+
+struct Benchmark {
+  std::string_view name;
+  std::string_view what;
+  Status (*run)(Context& context);
+};
+
+Status run_discovery(Context& context);
+Status run_unary(Context& context);
+Status run_submit(Context& context);
+Status run_tasks(Context& context);
+Status run_idle(Context& context);
+Status run_overload(Context& context);
+
+// The hidden command that the unary row starts: a bare gRPC server. Returns the exit code.
+int echo_server_main(const std::vector<std::string>& arguments);
+
+}  // namespace uccp::bench

@@ -1,0 +1,78 @@
+#!/bin/bash
+# Installs the peers, runs all benchmarks, leaves build/bench/results.jsonl and build/bench/results.md.
+#   bench/run.sh [--short] [NAME...]      no names: all
+# The exit code is that of uccp-bench: 0 all goals met, 1 some not, 3 something could not run.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+# etcd is a peer, strace counts syncs. Without them their rows say so and are not met.
+install_peers() {
+  local missing=()
+  command -v etcd >/dev/null || missing+=(etcd-server)
+  command -v strace >/dev/null || missing+=(strace)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "# not installed, and only root with apt can: ${missing[*]}" >&2
+    return 0
+  fi
+  # Packages start their daemons unless a policy forbids it.
+  local policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
+    trap "rm -f $policy" EXIT
+  fi
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >&2 ||
+    { apt-get update >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >&2; } ||
+    echo "# could not install ${missing[*]}" >&2
+}
+
+options=()
+names=()
+for word in "$@"; do
+  case $word in
+    --json) ;;
+    --*) options+=("$word") ;;
+    *) names+=("$word") ;;
+  esac
+done
+[ ${#names[@]} -gt 0 ] || names=(all)
+
+install_peers
+mkdir -p build/bench
+results=build/bench/results.jsonl
+: >"$results"
+code=0
+for name in "${names[@]}"; do
+  build/bin/uccp-bench run "$name" --json "${options[@]}" | tee -a "$results"
+  one=${PIPESTATUS[0]}
+  [ "$one" -le "$code" ] || code=$one
+done
+
+python3 - "$results" >build/bench/results.md <<'PYTHON'
+import json, sys
+
+def text(value):
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+lines = [json.loads(line) for line in open(sys.argv[1]) if line.startswith("{")]
+runs = [line for line in lines if "rows" in line]
+if runs:
+    short = ", short samples" if runs[0].get("short") else ""
+    print(f"Commit {runs[0]['commit']}, {runs[0]['cores']} cores{short}. The load generator runs on the same cores.\n")
+print("| row | ours | peer | ratio | goal | met | syncs an operation (ours, peer) |")
+print("| --- | ---: | ---: | ---: | --- | --- | --- |")
+for run in runs:
+    for row in run["rows"]:
+        unit = f" {row['unit']}" if row["unit"] else ""
+        peer = f"{text(row['peer'])} ({row['peerName']})" if row["peer"] is not None else ""
+        syncs = row["syncsPerOp"]
+        synced = f"{text(syncs['ours'])}, {text(syncs['peer'])}" if row["durable"] else ""
+        met = "yes" if row["met"] else "**no**" + (f": {row['problem']}" if "problem" in row else "")
+        print(f"| {row['metric']} | {text(row['ours'])}{unit} | {peer} | {text(row['ratio'])} | {row['goal']} | {met} | {synced} |")
+    if "error" in run:
+        print(f"| {run['name']} | | | | | **no**: {run['error']} | |")
+PYTHON
+echo "# build/bench/results.jsonl, build/bench/results.md" >&2
+exit "$code"

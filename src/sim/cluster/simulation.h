@@ -1,0 +1,26 @@
+// One run: faults while clients work, then healing and progress, then the last checks.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sim/cluster/sim_options.h"
+
+namespace uccp::sim {
+
+struct SimResult {
+  std::vector<std::string> violations;
+  uint64_t operations = 0;
+  std::array<uint64_t, static_cast<size_t>(Fault::kCount)> faults{};
+  uint64_t attempts = 0;  // that ran on workers
+  int64_t virtual_us = 0;
+  uint64_t events = 0;
+  uint64_t trace_hash = 0;
+};
+
+// The same options give the same result. `tracing` prints what happens.
+SimResult simulate(const SimOptions& options, bool tracing);
+
+}  // namespace uccp::sim

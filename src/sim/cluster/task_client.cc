@@ -1,0 +1,67 @@
+#include "sim/cluster/task_client.h"
+
+namespace uccp::sim {
+
+TaskClient::TaskClient(SimCluster& cluster, size_t number, uint64_t operations)
+    : SimClient(cluster, "tasks-" + std::to_string(number)), left_(operations) {}
+
+void TaskClient::start() {
+  after_us(below(50'000), [this] { next(); });
+}
+
+void TaskClient::next() {
+  if (left_ == 0) return;
+  if (!known_.empty() && chance(0.15)) cancel();
+  else submit();
+}
+
+void TaskClient::submit() {
+  internal::v1::TaskRow row;
+  row.set_cancel_grace_ms(-1);
+  v1::Task& task = *row.mutable_task();
+  task.set_id(name() + "." + std::to_string(++tasks_));
+  task.set_namespace_("n");
+  task.add_command("true");
+  task.set_priority(static_cast<int32_t>(below(3) * 50));
+  task.mutable_resources()->set_cpu(1 + static_cast<double>(below(2)));
+  task.mutable_resources()->set_memory(uint64_t{1} << 30);
+  task.mutable_grace_period()->set_nanos(static_cast<int32_t>(below(100) * 1'000'000));
+  task.mutable_retry()->set_max_attempts(static_cast<int32_t>(1 + below(4)));
+  task.mutable_retry()->mutable_initial_backoff()->set_nanos(static_cast<int32_t>(1 + below(100)) * 1'000'000);
+  for (int64_t count = below(4) - 1; count > 0 && !known_.empty(); --count) {
+    auto& dependency = *task.add_dependencies();
+    const int64_t back = 1 + below(std::min<int64_t>(10, static_cast<int64_t>(known_.size())));
+    dependency.set_task_id(known_[known_.size() - static_cast<size_t>(back)]);
+    dependency.set_condition(static_cast<v1::DependencyCondition>(1 + below(3)));
+  }
+  write(kWorkGroup, envelope("tasks.schedule", row.SerializeAsString()),
+        [this, id = task.id()](Result<machine::Applied> result, int64_t) {
+          if (result) {
+            known_.push_back(id);
+            cluster_.checkers().durability.acknowledged(kWorkGroup, "tasks:" + id, result->index);
+          } else if (result.error().code() != Code::kOutcomeUnknown) {
+            cluster_.checkers().violations.add("writes", id + ": " + result.error().to_string());
+          }
+          completed();
+        });
+}
+
+void TaskClient::cancel() {
+  internal::v1::CancelCommand command;
+  const int64_t back = 1 + below(std::min<int64_t>(20, static_cast<int64_t>(known_.size())));
+  command.set_id(known_[known_.size() - static_cast<size_t>(back)]);
+  command.set_grace_ms(chance(0.5) ? -1 : below(50));
+  cancel_task(envelope("tasks.cancel", ""), command, [this, id = command.id()](Result<machine::Applied> result, int64_t) {
+    if (!result && result.error().code() != Code::kOutcomeUnknown) {
+      cluster_.checkers().violations.add("writes", "cancelling " + id + ": " + result.error().to_string());
+    }
+    completed();
+  });
+}
+
+void TaskClient::completed() {
+  --left_;
+  after_us(below(chance(0.05) ? 500'000 : 20'000), [this] { next(); });
+}
+
+}  // namespace uccp::sim
