@@ -1,5 +1,7 @@
 #include "server/authenticator.h"
 
+#include <charconv>
+
 #include "call/pipeline/roles.h"
 #include "runtime/pki.h"
 
@@ -27,6 +29,20 @@ call::Principal::Kind kind_of(const std::vector<std::string>& roles) {
 }
 
 }  // namespace
+
+bool parse_node_uri(std::string_view uri, std::string& cluster_id, NodeId& node) {
+  constexpr std::string_view kPrefix = "spiffe://uccp/cluster/";
+  constexpr std::string_view kMiddle = "/node/";
+  if (!uri.starts_with(kPrefix)) return false;
+  uri.remove_prefix(kPrefix.size());
+  const size_t middle = uri.find(kMiddle);
+  if (middle == std::string_view::npos) return false;
+  cluster_id = uri.substr(0, middle);
+  std::string_view number = uri.substr(middle + kMiddle.size());
+  if (number.starts_with('n')) number.remove_prefix(1);
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), node.value);
+  return error == std::errc() && end == number.data() + number.size() && node;
+}
 
 Result<call::Principal> KeyAuthenticator::authenticate(const call::Credentials& credentials) {
   return credentials.bearer_token.empty() ? from_certificate(credentials.certificate_pem)
@@ -60,6 +76,18 @@ Result<call::Principal> KeyAuthenticator::from_certificate(const std::string& pe
   principal.expires_us = info->not_after.us;
   for (const std::string& uri : info->uris) {
     if (parse_principal_uri(uri, principal.tenant, principal.name)) return principal;
+    std::string cluster_id;
+    NodeId node;
+    if (!parse_node_uri(uri, cluster_id, node)) continue;
+    if (cluster_id != cluster_id_) {
+      return fail(Code::kUnauthenticated, "CERTIFICATE_CLUSTER",
+                  "the certificate is that of a node of cluster " + cluster_id + ", and this is cluster " + cluster_id_);
+    }
+    principal.kind = call::Principal::Kind::kNode;
+    principal.tenant = "system";
+    principal.name = "n" + std::to_string(node.value);
+    principal.roles = {"node"};
+    return principal;
   }
   return fail(Code::kUnauthenticated, "CERTIFICATE_PRINCIPAL",
               "the client certificate of '" + info->common_name +

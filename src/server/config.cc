@@ -61,6 +61,7 @@ bool parse_integer(std::string_view text, int64_t& out) {
 std::string expected(KeyType type) {
   switch (type) {
     case KeyType::kInteger: return "an integer";
+    case KeyType::kPort: return "a port, 0 (any free one) to 65535";
     case KeyType::kBool: return "true or false";
     case KeyType::kDuration: return "a duration such as 90s, 5m or 1h30m";
     default: return "a text";
@@ -72,6 +73,7 @@ bool well_formed(KeyType type, const std::string& text) {
   int64_t number = 0;
   switch (type) {
     case KeyType::kInteger: return parse_integer(text, number) && number >= 0;
+    case KeyType::kPort: return parse_integer(text, number) && number >= 0 && number <= 65535;
     case KeyType::kBool: return parse_bool(text, flag);
     case KeyType::kDuration: return parse_duration_ms(text).has_value();
     default: return true;

@@ -14,7 +14,7 @@
 
 namespace uccp::server {
 
-enum class KeyType : uint8_t { kString, kInteger, kBool, kDuration, kSecret };
+enum class KeyType : uint8_t { kString, kInteger, kPort, kBool, kDuration, kSecret };
 enum class KeyEffect : uint8_t {
   kActs,    // read at start
   kUnused,  // accepted, so that one configuration fits all versions; says so when set

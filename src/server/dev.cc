@@ -1,65 +1,24 @@
 #include "server/dev.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <cstdio>
 #include <filesystem>
-#include <cstdlib>
-#include <mutex>
-#include <optional>
 
 #include "base/json.h"
 #include "base/log.h"
-#include "runtime/jwt.h"
-#include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
-#include "runtime/signals.h"
 #include "server/agent_child.h"
-#include "server/authenticator.h"
+#include "server/process.h"
 
 namespace uccp::server {
 namespace {
 
-constexpr int64_t kAdminTokenSeconds = 365LL * 24 * 3600;
 constexpr int64_t kWorkerWaitMs = 5'000;
 // A development node has one worker, and nobody else could take over its tasks: its lease may be long.
 constexpr int64_t kDevWorkerLeaseMs = 3'600'000;
-
-int report(const Status& status) {
-  fmt::print(stderr, "error: {}\n", status.message());
-  for (const FieldViolation& field : status.detail().fields) fmt::print(stderr, "  {}: {}\n", field.field, field.description);
-  return code_info(status.code()).exit;
-}
-
-Result<NodeId> node_id(const std::string& text) {
-  uint64_t number = 0;
-  const char* digits = text.c_str() + (text.starts_with('n') ? 1 : 0);
-  char* end = nullptr;
-  number = std::strtoull(digits, &end, 10);
-  if (*digits == '\0' || *end != '\0' || number == 0) {
-    return fail(Code::kInvalid, "CONFIG_INVALID", "node_id '" + text + "' is not n1, n2, ...");
-  }
-  return NodeId(number);
-}
-
-std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }
-
-Result<std::string> admin_token(const std::string& key_pem, const Clock& clock) {
-  UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(key_pem));
-  runtime::TokenClaims claims;
-  claims.issuer = std::string(kTokenIssuer);
-  claims.audience = {std::string(kTokenAudience)};
-  claims.subject = "admin";
-  claims.tenant = "default";
-  claims.roles = {"admin"};
-  claims.issued_at_s = clock.wall().us / 1'000'000;
-  claims.expires_at_s = claims.issued_at_s + kAdminTokenSeconds;
-  return signer.sign(claims);
-}
 
 struct ContextFile {
   const ServerEndpoints& endpoints;
@@ -84,41 +43,6 @@ std::string context_json(const ContextFile& context) {
   fields();
   json.end_object().end_array().end_object();
   return json.take() + "\n";
-}
-
-// Waits for SIGINT, SIGTERM or a fatal error, whichever comes first.
-class StopSignal {
- public:
-  StopSignal() : watcher_({SIGINT, SIGTERM}, nullptr, [this](int) { stop({}); }) {}
-
-  void stop(std::optional<Status> why) {
-    std::lock_guard lock(mutex_);
-    if (!stopped_ && why) failure_ = std::move(why);
-    stopped_ = true;
-    changed_.notify_all();
-  }
-  std::optional<Status> wait() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return stopped_; });
-    return failure_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopped_ = false;
-  std::optional<Status> failure_;
-  runtime::SignalWatcher watcher_;
-};
-
-int finish(const std::optional<Status>& failure, Server& server) {
-  if (!failure) {
-    server.stop();
-    return 0;
-  }
-  // The disk or the state is not to be trusted any more: nothing is flushed, nothing is answered.
-  log::error("the node cannot go on", {{"reason", failure->reason()}, {"detail", failure->message()}});
-  std::_Exit(code_info(failure->code()).exit);
 }
 
 void print_welcome(const ServerEndpoints& at, const std::string& dev_json) {
@@ -200,49 +124,6 @@ int run_dev(const DevOptions& dev, const Config& config) {
     agent.stop();
   }
   return finish(failure, **server);
-}
-
-int run_configured(const Config& config) {
-  StopSignal stop;
-  runtime::RealClock clock;
-  runtime::PosixFileSystem files;
-  const auto node = node_id(config.text("node_id"));
-  if (!node) return report(node.error());
-  ServerOptions options;
-  options.node = *node;
-  options.data_dir = absolute(config.text("raft_dir"));
-  if (Status status = files.make_directories(options.data_dir); !status.is_ok()) return report(status);
-  options.host = config.text("listen_host");
-  options.metrics_host = config.text("metrics_host");
-  options.grpc_port = static_cast<uint16_t>(config.integer("grpc_port"));
-  options.https_port = static_cast<uint16_t>(config.integer("https_port"));
-  options.metrics_port = static_cast<uint16_t>(config.integer("metrics_port"));
-  options.worker_lease_ms = config.duration_ms("worker_lease");
-  runtime::DevPkiOptions pki_options;
-  pki_options.directory = options.data_dir + "/pki";
-  pki_options.cluster_id = "uccp";
-  pki_options.node = *node;
-  const auto pki = runtime::ensure_dev_pki(files, clock, pki_options);
-  if (!pki) return report(pki.error());
-  options.certificate_pem = pki->server.certificate_pem;
-  options.key_pem = pki->server.key_pem;
-  options.client_ca_pem = pki->ca.certificate_pem;
-  options.token_key_pem = pki->token_key_pem;
-  for (const auto& [key, pem] : {std::pair{"tls_cert_file", &options.certificate_pem},
-                                 {"tls_key_file", &options.key_pem},
-                                 {"tls_ca_file", &options.client_ca_pem}}) {
-    if (!config.is_set(key)) continue;
-    auto content = read_file(files, config.text(key), 1u << 20);
-    if (!content) return report(content.error());
-    *pem = std::move(*content);
-  }
-  if (!config.boolean("enable_mtls")) options.client_ca_pem.clear();
-  for (const std::string& key : config.unused()) log::warn("this setting has no effect in this version", {{"key", key}});
-  auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
-  if (!server) return report(server.error());
-  log::info("serving", {{"grpc", (*server)->endpoints().grpc}, {"https", (*server)->endpoints().https},
-                        {"metrics", (*server)->endpoints().metrics}});
-  return finish(stop.wait(), **server);
 }
 
 }  // namespace uccp::server

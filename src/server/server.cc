@@ -21,8 +21,12 @@
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
 #include "server/authenticator.h"
+#include "server/cluster_side.h"
 #include "server/health.h"
+#include "server/shared_blobs.h"
 #include "services/admin/admin_service.h"
+#include "services/audit/audit_service.h"
+#include "services/cluster/cluster_state.h"
 #include "services/discovery/discovery_service.h"
 #include "services/discovery/discovery_state.h"
 #include "services/objects/blob_store.h"
@@ -39,6 +43,7 @@ namespace {
 
 constexpr int64_t kReadyTimeoutMs = 60'000;
 constexpr int64_t kDrainMs = 3'000;
+constexpr int64_t kHandOverMs = 3'000;
 // Holds the rows of about 100,000 services, so that discovery does not read from the disk.
 constexpr uint64_t kStateCacheBytes = 96u << 20;
 
@@ -65,7 +70,7 @@ class ConfigSettings final : public admin::ConfigurationSource {
   explicit ConfigSettings(Config config) : config_(std::move(config)) {}
 
   std::vector<admin::SettingInForce> settings() const override {
-    static constexpr std::string_view kTypes[] = {"string", "int", "bool", "duration", "string"};
+    static constexpr std::string_view kTypes[] = {"string", "int", "int", "bool", "duration", "string"};
     std::vector<admin::SettingInForce> out;
     for (const ConfigKey& key : config_keys()) {
       const Config::Value& value = config_.values().find(key.name)->second;
@@ -98,13 +103,16 @@ struct Server::Parts {
   storage::StoreIdentity identity;
   std::unique_ptr<storage::WalLogStore> log;
   std::unique_ptr<storage::RocksKv> kv;
-  std::unique_ptr<objects::DirectoryBlobStore> blobs;
+  std::unique_ptr<objects::DirectoryBlobStore> blobs;  // of this node
   discovery::DiscoveryState discovery_state;
   tasks::TasksState tasks_state;
   workers::WorkersState workers_state;
+  cluster::ClusterState cluster_state;
   tasks::LiveTasks live;
   Latch changed;
   std::unique_ptr<runtime::Loop> loop, io, watch, reads;
+  std::unique_ptr<ClusterSide> cluster;
+  std::unique_ptr<SharedBlobs> shared_blobs;
   std::unique_ptr<node::Node> node;
   std::unique_ptr<tasks::WorkRuntime> work;
   std::unique_ptr<call::PageTokenSigner> page_tokens;
@@ -112,22 +120,26 @@ struct Server::Parts {
   std::unique_ptr<tasks::TasksService> tasks_service;
   std::unique_ptr<tasks::AgentLinkService> agent_link;
   std::unique_ptr<workers::WorkersService> workers_service;
-  call::HandlerTable handlers;
+  call::HandlerTable handlers;  // of this node
+  call::HandlerTable door_handlers;  // the same, forwarding to leaders
   std::unique_ptr<KeyAuthenticator> authenticator;
   std::unique_ptr<call::Pipeline> pipeline;
   std::unique_ptr<NodeHealth> health;
   std::unique_ptr<ConfigSettings> settings;
   std::unique_ptr<admin::AdminService> admin;
+  std::unique_ptr<audit::AuditService> audit;
+  std::map<std::string, double> rates;  // calls a second, by quota class
   doors::GrpcDoor grpc;
   doors::RestDoor rest;
   doors::MetricsDoor metrics_door;
   ServerEndpoints endpoints;
   std::function<void(Status)> fatal;
+  bool running = false;
   bool stopped = false;
 
   Status open_storage(const ServerOptions& options);
-  void build_node(const ServerOptions& options, const Config& config);
-  Status start_node();
+  Status build_node(const ServerOptions& options, const Config& config);
+  Status start_node(const ServerOptions& options);
   Status build_services(const ServerOptions& options, const Config& config);
   Status open_doors(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
@@ -147,7 +159,7 @@ Status Server::Parts::open_storage(const ServerOptions& options) {
   return Status::ok();
 }
 
-void Server::Parts::build_node(const ServerOptions& options, const Config& config) {
+Status Server::Parts::build_node(const ServerOptions& options, const Config& config) {
   loop = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.on_stall = [this](int64_t ms) {
     log::warn("the loop stalled", {{"ms", ms}});
     if (node) node->stalled(ms);
@@ -155,6 +167,12 @@ void Server::Parts::build_node(const ServerOptions& options, const Config& confi
   io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   watch = std::make_unique<runtime::Loop>(clock);
   reads = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
+  cluster = std::make_unique<ClusterSide>(
+      options.cluster, identity,
+      ClusterSideEnvironment{.loop = *loop, .timers = *watch, .clock = clock, .metrics = metrics,
+                             .fatal = [this](Status status) { fatal(std::move(status)); }});
+  UCCP_RETURN_IF_ERROR(cluster->listen(system_random.next()));
+  shared_blobs = std::make_unique<SharedBlobs>(*blobs, cluster->links(), options.node, *reads);
   node::NodeOptions node_options;
   node_options.id = options.node;
   node_options.disk_reserved_bytes = static_cast<uint64_t>(config.integer("disk_reserved"));
@@ -168,9 +186,10 @@ void Server::Parts::build_node(const ServerOptions& options, const Config& confi
       node_options,
       node::NodeEnvironment{.loop = *loop, .io = *io, .watch = *watch, .clock = clock, .random = node_random,
                             .log = *log, .kv = *kv, .metrics = metrics,
+                            .network = cluster->network(), .reads = reads.get(),
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
-      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state}},
+      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state}},
                                    {kWorkGroup, "work", {&tasks_state, &workers_state}}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
@@ -185,20 +204,32 @@ void Server::Parts::build_node(const ServerOptions& options, const Config& confi
                                     .view = [this] { return work_view(); }},
       live);
   node->on_leadership(kWorkGroup, [this](bool ready, Term term) {
+    cluster->on_leadership(kWorkGroup, ready);
     work->on_leadership(ready, term);
     changed.notify();
   });
   live.on_worker([this] { changed.notify(); });
-  node->on_leadership(kCoreGroup, [this](bool, Term) { changed.notify(); });
+  node->on_leadership(kCoreGroup, [this](bool ready, Term) {
+    cluster->on_leadership(kCoreGroup, ready);
+    changed.notify();
+  });
+  return Status::ok();
 }
 
-Status Server::Parts::start_node() {
-  UCCP_RETURN_IF_ERROR(node->open({identity.node}));
+Status Server::Parts::start_node(const ServerOptions& options) {
+  UCCP_RETURN_IF_ERROR(node->open(cluster->founders()));
+  const auto at = [](const std::string& host, uint16_t port) { return host + ":" + std::to_string(port); };
+  UCCP_RETURN_IF_ERROR(cluster->join(*node, {at(options.host, options.grpc_port), at(options.host, options.https_port),
+                                             at(options.metrics_host, options.metrics_port), cluster->raft_address(),
+                                             identity.cluster_id}));
   io->start("uccp-disk");
   watch->start("uccp-watch");
   reads->start("uccp-reads");
   loop->start("uccp-loop");
   node->start();
+  running = true;
+  // With others it may take any time until there is a leader: the doors open and say so.
+  if (options.cluster.enabled) return Status::ok();
   if (!changed.wait(kReadyTimeoutMs, [this] { return node->ready(); })) {
     return Status(Code::kUnavailable, "NODE_NOT_READY", "the node did not become ready; see the log");
   }
@@ -209,7 +240,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(options.token_key_pem));
   runtime::TokenVerifier verifier({.issuer = std::string(kTokenIssuer), .audience = std::string(kTokenAudience)});
   UCCP_RETURN_IF_ERROR(verifier.add_key(signer.public_key_pem()));
-  authenticator = std::make_unique<KeyAuthenticator>(std::move(verifier), clock);
+  authenticator = std::make_unique<KeyAuthenticator>(std::move(verifier), clock, identity.cluster_id);
   page_tokens = std::make_unique<call::PageTokenSigner>(sha256("page tokens " + options.token_key_pem));
 
   discovery = std::make_unique<discovery::DiscoveryService>(
@@ -218,7 +249,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   discovery->add_handlers(handlers);
   tasks_service = std::make_unique<tasks::TasksService>(tasks::TasksEnvironment{
       .proposer = *node, .reader = *node,
-      .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *blobs, .watcher = *node,
+      .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *shared_blobs, .watcher = *node,
                .view = [this] { return work_view(); }},
       .live = live, .clock = clock, .random = id_random, .page_tokens = *page_tokens});
   tasks_service->register_handlers(handlers);
@@ -238,14 +269,28 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
       .node_id = node_name, .cluster_id = identity.cluster_id,
       .feature_level = [] { return machine::kFeatureLevelMax; }});
   admin->add_handlers(handlers);
+  audit = std::make_unique<audit::AuditService>(
+      audit::AuditEnvironment{.reader = *node, .work = *reads, .clock = clock, .page_tokens = *page_tokens});
+  audit->add_handlers(handlers);
+
+  cluster->add_handlers(handlers, [this] { return health->ready(); });
+  if (options.cluster.enabled) {
+    const auto own = [this](const std::string& method) { return *handlers.find(call::Contract::get().find(method)); };
+    const std::string agent_link_name = "uccp.internal.v1.AgentLink/";
+    door_handlers.add(agent_link_name + "PutBlob", shared_blobs->copying(own(agent_link_name + "PutBlob")));
+    door_handlers.add(agent_link_name + "GetBlob", shared_blobs->fetching(own(agent_link_name + "GetBlob")));
+    cluster->fill_doors(handlers, door_handlers);
+  }
 
   call::PipelineOptions pipeline_options;
   pipeline_options.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max"));
   for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
     const auto rate = static_cast<double>(config.integer(key));
-    if (rate > 0) pipeline_options.rates[quota_class] = {.per_second = rate, .burst = rate};
+    if (rate <= 0) continue;
+    pipeline_options.rates[quota_class] = {.per_second = rate, .burst = rate};
+    rates[quota_class] = rate;
   }
-  pipeline = std::make_unique<call::Pipeline>(handlers, *authenticator, clock, call_random, metrics, pipeline_options);
+  pipeline = std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers, *authenticator, clock, call_random, metrics, pipeline_options);
   return Status::ok();
 }
 
@@ -263,13 +308,16 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
   rest_options.http.certificate_pem = options.certificate_pem;
   rest_options.http.key_pem = options.key_pem;
   rest_options.http.client_ca_pem = options.client_ca_pem;
+  rest_options.handlers = &handlers;
+  rest_options.rates = rates;
   UCCP_TRY(const uint16_t https_port, rest.start(rest_options, *pipeline, clock, metrics, *health));
   UCCP_TRY(const uint16_t metrics_port,
            metrics_door.start({.host = options.metrics_host, .port = options.metrics_port}, clock, metrics, *health));
   const auto at = [](const std::string& host, uint16_t port) { return host + ":" + std::to_string(port); };
   endpoints = {at(options.host, grpc_port), at(options.host, https_port), at(options.metrics_host, metrics_port),
-               identity.cluster_id};
+               cluster->raft_address(), identity.cluster_id};
   health->set_started();
+  cluster->serve(endpoints);
   return Status::ok();
 }
 
@@ -280,9 +328,9 @@ Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, cons
   auto parts = std::make_unique<Parts>();
   parts->fatal = std::move(fatal);
   UCCP_RETURN_IF_ERROR(parts->open_storage(options));
-  parts->build_node(options, config);
+  UCCP_RETURN_IF_ERROR(parts->build_node(options, config));
   std::unique_ptr<Server> server(new Server(std::move(parts)));
-  UCCP_RETURN_IF_ERROR(server->parts_->start_node());
+  UCCP_RETURN_IF_ERROR(server->parts_->start_node(options));
   UCCP_RETURN_IF_ERROR(server->parts_->build_services(options, config));
   UCCP_RETURN_IF_ERROR(server->parts_->open_doors(options));
   return server;
@@ -299,8 +347,12 @@ bool Server::wait_for_worker(int64_t timeout_ms) {
 void Server::stop() {
   Parts& p = *parts_;
   if (std::exchange(p.stopped, true)) return;
+  // It did not come so far that anything is at work.
+  if (!p.running) return;
   if (p.health) p.health->set_stopping();
+  if (p.cluster) p.cluster->hand_over(kHandOverMs);
   if (p.pipeline) p.pipeline->close();
+  if (p.node) p.node->end_watches();
   p.rest.stop(kDrainMs);
   // The agents' streams never end by themselves: they are closed by the runtime first.
   Latch done;
@@ -314,11 +366,13 @@ void Server::stop() {
   p.grpc.stop(kDrainMs);
   p.metrics_door.stop();
   stopped = false;
+  p.cluster->stop_ticking();
   p.node->stop([&] {
     stopped = true;
     done.notify();
   });
   done.wait(30'000, [&] { return stopped.load(); });
+  p.cluster->stop_network();
   for (auto* executor : {p.loop.get(), p.io.get(), p.watch.get(), p.reads.get()}) executor->stop();
   if (Status status = p.log->close(); !status.is_ok()) log::warn("the log did not close", {{"reason", status.reason()}});
 }

@@ -4,14 +4,29 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "runtime/peer_network.h"
 #include "server/config.h"
 
 namespace uccp::server {
+
+// A node with others. Their addresses and certificates.
+struct ClusterOptions {
+  bool enabled = false;
+  std::string listen_host = "127.0.0.1";
+  std::string advertise_host;  // empty: listen_host
+  uint16_t raft_port = 0;      // 0: any free one
+  std::map<NodeId, runtime::PeerAddress> initial_members;
+  std::vector<std::string> join_addresses;
+  runtime::PemIdentity identity;
+  std::string ca_pem;
+};
 
 struct ServerOptions {
   std::string data_dir;
@@ -26,16 +41,19 @@ struct ServerOptions {
   std::string client_ca_pem;
   std::string token_key_pem;
   int64_t worker_lease_ms = 60'000;
+  ClusterOptions cluster;
 };
 
 struct ServerEndpoints {
   std::string grpc, https, metrics;  // host:port
+  std::string raft;                  // empty for a cluster of one
   std::string cluster_id;
 };
 
 class Server {
  public:
-  // Opens the data directory, starts the node and opens the doors. Returns when the node leads its groups and serves.
+  // Opens the data directory, starts the node and opens the doors. Returns when the node serves; one of a cluster may
+  // still wait for a leader then, which its health tells.
   // `fatal` is called, from any thread, when the node cannot go on; the process should then exit without stop().
   static Result<std::unique_ptr<Server>> start(const ServerOptions& options, const Config& config,
                                                std::function<void(Status)> fatal);

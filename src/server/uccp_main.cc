@@ -11,7 +11,10 @@
 #include "doors/grpc_client/process.h"
 #include "runtime/posix_file_system.h"
 #include "server/config.h"
+#include "runtime/real_clock.h"
 #include "server/dev.h"
+#include "server/node_files.h"
+#include "server/process.h"
 
 extern char** environ;
 
@@ -27,6 +30,12 @@ Usage:
   uccp --config FILE [--KEY VALUE ...]
       A configured node. Keys come from FILE (YAML), the environment (GRPC_PORT) and flags (--grpc-port), the
       last one wins.
+  uccp cluster init --data-dir DIR [--nodes N] [--ports auto] [--cluster-id ID] [--host HOST]
+      Makes certificates and configurations of N nodes (default 3) on this machine: DIR/n1/uccp.yaml, ...
+  uccp cluster prepare --data-dir DIR --node n4 [--ports auto] [--host HOST]
+      The same for one more node, which joins when it is started.
+  uccp cluster context --data-dir DIR
+      Writes DIR/cluster.json, the context file of the nodes that serve.
   uccp config explain [--config FILE] [--KEY VALUE ...]
       Every key with its value, where that came from, and what it does.
   uccp version | help
@@ -93,6 +102,35 @@ Result<Config> load_config(CommandLine& line) {
   return Config::load(yaml, path, environment, line.flags);
 }
 
+int run_cluster(CommandLine& line, const std::string& verb) {
+  runtime::PosixFileSystem files;
+  const runtime::RealClock clock;
+  ClusterInitOptions options;
+  options.directory = absolute(take_flag(line, "data-dir", "data"));
+  options.nodes = std::atoi(take_flag(line, "nodes", "3").c_str());
+  options.cluster_id = take_flag(line, "cluster-id", "");
+  options.host = take_flag(line, "host", "127.0.0.1");
+  const std::string ports = take_flag(line, "ports", "");
+  if (!ports.empty() && ports != "auto") return usage_error("--ports takes only 'auto'");
+  options.auto_ports = ports == "auto";
+  const std::string node = take_flag(line, "node", "");
+  if (!line.flags.empty()) return usage_error("there is no flag --" + line.flags.begin()->first);
+  Status status;
+  if (verb == "init") {
+    status = init_cluster(files, clock, options);
+  } else if (verb == "prepare") {
+    const auto id = node_id(node);
+    if (!id) return usage_error("--node must name the new node, such as n4");
+    status = prepare_node(files, clock, options, *id);
+  } else if (verb == "context") {
+    auto json = cluster_context(files, clock, options.directory);
+    status = json ? write_file_atomically(files, options.directory + "/cluster.json", *json) : std::move(json.error());
+  } else {
+    return usage_error("there is no command 'cluster " + verb + "'");
+  }
+  return status.is_ok() ? 0 : report(status);
+}
+
 int run(int argc, char** argv) {
   auto line = parse(argc, argv);
   if (!line) return usage_error(line.error().message());
@@ -105,6 +143,7 @@ int run(int argc, char** argv) {
     fmt::print("uccp {}\n", UCCP_VERSION);
     return 0;
   }
+  if (command == "cluster") return run_cluster(*line, line->words.size() > 1 ? line->words[1] : "");
   DevOptions dev;
   dev.data_dir = take_flag(*line, "data-dir", "data");
   const std::string ports = take_flag(*line, "ports", "");

@@ -9,8 +9,9 @@
 namespace uccp::doors {
 
 int http_status_of(const Status& status) {
-  static constexpr std::array<std::pair<std::string_view, int>, 6> kOwn = {{{"METHOD_NOT_ALLOWED", 405},
+  static constexpr std::array<std::pair<std::string_view, int>, 7> kOwn = {{{"METHOD_NOT_ALLOWED", 405},
                                                                             {"REQUEST_TIMEOUT", 408},
+                                                                            {"ETAG_MISMATCH", 412},
                                                                             {"REQUEST_TOO_LARGE", 413},
                                                                             {"MEDIA_TYPE_UNSUPPORTED", 415},
                                                                             {"HEADER_TOO_LARGE", 431},

@@ -1,8 +1,11 @@
 #include "doors/rest/rest_call.h"
 
+#include <algorithm>
+
 #include "base/limits.h"
 #include "call/json_codec.h"
 #include "call/method.h"
+#include "call/routes.h"
 #include "doors/deadline.h"
 #include "doors/rest/problem.h"
 
@@ -240,6 +243,7 @@ void RestCall::answer(const Status& outcome) {
     response = options_.instead ? options_.instead() : success(answer_);
     add_common(response);
   }
+  add_rate(response, outcome);
   complete();
   exchange->respond(std::move(response));
 }
@@ -268,8 +272,11 @@ HttpResponse RestCall::success(const std::string& message) {
     }
   }
   if (response.status == 204) return response;
-  const call::JsonOptions json{.emit = options_.masked ? call::Emit::kSet : call::Emit::kFacts,
-                               .pretty = options_.pretty, .always = method.items};
+  add_next_page(response, message);
+  const call::JsonOptions json{.emit = call::Emit::kFacts,
+                               .pretty = options_.pretty,
+                               .only = options_.only ? &*options_.only : nullptr,
+                               .always = method.items};
   const bool part = binding.response_field != nullptr && binding.response_field->is_message();
   auto body = part ? field_json(*binding.response_field, message, json) : call::wire_to_json(*method.response, message, json);
   if (!body) {
@@ -287,6 +294,22 @@ HttpResponse RestCall::success(const std::string& message) {
 void RestCall::add_common(HttpResponse& response) const {
   response.headers.emplace_back("X-Request-Id", call_->call_id);
   for (const auto& [name, value] : call_->headers()) response.headers.emplace_back(name, value);
+}
+
+void RestCall::add_next_page(HttpResponse& response, const std::string& message) const {
+  const auto& paging = options_.binding->method->paging;
+  if (options_.next_page.empty() || !paging) return;
+  const auto token = call::get_string(paging->next_page_token, message);
+  if (!token || token->empty()) return;
+  response.headers.emplace_back("Link", "<" + options_.next_page + call::percent_encode(*token) + ">; rel=\"next\"");
+}
+
+void RestCall::add_rate(HttpResponse& response, const Status& outcome) const {
+  if (options_.rate <= 0) return;
+  response.headers.emplace_back("RateLimit-Limit", std::to_string(static_cast<int64_t>(options_.rate)));
+  if (outcome.reason() != "RATE_LIMITED") return;
+  response.headers.emplace_back("RateLimit-Remaining", "0");
+  response.headers.emplace_back("RateLimit-Reset", std::to_string((std::max(outcome.detail().retry_after_ms, 1u) + 999) / 1000));
 }
 
 void RestCall::complete() {

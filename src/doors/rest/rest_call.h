@@ -21,9 +21,11 @@ struct RestCallOptions {
   const call::RestBinding* binding = nullptr;
   StreamForm form = StreamForm::kNdjson;
   bool pretty = false;
-  bool masked = false;         // the request names the fields of its items: what is absent was not asked for
+  std::optional<call::FieldTree> only;  // the request names the fields of its items: these and those around them
   bool head = false;           // the answer's header is all that is wanted
   std::string if_none_match;
+  std::string next_page;       // path and query of the next page up to its token; empty: no list
+  double rate = 0;             // calls of this class a second that the caller may make; 0: not limited
   int64_t heartbeat_ms = 15'000;
   // What was wrong with the JSON of the request; takes the place of the pipeline's complaint about the bytes.
   std::optional<Status> build_error;
@@ -64,6 +66,8 @@ class RestCall final : public call::Sink, public std::enable_shared_from_this<Re
   void answer(const Status& outcome);
   HttpResponse success(const std::string& message);
   void add_common(HttpResponse& response) const;
+  void add_next_page(HttpResponse& response, const std::string& message) const;
+  void add_rate(HttpResponse& response, const Status& outcome) const;
   void complete();
 
   bool streams_out() const { return options_.binding->method->server_streaming && !options_.instead; }

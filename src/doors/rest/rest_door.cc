@@ -2,10 +2,17 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 
+#include "base/bytes.h"
+#include "base/hash.h"
 #include "call/contract.h"
 #include "call/routes.h"
 #include "call/wire.h"
+#include "doors/rest/api_pages.h"
+#include "doors/rest/batch.h"
+#include "doors/rest/edge_exchange.h"
+#include "doors/rest/encoding.h"
 #include "doors/rest/problem.h"
 #include "doors/rest/rest_call.h"
 
@@ -16,7 +23,7 @@ constexpr std::array<std::string_view, 4> kPublicHealth = {"/health", "/health/l
 constexpr std::array<std::string_view, 4> kDetailedHealth = {"/health/detailed", "/health/raft", "/health/storage",
                                                              "/health/cache"};
 // Query parameters that are the door's and not the request's.
-constexpr std::array<std::string_view, 2> kReserved = {"consistency", "pretty"};
+constexpr std::array<std::string_view, 3> kReserved = {"consistency", "pretty", "dryRun"};
 constexpr std::string_view kSubscribePath = "/api/v1/events/subscribe";
 // No protobuf message begins with this byte (field number 0): the pipeline's decode stage refuses it, after the stages
 // before it had their say, as it does with malformed bytes of a gRPC client.
@@ -54,6 +61,45 @@ std::string_view unquoted(std::string_view etag) {
   return etag;
 }
 
+bool is_call_id(std::string_view text) {
+  return !text.empty() && text.size() <= 128 &&
+         std::ranges::all_of(text, [](char c) { return c > ' ' && c < 127 && c != '"' && c != '\\'; });
+}
+
+// The fields of a list's answer that were asked for: those of its items by the mask, and all around the items. Nullopt:
+// all, or a mask that the method will refuse.
+std::optional<call::FieldTree> asked_fields(const call::Method& method, std::string_view request) {
+  if (!method.paging || method.paging->fields.empty() || method.items == nullptr) return std::nullopt;
+  const auto mask = call::get_message(method.paging->fields, request);
+  if (!mask) return std::nullopt;
+  std::vector<std::string> paths;
+  call::WireReader reader(*mask);
+  for (call::WireField part; reader.next(part);) {
+    if (part.number == 1) paths.push_back(method.items->name + (part.bytes == "*" ? "" : "." + std::string(part.bytes)));
+  }
+  if (paths.empty()) return std::nullopt;
+  for (const call::FieldPlan& field : method.response->fields) {
+    if (&field != method.items) paths.push_back(field.name);
+  }
+  auto tree = call::FieldTree::compile(*method.response, paths);
+  return tree ? std::optional(std::move(*tree)) : std::nullopt;
+}
+
+// Path and query of a list with everything but the page token, which is to be appended.
+std::string next_page_of(const call::RestBinding& binding, const HttpRequest& request) {
+  const call::Method& method = *binding.method;
+  if (!method.paging || binding.verb != "GET") return {};
+  const call::FieldPlan& token = method.paging->page_token.leaf();
+  std::string next = request.path + "?";
+  for (std::string_view rest = request.query; !rest.empty();) {
+    const size_t end = rest.find('&');
+    const std::string_view pair = rest.substr(0, end), key = pair.substr(0, pair.find('='));
+    if (!pair.empty() && key != token.json_name && key != token.name) next.append(pair).append("&");
+    rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
+  }
+  return next + token.json_name + "=";
+}
+
 }  // namespace
 
 bool is_public_health_path(std::string_view path) { return std::ranges::find(kPublicHealth, path) != kPublicHealth.end(); }
@@ -65,7 +111,8 @@ class RestDoor::Router final : public HttpHandler {
  public:
   Router(RestDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics, HealthSource& health)
       : options_(std::move(options)), pipeline_(pipeline), clock_(clock), metrics_(metrics), health_(health),
-        routes_(call::RouteTable::get()) {}
+        routes_(call::RouteTable::get()),
+        pages_({.version = options_.version, .handlers = options_.handlers, .directory = options_.pages_directory}) {}
 
   BodyMode body_mode(const HttpRequest& head) override {
     const call::RouteMatch match = routes_.match(head.verb, head.path);
@@ -73,12 +120,24 @@ class RestDoor::Router final : public HttpHandler {
     return found && match.method().client_streaming ? BodyMode::kStreamed : BodyMode::kBuffered;
   }
 
-  void handle(HttpRequest request, HttpExchangePtr exchange) override {
+  void handle(HttpRequest request, HttpExchangePtr inner) override {
+    EdgeOptions edge = edge_of(request);
+    const bool preflight = request.verb == "OPTIONS" && !request.header("access-control-request-method").empty();
+    const bool allowed = !edge.allow_origin.empty();
+    const HttpExchangePtr exchange = std::make_shared<EdgeExchange>(std::move(inner), std::move(edge));
+    if (preflight && allowed) return exchange->respond(preflight_answer());
+    if (Status status = decode_body(request); !status.is_ok()) return exchange->respond(problem(status, call_id_of(request)));
+    if (request.path == kBatchPath) return batch(request, exchange);
+    if (ApiPages::has(request.path)) return exchange->respond(pages_.answer(request, call_id_of(request)));
+    route(std::move(request), exchange);
+  }
+
+  void route(HttpRequest request, const HttpExchangePtr& exchange) {
     if (is_public_health_path(request.path)) return exchange->respond(public_health(request));
     if (is_detailed_health_path(request.path)) return detailed_health(request, exchange);
     const bool options_asked = request.verb == "OPTIONS";
     const call::RouteMatch match = routes_.match(request.verb, request.path);
-    const std::string call_id(request.header("x-request-id"));
+    const std::string call_id = call_id_of(request);
     switch (match.outcome) {
       case call::RouteMatch::Outcome::kFound: return run(match, request, exchange);
       case call::RouteMatch::Outcome::kMethodNotAllowed: {
@@ -111,9 +170,68 @@ class RestDoor::Router final : public HttpHandler {
   }
 
  private:
+  // The id of the client, or one of our own.
+  std::string call_id_of(const HttpRequest& request) {
+    const std::string_view given = request.header("x-request-id");
+    if (is_call_id(given)) return std::string(given);
+    const uint64_t seed = hash64(request.address + request.path + std::to_string(clock_.wall().us));
+    return to_hex(ByteWriter().u64(seed).u64(made_ids_.fetch_add(1)).data());
+  }
+
+  EdgeOptions edge_of(const HttpRequest& request) const {
+    EdgeOptions edge;
+    edge.gzip = accepts_gzip(request.header("accept-encoding"));
+    edge.cors = !options_.cors_origins.empty();
+    const std::string_view origin = request.header("origin");
+    const bool allowed = std::ranges::any_of(options_.cors_origins, [&](const std::string& one) { return one == "*" || one == origin; });
+    if (!origin.empty() && allowed) edge.allow_origin = origin;
+    return edge;
+  }
+
+  static HttpResponse preflight_answer() {
+    return {204,
+            {{"Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE"},
+             {"Access-Control-Allow-Headers", "authorization, content-type, idempotency-key, if-match, if-none-match, "
+                                              "last-event-id, traceparent, uccp-consistency, x-request-id"},
+             {"Access-Control-Max-Age", "600"}},
+            {}};
+  }
+
+  Status decode_body(HttpRequest& request) {
+    const std::string encoding = media_type(request.header("content-encoding"));
+    if (encoding.empty() || encoding == "identity" || !request.has_body) return Status::ok();
+    if ((encoding != "gzip" && encoding != "x-gzip") || body_mode(request) == BodyMode::kStreamed) {
+      return Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED",
+                    "the content encoding '" + encoding.substr(0, 100) + "' is not taken; send gzip, or streams and other bodies as they are");
+    }
+    UCCP_TRY(request.body, gunzip(request.body, options_.http.body_bytes_max));
+    return Status::ok();
+  }
+
+  void batch(const HttpRequest& request, const HttpExchangePtr& exchange) {
+    const std::string call_id = call_id_of(request);
+    if (request.verb != "POST") {
+      HttpResponse response = problem(Status(Code::kInvalid, "METHOD_NOT_ALLOWED", request.path + " takes POST"), call_id);
+      response.headers.emplace_back("Allow", "POST, OPTIONS");
+      if (request.verb == "OPTIONS") response = {204, {{"Allow", "POST, OPTIONS"}}, {}};
+      return exchange->respond(std::move(response));
+    }
+    if (const std::string type = media_type(request.header("content-type")); !is_json(type)) {
+      return exchange->respond(problem(Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED", "a batch is application/json"), call_id));
+    }
+    Batch::begin(request, call_id, exchange, [this](HttpRequest part, const HttpExchangePtr& way) {
+      const call::RouteMatch match = routes_.match(part.verb, part.path);
+      const bool streams = match.outcome == call::RouteMatch::Outcome::kFound &&
+                           (match.method().server_streaming || match.method().client_streaming);
+      if (!streams) return route(std::move(part), way);
+      way->respond(problem(Status(Code::kInvalid, "BATCH_STREAM", match.method().name + " streams and cannot be part of a batch"),
+                           call_id_of(part)));
+    });
+  }
+
   void run(const call::RouteMatch& match, HttpRequest& request, const HttpExchangePtr& exchange) {
     const call::Method& method = match.method();
-    const std::string call_id(request.header("x-request-id"));
+    const std::string call_id = call_id_of(request);
     if (method.client_streaming && method.server_streaming) {
       return exchange->respond(problem(Status(Code::kUnimplemented, "STREAM_NEEDS_GRPC",
                                               method.name + " streams in both directions, which HTTP/1.1 cannot; use gRPC"),
@@ -128,6 +246,8 @@ class RestDoor::Router final : public HttpHandler {
     options.head = request.verb == "HEAD";
     options.heartbeat_ms = options_.heartbeat_ms;
     options.if_none_match = request.header("if-none-match");
+    options.next_page = next_page_of(*match.binding, request);
+    if (const auto rate = options_.rates.find(method.quota_class); rate != options_.rates.end()) options.rate = rate->second;
     if (method.server_streaming) options.form = choose_form(method, request.header("accept"), request.path == kSubscribePath);
     auto call = make_call(request);
     call->method = &method;
@@ -139,16 +259,32 @@ class RestDoor::Router final : public HttpHandler {
     std::string bytes;
     if (!method.client_streaming) {
       auto built = call::build_request(match, *query, request.body, kReserved);
-      if (built) {
+      Status status = built ? apply_dry_run(method, *query, *built) : std::move(built.error());
+      if (status.is_ok()) {
         bytes = std::move(*built);
         fill_from_headers(method, request, bytes);
-        options.masked = method.paging && !method.paging->fields.empty() && call::has_field(method.paging->fields, bytes);
+        options.only = asked_fields(method, bytes);
       } else {
-        options.build_error = std::move(built.error());
+        options.build_error = std::move(status);
         bytes = kMalformed;
       }
     }
     std::make_shared<RestCall>(exchange, std::move(options))->dispatch(pipeline_, std::move(call), std::move(bytes), clock_);
+  }
+
+  // `dryRun=true` sets the request's `validate_only`.
+  static Status apply_dry_run(const call::Method& method, call::QueryPairs query, std::string& bytes) {
+    for (const auto& [name, value] : query) {
+      if (name != "dryRun" || value == "false") continue;
+      const auto wrong = [&](std::string what) {
+        Status status(Code::kInvalid, "FIELD_INVALID", "dryRun " + what);
+        return std::move(status).with_field("dryRun", std::move(what), "true");
+      };
+      if (value != "true" && !value.empty()) return wrong("is true or false");
+      if (method.request->by_name("validate_only") == nullptr) return wrong("is not offered by " + method.name);
+      call::set_uint(*call::FieldPath::compile(*method.request, "validate_only"), bytes, 1);
+    }
+    return Status::ok();
   }
 
   static Status check_media_type(const call::Method& method, const HttpRequest& request) {
@@ -178,7 +314,8 @@ class RestDoor::Router final : public HttpHandler {
       if (!path.empty() && !value.empty() && !call::has_field(path, bytes)) call::set_string(path, bytes, value);
     };
     fill(method.resume, request.header("last-event-id"));
-    fill(method.if_match, unquoted(request.header("if-match")));
+    // "*" asks only that there is one, which any change of one needs.
+    if (request.header("if-match") != "*") fill(method.if_match, unquoted(request.header("if-match")));
   }
 
   HttpResponse public_health(const HttpRequest& request) {
@@ -229,6 +366,8 @@ class RestDoor::Router final : public HttpHandler {
   MetricsRegistry& metrics_;
   HealthSource& health_;
   const call::RouteTable& routes_;
+  const ApiPages pages_;
+  std::atomic<uint64_t> made_ids_{0};
 };
 
 RestDoor::RestDoor() = default;

@@ -1,18 +1,22 @@
 // RestDoor: the contract over HTTPS as JSON, by the routes of the contract.
 //
-// Whatever is decided about a method is read from the contract; this door knows two paths by itself: /health... and
-// the form of POST /api/v1/events/subscribe. docs/design/doors.md says how streams, errors and headers look.
+// Whatever is decided about a method is read from the contract; this door knows a few paths by itself: /health...,
+// /openapi.json, /docs, POST /api/v1/batch and the form of POST /api/v1/events/subscribe. docs/rest.md is for its
+// clients, docs/design/doors.md says how it works.
 //
 // Threads: the io threads of HttpServer; handlers are called on them.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/status.h"
+#include "call/handler.h"
 #include "call/pipeline/pipeline.h"
 #include "doors/rest/health.h"
 #include "doors/rest/http_server.h"
@@ -26,6 +30,15 @@ struct RestDoorOptions {
   // Who may call this may see the detailed health documents: a cheap method that needs the role viewer. (GetHealth
   // itself is public.)
   std::string detailed_health_method = "uccp.v1.Administration/GetVersion";
+  // For the OpenAPI document: what is built on this node; null: everything. Must outlive the door.
+  const call::HandlerTable* handlers = nullptr;
+  std::string version = "1.0.0";
+  // Folder of the files of /docs; empty: ../share/apidocs beside the program's folder.
+  std::string pages_directory;
+  // Origins whose pages may call, such as "https://console.example.com", or "*" for all; empty: none.
+  std::vector<std::string> cors_origins;
+  // Calls a second that one principal may make, by quota class, as the pipeline has them; for RateLimit headers.
+  std::map<std::string, double> rates;
 };
 
 class RestDoor {

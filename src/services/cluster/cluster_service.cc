@@ -1,7 +1,6 @@
 #include "services/cluster/cluster_service.h"
 
 #include <algorithm>
-#include <mutex>
 
 #include "base/bytes.h"
 #include "call/command.h"
@@ -76,7 +75,7 @@ void ClusterService::add_handlers(call::HandlerTable& handlers) {
 struct ClusterService::StatusGathering {
   CallPtr call;
   std::vector<MemberRow> rows;
-  std::mutex mutex;
+  // Touched on the executor of timers only.
   std::map<NodeId, Result<internal::v1::GetReplicasResponse>> answers;
 };
 
@@ -119,13 +118,10 @@ void ClusterService::status(const CallPtr& call) {
     gathering->rows.push_back(std::move(own));
   }
   const auto take = [this, gathering](NodeId node, Result<internal::v1::GetReplicasResponse> answer) {
-    bool complete = false;
-    {
-      std::lock_guard lock(gathering->mutex);
+    env_.timers.post([this, gathering, node, answer = std::move(answer)]() mutable {
       gathering->answers.emplace(node, std::move(answer));
-      complete = gathering->answers.size() == gathering->rows.size();
-    }
-    if (complete) finish_status(*gathering);
+      if (gathering->answers.size() == gathering->rows.size()) finish_status(*gathering);
+    });
   };
   for (const MemberRow& row : gathering->rows) {
     const NodeId node(row.node());

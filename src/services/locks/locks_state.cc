@@ -5,47 +5,57 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "services/coordination_types.h"
 
 namespace uccp::locks {
 namespace {
 
+using coordination::parse;
+using coordination::set_wall;
+using internal::v1::AcquireCommand;
+using internal::v1::AcquireResult;
 using internal::v1::PermitHolder;
 using internal::v1::PermitKind;
 using internal::v1::PermitRow;
 using internal::v1::PermitWaiter;
 using machine::ApplyContext;
 using machine::ApplyResult;
+using machine::KeyReader;
+using machine::LeaseId;
+using machine::Scope;
+
+constexpr uint32_t kRankMax = 100;
+// Several grants of one entry get different tokens; the log index makes them grow over everything before.
+constexpr int kTokenBits = 14;
+static_assert(kHoldersMax < 1 << kTokenBits);
+// First byte of a lease's key: a holder or waiter, or the memory of a lock that nobody uses.
+constexpr uint8_t kUseLease = 1;
+constexpr uint8_t kMemoryLease = 2;
 
 template <typename Message>
-Message parse(std::string_view payload) {
-  Message message;
-  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
-  return message;
+std::string serialize(const Message& message) {
+  return machine::Table<Message>::serialize(message);
 }
 
-void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
-  out->set_seconds(wall.us / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
+std::string holder_key(std::string_view permit, LeaseId lease) { return ByteWriter().raw(permit).u64(lease).take(); }
+std::string waiter_key(std::string_view permit, uint32_t rank, uint64_t id) {
+  return ByteWriter().raw(permit).u8(static_cast<uint8_t>(rank)).u64(id).take();
+}
+std::string waiting_key(std::string_view owner, std::string_view permit, uint64_t id) {
+  return ByteWriter().key_part(owner).raw(permit).u64(id).take();
 }
 
-std::string_view noun(PermitKind kind) { return kind == internal::v1::PERMIT_KIND_LOCK ? "lock" : "semaphore"; }
-
-std::string waiting_key(std::string_view owner, PermitKind kind, std::string_view name) {
-  return ByteWriter().key_part(owner).raw(permit_key(kind, name)).take();
+void count_duration(google::protobuf::RepeatedField<uint64_t>& buckets, int64_t ms) {
+  while (buckets.size() <= static_cast<int>(kDurationBoundsMs.size())) buckets.Add(0);
+  const auto at = std::ranges::lower_bound(kDurationBoundsMs, ms) - kDurationBoundsMs.begin();
+  buckets[static_cast<int>(at)] += 1;
 }
 
-std::unexpected<Status> not_held(PermitKind kind, const std::string& name) {
-  return fail(Status(Code::kNotFound, "LEASE_EXPIRED",
-                     "the " + std::string(noun(kind)) + " " + name + " is not held with this lease: it was released, " +
-                         "it expired, or it was taken away. Stop what it protected, and acquire it again")
-                  .with_resource(std::string(noun(kind)), name));
-}
-
-// One row while a command changes it.
+// One lock or semaphore while a command changes it.
 class Permits {
  public:
   Permits(ApplyContext& context, PermitKind kind, const std::string& name)
-      : c_(context), key_(permit_key(kind, name)), kind_(kind) {
+      : c_(context), kind_(kind), key_(permit_key(kind, name)) {
     if (auto row = kPermits.get(c_.state(), c_.scope(), key_)) {
       row_ = std::move(*row);
       exists_ = true;
@@ -54,336 +64,523 @@ class Permits {
       row_.set_kind(kind);
       set_wall(row_.mutable_create_time(), c_.envelope().wall);
     }
+    totals_ = read_totals(c_.state());
   }
 
   PermitRow& row() { return row_; }
   bool exists() const { return exists_; }
+  const std::string& key() const { return key_; }
 
-  PermitHolder* find_holder(uint64_t lease, uint64_t secret) {
-    for (PermitHolder& holder : *row_.mutable_holders()) {
-      if (holder.lease() == lease && holder.secret() == secret) return &holder;
-    }
-    return nullptr;
+  std::optional<PermitHolder> holder(LeaseId lease, uint64_t secret) const {
+    auto found = kHolders.get(c_.state(), c_.scope(), holder_key(key_, lease));
+    if (found && found->secret() != secret) found.reset();
+    return found;
+  }
+  std::vector<PermitHolder> holders() const {
+    std::vector<PermitHolder> all;
+    scan_holders(c_.state(), c_.scope(), key_, [&](PermitHolder holder) {
+      all.push_back(std::move(holder));
+      return true;
+    });
+    return all;
+  }
+  std::optional<PermitWaiter> head() const {
+    std::optional<PermitWaiter> first;
+    if (row_.waiters() == 0) return first;
+    scan_waiters(c_.state(), c_.scope(), key_, [&](PermitWaiter waiter) {
+      first = std::move(waiter);
+      return false;
+    });
+    return first;
   }
 
-  bool fits(const PermitHolder& holder) const { return holder.permits() <= permits_free(row_); }
+  bool fits(const PermitHolder& wanted) const {
+    return wanted.permits() <= row_.capacity() - row_.held() && row_.holders() < kHoldersMax;
+  }
 
-  // Makes `wanted` a holder.
-  PermitHolder& grant(PermitHolder wanted, uint64_t waiter, int64_t waited_ms) {
-    wanted.set_lease(c_.create_lease("permits", lease_key(), wanted.ttl_ms()));
-    // Several grants of one entry get different tokens; the log index makes them grow over everything before.
-    wanted.set_fencing_token((c_.index().value << 8) | std::min<uint64_t>(grants_++, 255));
+  void put(const PermitHolder& holder) { kHolders.put(c_.state(), c_.scope(), holder_key(key_, holder.lease()), holder); }
+
+  // `lease`: that of the waiter which it was; 0: a new one.
+  PermitHolder grant(PermitHolder wanted, LeaseId lease, int64_t waited_ms) {
+    if (lease != 0) c_.touch_lease(lease, wanted.ttl_ms());
+    else lease = c_.create_lease(kDomain, lease_key(0, 0), wanted.ttl_ms());
+    wanted.set_lease(lease);
+    wanted.set_fencing_token((c_.index().value << kTokenBits) | grants_++);
     wanted.set_hold_count(1);
     wanted.set_acquired_ms(c_.now_ms());
     wanted.set_waited_ms(waited_ms);
-    wanted.set_waiter(waiter);
     set_wall(wanted.mutable_acquired_at(), c_.envelope().wall);
-    *wanted.mutable_renewed_at() = wanted.acquired_at();
+    wanted.clear_renewed_at();
     auto& counts = *row_.mutable_counts();
     counts.set_acquisitions(counts.acquisitions() + 1);
-    if (waiter != 0) counts.set_contended(counts.contended() + 1);
+    if (wanted.waiter() != 0) counts.set_contended(counts.contended() + 1);
     counts.set_wait_ms(counts.wait_ms() + static_cast<uint64_t>(waited_ms));
-    *row_.add_holders() = std::move(wanted);
-    PermitHolder& holder = *row_.mutable_holders(row_.holders_size() - 1);
-    changes_.push_back({ChangeKind::kAcquired, holder});
-    return holder;
+    count_duration(*counts.mutable_wait_buckets(), waited_ms);
+    row_.set_held(row_.held() + wanted.permits());
+    row_.set_holders(row_.holders() + 1);
+    count(1, wanted.permits());
+    put(wanted);
+    changes_.push_back({ChangeKind::kAcquired, wanted});
+    return wanted;
   }
 
-  // Ends a holder. The reference is void afterwards.
-  void end(PermitHolder& holder, ChangeKind why) {
+  void end(const PermitHolder& holder, ChangeKind why) {
+    kHolders.erase(c_.state(), c_.scope(), holder_key(key_, holder.lease()));
     if (why != ChangeKind::kExpired) c_.delete_lease(holder.lease());
     auto& counts = *row_.mutable_counts();
-    counts.set_hold_ms(counts.hold_ms() + static_cast<uint64_t>(c_.now_ms() - holder.acquired_ms()));
+    const int64_t held_ms = c_.now_ms() - holder.acquired_ms();
+    counts.set_hold_ms(counts.hold_ms() + static_cast<uint64_t>(held_ms));
+    count_duration(*counts.mutable_hold_buckets(), held_ms);
     if (why == ChangeKind::kExpired) counts.set_expirations(counts.expirations() + 1);
+    row_.set_held(row_.held() - holder.permits());
+    row_.set_holders(row_.holders() - 1);
+    count(-1, -holder.permits());
     changes_.push_back({why, holder});
-    auto& holders = *row_.mutable_holders();
-    for (int i = 0; i < holders.size(); ++i) {
-      if (&holders[i] == &holder) return holders.DeleteSubrange(i, 1);
-    }
   }
 
-  void end_waiter(int at, bool lease_is_over) {
-    const PermitWaiter waiter = row_.waiters(at);
+  PermitWaiter enqueue(const AcquireCommand& command) {
+    PermitWaiter waiter;
+    waiter.set_id(c_.index().value);
+    if (row_.waiters() == 0) row_.set_last_rank(0);
+    waiter.set_rank(command.fifo() ? row_.last_rank() : kRankMax - static_cast<uint32_t>(command.holder().priority()));
+    row_.set_last_rank(std::max(row_.last_rank(), waiter.rank()));
+    waiter.set_lease(c_.create_lease(kDomain, lease_key(waiter.rank(), waiter.id()), command.waiter_ttl_ms()));
+    *waiter.mutable_holder() = command.holder();
+    waiter.mutable_holder()->set_waiter(waiter.id());
+    waiter.set_enqueued_ms(c_.now_ms());
+    set_wall(waiter.mutable_enqueue_time(), c_.envelope().wall);
+    kWaiters.put(c_.state(), c_.scope(), waiter_key(key_, waiter.rank(), waiter.id()), waiter);
+    kWaiting.put(c_.state(), c_.scope(), waiting_key(command.holder().owner(), key_, waiter.id()), "");
+    row_.set_waiters(row_.waiters() + 1);
+    count_waiters(1);
+    return waiter;
+  }
+
+  // Takes a waiter out of the queue; its lease stays.
+  void unqueue(const PermitWaiter& waiter) {
+    kWaiters.erase(c_.state(), c_.scope(), waiter_key(key_, waiter.rank(), waiter.id()));
+    kWaiting.erase(c_.state(), c_.scope(), waiting_key(waiter.holder().owner(), key_, waiter.id()));
+    row_.set_waiters(row_.waiters() - 1);
+    count_waiters(-1);
+  }
+  // Ends a wait without a grant.
+  void drop(const PermitWaiter& waiter, bool lease_is_over) {
+    unqueue(waiter);
     if (!lease_is_over) c_.delete_lease(waiter.lease());
-    row_.mutable_waiters()->DeleteSubrange(at, 1);
-    kWaiting.erase(c_.state(), c_.scope(), waiting_key(waiter.holder().owner(), kind_, row_.name()));
-    // The same owner may wait twice with different requests: then it still waits.
-    for (const PermitWaiter& other : row_.waiters()) {
-      if (other.holder().owner() == waiter.holder().owner()) note_waiting(other.holder().owner());
-    }
+    auto& counts = *row_.mutable_counts();
+    counts.set_wait_timeouts(counts.wait_timeouts() + 1);
+    changes_.push_back({ChangeKind::kWaitEnded, waiter.holder()});
+  }
+  std::optional<PermitWaiter> waiter(uint32_t rank, uint64_t id) const {
+    return kWaiters.get(c_.state(), c_.scope(), waiter_key(key_, rank, id));
   }
 
   // Serves the head of the queue as long as it fits. Nobody overtakes a head that does not fit yet.
   void serve() {
-    while (row_.waiters_size() > 0 && fits(row_.waiters(0).holder()) && row_.holders_size() < kHoldersMax) {
-      const PermitWaiter waiter = row_.waiters(0);
-      end_waiter(0, false);
-      grant(waiter.holder(), waiter.id(), c_.now_ms() - waiter.enqueued_ms());
+    while (auto first = head()) {
+      if (!fits(first->holder())) return;
+      unqueue(*first);
+      grant(first->holder(), first->lease(), c_.now_ms() - first->enqueued_ms());
     }
   }
 
-  PermitWaiter& enqueue(const internal::v1::AcquireCommand& command) {
-    PermitWaiter waiter;
-    waiter.set_id(c_.index().value);
-    waiter.set_lease(c_.create_lease("permits", lease_key(), command.waiter_ttl_ms()));
-    *waiter.mutable_holder() = command.holder();
-    waiter.set_enqueued_ms(c_.now_ms());
-    set_wall(waiter.mutable_enqueue_time(), c_.envelope().wall);
-    int at = row_.waiters_size();
-    if (!command.fifo()) {
-      while (at > 0 && row_.waiters(at - 1).holder().priority() < command.holder().priority()) --at;
+  // Takes permits from holders of lower priority, the lowest first, and only if that makes room.
+  void preempt(const PermitHolder& wanted) {
+    auto lower = holders();
+    std::erase_if(lower, [&](const PermitHolder& h) { return h.priority() >= wanted.priority(); });
+    std::ranges::sort(lower, {}, [](const PermitHolder& h) { return std::pair(h.priority(), h.lease()); });
+    int32_t room = row_.capacity() - row_.held();
+    for (const PermitHolder& h : lower) room += h.permits();
+    if (room < wanted.permits()) return;
+    for (const PermitHolder& h : lower) {
+      if (fits(wanted)) return;
+      end(h, ChangeKind::kBroken);
     }
-    *row_.add_waiters() = std::move(waiter);
-    for (int i = row_.waiters_size() - 1; i > at; --i) row_.mutable_waiters()->SwapElements(i, i - 1);
-    note_waiting(command.holder().owner());
-    return *row_.mutable_waiters(at);
   }
-
-  void note_waiting(std::string_view owner) {
-    kWaiting.put(c_.state(), c_.scope(), waiting_key(owner, kind_, row_.name()), "");
-  }
-
-  void add_change(ChangeKind kind, PermitHolder holder) { changes_.push_back({kind, std::move(holder)}); }
 
   // Writes the row back and tells watchers what happened.
   void store() {
-    // An unused lock leaves nothing behind but a semaphore keeps its capacity.
-    const bool forget = kind_ == internal::v1::PERMIT_KIND_LOCK && row_.holders().empty() && row_.waiters().empty() &&
-                        row_.counts().acquisitions() == 0;
-    if (forget) kPermits.erase(c_.state(), c_.scope(), key_);
-    else kPermits.put(c_.state(), c_.scope(), key_, row_);
-    for (auto& [kind, holder] : changes_) {
-      internal::v1::PermitChange change;
-      *change.mutable_row() = row_;
-      *change.mutable_holder() = std::move(holder);
-      c_.emit(kTopic, key_, static_cast<uint8_t>(kind), change.SerializeAsString());
+    row_.set_used_ms(c_.now_ms());
+    const bool unused = row_.holders() == 0 && row_.waiters() == 0;
+    if (kind_ == internal::v1::PERMIT_KIND_SEMAPHORE && unused) {
+      if (exists_) count_names(-1);
+      kPermits.erase(c_.state(), c_.scope(), key_);
+    } else {
+      if (!exists_) {
+        count_names(1);
+        if (kind_ == internal::v1::PERMIT_KIND_LOCK) remember_for(kForgetAfterMs);
+      }
+      kPermits.put(c_.state(), c_.scope(), key_, row_);
     }
+    if (totals_changed_) kTotals.put(c_.state(), {}, "", totals_);
+    for (Pending& pending : changes_) emit(pending);
     changes_.clear();
   }
 
- private:
-  std::string lease_key() const { return key_; }
+  uint64_t names() const {
+    const auto stored = kNames.get(c_.state(), c_.scope(), "");
+    return stored ? ByteReader(*stored).u64() : 0;
+  }
 
-  ApplyContext& c_;
-  const std::string key_;
-  const PermitKind kind_;
-  PermitRow row_;
-  bool exists_ = false;
-  uint64_t grants_ = 0;
+  // The memory of a lock was kept long enough, unless it was used meanwhile.
+  void forget() {
+    if (!exists_) return;
+    const int64_t idle_ms = c_.now_ms() - row_.used_ms();
+    if (row_.holders() > 0 || row_.waiters() > 0) return remember_for(kForgetAfterMs);
+    if (idle_ms < kForgetAfterMs) return remember_for(kForgetAfterMs - idle_ms);
+    kPermits.erase(c_.state(), c_.scope(), key_);
+    count_names(-1);
+  }
+
+ private:
   struct Pending {
     ChangeKind kind;
     PermitHolder holder;
   };
+
+  std::string lease_key(uint32_t rank, uint64_t id) const {
+    return ByteWriter().u8(kUseLease).u8(static_cast<uint8_t>(rank)).u64(id).raw(key_).take();
+  }
+  void remember_for(int64_t ms) { c_.create_lease(kDomain, ByteWriter().u8(kMemoryLease).raw(key_).take(), ms); }
+
+  void count(int64_t holders, int64_t permits) {
+    totals_changed_ = true;
+    if (kind_ == internal::v1::PERMIT_KIND_LOCK) totals_.set_locks_held(totals_.locks_held() + holders);
+    else totals_.set_permits_held(totals_.permits_held() + permits);
+  }
+  void count_waiters(int64_t change) {
+    totals_changed_ = true;
+    if (kind_ == internal::v1::PERMIT_KIND_LOCK) totals_.set_lock_waiters(totals_.lock_waiters() + change);
+    else totals_.set_semaphore_waiters(totals_.semaphore_waiters() + change);
+  }
+  void count_names(int change) {
+    kNames.put(c_.state(), c_.scope(), "", ByteWriter().u64(names() + static_cast<uint64_t>(change)).take());
+  }
+
+  void emit(const Pending& pending) {
+    // Nobody watches semaphores but those who wait for them.
+    const bool watched = kind_ == internal::v1::PERMIT_KIND_LOCK || pending.holder.waiter() != 0;
+    if (!watched) return;
+    internal::v1::PermitChange change;
+    *change.mutable_row() = row_;
+    change.mutable_row()->clear_counts();
+    *change.mutable_holder() = pending.holder;
+    if (kind_ == internal::v1::PERMIT_KIND_LOCK && row_.holders() > 0) {
+      scan_holders(c_.state(), c_.scope(), key_, [&](PermitHolder holder) {
+        *change.add_holders() = std::move(holder);
+        return change.holders_size() < kChangeHoldersMax;
+      });
+    }
+    c_.emit(kTopic, key_, static_cast<uint8_t>(pending.kind), serialize(change));
+  }
+
+  ApplyContext& c_;
+  const PermitKind kind_;
+  const std::string key_;
+  PermitRow row_;
+  bool exists_ = false;
+  uint64_t grants_ = 0;
+  internal::v1::PermitTotals totals_;
+  bool totals_changed_ = false;
   std::vector<Pending> changes_;
 };
 
-// True if `owner` would wait for itself: some holder of the row waits, perhaps through others, for what `owner` holds.
-bool closes_cycle(ApplyContext& c, const PermitRow& row, const std::string& owner) {
+// The owners that stand in the way at one lock. Of a semaphore only if it is one: of several, any may be enough.
+std::vector<std::string> blockers(ApplyContext& c, std::string_view permit) {
+  std::vector<std::string> owners;
+  scan_holders(c.state(), c.scope(), permit, [&](const PermitHolder& holder) {
+    if (std::ranges::find(owners, holder.owner()) == owners.end()) owners.push_back(holder.owner());
+    return owners.size() < kCycleSearchMax;
+  });
+  const bool semaphore = !permit.empty() && static_cast<PermitKind>(permit[0]) == internal::v1::PERMIT_KIND_SEMAPHORE;
+  if (semaphore && owners.size() > 1) owners.clear();
+  return owners;
+}
+
+// The first owner on the way of a cycle, if `owner` would wait for itself through others. That an owner holds the very
+// thing itself is no cycle: two clients may use one name, and the hold may end by its ttl.
+std::optional<std::string> find_cycle(ApplyContext& c, const std::string& permit, const std::string& owner) {
   std::set<std::string> seen;
   std::vector<std::string> open;
-  const auto add_holders = [&](const PermitRow& r) {
-    for (const PermitHolder& holder : r.holders()) {
-      if (seen.insert(holder.owner()).second) open.push_back(holder.owner());
-    }
-  };
-  add_holders(row);
+  for (std::string& holder : blockers(c, permit)) {
+    if (holder != owner && seen.insert(holder).second) open.push_back(std::move(holder));
+  }
   while (!open.empty() && seen.size() < kCycleSearchMax) {
     const std::string at = std::move(open.back());
     open.pop_back();
-    if (at == owner) return true;
     const std::string prefix = ByteWriter().key_part(at).take();
+    std::vector<std::string> awaited;
     kWaiting.scan(c.state(), c.scope(), prefix, "", [&](std::string_view key, std::string_view) {
-      if (auto awaited = kPermits.get(c.state(), c.scope(), key.substr(prefix.size()))) add_holders(*awaited);
+      awaited.emplace_back(key.substr(prefix.size(), key.size() - prefix.size() - sizeof(uint64_t)));
       return true;
     });
+    for (const std::string& other : awaited) {
+      for (std::string& holder : blockers(c, other)) {
+        if (holder == owner) return at;
+        if (seen.insert(holder).second) open.push_back(std::move(holder));
+      }
+    }
   }
-  return false;
+  return std::nullopt;
 }
 
-void preempt(Permits& permits, const PermitHolder& wanted) {
-  // From the lowest priority up, and only if that makes room.
-  auto& holders = *permits.row().mutable_holders();
-  int32_t gain = permits_free(permits.row());
-  for (const PermitHolder& holder : holders) {
-    if (holder.priority() < wanted.priority()) gain += holder.permits();
-  }
-  if (gain < wanted.permits()) return;
-  while (!permits.fits(wanted)) {
-    PermitHolder* lowest = nullptr;
-    for (PermitHolder& holder : holders) {
-      if (lowest == nullptr || holder.priority() < lowest->priority()) lowest = &holder;
+std::string result_of(Permits& permits, const std::optional<PermitHolder>& holder,
+                      const std::optional<PermitWaiter>& waiter = std::nullopt) {
+  AcquireResult result;
+  if (holder) *result.mutable_holder() = *holder;
+  if (waiter) *result.mutable_waiter() = *waiter;
+  *result.mutable_row() = permits.row();
+  return serialize(result);
+}
+
+Status check_capacity(const Permits& permits, const PermitRow& row, const AcquireCommand& command) {
+  const int32_t asked = command.capacity();
+  if (command.kind() == internal::v1::PERMIT_KIND_SEMAPHORE) {
+    if (!permits.exists() && asked <= 0) {
+      return Status(Code::kInvalid, "CAPACITY_REQUIRED",
+                    "the semaphore " + command.name() + " does not exist; the first call for it names its capacity")
+          .with_field("capacity", "is required in the first call for a semaphore", "10");
     }
-    permits.end(*lowest, ChangeKind::kBroken);
+    if (permits.exists() && asked > 0 && asked != row.capacity()) {
+      return Status(Code::kFailedPrecondition, "CAPACITY_MISMATCH",
+                    "the semaphore " + command.name() + " has " + std::to_string(row.capacity()) + " permits, not " +
+                        std::to_string(asked) + "; leave the capacity out to take it as it is");
+    }
+    if (command.holder().permits() > row.capacity()) {
+      return Status(Code::kInvalid, "PERMITS_EXCEED_CAPACITY",
+                    "the semaphore " + command.name() + " has " + std::to_string(row.capacity()) + " permits in all")
+          .with_field("permits", "is more than the capacity", std::to_string(row.capacity()));
+    }
   }
+  if (!permits.exists() && permits.names() >= kNamesMax) {
+    return Status(Code::kExhausted, "LOCK_NAMES_EXHAUSTED",
+                  std::to_string(kNamesMax) + " locks and semaphores were used in this namespace within a day");
+  }
+  return Status::ok();
+}
+
+Status held_by(const Permits& permits, const AcquireCommand& command) {
+  const auto holders = permits.holders();
+  const std::string kind(noun(command.kind()));
+  return Status(Code::kAlreadyExists, "LOCK_HELD",
+                "the " + kind + " " + command.name() + " is held by " +
+                    (holders.empty() ? "nobody, but others wait for it" : holders[0].owner()))
+      .with_resource(kind, command.name());
 }
 
 }  // namespace
 
-std::string permit_key(PermitKind kind, std::string_view name) {
-  return ByteWriter().u8(static_cast<uint8_t>(kind)).raw(name).take();
+std::string_view noun(PermitKind kind) { return kind == internal::v1::PERMIT_KIND_LOCK ? "lock" : "semaphore"; }
+
+Status not_held(PermitKind kind, const std::string& name) {
+  const std::string what(noun(kind));
+  return Status(Code::kNotFound, "LEASE_EXPIRED",
+                "the " + what + " " + name + " is not held with this lease: it was released, it expired, or it was " +
+                    "taken away. Stop what it protected, and acquire it again")
+      .with_resource(what, name);
 }
 
-int32_t permits_free(const PermitRow& row) {
-  int32_t held = 0;
-  for (const PermitHolder& holder : row.holders()) held += holder.permits();
-  return row.capacity() - held;
+std::string permit_key(PermitKind kind, std::string_view name) {
+  return ByteWriter().u8(static_cast<uint8_t>(kind)).key_part(name).take();
+}
+
+std::optional<PermitRow> find_permits(const KeyReader& state, const Scope& scope, PermitKind kind, std::string_view name) {
+  return kPermits.get(state, scope, permit_key(kind, name));
+}
+
+void scan_holders(const KeyReader& state, const Scope& scope, std::string_view permit_key,
+                  const std::function<bool(PermitHolder)>& visit) {
+  kHolders.scan(state, scope, permit_key, "", [&](std::string_view, PermitHolder holder) { return visit(std::move(holder)); });
+}
+
+void scan_waiters(const KeyReader& state, const Scope& scope, std::string_view permit_key,
+                  const std::function<bool(PermitWaiter)>& visit) {
+  kWaiters.scan(state, scope, permit_key, "", [&](std::string_view, PermitWaiter waiter) { return visit(std::move(waiter)); });
+}
+
+std::optional<PermitHolder> find_holder(const KeyReader& state, const Scope& scope, PermitKind kind, std::string_view name,
+                                        uint64_t lease, uint64_t secret) {
+  auto holder = kHolders.get(state, scope, holder_key(permit_key(kind, name), lease));
+  if (holder && holder->secret() != secret) holder.reset();
+  return holder;
+}
+
+bool still_waits(const KeyReader& state, const Scope& scope, PermitKind kind, std::string_view name,
+                 const PermitWaiter& waiter) {
+  return kWaiters.contains(state, scope, waiter_key(permit_key(kind, name), waiter.rank(), waiter.id()));
+}
+
+internal::v1::PermitTotals read_totals(const KeyReader& state) {
+  return kTotals.get(state, {}, "").value_or(internal::v1::PermitTotals());
 }
 
 std::map<std::string, machine::ApplyFunction, std::less<>> LocksState::commands() {
-  return {{"acquire", acquire},   {"release", release}, {"extend", extend},
-          {"transfer", transfer}, {"abandon", abandon}, {"break", break_holders}};
+  return {{"acquire", acquire}, {"release", release},      {"extend", extend},          {"transfer", transfer},
+          {"abandon", abandon}, {"break", break_holders}, {"deadlock", count_deadlock}};
 }
 
 ApplyResult LocksState::acquire(ApplyContext& c, std::string_view payload) {
-  const auto command = parse<internal::v1::AcquireCommand>(payload);
+  const auto command = parse<AcquireCommand>(payload);
   const PermitHolder& wanted = command.holder();
   Permits permits(c, command.kind(), command.name());
-  PermitRow& row = permits.row();
   if (!permits.exists()) {
-    row.set_capacity(command.kind() == internal::v1::PERMIT_KIND_LOCK ? kLockPermits : std::max(1, command.capacity()));
-  } else if (command.capacity() > 0 && command.capacity() != row.capacity()) {
-    return fail(Code::kFailedPrecondition, "CAPACITY_MISMATCH",
-                "the semaphore " + command.name() + " has " + std::to_string(row.capacity()) +
-                    " permits, not " + std::to_string(command.capacity()) + "; leave the capacity out to take it as it is");
+    permits.row().set_capacity(command.kind() == internal::v1::PERMIT_KIND_LOCK ? kLockPermits : command.capacity());
   }
-  if (wanted.permits() > row.capacity()) {
-    return fail(Code::kInvalid, "PERMITS_EXCEED_CAPACITY",
-                "the semaphore has " + std::to_string(row.capacity()) + " permits in all");
-  }
-  internal::v1::AcquireResult result;
+  UCCP_RETURN_IF_ERROR(check_capacity(permits, permits.row(), command));
   if (wanted.reentrant()) {
-    for (PermitHolder& holder : *row.mutable_holders()) {
+    for (PermitHolder& holder : permits.holders()) {
       if (!holder.reentrant() || holder.owner() != wanted.owner() || holder.permits() < wanted.permits()) continue;
       holder.set_hold_count(holder.hold_count() + 1);
       c.touch_lease(holder.lease(), holder.ttl_ms());
+      permits.put(holder);
       permits.store();
-      *result.mutable_holder() = holder;
-      *result.mutable_row() = row;
-      return result.SerializeAsString();
+      return result_of(permits, holder);
     }
   }
   // Whoever comes must not overtake those who wait already, unless it goes ahead of all of them by its priority.
-  const bool ahead = row.waiters().empty() || (!command.fifo() && wanted.priority() > row.waiters(0).holder().priority());
-  if (command.preempt() && ahead && !permits.fits(wanted)) preempt(permits, wanted);
-  if (ahead && permits.fits(wanted) && row.holders_size() < kHoldersMax) {
-    *result.mutable_holder() = permits.grant(wanted, 0, 0);
+  const auto head = permits.head();
+  const bool ahead = !head || (!command.fifo() && kRankMax - static_cast<uint32_t>(wanted.priority()) < head->rank());
+  if (command.preempt() && ahead && !permits.fits(wanted)) permits.preempt(wanted);
+  std::optional<PermitHolder> holder;
+  std::optional<PermitWaiter> waiter;
+  if (ahead && permits.fits(wanted)) {
+    holder = permits.grant(wanted, 0, 0);
+    // What was taken away may be more than was asked for.
+    if (command.preempt()) permits.serve();
   } else if (!command.wait()) {
-    const std::string owner = row.holders().empty() ? "others that wait" : row.holders(0).owner();
-    return fail(Status(Code::kAlreadyExists, "LOCK_HELD", "the " + std::string(noun(command.kind())) + " " +
-                       command.name() + " is held by " + owner)
-                    .with_resource(std::string(noun(command.kind())), command.name()));
-  } else if (row.waiters_size() >= kWaitersMax) {
-    return fail(Code::kExhausted, "WAITERS_EXHAUSTED", std::to_string(kWaitersMax) + " wait for it already");
-  } else if (closes_cycle(c, row, wanted.owner())) {
+    return fail(held_by(permits, command));
+  } else if (permits.row().waiters() >= kWaitersMax) {
+    return fail(Code::kExhausted, "WAITERS_EXHAUSTED", std::to_string(kWaitersMax) + " wait for it already; retry later");
+  } else if (const auto through = find_cycle(c, permits.key(), wanted.owner())) {
     return fail(Code::kConflict, "DEADLOCK",
-                "waiting would never end: a holder of " + command.name() + " waits for what " + wanted.owner() +
-                    " holds. Release that first, and acquire locks in one order everywhere");
+                "waiting would never end: " + *through + ", on whom " + command.name() + " depends, waits for what " +
+                    wanted.owner() + " holds. Release that first, and acquire locks in one order everywhere");
   } else {
-    *result.mutable_waiter() = permits.enqueue(command);
+    waiter = permits.enqueue(command);
   }
   permits.store();
-  *result.mutable_row() = row;
-  return result.SerializeAsString();
+  return result_of(permits, holder, waiter);
 }
 
 ApplyResult LocksState::release(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::HolderCommand>(payload);
   Permits permits(c, command.kind(), command.name());
-  PermitHolder* holder = permits.find_holder(command.lease(), command.secret());
-  if (holder == nullptr) return not_held(command.kind(), command.name());
+  auto holder = permits.holder(command.lease(), command.secret());
+  if (!holder) return fail(not_held(command.kind(), command.name()));
   if (holder->hold_count() > 1 && !command.all()) {
     holder->set_hold_count(holder->hold_count() - 1);
+    permits.put(*holder);
   } else {
     permits.end(*holder, ChangeKind::kReleased);
     permits.serve();
   }
   permits.store();
-  return permits.row().SerializeAsString();
+  return serialize(permits.row());
 }
 
 ApplyResult LocksState::extend(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::HolderCommand>(payload);
   Permits permits(c, command.kind(), command.name());
-  PermitHolder* holder = permits.find_holder(command.lease(), command.secret());
-  if (holder == nullptr) return not_held(command.kind(), command.name());
+  auto holder = permits.holder(command.lease(), command.secret());
+  if (!holder) return fail(not_held(command.kind(), command.name()));
   if (command.ttl_ms() > 0) holder->set_ttl_ms(command.ttl_ms());
   set_wall(holder->mutable_renewed_at(), c.envelope().wall);
   c.touch_lease(holder->lease(), holder->ttl_ms());
-  internal::v1::AcquireResult result;
-  *result.mutable_holder() = *holder;
+  permits.put(*holder);
   permits.store();
-  *result.mutable_row() = permits.row();
-  return result.SerializeAsString();
+  return result_of(permits, holder);
 }
 
 ApplyResult LocksState::transfer(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::HolderCommand>(payload);
   Permits permits(c, command.kind(), command.name());
-  PermitHolder* holder = permits.find_holder(command.lease(), command.secret());
-  if (holder == nullptr) return not_held(command.kind(), command.name());
+  const auto holder = permits.holder(command.lease(), command.secret());
+  if (!holder) return fail(not_held(command.kind(), command.name()));
+  if (holder->permits() < permits.row().capacity()) {
+    return fail(Code::kFailedPrecondition, "LOCK_SHARED",
+                "the lock " + command.name() + " is held for reading; only an exclusive hold can be handed over");
+  }
   PermitHolder next = *holder;
   next.set_owner(command.new_owner());
   next.set_secret(command.new_secret());
+  next.set_waiter(0);
   if (command.ttl_ms() > 0) next.set_ttl_ms(command.ttl_ms());
   permits.end(*holder, ChangeKind::kTransferred);
-  internal::v1::AcquireResult result;
-  *result.mutable_holder() = permits.grant(std::move(next), 0, 0);
+  const PermitHolder granted = permits.grant(std::move(next), 0, 0);
   permits.store();
-  *result.mutable_row() = permits.row();
-  return result.SerializeAsString();
+  return result_of(permits, granted);
 }
 
 ApplyResult LocksState::abandon(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::AbandonCommand>(payload);
   Permits permits(c, command.kind(), command.name());
-  internal::v1::AcquireResult result;
   // It may have been granted a moment ago: then the grant is the answer.
-  for (const PermitHolder& holder : permits.row().holders()) {
-    if (holder.waiter() == command.waiter()) *result.mutable_holder() = holder;
+  std::optional<PermitHolder> granted;
+  if (const auto waiter = permits.waiter(command.rank(), command.waiter())) {
+    permits.drop(*waiter, false);
+  } else {
+    for (PermitHolder& holder : permits.holders()) {
+      if (holder.waiter() == command.waiter()) granted = std::move(holder);
+    }
+    if (!granted) return result_of(permits, std::nullopt);
+    if (!command.release()) return result_of(permits, granted);
+    permits.end(*granted, ChangeKind::kReleased);
+    granted.reset();
   }
-  for (int i = 0; i < permits.row().waiters_size(); ++i) {
-    if (permits.row().waiters(i).id() != command.waiter()) continue;
-    permits.end_waiter(i, false);
-    auto& counts = *permits.row().mutable_counts();
-    if (command.timed_out()) counts.set_wait_timeouts(counts.wait_timeouts() + 1);
-    permits.serve();
-    permits.store();
-    break;
-  }
-  *result.mutable_row() = permits.row();
-  return result.SerializeAsString();
+  permits.serve();
+  permits.store();
+  return result_of(permits, granted);
 }
 
 ApplyResult LocksState::break_holders(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::BreakCommand>(payload);
   Permits permits(c, command.kind(), command.name());
-  internal::v1::PermitRow broken;
-  for (int i = permits.row().holders_size() - 1; i >= 0; --i) {
-    PermitHolder& holder = *permits.row().mutable_holders(i);
+  internal::v1::BreakResult broken;
+  const auto holders = permits.holders();
+  for (const PermitHolder& holder : holders) {
     if (command.fencing_token() != 0 && holder.fencing_token() != command.fencing_token()) continue;
     *broken.add_holders() = holder;
     permits.end(holder, ChangeKind::kBroken);
   }
-  if (broken.holders().empty()) return not_held(command.kind(), command.name());
+  const std::string what(noun(command.kind()));
+  if (holders.empty()) {
+    return fail(Status(Code::kNotFound, "LOCK_NOT_FOUND", "nobody holds the " + what + " " + command.name())
+                    .with_resource(what, command.name()));
+  }
+  if (broken.holders().empty()) {
+    return fail(Code::kConflict, "FENCING_TOKEN_STALE",
+                "the " + what + " " + command.name() + " is not held with this fencing token but with " +
+                    std::to_string(holders[0].fencing_token()) + "; look again who holds it");
+  }
   permits.serve();
   permits.store();
-  return broken.SerializeAsString();
+  return serialize(broken);
+}
+
+ApplyResult LocksState::count_deadlock(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<internal::v1::BreakCommand>(payload);
+  Permits permits(c, command.kind(), command.name());
+  if (!permits.exists()) return std::string();
+  auto& counts = *permits.row().mutable_counts();
+  counts.set_deadlocks(counts.deadlocks() + 1);
+  permits.store();
+  return std::string();
 }
 
 void LocksState::on_lease_expired(ApplyContext& c, LeaseId lease, std::string_view key) {
-  if (key.empty()) return;
-  Permits permits(c, static_cast<PermitKind>(key[0]), std::string(key.substr(1)));
-  auto& row = permits.row();
-  for (int i = 0; i < row.holders_size(); ++i) {
-    if (row.holders(i).lease() != lease) continue;
-    permits.end(*row.mutable_holders(i), ChangeKind::kExpired);
-    break;
-  }
-  for (int i = 0; i < row.waiters_size(); ++i) {
-    if (row.waiters(i).lease() != lease) continue;
-    permits.add_change(ChangeKind::kWaitEnded, row.waiters(i).holder());
-    permits.end_waiter(i, true);
-    break;
+  ByteReader in(key);
+  const uint8_t what = in.u8();
+  const uint32_t rank = what == kUseLease ? in.u8() : 0;
+  const uint64_t waiter_id = what == kUseLease ? in.u64() : 0;
+  const auto kind = static_cast<PermitKind>(in.u8());
+  Permits permits(c, kind, in.key_part());
+  if (what == kMemoryLease) return permits.forget();
+  if (const auto holder = kHolders.get(c.state(), c.scope(), holder_key(permits.key(), lease))) {
+    permits.end(*holder, ChangeKind::kExpired);
+  } else if (const auto waiter = permits.waiter(rank, waiter_id)) {
+    permits.drop(*waiter, true);
+  } else {
+    return;
   }
   permits.serve();
   permits.store();

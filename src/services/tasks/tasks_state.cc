@@ -189,7 +189,7 @@ ApplyResult TasksState::cancel(ApplyContext& c, std::string_view payload) {
   row->set_cancel_requested(true);
   row->set_cancel_grace_ms(command.grace_ms());
   if (command.final() || row->task().status() == v1::TASK_STATUS_PENDING) {
-    end_task(c, c.scope(), *row, v1::TASK_STATUS_CANCELLED, reason);
+    end_task(c, c.scope(), *row, command.timed_out() ? v1::TASK_STATUS_TIMED_OUT : v1::TASK_STATUS_CANCELLED, reason);
   } else {
     row->mutable_task()->set_status(v1::TASK_STATUS_STOPPING);
     row->mutable_task()->set_status_reason(reason);

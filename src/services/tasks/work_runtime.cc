@@ -50,8 +50,10 @@ void WorkRuntime::lead(Term term) {
     return true;
   });
   work::kTasks.scan_all(view, [&](const machine::Scope& scope, std::string_view id, TaskRow row) {
-    if (work::is_terminal(row.task().status()) || row.task().status() == v1::TASK_STATUS_PENDING) return true;
-    held_.emplace(TaskRef{scope.tenant, scope.name_space, std::string(id)}, std::move(row));
+    if (work::is_terminal(row.task().status())) return true;
+    const TaskRef ref{scope.tenant, scope.name_space, std::string(id)};
+    note_queue_timeout(ref, row);
+    if (row.task().status() != v1::TASK_STATUS_PENDING) held_.emplace(ref, std::move(row));
     return true;
   });
   log::info("work group: recovering", {{"workers", recovering_.size()}, {"tasks", held_.size()}});
@@ -89,6 +91,7 @@ void WorkRuntime::step_down() {
   scheduler_ = Scheduler();
   recovering_.clear();
   held_.clear();
+  queue_timeouts_.clear();
   cancelling_.clear();
   outcomes_.clear();
   outcomes_under_way_.clear();
@@ -123,6 +126,7 @@ void WorkRuntime::tick() {
   for (auto& [id, worker] : workers_) {
     if (worker.lease_until.us > 0 && worker.lease_until < now && !worker.fencing) fence(worker);
   }
+  end_queue_timeouts();
   const int64_t due = scheduler_.next_due_ms();
   if (due >= 0 && due <= machine_now_ms()) schedule_round();
   if (++ticks_ % kPruneEveryTicks == 0) prune();
@@ -149,12 +153,48 @@ void WorkRuntime::track(const TaskRef& ref) {
     }
     return;
   }
+  note_queue_timeout(ref, *row);
   const auto live = attempts_.find(ref);
   if (live != attempts_.end() && live->second.id.attempt_number() <= row->task().attempts()) drop_attempt(ref);
   if (row->task().status() == v1::TASK_STATUS_STOPPING) return send_cancel(ref, *row);
   if (row->task().status() != v1::TASK_STATUS_QUEUED || attempts_.contains(ref) || held_.contains(ref)) return;
   queue_task(ref, *row);
   schedule_round();
+}
+
+// The time in the queue counts from the creation of the task, so a new leader goes on where the last one was.
+void WorkRuntime::note_queue_timeout(const TaskRef& ref, const TaskRow& row) {
+  const v1::Task& task = row.task();
+  if (!task.has_queue_timeout() || task.attempts() > 0) return;
+  const int64_t created_us = task.create_time().seconds() * 1'000'000 + task.create_time().nanos() / 1000;
+  queue_timeouts_.emplace(created_us + to_ms(task.queue_timeout()) * 1000, ref);
+}
+
+void WorkRuntime::end_queue_timeouts() {
+  const int64_t now_us = env_.clock.wall().us;
+  while (!queue_timeouts_.empty() && queue_timeouts_.begin()->first <= now_us) {
+    const TaskRef ref = queue_timeouts_.begin()->second;
+    queue_timeouts_.erase(queue_timeouts_.begin());
+    const auto row = row_of(ref);
+    if (!row || work::is_terminal(row->task().status()) || row->task().attempts() > 0 || attempts_.contains(ref)) continue;
+    // It may run on a worker that has not reported yet: decided when that is known.
+    if (held_.contains(ref)) {
+      queue_timeouts_.emplace(now_us + kTickMs * 1000, ref);
+      break;
+    }
+    if (!cancelling_.insert(ref).second) continue;
+    internal::v1::CancelCommand command;
+    command.set_id(ref.id);
+    command.set_reason("not started within its queue timeout");
+    command.set_final(true);
+    command.set_timed_out(true);
+    machine::Envelope envelope = system_command("tasks.cancel", command.SerializeAsString());
+    envelope.scope = {ref.tenant, ref.name_space};
+    env_.proposer.propose(kWorkGroup, std::move(envelope), [this, ref](const Result<machine::Applied>&) {
+      cancelling_.erase(ref);
+      if (leading_) track(ref);
+    });
+  }
 }
 
 void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {

@@ -111,6 +111,8 @@ class WorkRuntime {
   void on_worker_change(const machine::Change& change);
   void track(const TaskRef& ref);
   void drop_attempt(const TaskRef& ref);
+  void note_queue_timeout(const TaskRef& ref, const internal::v1::TaskRow& row);
+  void end_queue_timeouts();
   void queue_task(const TaskRef& ref, const internal::v1::TaskRow& row);
 
   void hello(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello);
@@ -155,6 +157,7 @@ class WorkRuntime {
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
   std::set<TaskRef> cancelling_;  // a cancellation that ends the task at once is under way: start nothing
+  std::set<std::pair<int64_t, TaskRef>> queue_timeouts_;  // by wall time, microseconds
   // After a change of leader: workers that have not said yet what they run, and tasks that may run there.
   std::set<std::string> recovering_;
   std::map<TaskRef, internal::v1::TaskRow> held_;

@@ -1,0 +1,135 @@
+// A machine with the lock state and no raft, for tests: applies commands, lets leases end as time goes on, and checks the
+// digest and the invariants of the state after every command.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "machine/machine.h"
+#include "services/locks/locks_state.h"
+#include "storage/memory/memory_kv.h"
+
+namespace uccp::locks {
+
+inline constexpr auto kLock = internal::v1::PERMIT_KIND_LOCK;
+inline constexpr auto kSemaphore = internal::v1::PERMIT_KIND_SEMAPHORE;
+inline const machine::Scope kLabScope{"t", "n"};
+
+class LockLab {
+ public:
+  LockLab() : machine_(kCoreGroup, kv_, {&state_}) { EXPECT_TRUE(machine_.open().is_ok()); }
+
+  machine::ApplyResult apply(std::string command, std::string payload, std::string request_id = "") {
+    machine::Envelope e;
+    e.scope = command == "machine.expire" ? machine::Scope() : kLabScope;
+    e.principal = "p";
+    e.method = "m";
+    e.command = std::move(command);
+    e.dedup.request_id = std::move(request_id);
+    e.boot = {now_ms_ * 1000};
+    e.wall = {1'700'000'000'000'000 + now_ms_ * 1000};
+    e.payload = std::move(payload);
+    const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
+    auto batch = machine_.apply({&entry, 1});
+    EXPECT_TRUE(batch.has_value());
+    EXPECT_TRUE(machine_.verify_digest().is_ok());
+    for (const auto& change : batch->leases) {
+      if (change.ttl_ms < 0) deadlines_.erase(change.lease);
+      else deadlines_[change.lease] = {now_ms_ + change.ttl_ms, change.generation};
+    }
+    for (machine::Change& change : batch->changes) changes.push_back(std::move(change));
+    return batch->results[0].result;
+  }
+
+  // Leases end in the order of their deadlines, each at its time.
+  void advance(int64_t ms) {
+    const int64_t until = now_ms_ + ms;
+    while (true) {
+      auto due = deadlines_.end();
+      for (auto it = deadlines_.begin(); it != deadlines_.end(); ++it) {
+        if (it->second.at_ms <= until && (due == deadlines_.end() || it->second.at_ms < due->second.at_ms)) due = it;
+      }
+      if (due == deadlines_.end()) break;
+      now_ms_ = due->second.at_ms;
+      const auto [lease, deadline] = *due;
+      deadlines_.erase(due);
+      EXPECT_TRUE(apply("machine.expire", machine::encode_expire(lease, deadline.generation, Term(1))).has_value());
+    }
+    now_ms_ = until;
+  }
+
+  std::vector<internal::v1::PermitHolder> holders(internal::v1::PermitKind kind, std::string_view name) const {
+    std::vector<internal::v1::PermitHolder> out;
+    scan_holders(machine_.view(), kLabScope, permit_key(kind, name), [&](internal::v1::PermitHolder h) {
+      out.push_back(std::move(h));
+      return true;
+    });
+    return out;
+  }
+  std::vector<internal::v1::PermitWaiter> waiters(internal::v1::PermitKind kind, std::string_view name) const {
+    std::vector<internal::v1::PermitWaiter> out;
+    scan_waiters(machine_.view(), kLabScope, permit_key(kind, name), [&](internal::v1::PermitWaiter w) {
+      out.push_back(std::move(w));
+      return true;
+    });
+    return out;
+  }
+  std::optional<internal::v1::PermitRow> row(internal::v1::PermitKind kind, std::string_view name) const {
+    return find_permits(machine_.view(), kLabScope, kind, name);
+  }
+
+  // What always holds between two commands.
+  void check(internal::v1::PermitKind kind, const std::string& name) {
+    const auto r = row(kind, name);
+    const auto held_by = holders(kind, name);
+    const auto queue = waiters(kind, name);
+    if (!r) {
+      EXPECT_TRUE(held_by.empty() && queue.empty()) << name << " has no row";
+      return;
+    }
+    int32_t held = 0;
+    for (const auto& holder : held_by) {
+      held += holder.permits();
+      EXPECT_TRUE(deadlines_.contains(holder.lease())) << name << ": a holder without a lease";
+      uint64_t& greatest = greatest_token_[name];
+      if (token_of_.try_emplace(holder.lease(), 0).first->second == holder.fencing_token()) continue;
+      token_of_[holder.lease()] = holder.fencing_token();
+      EXPECT_GT(holder.fencing_token(), before_[name]) << name << ": tokens only grow";
+      greatest = std::max(greatest, holder.fencing_token());
+    }
+    before_[name] = greatest_token_[name];
+    EXPECT_EQ(held, r->held());
+    EXPECT_LE(held, r->capacity()) << name;
+    EXPECT_EQ(static_cast<int>(held_by.size()), r->holders());
+    EXPECT_EQ(static_cast<int>(queue.size()), r->waiters());
+    for (const auto& waiter : queue) EXPECT_TRUE(deadlines_.contains(waiter.lease())) << name << ": a waiter without a lease";
+    // Nobody waits for what is free.
+    if (!queue.empty()) {
+      EXPECT_GT(queue[0].holder().permits(), r->capacity() - held) << name << ": the head could be served";
+    }
+  }
+
+  int64_t now_ms() const { return now_ms_; }
+  const machine::Machine& machine() const { return machine_; }
+  size_t leases() const { return deadlines_.size(); }
+
+  std::vector<machine::Change> changes;  // since the test cleared it
+
+ private:
+  struct Deadline {
+    int64_t at_ms;
+    uint64_t generation;
+  };
+  storage::MemoryKv kv_;
+  LocksState state_;
+  machine::Machine machine_;
+  int64_t now_ms_ = 1000;
+  std::map<machine::LeaseId, Deadline> deadlines_;
+  std::map<machine::LeaseId, uint64_t> token_of_;
+  std::map<std::string, uint64_t> greatest_token_, before_;
+};
+
+}  // namespace uccp::locks
