@@ -1,4 +1,8 @@
 // uccp-cli: the command line of the platform. See docs/cli.md.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -11,9 +15,30 @@
 extern "C" const char uccp_contract_image_begin[];
 extern "C" const char uccp_contract_image_end[];
 
+namespace {
+
+// `cluster init` and `cluster prepare` make files for nodes that do not run yet: the server program beside this one does.
+// Returns only if it cannot be run.
+int run_server_program(const std::vector<std::string>& args) {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::string program = (self.parent_path() / "uccp").string();
+  std::vector<char*> words = {const_cast<char*>(program.c_str())};
+  for (const std::string& arg : args) words.push_back(const_cast<char*>(arg.c_str()));
+  words.push_back(nullptr);
+  execv(program.c_str(), words.data());
+  std::fprintf(stderr, "error: cannot run %s, which makes the files of a cluster\n", program.c_str());
+  return 1;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   uccp::doors::prepare_grpc();
   const std::vector<std::string> args(argv + 1, argv + argc);
+  if (args.size() >= 2 && args[0] == "cluster" && (args[1] == "init" || args[1] == "prepare")) {
+    return run_server_program(args);
+  }
   const std::string_view image(uccp_contract_image_begin,
                                static_cast<size_t>(uccp_contract_image_end - uccp_contract_image_begin));
   return uccp::cli::run(args, uccp::cli::process_io(), {.connect = uccp::cli::connect_grpc, .contract_image = image});

@@ -13,7 +13,7 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"node_id", kString, "n1", kActs, "name of this node in its cluster: n1, n2, ..."},
     {"grpc_port", kPort, "50000", kActs, "port of the gRPC API"},
     {"https_port", kPort, "8443", kActs, "port of the REST API"},
-    {"raft_port", kPort, "50061", kUnused, "port for the other nodes of the cluster; a single node needs none"},
+    {"raft_port", kPort, "50061", kActs, "port for the other nodes of the cluster; a single node needs none"},
     {"metrics_port", kPort, "9100", kActs, "port of metrics and health, plain HTTP"},
     {"tls_cert_file", kString, "", kActs, "certificate of the server, PEM; unset: issued by the embedded authority"},
     {"tls_key_file", kString, "", kActs, "private key of the server, PEM"},

@@ -1,10 +1,10 @@
 // uccp-sim: whole clusters in one thread and virtual time, each a function of its seed. docs/simulation.md
+#include <unistd.h>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "machine/planted.h"
@@ -88,9 +88,10 @@ void print(uint64_t seed, const SimResult& r, bool clean) {
     if (r.faults[i] > 0) kinds += " " + fault_name(static_cast<Fault>(i)) + "=" + std::to_string(r.faults[i]);
   }
   std::printf("seed %llu %s ops=%llu attempts=%llu faults=%llu virtual_s=%.1f hash=%016llx%s\n",
-              static_cast<unsigned long long>(seed), clean ? "ok" : "FAIL", static_cast<unsigned long long>(r.operations),
-              static_cast<unsigned long long>(r.attempts), static_cast<unsigned long long>(total),
-              static_cast<double>(r.virtual_us) / 1e6, static_cast<unsigned long long>(r.trace_hash), kinds.c_str());
+              static_cast<unsigned long long>(seed), clean ? "ok" : "FAIL",
+              static_cast<unsigned long long>(r.operations), static_cast<unsigned long long>(r.attempts),
+              static_cast<unsigned long long>(total), static_cast<double>(r.virtual_us) / 1e6,
+              static_cast<unsigned long long>(r.trace_hash), kinds.c_str());
 }
 
 bool run_seed(uint64_t seed, const Arguments& arguments) {
@@ -122,7 +123,8 @@ int run(int argc, char** argv) {
     return 2;
   }
   log::configure({.level = arguments.trace ? log::Level::kInfo : log::Level::kFatal, .format = log::Format::kText});
-  if (arguments.trace) log::set_sink([](std::string_view line) { std::printf("%.*s\n", static_cast<int>(line.size()), line.data()); });
+  if (arguments.trace)
+    log::set_sink([](std::string_view line) { std::printf("%.*s\n", static_cast<int>(line.size()), line.data()); });
   for (const int signal : {SIGABRT, SIGSEGV, SIGFPE}) std::signal(signal, print_reproduce);
   bool clean = true;
   for (uint64_t seed = arguments.seed; seed < arguments.seed + arguments.seeds; ++seed) {

@@ -44,9 +44,15 @@ void WorkRuntime::acknowledge(const AttemptId& id, bool accepted) {
 void WorkRuntime::outcome(const AttemptOutcome& outcome) {
   if (outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST) {
     // Apply takes a loss of any epoch, and knows an attempt by its number only. So it has to be the attempt that is live
-    // here: another one of the same number may run where the task was placed again.
-    const auto live = attempts_.find(ref_of(outcome.attempt()));
-    if (live == attempts_.end() || !same(live->second.id, outcome.attempt())) return acknowledge(outcome.attempt(), false);
+    // here, or one that an earlier leader placed and no fence has ended since: otherwise another one of the same number
+    // may run where the task was placed again.
+    const TaskRef ref = ref_of(outcome.attempt());
+    const auto live = attempts_.find(ref);
+    const auto worker = work::kWorkers.get(env_.view(), work::kWorkerScope, outcome.attempt().worker_id());
+    const bool inherited = live == attempts_.end() && held_.contains(ref) && worker &&
+                           worker->epoch() == outcome.attempt().worker_epoch();
+    const bool known = live != attempts_.end() && same(live->second.id, outcome.attempt());
+    if (!known && !inherited) return acknowledge(outcome.attempt(), false);
   }
   if (!outcomes_under_way_.insert(key_of(outcome.attempt())).second) return;
   outcomes_.push_back(outcome);

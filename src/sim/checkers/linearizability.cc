@@ -13,8 +13,7 @@ using Kind = RegisterOperation::Kind;
 // The value after `op` on `state`, or none if `op` cannot have answered what it did.
 std::optional<uint64_t> step(const RegisterOperation& op, uint64_t state) {
   switch (op.kind) {
-    case Kind::kPut:
-      return op.value;
+    case Kind::kPut: return op.value;
     case Kind::kGet:
       if (op.unknown() || op.value == state) return state;
       return std::nullopt;
@@ -142,10 +141,9 @@ void LinearizabilityChecker::check() {
   for (const auto& [key, operations] : history_) {
     const Linearizability verdict = check_linearizable(operations);
     if (verdict == Linearizability::kYes) continue;
-    violations_.add("linearizability", "the history of register " + key + " (" + std::to_string(operations.size()) +
-                                           " operations) " +
-                                           (verdict == Linearizability::kNo ? "has no linear order"
-                                                                            : "was too hard to decide"));
+    violations_.add("linearizability",
+                    "the history of register " + key + " (" + std::to_string(operations.size()) + " operations) " +
+                        (verdict == Linearizability::kNo ? "has no linear order" : "was too hard to decide"));
   }
 }
 

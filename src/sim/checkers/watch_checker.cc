@@ -22,9 +22,10 @@ void WatchChecker::check(const std::string& topic, const std::vector<Position>& 
     const auto expected = static_cast<size_t>(all.end() - first);
     for (size_t k = 0; k < watch.delivered.size(); ++k) {
       if (k < expected && watch.delivered[k] == first[static_cast<std::ptrdiff_t>(k)]) continue;
-      violations_.add("watch", title + " got change " + name(watch.delivered[k]) + " where " +
-                                   (k < expected ? name(first[static_cast<std::ptrdiff_t>(k)]) : std::string("nothing")) +
-                                   " follows");
+      violations_.add("watch",
+                      title + " got change " + name(watch.delivered[k]) + " where " +
+                          (k < expected ? name(first[static_cast<std::ptrdiff_t>(k)]) : std::string("nothing")) +
+                          " follows");
       return;
     }
     const bool all_due = std::ranges::find(caught_up, i) != caught_up.end();

@@ -81,7 +81,8 @@ void FaultInjector::hurt_disk(Fault fault, size_t number) {
     case Fault::kCrashInWrite:
       files.fail_after(random_.below(10));
       return after_ms(20 + below(100), [this, number] {
-        if (cluster_.node(number).files().has_failed()) cluster_.crash_node(number, CrashKind::kTearUnsynced, 5 + below(200));
+        if (cluster_.node(number).files().has_failed())
+          cluster_.crash_node(number, CrashKind::kTearUnsynced, 5 + below(200));
       });
     default: return;
   }
@@ -97,7 +98,8 @@ void FaultInjector::hurt_agent(Fault fault) {
     case Fault::kAgentPartition:
       // Around the length of the lease it matters most.
       agent.partition(below(3) == 0 ? lease_ms + below(lease_ms) : below(lease_ms));
-      return agent.clock().set_drift_ppm(below(2 * cluster_.options().drift_ppm_max) - cluster_.options().drift_ppm_max);
+      return agent.clock().set_drift_ppm(below(2 * cluster_.options().drift_ppm_max) -
+                                         cluster_.options().drift_ppm_max);
     default: return;
   }
 }

@@ -5,7 +5,8 @@
 namespace uccp::sim {
 
 RegisterClient::RegisterClient(SimCluster& cluster, size_t number, uint64_t operations)
-    : SimClient(cluster, "registers-" + std::to_string(number)), first_value_((number + 1) * 1'000'000),
+    : SimClient(cluster, "registers-" + std::to_string(number)),
+      first_value_((number + 1) * 1'000'000),
       left_(operations) {}
 
 void RegisterClient::start() {

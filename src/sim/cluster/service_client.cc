@@ -37,8 +37,10 @@ std::string compare_list_with_changes(const machine::GroupView& state) {
 std::string lease_name(machine::LeaseId lease) { return "lease " + std::to_string(lease); }
 
 ServiceClient::ServiceClient(SimCluster& cluster, size_t number)
-    : SimClient(cluster, "service-" + std::to_string(number)), id_("instance-" + std::to_string(number)),
-      service_("service-" + std::to_string(number % 2)), port_(1000 + static_cast<int64_t>(number)),
+    : SimClient(cluster, "service-" + std::to_string(number)),
+      id_("instance-" + std::to_string(number)),
+      service_("service-" + std::to_string(number % 2)),
+      port_(1000 + static_cast<int64_t>(number)),
       ttl_ms_(600 + below(2000)) {}
 
 void ServiceClient::start() { later(below(200'000)); }

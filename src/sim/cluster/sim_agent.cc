@@ -72,7 +72,8 @@ class SimAgent::Session final : public tasks::AgentSession {
   void to_agent(std::function<void(const std::shared_ptr<Link>&)> work) {
     const auto link = link_.lock();
     if (!link || !link->server_open) return;
-    const int64_t at = std::max(agent_.scheduler_.now_us() + agent_.cluster_.latency_us(), agent_.partitioned_until_us_);
+    const int64_t at =
+        std::max(agent_.scheduler_.now_us() + agent_.cluster_.latency_us(), agent_.partitioned_until_us_);
     link->to_agent_us = std::max(link->to_agent_us, at);
     agent_.scheduler_.schedule_at(link->to_agent_us, [link, work = std::move(work)] {
       if (link->agent_open) work(link);
@@ -84,7 +85,11 @@ class SimAgent::Session final : public tasks::AgentSession {
 };
 
 SimAgent::SimAgent(SimCluster& cluster, size_t number, uint64_t seed)
-    : cluster_(cluster), scheduler_(cluster.scheduler()), number_(number), random_(seed), clock_(scheduler_.time()),
+    : cluster_(cluster),
+      scheduler_(cluster.scheduler()),
+      number_(number),
+      random_(seed),
+      clock_(scheduler_.time()),
       worker_id_("worker-" + std::to_string(number)) {}
 
 SimAgent::~SimAgent() = default;
@@ -95,7 +100,8 @@ SimScheduler::EventId SimAgent::after_us(int64_t boot_us, std::function<void()> 
   });
 }
 
-// The process. ----------------------------------------------------------------------------------------------------------
+// The process.
+// ----------------------------------------------------------------------------------------------------------
 
 void SimAgent::start() {
   ++process_;
@@ -154,7 +160,8 @@ void SimAgent::heal() {
   if (!alive_) start();
 }
 
-// The connection. -------------------------------------------------------------------------------------------------------
+// The connection.
+// -------------------------------------------------------------------------------------------------------
 
 void SimAgent::connect_later() {
   after_us(10'000 + below(150'000), [this] { connect(); });
@@ -183,8 +190,8 @@ void SimAgent::link_down() {
   if (alive_) connect_later();
   if (!link->session) return;
   // The server learns it later, behind what was sent before.
-  to_server_us_ = std::max({to_server_us_, scheduler_.now_us() + cluster_.latency_us() + below(50'000),
-                            partitioned_until_us_});
+  to_server_us_ =
+      std::max({to_server_us_, scheduler_.now_us() + cluster_.latency_us() + below(50'000), partitioned_until_us_});
   scheduler_.schedule_at(to_server_us_, [this, link] {
     SimNode& node = cluster_.node(link->node);
     if (!node.running() || node.generation() != link->generation) return;
@@ -303,7 +310,8 @@ void SimAgent::check_lease() {
   }
 }
 
-// Attempts. -------------------------------------------------------------------------------------------------------------
+// Attempts.
+// -------------------------------------------------------------------------------------------------------------
 
 void SimAgent::launch(const internal::v1::LaunchAttempt& launch) {
   const AttemptId& id = launch.attempt();

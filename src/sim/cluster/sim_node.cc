@@ -30,9 +30,16 @@ uint64_t hash_of(std::string_view command, std::string_view payload, const machi
 
 SimNode::SimNode(SimScheduler& scheduler, const SimOptions& options, NodeId id, uint64_t seed, Checkers& checkers,
                  std::function<void(Status)> on_fatal)
-    : scheduler_(scheduler), options_(options), id_(id), random_(seed), checkers_(checkers),
-      on_fatal_(std::move(on_fatal)), clock_(scheduler.time()), observed_registers_(observed(registers_, kCoreGroup)),
-      observed_discovery_(observed(discovery_, kCoreGroup)), observed_tasks_(observed(tasks_, kWorkGroup)),
+    : scheduler_(scheduler),
+      options_(options),
+      id_(id),
+      random_(seed),
+      checkers_(checkers),
+      on_fatal_(std::move(on_fatal)),
+      clock_(scheduler.time()),
+      observed_registers_(observed(registers_, kCoreGroup)),
+      observed_discovery_(observed(discovery_, kCoreGroup)),
+      observed_tasks_(observed(tasks_, kWorkGroup)),
       observed_workers_(observed(workers_, kWorkGroup)) {
   UCCP_CHECK(files_.make_directories(log_directory()).is_ok(), "an empty disk takes a directory");
 }
@@ -50,8 +57,8 @@ std::vector<machine::Domain*> SimNode::domains(GroupId group) {
   return {observed_tasks_.get(), observed_workers_.get()};
 }
 
-void SimNode::observe(GroupId group, machine::ApplyContext& context, std::string_view command,
-                      std::string_view payload, const machine::ApplyResult& result) {
+void SimNode::observe(GroupId group, machine::ApplyContext& context, std::string_view command, std::string_view payload,
+                      const machine::ApplyResult& result) {
   const uint64_t hash = hash_of(command, payload, result);
   scheduler_.trace(hash);
   checkers_.apply.applied(id_, group, context.index(), command, hash);
@@ -94,8 +101,11 @@ void SimNode::observe_work(machine::ApplyContext& context, std::string_view comm
     const auto& outcome = outcomes.items(i).outcome();
     const auto& id = outcome.attempt();
     const auto row = work::kTasks.get(context.state(), {id.tenant(), id.namespace_()}, id.task_id());
-    checkers_.tasks.counted({.index = context.index(), .task = id.task_id(), .number = id.attempt_number(),
-                             .worker = id.worker_id(), .epoch = id.worker_epoch(),
+    checkers_.tasks.counted({.index = context.index(),
+                             .task = id.task_id(),
+                             .number = id.attempt_number(),
+                             .worker = id.worker_id(),
+                             .epoch = id.worker_epoch(),
                              .lost = outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST,
                              .final = row && work::is_terminal(row->task().status())});
   }
@@ -111,11 +121,18 @@ void SimNode::build(Process& p) {
   options.frees_space = frees_space;
   p.node = std::make_unique<node::Node>(
       options,
-      node::NodeEnvironment{.loop = *p.loop, .io = *p.io, .watch = *p.watch, .clock = clock_, .random = random_,
-                            .log = *p.log, .kv = kv_, .metrics = p.metrics,
+      node::NodeEnvironment{.loop = *p.loop,
+                            .io = *p.io,
+                            .watch = *p.watch,
+                            .clock = clock_,
+                            .random = random_,
+                            .log = *p.log,
+                            .kv = kv_,
+                            .metrics = p.metrics,
                             .free_bytes = [this] { return files_.free_bytes("/data"); },
                             .fatal = [this](Status status) { on_fatal_(std::move(status)); }},
-      std::vector<node::GroupSpec>{{kCoreGroup, "core", domains(kCoreGroup)}, {kWorkGroup, "work", domains(kWorkGroup)}});
+      std::vector<node::GroupSpec>{{kCoreGroup, "core", domains(kCoreGroup)},
+                                   {kWorkGroup, "work", domains(kWorkGroup)}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = options_.heartbeat_ms;
   work_options.agent_lease_ms = options_.agent_lease_ms;
@@ -123,8 +140,13 @@ void SimNode::build(Process& p) {
   work_options.cluster_id = "sim";
   p.work = std::make_unique<tasks::WorkRuntime>(
       work_options,
-      tasks::WorkRuntimeEnvironment{.loop = *p.loop, .clock = clock_, .random = random_, .proposer = *p.node,
-                                    .reader = *p.node, .watcher = *p.node, .metrics = p.metrics,
+      tasks::WorkRuntimeEnvironment{.loop = *p.loop,
+                                    .clock = clock_,
+                                    .random = random_,
+                                    .proposer = *p.node,
+                                    .reader = *p.node,
+                                    .watcher = *p.node,
+                                    .metrics = p.metrics,
                                     .view = [node = p.node.get()] { return node->view(kWorkGroup); }},
       p.live);
   p.node->on_leadership(kWorkGroup, [work = p.work.get()](bool ready, Term term) { work->on_leadership(ready, term); });
@@ -137,8 +159,9 @@ Status SimNode::start(const std::vector<NodeId>& founders) {
   process->loop = std::make_unique<SimExecutor>(
       scheduler_, SimExecutor::Options{.clock = &clock_, .delay_us = 1, .jitter_us = 20, .random = &random_});
   process->io = std::make_unique<SimExecutor>(
-      scheduler_, SimExecutor::Options{.clock = &clock_, .delay_us = options_.disk_us,
-                                       .jitter_us = options_.disk_jitter_us, .random = &random_});
+      scheduler_,
+      SimExecutor::Options{
+          .clock = &clock_, .delay_us = options_.disk_us, .jitter_us = options_.disk_jitter_us, .random = &random_});
   process->watch = std::make_unique<SimExecutor>(
       scheduler_, SimExecutor::Options{.clock = &clock_, .delay_us = 5, .jitter_us = 200, .random = &random_});
   storage::WalLogStore::Options log_options;

@@ -1,5 +1,5 @@
-// What one run does, drawn from its seed: each seed has some faults and not others ("swarm testing", Groce et al. 2012),
-// so that a fault cannot hide behind a louder one.
+// What one run does, drawn from its seed: each seed has some faults and not others ("swarm testing", Groce et al.
+// 2012), so that a fault cannot hide behind a louder one.
 #pragma once
 
 #include <cstddef>

@@ -73,18 +73,16 @@ class Simulation {
       if (cluster_.scheduler().run_until([&] { return condition() || failed(); }, limit_us)) return;
       cluster_.checkers().violations.add("progress", what);
     };
-    demand("a client's operation does not end", [&] {
-      return std::ranges::all_of(clients_, [](const auto& client) { return client->finished(); });
-    });
+    demand("a client's operation does not end",
+           [&] { return std::ranges::all_of(clients_, [](const auto& client) { return client->finished(); }); });
     std::string open;
     demand("a task does not end", every_ms(100, [&] {
              open = first_active_task();
              return open.empty();
            }));
     if (!open.empty()) cluster_.checkers().violations.add("progress", "it is " + open);
-    demand("an instance without heartbeats does not expire", every_ms(100, [&] {
-             return discovery::count_services(view(kCoreGroup)).registered == 0;
-           }));
+    demand("an instance without heartbeats does not expire",
+           every_ms(100, [&] { return discovery::count_services(view(kCoreGroup)).registered == 0; }));
     // Watches deliver behind everything else.
     const int64_t until_us = cluster_.now_us() + 500'000;
     cluster_.scheduler().run_until(until_us);

@@ -51,12 +51,13 @@ void TaskClient::cancel() {
   const int64_t back = 1 + below(std::min<int64_t>(20, static_cast<int64_t>(known_.size())));
   command.set_id(known_[known_.size() - static_cast<size_t>(back)]);
   command.set_grace_ms(chance(0.5) ? -1 : below(50));
-  cancel_task(envelope("tasks.cancel", ""), command, [this, id = command.id()](Result<machine::Applied> result, int64_t) {
-    if (!result && result.error().code() != Code::kOutcomeUnknown) {
-      cluster_.checkers().violations.add("writes", "cancelling " + id + ": " + result.error().to_string());
-    }
-    completed();
-  });
+  cancel_task(envelope("tasks.cancel", ""), command,
+              [this, id = command.id()](Result<machine::Applied> result, int64_t) {
+                if (!result && result.error().code() != Code::kOutcomeUnknown) {
+                  cluster_.checkers().violations.add("writes", "cancelling " + id + ": " + result.error().to_string());
+                }
+                completed();
+              });
 }
 
 void TaskClient::completed() {

@@ -12,7 +12,8 @@ void WatchClient::start() { poll(); }
 void WatchClient::poll() {
   SimNode& node = cluster_.node(0);
   if (node.running() && node.generation() != generation_) subscribe(cursor_);
-  else if (node.running() && !cluster_.healed() && chance(0.005)) subscribe(LogIndex(static_cast<uint64_t>(below(static_cast<int64_t>(cursor_.value) + 1))));
+  else if (node.running() && !cluster_.healed() && chance(0.005))
+    subscribe(LogIndex(static_cast<uint64_t>(below(static_cast<int64_t>(cursor_.value) + 1))));
   after_us(20'000 + below(20'000), [this] { poll(); });
 }
 

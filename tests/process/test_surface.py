@@ -1,0 +1,197 @@
+# timeout: 900
+"""The whole REST surface as its OpenAPI document describes it: reviewed, complete, and true under generated requests."""
+import gzip
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from lib.uccp import ROOT, NodeTest, clean_environment
+
+GOLDEN = ROOT / "docs" / "openapi"
+PAGES = ROOT / "build" / "share" / "apidocs"
+# Examples an operation and phase. More find more: UCCP_SURFACE_EXAMPLES=100.
+EXAMPLES = os.environ.get("UCCP_SURFACE_EXAMPLES", "4")
+# What a schema cannot say, each with its reason:
+IMPOSSIBLE = {
+    "positive_data_acceptance": "rules between fields and of the state are not in a JSON schema",
+    "negative_data_rejection": "output-only fields are ignored, numbers may be texts, as protobuf's JSON form has it",
+}
+
+
+def operations(document):
+    for path, item in document["paths"].items():
+        for verb, operation in item.items():
+            yield path, verb, operation
+
+
+class SurfaceTest(NodeTest):
+    agent = False
+
+    def document(self, name="openapi.json"):
+        response = self.node.client(token=None).get("/" + name)
+        self.assertEqual(response.status, 200, response)
+        return response.json
+
+
+class Document(SurfaceTest):
+    def test_is_the_reviewed_one_with_what_is_not_built_marked(self):
+        for name in ("openapi.json", "openapi-3.0.json"):
+            served = self.document(name)
+            for path, verb, operation in operations(served):
+                unbuilt = operation.pop("x-uccp-unbuilt", False)
+                self.assertEqual(unbuilt, operation["responses"].pop("501", None) is not None, (verb, path))
+            golden = json.loads((GOLDEN / name).read_text())
+            # The version is that of the program.
+            served["info"].pop("version"), golden["info"].pop("version")
+            self.assertEqual(served, golden)
+
+    def test_has_every_route_of_the_specification(self):
+        listed = {(verb.upper(), re.sub(r"{[^}]*}", "{}", path)) for path, verb, _ in operations(self.document())}
+        wanted = set()
+        for line in (ROOT / "docs/spec/rest-endpoints.tsv").read_text().splitlines():
+            if line and not line.startswith("#"):
+                verb, path, _ = line.split("\t", 2)
+                wanted.add((verb, re.sub(r"{[^}]*}", "{}", path)))
+        # Service groups whose contract is not written yet.
+        missing = {(verb, path) for verb, path in wanted - listed if path.startswith("/api/v1/")}
+        groups = {path.split("/")[3].split(":")[0] for _, path in listed if path.startswith("/api/v1/")}
+        self.assertEqual({entry for entry in missing if entry[1].split("/")[3].split(":")[0] in groups}, set())
+
+    def test_is_shown_by_two_pages_that_load_nothing_from_elsewhere(self):
+        if not (PAGES / "swagger-ui-bundle.js").exists() or not (PAGES / "redoc.standalone.js").exists():
+            self.skipTest("the npm packages of web/apidocs are not installed (tools/setup test)")
+        rest = self.node.client(token=None)
+        for path in ("/docs", "/docs/redoc"):
+            page = rest.get(path)
+            self.assertEqual(page.status, 200, page)
+            self.assertIn("script-src 'self'", page.headers["Content-Security-Policy"])
+            parts = re.findall(r'(?:src|href)="([^"]*)"', page.body.decode())
+            self.assertTrue(parts)
+            for part in parts:
+                self.assertTrue(part.startswith("/docs/"), part)
+                self.assertEqual(rest.get(part).status, 200, part)
+
+
+class Niceties(SurfaceTest):
+    def service(self, name, **fields):
+        response = self.rest.post("services", {"serviceName": name, "address": "10.0.0.1", "port": 80, "ttl": "600s",
+                                               **fields})
+        self.assertEqual(response.status, 201, response)
+        return response.json
+
+    def test_pages_are_linked_and_projected(self):
+        for i in range(3):
+            self.service("linked", port=80 + i)
+        target, seen = "/api/v1/services?pageSize=2&fields=id&filter=serviceName%3D%22linked%22", []
+        while target:
+            response = self.rest.call("GET", target)
+            self.assertEqual(response.status, 200, response)
+            seen += response.json["services"]
+            link = response.headers.get("Link")
+            target = re.fullmatch(r'<([^>]*)>; rel="next"', link).group(1) if link else None
+        self.assertEqual(len(seen), 3)
+        self.assertEqual({tuple(item) for item in seen}, {("id",)})
+
+    def test_a_stale_etag_is_412(self):
+        one = self.service("etag")
+        path = f"services/{one['id']}"
+        body = {"labels": {"a": "1"}}
+        self.assertEqual(self.rest.call("PATCH", path, body, headers={"If-Match": f'"{one["etag"]}"'}).status, 200)
+        self.assert_problem(self.rest.call("PATCH", path, body, headers={"If-Match": f'"{one["etag"]}"'}), 412,
+                            "ETAG_MISMATCH")
+
+    def test_a_dry_run_changes_nothing(self):
+        response = self.rest.post("tasks", {"command": ["true"], "name": "dry"}, query={"dryRun": "true"})
+        self.assertEqual(response.status, 201, response)
+        tasks = self.rest.get("tasks", filter='name = "dry"', consistency="linearizable").json["tasks"]
+        self.assertEqual(tasks, [])
+
+    def test_bodies_may_be_compressed_both_ways(self):
+        body = gzip.compress(json.dumps({"serviceName": "zip", "address": "10.0.0.1", "port": 1}).encode())
+        response = self.rest.call("POST", "services", body, headers={"Content-Encoding": "gzip"})
+        self.assertEqual(response.status, 201, response)
+        packed = self.rest.call("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"})
+        self.assertEqual(packed.headers["Content-Encoding"], "gzip")
+        self.assertEqual(json.loads(gzip.decompress(packed.body))["openapi"], "3.1.0")
+
+    def test_a_batch_runs_in_order(self):
+        register = {"method": "POST", "path": "/api/v1/services",
+                    "body": {"id": "batched", "serviceName": "batch", "address": "10.0.0.1", "port": 1, "ttl": "600s"}}
+        read = {"method": "GET", "path": "/api/v1/services/batched?consistency=linearizable"}
+        remove = {"method": "DELETE", "path": "/api/v1/services/batched"}
+        response = self.rest.post("batch", {"requests": [register, read, remove, read]})
+        self.assertEqual(response.status, 200, response)
+        self.assertEqual([one["status"] for one in response.json["responses"]], [201, 200, 204, 404])
+        self.assert_problem(self.node.client(token="x").post("batch", {"requests": [read]}), 401)
+
+
+class Audit(SurfaceTest):
+    def test_changes_are_found_and_the_trails_are_intact(self):
+        self.rest.post("services", {"id": "audited", "serviceName": "audit", "address": "10.0.0.1", "port": 1})
+        self.rest.call("PATCH", "services/audited", {"labels": {"a": "1"}}, headers={"If-Match": '"no"'})
+        task = self.node.submit(["true"])
+        response = self.rest.get("audit", filter='resource = "audited"')
+        self.assertEqual(response.status, 200, response)
+        records = response.json["records"]
+        self.assertEqual([record["outcome"] for record in records], ["ETAG_MISMATCH", "ok"])
+        self.assertEqual(records[1]["method"], "uccp.v1.ServiceDiscovery/Register")
+        self.assertTrue(all(record["principal"] and record["time"] for record in records))
+        tasks = self.rest.get("audit", method="ScheduleTask").json["records"]
+        self.assertEqual(len(tasks), 1, (tasks, task))
+        verified = self.rest.get("audit:verify")
+        self.assertEqual(verified.status, 200, verified)
+        self.assertTrue(verified.json["intact"])
+        self.assertEqual([trail["group"] for trail in verified.json["trails"]], ["core", "work"])
+
+    def test_the_command_line_searches_and_verifies(self):
+        self.rest.post("services", {"id": "by-cli", "serviceName": "cli", "address": "10.0.0.1", "port": 1})
+        found = self.node.cli("audit", "search", "--method", "Register", "-o", "json")
+        self.assertEqual(found.returncode, 0, found)
+        self.assertIn(b"uccp.v1.ServiceDiscovery/Register", found.stdout)
+        verified = self.node.cli("audit", "verify")
+        self.assertEqual(verified.returncode, 0, verified)
+        self.assertIn(b"core", verified.stdout)
+
+
+class Generated(SurfaceTest):
+    """schemathesis makes requests from the document and compares the answers with it."""
+
+    def run_checks(self, *arguments):
+        program = pathlib.Path(sys.executable).with_name("schemathesis")
+        if not program.exists():
+            self.skipTest("schemathesis is not installed: it is in tests/clients/requirements.txt (tools/setup test)")
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="uccp-surface-"))
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        context = self.node.context
+        # Streams have no end, and the trail of this run is the longest of all.
+        command = [program, "run", f"https://{context['https']}/openapi.json", "--tls-verify", context["ca"],
+                   "-H", f"Authorization: Bearer {context['token']}", "--exclude-by", "/x-uccp-stream == true",
+                   "--exclude-checks", ",".join(IMPOSSIBLE), "--generation-deterministic", "--max-examples", EXAMPLES,
+                   "--generation-database", "none", "--suppress-health-check", "all", "--warnings", "off",
+                   "--request-timeout", "40", "--workers", "2", "--continue-on-failure", "--no-color", "--phases",
+                   "examples,coverage,fuzzing", "--output-sanitize", "true", *arguments]
+        result = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, timeout=840,
+                                env=clean_environment(COLUMNS="200"))
+        text = (result.stdout + result.stderr).decode(errors="replace")
+        log = ROOT / "build" / "test-results" / f"surface-{self._testMethodName}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(text)
+        self.assertEqual(result.returncode, 0, f"the whole of it is in {log}:\n{text[-6000:]}")
+
+    def test_what_is_built_answers_as_described(self):
+        self.run_checks("--exclude-by", "/x-uccp-unbuilt == true")
+
+    def test_what_is_not_built_says_so(self):
+        # 501 is what is asked for here, and the only 5xx that is described.
+        self.run_checks("--include-by", "/x-uccp-unbuilt == true", "--exclude-checks",
+                        ",".join([*IMPOSSIBLE, "not_a_server_error"]))
+
+
+if __name__ == "__main__":
+    unittest.main()
