@@ -98,10 +98,13 @@ class Document {
 
 void Document::info() {
   json_.key("info").begin_object().key("title").value("UCCP").key("version").value(options_.version);
-  json_.key("description").value(
-      "Unified coordination and compute platform.\n\nErrors are `application/problem+json`; their `reason` is stable. "
-      "Lists have `pageSize`, `pageToken`, `filter`, `orderBy` and `fields`. Paths marked `x-uccp-unbuilt` are part of the "
-      "contract and answer 501 until they are built.");
+  json_.key("description")
+      .value(
+          "Unified coordination and compute platform.\n\nErrors are `application/problem+json`; their `reason` is "
+          "stable. "
+          "Lists have `pageSize`, `pageToken`, `filter`, `orderBy` and `fields`. Paths marked `x-uccp-unbuilt` are "
+          "part of the "
+          "contract and answer 501 until they are built.");
   json_.end_object();
   json_.key("servers").begin_array().begin_object().key("url").value("/").end_object().end_array();
   json_.key("security").begin_array();
@@ -118,8 +121,18 @@ void Document::tags() {
     json_.begin_object().key("name").value(method.service.substr(method.service.rfind('.') + 1));
     json_.key("description").value(docs_.comment(method.service)).end_object();
   }
-  json_.begin_object().key("name").value("Batch").key("description").value("Several calls in one request.").end_object();
-  json_.begin_object().key("name").value("Node").key("description").value("Health of this node, and this document.").end_object();
+  json_.begin_object()
+      .key("name")
+      .value("Batch")
+      .key("description")
+      .value("Several calls in one request.")
+      .end_object();
+  json_.begin_object()
+      .key("name")
+      .value("Node")
+      .key("description")
+      .value("Health of this node, and this document.")
+      .end_object();
   json_.end_array();
 }
 
@@ -195,7 +208,8 @@ void Document::query_field(JsonWriter& json, const MessagePlan& plan, const Fiel
   json.key("description").value(schemas_.description_of(plan, field));
   if (field.required) json.key("required").value(true);
   if (field.deprecated) json.key("deprecated").value(true);
-  if (JsonWriter example; schemas_.example(example, field) && !field.is_repeated()) json.key("example").raw(example.data());
+  if (JsonWriter example; schemas_.example(example, field) && !field.is_repeated())
+    json.key("example").raw(example.data());
   json.key("schema");
   schemas_.field(json, plan, field, SchemaWriter::Use::kParameter);
   json.end_object();
@@ -209,7 +223,8 @@ void Document::query_fields(JsonWriter& json, const MessagePlan& plan, const std
     const bool is_object = field.kind == Kind::kMessage && field.message->well_known == WellKnown::kNone;
     const bool is_text = field.kind != Kind::kMessage || field.message->well_known == WellKnown::kTimestamp ||
                          field.message->well_known == WellKnown::kDuration ||
-                         field.message->well_known == WellKnown::kFieldMask || field.message->well_known == WellKnown::kWrapper;
+                         field.message->well_known == WellKnown::kFieldMask ||
+                         field.message->well_known == WellKnown::kWrapper;
     if (is_object && !field.is_repeated() && depth < kQueryDepthMax) {
       query_fields(json, *field.message, prefix + field.json_name + ".", known, depth + 1);
     } else if (is_text) {
@@ -261,8 +276,9 @@ void Document::body(JsonWriter& json, const RestBinding& binding, const Path& pa
   for (const PathVariable& variable : path.variables) in_path.insert(&variable.field.leaf());
   const bool whole = binding.body == RestBinding::Body::kAll;
   const MessagePlan* plan = whole ? method.request : binding.body_field->message;
-  const bool needed = whole ? std::ranges::any_of(plan->fields, [&](const FieldPlan& f) { return f.required && !in_path.contains(&f); })
-                            : binding.body_field->required;
+  const bool needed =
+      whole ? std::ranges::any_of(plan->fields, [&](const FieldPlan& f) { return f.required && !in_path.contains(&f); })
+            : binding.body_field->required;
   json.key("requestBody").begin_object().key("required").value(needed || method.client_streaming);
   json.key("content").begin_object();
   if (method.client_streaming) {
@@ -296,16 +312,19 @@ void Document::success_headers(JsonWriter& json, const RestBinding& binding, int
 void Document::success(JsonWriter& json, const RestBinding& binding) {
   const Method& method = *binding.method;
   json.key(std::to_string(method.rest_success)).begin_object().key("description");
-  json.value(method.rest_success == 201 ? "Created." : method.rest_success == 204 ? "Done; there is no body."
-             : method.server_streaming ? "The items, as they come." : "Success.");
+  json.value(method.rest_success == 201   ? "Created."
+             : method.rest_success == 204 ? "Done; there is no body."
+             : method.server_streaming    ? "The items, as they come."
+                                          : "Success.");
   success_headers(json, binding, method.rest_success);
   if (method.rest_success != 204) {
     json.key("content").begin_object();
     if (method.server_streaming) {
       // A field `bytes data` of its own: the content itself is the default form.
       const FieldPlan* data = method.response->by_name("data");
-      for (const auto& [type, what] : {std::pair{"application/x-ndjson", "One item a line."},
-                                       std::pair{"text/event-stream", "Server-sent events: `id` is the cursor, `data` the item."}}) {
+      for (const auto& [type, what] :
+           {std::pair{"application/x-ndjson", "One item a line."},
+            std::pair{"text/event-stream", "Server-sent events: `id` is the cursor, `data` the item."}}) {
         json.key(type).begin_object().key("schema").begin_object();
         json.key("type").value("string").key("description").value(what).end_object();
         json.key("x-uccp-item");
@@ -344,8 +363,10 @@ std::set<int> Document::errors(const RestBinding& binding, const Path& path) con
   if (!method.if_match.empty()) statuses.insert(412);
   const std::string comment = comment_of(method);
   const size_t failure = comment.find("Failure:");
-  const std::string_view text = failure == std::string::npos ? std::string_view() : std::string_view(comment).substr(failure);
-  for (const auto& [word, status] : {std::pair{"NOT_FOUND", 404}, {"ALREADY_EXISTS", 409}, {"ABORTED", 409}, {"FAILED_PRECONDITION", 412}}) {
+  const std::string_view text =
+      failure == std::string::npos ? std::string_view() : std::string_view(comment).substr(failure);
+  for (const auto& [word, status] :
+       {std::pair{"NOT_FOUND", 404}, {"ALREADY_EXISTS", 409}, {"ABORTED", 409}, {"FAILED_PRECONDITION", 412}}) {
     if (has_word(text, word)) statuses.insert(status);
   }
   if (options_.is_built && !options_.is_built(method)) statuses.insert(501);

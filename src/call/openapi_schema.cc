@@ -35,7 +35,8 @@ bool is_64(Kind kind) {
 // RE2 as ECMA-262; empty if it uses what the latter lacks. Patterns match the whole value.
 std::string ecma_pattern(const std::string& pattern) {
   for (const std::string_view foreign : {"(?", "[[:", "\\p", "\\P", "\\z", "\\A", "\\Q", "\\C", "\\x{"}) {
-    if (pattern.find(foreign) != std::string::npos && !(foreign == "(?" && pattern.find("(?:") != std::string::npos)) return {};
+    if (pattern.find(foreign) != std::string::npos && !(foreign == "(?" && pattern.find("(?:") != std::string::npos))
+      return {};
   }
   const bool anchored = pattern.starts_with('^') && pattern.ends_with('$') && pattern.find('|') == std::string::npos;
   return anchored ? pattern : "^(?:" + pattern + ")$";
@@ -47,7 +48,8 @@ const FieldPlan* value_of(const FieldPlan& field) { return field.is_map() ? fiel
 
 std::string SchemaWriter::description_of(const MessagePlan& owner, const FieldPlan& field) const {
   std::string text(docs_.comment(owner.full_name + "." + field.name));
-  if (field.max_length > 0 && field.kind == Kind::kString) text += "\n\nAt most " + std::to_string(field.max_length) + " bytes.";
+  if (field.max_length > 0 && field.kind == Kind::kString)
+    text += "\n\nAt most " + std::to_string(field.max_length) + " bytes.";
   if (field.is_message() && field.message->well_known == WellKnown::kDuration && (field.min || field.max)) {
     JsonWriter low, high;
     if (field.min) number(low, *field.min);
@@ -86,17 +88,13 @@ bool SchemaWriter::well_known(JsonWriter& json, const MessagePlan& plan) {
   switch (plan.well_known) {
     case WellKnown::kNone: return false;
     case WellKnown::kTimestamp: json.key("type").value("string").key("format").value("date-time"); return true;
-    case WellKnown::kDuration:
-      json.key("type").value("string").key("pattern").value(kDurationPattern);
-      return true;
+    case WellKnown::kDuration: json.key("type").value("string").key("pattern").value(kDurationPattern); return true;
     case WellKnown::kFieldMask: json.key("type").value("string"); return true;
     case WellKnown::kStruct: json.key("type").value("object"); return true;
     case WellKnown::kValue:
       if (is_30()) json.key("nullable").value(true);
       return true;
-    case WellKnown::kListValue:
-      json.key("type").value("array").key("items").begin_object().end_object();
-      return true;
+    case WellKnown::kListValue: json.key("type").value("array").key("items").begin_object().end_object(); return true;
     case WellKnown::kEmpty: json.key("type").value("object").key("additionalProperties").value(false); return true;
     case WellKnown::kWrapper: keywords(json, plan.fields[0]); return true;
   }
@@ -105,7 +103,8 @@ bool SchemaWriter::well_known(JsonWriter& json, const MessagePlan& plan) {
 
 void SchemaWriter::message(JsonWriter& json, const MessagePlan& plan) { message_without(json, plan, {}); }
 
-void SchemaWriter::message_without(JsonWriter& json, const MessagePlan& plan, const std::set<const FieldPlan*>& left_out) {
+void SchemaWriter::message_without(JsonWriter& json, const MessagePlan& plan,
+                                   const std::set<const FieldPlan*>& left_out) {
   if (plan.well_known != WellKnown::kNone) {
     json.begin_object();
     well_known(json, plan);
@@ -133,7 +132,12 @@ void SchemaWriter::integer(JsonWriter& json, const FieldPlan& field) {
     json.begin_object().key("type").value("integer").key("format").value("int64").key("minimum").value(0);
     if (field.max) number(json.key("maximum"), *field.max);
     json.end_object();
-    json.begin_object().key("type").value("string").key("pattern").value("^[0-9]+(\\.[0-9]+)?([kMGTPE]|[KMGTPE]i)?B?$").end_object();
+    json.begin_object()
+        .key("type")
+        .value("string")
+        .key("pattern")
+        .value("^[0-9]+(\\.[0-9]+)?([kMGTPE]|[KMGTPE]i)?B?$")
+        .end_object();
     json.end_array();
     return;
   }
@@ -197,7 +201,9 @@ bool SchemaWriter::example(JsonWriter& json, const FieldPlan& field) {
   if (text.empty() || field.is_map()) return false;
   const bool is_message = field.kind == Kind::kMessage;
   if (is_message && field.message->well_known == WellKnown::kNone) return false;
-  if (is_message && (field.message->well_known == WellKnown::kStruct || field.message->well_known == WellKnown::kListValue)) return false;
+  if (is_message &&
+      (field.message->well_known == WellKnown::kStruct || field.message->well_known == WellKnown::kListValue))
+    return false;
   if (field.kind == Kind::kBool) return json.value(text == "true"), true;
   const bool plain = is_number(field.kind) && !(is_64(field.kind) && !field.json_number && !field.byte_size);
   double parsed = 0;
@@ -223,7 +229,8 @@ void SchemaWriter::field(JsonWriter& json, const MessagePlan& owner, const Field
   const std::string about = property ? description_of(owner, field) : std::string();
   const bool read_only = property && field.output_only, deprecated = property && field.deprecated;
   if (field.shape == Shape::kSingular) {
-    if (field.kind == Kind::kEnum) return reference(json, component_of(*field.enumeration), about, read_only, deprecated);
+    if (field.kind == Kind::kEnum)
+      return reference(json, component_of(*field.enumeration), about, read_only, deprecated);
     if (field.kind == Kind::kMessage && field.message->well_known == WellKnown::kNone) {
       JsonWriter ignored;
       message(ignored, *field.message);
@@ -263,7 +270,8 @@ void SchemaWriter::object(JsonWriter& json, const Component& component) {
   for (size_t i = 0; i < plan.oneof_names.size(); ++i) {
     std::string members;
     for (const FieldPlan& field : plan.fields) {
-      if (field.oneof == static_cast<int16_t>(i)) members.append(members.empty() ? "`" : ", `").append(field.json_name).append("`");
+      if (field.oneof == static_cast<int16_t>(i))
+        members.append(members.empty() ? "`" : ", `").append(field.json_name).append("`");
     }
     about += "\n\nAt most one of " + members + ".";
   }

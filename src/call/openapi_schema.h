@@ -41,7 +41,8 @@ class SchemaWriter {
     bool written = false;
   };
   bool is_30() const { return level_ == OpenApiLevel::k30; }
-  void reference(JsonWriter& json, std::string_view name, std::string_view description, bool read_only, bool deprecated);
+  void reference(JsonWriter& json, std::string_view name, std::string_view description, bool read_only,
+                 bool deprecated);
   std::string component_of(const EnumPlan& plan);
   void object(JsonWriter& json, const Component& component);
   void enumeration(JsonWriter& json, const EnumPlan& plan);

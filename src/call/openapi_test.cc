@@ -1,4 +1,5 @@
-// The OpenAPI document: its rules, and the reviewed copies in docs/openapi. UCCP_REWRITE=1 writes them; review the diff.
+// The OpenAPI document: its rules, and the reviewed copies in docs/openapi. UCCP_REWRITE=1 writes them; review the
+// diff.
 #include "call/openapi.h"
 
 #include <gtest/gtest.h>
@@ -75,7 +76,8 @@ void expect_golden(const std::string& name, const std::string& json) {
     std::ofstream(path, std::ios::binary) << text;
     return;
   }
-  EXPECT_TRUE(read_file(path) == text) << path << " is not what the contract gives. Look at what changed, then: UCCP_REWRITE=1 "
+  EXPECT_TRUE(read_file(path) == text) << path
+                                       << " is not what the contract gives. Look at what changed, then: UCCP_REWRITE=1 "
                                        << "build/release/tests/call_test --gtest_filter='OpenApi*'";
 }
 
@@ -92,7 +94,9 @@ void collect_references(const element& value, std::set<std::string>& out) {
 
 class OpenApiTest : public ::testing::TestWithParam<OpenApiLevel> {
  protected:
-  OpenApiTest() : text_(document(GetParam())) { EXPECT_EQ(parser_.parse(text_).get(root_), simdjson::SUCCESS) << text_.substr(0, 200); }
+  OpenApiTest() : text_(document(GetParam())) {
+    EXPECT_EQ(parser_.parse(text_).get(root_), simdjson::SUCCESS) << text_.substr(0, 200);
+  }
   std::string text_;
   simdjson::dom::parser parser_;
   element root_;
@@ -135,7 +139,8 @@ TEST_P(OpenApiTest, EveryVariableOfAPathIsDeclaredAndNoParameterTwice) {
         std::string_view reference;
         if (parameter["$ref"].get(reference) == simdjson::SUCCESS) parameter = root_.at_pointer(reference.substr(1));
         const std::string_view plain = parameter["name"], in = parameter["in"];
-        EXPECT_TRUE(names.insert(std::string(in) + " " + std::string(plain)).second) << verb << " " << path << " " << plain;
+        EXPECT_TRUE(names.insert(std::string(in) + " " + std::string(plain)).second)
+            << verb << " " << path << " " << plain;
       }
       for (size_t at = path.find('{'); at != std::string_view::npos; at = path.find('{', at + 1)) {
         const std::string name(path.substr(at + 1, path.find('}', at) - at - 1));
@@ -162,14 +167,18 @@ TEST_P(OpenApiTest, OnlyUnbuiltMethodsDeclare501) {
 
 TEST_P(OpenApiTest, SchemasSayWhatTheContractSays) {
   const element task = root_["components"]["schemas"]["Task"];
-  EXPECT_EQ(std::string_view(task["properties"]["status"][GetParam() == OpenApiLevel::k31 ? "$ref" : "description"]).empty(), false);
+  EXPECT_EQ(
+      std::string_view(task["properties"]["status"][GetParam() == OpenApiLevel::k31 ? "$ref" : "description"]).empty(),
+      false);
   EXPECT_TRUE(bool(task["properties"]["createTime"]["readOnly"]));
   EXPECT_EQ(std::string_view(task["properties"]["createTime"]["format"]), "date-time");
   const element statuses = root_["components"]["schemas"]["TaskStatus"]["enum"];
   EXPECT_EQ(std::string_view(statuses.at(0)), "PENDING");
-  EXPECT_EQ(std::string_view(root_["paths"]["/api/v1/tasks"]["post"]["responses"]["201"]["headers"]["Location"]["$ref"]),
-            "#/components/headers/Location");
-  EXPECT_TRUE(root_["paths"]["/api/v1/tasks/{id}/logs"]["get"]["responses"]["200"]["content"]["text/event-stream"].is_object());
+  EXPECT_EQ(
+      std::string_view(root_["paths"]["/api/v1/tasks"]["post"]["responses"]["201"]["headers"]["Location"]["$ref"]),
+      "#/components/headers/Location");
+  EXPECT_TRUE(
+      root_["paths"]["/api/v1/tasks/{id}/logs"]["get"]["responses"]["200"]["content"]["text/event-stream"].is_object());
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, OpenApiTest, ::testing::Values(OpenApiLevel::k31, OpenApiLevel::k30),

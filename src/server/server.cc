@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "call/listing.h"
 #include "call/pipeline/pipeline.h"
+#include "call/pipeline/roles.h"
 #include "doors/grpc/grpc_door.h"
 #include "doors/rest/metrics_door.h"
 #include "doors/rest/rest_door.h"
@@ -29,7 +30,10 @@
 #include "services/cluster/cluster_state.h"
 #include "services/discovery/discovery_service.h"
 #include "services/discovery/discovery_state.h"
+#include "services/elections/elections_service.h"
+#include "services/locks/locks_service.h"
 #include "services/objects/blob_store.h"
+#include "services/sync/sync_service.h"
 #include "services/tasks/agent_link_service.h"
 #include "services/tasks/tasks_service.h"
 #include "services/tasks/tasks_state.h"
@@ -105,6 +109,9 @@ struct Server::Parts {
   std::unique_ptr<storage::RocksKv> kv;
   std::unique_ptr<objects::DirectoryBlobStore> blobs;  // of this node
   discovery::DiscoveryState discovery_state;
+  locks::LocksState locks_state;
+  elections::ElectionsState elections_state;
+  sync::SyncState sync_state;
   tasks::TasksState tasks_state;
   workers::WorkersState workers_state;
   cluster::ClusterState cluster_state;
@@ -117,6 +124,9 @@ struct Server::Parts {
   std::unique_ptr<tasks::WorkRuntime> work;
   std::unique_ptr<call::PageTokenSigner> page_tokens;
   std::unique_ptr<discovery::DiscoveryService> discovery;
+  std::unique_ptr<locks::LocksService> locks;
+  std::unique_ptr<elections::ElectionsService> elections;
+  std::unique_ptr<sync::SyncService> sync;
   std::unique_ptr<tasks::TasksService> tasks_service;
   std::unique_ptr<tasks::AgentLinkService> agent_link;
   std::unique_ptr<workers::WorkersService> workers_service;
@@ -179,7 +189,9 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node_options.frees_space = [](std::string_view command) {
     static constexpr std::string_view kFreeing[] = {"machine.expire", "discovery.deregister", "tasks.cancel",
                                                     "tasks.prune",    "tasks.outcomes",       "workers.deregister",
-                                                    "workers.fence",  "workers.hello"};
+                                                    "workers.fence",  "workers.hello",        "permits.release",
+                                                    "permits.abandon", "permits.break",       "elections.resign",
+                                                    "sync.withdraw",   "sync.delete_latch"};
     return std::ranges::find(kFreeing, command) != std::end(kFreeing);
   };
   node = std::make_unique<node::Node>(
@@ -189,7 +201,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
                             .network = cluster->network(), .reads = reads.get(),
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
-      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state}},
+      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state}},
                                    {kWorkGroup, "work", {&tasks_state, &workers_state}}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
@@ -247,6 +259,15 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
       discovery::DiscoveryOptions{},
       discovery::DiscoveryEnvironment{*node, *node, *node, *node, *reads, clock, service_random, metrics, *page_tokens});
   discovery->add_handlers(handlers);
+  // Secrets of leases come from the kernel.
+  locks = std::make_unique<locks::LocksService>(locks::LocksEnvironment{
+      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, call::permits});
+  locks->add_handlers(handlers);
+  elections = std::make_unique<elections::ElectionsService>(elections::ElectionsEnvironment{
+      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, call::permits});
+  elections->add_handlers(handlers);
+  sync = std::make_unique<sync::SyncService>(sync::SyncEnvironment{*node, *node, *node, *node, *reads, clock});
+  sync->add_handlers(handlers);
   tasks_service = std::make_unique<tasks::TasksService>(tasks::TasksEnvironment{
       .proposer = *node, .reader = *node,
       .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *shared_blobs, .watcher = *node,

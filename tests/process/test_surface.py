@@ -49,7 +49,10 @@ class Document(SurfaceTest):
             golden = json.loads((GOLDEN / name).read_text())
             # The version is that of the program.
             served["info"].pop("version"), golden["info"].pop("version")
-            self.assertEqual(served, golden)
+            for part in golden:
+                for key in golden[part] if isinstance(golden[part], dict) else ():
+                    self.assertEqual(served[part].get(key), golden[part][key], (name, part, key))
+            self.assertTrue(served == golden, f"{name} has more than the reviewed document; see call_test OpenApi")
 
     def test_has_every_route_of_the_specification(self):
         listed = {(verb.upper(), re.sub(r"{[^}]*}", "{}", path)) for path, verb, _ in operations(self.document())}
@@ -57,7 +60,7 @@ class Document(SurfaceTest):
         for line in (ROOT / "docs/spec/rest-endpoints.tsv").read_text().splitlines():
             if line and not line.startswith("#"):
                 verb, path, _ = line.split("\t", 2)
-                wanted.add((verb, re.sub(r"{[^}]*}", "{}", path)))
+                wanted.add((verb, re.sub(r"{[^}]*}", "{}", path.partition("?")[0])))
         # Service groups whose contract is not written yet.
         missing = {(verb, path) for verb, path in wanted - listed if path.startswith("/api/v1/")}
         groups = {path.split("/")[3].split(":")[0] for _, path in listed if path.startswith("/api/v1/")}
@@ -136,7 +139,8 @@ class Audit(SurfaceTest):
         self.rest.post("services", {"id": "audited", "serviceName": "audit", "address": "10.0.0.1", "port": 1})
         self.rest.call("PATCH", "services/audited", {"labels": {"a": "1"}}, headers={"If-Match": '"no"'})
         task = self.node.submit(["true"])
-        response = self.rest.get("audit", filter='resource = "audited"')
+        # A registration is about the name, a change of it about the instance.
+        response = self.rest.get("audit", filter='resource = "audited" OR resource = "audit"')
         self.assertEqual(response.status, 200, response)
         records = response.json["records"]
         self.assertEqual([record["outcome"] for record in records], ["ETAG_MISMATCH", "ok"])
@@ -162,7 +166,7 @@ class Audit(SurfaceTest):
 class Generated(SurfaceTest):
     """schemathesis makes requests from the document and compares the answers with it."""
 
-    def run_checks(self, *arguments):
+    def run_checks(self, *arguments, excluded=tuple(IMPOSSIBLE)):
         program = pathlib.Path(sys.executable).with_name("schemathesis")
         if not program.exists():
             self.skipTest("schemathesis is not installed: it is in tests/clients/requirements.txt (tools/setup test)")
@@ -172,8 +176,8 @@ class Generated(SurfaceTest):
         # Streams have no end, and the trail of this run is the longest of all.
         command = [program, "run", f"https://{context['https']}/openapi.json", "--tls-verify", context["ca"],
                    "-H", f"Authorization: Bearer {context['token']}", "--exclude-by", "/x-uccp-stream == true",
-                   "--exclude-checks", ",".join(IMPOSSIBLE), "--generation-deterministic", "--max-examples", EXAMPLES,
-                   "--generation-database", "none", "--suppress-health-check", "all", "--warnings", "off",
+                   "--exclude-checks", ",".join(excluded), "--generation-deterministic", "--max-examples", EXAMPLES,
+                   "--suppress-health-check", "all", "--warnings", "off",
                    "--request-timeout", "40", "--workers", "2", "--continue-on-failure", "--no-color", "--phases",
                    "examples,coverage,fuzzing", "--output-sanitize", "true", *arguments]
         result = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, timeout=840,
@@ -189,8 +193,7 @@ class Generated(SurfaceTest):
 
     def test_what_is_not_built_says_so(self):
         # 501 is what is asked for here, and the only 5xx that is described.
-        self.run_checks("--include-by", "/x-uccp-unbuilt == true", "--exclude-checks",
-                        ",".join([*IMPOSSIBLE, "not_a_server_error"]))
+        self.run_checks("--include-by", "/x-uccp-unbuilt == true", excluded=(*IMPOSSIBLE, "not_a_server_error"))
 
 
 if __name__ == "__main__":

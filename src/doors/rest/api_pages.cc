@@ -22,7 +22,8 @@ constexpr std::string_view kStrict =
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 constexpr std::string_view kRedoc =
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src "
+    "'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 struct File {
@@ -59,14 +60,18 @@ ApiPages::ApiPages(const ApiPagesOptions& options) {
   call::OpenApiOptions openapi;
   openapi.version = options.version;
   if (options.handlers != nullptr) {
-    openapi.is_built = [handlers = options.handlers](const call::Method& method) { return handlers->find(&method) != nullptr; };
+    openapi.is_built = [handlers = options.handlers](const call::Method& method) {
+      return handlers->find(&method) != nullptr;
+    };
   }
   const call::ContractDocs none;
-  for (const auto& [path, level] : {std::pair{"/openapi.json", call::OpenApiLevel::k31}, {"/openapi-3.0.json", call::OpenApiLevel::k30}}) {
+  for (const auto& [path, level] :
+       {std::pair{"/openapi.json", call::OpenApiLevel::k31}, {"/openapi-3.0.json", call::OpenApiLevel::k30}}) {
     openapi.level = level;
     add(path, "application/json", {}, call::openapi_json(call::Contract::get(), docs ? *docs : none, openapi));
   }
-  const std::string directory = options.directory.empty() ? folder_of_program() + "/../share/apidocs" : options.directory;
+  const std::string directory =
+      options.directory.empty() ? folder_of_program() + "/../share/apidocs" : options.directory;
   for (const File& file : kFiles) {
     std::string body = read_whole(directory + "/" + std::string(file.file));
     if (!body.empty()) add(std::string(file.path), std::string(file.type), std::string(file.policy), std::move(body));
@@ -74,7 +79,8 @@ ApiPages::ApiPages(const ApiPagesOptions& options) {
 }
 
 void ApiPages::add(std::string path, std::string type, std::string policy, std::string body) {
-  Page page{std::move(type), std::move(policy), "\"" + to_hex(ByteWriter().u64(hash64(body)).data()) + "\"", std::move(body)};
+  Page page{std::move(type), std::move(policy), "\"" + to_hex(ByteWriter().u64(hash64(body)).data()) + "\"",
+            std::move(body)};
   pages_.emplace(std::move(path), std::move(page));
 }
 
@@ -87,13 +93,15 @@ HttpResponse ApiPages::answer(const HttpRequest& request, const std::string& cal
   while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
   const auto at = pages_.find(path);
   if (at == pages_.end()) {
-    return problem_response(Status(Code::kNotFound, "PAGE_NOT_FOUND",
-                                   "there is no page " + std::string(path.substr(0, 200)) +
-                                       " here; /docs and /docs/redoc need `tools/setup test` and a build, /openapi.json is always there"),
-                            call_id);
+    return problem_response(
+        Status(Code::kNotFound, "PAGE_NOT_FOUND",
+               "there is no page " + std::string(path.substr(0, 200)) +
+                   " here; /docs and /docs/redoc need `tools/setup test` and a build, /openapi.json is always there"),
+        call_id);
   }
   if (request.verb != "GET" && request.verb != "HEAD") {
-    HttpResponse response = problem_response(Status(Code::kInvalid, "METHOD_NOT_ALLOWED", std::string(path) + " takes GET"), call_id);
+    HttpResponse response =
+        problem_response(Status(Code::kInvalid, "METHOD_NOT_ALLOWED", std::string(path) + " takes GET"), call_id);
     response.headers.emplace_back("Allow", "GET, HEAD");
     return response;
   }

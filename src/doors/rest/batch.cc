@@ -15,7 +15,8 @@ namespace {
 using simdjson::dom::element;
 
 constexpr std::array<std::string_view, 5> kVerbs = {"GET", "POST", "PUT", "PATCH", "DELETE"};
-constexpr std::array<std::string_view, 5> kHeaders = {"idempotency-key", "if-match", "if-none-match", "uccp-consistency", "x-request-id"};
+constexpr std::array<std::string_view, 5> kHeaders = {"idempotency-key", "if-match", "if-none-match",
+                                                      "uccp-consistency", "x-request-id"};
 
 std::unexpected<Status> wrong(size_t index, std::string_view field, std::string what) {
   std::string path = "requests[" + std::to_string(index) + "]" + std::string(field);
@@ -37,7 +38,9 @@ Status put_headers(const element& value, size_t index, HttpRequest& request) {
     std::string_view text;
     if (member.get(text) != simdjson::SUCCESS) return wrong(index, ".headers", "must be an object of texts").error();
     if (std::ranges::find(kHeaders, name) == kHeaders.end()) {
-      return wrong(index, ".headers", "takes Idempotency-Key, If-Match, If-None-Match, Uccp-Consistency and X-Request-Id only").error();
+      return wrong(index, ".headers",
+                   "takes Idempotency-Key, If-Match, If-None-Match, Uccp-Consistency and X-Request-Id only")
+          .error();
     }
     request.headers.emplace_back(name, std::string(text));
   }
@@ -70,7 +73,8 @@ Result<HttpRequest> read_part(const element& item, size_t index) {
       request.body = simdjson::to_string(value);
       request.has_body = true;
     } else {
-      return wrong(index, "." + std::string(key.substr(0, 64)), "is not known; there are method, path, headers and body");
+      return wrong(index, "." + std::string(key.substr(0, 64)),
+                   "is not known; there are method, path, headers and body");
     }
   }
   if (request.verb.empty()) return wrong(index, ".method", "is required");
@@ -93,12 +97,14 @@ Result<std::vector<HttpRequest>> read_parts(const std::string& body) {
                       .with_field(std::string(key.substr(0, 64)), "a batch has one field, the list `requests`"));
     }
     for (const element item : items) {
-      if (parts.size() == Batch::kRequestsMax) return wrong(parts.size(), "", "is one too many: a batch has at most 100 requests");
+      if (parts.size() == Batch::kRequestsMax)
+        return wrong(parts.size(), "", "is one too many: a batch has at most 100 requests");
       UCCP_TRY(parts.emplace_back(), read_part(item, parts.size()));
     }
   }
   if (parts.empty()) {
-    return fail(Status(Code::kInvalid, "FIELD_INVALID", "requests must have 1 to 100 items").with_field("requests", "must have 1 to 100 items"));
+    return fail(Status(Code::kInvalid, "FIELD_INVALID", "requests must have 1 to 100 items")
+                    .with_field("requests", "must have 1 to 100 items"));
   }
   return parts;
 }
@@ -154,9 +160,10 @@ class Batch::Part final : public HttpExchange {
 
 void Batch::begin(const HttpRequest& outer, const std::string& call_id, HttpExchangePtr exchange, Run run) {
   if (outer.header("authorization").empty() && outer.certificate_pem.empty()) {
-    return exchange->respond(problem_response(
-        Status(Code::kUnauthenticated, "CREDENTIALS_MISSING", "no credentials; send 'Authorization: Bearer TOKEN' or a client certificate"),
-        call_id));
+    return exchange->respond(
+        problem_response(Status(Code::kUnauthenticated, "CREDENTIALS_MISSING",
+                                "no credentials; send 'Authorization: Bearer TOKEN' or a client certificate"),
+                         call_id));
   }
   auto parts = read_parts(outer.body);
   if (!parts) return exchange->respond(problem_response(parts.error(), call_id));
@@ -167,7 +174,8 @@ void Batch::begin(const HttpRequest& outer, const std::string& call_id, HttpExch
     for (const std::string_view name : {"authorization", "traceparent"}) {
       if (const auto value = outer.header(name); !value.empty()) part.headers.emplace_back(name, value);
     }
-    if (part.header("x-request-id").empty()) part.headers.emplace_back("x-request-id", call_id + "-" + std::to_string(i));
+    if (part.header("x-request-id").empty())
+      part.headers.emplace_back("x-request-id", call_id + "-" + std::to_string(i));
   }
   const auto batch = std::make_shared<Batch>(std::move(*parts), call_id, std::move(exchange), std::move(run));
   batch->set_events();
@@ -214,7 +222,8 @@ void Batch::answered(HttpResponse response) {
   waiting_ = false;
   if (answers_.size() > kAnswerBytesMax) {
     const std::string rest = part_json(problem_response(
-        Status(Code::kExhausted, "BATCH_TOO_LARGE", "not done: the answers before it have more than 16 MiB"), call_id_));
+        Status(Code::kExhausted, "BATCH_TOO_LARGE", "not done: the answers before it have more than 16 MiB"),
+        call_id_));
     for (; at_ < requests_.size(); ++at_) answers_.append(",").append(rest);
   }
   advance();

@@ -29,7 +29,10 @@ class Batch : public std::enable_shared_from_this<Batch> {
   static void begin(const HttpRequest& outer, const std::string& call_id, HttpExchangePtr exchange, Run run);
 
   Batch(std::vector<HttpRequest> requests, std::string call_id, HttpExchangePtr exchange, Run run)
-      : requests_(std::move(requests)), call_id_(std::move(call_id)), exchange_(std::move(exchange)), run_(std::move(run)) {}
+      : requests_(std::move(requests)),
+        call_id_(std::move(call_id)),
+        exchange_(std::move(exchange)),
+        run_(std::move(run)) {}
 
  private:
   class Part;

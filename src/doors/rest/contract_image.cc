@@ -19,7 +19,8 @@ extern "C" const char uccp_rest_contract_image_end[];
 namespace uccp::doors {
 
 std::string_view contract_image() {
-  return {uccp_rest_contract_image_begin, static_cast<size_t>(uccp_rest_contract_image_end - uccp_rest_contract_image_begin)};
+  return {uccp_rest_contract_image_begin,
+          static_cast<size_t>(uccp_rest_contract_image_end - uccp_rest_contract_image_begin)};
 }
 
 }  // namespace uccp::doors

@@ -8,15 +8,18 @@ namespace uccp::doors {
 namespace {
 
 constexpr std::string_view kExposed =
-    "ETag, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, Uccp-Session, X-Request-Id";
+    "ETag, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, Uccp-Session, "
+    "X-Request-Id";
 
 std::string* header_of(HttpResponse& response, std::string_view name) {
-  const auto at = std::ranges::find(response.headers, name, [](const auto& header) { return std::string_view(header.first); });
+  const auto at =
+      std::ranges::find(response.headers, name, [](const auto& header) { return std::string_view(header.first); });
   return at == response.headers.end() ? nullptr : &at->second;
 }
 
 bool is_text(std::string_view type) {
-  return type.starts_with("text/") || type.find("json") != std::string_view::npos || type.find("javascript") != std::string_view::npos;
+  return type.starts_with("text/") || type.find("json") != std::string_view::npos ||
+         type.find("javascript") != std::string_view::npos;
 }
 
 void compress(bool gzip_taken, HttpResponse& response) {
@@ -27,7 +30,8 @@ void compress(bool gzip_taken, HttpResponse& response) {
   response.body = gzip(response.body);
   response.headers.emplace_back("Content-Encoding", "gzip");
   // The tag names the content, which has other bytes now.
-  if (std::string* etag = header_of(response, "ETag"); etag != nullptr && !etag->starts_with("W/")) etag->insert(0, "W/");
+  if (std::string* etag = header_of(response, "ETag"); etag != nullptr && !etag->starts_with("W/"))
+    etag->insert(0, "W/");
 }
 
 void allow_origin(const EdgeOptions& options, HttpResponse& response) {

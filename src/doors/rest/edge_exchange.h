@@ -10,9 +10,9 @@
 namespace uccp::doors {
 
 struct EdgeOptions {
-  bool gzip = false;          // the client takes it
-  bool cors = false;          // some origins are allowed, so answers vary by it
-  std::string allow_origin;   // the origin of this request, if it is allowed
+  bool gzip = false;         // the client takes it
+  bool cors = false;         // some origins are allowed, so answers vary by it
+  std::string allow_origin;  // the origin of this request, if it is allowed
 };
 
 // The answer as it leaves.

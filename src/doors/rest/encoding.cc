@@ -42,7 +42,8 @@ bool accepts_gzip(std::string_view header) {
 
 std::string gzip(std::string_view data) {
   z_stream stream{};
-  UCCP_CHECK(deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, kGzipWindow, 8, Z_DEFAULT_STRATEGY) == Z_OK, "zlib can start");
+  UCCP_CHECK(deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, kGzipWindow, 8, Z_DEFAULT_STRATEGY) == Z_OK,
+             "zlib can start");
   std::string out(deflateBound(&stream, static_cast<uLong>(data.size())), '\0');
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(data.data()));
   stream.avail_in = static_cast<uInt>(data.size());
@@ -72,9 +73,11 @@ Result<std::string> gunzip(std::string_view data, size_t bytes_max) {
   const bool rest = stream.avail_in > 0;
   inflateEnd(&stream);
   if (out.size() > bytes_max) {
-    return fail(Code::kInvalid, "REQUEST_TOO_LARGE", "the body has more than " + std::to_string(bytes_max) + " bytes when decompressed");
+    return fail(Code::kInvalid, "REQUEST_TOO_LARGE",
+                "the body has more than " + std::to_string(bytes_max) + " bytes when decompressed");
   }
-  if (result != Z_STREAM_END || rest) return fail(Code::kInvalid, "ENCODING_INVALID", "the body is not gzip, as Content-Encoding says, or is cut off");
+  if (result != Z_STREAM_END || rest)
+    return fail(Code::kInvalid, "ENCODING_INVALID", "the body is not gzip, as Content-Encoding says, or is cut off");
   return out;
 }
 

@@ -20,8 +20,8 @@ using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {
   std::string verb;
-  std::string path;   // raw, without the query
-  std::string query;  // raw, without '?'
+  std::string path;     // raw, without the query
+  std::string query;    // raw, without '?'
   HttpHeaders headers;  // names in lower case
   std::string body;     // empty with BodyMode::kStreamed
   bool has_body = false;

@@ -55,7 +55,9 @@ std::string_view http_date(int64_t wall_us) {
   return text;
 }
 
-bool is_safe(std::string_view header) { return header.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos; }
+bool is_safe(std::string_view header) {
+  return header.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos;
+}
 
 }  // namespace
 
@@ -143,7 +145,11 @@ class HttpConnection::Exchange final : public HttpExchange {
 
 HttpConnection::HttpConnection(std::unique_ptr<Transport> transport, const HttpServerOptions& options,
                                HttpHandler& handler, const Clock& clock, HttpCounters& counters, bool refuse)
-    : transport_(std::move(transport)), options_(options), handler_(handler), clock_(clock), counters_(counters),
+    : transport_(std::move(transport)),
+      options_(options),
+      handler_(handler),
+      clock_(clock),
+      counters_(counters),
       refuse_(refuse) {
   counters_.connections.add(1);
 }
@@ -263,12 +269,14 @@ void HttpConnection::on_header() {
   request_.certificate_pem = certificate_pem_;
   request_.has_body = parser.chunked() || parser.content_length().value_or(0) > 0;
   close_after_ = !parser.keep_alive() || draining_;
-  if (refuse_) return refuse(503, "CONNECTIONS_EXHAUSTED", "this node has all the connections it takes; use another one or retry");
+  if (refuse_)
+    return refuse(503, "CONNECTIONS_EXHAUSTED", "this node has all the connections it takes; use another one or retry");
   if (!request_.path.starts_with('/')) return refuse(400, "HTTP_INVALID", "the request target must be a path");
   streamed_ = handler_.body_mode(request_) == BodyMode::kStreamed;
   if (!streamed_ && parser.content_length().value_or(0) > options_.body_bytes_max) {
-    return refuse(413, "REQUEST_TOO_LARGE", "the body has " + std::to_string(*parser.content_length()) +
-                                                " bytes; at most " + std::to_string(options_.body_bytes_max) + " are taken");
+    return refuse(413, "REQUEST_TOO_LARGE",
+                  "the body has " + std::to_string(*parser.content_length()) + " bytes; at most " +
+                      std::to_string(options_.body_bytes_max) + " are taken");
   }
   parser.eager(true);
   set_state(State::kBody, options_.body_timeout_ms);
@@ -303,7 +311,8 @@ void HttpConnection::body_bytes() {
     return;
   }
   if (body.size() > options_.body_bytes_max) {
-    return refuse(413, "REQUEST_TOO_LARGE", "the body has more than " + std::to_string(options_.body_bytes_max) + " bytes");
+    return refuse(413, "REQUEST_TOO_LARGE",
+                  "the body has more than " + std::to_string(options_.body_bytes_max) + " bytes");
   }
   if (!parser.is_done()) return;
   body_done_ = true;

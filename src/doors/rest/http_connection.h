@@ -98,7 +98,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   const bool refuse_;  // one connection too many
 
   State state_ = State::kHandshake;
-  BootTime deadline_;        // of the state
+  BootTime deadline_;  // of the state
   bool has_deadline_ = false;
   BootTime write_deadline_;  // while writing_
   bool reading_ = false;
@@ -110,7 +110,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool body_done_ = false;
   bool shut_down_after_ = false;  // kLinger: when all is written
   std::string certificate_pem_;
-  std::string in_;            // read and not parsed
+  std::string in_;  // read and not parsed
   size_t in_at_ = 0;
   std::string read_space_;
   std::deque<std::string> out_;

@@ -40,14 +40,14 @@ class PlainTransport final : public Transport {
   explicit PlainTransport(tcp::socket socket) : socket_(std::move(socket)), address_(address_of(socket_)) {}
   void handshake(Done done) override { done(true, 0); }
   void read_some(char* to, size_t size, Done done) override {
-    socket_.async_read_some(asio::buffer(to, size), [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable {
-      done(!error, bytes);
-    });
+    socket_.async_read_some(
+        asio::buffer(to, size),
+        [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable { done(!error, bytes); });
   }
   void write_some(const char* from, size_t size, Done done) override {
-    socket_.async_write_some(asio::buffer(from, size), [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable {
-      done(!error, bytes);
-    });
+    socket_.async_write_some(
+        asio::buffer(from, size),
+        [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable { done(!error, bytes); });
   }
   void shut_down() override {
     ErrorCode ignored;
@@ -75,14 +75,14 @@ class TlsTransport final : public Transport {
                             [done = std::move(done)](const ErrorCode& error) mutable { done(!error, 0); });
   }
   void read_some(char* to, size_t size, Done done) override {
-    stream_.async_read_some(asio::buffer(to, size), [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable {
-      done(!error, bytes);
-    });
+    stream_.async_read_some(
+        asio::buffer(to, size),
+        [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable { done(!error, bytes); });
   }
   void write_some(const char* from, size_t size, Done done) override {
-    stream_.async_write_some(asio::buffer(from, size), [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable {
-      done(!error, bytes);
-    });
+    stream_.async_write_some(
+        asio::buffer(from, size),
+        [done = std::move(done)](const ErrorCode& error, size_t bytes) mutable { done(!error, bytes); });
   }
   // Only sends close_notify: the client's own is not waited for. Requires that no write is outstanding.
   void shut_down() override {
@@ -121,13 +121,16 @@ struct HttpServer::Running {
     std::thread thread;
   };
 
-  Running(HttpServerOptions server_options, HttpHandler& request_handler, const Clock& clock_used, MetricsRegistry& metrics)
-      : options(std::move(server_options)), handler(request_handler), clock(clock_used),
+  Running(HttpServerOptions server_options, HttpHandler& request_handler, const Clock& clock_used,
+          MetricsRegistry& metrics)
+      : options(std::move(server_options)),
+        handler(request_handler),
+        clock(clock_used),
         counters{metrics.gauge(options.metric + "_connections", "Open HTTP connections"),
                  metrics.counter(options.metric + "_connections_refused_total", "Connections beyond the limit"),
                  metrics.counter(options.metric + "_rejected_total", "Requests refused before they were routed")} {
-    const int64_t shortest = std::min({options.header_timeout_ms, options.idle_timeout_ms, options.body_timeout_ms,
-                                       options.write_timeout_ms});
+    const int64_t shortest = std::min(
+        {options.header_timeout_ms, options.idle_timeout_ms, options.body_timeout_ms, options.write_timeout_ms});
     tick = std::chrono::milliseconds(std::clamp<int64_t>(shortest / 4, 20, 250));
     for (size_t i = 0; i < std::max<size_t>(1, options.io_threads); ++i) loops.push_back(std::make_unique<Loop>());
   }
@@ -154,8 +157,9 @@ struct HttpServer::Running {
 
 Status HttpServer::Running::listen() {
   const auto unavailable = [&](const ErrorCode& error) {
-    return Status(Code::kFailedPrecondition, "PORT_UNAVAILABLE",
-                  "HTTP cannot listen on " + options.host + ":" + std::to_string(options.port) + ": " + error.message());
+    return Status(
+        Code::kFailedPrecondition, "PORT_UNAVAILABLE",
+        "HTTP cannot listen on " + options.host + ":" + std::to_string(options.port) + ": " + error.message());
   };
   ErrorCode error;
   tcp::resolver resolver(loops[0]->io);

@@ -21,7 +21,7 @@ struct HttpServerOptions {
   uint16_t port = 0;            // 0: any free one
   std::string certificate_pem;  // empty: plain HTTP
   std::string key_pem;
-  std::string client_ca_pem;    // authorities of client certificates; empty: none is asked for
+  std::string client_ca_pem;  // authorities of client certificates; empty: none is asked for
   size_t io_threads = 2;
   size_t connections_max = 10'000;
   size_t header_bytes_max = 16 * 1024;

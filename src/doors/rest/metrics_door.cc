@@ -30,8 +30,10 @@ class MetricsDoor::Handler final : public HttpHandler {
   }
 
   HttpResponse refusal(int status, std::string_view reason, std::string_view detail) override {
-    const Code code = status == 404 ? Code::kNotFound : status == 503 ? Code::kUnavailable
-                      : status == 408 ? Code::kDeadline : Code::kInvalid;
+    const Code code = status == 404   ? Code::kNotFound
+                      : status == 503 ? Code::kUnavailable
+                      : status == 408 ? Code::kDeadline
+                                      : Code::kInvalid;
     return problem_response(Status(code, reason, std::string(detail)), {});
   }
 

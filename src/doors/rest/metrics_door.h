@@ -1,5 +1,5 @@
-// MetricsDoor: /metrics in the Prometheus text format and the public health paths, over plain HTTP. Nothing else: it has
-// no credentials, so it listens on loopback unless told otherwise.
+// MetricsDoor: /metrics in the Prometheus text format and the public health paths, over plain HTTP. Nothing else: it
+// has no credentials, so it listens on loopback unless told otherwise.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,8 @@ class MetricsDoor {
   MetricsDoor& operator=(const MetricsDoor&) = delete;
 
   // Opens the port and answers which. The arguments must outlive the door.
-  Result<uint16_t> start(const MetricsDoorOptions& options, const Clock& clock, MetricsRegistry& metrics, HealthSource& health);
+  Result<uint16_t> start(const MetricsDoorOptions& options, const Clock& clock, MetricsRegistry& metrics,
+                         HealthSource& health);
   void stop();
 
  private:

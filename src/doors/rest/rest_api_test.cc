@@ -1,5 +1,5 @@
-// What the REST door adds to the contract: compression, projections, links, dry runs, batches, cross-origin calls, and the
-// document that describes it.
+// What the REST door adds to the contract: compression, projections, links, dry runs, batches, cross-origin calls, and
+// the document that describes it.
 #include <simdjson.h>
 
 #include "call/wire.h"
@@ -43,7 +43,11 @@ TEST(Encoding, WhatWasCompressedComesBackUnlessItIsTooMuch) {
 class RestApiTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    doors.handlers.add("uccp.v1.Administration/GetVersion", [](const CallPtr& call, std::string) { call->reply("\x0a\x01" "1"); });
+    doors.handlers.add("uccp.v1.Administration/GetVersion", [](const CallPtr& call, std::string) {
+      call->reply(
+          "\x0a\x01"
+          "1");
+    });
     doors.handlers.add_parsed<v1::ScheduleTaskRequest>("uccp.v1.TaskScheduling/ScheduleTask",
                                                        [](const CallPtr& call, v1::ScheduleTaskRequest request) {
                                                          v1::Task task = request.task();
@@ -51,17 +55,17 @@ class RestApiTest : public ::testing::Test {
                                                          task.set_status_reason(request.request_id());
                                                          call->reply(task.SerializeAsString());
                                                        });
-    doors.handlers.add_parsed<v1::GetTaskStatusRequest>("uccp.v1.TaskScheduling/GetTaskStatus",
-                                                        [](const CallPtr& call, v1::GetTaskStatusRequest request) {
-                                                          if (request.id() == "none") {
-                                                            return call->finish(Status(Code::kNotFound, "TASK_NOT_FOUND", "none"));
-                                                          }
-                                                          v1::Task task;
-                                                          task.set_id(request.id());
-                                                          task.set_etag("v1");
-                                                          if (request.id() == "large") task.set_status_reason(std::string(5000, 'x'));
-                                                          call->reply(task.SerializeAsString());
-                                                        });
+    doors.handlers.add_parsed<v1::GetTaskStatusRequest>(
+        "uccp.v1.TaskScheduling/GetTaskStatus", [](const CallPtr& call, v1::GetTaskStatusRequest request) {
+          if (request.id() == "none") {
+            return call->finish(Status(Code::kNotFound, "TASK_NOT_FOUND", "none"));
+          }
+          v1::Task task;
+          task.set_id(request.id());
+          task.set_etag("v1");
+          if (request.id() == "large") task.set_status_reason(std::string(5000, 'x'));
+          call->reply(task.SerializeAsString());
+        });
     doors.handlers.add("uccp.v1.TaskScheduling/UpdateTaskPriority", [](const CallPtr& call, std::string) {
       call->finish(Status(Code::kConflict, "ETAG_MISMATCH", "changed"));
     });
@@ -75,8 +79,8 @@ class RestApiTest : public ::testing::Test {
     doors.rest_options.handlers = &doors.handlers;
     doors.rest_options.pages_directory = "/nonexistent";
   }
-  HttpReply ask(const std::string& verb, const std::string& target, const std::string& body = {}, const std::string& headers = {},
-                const std::string& token = "admin:root") {
+  HttpReply ask(const std::string& verb, const std::string& target, const std::string& body = {},
+                const std::string& headers = {}, const std::string& token = "admin:root") {
     if (doors.rest_port == 0) doors.open();
     HttpsClient client(doors.rest_port);
     return client.ask(verb, target, body, headers, token);
@@ -166,16 +170,19 @@ TEST_F(RestApiTest, OnlyNamedOriginsMayCall) {
 }
 
 TEST_F(RestApiTest, ABatchAnswersEachRequestInOrder) {
-  const auto reply = ask("POST", "/api/v1/batch",
-                         R"({"requests":[{"method":"POST","path":"/api/v1/tasks?pretty=true","body":{"name":"ü","command":["true"]},)"
-                         R"("headers":{"Idempotency-Key":"k1"}},{"method":"GET","path":"/api/v1/tasks/none"},)"
-                         R"({"method":"GET","path":"/nope"}]})", json);
+  const auto reply =
+      ask("POST", "/api/v1/batch",
+          R"({"requests":[{"method":"POST","path":"/api/v1/tasks?pretty=true","body":{"name":"ü","command":["true"]},)"
+          R"("headers":{"Idempotency-Key":"k1"}},{"method":"GET","path":"/api/v1/tasks/none"},)"
+          R"({"method":"GET","path":"/nope"}]})",
+          json);
   EXPECT_EQ(reply.status, 400) << reply.body;  // not below /api/v1
-  const auto good = ask("POST", "/api/v1/batch",
-                        R"({"requests":[{"method":"POST","path":"/api/v1/tasks?pretty=true","body":{"name":"u","command":["true"]},)"
-                        R"("headers":{"Idempotency-Key":"k1"}},{"method":"GET","path":"/api/v1/tasks/none"},)"
-                        R"({"method":"GET","path":"/api/v1/nope"},{"method":"GET","path":"/api/v1/tasks/x/logs"}]})",
-                        json + "X-Request-Id: id\r\n");
+  const auto good =
+      ask("POST", "/api/v1/batch",
+          R"({"requests":[{"method":"POST","path":"/api/v1/tasks?pretty=true","body":{"name":"u","command":["true"]},)"
+          R"("headers":{"Idempotency-Key":"k1"}},{"method":"GET","path":"/api/v1/tasks/none"},)"
+          R"({"method":"GET","path":"/api/v1/nope"},{"method":"GET","path":"/api/v1/tasks/x/logs"}]})",
+          json + "X-Request-Id: id\r\n");
   ASSERT_EQ(good.status, 200) << good.body;
   simdjson::dom::parser parser;
   const simdjson::dom::element root = parser.parse(good.body);
@@ -198,10 +205,12 @@ TEST_F(RestApiTest, ABatchIsCheckedBeforeAnythingIsDone) {
   EXPECT_EQ(status("{\"requests\":[" + get + "]}"), 200);
   EXPECT_EQ(status("{\"requests\":[" + get + "]}", ""), 401);
   EXPECT_EQ(status("{\"requests\":[" + get + "]}", "nonsense"), 401);
-  for (const char* wrong : {"", "[]", "{}", R"({"requests":[]})", R"({"requests":[1]})", R"({"requests":[{"method":"GET"}]})",
-                            R"({"requests":[{"path":"/api/v1/version"}]})", R"({"requests":[{"method":"HEAD","path":"/api/v1/version"}]})",
-                            R"({"requests":[{"method":"POST","path":"/api/v1/batch","body":{}}]})",
-                            R"({"requests":[{"method":"GET","path":"/api/v1/version","headers":{"Authorization":"x"}}]})", R"({"more":1})"}) {
+  for (const char* wrong :
+       {"", "[]", "{}", R"({"requests":[]})", R"({"requests":[1]})", R"({"requests":[{"method":"GET"}]})",
+        R"({"requests":[{"path":"/api/v1/version"}]})", R"({"requests":[{"method":"HEAD","path":"/api/v1/version"}]})",
+        R"({"requests":[{"method":"POST","path":"/api/v1/batch","body":{}}]})",
+        R"({"requests":[{"method":"GET","path":"/api/v1/version","headers":{"Authorization":"x"}}]})",
+        R"({"more":1})"}) {
     EXPECT_EQ(status(wrong), 400) << wrong;
   }
   std::string many = get;
@@ -238,7 +247,8 @@ TEST_F(RestApiTest, PagesHaveAStrictPolicy) {
   EXPECT_EQ(policy.find("unsafe"), std::string::npos);
   EXPECT_EQ(page.body.find("http"), std::string::npos);  // nothing from elsewhere
   EXPECT_EQ(page.body.find("<script>"), std::string::npos);
-  EXPECT_EQ(ask("GET", "/docs/swagger-init.js", {}, {}, "").headers.at("content-type"), "text/javascript; charset=utf-8");
+  EXPECT_EQ(ask("GET", "/docs/swagger-init.js", {}, {}, "").headers.at("content-type"),
+            "text/javascript; charset=utf-8");
   EXPECT_EQ(ask("GET", "/docs/../package.json", {}, {}, "").status, 404);
 }
 

@@ -20,7 +20,8 @@ bool matches_etag(std::string_view header, std::string_view etag) {
 }
 
 // The bytes of one field of a message as its own JSON: `response_body`.
-Result<std::string> field_json(const call::FieldPlan& field, std::string_view message, const call::JsonOptions& options) {
+Result<std::string> field_json(const call::FieldPlan& field, std::string_view message,
+                               const call::JsonOptions& options) {
   std::string inner;
   call::WireReader reader(message);
   for (call::WireField part; reader.next(part);) {
@@ -70,7 +71,8 @@ void RestCall::on_lines(std::string_view chunk) {
     // Base64 makes the line of a full message a third longer.
     if (line_.size() > 2 * limits::kMessageBytesMax) {
       const call::CallPtr call = call_;
-      return call->finish(Status(Code::kInvalid, "REQUEST_TOO_LARGE", "a line of the upload is larger than a message may be"));
+      return call->finish(
+          Status(Code::kInvalid, "REQUEST_TOO_LARGE", "a line of the upload is larger than a message may be"));
     }
     if (end == std::string_view::npos) return;
     chunk.remove_prefix(end + 1);
@@ -278,11 +280,13 @@ HttpResponse RestCall::success(const std::string& message) {
                                .only = options_.only ? &*options_.only : nullptr,
                                .always = method.items};
   const bool part = binding.response_field != nullptr && binding.response_field->is_message();
-  auto body = part ? field_json(*binding.response_field, message, json) : call::wire_to_json(*method.response, message, json);
+  auto body =
+      part ? field_json(*binding.response_field, message, json) : call::wire_to_json(*method.response, message, json);
   if (!body) {
-    return problem_response(Status(Code::kInternal, "RESPONSE_INVALID",
-                                   "the answer of " + method.full_name + " cannot be written as JSON: " + body.error().message()),
-                            call_->call_id);
+    return problem_response(
+        Status(Code::kInternal, "RESPONSE_INVALID",
+               "the answer of " + method.full_name + " cannot be written as JSON: " + body.error().message()),
+        call_->call_id);
   }
   response.headers.emplace_back("Content-Type", "application/json");
   response.headers.emplace_back("X-Content-Type-Options", "nosniff");
@@ -309,7 +313,8 @@ void RestCall::add_rate(HttpResponse& response, const Status& outcome) const {
   response.headers.emplace_back("RateLimit-Limit", std::to_string(static_cast<int64_t>(options_.rate)));
   if (outcome.reason() != "RATE_LIMITED") return;
   response.headers.emplace_back("RateLimit-Remaining", "0");
-  response.headers.emplace_back("RateLimit-Reset", std::to_string((std::max(outcome.detail().retry_after_ms, 1u) + 999) / 1000));
+  response.headers.emplace_back("RateLimit-Reset",
+                                std::to_string((std::max(outcome.detail().retry_after_ms, 1u) + 999) / 1000));
 }
 
 void RestCall::complete() {

@@ -22,10 +22,10 @@ struct RestCallOptions {
   StreamForm form = StreamForm::kNdjson;
   bool pretty = false;
   std::optional<call::FieldTree> only;  // the request names the fields of its items: these and those around them
-  bool head = false;           // the answer's header is all that is wanted
+  bool head = false;                    // the answer's header is all that is wanted
   std::string if_none_match;
-  std::string next_page;       // path and query of the next page up to its token; empty: no list
-  double rate = 0;             // calls of this class a second that the caller may make; 0: not limited
+  std::string next_page;  // path and query of the next page up to its token; empty: no list
+  double rate = 0;        // calls of this class a second that the caller may make; 0: not limited
   int64_t heartbeat_ms = 15'000;
   // What was wrong with the JSON of the request; takes the place of the pipeline's complaint about the bytes.
   std::optional<Status> build_error;
@@ -78,8 +78,8 @@ class RestCall final : public call::Sink, public std::enable_shared_from_this<Re
   BootTime written_;
   bool started_stream_ = false;
   bool truncated_ = false;
-  std::string answer_;       // of a unary method
-  std::string line_;         // of an upload, not complete yet
+  std::string answer_;  // of a unary method
+  std::string line_;    // of an upload, not complete yet
   size_t line_number_ = 0;
 
   mutable std::mutex mutex_;

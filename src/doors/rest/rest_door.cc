@@ -19,7 +19,8 @@
 namespace uccp::doors {
 namespace {
 
-constexpr std::array<std::string_view, 4> kPublicHealth = {"/health", "/health/live", "/health/ready", "/health/startup"};
+constexpr std::array<std::string_view, 4> kPublicHealth = {"/health", "/health/live", "/health/ready",
+                                                           "/health/startup"};
 constexpr std::array<std::string_view, 4> kDetailedHealth = {"/health/detailed", "/health/raft", "/health/storage",
                                                              "/health/cache"};
 // Query parameters that are the door's and not the request's.
@@ -33,7 +34,8 @@ constexpr std::string_view kMalformed = "\x07";
 std::string media_type(std::string_view header) {
   std::string type(header.substr(0, header.find(';')));
   while (type.ends_with(' ')) type.pop_back();
-  std::ranges::transform(type, type.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  std::ranges::transform(type, type.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   return type;
 }
 
@@ -75,7 +77,8 @@ std::optional<call::FieldTree> asked_fields(const call::Method& method, std::str
   std::vector<std::string> paths;
   call::WireReader reader(*mask);
   for (call::WireField part; reader.next(part);) {
-    if (part.number == 1) paths.push_back(method.items->name + (part.bytes == "*" ? "" : "." + std::string(part.bytes)));
+    if (part.number == 1)
+      paths.push_back(method.items->name + (part.bytes == "*" ? "" : "." + std::string(part.bytes)));
   }
   if (paths.empty()) return std::nullopt;
   for (const call::FieldPlan& field : method.response->fields) {
@@ -102,15 +105,22 @@ std::string next_page_of(const call::RestBinding& binding, const HttpRequest& re
 
 }  // namespace
 
-bool is_public_health_path(std::string_view path) { return std::ranges::find(kPublicHealth, path) != kPublicHealth.end(); }
+bool is_public_health_path(std::string_view path) {
+  return std::ranges::find(kPublicHealth, path) != kPublicHealth.end();
+}
 bool is_detailed_health_path(std::string_view path) {
   return std::ranges::find(kDetailedHealth, path) != kDetailedHealth.end();
 }
 
 class RestDoor::Router final : public HttpHandler {
  public:
-  Router(RestDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics, HealthSource& health)
-      : options_(std::move(options)), pipeline_(pipeline), clock_(clock), metrics_(metrics), health_(health),
+  Router(RestDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics,
+         HealthSource& health)
+      : options_(std::move(options)),
+        pipeline_(pipeline),
+        clock_(clock),
+        metrics_(metrics),
+        health_(health),
         routes_(call::RouteTable::get()),
         pages_({.version = options_.version, .handlers = options_.handlers, .directory = options_.pages_directory}) {}
 
@@ -126,7 +136,8 @@ class RestDoor::Router final : public HttpHandler {
     const bool allowed = !edge.allow_origin.empty();
     const HttpExchangePtr exchange = std::make_shared<EdgeExchange>(std::move(inner), std::move(edge));
     if (preflight && allowed) return exchange->respond(preflight_answer());
-    if (Status status = decode_body(request); !status.is_ok()) return exchange->respond(problem(status, call_id_of(request)));
+    if (Status status = decode_body(request); !status.is_ok())
+      return exchange->respond(problem(status, call_id_of(request)));
     if (request.path == kBatchPath) return batch(request, exchange);
     if (ApiPages::has(request.path)) return exchange->respond(pages_.answer(request, call_id_of(request)));
     route(std::move(request), exchange);
@@ -152,7 +163,8 @@ class RestDoor::Router final : public HttpHandler {
         return exchange->respond(std::move(response));
       }
       case call::RouteMatch::Outcome::kBadPath:
-        return exchange->respond(problem(Status(Code::kInvalid, "PATH_INVALID", "the path is not percent-encoded correctly"), call_id));
+        return exchange->respond(
+            problem(Status(Code::kInvalid, "PATH_INVALID", "the path is not percent-encoded correctly"), call_id));
       case call::RouteMatch::Outcome::kNotFound: break;
     }
     exchange->respond(problem(Status(Code::kNotFound, "ROUTE_NOT_FOUND",
@@ -183,7 +195,8 @@ class RestDoor::Router final : public HttpHandler {
     edge.gzip = accepts_gzip(request.header("accept-encoding"));
     edge.cors = !options_.cors_origins.empty();
     const std::string_view origin = request.header("origin");
-    const bool allowed = std::ranges::any_of(options_.cors_origins, [&](const std::string& one) { return one == "*" || one == origin; });
+    const bool allowed =
+        std::ranges::any_of(options_.cors_origins, [&](const std::string& one) { return one == "*" || one == origin; });
     if (!origin.empty() && allowed) edge.allow_origin = origin;
     return edge;
   }
@@ -191,8 +204,9 @@ class RestDoor::Router final : public HttpHandler {
   static HttpResponse preflight_answer() {
     return {204,
             {{"Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE"},
-             {"Access-Control-Allow-Headers", "authorization, content-type, idempotency-key, if-match, if-none-match, "
-                                              "last-event-id, traceparent, uccp-consistency, x-request-id"},
+             {"Access-Control-Allow-Headers",
+              "authorization, content-type, idempotency-key, if-match, if-none-match, "
+              "last-event-id, traceparent, uccp-consistency, x-request-id"},
              {"Access-Control-Max-Age", "600"}},
             {}};
   }
@@ -202,7 +216,8 @@ class RestDoor::Router final : public HttpHandler {
     if (encoding.empty() || encoding == "identity" || !request.has_body) return Status::ok();
     if ((encoding != "gzip" && encoding != "x-gzip") || body_mode(request) == BodyMode::kStreamed) {
       return Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED",
-                    "the content encoding '" + encoding.substr(0, 100) + "' is not taken; send gzip, or streams and other bodies as they are");
+                    "the content encoding '" + encoding.substr(0, 100) +
+                        "' is not taken; send gzip, or streams and other bodies as they are");
     }
     UCCP_TRY(request.body, gunzip(request.body, options_.http.body_bytes_max));
     return Status::ok();
@@ -211,21 +226,24 @@ class RestDoor::Router final : public HttpHandler {
   void batch(const HttpRequest& request, const HttpExchangePtr& exchange) {
     const std::string call_id = call_id_of(request);
     if (request.verb != "POST") {
-      HttpResponse response = problem(Status(Code::kInvalid, "METHOD_NOT_ALLOWED", request.path + " takes POST"), call_id);
+      HttpResponse response =
+          problem(Status(Code::kInvalid, "METHOD_NOT_ALLOWED", request.path + " takes POST"), call_id);
       response.headers.emplace_back("Allow", "POST, OPTIONS");
       if (request.verb == "OPTIONS") response = {204, {{"Allow", "POST, OPTIONS"}}, {}};
       return exchange->respond(std::move(response));
     }
     if (const std::string type = media_type(request.header("content-type")); !is_json(type)) {
-      return exchange->respond(problem(Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED", "a batch is application/json"), call_id));
+      return exchange->respond(
+          problem(Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED", "a batch is application/json"), call_id));
     }
     Batch::begin(request, call_id, exchange, [this](HttpRequest part, const HttpExchangePtr& way) {
       const call::RouteMatch match = routes_.match(part.verb, part.path);
       const bool streams = match.outcome == call::RouteMatch::Outcome::kFound &&
                            (match.method().server_streaming || match.method().client_streaming);
       if (!streams) return route(std::move(part), way);
-      way->respond(problem(Status(Code::kInvalid, "BATCH_STREAM", match.method().name + " streams and cannot be part of a batch"),
-                           call_id_of(part)));
+      way->respond(problem(
+          Status(Code::kInvalid, "BATCH_STREAM", match.method().name + " streams and cannot be part of a batch"),
+          call_id_of(part)));
     });
   }
 
@@ -233,11 +251,13 @@ class RestDoor::Router final : public HttpHandler {
     const call::Method& method = match.method();
     const std::string call_id = call_id_of(request);
     if (method.client_streaming && method.server_streaming) {
-      return exchange->respond(problem(Status(Code::kUnimplemented, "STREAM_NEEDS_GRPC",
-                                              method.name + " streams in both directions, which HTTP/1.1 cannot; use gRPC"),
-                                       call_id));
+      return exchange->respond(
+          problem(Status(Code::kUnimplemented, "STREAM_NEEDS_GRPC",
+                         method.name + " streams in both directions, which HTTP/1.1 cannot; use gRPC"),
+                  call_id));
     }
-    if (Status status = check_media_type(method, request); !status.is_ok()) return exchange->respond(problem(status, call_id));
+    if (Status status = check_media_type(method, request); !status.is_ok())
+      return exchange->respond(problem(status, call_id));
     const auto query = call::parse_query(request.query);
     if (!query) return exchange->respond(problem(query.error(), call_id));
 
@@ -247,8 +267,10 @@ class RestDoor::Router final : public HttpHandler {
     options.heartbeat_ms = options_.heartbeat_ms;
     options.if_none_match = request.header("if-none-match");
     options.next_page = next_page_of(*match.binding, request);
-    if (const auto rate = options_.rates.find(method.quota_class); rate != options_.rates.end()) options.rate = rate->second;
-    if (method.server_streaming) options.form = choose_form(method, request.header("accept"), request.path == kSubscribePath);
+    if (const auto rate = options_.rates.find(method.quota_class); rate != options_.rates.end())
+      options.rate = rate->second;
+    if (method.server_streaming)
+      options.form = choose_form(method, request.header("accept"), request.path == kSubscribePath);
     auto call = make_call(request);
     call->method = &method;
     for (const auto& [name, value] : *query) {
@@ -269,7 +291,8 @@ class RestDoor::Router final : public HttpHandler {
         bytes = kMalformed;
       }
     }
-    std::make_shared<RestCall>(exchange, std::move(options))->dispatch(pipeline_, std::move(call), std::move(bytes), clock_);
+    std::make_shared<RestCall>(exchange, std::move(options))
+        ->dispatch(pipeline_, std::move(call), std::move(bytes), clock_);
   }
 
   // `dryRun=true` sets the request's `validate_only`.
@@ -329,7 +352,9 @@ class RestDoor::Router final : public HttpHandler {
 
   HttpResponse health_response(const std::string& path) {
     HealthReport report = health_.report(path);
-    return {report.http_status, {{"Content-Type", "application/json"}, {"Cache-Control", "no-store"}}, std::move(report.json)};
+    return {report.http_status,
+            {{"Content-Type", "application/json"}, {"Cache-Control", "no-store"}},
+            std::move(report.json)};
   }
 
   // The caller's right is that to call a method: so it is called, and its success answers the document.
@@ -337,7 +362,8 @@ class RestDoor::Router final : public HttpHandler {
     const call::Method* method = call::Contract::get().find(options_.detailed_health_method);
     if (request.verb != "GET" && request.verb != "HEAD") return exchange->respond(public_health(request));
     if (method == nullptr) {
-      return exchange->respond(problem(Status(Code::kUnimplemented, "HEALTH_UNAVAILABLE", "detailed health is not offered"), {}));
+      return exchange->respond(
+          problem(Status(Code::kUnimplemented, "HEALTH_UNAVAILABLE", "detailed health is not offered"), {}));
     }
     RestCallOptions options;
     options.binding = &method->bindings.front();
@@ -356,8 +382,10 @@ class RestDoor::Router final : public HttpHandler {
 
   // Requests that never became calls, which the pipeline therefore cannot count.
   void count(int status) {
-    metrics_.counter("uccp_http_unrouted_total", "HTTP requests answered before they became calls",
-                     {{"status", std::to_string(status)}}).add();
+    metrics_
+        .counter("uccp_http_unrouted_total", "HTTP requests answered before they became calls",
+                 {{"status", std::to_string(status)}})
+        .add();
   }
 
   const RestDoorOptions options_;

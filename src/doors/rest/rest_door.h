@@ -49,8 +49,8 @@ class RestDoor {
   RestDoor& operator=(const RestDoor&) = delete;
 
   // Opens the port and answers which. The arguments must outlive the door. Errors: those of HttpServer::start().
-  Result<uint16_t> start(RestDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics,
-                         HealthSource& health);
+  Result<uint16_t> start(RestDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
+                         MetricsRegistry& metrics, HealthSource& health);
   // Takes no new requests, waits up to `grace_ms` for those at work, then ends them. Blocks. Idempotent.
   void stop(int64_t grace_ms);
 

@@ -22,7 +22,8 @@ bool accepts(std::string_view accept, std::string_view type) { return accept.fin
 
 StreamForm choose_form(const call::Method& method, std::string_view accept, bool sse_default) {
   if (accepts(accept, "text/event-stream")) return StreamForm::kSse;
-  if (accepts(accept, "application/x-ndjson") || accepts(accept, "application/jsonl") || accepts(accept, "application/json")) {
+  if (accepts(accept, "application/x-ndjson") || accepts(accept, "application/jsonl") ||
+      accepts(accept, "application/json")) {
     return StreamForm::kNdjson;
   }
   if (sse_default) return StreamForm::kSse;
@@ -57,7 +58,8 @@ Result<std::string> stream_item(StreamForm form, const call::Method& method, std
   if (!method.cursor.empty()) {
     const auto cursor = call::get_text(method.cursor, message);
     // A line break would end the field; cursors have none.
-    if (cursor && !cursor->empty() && std::ranges::none_of(*cursor, [](char c) { return c == '\n' || c == '\r' || c == 0; })) {
+    if (cursor && !cursor->empty() &&
+        std::ranges::none_of(*cursor, [](char c) { return c == '\n' || c == '\r' || c == 0; })) {
       event.append("id: ").append(*cursor).append("\n");
     }
   }

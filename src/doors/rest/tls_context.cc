@@ -24,7 +24,8 @@ Status pem_error(std::string_view what) {
 Status use_certificates(SSL_CTX* context, const std::string& pem) {
   const Bio bio = bio_of(pem);
   const Certificate leaf(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
-  if (leaf == nullptr || SSL_CTX_use_certificate(context, leaf.get()) != 1) return pem_error("the server's certificate");
+  if (leaf == nullptr || SSL_CTX_use_certificate(context, leaf.get()) != 1)
+    return pem_error("the server's certificate");
   while (X509* next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
     SSL_CTX_add0_chain_cert(context, next);
   }

@@ -16,8 +16,8 @@ struct FreeTlsContext {
 };
 using TlsContextPtr = std::unique_ptr<ssl_ctx_st, FreeTlsContext>;
 
-// TLS 1.3 only, no tickets, ALPN http/1.1; asks for a client certificate if `client_ca_pem` is not empty and verifies it
-// if there is one. Errors: invalid PEM_INVALID, failed_precondition KEY_MISMATCH.
+// TLS 1.3 only, no tickets, ALPN http/1.1; asks for a client certificate if `client_ca_pem` is not empty and verifies
+// it if there is one. Errors: invalid PEM_INVALID, failed_precondition KEY_MISMATCH.
 Result<TlsContextPtr> make_tls_context(const std::string& certificate_pem, const std::string& key_pem,
                                        const std::string& client_ca_pem);
 

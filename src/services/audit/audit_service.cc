@@ -43,7 +43,8 @@ bool is_method(std::string_view asked, std::string_view recorded) {
 // Records of the system itself belong to no namespace, and are for those who see all namespaces.
 bool may_see(const call::Principal& principal, const machine::AuditRecord& record) {
   if (record.tenant != principal.tenant) return false;
-  return principal.namespaces.empty() || std::ranges::find(principal.namespaces, record.name_space) != principal.namespaces.end();
+  return principal.namespaces.empty() ||
+         std::ranges::find(principal.namespaces, record.name_space) != principal.namespaces.end();
 }
 
 }  // namespace
@@ -66,19 +67,21 @@ void AuditService::read_next(const machine::ReadLevel& level, Views views, OnVie
     return env_.work.post([views = std::move(views), done = std::move(done)]() mutable { done(std::move(views)); });
   }
   const GroupId group = env_.groups[views.size()].second;
-  env_.reader.read(group, level,
-                   [this, level, views = std::move(views), done = std::move(done)](Result<machine::GroupView> view) mutable {
-                     if (!view) return done(std::unexpected(view.error()));
-                     views.push_back(std::move(*view));
-                     read_next(level, std::move(views), std::move(done));
-                   });
+  env_.reader.read(
+      group, level,
+      [this, level, views = std::move(views), done = std::move(done)](Result<machine::GroupView> view) mutable {
+        if (!view) return done(std::unexpected(view.error()));
+        views.push_back(std::move(*view));
+        read_next(level, std::move(views), std::move(done));
+      });
 }
 
 void AuditService::search(const CallPtr& call, const std::string& bytes) {
   auto request = call::parse_request<v1::SearchAuditRequest>(bytes);
   if (!request) return call->finish(request.error());
-  auto query = call::compile_list(*call->method, bytes,
-                                  {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = {call->principal.tenant, ""}});
+  auto query = call::compile_list(
+      *call->method, bytes,
+      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = {call->principal.tenant, ""}});
   if (!query) return call->finish(query.error());
   read_all(call->read_level,
            [this, call, query = std::move(*query), request = std::move(*request)](Result<Views> views) {
@@ -97,11 +100,12 @@ Result<call::Page> AuditService::page_of(const call::Call& call, const call::Lis
   std::vector<Trail> trails;
   for (size_t i = 0; i < views.size(); ++i) trails.emplace_back(env_.groups[i].first, &views[i]);
   return call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
-    walk_trails(trails, window, after, [&](std::string_view key, const std::string& group, const machine::AuditRecord& record) {
-      const bool wanted = may_see(call.principal, record) && is_method(request.method(), record.method) &&
-                          (request.principal().empty() || request.principal() == record.principal);
-      return !wanted || visit(key, public_record(group, record).SerializeAsString());
-    });
+    walk_trails(trails, window, after,
+                [&](std::string_view key, const std::string& group, const machine::AuditRecord& record) {
+                  const bool wanted = may_see(call.principal, record) && is_method(request.method(), record.method) &&
+                                      (request.principal().empty() || request.principal() == record.principal);
+                  return !wanted || visit(key, public_record(group, record).SerializeAsString());
+                });
   });
 }
 

@@ -41,8 +41,8 @@ class AuditService {
   void read_all(const machine::ReadLevel& level, OnViews done);
   void read_next(const machine::ReadLevel& level, Views views, OnViews done);
   void search(const call::CallPtr& call, const std::string& bytes);
-  Result<call::Page> page_of(const call::Call& call, const call::ListQuery& query, const v1::SearchAuditRequest& request,
-                             const Views& views) const;
+  Result<call::Page> page_of(const call::Call& call, const call::ListQuery& query,
+                             const v1::SearchAuditRequest& request, const Views& views) const;
   v1::VerifyAuditResponse verify(const Views& views) const;
 
   const AuditEnvironment env_;

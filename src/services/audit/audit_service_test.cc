@@ -43,7 +43,8 @@ struct Group {
   }
   // Changes a byte of a stored record.
   void tamper(uint64_t number) {
-    const std::string key = machine::group_prefix(id) + machine::table_key::make(machine::kAuditTable, {}, ByteWriter().u64(number).data());
+    const std::string key =
+        machine::group_prefix(id) + machine::table_key::make(machine::kAuditTable, {}, ByteWriter().u64(number).data());
     std::string value = **kv.view()->get(key);
     value[20] ^= 1;
     storage::KvBatch batch;

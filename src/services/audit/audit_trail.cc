@@ -78,7 +78,8 @@ void walk_trails(const std::vector<Trail>& trails, const TrailWindow& window, st
   while (true) {
     TrailReader* newest = nullptr;
     for (TrailReader& reader : readers) {
-      if (reader.head() != nullptr && (newest == nullptr || reader.head()->wall_us > newest->head()->wall_us)) newest = &reader;
+      if (reader.head() != nullptr && (newest == nullptr || reader.head()->wall_us > newest->head()->wall_us))
+        newest = &reader;
     }
     if (newest == nullptr) return;
     const machine::AuditRecord record = *newest->head();
