@@ -355,7 +355,7 @@ void Document::success(JsonWriter& json, const RestBinding& binding) {
 // What the door, the pipeline and the storage may answer, and what the comment of the method names under "Failure:".
 std::set<int> Document::errors(const RestBinding& binding, const Path& path) const {
   const Method& method = *binding.method;
-  std::set<int> statuses = {400, 401, 429, 500, 503, 504};
+  std::set<int> statuses = {400, 401, 429, 431, 500, 503, 504};
   if (!method.is_public) statuses.insert(403);
   if (!path.variables.empty()) statuses.insert(404);
   if (binding.body != RestBinding::Body::kNone || binding.verb == "DELETE") statuses.insert({413, 415});

@@ -17,6 +17,7 @@ constexpr auto kErrors = std::to_array<ErrorAnswer>({
     {413, "TooLarge", "The request body is larger than 4 MiB, before or after decompression."},
     {415, "MediaTypeUnsupported", "The content type or encoding of the request body is not taken."},
     {429, "Exhausted", "A rate, quota or limit is reached; retry after the time given."},
+    {431, "HeaderTooLarge", "Path, query and headers have more than 16 KiB together."},
     {499, "Cancelled", "The call was cancelled."},
     {500, "Internal", "A defect of the server, or damaged data."},
     {501, "Unimplemented", "This route is part of the contract and not built yet."},
@@ -185,7 +186,7 @@ void put_problem_schema(JsonWriter& json) {
 void put_own_paths(JsonWriter& json) {
   JsonWriter errors;
   errors.begin_object();
-  for (const int status : {400, 401, 413, 415, 429, 500, 503}) put_error(errors, status);
+  for (const int status : {400, 401, 413, 415, 429, 431, 500, 503}) put_error(errors, status);
   std::string list = errors.end_object().take();
   // The path's responses are still open: the errors follow the success.
   json.key("/api/v1/batch").raw(std::string(kBatchPath) + "," + list.substr(1) + "}}");
@@ -197,7 +198,7 @@ void put_own_paths(JsonWriter& json) {
                                           {"/health/raft", "HealthRaft", "The replication groups"},
                                           {"/health/storage", "HealthStorage", "The storage"},
                                           {"/health/cache", "HealthCache", "The caches"}}) {
-    own_get(json, path, id, summary, false, {401, 403, 429, 500, 504}, true);
+    own_get(json, path, id, summary, false, {401, 403, 429, 431, 500, 504}, true);
   }
   own_get(json, "/openapi.json", "OpenApi", "This document", true, {}, false);
   own_get(json, "/openapi-3.0.json", "OpenApi30", "This document as OpenAPI 3.0", true, {}, false);

@@ -196,6 +196,16 @@ void Batch::set_events() {
   exchange_->set_events(std::move(events));
 }
 
+HttpRequest Batch::credentials_check() const {
+  HttpRequest check = requests_.front();
+  check.verb = "GET";
+  check.path = "/api/v1/health";
+  check.query.clear();
+  check.body.clear();
+  check.has_body = false;
+  return check;
+}
+
 // Entered again when a request is answered at once: then the outer one goes on.
 void Batch::advance() {
   if (advancing_) return;
@@ -203,7 +213,7 @@ void Batch::advance() {
   while (exchange_ != nullptr && !waiting_ && at_ < requests_.size()) {
     waiting_ = true;
     part_ = std::make_shared<Part>(shared_from_this());
-    run_(std::move(requests_[at_]), part_);
+    run_(checking_ ? credentials_check() : std::move(requests_[at_]), part_);
   }
   advancing_ = false;
   if (exchange_ != nullptr && !waiting_) finish();
@@ -216,6 +226,10 @@ void Batch::answered(HttpResponse response) {
   if (response.status == 401) {
     const auto exchange = std::exchange(exchange_, nullptr);
     return exchange->respond(std::move(response));
+  }
+  if (std::exchange(checking_, false)) {
+    waiting_ = false;
+    return advance();
   }
   answers_.append(answers_.empty() ? "" : ",").append(part_json(response));
   ++at_;

@@ -40,6 +40,7 @@ class Batch : public std::enable_shared_from_this<Batch> {
   void advance();
   void answered(HttpResponse response);
   void finish();
+  HttpRequest credentials_check() const;
 
   std::vector<HttpRequest> requests_;
   const std::string call_id_;
@@ -48,6 +49,7 @@ class Batch : public std::enable_shared_from_this<Batch> {
   std::string answers_;  // JSON objects, joined by commas
   size_t at_ = 0;
   bool waiting_ = false;
+  bool checking_ = true;  // the credentials come first: a public call that takes none or good ones
   bool advancing_ = false;
   std::shared_ptr<Part> part_;
 };

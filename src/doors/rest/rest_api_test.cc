@@ -205,6 +205,7 @@ TEST_F(RestApiTest, ABatchIsCheckedBeforeAnythingIsDone) {
   EXPECT_EQ(status("{\"requests\":[" + get + "]}"), 200);
   EXPECT_EQ(status("{\"requests\":[" + get + "]}", ""), 401);
   EXPECT_EQ(status("{\"requests\":[" + get + "]}", "nonsense"), 401);
+  EXPECT_EQ(status(R"({"requests":[{"method":"GET","path":"/api/v1/nope"}]})", "nonsense"), 401);
   for (const char* wrong :
        {"", "[]", "{}", R"({"requests":[]})", R"({"requests":[1]})", R"({"requests":[{"method":"GET"}]})",
         R"({"requests":[{"path":"/api/v1/version"}]})", R"({"requests":[{"method":"HEAD","path":"/api/v1/version"}]})",

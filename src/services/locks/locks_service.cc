@@ -67,7 +67,6 @@ struct LocksService::Acquisition {
   int64_t wait_ms = -1;        // -1: until the deadline
   BootTime started;
   internal::v1::PermitWaiter waiter;
-  internal::v1::PermitRow row;
 
   PermitKind kind() const { return command.kind(); }
   const std::string& name() const { return command.name(); }
@@ -268,7 +267,6 @@ void LocksService::acquire(const std::shared_ptr<Acquisition>& a, std::string by
     const auto result = parse_result<AcquireResult>(*applied);
     if (result.has_holder()) return granted(a, result.holder(), result.row());
     a->waiter = result.waiter();
-    a->row = result.row();
     wait(a, applied->index);
   });
 }
@@ -310,12 +308,13 @@ void LocksService::look(const std::shared_ptr<Acquisition>& a, uint64_t wait_id,
     if (!view || still_waits(*view, a->scope, a->kind(), a->name(), a->waiter)) return;
     if (!waits_->remove(wait_id)) return;
     std::optional<PermitHolder> holder;
-    scan_holders(*view, a->scope, permit_key(a->kind(), a->name()), [&](PermitHolder found) {
+    const auto row = find_permits(*view, a->scope, a->kind(), a->name()).value_or(PermitRow());
+    scan_holders(*view, a->scope, row, [&](PermitHolder found) {
       if (found.waiter() == a->waiter.id()) holder = std::move(found);
       return !holder;
     });
     if (!holder) return gave_up(a);
-    granted(a, *holder, find_permits(*view, a->scope, a->kind(), a->name()).value_or(a->row));
+    granted(a, *holder, row);
   });
 }
 

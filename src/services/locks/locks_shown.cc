@@ -80,25 +80,20 @@ v1::Lock shown_hold(const PermitRow& row, const std::string& name_space, const P
 v1::Lock shown_lock(const machine::KeyReader& state, const machine::Scope& scope, const PermitRow& row,
                     const LeaseTimes& times, int holders_max) {
   v1::Lock lock = shown_row(row, scope.name_space);
-  const std::string key = permit_key(row.kind(), row.name());
-  if (row.holders() > 0) {
-    scan_holders(state, scope, key, [&](const PermitHolder& holder) {
-      if (lock.holders().empty()) show_owner(holder, times, lock);
-      show_hold(holder, times, lock.add_holders());
-      return lock.holders_size() != holders_max;
-    });
-  }
-  if (row.waiters() > 0) {
-    scan_waiters(state, scope, key, [&](const internal::v1::PermitWaiter& waiter) {
-      v1::LockWaiter& shown = *lock.add_wait_queue();
-      shown.set_owner(waiter.holder().owner());
-      shown.set_type(type_of(waiter.holder()));
-      shown.set_priority(waiter.holder().priority());
-      *shown.mutable_enqueue_time() = waiter.enqueue_time();
-      shown.set_principal(waiter.holder().principal());
-      return lock.wait_queue_size() < kShownWaitersMax;
-    });
-  }
+  scan_holders(state, scope, row, [&](const PermitHolder& holder) {
+    if (lock.holders().empty()) show_owner(holder, times, lock);
+    show_hold(holder, times, lock.add_holders());
+    return lock.holders_size() != holders_max;
+  });
+  scan_waiters(state, scope, row, [&](const internal::v1::PermitWaiter& waiter) {
+    v1::LockWaiter& shown = *lock.add_wait_queue();
+    shown.set_owner(waiter.holder().owner());
+    shown.set_type(type_of(waiter.holder()));
+    shown.set_priority(waiter.holder().priority());
+    *shown.mutable_enqueue_time() = waiter.enqueue_time();
+    shown.set_principal(waiter.holder().principal());
+    return lock.wait_queue_size() < kShownWaitersMax;
+  });
   return lock;
 }
 
@@ -135,7 +130,7 @@ v1::Semaphore shown_semaphore(const machine::KeyReader& state, const machine::Sc
   semaphore.set_available(row.capacity() - row.held());
   semaphore.set_waiters(row.waiters());
   *semaphore.mutable_create_time() = row.create_time();
-  scan_holders(state, scope, permit_key(row.kind(), row.name()), [&](const PermitHolder& holder) {
+  scan_holders(state, scope, row, [&](const PermitHolder& holder) {
     v1::SemaphoreHolder& shown = *semaphore.add_holders();
     shown.set_owner(holder.owner());
     shown.set_permits(holder.permits());

@@ -41,8 +41,8 @@ std::string holder_key(std::string_view permit, LeaseId lease) { return ByteWrit
 std::string waiter_key(std::string_view permit, uint32_t rank, uint64_t id) {
   return ByteWriter().raw(permit).u8(static_cast<uint8_t>(rank)).u64(id).take();
 }
-std::string waiting_key(std::string_view owner, std::string_view permit, uint64_t id) {
-  return ByteWriter().key_part(owner).raw(permit).u64(id).take();
+std::string waiting_key(std::string_view owner, std::string_view permit) {
+  return ByteWriter().key_part(owner).raw(permit).take();
 }
 
 void count_duration(google::protobuf::RepeatedField<uint64_t>& buckets, int64_t ms) {
@@ -78,20 +78,15 @@ class Permits {
   }
   std::vector<PermitHolder> holders() const {
     std::vector<PermitHolder> all;
-    scan_holders(c_.state(), c_.scope(), key_, [&](PermitHolder holder) {
+    scan_holders(c_.state(), c_.scope(), row_, [&](PermitHolder holder) {
       all.push_back(std::move(holder));
       return true;
     });
     return all;
   }
   std::optional<PermitWaiter> head() const {
-    std::optional<PermitWaiter> first;
-    if (row_.waiters() == 0) return first;
-    scan_waiters(c_.state(), c_.scope(), key_, [&](PermitWaiter waiter) {
-      first = std::move(waiter);
-      return false;
-    });
-    return first;
+    if (row_.waiters() == 0) return std::nullopt;
+    return waiter(row_.head_rank(), row_.head_id());
   }
 
   bool fits(const PermitHolder& wanted) const {
@@ -117,6 +112,7 @@ class Permits {
     counts.set_wait_ms(counts.wait_ms() + static_cast<uint64_t>(waited_ms));
     count_duration(*counts.mutable_wait_buckets(), waited_ms);
     row_.set_held(row_.held() + wanted.permits());
+    row_.set_first_lease(row_.holders() == 0 ? lease : std::min(row_.first_lease(), lease));
     row_.set_holders(row_.holders() + 1);
     count(1, wanted.permits());
     put(wanted);
@@ -134,6 +130,12 @@ class Permits {
     if (why == ChangeKind::kExpired) counts.set_expirations(counts.expirations() + 1);
     row_.set_held(row_.held() - holder.permits());
     row_.set_holders(row_.holders() - 1);
+    if (row_.first_lease() == holder.lease()) {
+      scan_holders(c_.state(), c_.scope(), row_, [&](const PermitHolder& next) {
+        row_.set_first_lease(next.lease());
+        return false;
+      });
+    }
     count(-1, -holder.permits());
     changes_.push_back({why, holder});
   }
@@ -150,8 +152,13 @@ class Permits {
     waiter.set_enqueued_ms(c_.now_ms());
     set_wall(waiter.mutable_enqueue_time(), c_.envelope().wall);
     kWaiters.put(c_.state(), c_.scope(), waiter_key(key_, waiter.rank(), waiter.id()), waiter);
-    kWaiting.put(c_.state(), c_.scope(), waiting_key(command.holder().owner(), key_, waiter.id()), "");
+    const auto first = std::pair(waiter.rank(), waiter.id());
+    if (row_.waiters() == 0 || first < std::pair(row_.head_rank(), row_.head_id())) {
+      row_.set_head_rank(waiter.rank());
+      row_.set_head_id(waiter.id());
+    }
     row_.set_waiters(row_.waiters() + 1);
+    count_waiting(command.holder().owner(), 1);
     count_waiters(1);
     return waiter;
   }
@@ -159,8 +166,15 @@ class Permits {
   // Takes a waiter out of the queue; its lease stays.
   void unqueue(const PermitWaiter& waiter) {
     kWaiters.erase(c_.state(), c_.scope(), waiter_key(key_, waiter.rank(), waiter.id()));
-    kWaiting.erase(c_.state(), c_.scope(), waiting_key(waiter.holder().owner(), key_, waiter.id()));
     row_.set_waiters(row_.waiters() - 1);
+    if (row_.head_rank() == waiter.rank() && row_.head_id() == waiter.id()) {
+      scan_waiters(c_.state(), c_.scope(), row_, [&](const PermitWaiter& next) {
+        row_.set_head_rank(next.rank());
+        row_.set_head_id(next.id());
+        return false;
+      });
+    }
+    count_waiting(waiter.holder().owner(), -1);
     count_waiters(-1);
   }
   // Ends a wait without a grant.
@@ -243,6 +257,14 @@ class Permits {
   }
   void remember_for(int64_t ms) { c_.create_lease(kDomain, ByteWriter().u8(kMemoryLease).raw(key_).take(), ms); }
 
+  // The same owner may wait several times.
+  void count_waiting(const std::string& owner, int change) {
+    const std::string key = waiting_key(owner, key_);
+    const auto stored = kWaiting.get(c_.state(), c_.scope(), key);
+    const uint64_t waits = (stored ? ByteReader(*stored).u64() : 0) + static_cast<uint64_t>(change);
+    if (waits == 0) kWaiting.erase(c_.state(), c_.scope(), key);
+    else kWaiting.put(c_.state(), c_.scope(), key, ByteWriter().u64(waits).take());
+  }
   void count(int64_t holders, int64_t permits) {
     totals_changed_ = true;
     if (kind_ == internal::v1::PERMIT_KIND_LOCK) totals_.set_locks_held(totals_.locks_held() + holders);
@@ -266,7 +288,7 @@ class Permits {
     change.mutable_row()->clear_counts();
     *change.mutable_holder() = pending.holder;
     if (kind_ == internal::v1::PERMIT_KIND_LOCK && row_.holders() > 0) {
-      scan_holders(c_.state(), c_.scope(), key_, [&](PermitHolder holder) {
+      scan_holders(c_.state(), c_.scope(), row_, [&](PermitHolder holder) {
         *change.add_holders() = std::move(holder);
         return change.holders_size() < kChangeHoldersMax;
       });
@@ -288,12 +310,13 @@ class Permits {
 // The owners that stand in the way at one lock. Of a semaphore only if it is one: of several, any may be enough.
 std::vector<std::string> blockers(ApplyContext& c, std::string_view permit) {
   std::vector<std::string> owners;
-  scan_holders(c.state(), c.scope(), permit, [&](const PermitHolder& holder) {
+  const auto row = kPermits.get(c.state(), c.scope(), permit);
+  if (!row) return owners;
+  scan_holders(c.state(), c.scope(), *row, [&](const PermitHolder& holder) {
     if (std::ranges::find(owners, holder.owner()) == owners.end()) owners.push_back(holder.owner());
     return owners.size() < kCycleSearchMax;
   });
-  const bool semaphore = !permit.empty() && static_cast<PermitKind>(permit[0]) == internal::v1::PERMIT_KIND_SEMAPHORE;
-  if (semaphore && owners.size() > 1) owners.clear();
+  if (row->kind() == internal::v1::PERMIT_KIND_SEMAPHORE && owners.size() > 1) owners.clear();
   return owners;
 }
 
@@ -311,7 +334,7 @@ std::optional<std::string> find_cycle(ApplyContext& c, const std::string& permit
     const std::string prefix = ByteWriter().key_part(at).take();
     std::vector<std::string> awaited;
     kWaiting.scan(c.state(), c.scope(), prefix, "", [&](std::string_view key, std::string_view) {
-      awaited.emplace_back(key.substr(prefix.size(), key.size() - prefix.size() - sizeof(uint64_t)));
+      awaited.emplace_back(key.substr(prefix.size()));
       return true;
     });
     for (const std::string& other : awaited) {
@@ -388,14 +411,25 @@ std::optional<PermitRow> find_permits(const KeyReader& state, const Scope& scope
   return kPermits.get(state, scope, permit_key(kind, name));
 }
 
-void scan_holders(const KeyReader& state, const Scope& scope, std::string_view permit_key,
+// A store that keeps the marks of deleted rows for a while would walk over all that ever held or waited: so scans begin at
+// the first row that is there.
+void scan_holders(const KeyReader& state, const Scope& scope, const PermitRow& row,
                   const std::function<bool(PermitHolder)>& visit) {
-  kHolders.scan(state, scope, permit_key, "", [&](std::string_view, PermitHolder holder) { return visit(std::move(holder)); });
+  if (row.holders() == 0) return;
+  const std::string key = permit_key(row.kind(), row.name());
+  int left = row.holders();
+  kHolders.scan(state, scope, key, holder_key(key, row.first_lease()), [&](std::string_view, PermitHolder holder) {
+    return visit(std::move(holder)) && --left > 0;
+  });
 }
 
-void scan_waiters(const KeyReader& state, const Scope& scope, std::string_view permit_key,
+void scan_waiters(const KeyReader& state, const Scope& scope, const PermitRow& row,
                   const std::function<bool(PermitWaiter)>& visit) {
-  kWaiters.scan(state, scope, permit_key, "", [&](std::string_view, PermitWaiter waiter) { return visit(std::move(waiter)); });
+  if (row.waiters() == 0) return;
+  const std::string key = permit_key(row.kind(), row.name());
+  int left = row.waiters();
+  kWaiters.scan(state, scope, key, waiter_key(key, row.head_rank(), row.head_id()),
+                [&](std::string_view, PermitWaiter waiter) { return visit(std::move(waiter)) && --left > 0; });
 }
 
 std::optional<PermitHolder> find_holder(const KeyReader& state, const Scope& scope, PermitKind kind, std::string_view name,

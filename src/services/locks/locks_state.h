@@ -22,8 +22,8 @@ namespace uccp::locks {
 // Tables of the core group; the numbers are part of the on-disk format.
 inline constexpr machine::TableId kPermitsTable = 48;
 inline constexpr machine::Table<internal::v1::PermitRow> kPermits(kPermitsTable);  // kind (1 byte), name
-inline constexpr machine::BytesTable kWaiting(49);                         // owner, kind, name, waiter: the wait-for graph
-inline constexpr machine::Table<internal::v1::PermitHolder> kHolders(50);  // kind, name, lease: the oldest first
+inline constexpr machine::BytesTable kWaiting(49);                         // owner, kind, name: how often it waits
+inline constexpr machine::Table<internal::v1::PermitHolder> kHolders(50);  // kind, name, lease
 inline constexpr machine::Table<internal::v1::PermitWaiter> kWaiters(51);  // kind, name, rank, waiter: the queue
 inline constexpr machine::Table<internal::v1::PermitTotals> kTotals(52);   // one row
 inline constexpr machine::BytesTable kNames(53);                           // one row a namespace: how many names
@@ -55,12 +55,13 @@ inline constexpr std::array<int64_t, 11> kDurationBoundsMs = {1, 5, 10, 50, 100,
 
 std::string permit_key(internal::v1::PermitKind kind, std::string_view name);
 
-// Reading. `visit` gets holders from the oldest, waiters in the order of the queue, until it returns false.
+// Reading. `visit` gets holders by their leases, waiters in the order of the queue, until it returns false. `row` is that
+// of the same state.
 std::optional<internal::v1::PermitRow> find_permits(const machine::KeyReader& state, const machine::Scope& scope,
                                                     internal::v1::PermitKind kind, std::string_view name);
-void scan_holders(const machine::KeyReader& state, const machine::Scope& scope, std::string_view permit_key,
+void scan_holders(const machine::KeyReader& state, const machine::Scope& scope, const internal::v1::PermitRow& row,
                   const std::function<bool(internal::v1::PermitHolder)>& visit);
-void scan_waiters(const machine::KeyReader& state, const machine::Scope& scope, std::string_view permit_key,
+void scan_waiters(const machine::KeyReader& state, const machine::Scope& scope, const internal::v1::PermitRow& row,
                   const std::function<bool(internal::v1::PermitWaiter)>& visit);
 std::optional<internal::v1::PermitHolder> find_holder(const machine::KeyReader& state, const machine::Scope& scope,
                                                       internal::v1::PermitKind kind, std::string_view name, uint64_t lease,

@@ -63,7 +63,7 @@ class LockLab {
 
   std::vector<internal::v1::PermitHolder> holders(internal::v1::PermitKind kind, std::string_view name) const {
     std::vector<internal::v1::PermitHolder> out;
-    scan_holders(machine_.view(), kLabScope, permit_key(kind, name), [&](internal::v1::PermitHolder h) {
+    scan_holders(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()), [&](internal::v1::PermitHolder h) {
       out.push_back(std::move(h));
       return true;
     });
@@ -71,7 +71,7 @@ class LockLab {
   }
   std::vector<internal::v1::PermitWaiter> waiters(internal::v1::PermitKind kind, std::string_view name) const {
     std::vector<internal::v1::PermitWaiter> out;
-    scan_waiters(machine_.view(), kLabScope, permit_key(kind, name), [&](internal::v1::PermitWaiter w) {
+    scan_waiters(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()), [&](internal::v1::PermitWaiter w) {
       out.push_back(std::move(w));
       return true;
     });
@@ -101,6 +101,12 @@ class LockLab {
       greatest = std::max(greatest, holder.fencing_token());
     }
     before_[name] = greatest_token_[name];
+    // Nothing lies before the first one that the row names.
+    size_t holder_rows = 0, waiter_rows = 0;
+    kHolders.scan(machine_.view(), kLabScope, permit_key(kind, name), "", [&](auto, auto) { return ++holder_rows > 0; });
+    kWaiters.scan(machine_.view(), kLabScope, permit_key(kind, name), "", [&](auto, auto) { return ++waiter_rows > 0; });
+    EXPECT_EQ(holder_rows, held_by.size());
+    EXPECT_EQ(waiter_rows, queue.size());
     EXPECT_EQ(held, r->held());
     EXPECT_LE(held, r->capacity()) << name;
     EXPECT_EQ(static_cast<int>(held_by.size()), r->holders());

@@ -39,7 +39,7 @@ v1::Barrier shown_barrier(const machine::KeyReader& state, const machine::Scope&
   out.set_parties(row.parties());
   out.set_arrived(row.arrived());
   out.set_generation(row.generation());
-  scan_participants(state, scope, row.name(), [&](std::string_view who) {
+  scan_participants(state, scope, row, [&](std::string_view who) {
     out.add_participants(std::string(who));
     return true;
   });

@@ -82,7 +82,7 @@ class Barrier {
     past.set_parties(row_.parties());
     set_wall(past.mutable_time(), c_.envelope().wall);
     std::vector<std::string> all;
-    scan_participants(c_.state(), c_.scope(), row_.name(), [&](std::string_view who) {
+    scan_participants(c_.state(), c_.scope(), row_, [&](std::string_view who) {
       all.emplace_back(who);
       return true;
     });
@@ -95,6 +95,7 @@ class Barrier {
     while (row_.past_size() > kPastMax) row_.mutable_past()->RemoveLast();
     row_.set_generation(row_.generation() + 1);
     row_.set_arrived(0);
+    row_.set_first_arrival(row_.arrivals());
     c_.emit(kTopic, row_.name(), static_cast<uint8_t>(opened ? ChangeKind::kOpened : ChangeKind::kBroken),
             past.SerializeAsString());
     return past;
@@ -132,9 +133,10 @@ std::optional<BarrierParticipant> find_participant(const machine::KeyReader& sta
   return kParticipants.get(state, scope, participant_key(barrier, participant));
 }
 
-void scan_participants(const machine::KeyReader& state, const machine::Scope& scope, std::string_view barrier,
+void scan_participants(const machine::KeyReader& state, const machine::Scope& scope, const BarrierRow& row,
                        const std::function<bool(std::string_view)>& visit) {
-  kArrivals.scan(state, scope, ByteWriter().key_part(barrier).take(), "",
+  // Not over the marks of all who came to earlier generations.
+  kArrivals.scan(state, scope, ByteWriter().key_part(row.name()).take(), arrival_key(row.name(), row.first_arrival()),
                  [&](std::string_view, std::string_view who) { return visit(who); });
 }
 
@@ -173,15 +175,19 @@ ApplyResult SyncState::arrive(ApplyContext& c, std::string_view payload) {
   ArriveResult result;
   result.set_generation(row.generation());
   auto p = find_participant(c.state(), c.scope(), command.name(), command.participant());
-  if (p) c.touch_lease(p->lease(), command.waiter_ttl_ms());
-  else p = barrier.add(command.participant(), command.waiter_ttl_ms());
-  int32_t place = 0;
-  scan_participants(c.state(), c.scope(), command.name(), [&](std::string_view who) {
-    if (who == command.participant()) return false;
-    place += 1;
-    return true;
-  });
-  result.set_arrival_index(place);
+  if (p) {
+    c.touch_lease(p->lease(), command.waiter_ttl_ms());
+    int32_t place = 0;
+    scan_participants(c.state(), c.scope(), row, [&](std::string_view who) {
+      if (who == command.participant()) return false;
+      place += 1;
+      return true;
+    });
+    result.set_arrival_index(place);
+  } else {
+    p = barrier.add(command.participant(), command.waiter_ttl_ms());
+    result.set_arrival_index(row.arrived() - 1);
+  }
   if (row.arrived() >= row.parties()) *result.mutable_past() = barrier.end(true, 0);
   else result.set_lease(p->lease());
   UCCP_RETURN_IF_ERROR(barrier.store());

@@ -40,7 +40,7 @@ inline constexpr int64_t kForgetAfterMs = 24 * 3600 * 1000;
 std::optional<internal::v1::BarrierParticipant> find_participant(const machine::KeyReader& state, const machine::Scope& scope,
                                                                  std::string_view barrier, std::string_view participant);
 // In the order of arrival.
-void scan_participants(const machine::KeyReader& state, const machine::Scope& scope, std::string_view barrier,
+void scan_participants(const machine::KeyReader& state, const machine::Scope& scope, const internal::v1::BarrierRow& row,
                        const std::function<bool(std::string_view participant)>& visit);
 // How a generation ended; nothing if it has not, or too long ago.
 std::optional<internal::v1::BarrierPast> find_past(const internal::v1::BarrierRow& row, uint64_t generation);

@@ -117,6 +117,9 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   }
   for (const auto& pending : hello.pending_outcomes()) {
     carried.insert(key_of(pending.attempt()));
+    // An earlier Hello, answered only now, may have said that it runs: then its end was not known to be of a live one.
+    const auto live = attempts_.find(ref_of(pending.attempt()));
+    if (live != attempts_.end() && same(live->second.id, pending.attempt())) outcome(pending);
     // They went into the log ahead of the Hello: what is not under way any more is settled.
     if (!outcomes_under_way_.contains(key_of(pending.attempt()))) *welcome.add_acknowledged() = pending.attempt();
   }
