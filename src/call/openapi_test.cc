@@ -78,7 +78,7 @@ void expect_golden(const std::string& name, const std::string& json) {
   }
   EXPECT_TRUE(read_file(path) == text) << path
                                        << " is not what the contract gives. Look at what changed, then: UCCP_REWRITE=1 "
-                                       << "build/release/tests/call_test --gtest_filter='OpenApi*'";
+                                       << "build/release/tests/call_test --gtest_filter='*OpenApi*'";
 }
 
 void collect_references(const element& value, std::set<std::string>& out) {

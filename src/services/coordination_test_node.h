@@ -57,8 +57,16 @@ struct Exchange {
 class TestNode {
  public:
   explicit TestNode(std::vector<machine::Domain*> domains)
-      : node({}, {.loop = loop, .io = io, .watch = watch, .clock = clock, .random = random_, .log = log_, .kv = kv_,
-                  .metrics = metrics, .fatal = [](Status s) { ADD_FAILURE() << s.to_string(); }},
+      : node({},
+             {.loop = loop,
+              .io = io,
+              .watch = watch,
+              .clock = clock,
+              .random = random_,
+              .log = log_,
+              .kv = kv_,
+              .metrics = metrics,
+              .fatal = [](Status s) { ADD_FAILURE() << s.to_string(); }},
              {{kCoreGroup, "core", std::move(domains)}}) {}
   ~TestNode() {
     bool stopped = false;

@@ -23,7 +23,7 @@ namespace uccp::coordination {
 class Waits : public std::enable_shared_from_this<Waits> {
  public:
   enum class End {
-    kChange,     // what was waited for happened
+    kChange,  // what was waited for happened
     kTimeout,
     kCancelled,  // the client went away
     kLookAgain,  // changes may have been missed, or the lease ended: ask the state
@@ -193,7 +193,8 @@ class Waits : public std::enable_shared_from_this<Waits> {
   std::shared_ptr<machine::Watch> watch_;
 };
 
-// When leases end, as far as this node heard: keep-alives are no part of the state. Bounded by the leases that are alive.
+// When leases end, as far as this node heard: keep-alives are no part of the state. Bounded by the leases that are
+// alive.
 class LeaseTimes {
  public:
   // Nothing that was heard before `started` is known: the leader gave every lease its whole ttl then.

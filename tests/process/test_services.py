@@ -78,9 +78,9 @@ class Registration(ServicesTest):
         changed = self.rest.call("PATCH", path, {"weight": 7}, headers={"If-Match": old})
         self.assertEqual((changed.status, changed.json["weight"]), (200, 7), changed)
         self.assertEqual(changed.json["address"], "10.6.0.1", "what is not named stays")
-        self.assert_problem(self.rest.call("PATCH", path, {"weight": 9}, headers={"If-Match": old}), 409,
+        self.assert_problem(self.rest.call("PATCH", path, {"weight": 9}, headers={"If-Match": old}), 412,
                             "ETAG_MISMATCH")
-        self.assert_problem(self.rest.delete(path, headers={"If-Match": old}), 409, "ETAG_MISMATCH")
+        self.assert_problem(self.rest.delete(path, headers={"If-Match": old}), 412, "ETAG_MISMATCH")
         self.assertEqual(self.rest.get(path).json["weight"], 7)
         self.assertEqual(self.rest.call("GET", path, headers={"If-None-Match": old}).status, 200)
 

@@ -305,11 +305,11 @@ class Content(NodeTest):
         self.assert_problem(missing, 404, "DEPENDENCY_NOT_FOUND", "task.dependencies[0].taskId")
         self.assertEqual(self.rest.get("tasks", countTotal="true", pageSize=1).json.get("totalSize", 0), before)
 
-    def test_what_is_not_built_is_501_and_not_half_done(self):
+    def test_kinds_that_are_not_built_are_refused_and_not_half_done(self):
         for more in ({"type": "CRON", "schedule": {"cron": "* * * * *"}}, {"executor": "CONTAINER"},
                      {"gang": {"id": "g", "size": 2}}):
             with self.subTest(more):
-                self.assert_problem(self.rest.post("tasks", {"command": ["true"], **more}), 501)
+                self.assert_problem(self.rest.post("tasks", {"command": ["true"], **more}), 400)
 
 
 class Graphs(NodeTest):

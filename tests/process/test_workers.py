@@ -37,7 +37,7 @@ class Workers(NodeTest):
         self.assertEqual((changed.status, changed.json["resources"]["total"]["cpu"]), (200, 2))
         self.assertNotEqual(changed.json["etag"], made.json["etag"])
         stale = self.rest.put("workers/rack7-01/resources", {"total": {"cpu": 1}, "ifMatch": made.json["etag"]})
-        self.assertIn(stale.status, (409, 412), stale)
+        self.assert_problem(stale, 412, "ETAG_MISMATCH")
         self.assertEqual(self.rest.delete("workers/rack7-01").status, 204)
         self.assert_problem(self.rest.get("workers/rack7-01"), 404, "WORKER_NOT_FOUND")
 

@@ -14,7 +14,8 @@ struct Role {
 
 constexpr auto kAdmin = std::to_array<std::string_view>({"*"});
 constexpr auto kOperator = std::to_array<std::string_view>(
-    {"*.read", "services.*", "tasks.*", "workers.*", "quotas.*", "topics.*", "locks.*", "elections.*", "admin.write"});
+    {"*.read", "services.*", "tasks.*", "workers.*", "quotas.*", "topics.*", "locks.*", "elections.*", "admin.write",
+     "audit.read"});
 constexpr auto kDeveloper = std::to_array<std::string_view>(
     {"*.read", "services.*", "tasks.*", "locks.write", "elections.write", "semaphores.*", "barriers.*", "latches.*",
      "events.*", "topics.*", "groups.*", "functions.*", "objects.*", "kv.*"});
@@ -32,6 +33,8 @@ constexpr std::array<Role, 6> kRoles = {{{"admin", kAdmin},
 
 bool matches(std::string_view grant, std::string_view permission) {
   if (grant == "*" || grant == permission) return true;
+  // Who did what is not for everybody who may read: it has to be granted by name.
+  if (permission == "audit.read") return false;
   const size_t dot = permission.find('.');
   if (grant.ends_with(".*")) return permission.substr(0, dot) == grant.substr(0, grant.size() - 2);
   if (grant.starts_with("*.")) return permission.substr(dot) == grant.substr(1);

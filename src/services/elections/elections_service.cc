@@ -93,26 +93,32 @@ ElectionsService::ElectionsService(ElectionsEnvironment environment)
     std::lock_guard lock(last->mutex);
     return static_cast<double>(last->counts[what]);
   };
-  env_.metrics.callback("uccp_elections_led", "Election groups that have a leader", [count] { return count("leaders"); });
-  env_.metrics.callback("uccp_election_candidates", "Candidates of all election groups", [count] { return count("candidates"); });
+  env_.metrics.callback("uccp_elections_led", "Election groups that have a leader",
+                        [count] { return count("leaders"); });
+  env_.metrics.callback("uccp_election_candidates", "Candidates of all election groups",
+                        [count] { return count("candidates"); });
   env_.metrics.callback("uccp_election_terms_total", "Leaderships that began", [count] { return count("terms"); });
 }
 
 void ElectionsService::add_handlers(call::HandlerTable& handlers) {
-  handlers.add(method_name("ElectLeader"), [this](const CallPtr& call, std::string bytes) { elect(call, std::move(bytes)); });
+  handlers.add(method_name("ElectLeader"),
+               [this](const CallPtr& call, std::string bytes) { elect(call, std::move(bytes)); });
   handlers.add(method_name("TransferLeadership"),
                [this](const CallPtr& call, std::string bytes) { transfer(call, std::move(bytes)); });
   handlers.add(method_name("ResignLeadership"),
                [this](const CallPtr& call, std::string bytes) { resign(call, std::move(bytes)); });
-  handlers.add(method_name("ListElections"), [this](const CallPtr& call, std::string bytes) { list(call, std::move(bytes)); });
+  handlers.add(method_name("ListElections"),
+               [this](const CallPtr& call, std::string bytes) { list(call, std::move(bytes)); });
   handlers.add_parsed<v1::RenewLeadershipRequest>(
       method_name("RenewLeadership"), [this](const CallPtr& call, const v1::RenewLeadershipRequest& request) {
         renew(call, request, ReadLevel::bounded(kRenewBoundMs));
       });
   handlers.add_parsed<v1::GetLeaderRequest>(
-      method_name("GetLeader"), [this](const CallPtr& call, const v1::GetLeaderRequest& request) { get(call, request); });
+      method_name("GetLeader"),
+      [this](const CallPtr& call, const v1::GetLeaderRequest& request) { get(call, request); });
   handlers.add_parsed<v1::WatchLeaderRequest>(
-      method_name("WatchLeader"), [this](const CallPtr& call, const v1::WatchLeaderRequest& request) { watch(call, request); });
+      method_name("WatchLeader"),
+      [this](const CallPtr& call, const v1::WatchLeaderRequest& request) { watch(call, request); });
 }
 
 uint64_t ElectionsService::draw() {
@@ -123,14 +129,16 @@ uint64_t ElectionsService::draw() {
 void ElectionsService::propose(const CallPtr& call, std::string_view bytes, std::string_view verb,
                                const google::protobuf::MessageLite& payload,
                                std::function<void(ElectionResult, LogIndex)> done) {
-  auto envelope = call::make_envelope(*call, bytes, std::string(kDomain) + "." + std::string(verb), payload.SerializeAsString());
+  auto envelope =
+      call::make_envelope(*call, bytes, std::string(kDomain) + "." + std::string(verb), payload.SerializeAsString());
   // A renewal is repeatable by nature: a key that came with it must not freeze its effect.
   if (call->method->naturally_idempotent) envelope.dedup = {};
-  env_.proposer.propose(kCoreGroup, std::move(envelope), [call, done = std::move(done)](Result<machine::Applied> applied) {
-    if (!applied) return call->finish(std::move(applied.error()));
-    put_session(call, applied->index);
-    done(coordination::parse<ElectionResult>(applied->response), applied->index);
-  });
+  env_.proposer.propose(kCoreGroup, std::move(envelope),
+                        [call, done = std::move(done)](Result<machine::Applied> applied) {
+                          if (!applied) return call->finish(std::move(applied.error()));
+                          put_session(call, applied->index);
+                          done(coordination::parse<ElectionResult>(applied->response), applied->index);
+                        });
 }
 
 void ElectionsService::read(const CallPtr& call, OnView on_view) {
@@ -141,7 +149,8 @@ void ElectionsService::read(const CallPtr& call, OnView on_view) {
   });
 }
 
-v1::Election ElectionsService::shown(const std::string& name_space, const ElectionRow& row, const ElectionCandidate* own) const {
+v1::Election ElectionsService::shown(const std::string& name_space, const ElectionRow& row,
+                                     const ElectionCandidate* own) const {
   v1::Election out;
   out.set_group(row.group());
   out.set_namespace_(name_space);
@@ -166,7 +175,8 @@ v1::Election ElectionsService::shown(const std::string& name_space, const Electi
   if (own != nullptr) {
     out.set_is_leader(row.leader() == own->id());
     out.set_lease_id(coordination::lease_text(own->lease(), own->secret()));
-    set_wall(out.mutable_expire_time(), {times_.times(own->lease(), us_of(own->enter_time()), own->ttl_ms()).expire_us});
+    set_wall(out.mutable_expire_time(),
+             {times_.times(own->lease(), us_of(own->enter_time()), own->ttl_ms()).expire_us});
   }
   return out;
 }
@@ -220,10 +230,9 @@ void ElectionsService::wait(const std::shared_ptr<Campaign>& campaign, LogIndex 
   w.lease = campaign->candidate.lease();
   w.lease_ttl_ms = campaign->candidate.ttl_ms();
   w.until = coordination::wait_until(*campaign->call, campaign->wait_ms, campaign->started);
-  const uint64_t id = waits_->add(campaign->call, std::move(w),
-                                  [this, campaign](Waits::End why, const machine::Change* change) {
-                                    wait_ended(campaign, why, change);
-                                  });
+  const uint64_t id = waits_->add(
+      campaign->call, std::move(w),
+      [this, campaign](Waits::End why, const machine::Change* change) { wait_ended(campaign, why, change); });
   look(campaign, id, since);
 }
 
@@ -240,7 +249,8 @@ void ElectionsService::look(const std::shared_ptr<Campaign>& campaign, uint64_t 
   });
 }
 
-void ElectionsService::wait_ended(const std::shared_ptr<Campaign>& campaign, Waits::End why, const machine::Change* change) {
+void ElectionsService::wait_ended(const std::shared_ptr<Campaign>& campaign, Waits::End why,
+                                  const machine::Change* change) {
   const CallPtr& call = campaign->call;
   switch (why) {
     case Waits::End::kChange: {
@@ -261,9 +271,10 @@ void ElectionsService::wait_ended(const std::shared_ptr<Campaign>& campaign, Wai
         wait(campaign, view->applied());
       });
     case Waits::End::kStopping:
-      return call->finish(Status(Code::kUnavailable, "WAIT_INTERRUPTED",
-                                 "this node no longer serves the wait; enter again, the candidacy stays until its ttl ends")
-                              .with_retry_after_ms(200));
+      return call->finish(
+          Status(Code::kUnavailable, "WAIT_INTERRUPTED",
+                 "this node no longer serves the wait; enter again, the candidacy stays until its ttl ends")
+              .with_retry_after_ms(200));
   }
 }
 
@@ -276,9 +287,10 @@ void ElectionsService::transfer(const CallPtr& call, std::string bytes) {
     if (!with_proof) return call->finish(std::move(with_proof.error()));
     command = std::move(*with_proof);
   } else if (!env_.permits(call->principal, "elections.admin")) {
-    return call->finish(Status(Code::kPermission, "PERMISSION_DENIED",
-                               call->principal.name + " lacks the permission elections.admin; the leader itself sends its lease id")
-                            .with_help("security.md#roles"));
+    return call->finish(
+        Status(Code::kPermission, "PERMISSION_DENIED",
+               call->principal.name + " lacks the permission elections.admin; the leader itself sends its lease id")
+            .with_help("security.md#roles"));
   }
   command.set_group(request->group());
   command.set_target(request->target_id());
@@ -301,36 +313,39 @@ void ElectionsService::renew(const CallPtr& call, const v1::RenewLeadershipReque
   auto command = candidate_command(request.group(), request.lease_id());
   if (!command) return call->finish(std::move(command.error()));
   const bool fresh = level.kind == ReadLevel::Kind::kLinearizable;
-  env_.reader.read(kCoreGroup, level, [this, call, fresh, request, command = std::move(*command)](Result<GroupView> view) mutable {
-    if (!view) return call->finish(std::move(view.error()));
-    const auto row = kGroups.get(*view, scope_of(*call), request.group()).value_or(ElectionRow());
-    const ElectionCandidate* own = find_candidate(row, command.lease(), command.secret());
-    if (own == nullptr && fresh) return call->finish(candidacy_ended(request.group()));
-    if (own == nullptr) return renew(call, request, ReadLevel::linearizable());
-    if (request.has_load() && micros(request.load()) != own->load_micros()) command.set_load_micros(micros(request.load()));
-    if (request.has_score() && micros(request.score()) != own->score_micros()) command.set_score_micros(micros(request.score()));
-    env_.leases.keep_alive(kCoreGroup, own->lease(), [this, call, command](Result<int64_t> ttl) {
-      if (!ttl) {
-        const bool gone = ttl.error().code() == Code::kNotFound;
-        return call->finish(gone ? candidacy_ended(command.group()) : std::move(ttl.error()));
-      }
-      times_.heard(command.lease(), env_.clock.wall(), *ttl);
-      // Only a change of load or score is worth a log entry.
-      if (command.has_load_micros() || command.has_score_micros()) {
-        return propose(call, "", "report", command, [this, call](const ElectionResult& result, LogIndex) {
-          call->reply(shown(call->name_space, result.row(), &result.candidate()).SerializeAsString());
-        });
-      }
-      // Whether it still leads must not be a stale answer: the lease may have been handed over since.
-      env_.reader.read(kCoreGroup, ReadLevel::linearizable(), [this, call, command](Result<GroupView> view) {
+  env_.reader.read(
+      kCoreGroup, level, [this, call, fresh, request, command = std::move(*command)](Result<GroupView> view) mutable {
         if (!view) return call->finish(std::move(view.error()));
-        const auto row = kGroups.get(*view, scope_of(*call), command.group()).value_or(ElectionRow());
+        const auto row = kGroups.get(*view, scope_of(*call), request.group()).value_or(ElectionRow());
         const ElectionCandidate* own = find_candidate(row, command.lease(), command.secret());
-        if (own == nullptr) return call->finish(candidacy_ended(command.group()));
-        call->reply(shown(call->name_space, row, own).SerializeAsString());
+        if (own == nullptr && fresh) return call->finish(candidacy_ended(request.group()));
+        if (own == nullptr) return renew(call, request, ReadLevel::linearizable());
+        if (request.has_load() && micros(request.load()) != own->load_micros())
+          command.set_load_micros(micros(request.load()));
+        if (request.has_score() && micros(request.score()) != own->score_micros())
+          command.set_score_micros(micros(request.score()));
+        env_.leases.keep_alive(kCoreGroup, own->lease(), [this, call, command](Result<int64_t> ttl) {
+          if (!ttl) {
+            const bool gone = ttl.error().code() == Code::kNotFound;
+            return call->finish(gone ? candidacy_ended(command.group()) : std::move(ttl.error()));
+          }
+          times_.heard(command.lease(), env_.clock.wall(), *ttl);
+          // Only a change of load or score is worth a log entry.
+          if (command.has_load_micros() || command.has_score_micros()) {
+            return propose(call, "", "report", command, [this, call](const ElectionResult& result, LogIndex) {
+              call->reply(shown(call->name_space, result.row(), &result.candidate()).SerializeAsString());
+            });
+          }
+          // Whether it still leads must not be a stale answer: the lease may have been handed over since.
+          env_.reader.read(kCoreGroup, ReadLevel::linearizable(), [this, call, command](Result<GroupView> view) {
+            if (!view) return call->finish(std::move(view.error()));
+            const auto row = kGroups.get(*view, scope_of(*call), command.group()).value_or(ElectionRow());
+            const ElectionCandidate* own = find_candidate(row, command.lease(), command.secret());
+            if (own == nullptr) return call->finish(candidacy_ended(command.group()));
+            call->reply(shown(call->name_space, row, own).SerializeAsString());
+          });
+        });
       });
-    });
-  });
 }
 
 // --- reads ----------------------------------------------------------------------------------------------------------
@@ -346,9 +361,9 @@ void ElectionsService::get(const CallPtr& call, const v1::GetLeaderRequest& requ
 void ElectionsService::list(const CallPtr& call, std::string bytes) {
   const auto scope = scope_of(*call);
   const bool everywhere = scope.name_space == "-";
-  auto query = call::compile_list(*call->method, bytes,
-                                  {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope,
-                                   .key_order = everywhere ? "" : "group"});
+  auto query = call::compile_list(
+      *call->method, bytes,
+      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope, .key_order = everywhere ? "" : "group"});
   if (!query) return call->finish(std::move(query.error()));
   read(call, [this, scope, everywhere, query = std::move(*query)](const CallPtr& call, GroupView view) {
     env_.work.post([this, call, scope, everywhere, query, view = std::move(view)] {
@@ -359,7 +374,9 @@ void ElectionsService::list(const CallPtr& call, std::string bytes) {
         const std::string from = after.empty() ? all : tenant + std::string(after) + '\0';
         view.scan(from, machine::prefix_end(all), [&](std::string_view key, std::string_view value) {
           const std::string_view at = key.substr(tenant.size());
-          return visit(at, shown(ByteReader(at).key_part(), coordination::parse<ElectionRow>(value), nullptr).SerializeAsString());
+          return visit(
+              at,
+              shown(ByteReader(at).key_part(), coordination::parse<ElectionRow>(value), nullptr).SerializeAsString());
         });
       });
       if (!page) return call->finish(std::move(page.error()));
@@ -378,7 +395,7 @@ void ElectionsService::watch(const CallPtr& call, const v1::WatchLeaderRequest& 
   };
   coordination::EventStream::Source source{.topic = std::string(kTopic), .scope = scope};
   source.initial = [scope, item, group = request.group()](const GroupView& view, std::string_view position,
-                                                         const coordination::EventStream::Visit& visit) {
+                                                          const coordination::EventStream::Visit& visit) {
     if (!position.empty()) return;
     ElectionRow row = kGroups.get(view, scope, group).value_or(ElectionRow());
     row.set_group(group);
@@ -386,7 +403,8 @@ void ElectionsService::watch(const CallPtr& call, const v1::WatchLeaderRequest& 
   };
   source.changed = [item, group = request.group()](const machine::Change& change) -> std::optional<std::string> {
     if (change.key != group) return std::nullopt;
-    return item(static_cast<v1::ElectionEventKind>(change.kind), coordination::parse<ElectionResult>(change.payload).row());
+    return item(static_cast<v1::ElectionEventKind>(change.kind),
+                coordination::parse<ElectionResult>(change.payload).row());
   };
   Status status = coordination::EventStream::open(call, request.since(), std::move(source),
                                                   {env_.reader, env_.watcher, env_.work, env_.clock});

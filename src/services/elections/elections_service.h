@@ -1,7 +1,7 @@
 // The methods of elections: validate, propose, wait to lead, read.
 //
-// While a call waits to lead, its node keeps the candidacy alive; afterwards its owner renews it. Must outlive every call
-// and the metrics registry's scrapes. Callable from any thread.
+// While a call waits to lead, its node keeps the candidacy alive; afterwards its owner renews it. Must outlive every
+// call and the metrics registry's scrapes. Callable from any thread.
 #pragma once
 
 #include <functional>
@@ -56,13 +56,15 @@ class ElectionsService {
 
   void wait(const std::shared_ptr<Campaign>& campaign, LogIndex since);
   void look(const std::shared_ptr<Campaign>& campaign, uint64_t wait_id, LogIndex since);
-  void wait_ended(const std::shared_ptr<Campaign>& campaign, coordination::Waits::End why, const machine::Change* change);
+  void wait_ended(const std::shared_ptr<Campaign>& campaign, coordination::Waits::End why,
+                  const machine::Change* change);
   // `own`: the caller's candidate, null for others.
   v1::Election shown(const std::string& name_space, const internal::v1::ElectionRow& row,
                      const internal::v1::ElectionCandidate* own) const;
 
   void propose(const call::CallPtr& call, std::string_view bytes, std::string_view verb,
-               const google::protobuf::MessageLite& payload, std::function<void(internal::v1::ElectionResult, LogIndex)> done);
+               const google::protobuf::MessageLite& payload,
+               std::function<void(internal::v1::ElectionResult, LogIndex)> done);
   void read(const call::CallPtr& call, OnView on_view);
   uint64_t draw();
 

@@ -17,7 +17,9 @@ class ElectionsServiceTest : public ::testing::Test {
     service_.add_handlers(n_.handlers);
   }
   Exchange enter(std::string id, std::string candidate = "", std::string more = "", TestNode::Client client = {}) {
-    Exchange x = n_.begin("ElectLeader", R"({"group":"g","candidate":{"id":")" + id + "\"" + candidate + "}" + more + "}", std::move(client));
+    Exchange x =
+        n_.begin("ElectLeader", R"({"group":"g","candidate":{"id":")" + id + "\"" + candidate + "}" + more + "}",
+                 std::move(client));
     n_.scheduler.run_for_ms(20);
     return x;
   }
@@ -50,15 +52,17 @@ class ElectionsServiceTest : public ::testing::Test {
       v1::ElectionEvent event;
       EXPECT_TRUE(event.ParseFromString(message));
       EXPECT_TRUE(event.election().lease_id().empty());
-      out += event.has_end() ? "END " : v1::ElectionEventKind_Name(event.kind()).substr(20) + ":" + event.election().leader().id() + " ";
+      out += event.has_end()
+                 ? "END "
+                 : v1::ElectionEventKind_Name(event.kind()).substr(20) + ":" + event.election().leader().id() + " ";
     }
     return out;
   }
 
   ElectionsState state_;
   TestNode n_{{&state_}};
-  ElectionsService service_{{n_.node, n_.node, n_.node, n_.node, n_.work, n_.clock, n_.service_random, n_.metrics, n_.signer,
-                             [](const call::Principal& p, std::string_view) { return p.name == "alice"; }}};
+  ElectionsService service_{{n_.node, n_.node, n_.node, n_.node, n_.work, n_.clock, n_.service_random, n_.metrics,
+                             n_.signer, [](const call::Principal& p, std::string_view) { return p.name == "alice"; }}};
   uint64_t term_ = 0, token_ = 0;
 };
 
@@ -107,12 +111,13 @@ TEST_F(ElectionsServiceTest, EachStrategyRanksInItsWay) {
   struct Case {
     std::string strategy, a, b, c, order;
   };
-  for (const Case& t : {Case{R"(,"strategy":"FIRST_COME")", R"(,"priority":1)", R"(,"priority":9)", "", "abc"},
-                        Case{R"(,"strategy":"PRIORITY")", R"(,"priority":1)", R"(,"priority":5)", R"(,"priority":9)", "cba"},
-                        Case{R"(,"strategy":"RESOURCE")", R"(,"load":0.9)", R"(,"load":0.1)", R"(,"load":0.5)", "bca"},
-                        Case{R"(,"strategy":"CUSTOM")", R"(,"score":-1)", R"(,"score":2.5)", R"(,"score":2.4)", "bca"},
-                        Case{R"(,"strategy":"GEOGRAPHIC","preferredRegion":"eu","preferredZone":"z1")", R"(,"region":"us","zone":"z1")",
-                             R"(,"region":"eu","zone":"z2")", R"(,"region":"eu","zone":"z1")", "cba"}}) {
+  for (const Case& t :
+       {Case{R"(,"strategy":"FIRST_COME")", R"(,"priority":1)", R"(,"priority":9)", "", "abc"},
+        Case{R"(,"strategy":"PRIORITY")", R"(,"priority":1)", R"(,"priority":5)", R"(,"priority":9)", "cba"},
+        Case{R"(,"strategy":"RESOURCE")", R"(,"load":0.9)", R"(,"load":0.1)", R"(,"load":0.5)", "bca"},
+        Case{R"(,"strategy":"CUSTOM")", R"(,"score":-1)", R"(,"score":2.5)", R"(,"score":2.4)", "bca"},
+        Case{R"(,"strategy":"GEOGRAPHIC","preferredRegion":"eu","preferredZone":"z1")", R"(,"region":"us","zone":"z1")",
+             R"(,"region":"eu","zone":"z2")", R"(,"region":"eu","zone":"z1")", "cba"}}) {
     SCOPED_TRACE(t.strategy);
     // Another one leads first and holds the group together.
     const auto first = enter("x", R"(,"observer":false)", t.strategy).answer<v1::Election>();
@@ -121,7 +126,10 @@ TEST_F(ElectionsServiceTest, EachStrategyRanksInItsWay) {
     with("ResignLeadership", first);
     EXPECT_EQ(order(), t.order + "o");
     EXPECT_EQ(leader(), t.order.substr(0, 1));
-    EXPECT_EQ(enter("a", t.a, R"(,"strategy":")" + std::string(t.strategy.find("CUSTOM") == std::string::npos ? "CUSTOM" : "PRIORITY") + "\"").reason(),
+    EXPECT_EQ(enter("a", t.a,
+                    R"(,"strategy":")" +
+                        std::string(t.strategy.find("CUSTOM") == std::string::npos ? "CUSTOM" : "PRIORITY") + "\"")
+                  .reason(),
               "STRATEGY_MISMATCH");
     n_.scheduler.run_for_ms(20'000);
     EXPECT_EQ(leader(), "") << "all expired";
@@ -150,7 +158,8 @@ TEST_F(ElectionsServiceTest, LeadershipIsHandedOver) {
   EXPECT_FALSE(with("RenewLeadership", a).answer<v1::Election>().is_leader());
   EXPECT_EQ(get().history(1).end_reason(), v1::LEADERSHIP_END_TRANSFERRED);
   // Operators need no proof, others do.
-  EXPECT_EQ(n_.ask("TransferLeadership", R"({"group":"g","targetId":"a"})", {.principal = "bob"}).reason(), "PERMISSION_DENIED");
+  EXPECT_EQ(n_.ask("TransferLeadership", R"({"group":"g","targetId":"a"})", {.principal = "bob"}).reason(),
+            "PERMISSION_DENIED");
   EXPECT_EQ(n_.ask("TransferLeadership", R"({"group":"g","targetId":"a"})").answer<v1::Election>().leader().id(), "a");
   const uint64_t term = get().term();
   n_.ask("TransferLeadership", R"({"group":"g","targetId":"a"})");
@@ -176,7 +185,10 @@ TEST_F(ElectionsServiceTest, GroupsAreIndependentAndListed) {
   ASSERT_EQ(list.elections_size(), 2);
   EXPECT_EQ(list.elections(0).leader().id(), "a");
   EXPECT_EQ(list.elections(1).leader().id(), "z");
-  EXPECT_EQ(n_.ask("ListElections", R"({"filter":"strategy = PRIORITY"})").answer<v1::ListElectionsResponse>().elections_size(), 1);
+  EXPECT_EQ(n_.ask("ListElections", R"({"filter":"strategy = PRIORITY"})")
+                .answer<v1::ListElectionsResponse>()
+                .elections_size(),
+            1);
   EXPECT_EQ(n_.metrics.value("uccp_elections_led"), 2);
 }
 
@@ -191,7 +203,8 @@ TEST_F(ElectionsServiceTest, AWatchTellsEveryLeader) {
   for (size_t seen = 1; seen <= 4; ++seen) {
     v1::ElectionEvent event;
     ASSERT_TRUE(event.ParseFromString(watch.sink->messages[seen - 1]));
-    Exchange resumed = n_.begin("WatchLeader", R"({"group":"g","since":")" + event.cursor() + "\"}", {.deadline_ms = 0});
+    Exchange resumed =
+        n_.begin("WatchLeader", R"({"group":"g","since":")" + event.cursor() + "\"}", {.deadline_ms = 0});
     n_.scheduler.run_for_ms(20);
     EXPECT_EQ(resumed.sink->messages.size(), 4 - seen);
     resumed.call->deliver_cancel();

@@ -105,7 +105,8 @@ class Group {
       const uint64_t groups = count_of(c_.state(), c_.scope(), "groups");
       kCounts.put(c_.state(), c_.scope(), "groups", ByteWriter().u64(groups + 1).take());
     }
-    if (row_.candidates_size() != candidates_before_) add_count("candidates", row_.candidates_size() - candidates_before_);
+    if (row_.candidates_size() != candidates_before_)
+      add_count("candidates", row_.candidates_size() - candidates_before_);
     if (row_.candidates().empty() && row_.idle_lease() == 0) row_.set_idle_lease(create_lease(kForgetAfterMs));
     if (!row_.candidates().empty() && row_.idle_lease() != 0) {
       c_.delete_lease(row_.idle_lease());
@@ -181,14 +182,15 @@ const ElectionCandidate* find_candidate(const ElectionRow& row, uint64_t lease, 
 uint64_t read_count(const machine::KeyReader& state, std::string_view what) { return count_of(state, {}, what); }
 
 Status group_not_found(const std::string& group) {
-  return Status(Code::kNotFound, "ELECTION_NOT_FOUND", "the election group " + group + " has no candidates and no history")
+  return Status(Code::kNotFound, "ELECTION_NOT_FOUND",
+                "the election group " + group + " has no candidates and no history")
       .with_resource("election", group);
 }
 
 Status candidacy_ended(const std::string& group) {
   return Status(Code::kNotFound, "CANDIDACY_ENDED",
-                "there is no candidate of " + group + " with this lease: it resigned or expired. If it led, it has to stop; " +
-                    "enter again")
+                "there is no candidate of " + group +
+                    " with this lease: it resigned or expired. If it led, it has to stop; " + "enter again")
       .with_resource("election", group);
 }
 
@@ -208,7 +210,8 @@ ApplyResult ElectionsState::enter(ApplyContext& c, std::string_view payload) {
     if (!row.candidates().empty()) {
       return fail(Code::kFailedPrecondition, "STRATEGY_MISMATCH",
                   "the election " + command.group() + " runs with the strategy " +
-                      v1::ElectionStrategy_Name(static_cast<v1::ElectionStrategy>(row.strategy())).substr(18) + "; leave it out, or use another group");
+                      v1::ElectionStrategy_Name(static_cast<v1::ElectionStrategy>(row.strategy())).substr(18) +
+                      "; leave it out, or use another group");
     }
     row.set_strategy(command.strategy());
   }

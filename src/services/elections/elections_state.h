@@ -21,7 +21,8 @@ namespace uccp::elections {
 // Tables of the core group; the numbers are part of the on-disk format.
 inline constexpr machine::TableId kGroupsTable = 56;
 inline constexpr machine::Table<internal::v1::ElectionRow> kGroups(kGroupsTable);  // name
-inline constexpr machine::BytesTable kCounts(57);  // "groups" in each namespace; in all: "leaders", "candidates", "terms"
+inline constexpr machine::BytesTable kCounts(
+    57);  // "groups" in each namespace; in all: "leaders", "candidates", "terms"
 
 inline constexpr std::string_view kDomain = "elections";
 inline constexpr std::string_view kTopic = "elections";
@@ -40,7 +41,8 @@ inline constexpr int64_t kForgetAfterMs = int64_t{7} * 24 * 3600 * 1000;
 // Who leads next, best first; observers last.
 std::vector<internal::v1::ElectionCandidate> ranked(const internal::v1::ElectionRow& row);
 const internal::v1::ElectionCandidate* find_candidate(const internal::v1::ElectionRow& row, std::string_view id);
-const internal::v1::ElectionCandidate* find_candidate(const internal::v1::ElectionRow& row, uint64_t lease, uint64_t secret);
+const internal::v1::ElectionCandidate* find_candidate(const internal::v1::ElectionRow& row, uint64_t lease,
+                                                      uint64_t secret);
 uint64_t read_count(const machine::KeyReader& state, std::string_view what);
 
 Status group_not_found(const std::string& group);

@@ -1,5 +1,5 @@
-// Random operations against a naive model of the same rules: the same grants in the same order, and the invariants after
-// every step.
+// Random operations against a naive model of the same rules: the same grants in the same order, and the invariants
+// after every step.
 #include <algorithm>
 
 #include "base/random.h"
@@ -94,11 +94,16 @@ class Trial {
     const std::string name = std::next(models_.begin(), static_cast<long>(random_.below(models_.size())))->first;
     Model& model = models_[name];
     switch (random_.below(8)) {
-      case 0: case 1: case 2: acquire(name, model); break;
-      case 3: case 4: release(name, model); break;
+      case 0:
+      case 1:
+      case 2: acquire(name, model); break;
+      case 3:
+      case 4: release(name, model); break;
       case 5: abandon(name, model); break;
       case 6: expire(name, model); break;
-      default: if (random_.below(4) == 0) break_all(name, model); break;
+      default:
+        if (random_.below(4) == 0) break_all(name, model);
+        break;
     }
     for (const auto& [n, m] : models_) compare(n, m);
   }
@@ -111,7 +116,9 @@ class Trial {
     user.owner = name + "-" + std::to_string(random_.below(4));
     user.priority = static_cast<int32_t>(random_.below(3));
     user.reentrant = name[0] == 'l' && random_.below(2) == 0;
-    user.permits = name[0] == 's' ? 1 + static_cast<int32_t>(random_.below(5)) : random_.below(2) == 0 ? 1 : kLockPermits;
+    user.permits = name[0] == 's'          ? 1 + static_cast<int32_t>(random_.below(5))
+                   : random_.below(2) == 0 ? 1
+                                           : kLockPermits;
     const bool wait = random_.below(4) != 0;
     const bool preempt = random_.below(5) == 0;
     internal::v1::AcquireCommand command;

@@ -108,7 +108,8 @@ class Script {
     EXPECT_TRUE(got.ParseFromString(*result));
     if (got.has_holder()) {
       note(label, got.holder(), kind, name);
-      if (got.holder().hold_count() > 1) say(owner + " holds " + name + " " + std::to_string(got.holder().hold_count()) + " times");
+      if (got.holder().hold_count() > 1)
+        say(owner + " holds " + name + " " + std::to_string(got.holder().hold_count()) + " times");
       return;
     }
     places_[label] = {kind, name, 0, holder.secret(), got.waiter().id(), 0, got.waiter().rank()};
@@ -138,7 +139,8 @@ class Script {
     const auto result = lab_.apply("permits." + verb, command.SerializeAsString());
     if (!result) return refuse(result.error());
     AcquireResult got;
-    if (verb == "transfer" && got.ParseFromString(*result)) note(text("as", text("to", "")), got.holder(), at.kind, at.name);
+    if (verb == "transfer" && got.ParseFromString(*result))
+      note(text("as", text("to", "")), got.holder(), at.kind, at.name);
   }
 
   void abandon() {
@@ -170,8 +172,8 @@ class Script {
     const auto row = lab_.row(kind, name);
     if (!row) return say("there is no " + name);
     for (const auto& h : lab_.holders(kind, name)) {
-      say("  holds: " + h.owner() + " token=" + token_text(h.fencing_token()) + " count=" + std::to_string(h.hold_count()) +
-          (h.waited_ms() > 0 ? " waited=" + std::to_string(h.waited_ms()) : ""));
+      say("  holds: " + h.owner() + " token=" + token_text(h.fencing_token()) + " count=" +
+          std::to_string(h.hold_count()) + (h.waited_ms() > 0 ? " waited=" + std::to_string(h.waited_ms()) : ""));
     }
     for (const auto& w : lab_.waiters(kind, name)) {
       say("  waits: " + w.holder().owner() + " priority=" + std::to_string(w.holder().priority()));
@@ -184,8 +186,8 @@ class Script {
   }
 
   void tell(const machine::Change& change) {
-    static constexpr std::string_view kNames[] = {"",           "acquired", "released",  "expired",
-                                                  "handed over", "broken",   "wait ended"};
+    static constexpr std::string_view kNames[] = {"",       "acquired",  "released", "expired", "handed over",
+                                                  "broken", "wait ended"};
     internal::v1::PermitChange c;
     EXPECT_TRUE(c.ParseFromString(change.payload));
     const bool granted = change.kind == static_cast<uint8_t>(ChangeKind::kAcquired);

@@ -21,7 +21,6 @@ using machine::ReadLevel;
 
 constexpr auto kLock = internal::v1::PERMIT_KIND_LOCK;
 constexpr auto kSemaphore = internal::v1::PERMIT_KIND_SEMAPHORE;
-constexpr int64_t kTtlDefaultMs = 30'000;
 // A renewal only has to find its holder; a stale view that misses it is followed by a fresh one.
 constexpr int64_t kRenewBoundMs = 5000;
 // Counts for metrics may be old: a scrape must not wait.
@@ -38,8 +37,6 @@ Message parse_result(const machine::Applied& applied) {
   return coordination::parse<Message>(applied.response);
 }
 
-std::string waiter_key(uint64_t id) { return ByteWriter().u64(id).take(); }
-
 Status not_found(PermitKind kind, const std::string& name) {
   const std::string what(noun(kind));
   return Status(Code::kNotFound, kind == kLock ? "LOCK_NOT_FOUND" : "SEMAPHORE_NOT_FOUND",
@@ -47,30 +44,7 @@ Status not_found(PermitKind kind, const std::string& name) {
       .with_resource(what, name);
 }
 
-Status stopping() {
-  return Status(Code::kUnavailable, "WAIT_INTERRUPTED",
-                "this node no longer serves the wait; ask again with the same request id to keep the place in the queue")
-      .with_retry_after_ms(200);
-}
-
-// Seconds of the contract, or -1 if the field is absent.
-int64_t wait_ms_of(bool present, const google::protobuf::Duration& wait) { return present ? ms_of(wait) : -1; }
-
 }  // namespace
-
-// One call that acquires, from its command to its answer.
-struct LocksService::Acquisition {
-  CallPtr call;
-  machine::Scope scope;
-  internal::v1::AcquireCommand command;
-  bool never_waits = false;    // TryLock
-  int64_t wait_ms = -1;        // -1: until the deadline
-  BootTime started;
-  internal::v1::PermitWaiter waiter;
-
-  PermitKind kind() const { return command.kind(); }
-  const std::string& name() const { return command.name(); }
-};
 
 LocksService::LocksService(LocksEnvironment environment)
     : env_(std::move(environment)),
@@ -81,12 +55,15 @@ LocksService::LocksService(LocksEnvironment environment)
                            if (kind != ChangeKind::kAcquired && kind != ChangeKind::kWaitEnded) return std::string();
                            internal::v1::PermitChange c;
                            const bool ok = c.ParseFromString(change.payload);
-                           return ok && c.holder().waiter() != 0 ? waiter_key(c.holder().waiter()) : std::string();
+                           return ok && c.holder().waiter() != 0 ? wait_key(c.holder().waiter()) : std::string();
                          })),
-      wait_seconds_(env_.metrics.histogram("uccp_lock_wait_seconds", "Time from asking for a lock or permits to the grant")),
+      wait_seconds_(
+          env_.metrics.histogram("uccp_lock_wait_seconds", "Time from asking for a lock or permits to the grant")),
       contended_(env_.metrics.counter("uccp_lock_contended_total", "Grants of locks and permits that had to wait")),
-      timeouts_(env_.metrics.counter("uccp_lock_wait_timeouts_total", "Waits for locks and permits that ended without a grant")),
-      deadlocks_(env_.metrics.counter("uccp_lock_deadlocks_total", "Waits refused because they would never have ended")) {
+      timeouts_(env_.metrics.counter("uccp_lock_wait_timeouts_total",
+                                     "Waits for locks and permits that ended without a grant")),
+      deadlocks_(
+          env_.metrics.counter("uccp_lock_deadlocks_total", "Waits refused because they would never have ended")) {
   struct Last {
     std::mutex mutex;
     internal::v1::PermitTotals totals;
@@ -101,7 +78,8 @@ LocksService::LocksService(LocksEnvironment environment)
     std::lock_guard lock(last->mutex);
     return last->totals;
   };
-  env_.metrics.callback("uccp_locks_held", "Holds of locks", [totals] { return static_cast<double>(totals().locks_held()); });
+  env_.metrics.callback("uccp_locks_held", "Holds of locks",
+                        [totals] { return static_cast<double>(totals().locks_held()); });
   env_.metrics.callback("uccp_lock_waiters", "Waits for locks",
                         [totals] { return static_cast<double>(totals().lock_waiters()); });
   env_.metrics.callback("uccp_semaphore_permits_held", "Permits of semaphores that are held",
@@ -112,16 +90,21 @@ LocksService::LocksService(LocksEnvironment environment)
 
 void LocksService::add_handlers(call::HandlerTable& handlers) {
   using Bytes = void (LocksService::*)(const CallPtr&, std::string);
-  const std::pair<std::string_view, Bytes> changes[] = {
-      {"AcquireLock", &LocksService::acquire_lock},           {"TryLock", &LocksService::try_lock},
-      {"AcquireReadLock", &LocksService::acquire_read_lock},  {"AcquireSemaphore", &LocksService::acquire_semaphore},
-      {"ReleaseLock", &LocksService::release_lock},           {"ReleaseSemaphore", &LocksService::release_semaphore},
-      {"TransferLock", &LocksService::transfer},              {"BreakLock", &LocksService::break_lock}};
+  const std::pair<std::string_view, Bytes> changes[] = {{"AcquireLock", &LocksService::acquire_lock},
+                                                        {"TryLock", &LocksService::try_lock},
+                                                        {"AcquireReadLock", &LocksService::acquire_read_lock},
+                                                        {"AcquireSemaphore", &LocksService::acquire_semaphore},
+                                                        {"ReleaseLock", &LocksService::release_lock},
+                                                        {"ReleaseSemaphore", &LocksService::release_semaphore},
+                                                        {"TransferLock", &LocksService::transfer},
+                                                        {"BreakLock", &LocksService::break_lock}};
   for (const auto& [rpc, function] : changes) {
-    handlers.add(method_name(rpc),
-                 [this, function](const CallPtr& call, std::string bytes) { (this->*function)(call, std::move(bytes)); });
+    handlers.add(method_name(rpc), [this, function](const CallPtr& call, std::string bytes) {
+      (this->*function)(call, std::move(bytes));
+    });
   }
-  const auto parsed = [&]<typename Request>(std::string_view rpc, void (LocksService::*function)(const CallPtr&, const Request&)) {
+  const auto parsed = [&]<typename Request>(std::string_view rpc,
+                                            void (LocksService::*function)(const CallPtr&, const Request&)) {
     handlers.add_parsed<Request>(method_name(rpc), [this, function](const CallPtr& call, const Request& request) {
       (this->*function)(call, request);
     });
@@ -151,14 +134,16 @@ void LocksService::propose(const CallPtr& call, std::string_view bytes, std::str
   if (call->deadline && *call->deadline <= env_.clock.boot()) {
     return call->finish(Status(Code::kDeadline, "DEADLINE_EXCEEDED", "the deadline passed before the change was made"));
   }
-  auto envelope = call::make_envelope(*call, bytes, std::string(kDomain) + "." + std::string(verb), payload.SerializeAsString());
+  auto envelope =
+      call::make_envelope(*call, bytes, std::string(kDomain) + "." + std::string(verb), payload.SerializeAsString());
   // A renewal is repeatable by nature: a key that came with it must not freeze its effect.
   if (call->method->naturally_idempotent) envelope.dedup = {};
-  env_.proposer.propose(kCoreGroup, std::move(envelope), [call, done = std::move(done)](Result<machine::Applied> applied) mutable {
-    if (!applied) return call->finish(std::move(applied.error()));
-    put_session(call, applied->index);
-    done(call, std::move(*applied));
-  });
+  env_.proposer.propose(kCoreGroup, std::move(envelope),
+                        [call, done = std::move(done)](Result<machine::Applied> applied) mutable {
+                          if (!applied) return call->finish(std::move(applied.error()));
+                          put_session(call, applied->index);
+                          done(call, std::move(*applied));
+                        });
 }
 
 void LocksService::propose_quietly(const machine::Scope& scope, std::string_view verb,
@@ -179,211 +164,12 @@ void LocksService::read(const CallPtr& call, OnView on_view) {
   });
 }
 
-// --- acquiring ------------------------------------------------------------------------------------------------------
-
-std::shared_ptr<LocksService::Acquisition> LocksService::begin(const CallPtr& call, PermitKind kind, const std::string& name,
-                                                               const std::string& owner, int64_t ttl_ms) {
-  auto a = std::make_shared<Acquisition>();
-  a->call = call;
-  a->scope = scope_of(*call);
-  a->started = env_.clock.boot();
-  a->command.set_kind(kind);
-  a->command.set_name(name);
-  a->command.set_wait(true);
-  a->command.set_waiter_ttl_ms(coordination::kWaiterTtlMs);
-  PermitHolder& holder = *a->command.mutable_holder();
-  holder.set_owner(owner.empty() ? coordination::default_owner(*call) : owner);
-  holder.set_principal(call->principal.name);
-  holder.set_secret(draw());
-  holder.set_permits(kLockPermits);
-  holder.set_ttl_ms(ttl_ms > 0 ? ttl_ms : kTtlDefaultMs);
-  return a;
-}
-
-void LocksService::acquire_lock(const CallPtr& call, std::string bytes) {
-  auto request = call::parse_request<v1::AcquireLockRequest>(bytes);
-  if (!request) return call->finish(std::move(request.error()));
-  if (request->preempt() && !env_.permits(call->principal, "locks.break")) {
-    return call->finish(Status(Code::kPermission, "PERMISSION_DENIED",
-                               call->principal.name + " lacks the permission locks.break, which preemption needs")
-                            .with_help("security.md#roles"));
-  }
-  auto a = begin(call, kLock, request->name(), request->owner(), ms_of(request->ttl()));
-  PermitHolder& holder = *a->command.mutable_holder();
-  if (request->type() == v1::LOCK_TYPE_SHARED) holder.set_permits(1);
-  holder.set_priority(request->priority());
-  holder.set_reentrant(request->reentrant());
-  *holder.mutable_metadata() = request->metadata();
-  a->command.set_preempt(request->preempt());
-  a->command.set_fifo(request->queue_order() == v1::QUEUE_ORDER_FIFO);
-  a->wait_ms = wait_ms_of(request->has_wait_timeout(), request->wait_timeout());
-  acquire(a, std::move(bytes));
-}
-
-void LocksService::try_lock(const CallPtr& call, std::string bytes) {
-  auto request = call::parse_request<v1::TryLockRequest>(bytes);
-  if (!request) return call->finish(std::move(request.error()));
-  auto a = begin(call, kLock, request->name(), request->owner(), ms_of(request->ttl()));
-  PermitHolder& holder = *a->command.mutable_holder();
-  if (request->type() == v1::LOCK_TYPE_SHARED) holder.set_permits(1);
-  holder.set_priority(request->priority());
-  holder.set_reentrant(request->reentrant());
-  *holder.mutable_metadata() = request->metadata();
-  a->never_waits = true;
-  a->wait_ms = 0;
-  acquire(a, std::move(bytes));
-}
-
-void LocksService::acquire_read_lock(const CallPtr& call, std::string bytes) {
-  auto request = call::parse_request<v1::AcquireReadLockRequest>(bytes);
-  if (!request) return call->finish(std::move(request.error()));
-  auto a = begin(call, kLock, request->name(), request->owner(), ms_of(request->ttl()));
-  PermitHolder& holder = *a->command.mutable_holder();
-  holder.set_permits(1);
-  holder.set_priority(request->priority());
-  *holder.mutable_metadata() = request->metadata();
-  a->wait_ms = wait_ms_of(request->has_wait_timeout(), request->wait_timeout());
-  acquire(a, std::move(bytes));
-}
-
-void LocksService::acquire_semaphore(const CallPtr& call, std::string bytes) {
-  auto request = call::parse_request<v1::AcquireSemaphoreRequest>(bytes);
-  if (!request) return call->finish(std::move(request.error()));
-  auto a = begin(call, kSemaphore, request->name(), request->owner(), ms_of(request->ttl()));
-  PermitHolder& holder = *a->command.mutable_holder();
-  holder.set_permits(std::max(1, request->permits()));
-  holder.set_priority(request->priority());
-  a->command.set_capacity(request->capacity());
-  a->wait_ms = wait_ms_of(request->has_wait_timeout(), request->wait_timeout());
-  acquire(a, std::move(bytes));
-}
-
-void LocksService::acquire(const std::shared_ptr<Acquisition>& a, std::string bytes) {
-  a->command.set_wait(a->wait_ms != 0);
-  auto envelope = call::make_envelope(*a->call, bytes, std::string(kDomain) + ".acquire", a->command.SerializeAsString());
-  env_.proposer.propose(kCoreGroup, std::move(envelope), [this, a](Result<machine::Applied> applied) {
-    if (!applied) return refused(a, std::move(applied.error()));
-    put_session(a->call, applied->index);
-    const auto result = parse_result<AcquireResult>(*applied);
-    if (result.has_holder()) return granted(a, result.holder(), result.row());
-    a->waiter = result.waiter();
-    wait(a, applied->index);
-  });
-}
-
-void LocksService::refused(const std::shared_ptr<Acquisition>& a, Status status) {
-  if (status.reason() == "DEADLOCK") {
-    deadlocks_.add();
-    internal::v1::BreakCommand count;
-    count.set_kind(a->kind());
-    count.set_name(a->name());
-    propose_quietly(a->scope, "deadlock", count, [](auto) {});
-  }
-  if (status.reason() == "LOCK_HELD" && !a->never_waits) {
-    timeouts_.add();
-    return a->call->finish(Status(Code::kDeadline, "LOCK_WAIT_TIMEOUT", status.message() + "; waitTimeout 0 does not wait")
-                               .with_resource(std::string(noun(a->kind())), a->name()));
-  }
-  a->call->finish(std::move(status));
-}
-
-void LocksService::wait(const std::shared_ptr<Acquisition>& a, LogIndex since) {
-  Waits::Wait w;
-  w.key = waiter_key(a->waiter.id());
-  w.since = since;
-  w.lease = a->waiter.lease();
-  w.lease_ttl_ms = a->command.waiter_ttl_ms();
-  w.until = coordination::wait_until(*a->call, a->wait_ms, a->started);
-  const uint64_t id = waits_->add(a->call, std::move(w), [this, a](Waits::End why, const machine::Change* change) {
-    wait_ended(a, why, change);
-  });
-  look(a, id, since);
-}
-
-// It may have been granted between the command and now; of a repeated request long ago.
-void LocksService::look(const std::shared_ptr<Acquisition>& a, uint64_t wait_id, LogIndex since) {
-  const ReadLevel level{.kind = ReadLevel::Kind::kSession, .token = {{kCoreGroup, since}}};
-  env_.reader.read(kCoreGroup, level, [this, a, wait_id](Result<GroupView> view) {
-    // Without a view the wait just goes on: changes still come.
-    if (!view || still_waits(*view, a->scope, a->kind(), a->name(), a->waiter)) return;
-    if (!waits_->remove(wait_id)) return;
-    std::optional<PermitHolder> holder;
-    const auto row = find_permits(*view, a->scope, a->kind(), a->name()).value_or(PermitRow());
-    scan_holders(*view, a->scope, row, [&](PermitHolder found) {
-      if (found.waiter() == a->waiter.id()) holder = std::move(found);
-      return !holder;
-    });
-    if (!holder) return gave_up(a);
-    granted(a, *holder, row);
-  });
-}
-
-void LocksService::look_again(const std::shared_ptr<Acquisition>& a) {
-  env_.reader.read(kCoreGroup, ReadLevel::linearizable(), [this, a](Result<GroupView> view) {
-    if (!view) return a->call->finish(stopping());
-    wait(a, view->applied());
-  });
-}
-
-void LocksService::wait_ended(const std::shared_ptr<Acquisition>& a, Waits::End why, const machine::Change* change) {
-  switch (why) {
-    case Waits::End::kChange: {
-      if (static_cast<ChangeKind>(change->kind) != ChangeKind::kAcquired) return gave_up(a);
-      const auto c = coordination::parse<internal::v1::PermitChange>(change->payload);
-      put_session(a->call, change->index);
-      return granted(a, c.holder(), c.row());
-    }
-    case Waits::End::kTimeout: return abandon(a, true);
-    case Waits::End::kCancelled:
-      // Who has a request id may come back to its place in the queue, as long as the lease of the wait lasts.
-      if (a->call->request_id.empty()) abandon(a, false);
-      return a->call->finish(Status(Code::kCancelled, "CANCELLED", "the client went away"));
-    case Waits::End::kLookAgain: return look_again(a);
-    case Waits::End::kStopping: return a->call->finish(stopping());
-  }
-}
-
-void LocksService::abandon(const std::shared_ptr<Acquisition>& a, bool answer) {
-  internal::v1::AbandonCommand command;
-  command.set_kind(a->kind());
-  command.set_name(a->name());
-  command.set_waiter(a->waiter.id());
-  command.set_rank(a->waiter.rank());
-  command.set_release(!answer);
-  propose_quietly(a->scope, "abandon", command, [this, a, answer](Result<machine::Applied> applied) {
-    if (!answer) return;
-    if (applied) {
-      const auto result = parse_result<AcquireResult>(*applied);
-      if (result.has_holder()) return granted(a, result.holder(), result.row());
-    }
-    timeouts_.add();
-    const int64_t waited_ms = env_.clock.boot().ms_since(a->started);
-    a->call->finish(Status(Code::kDeadline, "LOCK_WAIT_TIMEOUT",
-                           "the " + std::string(noun(a->kind())) + " " + a->name() + " was not free within " +
-                               std::to_string(waited_ms) + " ms; the place in the queue is given up")
-                        .with_resource(std::string(noun(a->kind())), a->name()));
-  });
-}
-
-void LocksService::granted(const std::shared_ptr<Acquisition>& a, const PermitHolder& holder, const PermitRow& row) {
-  wait_seconds_.observe(static_cast<double>(env_.clock.boot().us - a->started.us) / 1e6);
-  if (holder.waiter() != 0) contended_.add();
-  if (a->kind() == kLock) a->call->reply(shown_hold(row, a->scope.name_space, holder, times_).SerializeAsString());
-  else a->call->reply(shown_lease(row, a->scope.name_space, holder, times_).SerializeAsString());
-}
-
-void LocksService::gave_up(const std::shared_ptr<Acquisition>& a) {
-  a->call->finish(Status(Code::kFailedPrecondition, "HOLD_ENDED",
-                         "the wait of this request for " + a->name() + " is over: it was granted and ended since, or " +
-                             "the wait itself ended. Ask with a new request id")
-                      .with_resource(std::string(noun(a->kind())), a->name()));
-}
-
 // --- what holders do ------------------------------------------------------------------------------------------------
 
 namespace {
 
-Result<internal::v1::HolderCommand> holder_command(PermitKind kind, const std::string& name, const std::string& lease_id) {
+Result<internal::v1::HolderCommand> holder_command(PermitKind kind, const std::string& name,
+                                                   const std::string& lease_id) {
   UCCP_TRY(const coordination::LeaseProof proof, coordination::parse_lease(lease_id));
   internal::v1::HolderCommand command;
   command.set_kind(kind);
@@ -450,57 +236,63 @@ void LocksService::break_lock(const CallPtr& call, std::string bytes) {
 void LocksService::renew_lock(const CallPtr& call, const v1::RenewLockRequest& request) {
   auto proof = coordination::parse_lease(request.lease_id());
   if (!proof) return call->finish(std::move(proof.error()));
-  renew(call, {kLock, request.name(), *proof, ms_of(request.ttl()),
-               [this, call](const PermitRow& row, const PermitHolder& holder) {
-                 call->reply(shown_hold(row, call->name_space, holder, times_).SerializeAsString());
-               }},
+  renew(call,
+        {kLock, request.name(), *proof, ms_of(request.ttl()),
+         [this, call](const PermitRow& row, const PermitHolder& holder) {
+           call->reply(shown_hold(row, call->name_space, holder, times_).SerializeAsString());
+         }},
         ReadLevel::bounded(kRenewBoundMs));
 }
 
 void LocksService::renew_semaphore(const CallPtr& call, const v1::RenewSemaphoreRequest& request) {
   auto proof = coordination::parse_lease(request.lease_id());
   if (!proof) return call->finish(std::move(proof.error()));
-  renew(call, {kSemaphore, request.name(), *proof, ms_of(request.ttl()),
-               [this, call](const PermitRow& row, const PermitHolder& holder) {
-                 call->reply(shown_lease(row, call->name_space, holder, times_).SerializeAsString());
-               }},
+  renew(call,
+        {kSemaphore, request.name(), *proof, ms_of(request.ttl()),
+         [this, call](const PermitRow& row, const PermitHolder& holder) {
+           call->reply(shown_lease(row, call->name_space, holder, times_).SerializeAsString());
+         }},
         ReadLevel::bounded(kRenewBoundMs));
 }
 
 void LocksService::renew(const CallPtr& call, Renewal renewal, const ReadLevel& level) {
   const bool fresh = level.kind == ReadLevel::Kind::kLinearizable;
-  env_.reader.read(kCoreGroup, level, [this, call, fresh, renewal = std::move(renewal)](Result<GroupView> view) mutable {
-    if (!view) return call->finish(std::move(view.error()));
-    const auto scope = scope_of(*call);
-    const auto holder = find_holder(*view, scope, renewal.kind, renewal.name, renewal.proof.lease, renewal.proof.secret);
-    if (!holder && fresh) return call->finish(not_held(renewal.kind, renewal.name));
-    if (!holder) return renew(call, std::move(renewal), ReadLevel::linearizable());
-    const auto row = find_permits(*view, scope, renewal.kind, renewal.name).value_or(PermitRow());
-    if (renewal.ttl_ms > 0 && renewal.ttl_ms != holder->ttl_ms()) {
-      internal::v1::HolderCommand command;
-      command.set_kind(renewal.kind);
-      command.set_name(renewal.name);
-      command.set_lease(renewal.proof.lease);
-      command.set_secret(renewal.proof.secret);
-      command.set_ttl_ms(renewal.ttl_ms);
-      return propose(call, "", "extend", command, [this, renewal = std::move(renewal)](const CallPtr&, machine::Applied applied) {
-        const auto result = parse_result<AcquireResult>(applied);
-        times_.heard(result.holder().lease(), env_.clock.wall(), result.holder().ttl_ms());
-        renewal.answer(result.row(), result.holder());
+  env_.reader.read(
+      kCoreGroup, level, [this, call, fresh, renewal = std::move(renewal)](Result<GroupView> view) mutable {
+        if (!view) return call->finish(std::move(view.error()));
+        const auto scope = scope_of(*call);
+        const auto holder =
+            find_holder(*view, scope, renewal.kind, renewal.name, renewal.proof.lease, renewal.proof.secret);
+        if (!holder && fresh) return call->finish(not_held(renewal.kind, renewal.name));
+        if (!holder) return renew(call, std::move(renewal), ReadLevel::linearizable());
+        const auto row = find_permits(*view, scope, renewal.kind, renewal.name).value_or(PermitRow());
+        if (renewal.ttl_ms > 0 && renewal.ttl_ms != holder->ttl_ms()) {
+          internal::v1::HolderCommand command;
+          command.set_kind(renewal.kind);
+          command.set_name(renewal.name);
+          command.set_lease(renewal.proof.lease);
+          command.set_secret(renewal.proof.secret);
+          command.set_ttl_ms(renewal.ttl_ms);
+          return propose(call, "", "extend", command,
+                         [this, renewal = std::move(renewal)](const CallPtr&, machine::Applied applied) {
+                           const auto result = parse_result<AcquireResult>(applied);
+                           times_.heard(result.holder().lease(), env_.clock.wall(), result.holder().ttl_ms());
+                           renewal.answer(result.row(), result.holder());
+                         });
+        }
+        // The same ttl again is no log entry.
+        env_.leases.keep_alive(
+            kCoreGroup, holder->lease(),
+            [this, call, row, holder = *holder, renewal = std::move(renewal)](Result<int64_t> ttl) mutable {
+              if (!ttl) {
+                const bool gone = ttl.error().code() == Code::kNotFound;
+                return call->finish(gone ? not_held(renewal.kind, renewal.name) : std::move(ttl.error()));
+              }
+              holder.set_ttl_ms(*ttl);
+              times_.heard(holder.lease(), env_.clock.wall(), *ttl);
+              renewal.answer(row, holder);
+            });
       });
-    }
-    // The same ttl again is no log entry.
-    env_.leases.keep_alive(kCoreGroup, holder->lease(),
-                           [this, call, row, holder = *holder, renewal = std::move(renewal)](Result<int64_t> ttl) mutable {
-                             if (!ttl) {
-                               const bool gone = ttl.error().code() == Code::kNotFound;
-                               return call->finish(gone ? not_held(renewal.kind, renewal.name) : std::move(ttl.error()));
-                             }
-                             holder.set_ttl_ms(*ttl);
-                             times_.heard(holder.lease(), env_.clock.wall(), *ttl);
-                             renewal.answer(row, holder);
-                           });
-  });
 }
 
 // --- reads ----------------------------------------------------------------------------------------------------------
@@ -537,22 +329,28 @@ void LocksService::list(const CallPtr& call, std::string bytes, PermitKind kind,
   const auto scope = scope_of(*call);
   // Keys of several namespaces are not in the order of names.
   auto query = call::compile_list(*call->method, bytes,
-                                  {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope,
+                                  {.signer = &env_.page_tokens,
+                                   .now = env_.clock.wall(),
+                                   .scope = scope,
                                    .key_order = scope.name_space == "-" ? "" : "name"});
   if (!query) return call->finish(std::move(query.error()));
-  read(call, [this, scope, kind, prefix = std::move(prefix), query = std::move(*query)](const CallPtr& call, GroupView view) {
-    env_.work.post([this, call, scope, kind, prefix, query, view = std::move(view)] {
-      if (call->finished()) return;
-      auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
-        scan_permits(view, scope, kind, prefix, after, [&](std::string_view position, const machine::Scope& at, const PermitRow& row) {
-          return visit(position, kind == kLock ? shown_lock(view, at, row, times_, kListedHoldersMax).SerializeAsString()
-                                               : shown_semaphore(view, at, row, times_).SerializeAsString());
-        });
-      });
-      if (!page) return call->finish(std::move(page.error()));
-      call->reply(call::encode_page(*call->method, *page));
-    });
-  });
+  read(call,
+       [this, scope, kind, prefix = std::move(prefix), query = std::move(*query)](const CallPtr& call, GroupView view) {
+         env_.work.post([this, call, scope, kind, prefix, query, view = std::move(view)] {
+           if (call->finished()) return;
+           auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
+             scan_permits(view, scope, kind, prefix, after,
+                          [&](std::string_view position, const machine::Scope& at, const PermitRow& row) {
+                            return visit(position,
+                                         kind == kLock
+                                             ? shown_lock(view, at, row, times_, kListedHoldersMax).SerializeAsString()
+                                             : shown_semaphore(view, at, row, times_).SerializeAsString());
+                          });
+           });
+           if (!page) return call->finish(std::move(page.error()));
+           call->reply(call::encode_page(*call->method, *page));
+         });
+       });
 }
 
 void LocksService::watch(const CallPtr& call, const v1::WatchLocksRequest& request) {
@@ -566,16 +364,17 @@ void LocksService::watch(const CallPtr& call, const v1::WatchLocksRequest& reque
   coordination::EventStream::Source source{.topic = std::string(kTopic), .scope = scope};
   source.initial = [this, scope, item, prefix = request.prefix()](const GroupView& view, std::string_view position,
                                                                   const coordination::EventStream::Visit& visit) {
-    scan_permits(view, scope, kLock, prefix, position, [&](std::string_view at, const machine::Scope&, const PermitRow& row) {
-      if (row.holders() == 0) return true;
-      return visit(at, item(v1::LOCK_EVENT_KIND_ACQUIRED, shown_lock(view, scope, row, times_, kListedHoldersMax)));
-    });
+    scan_permits(
+        view, scope, kLock, prefix, position, [&](std::string_view at, const machine::Scope&, const PermitRow& row) {
+          if (row.holders() == 0) return true;
+          return visit(at, item(v1::LOCK_EVENT_KIND_ACQUIRED, shown_lock(view, scope, row, times_, kListedHoldersMax)));
+        });
   };
   v1::LockEvent synced;
   synced.set_kind(v1::LOCK_EVENT_KIND_SYNCED);
   source.synced = synced.SerializeAsString();
-  source.changed = [this, item, prefix = request.prefix(), name_space = scope.name_space](
-                       const machine::Change& change) -> std::optional<std::string> {
+  source.changed = [this, item, prefix = request.prefix(),
+                    name_space = scope.name_space](const machine::Change& change) -> std::optional<std::string> {
     if (static_cast<ChangeKind>(change.kind) == ChangeKind::kWaitEnded) return std::nullopt;
     const auto c = coordination::parse<internal::v1::PermitChange>(change.payload);
     if (c.row().kind() != kLock || !c.row().name().starts_with(prefix)) return std::nullopt;

@@ -66,7 +66,8 @@ class LocksService {
   void list(const call::CallPtr& call, std::string bytes, internal::v1::PermitKind kind, std::string prefix);
   void watch(const call::CallPtr& call, const v1::WatchLocksRequest& request);
 
-  // Acquiring: the command, then the wait.
+  // Acquiring (locks_acquire.cc): the command, then the wait.
+  static std::string wait_key(uint64_t waiter);
   std::shared_ptr<Acquisition> begin(const call::CallPtr& call, internal::v1::PermitKind kind, const std::string& name,
                                      const std::string& owner, int64_t ttl_ms);
   void acquire(const std::shared_ptr<Acquisition>& a, std::string bytes);

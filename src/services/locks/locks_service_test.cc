@@ -17,7 +17,8 @@ class LocksServiceTest : public ::testing::Test {
     service_.add_handlers(n_.handlers);
   }
   Exchange acquire(std::string owner, std::string name, std::string more = "", TestNode::Client client = {}) {
-    return n_.begin("AcquireLock", R"({"name":")" + name + R"(","owner":")" + owner + "\"" + (more.empty() ? "" : "," + more) + "}",
+    return n_.begin("AcquireLock",
+                    R"({"name":")" + name + R"(","owner":")" + owner + "\"" + (more.empty() ? "" : "," + more) + "}",
                     std::move(client));
   }
   v1::Lock held(const Exchange& x) {
@@ -34,8 +35,9 @@ class LocksServiceTest : public ::testing::Test {
   v1::Lock get(std::string name) { return n_.ask("GetLock", "{\"name\":\"" + name + "\"}").answer<v1::Lock>(); }
   std::string statistic(std::string name) {
     const auto s = n_.ask("GetLockStatistics", "{\"name\":\"" + name + "\"}").answer<v1::LockStatistics>();
-    return std::to_string(s.acquisitions()) + "," + std::to_string(s.contended()) + "," + std::to_string(s.wait_timeouts()) +
-           "," + std::to_string(s.expirations()) + "," + std::to_string(s.deadlocks());
+    return std::to_string(s.acquisitions()) + "," + std::to_string(s.contended()) + "," +
+           std::to_string(s.wait_timeouts()) + "," + std::to_string(s.expirations()) + "," +
+           std::to_string(s.deadlocks());
   }
   static std::string events(const Exchange& x) {
     std::string out;
@@ -51,8 +53,8 @@ class LocksServiceTest : public ::testing::Test {
 
   LocksState state_;
   TestNode n_{{&state_}};
-  LocksService service_{{n_.node, n_.node, n_.node, n_.node, n_.work, n_.clock, n_.service_random, n_.metrics, n_.signer,
-                         [](const call::Principal& p, std::string_view) { return p.name == "alice"; }}};
+  LocksService service_{{n_.node, n_.node, n_.node, n_.node, n_.work, n_.clock, n_.service_random, n_.metrics,
+                         n_.signer, [](const call::Principal& p, std::string_view) { return p.name == "alice"; }}};
 };
 
 TEST_F(LocksServiceTest, AHoldIsAnsweredWithItsProofAndAnotherCallWaitsForTheRelease) {
@@ -180,7 +182,8 @@ TEST_F(LocksServiceTest, ReadersShareAndReentrantOwnersCount) {
   EXPECT_EQ(r2.type(), v1::LOCK_TYPE_SHARED);
   EXPECT_EQ(get("d").holders_size(), 2);
   EXPECT_EQ(get("d").owner(), "r1");
-  EXPECT_EQ(n_.ask("TransferLock", R"({"name":"d","newOwner":"x","leaseId":")" + r1.lease_id() + "\"}").reason(), "LOCK_SHARED");
+  EXPECT_EQ(n_.ask("TransferLock", R"({"name":"d","newOwner":"x","leaseId":")" + r1.lease_id() + "\"}").reason(),
+            "LOCK_SHARED");
   const v1::Lock one = held(acquire("a", "e", R"("reentrant":true)"));
   const v1::Lock two = held(acquire("a", "e", R"("reentrant":true)"));
   EXPECT_EQ(two.hold_count(), 2);
@@ -190,7 +193,8 @@ TEST_F(LocksServiceTest, ReadersShareAndReentrantOwnersCount) {
 }
 
 TEST_F(LocksServiceTest, TwoClientsWithTheSameCredentialsAreTwoOwners) {
-  const auto lock = n_.ask("AcquireLock", R"({"name":"l","reentrant":true})", {.address = "10.0.0.1:5"}).answer<v1::Lock>();
+  const auto lock =
+      n_.ask("AcquireLock", R"({"name":"l","reentrant":true})", {.address = "10.0.0.1:5"}).answer<v1::Lock>();
   EXPECT_EQ(lock.owner(), "alice@10.0.0.1:5");
   EXPECT_EQ(n_.ask("TryLock", R"({"name":"l","reentrant":true})", {.address = "10.0.0.1:6"}).reason(), "LOCK_HELD");
   EXPECT_EQ(n_.ask("TryLock", R"({"name":"l"})", {.name_space = "m"}).answer<v1::Lock>().namespace_(), "m");
@@ -211,14 +215,16 @@ TEST_F(LocksServiceTest, AWaitThatWouldNeverEndIsRefusedAndCounted) {
 
 TEST_F(LocksServiceTest, HandedOverTakenAwayAndBroken) {
   const v1::Lock a = held(acquire("a", "l", R"("priority":1)"));
-  const v1::Lock b = n_.ask("TransferLock", R"({"name":"l","newOwner":"b","leaseId":")" + a.lease_id() + "\"}").answer<v1::Lock>();
+  const v1::Lock b =
+      n_.ask("TransferLock", R"({"name":"l","newOwner":"b","leaseId":")" + a.lease_id() + "\"}").answer<v1::Lock>();
   EXPECT_EQ(b.owner(), "b");
   EXPECT_GT(b.fencing_token(), a.fencing_token());
   EXPECT_EQ(release(a).reason(), "LEASE_EXPIRED");
   EXPECT_EQ(fails(acquire("c", "l", R"("priority":9,"preempt":true)", {.principal = "bob"})), "PERMISSION_DENIED");
   const v1::Lock c = held(acquire("c", "l", R"("priority":9,"preempt":true)"));
   EXPECT_EQ(release(b).reason(), "LEASE_EXPIRED");
-  EXPECT_EQ(n_.ask("BreakLock", R"({"name":"l","fencingToken":)" + std::to_string(b.fencing_token()) + "}").reason(), "FENCING_TOKEN_STALE");
+  EXPECT_EQ(n_.ask("BreakLock", R"({"name":"l","fencingToken":)" + std::to_string(b.fencing_token()) + "}").reason(),
+            "FENCING_TOKEN_STALE");
   const auto broken = n_.ask("BreakLock", R"({"name":"l"})").answer<v1::BreakLockResponse>();
   ASSERT_EQ(broken.broken_size(), 1);
   EXPECT_EQ(broken.broken(0).fencing_token(), c.fencing_token());
@@ -264,7 +270,8 @@ TEST_F(LocksServiceTest, AWatchBeginsWithTheHoldersAndMissesNothing) {
   for (size_t seen = 2; seen <= 5; ++seen) {
     v1::LockEvent event;
     ASSERT_TRUE(event.ParseFromString(watch.sink->messages[seen - 1]));
-    Exchange resumed = n_.begin("WatchLocks", R"({"prefix":"w/","since":")" + event.cursor() + "\"}", {.deadline_ms = 0});
+    Exchange resumed =
+        n_.begin("WatchLocks", R"({"prefix":"w/","since":")" + event.cursor() + "\"}", {.deadline_ms = 0});
     n_.scheduler.run_for_ms(10);
     ASSERT_EQ(resumed.sink->messages.size(), 5 - seen) << seen;
     for (size_t i = seen; i < 5; ++i) EXPECT_EQ(resumed.sink->messages[i - seen], watch.sink->messages[i]);
@@ -297,7 +304,10 @@ TEST_F(LocksServiceTest, SemaphoresGiveOutTheirPermits) {
   ASSERT_TRUE(n_.wait([&] { return waits.done(); }));
   const auto b = waits.answer<v1::SemaphoreLease>();
   EXPECT_GT(b.fencing_token(), a.fencing_token());
-  EXPECT_EQ(n_.ask("ReleaseSemaphore", R"({"name":"s","leaseId":")" + b.lease_id() + "\"}").answer<v1::ReleaseSemaphoreResponse>().available(), 3);
+  EXPECT_EQ(n_.ask("ReleaseSemaphore", R"({"name":"s","leaseId":")" + b.lease_id() + "\"}")
+                .answer<v1::ReleaseSemaphoreResponse>()
+                .available(),
+            3);
   EXPECT_EQ(n_.ask("GetSemaphore", R"({"name":"s"})").reason(), "SEMAPHORE_NOT_FOUND");
   EXPECT_EQ(n_.ask("ReleaseSemaphore", proof).reason(), "LEASE_EXPIRED");
 }

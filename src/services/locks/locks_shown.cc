@@ -15,7 +15,8 @@ using internal::v1::PermitRow;
 
 LeaseTimes::Times times_of(const PermitHolder& holder, const LeaseTimes& times) {
   const bool renewed = holder.has_renewed_at();
-  auto known = times.times(holder.lease(), us_of(renewed ? holder.renewed_at() : holder.acquired_at()), holder.ttl_ms());
+  auto known =
+      times.times(holder.lease(), us_of(renewed ? holder.renewed_at() : holder.acquired_at()), holder.ttl_ms());
   if (known.renewed_us == 0 && renewed) known.renewed_us = us_of(holder.renewed_at());
   return known;
 }
@@ -97,7 +98,8 @@ v1::Lock shown_lock(const machine::KeyReader& state, const machine::Scope& scope
   return lock;
 }
 
-v1::Lock shown_change(const internal::v1::PermitChange& change, const std::string& name_space, const LeaseTimes& times) {
+v1::Lock shown_change(const internal::v1::PermitChange& change, const std::string& name_space,
+                      const LeaseTimes& times) {
   v1::Lock lock = shown_row(change.row(), name_space);
   // What ended is named even if nobody holds it now.
   show_owner(change.holder(), times, lock);
@@ -163,8 +165,8 @@ void scan_permits(const machine::KeyReader& state, const machine::Scope& scope, 
   const std::string tenant = machine::table_key::begin(kPermitsTable).key_part(scope.tenant).take();
   std::string first = tenant;
   if (!everywhere) {
-    first = machine::table_key::make(kPermitsTable, scope,
-                                     ByteWriter().u8(static_cast<uint8_t>(kind)).raw(prefix).take());
+    first =
+        machine::table_key::make(kPermitsTable, scope, ByteWriter().u8(static_cast<uint8_t>(kind)).raw(prefix).take());
   }
   const std::string end = machine::prefix_end(first);
   if (!position.empty()) first = tenant + std::string(position) + '\0';

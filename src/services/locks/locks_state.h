@@ -1,7 +1,7 @@
 // The replicated state of locks and semaphores: permits, holders and queues. Pure: runs on the loop, inside apply.
 //
-// Invariants: the permits held never exceed the capacity; a fencing token is greater than every one granted before it in
-// the cluster; waiters are served in their order, the first one never overtaken by a later one of the same or lower
+// Invariants: the permits held never exceed the capacity; a fencing token is greater than every one granted before it
+// in the cluster; waiters are served in their order, the first one never overtaken by a later one of the same or lower
 // priority; no owner waits for itself through others (a wait that would close such a cycle is refused, so the victim is
 // always the one that comes last). Every command costs a few rows, however many hold or wait.
 #pragma once
@@ -22,8 +22,8 @@ namespace uccp::locks {
 // Tables of the core group; the numbers are part of the on-disk format.
 inline constexpr machine::TableId kPermitsTable = 48;
 inline constexpr machine::Table<internal::v1::PermitRow> kPermits(kPermitsTable);  // kind (1 byte), name
-inline constexpr machine::BytesTable kWaiting(49);                         // owner, kind, name: how often it waits
-inline constexpr machine::Table<internal::v1::PermitHolder> kHolders(50);  // kind, name, lease
+inline constexpr machine::BytesTable kWaiting(49);                                 // owner: keys of what it waits for
+inline constexpr machine::Table<internal::v1::PermitHolder> kHolders(50);          // kind, name, lease
 inline constexpr machine::Table<internal::v1::PermitWaiter> kWaiters(51);  // kind, name, rank, waiter: the queue
 inline constexpr machine::Table<internal::v1::PermitTotals> kTotals(52);   // one row
 inline constexpr machine::BytesTable kNames(53);                           // one row a namespace: how many names
@@ -50,13 +50,16 @@ inline constexpr int64_t kForgetAfterMs = 24 * 3600 * 1000;
 inline constexpr int kChangeHoldersMax = 16;
 // Owners that one search for a cycle visits.
 inline constexpr size_t kCycleSearchMax = 1'000;
+// Waits of one owner that the search knows of.
+inline constexpr size_t kAwaitedMax = 1'000;
 // Upper bounds of the buckets in which waits and holds are counted; one more bucket above them.
-inline constexpr std::array<int64_t, 11> kDurationBoundsMs = {1, 5, 10, 50, 100, 500, 1'000, 5'000, 30'000, 300'000, 3'600'000};
+inline constexpr std::array<int64_t, 11> kDurationBoundsMs = {1,     5,     10,     50,      100,      500,
+                                                              1'000, 5'000, 30'000, 300'000, 3'600'000};
 
 std::string permit_key(internal::v1::PermitKind kind, std::string_view name);
 
-// Reading. `visit` gets holders by their leases, waiters in the order of the queue, until it returns false. `row` is that
-// of the same state.
+// Reading. `visit` gets holders by their leases, waiters in the order of the queue, until it returns false. `row` is
+// that of the same state.
 std::optional<internal::v1::PermitRow> find_permits(const machine::KeyReader& state, const machine::Scope& scope,
                                                     internal::v1::PermitKind kind, std::string_view name);
 void scan_holders(const machine::KeyReader& state, const machine::Scope& scope, const internal::v1::PermitRow& row,
@@ -64,8 +67,8 @@ void scan_holders(const machine::KeyReader& state, const machine::Scope& scope, 
 void scan_waiters(const machine::KeyReader& state, const machine::Scope& scope, const internal::v1::PermitRow& row,
                   const std::function<bool(internal::v1::PermitWaiter)>& visit);
 std::optional<internal::v1::PermitHolder> find_holder(const machine::KeyReader& state, const machine::Scope& scope,
-                                                      internal::v1::PermitKind kind, std::string_view name, uint64_t lease,
-                                                      uint64_t secret);
+                                                      internal::v1::PermitKind kind, std::string_view name,
+                                                      uint64_t lease, uint64_t secret);
 bool still_waits(const machine::KeyReader& state, const machine::Scope& scope, internal::v1::PermitKind kind,
                  std::string_view name, const internal::v1::PermitWaiter& waiter);
 internal::v1::PermitTotals read_totals(const machine::KeyReader& state);

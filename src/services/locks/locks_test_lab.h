@@ -1,5 +1,5 @@
-// A machine with the lock state and no raft, for tests: applies commands, lets leases end as time goes on, and checks the
-// digest and the invariants of the state after every command.
+// A machine with the lock state and no raft, for tests: applies commands, lets leases end as time goes on, and checks
+// the digest and the invariants of the state after every command.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -63,18 +63,20 @@ class LockLab {
 
   std::vector<internal::v1::PermitHolder> holders(internal::v1::PermitKind kind, std::string_view name) const {
     std::vector<internal::v1::PermitHolder> out;
-    scan_holders(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()), [&](internal::v1::PermitHolder h) {
-      out.push_back(std::move(h));
-      return true;
-    });
+    scan_holders(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()),
+                 [&](internal::v1::PermitHolder h) {
+                   out.push_back(std::move(h));
+                   return true;
+                 });
     return out;
   }
   std::vector<internal::v1::PermitWaiter> waiters(internal::v1::PermitKind kind, std::string_view name) const {
     std::vector<internal::v1::PermitWaiter> out;
-    scan_waiters(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()), [&](internal::v1::PermitWaiter w) {
-      out.push_back(std::move(w));
-      return true;
-    });
+    scan_waiters(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()),
+                 [&](internal::v1::PermitWaiter w) {
+                   out.push_back(std::move(w));
+                   return true;
+                 });
     return out;
   }
   std::optional<internal::v1::PermitRow> row(internal::v1::PermitKind kind, std::string_view name) const {
@@ -103,15 +105,18 @@ class LockLab {
     before_[name] = greatest_token_[name];
     // Nothing lies before the first one that the row names.
     size_t holder_rows = 0, waiter_rows = 0;
-    kHolders.scan(machine_.view(), kLabScope, permit_key(kind, name), "", [&](auto, auto) { return ++holder_rows > 0; });
-    kWaiters.scan(machine_.view(), kLabScope, permit_key(kind, name), "", [&](auto, auto) { return ++waiter_rows > 0; });
+    kHolders.scan(machine_.view(), kLabScope, permit_key(kind, name), "",
+                  [&](auto, auto) { return ++holder_rows > 0; });
+    kWaiters.scan(machine_.view(), kLabScope, permit_key(kind, name), "",
+                  [&](auto, auto) { return ++waiter_rows > 0; });
     EXPECT_EQ(holder_rows, held_by.size());
     EXPECT_EQ(waiter_rows, queue.size());
     EXPECT_EQ(held, r->held());
     EXPECT_LE(held, r->capacity()) << name;
     EXPECT_EQ(static_cast<int>(held_by.size()), r->holders());
     EXPECT_EQ(static_cast<int>(queue.size()), r->waiters());
-    for (const auto& waiter : queue) EXPECT_TRUE(deadlines_.contains(waiter.lease())) << name << ": a waiter without a lease";
+    for (const auto& waiter : queue)
+      EXPECT_TRUE(deadlines_.contains(waiter.lease())) << name << ": a waiter without a lease";
     // Nobody waits for what is free.
     if (!queue.empty()) {
       EXPECT_GT(queue[0].holder().permits(), r->capacity() - held) << name << ": the head could be served";

@@ -93,39 +93,45 @@ struct SyncService::LatchWait {
 
 SyncService::SyncService(SyncEnvironment environment)
     : env_(environment),
-      waits_(Waits::make(std::string(kTopic), {env_.watcher, env_.leases, env_.work, env_.clock},
-                         [](const machine::Change& change) {
-                           const auto kind = static_cast<ChangeKind>(change.kind);
-                           if (kind == ChangeKind::kLatchOpened || kind == ChangeKind::kLatchDeleted) {
-                             return latch_key(change.scope, change.key);
-                           }
-                           return barrier_key(change.scope, change.key, parse<BarrierPast>(change.payload).generation());
-                         })) {}
+      waits_(Waits::make(
+          std::string(kTopic), {env_.watcher, env_.leases, env_.work, env_.clock}, [](const machine::Change& change) {
+            const auto kind = static_cast<ChangeKind>(change.kind);
+            if (kind == ChangeKind::kLatchOpened || kind == ChangeKind::kLatchDeleted) {
+              return latch_key(change.scope, change.key);
+            }
+            return barrier_key(change.scope, change.key, parse<BarrierPast>(change.payload).generation());
+          })) {}
 
 void SyncService::add_handlers(call::HandlerTable& handlers) {
   using Bytes = void (SyncService::*)(const CallPtr&, std::string);
-  const std::pair<std::string_view, Bytes> changes[] = {
-      {"WaitBarrier", &SyncService::wait_barrier}, {"ResetBarrier", &SyncService::reset_barrier},
-      {"CreateLatch", &SyncService::create_latch}, {"CountDownLatch", &SyncService::count_down},
-      {"DeleteLatch", &SyncService::delete_latch}};
+  const std::pair<std::string_view, Bytes> changes[] = {{"WaitBarrier", &SyncService::wait_barrier},
+                                                        {"ResetBarrier", &SyncService::reset_barrier},
+                                                        {"CreateLatch", &SyncService::create_latch},
+                                                        {"CountDownLatch", &SyncService::count_down},
+                                                        {"DeleteLatch", &SyncService::delete_latch}};
   for (const auto& [rpc, function] : changes) {
-    handlers.add(method_name(rpc),
-                 [this, function](const CallPtr& call, std::string bytes) { (this->*function)(call, std::move(bytes)); });
+    handlers.add(method_name(rpc), [this, function](const CallPtr& call, std::string bytes) {
+      (this->*function)(call, std::move(bytes));
+    });
   }
   handlers.add_parsed<v1::GetBarrierRequest>(
-      method_name("GetBarrier"), [this](const CallPtr& call, const v1::GetBarrierRequest& request) { get_barrier(call, request); });
+      method_name("GetBarrier"),
+      [this](const CallPtr& call, const v1::GetBarrierRequest& request) { get_barrier(call, request); });
   handlers.add_parsed<v1::WaitLatchRequest>(
-      method_name("WaitLatch"), [this](const CallPtr& call, const v1::WaitLatchRequest& request) { wait_latch(call, request); });
+      method_name("WaitLatch"),
+      [this](const CallPtr& call, const v1::WaitLatchRequest& request) { wait_latch(call, request); });
 }
 
 void SyncService::propose(const CallPtr& call, std::string_view bytes, std::string_view verb,
                           const google::protobuf::MessageLite& payload, std::function<void(machine::Applied)> done) {
-  auto envelope = call::make_envelope(*call, bytes, std::string(kDomain) + "." + std::string(verb), payload.SerializeAsString());
-  env_.proposer.propose(kCoreGroup, std::move(envelope), [call, done = std::move(done)](Result<machine::Applied> applied) {
-    if (!applied) return call->finish(std::move(applied.error()));
-    put_session(call, applied->index);
-    done(std::move(*applied));
-  });
+  auto envelope =
+      call::make_envelope(*call, bytes, std::string(kDomain) + "." + std::string(verb), payload.SerializeAsString());
+  env_.proposer.propose(kCoreGroup, std::move(envelope),
+                        [call, done = std::move(done)](Result<machine::Applied> applied) {
+                          if (!applied) return call->finish(std::move(applied.error()));
+                          put_session(call, applied->index);
+                          done(std::move(*applied));
+                        });
 }
 
 // --- barriers -------------------------------------------------------------------------------------------------------
@@ -140,7 +146,8 @@ void SyncService::wait_barrier(const CallPtr& call, std::string bytes) {
   party->wait_ms = request->has_wait_timeout() ? ms_of(request->wait_timeout()) : -1;
   party->command.set_name(request->name());
   party->command.set_parties(request->parties());
-  party->command.set_participant(request->participant().empty() ? coordination::default_owner(*call) : request->participant());
+  party->command.set_participant(request->participant().empty() ? coordination::default_owner(*call)
+                                                                : request->participant());
   party->command.set_waiter_ttl_ms(coordination::kWaiterTtlMs);
   propose(call, bytes, "arrive", party->command, [this, party](const machine::Applied& applied) {
     party->arrived = parse<ArriveResult>(applied.response);
@@ -156,9 +163,9 @@ void SyncService::wait(const std::shared_ptr<Party>& party, LogIndex since) {
   w.lease = party->arrived.lease();
   w.lease_ttl_ms = party->command.waiter_ttl_ms();
   w.until = coordination::wait_until(*party->call, party->wait_ms, party->started);
-  const uint64_t id = waits_->add(party->call, std::move(w), [this, party](Waits::End why, const machine::Change* change) {
-    wait_ended(party, why, change);
-  });
+  const uint64_t id =
+      waits_->add(party->call, std::move(w),
+                  [this, party](Waits::End why, const machine::Change* change) { wait_ended(party, why, change); });
   look(party, id, since);
 }
 
@@ -323,18 +330,21 @@ void SyncService::answer_latch(const std::shared_ptr<LatchWait>& wait, const Gro
       answer_latch(wait, *view, may_wait_on);
     });
   };
-  const uint64_t id = waits_->add(wait->call, std::move(w), [wait, again](Waits::End why, const machine::Change* change) {
-    switch (why) {
-      case Waits::End::kChange:
-        put_session(wait->call, change->index);
-        if (static_cast<ChangeKind>(change->kind) == ChangeKind::kLatchDeleted) return wait->call->finish(latch_not_found(wait->name));
-        return wait->call->reply(shown_latch(parse<LatchRow>(change->payload), wait->scope.name_space));
-      case Waits::End::kTimeout: return again(false);
-      case Waits::End::kLookAgain: return again(true);
-      case Waits::End::kCancelled: return wait->call->finish(Status(Code::kCancelled, "CANCELLED", "the client went away"));
-      case Waits::End::kStopping: return wait->call->finish(interrupted());
-    }
-  });
+  const uint64_t id =
+      waits_->add(wait->call, std::move(w), [wait, again](Waits::End why, const machine::Change* change) {
+        switch (why) {
+          case Waits::End::kChange:
+            put_session(wait->call, change->index);
+            if (static_cast<ChangeKind>(change->kind) == ChangeKind::kLatchDeleted)
+              return wait->call->finish(latch_not_found(wait->name));
+            return wait->call->reply(shown_latch(parse<LatchRow>(change->payload), wait->scope.name_space));
+          case Waits::End::kTimeout: return again(false);
+          case Waits::End::kLookAgain: return again(true);
+          case Waits::End::kCancelled:
+            return wait->call->finish(Status(Code::kCancelled, "CANCELLED", "the client went away"));
+          case Waits::End::kStopping: return wait->call->finish(interrupted());
+        }
+      });
   // What happened before the wait was noted is in the state of now.
   const ReadLevel level{.kind = ReadLevel::Kind::kSession, .token = {{kCoreGroup, view.applied()}}};
   env_.reader.read(kCoreGroup, level, [this, wait, id](Result<GroupView> fresh) {

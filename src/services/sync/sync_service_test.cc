@@ -17,8 +17,10 @@ class SyncServiceTest : public ::testing::Test {
     service_.add_handlers(n_.handlers);
   }
   Exchange come(std::string who, int parties, std::string more = "", TestNode::Client client = {}) {
-    Exchange x = n_.begin("WaitBarrier", R"({"name":"b","participant":")" + who + R"(","parties":)" + std::to_string(parties) + more + "}",
-                          std::move(client));
+    Exchange x =
+        n_.begin("WaitBarrier",
+                 R"({"name":"b","participant":")" + who + R"(","parties":)" + std::to_string(parties) + more + "}",
+                 std::move(client));
     n_.scheduler.run_for_ms(20);
     return x;
   }

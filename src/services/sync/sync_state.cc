@@ -28,7 +28,9 @@ constexpr uint8_t kLatchLease = 3;        // then the latch
 std::string participant_key(std::string_view barrier, std::string_view participant) {
   return ByteWriter().key_part(barrier).raw(participant).take();
 }
-std::string arrival_key(std::string_view barrier, uint64_t order) { return ByteWriter().key_part(barrier).u64(order).take(); }
+std::string arrival_key(std::string_view barrier, uint64_t order) {
+  return ByteWriter().key_part(barrier).u64(order).take();
+}
 
 Status count_names(ApplyContext& c, int change) {
   const auto stored = kCounts.get(c.state(), c.scope(), "");
@@ -61,8 +63,8 @@ class Barrier {
     p.set_generation(row_.generation());
     p.set_arrival(row_.arrivals());
     row_.set_arrivals(row_.arrivals() + 1);
-    p.set_lease(c_.create_lease(
-        kDomain, ByteWriter().u8(kParticipantLease).key_part(row_.name()).raw(who).take(), ttl_ms));
+    p.set_lease(
+        c_.create_lease(kDomain, ByteWriter().u8(kParticipantLease).key_part(row_.name()).raw(who).take(), ttl_ms));
     kParticipants.put(c_.state(), c_.scope(), participant_key(row_.name(), who), p);
     kArrivals.put(c_.state(), c_.scope(), arrival_key(row_.name(), p.arrival()), who);
     row_.set_arrived(row_.arrived() + 1);
@@ -148,18 +150,20 @@ std::optional<BarrierPast> find_past(const BarrierRow& row, uint64_t generation)
 }
 
 Status barrier_not_found(const std::string& name) {
-  return Status(Code::kNotFound, "BARRIER_NOT_FOUND", "nobody waits at the barrier " + name + ", and it did not open within a day")
+  return Status(Code::kNotFound, "BARRIER_NOT_FOUND",
+                "nobody waits at the barrier " + name + ", and it did not open within a day")
       .with_resource("barrier", name);
 }
 
 Status latch_not_found(const std::string& name) {
-  return Status(Code::kNotFound, "LATCH_NOT_FOUND", "there is no latch " + name + ": it was not made, was deleted, or its ttl ended")
+  return Status(Code::kNotFound, "LATCH_NOT_FOUND",
+                "there is no latch " + name + ": it was not made, was deleted, or its ttl ended")
       .with_resource("latch", name);
 }
 
 std::map<std::string, machine::ApplyFunction, std::less<>> SyncState::commands() {
-  return {{"arrive", arrive},           {"withdraw", withdraw},     {"reset", reset},
-          {"create_latch", create_latch}, {"count_down", count_down}, {"delete_latch", delete_latch}};
+  return {{"arrive", arrive},         {"withdraw", withdraw},        {"reset", reset}, {"create_latch", create_latch},
+          {"count_down", count_down}, {"delete_latch", delete_latch}};
 }
 
 ApplyResult SyncState::arrive(ApplyContext& c, std::string_view payload) {

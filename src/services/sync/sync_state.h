@@ -1,7 +1,7 @@
 // The replicated state of barriers and latches. Pure: runs on the loop, inside apply.
 //
-// Invariants: a generation of a barrier ends exactly once, opened by its last party or broken; a participant counts once
-// a generation; a latch only counts down and never closes again.
+// Invariants: a generation of a barrier ends exactly once, opened by its last party or broken; a participant counts
+// once a generation; a latch only counts down and never closes again.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ inline constexpr machine::Table<internal::v1::BarrierRow> kBarriers(64);        
 inline constexpr machine::Table<internal::v1::BarrierParticipant> kParticipants(65);  // barrier, participant
 inline constexpr machine::BytesTable kArrivals(66);                                   // barrier, order -> participant
 inline constexpr machine::Table<internal::v1::LatchRow> kLatches(67);                 // name
-inline constexpr machine::BytesTable kCounts(68);                                     // one row a namespace: how many names
+inline constexpr machine::BytesTable kCounts(68);  // one row a namespace: how many names
 
 inline constexpr std::string_view kDomain = "sync";
 inline constexpr std::string_view kTopic = "sync";
@@ -37,10 +37,12 @@ inline constexpr int kPastMax = 16;
 inline constexpr uint64_t kNamesMax = 1'000'000;
 inline constexpr int64_t kForgetAfterMs = 24 * 3600 * 1000;
 
-std::optional<internal::v1::BarrierParticipant> find_participant(const machine::KeyReader& state, const machine::Scope& scope,
-                                                                 std::string_view barrier, std::string_view participant);
+std::optional<internal::v1::BarrierParticipant> find_participant(const machine::KeyReader& state,
+                                                                 const machine::Scope& scope, std::string_view barrier,
+                                                                 std::string_view participant);
 // In the order of arrival.
-void scan_participants(const machine::KeyReader& state, const machine::Scope& scope, const internal::v1::BarrierRow& row,
+void scan_participants(const machine::KeyReader& state, const machine::Scope& scope,
+                       const internal::v1::BarrierRow& row,
                        const std::function<bool(std::string_view participant)>& visit);
 // How a generation ended; nothing if it has not, or too long ago.
 std::optional<internal::v1::BarrierPast> find_past(const internal::v1::BarrierRow& row, uint64_t generation);

@@ -106,11 +106,11 @@ std::string TasksService::make_id() {
 Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (task.type() == v1::TASK_TYPE_UNSPECIFIED) task.set_type(v1::TASK_TYPE_BATCH);
   if (task.type() != v1::TASK_TYPE_BATCH) {
-    return Status(Code::kUnimplemented, "TASK_TYPE_UNIMPLEMENTED",
+    return Status(Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
                   "tasks of type " + v1::TaskType_Name(task.type()).substr(10) + " are not built yet; BATCH is");
   }
   if (task.executor() != v1::EXECUTOR_UNSPECIFIED && task.executor() != v1::EXECUTOR_PROCESS) {
-    return Status(Code::kUnimplemented, "EXECUTOR_UNIMPLEMENTED",
+    return Status(Code::kInvalid, "EXECUTOR_UNIMPLEMENTED",
                   "the executor " + v1::Executor_Name(task.executor()).substr(9) + " is not built yet; PROCESS is");
   }
   task.set_executor(v1::EXECUTOR_PROCESS);
@@ -118,7 +118,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
     return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
   }
   if (task.has_schedule() || task.has_trigger() || task.has_gang() || task.has_container() || task.has_function()) {
-    return Status(Code::kUnimplemented, "TASK_FEATURE_UNIMPLEMENTED",
+    return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED",
                   "schedule, trigger, gang, container and function are not built yet");
   }
   if (!task.working_dir().empty() && !stays_inside(task.working_dir())) {
@@ -158,7 +158,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
         break;
       }
       case v1::Input::kObject:
-        return Status(Code::kUnimplemented, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
+        return Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
       case v1::Input::SOURCE_NOT_SET: return invalid_field(field, "needs one of blob, taskOutput or data");
     }
   }
