@@ -108,10 +108,12 @@ bool may_repeat(const Call& call, const Status& status) {
 
 // What a broken connection between the nodes means for this call.
 Status lost(const Call& call, Status status) {
-  if (status.code() == Code::kOutcomeUnknown && !call.method->mutating) {
+  // A call that our own client did not cancel was cancelled by the leader, which is going away.
+  const bool unknown = status.code() == Code::kOutcomeUnknown || status.code() == Code::kCancelled;
+  if (unknown && !call.method->mutating) {
     return Status(Code::kUnavailable, "LEADER_LOST", "the connection to the node that serves this was lost; retry");
   }
-  if (status.code() == Code::kOutcomeUnknown) {
+  if (unknown) {
     return Status(Code::kOutcomeUnknown, "LEADER_LOST",
                   "the connection to the leader was lost before it answered; the change may have been made: look, or "
                   "repeat it with the same request id");

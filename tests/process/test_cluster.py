@@ -350,8 +350,8 @@ class Members(unittest.TestCase):
         self.assertEqual(written.status, 201, written)
 
         self.cluster.cli_ok("cluster", "promote", "n4")
-        status = self.cluster.status()
-        self.assertEqual({group["n4"].get("learners") for group in status.values()}, {None})
+        wait_until(lambda: not any(group["n4"].get("learners") for group in self.cluster.status().values()), 20,
+                   "n4 to know that nobody is a learner any more")
         self.cluster.cli_ok("cluster", "transfer", "core", "n4")
         wait_until(lambda: self.cluster.status()["core"]["n4"].get("role") == "leader", 10, "n4 leads")
 
