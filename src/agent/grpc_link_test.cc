@@ -1,4 +1,5 @@
 // The real link against a small cluster in this process, over mutual TLS.
+#include "doors/grpc_client/process.h"
 #include "agent/grpc_link.h"
 
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
@@ -152,6 +153,9 @@ class Observer final : public LinkObserver {
 
 class GrpcLinkTest : public testing::Test {
  protected:
+  // As in the agent's main: gRPC must not be shut down by whoever drops the last channel on one of its own threads.
+  static void SetUpTestSuite() { doors::hold_grpc_threads(); }
+
   GrpcLinkTest() : loop_(clock_), random_(1), observer_(link_pointer_) {
     std::string name = "/tmp/uccp_link_XXXXXX";
     directory_ = mkdtemp(name.data());

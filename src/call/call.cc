@@ -39,7 +39,7 @@ void Call::on_message(OnMessage callback) {
     early = std::move(early_messages_);
     early_messages_.clear();
     if (early.empty()) {
-      on_message_ = std::move(callback);
+      if (!finished()) on_message_ = std::move(callback);
       return;
     }
   }
@@ -51,6 +51,7 @@ void Call::on_message(OnMessage callback) {
 void Call::on_half_close(OnEvent callback) {
   {
     std::lock_guard lock(mutex_);
+    if (finished()) return;
     if (!half_closed_) {
       on_half_close_ = std::move(callback);
       return;
@@ -61,7 +62,9 @@ void Call::on_half_close(OnEvent callback) {
 
 void Call::on_cancel(OnEvent callback) {
   {
+    // A callback that is kept after the end would hold the call, if it holds the call, for ever.
     std::lock_guard lock(mutex_);
+    if (finished()) return;
     if (!cancelled_) {
       on_cancel_ = std::move(callback);
       return;
@@ -72,7 +75,7 @@ void Call::on_cancel(OnEvent callback) {
 
 void Call::on_drain(OnEvent callback) {
   std::lock_guard lock(mutex_);
-  on_drain_ = std::move(callback);
+  if (!finished()) on_drain_ = std::move(callback);
 }
 
 void Call::deliver_message(std::string message) {

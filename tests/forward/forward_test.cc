@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+#include <vector>
+
 #include <deque>
 #include <map>
 
@@ -13,11 +16,11 @@
 namespace uccp::call {
 namespace {
 
-constexpr std::string_view kRegister = "uccp.v1.ServiceDiscovery/Register";      // a change with a request id
-constexpr std::string_view kDiscover = "uccp.v1.ServiceDiscovery/Discover";      // served anywhere
-constexpr std::string_view kGetTask = "uccp.v1.TaskScheduling/GetTaskStatus";    // a read of the leader's memory
-constexpr std::string_view kLogs = "uccp.v1.TaskScheduling/GetTaskLogs";         // a server stream
-constexpr std::string_view kConnect = "uccp.internal.v1.AgentLink/Connect";      // both ways
+constexpr std::string_view kRegister = "uccp.v1.ServiceDiscovery/Register";    // a change with a request id
+constexpr std::string_view kDiscover = "uccp.v1.ServiceDiscovery/Discover";    // served anywhere
+constexpr std::string_view kGetTask = "uccp.v1.TaskScheduling/GetTaskStatus";  // a read of the leader's memory
+constexpr std::string_view kLogs = "uccp.v1.TaskScheduling/GetTaskLogs";       // a server stream
+constexpr std::string_view kConnect = "uccp.internal.v1.AgentLink/Connect";    // both ways
 
 class TestClock final : public Clock {
  public:
@@ -101,7 +104,8 @@ struct NodeState {
 
 class TestStream final : public ForwardStream {
  public:
-  TestStream(CallPtr call, std::shared_ptr<ForwardEvents> events) : call_(std::move(call)), events_(std::move(events)) {}
+  TestStream(CallPtr call, std::shared_ptr<ForwardEvents> events)
+      : call_(std::move(call)), events_(std::move(events)) {}
   void send(std::string message) override { call_->deliver_message(std::move(message)); }
   size_t queued_bytes() const override { return 0; }
   void half_close() override { call_->deliver_half_close(); }
@@ -129,6 +133,9 @@ struct StreamSink final : Sink {
   const bool* broken = nullptr;
 };
 
+// Calls that a test leaves open hold themselves through their callbacks: they are ended with it.
+std::vector<CallPtr> g_open_calls;
+
 std::shared_ptr<ForwardStream> TestPort::open(NodeId, ForwardEvents events) {
   ++opened;
   auto shared = std::make_shared<ForwardEvents>(std::move(events));
@@ -140,6 +147,7 @@ std::shared_ptr<ForwardStream> TestPort::open(NodeId, ForwardEvents events) {
   call->principal.kind = shown_as;
   call->principal.name = "n1";
   call->sink = sink;
+  g_open_calls.push_back(call);
   (*other->local.find(call->method))(call, {});
   return std::make_shared<TestStream>(call, shared);
 }
@@ -152,12 +160,19 @@ class ForwardTest : public ::testing::Test {
     leader.port.leading = true;
     leader.port.known_leader = NodeId(2);
   }
+  ~ForwardTest() override {
+    for (const CallPtr& call : std::exchange(g_open_calls, {})) {
+      call->deliver_cancel();
+      call->finish(Status(Code::kCancelled, "CANCELLED", "the test is over"));
+    }
+  }
   void serve(std::string_view method, const Handler& handler) {
     leader.local.add(method, handler);
     entry.local.add(method, [](const CallPtr& call, std::string) { call->reply("served by the entry node"); });
   }
   CallPtr start(std::string_view method, std::string request, const std::string& request_id = {}) {
     auto call = std::make_shared<Call>();
+    g_open_calls.push_back(call);
     answers = std::make_shared<Answers>();
     call->method = Contract::get().find(method);
     call->sink = answers;
@@ -165,7 +180,10 @@ class ForwardTest : public ::testing::Test {
     call->call_id = "call-1";
     call->name_space = "blue";
     call->resource = "res";
-    call->principal = {.kind = Principal::Kind::kUser, .tenant = "acme", .name = "ann", .roles = {"developer"},
+    call->principal = {.kind = Principal::Kind::kUser,
+                       .tenant = "acme",
+                       .name = "ann",
+                       .roles = {"developer"},
                        .namespaces = {"blue"}};
     call->deadline = clock.now.plus_ms(30'000);
     call->started = clock.now;
