@@ -24,6 +24,7 @@
 #include "server/authenticator.h"
 #include "server/cluster_side.h"
 #include "server/health.h"
+#include "server/log_choice.h"
 #include "server/shared_blobs.h"
 #include "services/admin/admin_service.h"
 #include "services/audit/audit_service.h"
@@ -40,7 +41,6 @@
 #include "services/workers/workers_service.h"
 #include "services/workers/workers_state.h"
 #include "storage/rocksdb/rocks_kv.h"
-#include "storage/wal/wal_log_store.h"
 
 namespace uccp::server {
 namespace {
@@ -105,7 +105,7 @@ struct Server::Parts {
   SeededRandom service_random{system_random.next()};
   std::optional<runtime::DirectoryLock> lock;
   storage::StoreIdentity identity;
-  std::unique_ptr<storage::WalLogStore> log;
+  std::unique_ptr<storage::LogStore> log;
   std::unique_ptr<storage::RocksKv> kv;
   std::unique_ptr<objects::DirectoryBlobStore> blobs;  // of this node
   discovery::DiscoveryState discovery_state;
@@ -147,7 +147,7 @@ struct Server::Parts {
   bool running = false;
   bool stopped = false;
 
-  Status open_storage(const ServerOptions& options);
+  Status open_storage(const ServerOptions& options, const Config& config);
   Status build_node(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
   Status build_services(const ServerOptions& options, const Config& config);
@@ -155,15 +155,14 @@ struct Server::Parts {
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
 };
 
-Status Server::Parts::open_storage(const ServerOptions& options) {
+Status Server::Parts::open_storage(const ServerOptions& options, const Config& config) {
+  UCCP_TRY(const LogOptions log_chosen, log_options(config));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir));
   UCCP_TRY(lock, runtime::DirectoryLock::acquire(options.data_dir));
   UCCP_TRY(identity, node::open_identity(files, options.data_dir, options.node, options.cluster_id, system_random));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir + "/log"));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir + "/state"));
-  storage::RecoveryReport report;
-  UCCP_TRY(log, storage::WalLogStore::open(files, options.data_dir + "/log", identity, {}, report));
-  log::info("log opened", {{"report", report.to_string()}});
+  UCCP_TRY(log, open_log(files, options.data_dir + "/log", identity, log_chosen, metrics));
   UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {.block_cache_bytes = kStateCacheBytes}));
   UCCP_TRY(blobs, objects::DirectoryBlobStore::open(files, options.data_dir + "/blobs"));
   return Status::ok();
@@ -348,7 +347,7 @@ Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, cons
                                               std::function<void(Status)> fatal) {
   auto parts = std::make_unique<Parts>();
   parts->fatal = std::move(fatal);
-  UCCP_RETURN_IF_ERROR(parts->open_storage(options));
+  UCCP_RETURN_IF_ERROR(parts->open_storage(options, config));
   UCCP_RETURN_IF_ERROR(parts->build_node(options, config));
   std::unique_ptr<Server> server(new Server(std::move(parts)));
   UCCP_RETURN_IF_ERROR(server->parts_->start_node(options));

@@ -64,6 +64,9 @@ class LogStore {
   virtual uint64_t size_bytes() = 0;
   // Calls to the file system's sync so far, for benchmarks and metrics.
   virtual uint64_t sync_count() const = 0;
+  // For an orderly stop: syncs, and leaves what a later open needs to tell damage from a crash. The store refuses
+  // everything afterwards.
+  virtual Status close() = 0;
 };
 
 }  // namespace uccp::storage

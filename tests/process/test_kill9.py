@@ -125,6 +125,9 @@ class Writer(threading.Thread):
 
 
 class KillNine(unittest.TestCase):
+    rounds = ROUNDS
+    flags = ()
+
     def listing(self, rest, noun, **query):
         items, token = [], ""
         while True:
@@ -174,16 +177,16 @@ class KillNine(unittest.TestCase):
             self.assertEqual(done & ids, set(), "an acknowledged deregistration was undone")
 
     def test_every_acknowledged_write_survives_and_has_one_effect(self):
-        print(f"seed {SEED}: repeat with UCCP_KILL_SEED={SEED} UCCP_KILL_ROUNDS={ROUNDS}", flush=True)
+        print(f"seed {SEED}: repeat with UCCP_KILL_SEED={SEED} UCCP_KILL_ROUNDS={self.rounds}", flush=True)
         moments = random.Random(SEED)
-        node = Node(agent=False)
+        node = Node(agent=False, flags=self.flags)
         self.addCleanup(node.close)
         cluster = Cluster()
         writers = [Writer(number, cluster) for number in range(WRITERS)]
         for writer in writers:
             writer.start()
         self.addCleanup(cluster.finish)
-        for number in range(ROUNDS):
+        for number in range(self.rounds):
             # Some kills hit the start itself, before and while it replays its log.
             if moments.random() < 0.2:
                 node.launch()
@@ -217,10 +220,10 @@ class KillNine(unittest.TestCase):
         self.repeats_answer_the_first_result(rest, writers)
         writes = sum(len(writer.writes) for writer in writers)
         repeats = sum(writer.repeats for writer in writers)
-        print(f"{ROUNDS} kills, {writes} writes, {repeats} repeated, {unknown} open at the end; {counts[0]} services, "
+        print(f"{self.rounds} kills, {writes} writes, {repeats} repeated, {unknown} open at the end; {counts[0]} services, "
               f"{counts[1]} tasks", flush=True)
-        self.assertGreater(writes, ROUNDS * 5, "hardly anything was written: the test shows nothing")
-        self.assertGreater(repeats, ROUNDS / 4, "no kill hit a write: the test shows nothing")
+        self.assertGreater(writes, self.rounds * 5, "hardly anything was written: the test shows nothing")
+        self.assertGreater(repeats, self.rounds / 4, "no kill hit a write: the test shows nothing")
 
     def repeats_answer_the_first_result(self, rest, writers):
         """A late repeat of any change, even the first of all, answers the same and changes nothing."""

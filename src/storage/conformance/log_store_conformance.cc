@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "storage/memory/memory_log_store.h"
+
 namespace uccp::storage {
 
 constexpr GroupId kA{1};
@@ -243,6 +245,30 @@ TEST_P(LogStoreConformance, EmptyAndLargeEntriesAreKept) {
 TEST_P(LogStoreConformance, SizeGrowsWithContent) {
   ASSERT_TRUE(store().append(kA, make_entries(1, 10, 1, 100'000)).is_ok());
   EXPECT_GE(store().size_bytes(), 1'000'000u);
+}
+
+TEST_P(LogStoreConformance, RandomWorkIsDoneAsInMemoryOverCrashesAndRestarts) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    harness_ = GetParam()();
+    MemoryLogStore model;
+    SeededRandom random(seed);
+    for (int step = 0; step < 400; ++step) {
+      const Status done = random_operation(random, {&model, &store()});
+      ASSERT_TRUE(done.is_ok()) << done.to_string();
+      if (random.chance(0.3)) {
+        ASSERT_TRUE(model.sync().is_ok() && store().sync().is_ok());
+      }
+      if (random.chance(0.02)) {
+        model.crash();
+        harness_->crash();
+      }
+      if (random.chance(0.02)) {
+        ASSERT_TRUE(model.sync().is_ok() && store().sync().is_ok());
+        harness_->restart();
+      }
+      ASSERT_EQ(dump(store()), dump(model)) << "seed " << seed << " step " << step;
+    }
+  }
 }
 
 }  // namespace uccp::storage

@@ -22,6 +22,7 @@ class MemoryLogStore final : public LogStore {
   Status truncate_before(GroupId group, LogPosition position) override;
   Status remove(GroupId group) override;
   uint64_t size_bytes() override;
+  Status close() override { return sync(); }
   uint64_t sync_count() const override { return sync_count_; }
 
   // Reverts to the last sync.

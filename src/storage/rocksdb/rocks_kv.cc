@@ -1,7 +1,6 @@
 #include "storage/rocksdb/rocks_kv.h"
 
 #include <rocksdb/cache.h>
-#include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
@@ -9,8 +8,9 @@
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 
-#include <algorithm>
 #include <utility>
+
+#include "storage/rocksdb/rocks_status.h"
 
 namespace uccp::storage {
 namespace {
@@ -20,33 +20,6 @@ constexpr size_t kInfoLogsKept = 2;
 // Type and lengths of a change in a batch.
 constexpr size_t kBatchEntryOverhead = 16;
 constexpr uint64_t kBytesPerSync = 1u << 20;
-
-rocksdb::Slice slice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
-std::string_view view_of(const rocksdb::Slice& bytes) { return {bytes.data(), bytes.size()}; }
-
-Status to_status(const rocksdb::Status& status, const std::string& what) {
-  if (status.ok()) return {};
-  const std::string message = what + ": " + status.ToString();
-  if (status.IsNoSpace()) {
-    return Status(Code::kExhausted, "NO_SPACE", message + ". Free disk space and restart the node");
-  }
-  if (status.IsCorruption()) {
-    return Status(Code::kCorruption, "KV_DAMAGED",
-                  message + ". Clear this node's state and let it be sent a snapshot, or restore a backup");
-  }
-  if (status.IsIOError() || status.IsBusy() || status.IsTimedOut() || status.IsTryAgain()) {
-    return Status(Code::kUnavailable, "IO_ERROR", message);
-  }
-  return Status(Code::kInternal, "KV_FAILED", message);
-}
-
-rocksdb::CompressionType best_compression() {
-  const auto supported = rocksdb::GetSupportedCompressions();
-  for (const auto type : {rocksdb::kLZ4Compression, rocksdb::kSnappyCompression}) {
-    if (std::ranges::find(supported, type) != supported.end()) return type;
-  }
-  return rocksdb::kNoCompression;
-}
 
 rocksdb::Options database_options(const RocksKv::Options& options) {
   rocksdb::BlockBasedTableOptions table;

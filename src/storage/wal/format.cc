@@ -10,6 +10,10 @@ namespace {
 
 constexpr std::string_view kMagic = "UCCPWAL\n";
 constexpr size_t kSegmentCrcOffset = kSegmentHeaderBytes - 4;
+// Where the kind of an entry is in its payload: kind in the low half of the byte, encoding in the high one.
+constexpr size_t kKindOffset = 16;
+constexpr int kEncodingShift = 4;
+constexpr uint8_t kKindMask = 0x0f;
 
 void put_u32(std::string& out, size_t at, uint32_t v) {
   for (int i = 0; i < 4; ++i) out[at + i] = static_cast<char>(v >> (24 - 8 * i));
@@ -43,7 +47,7 @@ std::string encode(const SegmentHeader& header) {
   const std::string& cluster = header.identity.cluster_id;
   UCCP_CHECK(cluster.size() <= kClusterIdBytesMax, "a cluster id fits into the segment header");
   ByteWriter out;
-  out.raw(kMagic).u32(kFormatVersion).u64(header.sequence).u64(header.first_frame);
+  out.raw(kMagic).u32(header.version).u64(header.sequence).u64(header.first_frame);
   out.u64(header.identity.node.value).u64(header.identity.incarnation.value);
   out.u8(static_cast<uint8_t>(cluster.size())).raw(cluster);
   out.raw(std::string(kSegmentCrcOffset - out.data().size(), '\0'));
@@ -67,11 +71,12 @@ Result<SegmentHeader> decode_segment_header(std::string_view bytes) {
   const bool crc_matches =
       ByteReader(bytes.substr(kSegmentCrcOffset)).u32() == crc32c(bytes.substr(0, kSegmentCrcOffset));
   if (!in.ok() || magic != kMagic || !crc_matches) return damaged();
-  if (version != kFormatVersion) {
+  if (version < kOldestFormatVersion || version > kFormatVersion) {
     return fail(Code::kFailedPrecondition, "WAL_VERSION_UNSUPPORTED",
-                fmt::format("the segment has format version {}; this program reads {}. Start a newer program", version,
-                            kFormatVersion));
+                fmt::format("the segment has format version {}; this program reads {} to {}. Start a newer program", version,
+                            kOldestFormatVersion, kFormatVersion));
   }
+  header.version = version;
   // Length, padding and all: what encode would write.
   if (header.identity.cluster_id.size() > kClusterIdBytesMax || encode(header) != bytes) return damaged();
   return header;
@@ -125,12 +130,13 @@ std::optional<Record> parse_record(std::string_view bytes) {
   return record;
 }
 
-size_t append_entry(std::string& out, RecordType type, GroupId group, const Entry& entry) {
+size_t append_entry(std::string& out, RecordType type, GroupId group, const Entry& entry, Packer& packer) {
   const size_t at = begin_record(out, type, group);
   append_u64(out, entry.index.value);
   append_u64(out, entry.term.value);
   out.push_back(static_cast<char>(entry.kind));
-  out.append(entry.data);
+  const auto encoding = static_cast<uint8_t>(packer.pack(entry.data, out));
+  out[at + kRecordHeaderBytes + kKindOffset] = static_cast<char>(static_cast<uint8_t>(entry.kind) | encoding << kEncodingShift);
   return finish_record(out, at);
 }
 
@@ -159,12 +165,21 @@ std::optional<EntryPayload> parse_entry(std::string_view payload) {
   EntryPayload entry;
   entry.index = LogIndex(in.u64());
   entry.term = Term(in.u64());
-  entry.kind = static_cast<EntryKind>(in.u8());
-  entry.data = in.rest();
-  const bool known = entry.kind >= EntryKind::kCommand && entry.kind <= EntryKind::kConfiguration;
+  const uint8_t kind = in.u8();
+  entry.kind = static_cast<EntryKind>(kind & kKindMask);
+  entry.encoding = static_cast<Encoding>(kind >> kEncodingShift);
+  entry.packed = in.rest();
+  const bool known = entry.kind >= EntryKind::kCommand && entry.kind <= EntryKind::kConfiguration &&
+                     entry.encoding <= Encoding::kZstd;
   // The last index of all has no successor.
   if (!in.ok() || !known || entry.index.value == 0 || entry.index.value == UINT64_MAX) return std::nullopt;
   return entry;
+}
+
+std::optional<Entry> EntryPayload::to_entry() const {
+  auto data = unpack(encoding, packed);
+  if (!data) return std::nullopt;
+  return Entry{term, index, kind, std::move(*data)};
 }
 
 std::optional<HardState> parse_hard_state(std::string_view payload) {

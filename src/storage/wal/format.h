@@ -1,4 +1,4 @@
-// The bytes of a write-ahead log segment, version 1. docs/formats/wal.md is the same in prose.
+// The bytes of a write-ahead log segment, version 2; version 1 is read too. docs/formats/wal.md is the same in prose.
 //
 //   segment = segment header, frame*, zeros
 //   frame   = frame header, record*      (one sync)
@@ -13,11 +13,14 @@
 #include <string_view>
 
 #include "base/log_types.h"
+#include "storage/compression.h"
 #include "storage/log_store.h"
 
 namespace uccp::storage::wal {
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
+// Version 1 has no compressed entries, and is the same otherwise.
+inline constexpr uint32_t kOldestFormatVersion = 1;
 inline constexpr size_t kClusterIdBytesMax = 64;
 inline constexpr size_t kSegmentHeaderBytes = 128;
 inline constexpr size_t kFrameHeaderBytes = 20;
@@ -29,6 +32,7 @@ struct SegmentHeader {
   StoreIdentity identity;
   uint64_t sequence = 0;     // of the segment, from 1
   uint64_t first_frame = 0;  // number of the first frame in it
+  uint32_t version = kFormatVersion;
 
   bool operator==(const SegmentHeader&) const = default;
 };
@@ -78,9 +82,11 @@ struct EntryPayload {
   LogIndex index;
   Term term;
   EntryKind kind{};
-  std::string_view data;
+  Encoding encoding{};
+  std::string_view packed;
 
-  Entry to_entry() const { return {term, index, kind, std::string(data)}; }
+  // None if the data cannot be unpacked.
+  std::optional<Entry> to_entry() const;
 };
 
 // Which entries a new start drops is written out: replay may no longer have the entry that would tell.
@@ -97,7 +103,7 @@ struct StartPayload {
 };
 
 // These append one record and return its size.
-size_t append_entry(std::string& out, RecordType type, GroupId group, const Entry& entry);
+size_t append_entry(std::string& out, RecordType type, GroupId group, const Entry& entry, Packer& packer);
 size_t append_hard_state(std::string& out, GroupId group, const HardState& state);
 size_t append_start(std::string& out, GroupId group, const StartPayload& start);
 size_t append_remove(std::string& out, GroupId group);

@@ -58,7 +58,8 @@ TEST(WalFormat, ZerosAreNoFrameAndNoRecord) {
 TEST(WalFormat, RecordsAreReadBack) {
   const Entry entry{Term(2), LogIndex(9), EntryKind::kConfiguration, std::string("a\0b", 3)};
   std::string bytes;
-  const size_t entry_bytes = append_entry(bytes, RecordType::kMoved, GroupId(4), entry);
+  Packer raw;
+  const size_t entry_bytes = append_entry(bytes, RecordType::kMoved, GroupId(4), entry, raw);
   EXPECT_EQ(entry_bytes, bytes.size());
   append_hard_state(bytes, GroupId(5), {Term(1), NodeId(2), LogIndex(3)});
   append_start(bytes, GroupId(6), {{Term(7), LogIndex(8)}, Following::kDropped});
@@ -83,14 +84,30 @@ TEST(WalFormat, RecordsAreReadBack) {
 
 TEST(WalFormat, TheBytesOfARecordStayAsTheyWereReleased) {
   std::string bytes;
-  append_entry(bytes, RecordType::kMoved, GroupId(4), {Term(2), LogIndex(9), EntryKind::kNoop, "ab"});
+  Packer raw;
+  append_entry(bytes, RecordType::kMoved, GroupId(4), {Term(2), LogIndex(9), EntryKind::kNoop, "ab"}, raw);
   EXPECT_EQ(to_hex(bytes),
             "7c07e0e0" "00000013" "05" "0000000000000004" "0000000000000009" "0000000000000002" "02" "6162");
 }
 
+TEST(WalFormat, ALargeEntryIsCompressed) {
+  for (const Encoding encoding : {Encoding::kLz4, Encoding::kZstd}) {
+    const Entry entry{Term(2), LogIndex(9), EntryKind::kNoop, std::string(10'000, 'a')};
+    std::string bytes;
+    Packer packer({encoding, 1000});
+    append_entry(bytes, RecordType::kEntry, GroupId(4), entry, packer);
+    EXPECT_LT(bytes.size(), 200u);
+    const auto payload = parse_entry(parse_record(bytes)->payload);
+    ASSERT_TRUE(payload);
+    EXPECT_EQ(payload->encoding, encoding);
+    EXPECT_EQ(payload->to_entry(), entry);
+  }
+}
+
 TEST(WalFormat, ARecordWithAnyBitFlippedOrCutOffIsNone) {
   std::string bytes;
-  append_entry(bytes, RecordType::kEntry, GroupId(4), {Term(2), LogIndex(9), EntryKind::kNoop, "ab"});
+  Packer raw;
+  append_entry(bytes, RecordType::kEntry, GroupId(4), {Term(2), LogIndex(9), EntryKind::kNoop, "ab"}, raw);
   for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
     std::string flipped = bytes;
     flipped[bit / 8] ^= static_cast<char>(1 << bit % 8);
@@ -103,6 +120,7 @@ TEST(WalFormat, PayloadsOfAnotherShapeAreNone) {
   EXPECT_FALSE(parse_entry("short"));
   EXPECT_FALSE(parse_entry(ByteWriter().u64(0).u64(1).u8(1).data()));
   EXPECT_FALSE(parse_entry(ByteWriter().u64(1).u64(1).u8(9).data()));
+  EXPECT_FALSE(parse_entry(ByteWriter().u64(1).u64(1).u8(0x31).data()));  // an encoding that is none
   EXPECT_FALSE(parse_entry(ByteWriter().u64(UINT64_MAX).u64(1).u8(1).data()));
   EXPECT_FALSE(parse_hard_state(std::string(23, '\0')));
   EXPECT_FALSE(parse_hard_state(std::string(25, '\0')));

@@ -32,9 +32,8 @@ SegmentUse::Use SegmentUse::of(uint64_t segment) const {
 
 Term GroupIndex::term(LogIndex index) const {
   if (index == start_.index) return start_.term;
-  const auto after = std::ranges::upper_bound(runs_, index, {}, [](const auto& run) { return run.first; });
-  UCCP_CHECK(after != runs_.begin() && index <= last(), "the term of an entry that is there");
-  return std::prev(after)->second;
+  UCCP_CHECK(index <= last(), "the term of an entry that is there");
+  return runs_.of(index);
 }
 
 void GroupIndex::set_place(LogIndex index, EntryPlace place) {
@@ -49,7 +48,7 @@ void GroupIndex::append(LogIndex index, Term term, EntryPlace place) {
   if (index <= last()) drop_from(index);
   places_.push_back(place);
   use_->add(place);
-  if (runs_.empty() || runs_.back().second != term) runs_.emplace_back(index, term);
+  runs_.append(index, term);
 }
 
 void GroupIndex::drop_from(LogIndex index) {
@@ -57,7 +56,7 @@ void GroupIndex::drop_from(LogIndex index) {
     use_->drop(places_.back());
     places_.pop_back();
   }
-  while (!runs_.empty() && runs_.back().first >= index) runs_.pop_back();
+  runs_.drop_from(index);
   drop_cached_from(index);
 }
 
@@ -81,7 +80,7 @@ Following GroupIndex::set_start(LogPosition position) {
   start_ = position;
   while (!cached_.empty() && cached_.front().index <= start_.index) drop_oldest_cached();
   if (places_.empty()) runs_.clear();
-  while (runs_.size() > 1 && runs_[1].first <= start_.index.next()) runs_.erase(runs_.begin());
+  runs_.drop_before(start_.index.next());
   return conflicts ? Following::kDropped : Following::kKept;
 }
 

@@ -7,11 +7,10 @@
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <utility>
-#include <vector>
 
 #include "base/log_types.h"
 #include "storage/log_store.h"
+#include "storage/term_runs.h"
 #include "storage/wal/format.h"
 
 namespace uccp::storage::wal {
@@ -78,8 +77,7 @@ class GroupIndex {
   SegmentUse* use_;
   LogPosition start_;
   std::deque<EntryPlace> places_;
-  // First index of each run of entries of one term, ascending; the first run may begin before the start.
-  std::vector<std::pair<LogIndex, Term>> runs_;
+  TermRuns runs_;
   std::deque<Entry> cached_;
   uint64_t cached_bytes_ = 0;
 };

@@ -72,7 +72,7 @@ class Recovery {
     UCCP_RETURN_IF_ERROR(check_header(*header));
     log_.next_frame = header->first_frame;
     UCCP_TRY(const uint64_t end, read_frames());
-    log_.segments.push_back({sequence, end, std::max<uint64_t>(data_.size(), end)});
+    log_.segments.push_back({sequence, end, std::max<uint64_t>(data_.size(), end), header->version});
     return {};
   }
 

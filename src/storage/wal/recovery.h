@@ -48,6 +48,7 @@ struct RecoveredSegment {
   uint64_t sequence = 0;
   uint64_t end = 0;       // of the last frame
   uint64_t capacity = 0;  // of the file
+  uint32_t version = 0;
 };
 
 struct RecoveredLog {

@@ -26,7 +26,8 @@ bool is_no_space(const Status& status) { return status.code() == Code::kExhauste
 }  // namespace
 
 WalLogStore::WalLogStore(FileSystem& files, std::string directory, StoreIdentity identity, Options options)
-    : files_(files), directory_(std::move(directory)), identity_(std::move(identity)), options_(options) {
+    : files_(files), directory_(std::move(directory)), identity_(std::move(identity)), options_(options),
+      packer_(options.compression, options.saved_bytes) {
   reset_buffer();
 }
 
@@ -52,13 +53,22 @@ Status WalLogStore::adopt(wal::RecoveredLog log) {
   next_frame_ = log.next_frame;
   for (const auto& segment : log.segments) {
     UCCP_TRY(auto file, files_.open(path_of(segment.sequence), OpenMode::kReadWrite));
-    segments_.push_back({segment.sequence, segment.end, segment.capacity, std::move(file)});
+    segments_.push_back({segment.sequence, segment.end, segment.capacity, segment.version, std::move(file)});
   }
   for (const auto& [id, replayed] : log.groups) {
     GroupIndex& index = group(id);
     index.hard_state = replayed.hard_state;
     if (replayed.start.index > LogIndex()) index.set_start(replayed.start);
     for (const auto& [at, item] : replayed.entries) index.append(at, item.term, item.place);
+  }
+  // Nothing is written to a segment of an older format. One without a frame is made again, not followed: a log must not
+  // begin with it.
+  if (!segments_.empty() && segments_.back().version != wal::kFormatVersion &&
+      segments_.back().end == wal::kSegmentHeaderBytes) {
+    UCCP_RETURN_IF_ERROR(files_.remove(path_of(segments_.back().sequence)));
+    UCCP_RETURN_IF_ERROR(files_.sync_directory(directory_));
+    segments_.pop_back();
+    return begin_segment(options_.segment_bytes);
   }
   if (segments_.empty()) return begin_segment(options_.segment_bytes);
   Segment& head = segments_.back();
@@ -113,7 +123,7 @@ Status WalLogStore::append(GroupId id, std::span<const Entry> entries) {
   cached_bytes_ -= index.cached_bytes();
   for (const Entry& entry : entries) {
     const auto offset = static_cast<uint32_t>(buffer_.size());
-    const auto bytes = static_cast<uint32_t>(wal::append_entry(buffer_, RecordType::kEntry, id, entry));
+    const auto bytes = static_cast<uint32_t>(wal::append_entry(buffer_, RecordType::kEntry, id, entry, packer_));
     index.append(entry.index, entry.term, {0, offset, bytes});
     index.cache(entry);
     ++buffer_records_;
@@ -204,9 +214,8 @@ Status WalLogStore::close() {
 Status WalLogStore::write_frame() {
   const uint64_t frame_bytes = buffer_.size();
   Segment* head = &segments_.back();
-  const bool head_is_full = head->end + frame_bytes > head->capacity;
   Preamble preamble;
-  if (head_is_full || head->end == wal::kSegmentHeaderBytes) {
+  if (!has_room(*head, frame_bytes) || head->end == wal::kSegmentHeaderBytes) {
     auto made = make_preamble();
     if (!made) return fail_for_good(made.error());
     preamble = std::move(*made);
@@ -228,12 +237,16 @@ Status WalLogStore::write_frame() {
   return {};
 }
 
+bool WalLogStore::has_room(const Segment& head, uint64_t frame_bytes) {
+  return head.version == wal::kFormatVersion && head.end + frame_bytes <= head.capacity;
+}
+
 // Makes the last segment one that `frame_bytes` more fit into. NO_SPACE leaves everything as it was.
 Status WalLogStore::make_room(uint64_t frame_bytes) {
   Segment& head = segments_.back();
   const uint64_t needed = head.end + frame_bytes;
   UCCP_CHECK(needed <= wal::kSegmentBytesLimit, "a frame is bounded by the options and by the largest append");
-  if (needed <= head.capacity) return {};
+  if (has_room(head, frame_bytes)) return {};
   if (head.end > wal::kSegmentHeaderBytes) {
     return begin_segment(std::max(options_.segment_bytes, wal::kSegmentHeaderBytes + frame_bytes));
   }
@@ -265,7 +278,7 @@ Status WalLogStore::begin_segment(uint64_t capacity) {
     const Status removed = files_.remove(path);
     return removed.is_ok() ? file.error() : fail_for_good(removed);
   }
-  segments_.push_back({sequence, wal::kSegmentHeaderBytes, capacity, std::move(*file)});
+  segments_.push_back({sequence, wal::kSegmentHeaderBytes, capacity, wal::kFormatVersion, std::move(*file)});
   return {};
 }
 
@@ -295,7 +308,7 @@ Status WalLogStore::move_entries(uint64_t segment, Preamble& preamble) {
       if (index.place(at).segment != segment) continue;
       UCCP_TRY(const Entry entry, read_entry(id, index, at));
       const auto offset = static_cast<uint32_t>(preamble.bytes.size());
-      const auto size = static_cast<uint32_t>(wal::append_entry(preamble.bytes, RecordType::kMoved, id, entry));
+      const auto size = static_cast<uint32_t>(wal::append_entry(preamble.bytes, RecordType::kMoved, id, entry, packer_));
       preamble.moved.push_back({id, at, offset, size});
       ++preamble.records;
     }

@@ -36,6 +36,8 @@ class WalLogStore final : public LogStore {
     uint64_t moved_bytes_max = 8u << 20;
     // Bytes that one read of old entries asks of the disk at once.
     uint64_t read_bytes = 256u << 10;
+    CompressionOptions compression;
+    Counter* saved_bytes = nullptr;
   };
 
   // Opens the log in `directory`, which must exist, or begins a new one there. `files` must outlive the store. Errors:
@@ -57,9 +59,8 @@ class WalLogStore final : public LogStore {
   uint64_t size_bytes() override;
   uint64_t sync_count() const override { return sync_count_; }
 
-  // Syncs, and writes an empty frame, behind which damage of the last real frame is told from a torn tail. For an
-  // orderly stop. The store refuses everything afterwards.
-  Status close();
+  // Writes an empty frame, behind which damage of the last real frame is told from a torn tail.
+  Status close() override;
 
   size_t segment_count() const { return segments_.size(); }
   uint64_t cached_bytes() const;
@@ -69,6 +70,7 @@ class WalLogStore final : public LogStore {
     uint64_t sequence = 0;
     uint64_t end = 0;  // where the next frame goes
     uint64_t capacity = 0;
+    uint32_t version = 0;
     std::unique_ptr<File> file;
   };
   // What the first frame of a segment begins with, besides what was asked to be written.
@@ -93,6 +95,7 @@ class WalLogStore final : public LogStore {
   Status fail_for_good(Status why);
 
   Status write_frame();
+  static bool has_room(const Segment& head, uint64_t frame_bytes);
   Status make_room(uint64_t frame_bytes);
   Status begin_segment(uint64_t capacity);
   Result<Preamble> make_preamble();
@@ -113,6 +116,7 @@ class WalLogStore final : public LogStore {
   const std::string directory_;
   const StoreIdentity identity_;
   const Options options_;
+  Packer packer_;
   std::vector<Segment> segments_;  // ascending; the last one is written to
   wal::SegmentUse use_;
   std::map<GroupId, wal::GroupIndex> groups_;

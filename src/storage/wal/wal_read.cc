@@ -90,14 +90,15 @@ Result<Entry> WalLogStore::parse_place(GroupId id, GroupIndex& index, LogIndex a
   if (place.segment == 0) bytes = bytes.substr(place.offset);
   const auto record = wal::parse_record(bytes);
   const auto entry = record ? wal::parse_entry(record->payload) : std::nullopt;
-  if (!entry || record->group != id || entry->index != at || entry->term != index.term(at)) {
+  auto unpacked = entry ? entry->to_entry() : std::nullopt;
+  if (!unpacked || record->group != id || entry->index != at || entry->term != index.term(at)) {
     return fail(fail_for_good(Status(
         Code::kCorruption, "WAL_DAMAGED",
         fmt::format("entry {} of group {} at byte {} of {} is damaged. Remove the node from the cluster, clear its "
                     "data directory and add it again; on a single node restore a backup",
                     at.value, id.value, place.offset, path_of(place.segment)))));
   }
-  return entry->to_entry();
+  return std::move(*unpacked);
 }
 
 }  // namespace uccp::storage

@@ -1,0 +1,77 @@
+# serial
+# labels: kill9
+"""A node with each kind of log: kill -9 loses nothing, another kind's directory is refused, large entries are packed."""
+import subprocess
+import unittest
+import urllib.request
+
+import test_kill9
+from lib.uccp import SERVER, Node, clean_environment, require
+
+require(SERVER)
+
+ROUNDS = 5
+
+
+class RocksDbLog(test_kill9.KillNine):
+    rounds = ROUNDS
+    flags = ("--log-store", "rocksdb")
+
+
+class LmdbLog(test_kill9.KillNine):
+    rounds = ROUNDS
+    flags = ("--log-store", "lmdb", "--log-compression", "zstd", "--log-compression-above", "500")
+
+
+class ChoosingALog(unittest.TestCase):
+    def run_server(self, node, *flags):
+        return subprocess.run([SERVER, "dev", "--no-agent", "--ports", "auto", "--data-dir", node.dir, *flags],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+                              env=clean_environment(), check=False)
+
+    def test_a_directory_of_another_store_is_refused(self):
+        for made, other in (("wal", "rocksdb"), ("rocksdb", "lmdb"), ("lmdb", "wal")):
+            node = Node(agent=False, flags=("--log-store", made))
+            self.addCleanup(node.close)
+            node.start()
+            node.kill()
+            done = self.run_server(node, "--log-store", other)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(f"was made with log_store: {made}, and the configuration says {other}", done.stderr)
+            # Nothing was changed: with its own store it starts again.
+            node.start()
+            node.close()
+
+    def test_unknown_words_are_refused(self):
+        node = Node(agent=False)
+        self.addCleanup(node.close)
+        for flag, value, words in (("--log-store", "papyrus", "wal, rocksdb, lmdb"),
+                                   ("--log-compression", "zip", "none, lz4, zstd")):
+            done = self.run_server(node, flag, value)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(value, done.stderr)
+            self.assertIn(words, done.stderr)
+
+    def test_large_entries_are_packed_and_read_back(self):
+        for kind in ("wal", "rocksdb", "lmdb"):
+            with self.subTest(kind):
+                node = Node(agent=False, flags=("--log-store", kind))
+                self.addCleanup(node.close)
+                node.start()
+                metadata = {f"pad{number}": "y" * 4000 for number in range(12)}
+                response = node.rest.post("services", {"serviceName": "big", "address": "10.0.0.1", "port": 1,
+                                                       "ttl": "3600s", "metadata": metadata})
+                self.assertEqual(response.status, 201, response)
+                self.assertGreater(self.saved_bytes(node), 40_000)
+                node.kill()
+                node.start()
+                found = node.rest.get(f"services/{response.json['id']}")
+                self.assertEqual(found.json["metadata"], metadata)
+                node.close()
+
+    def saved_bytes(self, node):
+        with urllib.request.urlopen(f"http://{node.context['metrics']}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith('uccp_compression_saved_bytes_total{what="log"}'):
+                    return float(line.split()[-1])
+        return 0.0
