@@ -185,7 +185,8 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
     if (stream == nullptr) return end({.status = no_leader(placement_of(*call->method).group)});
     {
       std::lock_guard lock(mutex_);
-      stream_ = stream;
+      // One that has ended already is not kept: its callbacks hold this object.
+      if (done_) stream_ = stream;
     }
     stream->send(first.SerializeAsString());
     stream->half_close();
@@ -287,20 +288,25 @@ class Forwarder::UnaryForward : public std::enable_shared_from_this<UnaryForward
  private:
   void attempt() {
     if (call_->finished()) return;
+    const bool here = shared_->port.leads(group_);
+    const NodeId leader = here ? NodeId() : shared_->port.leader(group_);
+    if (!here && !leader) return take({.status = no_leader(group_)});
     auto attempt = std::make_shared<Attempt>([self = shared_from_this()](Answer answer) { self->take(std::move(answer)); });
     {
       std::lock_guard lock(mutex_);
       if (cancelled_) return;
       attempt_ = attempt;
     }
-    if (shared_->port.leads(group_)) return attempt->run_here(*shared_, *call_, request_);
-    const NodeId leader = shared_->port.leader(group_);
-    if (!leader) return take({.status = no_leader(group_)});
+    if (here) return attempt->run_here(*shared_, *call_, request_);
     shared_->forwarded.add();
     attempt->run_there(*shared_, call_, leader, request_);
   }
 
   void take(Answer answer) {
+    {
+      std::lock_guard lock(mutex_);
+      attempt_ = nullptr;
+    }
     if (call_->finished()) return;
     if (answer.status.is_ok()) {
       for (auto& [name, value] : answer.headers) call_->set_header(std::move(name), std::move(value));
@@ -355,14 +361,19 @@ class Forwarder::StreamForward : public std::enable_shared_from_this<StreamForwa
     shared_->forwarded.add();
     call_->on_cancel([self = shared_from_this()] { self->cancel(); });
     call_->on_drain([self = shared_from_this()] { self->report_taken(); });
+    {
+      std::lock_guard lock(mutex_);
+      ended_ = false;
+      outcome_.reset();
+    }
     auto stream = shared_->port.open(
         leader, {.on_message = [self = shared_from_this()](std::string bytes) { self->take(std::move(bytes)); },
                  .on_done = [self = shared_from_this()](Status status) { self->done(std::move(status)); }});
     if (stream == nullptr) return retry(no_leader(group_));
     {
       std::lock_guard lock(mutex_);
-      stream_ = stream;
-      outcome_.reset();
+      // One that has ended already is not kept: its callbacks hold this object.
+      if (!ended_) stream_ = stream;
     }
     ForwardRequest first;
     *first.mutable_header() = header_of(*call_, request_, shared_->clock.boot());
@@ -454,6 +465,7 @@ class Forwarder::StreamForward : public std::enable_shared_from_this<StreamForwa
     std::optional<Status> outcome;
     {
       std::lock_guard lock(mutex_);
+      ended_ = true;
       stream_ = nullptr;
       outcome = std::exchange(outcome_, std::nullopt);
     }
@@ -479,6 +491,7 @@ class Forwarder::StreamForward : public std::enable_shared_from_this<StreamForwa
   bool answered_ = false;
   bool pumping_ = false;
   std::mutex mutex_;
+  bool ended_ = false;  // the stream that was opened last
   std::shared_ptr<ForwardStream> stream_;
   std::optional<Status> outcome_;
   uint64_t received_ = 0;

@@ -1,7 +1,10 @@
 // HTTP as the REST door speaks it: routing, negotiation, limits, health, metrics. And what only gRPC has.
+#include <future>
+
 #include "call/contract.h"
 #include "call/error_json.h"
 #include "call/wire.h"
+#include "doors/rest/http_server.h"
 #include "doors/test_support.h"
 #include "uccp/v1/tasks.pb.h"
 
@@ -171,6 +174,42 @@ TEST_F(RestHttpTest, ConnectionsBeyondTheLimitGet503) {
   EXPECT_EQ(reply.status, 503);
   EXPECT_EQ(reply.headers.at("retry-after"), "1");
   EXPECT_EQ(doors.metrics.value("uccp_http_connections_refused_total"), 1);
+}
+
+// Keeps the way to answer, as a handler does whose answer comes late.
+class KeepingHandler final : public HttpHandler {
+ public:
+  BodyMode body_mode(const HttpRequest&) override { return BodyMode::kBuffered; }
+  void handle(HttpRequest, HttpExchangePtr exchange) override { kept.set_value(std::move(exchange)); }
+  HttpResponse refusal(int status, std::string_view, std::string_view) override { return {.status = status}; }
+  std::promise<HttpExchangePtr> kept;
+};
+
+TEST(HttpServerTest, AnExchangeMayBeLetGoAfterTheServer) {
+  for (const bool tls : {false, true}) {
+    HttpExchangePtr exchange;
+    {
+      KeepingHandler handler;
+      runtime::RealClock clock;
+      MetricsRegistry metrics;
+      HttpServer server;
+      HttpServerOptions options;
+      if (tls) options.certificate_pem = Keys::get().server.certificate_pem;
+      if (tls) options.key_pem = Keys::get().server.key_pem;
+      const auto port = server.start(options, handler, clock, metrics);
+      ASSERT_TRUE(port) << port.error().to_string();
+      HttpsClient client(*port, {.tls = tls});
+      client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+      exchange = handler.kept.get_future().get();
+      server.stop(0);
+      EXPECT_TRUE(client.at_end());
+      EXPECT_EQ(metrics.gauge("uccp_http_connections", "").value(), 0);
+    }
+    bool ran = false;
+    exchange->post([&ran] { ran = true; });
+    exchange.reset();
+    EXPECT_FALSE(ran);
+  }
 }
 
 TEST_F(RestHttpTest, HealthPaths) {

@@ -154,7 +154,7 @@ HttpConnection::HttpConnection(std::unique_ptr<Transport> transport, const HttpS
   counters_.connections.add(1);
 }
 
-HttpConnection::~HttpConnection() { counters_.connections.add(-1); }
+HttpConnection::~HttpConnection() = default;
 
 bool HttpConnection::is_idle() const { return state_ == State::kIdle && !writing_; }
 
@@ -439,6 +439,7 @@ void HttpConnection::close() {
   if (state_ == State::kClosed) return;
   const auto self = shared_from_this();
   set_state(State::kClosed, 0);
+  counters_.connections.add(-1);
   transport_->close();
   out_.clear();
   if (const auto exchange = std::move(exchange_); exchange != nullptr) exchange->closed();

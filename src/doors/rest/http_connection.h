@@ -3,7 +3,8 @@
 // Invariants: at most one read and one write are outstanding; everything runs on the io thread of the transport. While
 // a request is being handled reading goes on up to kReadAheadMax, to notice a client that goes away and to hold
 // pipelined requests.
-// Lifetime: outstanding operations keep it, and the server's list until `on_gone`.
+// Lifetime: outstanding operations keep it, and the server's list until `on_gone`. A handler that answers may keep it for
+// longer than the server lives: once closed it touches nothing of the server's.
 #pragma once
 
 #include <atomic>

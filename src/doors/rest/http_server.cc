@@ -23,6 +23,10 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using ErrorCode = boost::system::error_code;
 
+// Whoever answers a call may let go of its connection last, on a thread of its own and after the server has stopped: the
+// sockets of a loop keep their io_context.
+using IoContextPtr = std::shared_ptr<asio::io_context>;
+
 // Connections above the limit that are still given a 503; beyond these they are just closed.
 constexpr size_t kRefusalsMax = 64;
 constexpr int kBacklog = 1024;
@@ -37,7 +41,8 @@ std::string address_of(const tcp::socket& socket) {
 
 class PlainTransport final : public Transport {
  public:
-  explicit PlainTransport(tcp::socket socket) : socket_(std::move(socket)), address_(address_of(socket_)) {}
+  PlainTransport(IoContextPtr io, tcp::socket socket)
+      : io_(std::move(io)), socket_(std::move(socket)), address_(address_of(socket_)) {}
   void handshake(Done done) override { done(true, 0); }
   void read_some(char* to, size_t size, Done done) override {
     socket_.async_read_some(
@@ -62,14 +67,15 @@ class PlainTransport final : public Transport {
   std::string certificate_pem() const override { return {}; }
 
  private:
+  const IoContextPtr io_;  // first: outlives the socket
   tcp::socket socket_;
   const std::string address_;
 };
 
 class TlsTransport final : public Transport {
  public:
-  TlsTransport(tcp::socket socket, asio::ssl::context& context)
-      : address_(address_of(socket)), stream_(std::move(socket), context) {}
+  TlsTransport(IoContextPtr io, tcp::socket socket, asio::ssl::context& context)
+      : io_(std::move(io)), address_(address_of(socket)), stream_(std::move(socket), context) {}
   void handshake(Done done) override {
     stream_.async_handshake(asio::ssl::stream_base::server,
                             [done = std::move(done)](const ErrorCode& error) mutable { done(!error, 0); });
@@ -104,6 +110,7 @@ class TlsTransport final : public Transport {
   void owned_by(std::weak_ptr<void> owner) override { keep_alive_ = std::move(owner); }
 
  private:
+  const IoContextPtr io_;  // first: outlives the socket
   const std::string address_;
   asio::ssl::stream<tcp::socket> stream_;
   std::weak_ptr<void> keep_alive_;
@@ -115,8 +122,8 @@ class TlsTransport final : public Transport {
 struct HttpServer::Running {
   // One io thread with the connections that it owns.
   struct Loop {
-    asio::io_context io{1};
-    asio::steady_timer timer{io};
+    const IoContextPtr io = std::make_shared<asio::io_context>(1);
+    asio::steady_timer timer{*io};
     std::set<std::shared_ptr<HttpConnection>> connections;
     std::thread thread;
   };
@@ -162,11 +169,11 @@ Status HttpServer::Running::listen() {
         "HTTP cannot listen on " + options.host + ":" + std::to_string(options.port) + ": " + error.message());
   };
   ErrorCode error;
-  tcp::resolver resolver(loops[0]->io);
+  tcp::resolver resolver(*loops[0]->io);
   const auto found = resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, error);
   if (error || found.empty()) return unavailable(error);
   const tcp::endpoint endpoint = found.begin()->endpoint();
-  acceptor = std::make_unique<tcp::acceptor>(loops[0]->io);
+  acceptor = std::make_unique<tcp::acceptor>(*loops[0]->io);
   acceptor->open(endpoint.protocol(), error);
   if (!error) acceptor->set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor->bind(endpoint, error);
@@ -176,10 +183,10 @@ Status HttpServer::Running::listen() {
 
 void HttpServer::Running::accept() {
   Loop& loop = *loops[next_loop++ % loops.size()];
-  acceptor->async_accept(loop.io, [this, &loop](const ErrorCode& error, tcp::socket socket) {
+  acceptor->async_accept(*loop.io, [this, &loop](const ErrorCode& error, tcp::socket socket) {
     if (stopping.load() || error == asio::error::operation_aborted) return;
     if (!error) {
-      asio::post(loop.io, [this, &loop, socket = std::move(socket)]() mutable { on_accept(std::move(socket), loop); });
+      asio::post(*loop.io, [this, &loop, socket = std::move(socket)]() mutable { on_accept(std::move(socket), loop); });
       return accept();
     }
     // Out of descriptors, most likely: the waiting client is served when one is free.
@@ -200,8 +207,8 @@ void HttpServer::Running::on_accept(tcp::socket socket, Loop& loop) {
   ErrorCode ignored;
   socket.set_option(tcp::no_delay(true), ignored);
   std::unique_ptr<Transport> transport;
-  if (tls) transport = std::make_unique<TlsTransport>(std::move(socket), *tls);
-  else transport = std::make_unique<PlainTransport>(std::move(socket));
+  if (tls) transport = std::make_unique<TlsTransport>(loop.io, std::move(socket), *tls);
+  else transport = std::make_unique<PlainTransport>(loop.io, std::move(socket));
   Transport& raw = *transport;
   auto connection = std::make_shared<HttpConnection>(std::move(transport), options, handler, clock, counters,
                                                      count >= options.connections_max);
@@ -242,11 +249,11 @@ Result<uint16_t> HttpServer::start(HttpServerOptions options, HttpHandler& handl
   UCCP_RETURN_IF_ERROR(running->listen());
   ErrorCode error;
   const uint16_t port = running->acceptor->local_endpoint(error).port();
-  running->accept_pause = std::make_unique<asio::steady_timer>(running->loops[0]->io);
+  running->accept_pause = std::make_unique<asio::steady_timer>(*running->loops[0]->io);
   running->accept();
   for (const auto& loop : running->loops) {
     running->arm(*loop);
-    loop->thread = std::thread([raw = loop.get()] { raw->io.run(); });
+    loop->thread = std::thread([raw = loop.get()] { raw->io->run(); });
   }
   running_ = std::move(running);
   return port;
@@ -256,14 +263,14 @@ void HttpServer::stop(int64_t grace_ms) {
   if (running_ == nullptr) return;
   Running& running = *running_;
   running.stopping.store(true);
-  asio::post(running.loops[0]->io, [&running] {
+  asio::post(*running.loops[0]->io, [&running] {
     ErrorCode ignored;
     running.acceptor->close(ignored);
     running.accept_pause->cancel();
   });
   const auto each = [&running](void (HttpConnection::*method)()) {
     for (const auto& loop : running.loops) {
-      asio::post(loop->io, [raw = loop.get(), method] {
+      asio::post(*loop->io, [raw = loop.get(), method] {
         const std::vector<std::shared_ptr<HttpConnection>> all(raw->connections.begin(), raw->connections.end());
         for (const auto& connection : all) (connection.get()->*method)();
       });
@@ -277,7 +284,7 @@ void HttpServer::stop(int64_t grace_ms) {
   running.closing.store(true);
   each(&HttpConnection::close);
   for (const auto& loop : running.loops) {
-    asio::post(loop->io, [raw = loop.get()] { raw->timer.cancel(); });
+    asio::post(*loop->io, [raw = loop.get()] { raw->timer.cancel(); });
   }
   // Closed sockets end their operations; then nothing is left and run() returns.
   for (const auto& loop : running.loops) loop->thread.join();
