@@ -190,18 +190,18 @@ void put_own_paths(JsonWriter& json) {
   std::string list = errors.end_object().take();
   // The path's responses are still open: the errors follow the success.
   json.key("/api/v1/batch").raw(std::string(kBatchPath) + "," + list.substr(1) + "}}");
-  own_get(json, "/health", "Health", "Whether the node works", true, {}, true);
-  own_get(json, "/health/live", "HealthLive", "Whether the process should go on", true, {}, true);
-  own_get(json, "/health/ready", "HealthReady", "Whether the node takes calls", true, {}, true);
-  own_get(json, "/health/startup", "HealthStartup", "Whether the node has started", true, {}, true);
+  own_get(json, "/health", "Health", "Whether the node works", true, {431}, true);
+  own_get(json, "/health/live", "HealthLive", "Whether the process should go on", true, {431}, true);
+  own_get(json, "/health/ready", "HealthReady", "Whether the node takes calls", true, {431}, true);
+  own_get(json, "/health/startup", "HealthStartup", "Whether the node has started", true, {431}, true);
   for (const auto& [path, id, summary] : {std::array{"/health/detailed", "HealthDetailed", "All parts of the node"},
                                           {"/health/raft", "HealthRaft", "The replication groups"},
                                           {"/health/storage", "HealthStorage", "The storage"},
                                           {"/health/cache", "HealthCache", "The caches"}}) {
     own_get(json, path, id, summary, false, {401, 403, 429, 431, 500, 504}, true);
   }
-  own_get(json, "/openapi.json", "OpenApi", "This document", true, {}, false);
-  own_get(json, "/openapi-3.0.json", "OpenApi30", "This document as OpenAPI 3.0", true, {}, false);
+  own_get(json, "/openapi.json", "OpenApi", "This document", true, {431, 503}, false);
+  own_get(json, "/openapi-3.0.json", "OpenApi30", "This document as OpenAPI 3.0", true, {431, 503}, false);
 }
 
 }  // namespace uccp::call

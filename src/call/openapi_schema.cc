@@ -91,9 +91,8 @@ bool SchemaWriter::well_known(JsonWriter& json, const MessagePlan& plan) {
     case WellKnown::kDuration: json.key("type").value("string").key("pattern").value(kDurationPattern); return true;
     case WellKnown::kFieldMask: json.key("type").value("string"); return true;
     case WellKnown::kStruct: json.key("type").value("object"); return true;
-    case WellKnown::kValue:
-      if (is_30()) json.key("nullable").value(true);
-      return true;
+    // A schema without a type takes anything, null included.
+    case WellKnown::kValue: return true;
     case WellKnown::kListValue: json.key("type").value("array").key("items").begin_object().end_object(); return true;
     case WellKnown::kEmpty: json.key("type").value("object").key("additionalProperties").value(false); return true;
     case WellKnown::kWrapper: keywords(json, plan.fields[0]); return true;

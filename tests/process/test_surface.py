@@ -39,12 +39,6 @@ checks.allow_header_conformance.enabled = false
 [[operations]]
 include-operation-id = "Administration_PromoteMember"
 checks.not_a_server_error.enabled = false
-
-# Kinds of tasks that are not built answer 501 on a path that is: a known breach of the contract's rule for 501.
-[[operations]]
-include-operation-id = "TaskScheduling_ScheduleTask"
-checks.not_a_server_error.enabled = false
-checks.status_code_conformance.enabled = false
 """
 
 
