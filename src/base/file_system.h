@@ -29,6 +29,8 @@ class File {
   virtual Status write_at(uint64_t offset, std::string_view data) = 0;
   // Data and the size needed to read it are on stable storage after return (fdatasync).
   virtual Status sync() = 0;
+  // Asks the system to begin writing these bytes to the disk, so that a later sync() waits less. Promises nothing.
+  virtual void start_writing(uint64_t offset, uint64_t size) {}
   virtual Result<uint64_t> size() = 0;
   virtual Status truncate(uint64_t size) = 0;
   // Reserves space up to `size` bytes so that later writes inside it change no metadata. The file reads as zeros there.

@@ -227,7 +227,7 @@ TEST_F(MachineTest, AnInstalledSnapshotIsUsedWhenTheSlotIsSwitched) {
   ASSERT_TRUE(other.open().is_ok());
   // Twice, so that both slots were the spare one.
   for (int i = 0; i < 2; ++i) {
-    SnapshotReader reader(machine_.snapshot_header(), machine_.view(), 10);
+    SnapshotReader reader(machine_.snapshot_header(), machine_.view(), {.chunk_bytes = 10});
     SnapshotWriter writer(kCoreGroup, other_kv, other.spare_slot());
     while (!writer.complete()) ASSERT_TRUE(writer.add(reader.next()).is_ok());
     EXPECT_GT(writer.next(), 3u);

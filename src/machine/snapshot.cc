@@ -6,9 +6,13 @@
 namespace uccp::machine {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+// Version 1 had no encoding; its chunks are as those of version 2 that are not packed.
+constexpr uint8_t kVersion = 2;
+constexpr uint8_t kOldestVersion = 1;
 constexpr uint8_t kFirst = 1;
 constexpr uint8_t kLast = 2;
+// The encoding of what follows the flags is in the high half of their byte.
+constexpr int kEncodingShift = 4;
 constexpr size_t kChecksumBytes = 4;
 
 void write_header(ByteWriter& out, const SnapshotHeader& header) {
@@ -55,12 +59,17 @@ std::string SnapshotReader::next() {
   rows_ += count;
   done_ = !more;
   ByteWriter body;
-  body.u64(number_).u8(static_cast<uint8_t>((number_ == 0 ? kFirst : 0) | (done_ ? kLast : 0)));
   if (number_ == 0) write_header(body, header_);
   body.varint(count).raw(rows.data());
   if (done_) body.u64(rows_).u64(digest_.high).u64(digest_.low);
+  std::string packed;
+  const auto encoding = static_cast<uint8_t>(packer_.pack(body.data(), packed));
+  ByteWriter chunk;
+  chunk.u64(number_);
+  chunk.u8(static_cast<uint8_t>((number_ == 0 ? kFirst : 0) | (done_ ? kLast : 0) | encoding << kEncodingShift));
+  chunk.raw(packed);
   ++number_;
-  return ByteWriter().u8(kVersion).u32(crc32c(body.data())).raw(body.data()).take();
+  return ByteWriter().u8(kVersion).u32(crc32c(chunk.data())).raw(chunk.data()).take();
 }
 
 std::optional<uint64_t> snapshot_chunk_number(std::string_view chunk) {
@@ -72,17 +81,26 @@ std::optional<uint64_t> snapshot_chunk_number(std::string_view chunk) {
 
 Status SnapshotWriter::add(std::string_view chunk) {
   ByteReader in(chunk);
-  if (in.u8() != kVersion) return damaged(group_, number_, "its version is not known here");
+  const uint8_t version = in.u8();
+  if (version < kOldestVersion || version > kVersion) return damaged(group_, number_, "its version is not known here");
   const uint32_t checksum = in.u32();
   if (!in.ok() || checksum != crc32c(chunk.substr(1 + kChecksumBytes)))
     return damaged(group_, number_, "its checksum is wrong");
   const uint64_t number = in.u64();
   const uint8_t flags = in.u8();
-  if (number != number_ || complete_ || ((flags & kFirst) != 0) != (number == 0)) {
+  const bool first = (flags & kFirst) != 0;
+  if (!in.ok() || number != number_ || complete_ || first != (number == 0)) {
     return damaged(group_, number_, "another chunk is next");
   }
+  const auto body = storage::unpack(static_cast<storage::Encoding>(flags >> kEncodingShift), in.rest());
+  if (!body) return damaged(group_, number_, "it cannot be unpacked");
+  return add_body(*body, first, (flags & kLast) != 0);
+}
+
+Status SnapshotWriter::add_body(std::string_view body, bool first, bool last) {
+  ByteReader in(body);
   const std::string prefix = group_prefix(group_, slot_);
-  if (number == 0) {
+  if (first) {
     header_ = read_header(in);
     if (!in.ok() || header_->group != group_) return damaged(group_, number_, "its header is of another group");
     if (header_->feature_level > kFeatureLevelMax) {
@@ -103,7 +121,7 @@ Status SnapshotWriter::add(std::string_view chunk) {
   }
   rows_ += count;
   bool whole = true;
-  if ((flags & kLast) != 0) {
+  if (last) {
     const uint64_t rows = in.u64();
     const uint64_t high = in.u64();
     const uint64_t low = in.u64();
@@ -113,7 +131,7 @@ Status SnapshotWriter::add(std::string_view chunk) {
   if (!whole) return damaged(group_, number_, "its rows do not have the digest of the state");
   UCCP_RETURN_IF_ERROR(kv_.write(batch));
   ++number_;
-  complete_ = (flags & kLast) != 0;
+  complete_ = last;
   return Status::ok();
 }
 

@@ -1,7 +1,7 @@
 // The state of one group at one position as a stream of chunks, and its installation into the spare slot of the state.
 //
 // Chunks are numbered from 0; the first begins with the header, the last ends with the number of rows and the digest.
-// The stream is a function of the state and the chunk size. docs/formats/snapshot.md is the format.
+// The stream is a function of the state and the options. docs/formats/snapshot.md is the format.
 // A reader or writer belongs to one thread at a time.
 #pragma once
 
@@ -11,17 +11,25 @@
 #include <string_view>
 
 #include "machine/machine.h"
+#include "storage/compression.h"
 #include "storage/kv.h"
 
 namespace uccp::machine {
 
 inline constexpr size_t kSnapshotChunkBytes = 256u << 10;
 
+struct SnapshotOptions {
+  size_t chunk_bytes = kSnapshotChunkBytes;  // of rows, before they are packed
+  storage::CompressionOptions compression;
+  Counter* saved_bytes = nullptr;
+};
+
 class SnapshotReader {
  public:
   // `view` is the state that `header` describes. Its Kv must outlive the reader.
-  SnapshotReader(SnapshotHeader header, GroupView view, size_t chunk_bytes = kSnapshotChunkBytes)
-      : header_(std::move(header)), view_(std::move(view)), chunk_bytes_(chunk_bytes) {}
+  SnapshotReader(SnapshotHeader header, GroupView view, const SnapshotOptions& options = {})
+      : header_(std::move(header)), view_(std::move(view)), chunk_bytes_(options.chunk_bytes),
+        packer_(options.compression, options.saved_bytes) {}
 
   // The next chunk: one row at least, then rows until it has the chunk size. Requires !done().
   std::string next();
@@ -32,6 +40,7 @@ class SnapshotReader {
   const SnapshotHeader header_;
   const GroupView view_;
   const size_t chunk_bytes_;
+  storage::Packer packer_;
   std::string from_;  // the next row's key, or before it
   uint64_t number_ = 0;
   uint64_t rows_ = 0;
@@ -54,6 +63,8 @@ class SnapshotWriter {
   const SnapshotHeader& header() const { return *header_; }
 
  private:
+  Status add_body(std::string_view body, bool first, bool last);
+
   const GroupId group_;
   storage::Kv& kv_;
   const StateSlot slot_;

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   machine::SnapshotWriter writer(GroupId(1), kv, 1);
   (void)writer.add(bytes);
   // The checksum keeps a fuzzer out: add it.
-  (void)writer.add(ByteWriter().u8(1).u32(crc32c(bytes)).raw(bytes).take());
+  (void)writer.add(ByteWriter().u8(2).u32(crc32c(bytes)).raw(bytes).take());
   const auto view = kv.view();
   const auto it = view->iterate();
   for (it->seek(""); it->valid(); it->next()) {

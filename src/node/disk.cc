@@ -52,7 +52,9 @@ void Disk::flush_and_compact(GroupId group, LogPosition position, std::move_only
   run(
       [this, group, position]() -> Status {
         UCCP_RETURN_IF_ERROR(kv_.flush());
-        return log_.truncate_before(group, position);
+        UCCP_RETURN_IF_ERROR(log_.truncate_before(group, position));
+        // Space comes back with a sync, and nobody else may write for long.
+        return log_.sync();
       },
       std::move(done));
 }

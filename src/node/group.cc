@@ -233,6 +233,7 @@ void Group::fetch_wanted() {
 void Group::persist(raft::Persist persist) {
   if (persist.log_start) cache_.reset(*persist.log_start);
   cache_.append(persist.entries);
+  log_bytes_.append(persist.entries);
   env_.disk.submit({.group = id_,
                     .hard_state = persist.hard_state,
                     .log_start = persist.log_start,
@@ -372,25 +373,34 @@ void Group::expire_leases() {
 }
 
 void Group::compact_if_due() {
-  if (flushing_ || machine_.applied().value < flushed_at_.value + options_.flush_every_entries) return;
-  flush([] {});
+  const bool due = machine_.applied().value >= flushed_at_.value + options_.flush_every_entries ||
+                   log_bytes_.total() >= flushed_at_bytes_ + options_.flush_every_bytes;
+  if (!flushing_ && due) flush([] {});
 }
 
-void Group::flush(std::move_only_function<void()> done) {
+void Group::shorten_log() {
+  if (closed_ || flushing_) return;
+  flush(options_.shortened_log_bytes, [] {});
+}
+
+void Group::flush(uint64_t kept_bytes, std::move_only_function<void()> done) {
   if (flushing_) return done();
   flushing_ = true;
   const LogIndex applied = machine_.applied();
   const uint64_t keep = options_.log_kept_entries;
   LogPosition position;
   position.index = LogIndex(applied.value > keep ? applied.value - keep : 0);
+  position.index = std::max(position.index, std::min(applied, log_bytes_.last_beyond(kept_bytes)));
   // A follower that installs a snapshot goes on from its position.
   if (!sender_.idle()) position.index = std::min(position.index, sender_.oldest());
   if (auto term = cache_.term(position.index)) position.term = *term;
   else position.index = LogIndex(0);
-  auto finished = [this, applied, position, done = std::move(done)]() mutable {
+  auto finished = [this, applied, position, bytes = log_bytes_.total(), done = std::move(done)]() mutable {
     flushing_ = false;
     flushed_at_ = applied;
+    flushed_at_bytes_ = bytes;
     if (position.index) {
+      log_bytes_.drop_before(position.index);
       cache_.compact(position);
       if (!closed_) step(raft::Compacted{position});
     }

@@ -29,6 +29,7 @@
 #include "node/digest_check.h"
 #include "node/disk.h"
 #include "node/lease_keeper.h"
+#include "node/log_bytes.h"
 #include "node/log_cache.h"
 #include "node/peer_message.h"
 #include "node/snapshot_receiver.h"
@@ -43,8 +44,13 @@ struct GroupOptions {
   raft::Options raft{.inflight_bytes_max = 4u << 20, .append_bytes_max = 512u << 10};
   // Entries behind the applied index that are kept for slow followers.
   uint64_t log_kept_entries = 10'000;
-  // Applied entries after which the state is flushed and the log shortened.
+  // And bytes of them: large entries are kept for fewer followers.
+  uint64_t log_kept_bytes = 256u << 20;
+  // Applied entries, or bytes of the log, after which the state is flushed and the log shortened.
   uint64_t flush_every_entries = 10'000;
+  uint64_t flush_every_bytes = 64u << 20;
+  // Bytes of entries that are kept when the logs of the node have grown beyond their limit.
+  uint64_t shortened_log_bytes = 4u << 20;
   size_t proposals_in_flight_max = limits::kProposalsInFlightMax;
   size_t proposal_bytes_in_flight_max = limits::kProposalBytesInFlightMax;
   uint64_t log_cache_bytes = 16u << 20;
@@ -53,7 +59,7 @@ struct GroupOptions {
   size_t system_reserve_percent = 10;
   // Replicas compare their digests at indexes that this divides.
   uint64_t digest_every_entries = 4096;
-  size_t snapshot_chunk_bytes = machine::kSnapshotChunkBytes;
+  machine::SnapshotOptions snapshot;
   // A read that could not be confirmed for so long ends with unavailable.
   int64_t read_timeout_ms = 2'000;
   // An answer of the leader that takes longer is taken for lost.
@@ -125,7 +131,9 @@ class Group {
   // Ends everything that waits; proposals that were logged end with outcome_unknown.
   void close();
   // Flushes the state so that the next start replays little.
-  void flush(std::move_only_function<void()> done);
+  void flush(std::move_only_function<void()> done) { flush(options_.log_kept_bytes, std::move(done)); }
+  // The same, and keeps hardly anything of what is applied: the logs of the node hold too much of the disk.
+  void shorten_log();
 
   GroupStatus status() const;
   bool leads() const { return core_ && core_->role() == raft::Role::kLeader; }
@@ -195,6 +203,7 @@ class Group {
   void check_leadership();
   void expire_leases();
   void compact_if_due();
+  void flush(uint64_t kept_bytes, std::move_only_function<void()> done);
   void fail_waiting(const Status& status);
   Status not_leader() const;
 
@@ -269,6 +278,8 @@ class Group {
   bool was_ready_ = false;
   bool leases_loaded_ = false;
   LogIndex flushed_at_;
+  LogBytes log_bytes_;
+  uint64_t flushed_at_bytes_ = 0;  // log_bytes_.total() then
   bool flushing_ = false;
   bool closed_ = false;
   std::function<void(bool, Term)> on_leadership_;

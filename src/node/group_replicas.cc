@@ -90,7 +90,7 @@ SnapshotSender::Environment Group::sender_environment() {
       .reads = env_.reads,
       .state =
           [this] {
-            return machine::SnapshotReader(machine_.snapshot_header(), machine_.view(), options_.snapshot_chunk_bytes);
+            return machine::SnapshotReader(machine_.snapshot_header(), machine_.view(), options_.snapshot);
           },
       .send =
           [this](NodeId to, const SnapshotChunk& chunk) {

@@ -27,7 +27,8 @@ Node::Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSp
       disk_(env_.loop, env_.io, env_.log, env_.kv, env_.clock, env_.metrics,
             [this](Status s) { env_.fatal(std::move(s)); }),
       transport_(env_.loop, env_.network, env_.metrics),
-      hub_(env_.watch, [this](GroupId id) { return view(id); }, env_.metrics) {
+      hub_(env_.watch, [this](GroupId id) { return view(id); }, env_.metrics),
+      log_bytes_(env_.metrics.gauge("uccp_raft_log_bytes", "Bytes that the logs of all groups take on the disk")) {
   for (GroupSpec& spec : groups) {
     GroupEnvironment group_env{
         .loop = env_.loop,
@@ -100,7 +101,10 @@ void Node::tick() {
   next_tick_ = next_tick_.plus_ms(options_.tick_ms);
   for (auto& [id, group] : groups_) group->tick();
   refresh_status();
-  if (ticks_++ % kSpaceCheckTicks == 0) check_space();
+  if (ticks_++ % kSpaceCheckTicks == 0) {
+    check_space();
+    check_log_bytes();
+  }
   schedule_tick();
 }
 
@@ -127,6 +131,22 @@ void Node::check_space() {
         return Status::ok();
       },
       [] {});
+}
+
+void Node::check_log_bytes() {
+  auto bytes = std::make_shared<uint64_t>(0);
+  disk_.run(
+      [this, bytes] {
+        *bytes = env_.log.size_bytes();
+        return Status::ok();
+      },
+      [this, bytes] {
+        log_bytes_.set(static_cast<double>(*bytes));
+        if (*bytes <= options_.log_bytes_max || stopping_) return;
+        log::warn("the logs are too large: flushing the state and keeping few entries",
+                  {{"bytes", *bytes}, {"bytes_max", options_.log_bytes_max}});
+        for (auto& [id, group] : groups_) group->shorten_log();
+      });
 }
 
 void Node::end_watches() {

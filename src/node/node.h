@@ -33,6 +33,8 @@ struct NodeOptions {
   GroupOptions group;
   // Below this many free bytes only commands that free space are taken.
   uint64_t disk_reserved_bytes = 256u << 20;
+  // With more than this in the logs of all groups, all of them flush their state and keep hardly any applied entry.
+  uint64_t log_bytes_max = 2ull << 30;
   std::function<bool(std::string_view command)> frees_space;
 };
 
@@ -132,6 +134,7 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   void change_all(raft::MembershipStep step, std::vector<GroupId> left, Done done);
   void refresh_status();
   void check_space();
+  void check_log_bytes();
   Group* find(GroupId id);
 
   const NodeOptions options_;
@@ -139,6 +142,7 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   Disk disk_;
   Transport transport_;
   ChangeHub hub_;
+  Gauge& log_bytes_;
   std::map<GroupId, std::unique_ptr<Group>> groups_;
   std::map<GroupId, std::function<void(bool, Term)>> leadership_;
   std::function<void(GroupId, const raft::Membership&)> on_membership_;

@@ -154,7 +154,7 @@ TEST(NodeFaults, NothingAcknowledgedIsLostAndReplicasStayEqual) {
     TestClusterOptions options{.seed = seed};
     options.node.group.log_kept_entries = 30;
     options.node.group.flush_every_entries = 60;
-    options.node.group.snapshot_chunk_bytes = 1000;
+    options.node.group.snapshot.chunk_bytes = 1000;
     options.node.group.digest_every_entries = 64;
     TestCluster c(options);
     c.add_founders(3);

@@ -12,7 +12,7 @@ TestClusterOptions small_logs(uint64_t seed = 1) {
   TestClusterOptions options{.seed = seed};
   options.node.group.log_kept_entries = 20;
   options.node.group.flush_every_entries = 100;
-  options.node.group.snapshot_chunk_bytes = 2000;
+  options.node.group.snapshot.chunk_bytes = 2000;
   return options;
 }
 
@@ -193,7 +193,7 @@ TEST(NodeSnapshot, TheFormatIsWhatThePageSays) {
       "0000000000000001" +
       digest;
   EXPECT_EQ(to_hex(chunk.substr(5)), body);
-  EXPECT_EQ(to_hex(chunk.substr(0, 5)), "01" + to_hex(ByteWriter().u32(crc32c(chunk.substr(5))).data()));
+  EXPECT_EQ(to_hex(chunk.substr(0, 5)), "02" + to_hex(ByteWriter().u32(crc32c(chunk.substr(5))).data()));
 
   storage::MemoryKv copy;
   machine::SnapshotWriter writer(GroupId(7), copy, 1);
@@ -208,6 +208,37 @@ TEST(NodeSnapshot, TheFormatIsWhatThePageSays) {
   EXPECT_TRUE(writer.complete());
   EXPECT_EQ(writer.header(), header);
   EXPECT_EQ(*copy.view()->get(machine::group_prefix(GroupId(7), 1) + "ab"), "cd");
+}
+
+// Chunks of version 1 are those of version 2 that are not packed.
+TEST(NodeSnapshot, TheOlderVersionIsRead) {
+  storage::MemoryKv kv;
+  storage::KvBatch batch;
+  batch.put(machine::group_prefix(kGroup) + "ab", "cd");
+  ASSERT_TRUE(kv.write(batch).is_ok());
+  machine::SnapshotHeader header{kGroup, {Term(2), LogIndex(3)}, "m", 1, {}};
+  header.digest.add("ab", "cd");
+  std::string chunk = machine::SnapshotReader(header, machine::GroupView(kGroup, kv.view(), LogIndex(3), 0)).next();
+  for (const auto& [version, known] : {std::pair<char, bool>{0, false}, {1, true}, {2, true}, {3, false}}) {
+    chunk[0] = version;
+    storage::MemoryKv copy;
+    EXPECT_EQ(machine::SnapshotWriter(kGroup, copy, 1).add(chunk).is_ok(), known);
+  }
+}
+
+TEST(NodeSnapshot, APackedSnapshotIsSmallAndInstallsTheSame) {
+  TestClusterOptions options = small_logs();
+  options.node.group.snapshot.compression = {storage::Encoding::kZstd, 100};
+  TestCluster c(options);
+  c.add_founders(3);
+  const uint64_t leader = c.wait_leader();
+  leave_behind(c, leader);
+  const uint64_t before = c.net.bytes[NetworkLane::kBulk];
+  c.net.heal();
+  EXPECT_TRUE(c.run_until([&] { return c.converged(); }));
+  // As it is, the state has more than 100 KB.
+  EXPECT_GT(c.net.bytes[NetworkLane::kBulk], before);
+  EXPECT_LT(c.net.bytes[NetworkLane::kBulk] - before, 40'000u);
 }
 
 TEST(NodeSnapshot, RowsThatDoNotHaveTheDigestAreRefused) {

@@ -76,6 +76,11 @@ class PosixFile final : public File {
     return Status::ok();
   }
 
+  void start_writing(uint64_t offset, uint64_t size) override {
+    // Only a hint: an error shows in the sync that follows.
+    (void)::sync_file_range(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(size), SYNC_FILE_RANGE_WRITE);
+  }
+
   Result<uint64_t> size() override {
     struct stat info{};
     if (::fstat(descriptor_, &info) != 0) return fail(file_error(errno, "stat", path_));

@@ -1,7 +1,9 @@
 // Which LogStore a node keeps its log in, by configuration.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "base/file_system.h"
@@ -17,12 +19,14 @@ enum class LogKind : uint8_t { kWal, kRocksDb, kLmdb };
 struct LogOptions {
   LogKind kind = LogKind::kWal;
   storage::CompressionOptions compression;
+  std::set<GroupId> own;  // groups whose log is not in the shared store
 };
 
-// The keys log_store, log_compression and log_compression_above. Errors: invalid CONFIG_INVALID.
-Result<LogOptions> log_options(const Config& config);
+// The keys log_store, log_compression, log_compression_above and own_log_groups; `groups` are the groups of the node by
+// name. Errors: invalid CONFIG_INVALID.
+Result<LogOptions> log_options(const Config& config, const std::map<std::string, GroupId>& groups);
 
-// Opens the log in `directory`, which must exist. One that was made with another kind is refused:
+// Opens the logs in `directory`, which must exist; logs of groups that moved are brought where they belong. One that was made with another kind is refused:
 // failed_precondition LOG_STORE_MISMATCH. Other errors are those of the store.
 Result<std::unique_ptr<storage::LogStore>> open_log(FileSystem& files, const std::string& directory,
                                                     const storage::StoreIdentity& identity, const LogOptions& options,

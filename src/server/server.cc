@@ -47,9 +47,12 @@ namespace {
 
 constexpr int64_t kReadyTimeoutMs = 60'000;
 constexpr int64_t kDrainMs = 3'000;
+constexpr uint64_t kPackedChunkBytesMin = 1024;
 constexpr int64_t kHandOverMs = 3'000;
 // Holds the rows of about 100,000 services, so that discovery does not read from the disk.
 constexpr uint64_t kStateCacheBytes = 96u << 20;
+
+const std::map<std::string, GroupId> kGroups = {{"core", kCoreGroup}, {"work", kWorkGroup}};
 
 // A condition that one thread waits for and others may change.
 class Latch {
@@ -156,7 +159,7 @@ struct Server::Parts {
 };
 
 Status Server::Parts::open_storage(const ServerOptions& options, const Config& config) {
-  UCCP_TRY(const LogOptions log_chosen, log_options(config));
+  UCCP_TRY(const LogOptions log_chosen, log_options(config, kGroups));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir));
   UCCP_TRY(lock, runtime::DirectoryLock::acquire(options.data_dir));
   UCCP_TRY(identity, node::open_identity(files, options.data_dir, options.node, options.cluster_id, system_random));
@@ -184,6 +187,10 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   shared_blobs = std::make_unique<SharedBlobs>(*blobs, cluster->links(), options.node, *reads);
   node::NodeOptions node_options;
   node_options.id = options.node;
+  UCCP_TRY(const LogOptions log_chosen, log_options(config, kGroups));
+  node_options.log_bytes_max = static_cast<uint64_t>(config.integer("log_bytes_max"));
+  node_options.group.snapshot.compression = {log_chosen.compression.encoding, kPackedChunkBytesMin};
+  node_options.group.snapshot.saved_bytes = &storage::saved_bytes_counter(metrics, "snapshot");
   node_options.disk_reserved_bytes = static_cast<uint64_t>(config.integer("disk_reserved"));
   node_options.frees_space = [](std::string_view command) {
     static constexpr std::string_view kFreeing[] = {"machine.expire", "discovery.deregister", "tasks.cancel",

@@ -48,6 +48,9 @@ class LogStore {
   virtual Status set_hard_state(GroupId group, const HardState& state) = 0;
   // Everything written before is on stable storage after return.
   virtual Status sync() = 0;
+  // Hands what was written to the disk without waiting for it, so that the syncs of several stores overlap. The next
+  // call must be sync(). Errors are those of sync().
+  virtual Status begin_sync() { return Status(); }
   // Entries in [from, to), at least one if there is one, then while their data is at most `bytes_max` together. Errors:
   // not_found LOG_COMPACTED if `from` <= start.index; invalid LOG_RANGE if `to` > last + 1 or `from` > `to`;
   // corruption.

@@ -46,10 +46,11 @@ class ChoosingALog(unittest.TestCase):
         node = Node(agent=False)
         self.addCleanup(node.close)
         for flag, value, words in (("--log-store", "papyrus", "wal, rocksdb, lmdb"),
-                                   ("--log-compression", "zip", "none, lz4, zstd")):
+                                   ("--log-compression", "zip", "none, lz4, zstd"),
+                                   ("--own-log-groups", "core,play", "there are core, work")):
             done = self.run_server(node, flag, value)
             self.assertNotEqual(done.returncode, 0)
-            self.assertIn(value, done.stderr)
+            self.assertIn(value.split(",")[-1], done.stderr)
             self.assertIn(words, done.stderr)
 
     def test_large_entries_are_packed_and_read_back(self):
@@ -67,6 +68,26 @@ class ChoosingALog(unittest.TestCase):
                 node.start()
                 found = node.rest.get(f"services/{response.json['id']}")
                 self.assertEqual(found.json["metadata"], metadata)
+                node.close()
+
+    def test_a_group_owns_its_log_and_gives_it_back(self):
+        for kind in ("wal", "lmdb"):
+            with self.subTest(kind):
+                node = Node(agent=False)
+                self.addCleanup(node.close)
+                own = node.dir / "log" / "group-2"
+                for round_, flags in enumerate(((), ("--own-log-groups", "work"), ())):
+                    node.flags = ["--log-store", kind, *flags]
+                    node.start()
+                    self.assertEqual(own.exists(), bool(flags))
+                    node.submit(["true"], name=f"task{round_}")
+                    node.rest.post("services", {"serviceName": f"s{round_}", "address": "10.0.0.1", "port": 1 + round_,
+                                                "ttl": "3600s"})
+                    tasks = {task["name"] for task in node.rest.get("tasks").json["tasks"]}
+                    services = {item["serviceName"] for item in node.rest.get("services").json["services"]}
+                    self.assertEqual(tasks, {f"task{number}" for number in range(round_ + 1)})
+                    self.assertEqual(services, {f"s{number}" for number in range(round_ + 1)})
+                    node.kill()
                 node.close()
 
     def saved_bytes(self, node):

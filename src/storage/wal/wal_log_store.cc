@@ -200,13 +200,23 @@ void WalLogStore::trim_cache() {
 Status WalLogStore::sync() {
   UCCP_RETURN_IF_ERROR(usable());
   if (buffer_records_ == 0) return {};
-  UCCP_RETURN_IF_ERROR(write_frame());
+  if (!written_) UCCP_RETURN_IF_ERROR(write_frame());
+  UCCP_RETURN_IF_ERROR(finish_frame());
   return drop_segments();
+}
+
+Status WalLogStore::begin_sync() {
+  UCCP_RETURN_IF_ERROR(usable());
+  if (buffer_records_ == 0 || written_) return {};
+  UCCP_RETURN_IF_ERROR(write_frame());
+  segments_.back().file->start_writing(segments_.back().end, buffer_.size());
+  return {};
 }
 
 Status WalLogStore::close() {
   UCCP_RETURN_IF_ERROR(sync());
   UCCP_RETURN_IF_ERROR(write_frame());
+  UCCP_RETURN_IF_ERROR(finish_frame());
   failure_ = Status(Code::kUnavailable, "LOG_STORE_CLOSED", "it was closed");
   return {};
 }
@@ -229,9 +239,15 @@ Status WalLogStore::write_frame() {
   if (Status written = head->file->write_at(head->end, buffer_); !written.is_ok()) {
     return fail_for_good(std::move(written));
   }
-  if (Status synced = sync_file(*head->file); !synced.is_ok()) return fail_for_good(std::move(synced));
-  settle_places(head->sequence, head->end, preamble);
-  head->end += buffer_.size();
+  written_ = std::move(preamble);
+  return {};
+}
+
+Status WalLogStore::finish_frame() {
+  Segment& head = segments_.back();
+  if (Status synced = sync_file(*head.file); !synced.is_ok()) return fail_for_good(std::move(synced));
+  settle_places(head.sequence, head.end, *written_);
+  head.end += buffer_.size();
   ++next_frame_;
   reset_buffer();
   return {};
@@ -338,6 +354,7 @@ void WalLogStore::reset_buffer() {
   buffer_.assign(wal::kFrameHeaderBytes, '\0');
   buffer_records_ = 0;
   buffer_groups_.clear();
+  written_.reset();
 }
 
 Status WalLogStore::drop_segments() {

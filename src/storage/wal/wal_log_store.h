@@ -11,6 +11,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -52,6 +53,7 @@ class WalLogStore final : public LogStore {
   Status append(GroupId group, std::span<const Entry> entries) override;
   Status set_hard_state(GroupId group, const HardState& state) override;
   Status sync() override;
+  Status begin_sync() override;
   Result<std::vector<Entry>> read(GroupId group, LogIndex from, LogIndex to, uint64_t bytes_max) override;
   Result<Term> term(GroupId group, LogIndex index) override;
   Status truncate_before(GroupId group, LogPosition position) override;
@@ -95,6 +97,7 @@ class WalLogStore final : public LogStore {
   Status fail_for_good(Status why);
 
   Status write_frame();
+  Status finish_frame();
   static bool has_room(const Segment& head, uint64_t frame_bytes);
   Status make_room(uint64_t frame_bytes);
   Status begin_segment(uint64_t capacity);
@@ -124,6 +127,8 @@ class WalLogStore final : public LogStore {
   std::string buffer_;
   uint32_t buffer_records_ = 0;
   std::set<GroupId> buffer_groups_;  // with entries in the buffer
+  // The buffer was written as a frame behind this preamble, and waits for its sync.
+  std::optional<Preamble> written_;
   uint64_t next_frame_ = 1;
   uint64_t cached_bytes_ = 0;
   uint64_t sync_count_ = 0;
