@@ -27,6 +27,12 @@ Result<int> run_verb(Session& session, const std::string& noun, Args args, Progr
     (session.settings.help ? session.io.out : session.io.err)(help);
     return session.settings.help ? kExitOk : kExitUsage;
   }
+  if (const FileCommand* command = find_file_command(noun, rest.front())) {
+    // The program runs it itself before it comes here, unless help is wanted or flags stand before its name.
+    const bool asked = session.settings.help || rest.back() == "--help" || rest.back() == "-h";
+    (asked ? session.io.out : session.io.err)(file_command_help(*command));
+    return asked ? kExitOk : kExitUsage;
+  }
   UCCP_TRY(const Command* command, session.catalog.command(noun, rest.front()));
   progress.usage = usage_line(*command);
   const Args words = Args(rest).subspan(1);

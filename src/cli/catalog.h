@@ -47,4 +47,16 @@ struct Verbless {
 };
 std::span<const Verbless> verbless_commands();
 
+// Commands that make files for nodes which do not run yet. The server program, beside this one, does them.
+struct FileCommand {
+  std::string_view noun;
+  std::string_view verb;
+  std::string_view arguments;
+  std::string_view what;
+  std::string_view details;
+};
+std::span<const FileCommand> file_commands();
+// Null if there is none.
+const FileCommand* find_file_command(std::string_view noun, std::string_view verb);
+
 }  // namespace uccp::cli

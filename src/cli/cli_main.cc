@@ -1,12 +1,14 @@
 // uccp-cli: the command line of the platform. See docs/cli.md.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "cli/app.h"
+#include "cli/catalog.h"
 #include "cli/grpc_transport.h"
 #include "cli/io.h"
 #include "doors/grpc_client/process.h"
@@ -17,7 +19,6 @@ extern "C" const char uccp_contract_image_end[];
 
 namespace {
 
-// `cluster init` and `cluster prepare` make files for nodes that do not run yet: the server program beside this one does.
 // Returns only if it cannot be run.
 int run_server_program(const std::vector<std::string>& args) {
   std::error_code error;
@@ -36,7 +37,9 @@ int run_server_program(const std::vector<std::string>& args) {
 int main(int argc, char** argv) {
   uccp::doors::prepare_grpc();
   const std::vector<std::string> args(argv + 1, argv + argc);
-  if (args.size() >= 2 && args[0] == "cluster" && (args[1] == "init" || args[1] == "prepare")) {
+  const bool wants_help =
+      std::ranges::any_of(args, [](const std::string& arg) { return arg == "--help" || arg == "-h"; });
+  if (args.size() >= 2 && !wants_help && uccp::cli::find_file_command(args[0], args[1]) != nullptr) {
     return run_server_program(args);
   }
   const std::string_view image(uccp_contract_image_begin,

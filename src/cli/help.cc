@@ -118,6 +118,9 @@ std::string top_help(const Session& session) {
   for (const std::string& noun : session.catalog.nouns()) {
     std::vector<std::string> verbs;
     for (const Command* command : session.catalog.commands(noun)) verbs.push_back(command->verb);
+    for (const FileCommand& command : file_commands()) {
+      if (command.noun == noun) verbs.emplace_back(command.verb);
+    }
     out += padded("  " + noun, 16) + wrapped(join(verbs, ", "), 16, kHelpWidth) + "\n";
   }
   for (const Verbless& command : verbless_commands()) {
@@ -136,17 +139,27 @@ std::string top_help(const Session& session) {
 }
 
 std::string noun_help(const Session& session, const std::string& noun) {
-  std::string out = "usage: uccp-cli " + noun + " VERB [ARGUMENTS] [FLAGS]\n\nCommands\n";
-  size_t width = 0;
+  std::vector<std::pair<std::string, std::string>> lines;
   for (const Command* command : session.catalog.commands(noun)) {
-    width = std::max(width, display_width(command->verb + argument_words(*command->method)));
+    lines.emplace_back(command->verb + argument_words(*command->method),
+                       session.docs.sentence(method_comment_name(*command->method)));
   }
-  for (const Command* command : session.catalog.commands(noun)) {
-    out += "  " + padded(command->verb + argument_words(*command->method), width + 2) +
-           session.docs.sentence(method_comment_name(*command->method)) + "\n";
+  for (const FileCommand& command : file_commands()) {
+    if (command.noun == noun) lines.emplace_back(command.verb, command.what);
+  }
+  size_t width = 0;
+  for (const auto& [words, what] : lines) width = std::max(width, display_width(words));
+  std::string out = "usage: uccp-cli " + noun + " VERB [ARGUMENTS] [FLAGS]\n\nCommands\n";
+  for (const auto& [words, what] : lines) {
+    out += "  " + padded(words, width + 2) + wrapped(what, width + 4, kHelpWidth) + "\n";
   }
   out += "\n`uccp-cli " + noun + " VERB --help` explains one of them.\n";
   return out;
+}
+
+std::string file_command_help(const FileCommand& command) {
+  return std::string(command.what) + ".\n\n" + std::string(command.details) + "\n\nusage: uccp-cli " +
+         std::string(command.noun) + " " + std::string(command.verb) + " " + std::string(command.arguments) + "\n";
 }
 
 std::string command_help(Session& session, const Command& command, const std::vector<Flag>& extra) {
@@ -216,6 +229,10 @@ Result<int> run_help(Session& session, Args args) {
   UCCP_TRY(const std::string noun, session.catalog.noun(words.front()));
   if (words.size() == 1) {
     session.io.out(noun_help(session, noun));
+    return kExitOk;
+  }
+  if (const FileCommand* command = find_file_command(noun, words[1])) {
+    session.io.out(file_command_help(*command));
     return kExitOk;
   }
   UCCP_TRY(const Command* command, session.catalog.command(noun, words[1]));

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/catalog.h"
 #include "cli/session.h"
 
 namespace uccp::cli {
@@ -13,6 +14,7 @@ std::string noun_help(const Session& session, const std::string& noun);
 // `extra`: the flags that this command has beside those of its request.
 std::string command_help(Session& session, const Command& command, const std::vector<Flag>& extra);
 std::string api_help();
+std::string file_command_help(const FileCommand& command);
 // "usage: uccp-cli service register SERVICE-NAME ADDRESS PORT [--flags]"
 std::string usage_line(const Command& command);
 

@@ -19,6 +19,8 @@ namespace {
 constexpr int64_t kWorkerWaitMs = 5'000;
 // A development node has one worker, and nobody else could take over its tasks: its lease may be long.
 constexpr int64_t kDevWorkerLeaseMs = 3'600'000;
+// The context file that uccp-cli takes when none is named.
+constexpr std::string_view kFoundByItself = "data/dev.json";
 
 struct ContextFile {
   const ServerEndpoints& endpoints;
@@ -45,9 +47,17 @@ std::string context_json(const ContextFile& context) {
   return json.take() + "\n";
 }
 
-void print_welcome(const ServerEndpoints& at, const std::string& dev_json) {
-  const std::string cli = fmt::format("{}/uccp-cli --context-file {}",
-                                      std::filesystem::read_symlink("/proc/self/exe").parent_path().string(), dev_json);
+// As somebody in the working directory would type it, if that is shorter.
+std::string short_path(const std::filesystem::path& path) {
+  std::error_code error;
+  std::string relative = std::filesystem::proximate(path, error).string();
+  return error || relative.empty() || relative.starts_with("..") ? path.string() : relative;
+}
+
+void print_welcome(const ServerEndpoints& at, const std::string& path) {
+  const std::string dev_json = short_path(path);
+  std::string cli = short_path(std::filesystem::read_symlink("/proc/self/exe").parent_path() / "uccp-cli");
+  if (dev_json != kFoundByItself) cli += " --context-file " + dev_json;
   fmt::print("\nUCCP is ready.\n\n"
              "  REST     https://{}/api/v1\n"
              "  gRPC     {}\n"

@@ -1,5 +1,6 @@
 // The server program. All it does itself is to read its command line.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -131,6 +132,13 @@ int run_cluster(CommandLine& line, const std::string& verb) {
   return status.is_ok() ? 0 : report(status);
 }
 
+// JSON unless somebody chose; a person in front of `uccp dev` reads text.
+log::Format log_format(const std::string& command, const Config& config) {
+  const Config::Value& value = config.values().find("log_format")->second;
+  const bool reader = command == "dev" && value.source == ConfigSource::kDefault && ::isatty(STDERR_FILENO) == 1;
+  return reader || value.text == "text" ? log::Format::kText : log::Format::kJson;
+}
+
 int run(int argc, char** argv) {
   auto line = parse(argc, argv);
   if (!line) return usage_error(line.error().message());
@@ -154,7 +162,7 @@ int run(int argc, char** argv) {
   if (!config) return usage_error(config.error().message());
   log::Options options;
   options.node_id = config->text("node_id");
-  options.format = config->text("log_format") == "text" ? log::Format::kText : log::Format::kJson;
+  options.format = log_format(command, *config);
   if (!log::parse_level(config->text("log_level"), options.level)) {
     return usage_error("log_level '" + config->text("log_level") + "' is none of TRACE, DEBUG, INFO, WARN, ERROR, FATAL");
   }
