@@ -130,7 +130,13 @@ void Node::check_space() {
         }
         return Status::ok();
       },
-      [] {});
+      [this] {
+        // Another voter may have room. Once: if all are full, leaderships must not go round in circles.
+        if (!out_of_space_.load()) gave_way_ = false;
+        else if (!stopping_ && !std::exchange(gave_way_, true)) {
+          for (auto& [id, group] : groups_) group->hand_over([] {});
+        }
+      });
 }
 
 void Node::check_log_bytes() {

@@ -147,6 +147,7 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   std::map<GroupId, std::function<void(bool, Term)>> leadership_;
   std::function<void(GroupId, const raft::Membership&)> on_membership_;
   std::atomic<bool> out_of_space_{false};
+  bool gave_way_ = false;  // its leaderships were offered to others when the disk became full
   bool stopping_ = false;
   size_t handing_over_ = 0;  // groups whose leadership has to move before this node stops
   std::vector<std::move_only_function<void()>> on_stopped_;
