@@ -24,9 +24,9 @@ void Group::send_raft(const raft::Message& message) {
 
 void Group::receive(NodeId from, const PeerItem& item) {
   if (closed_) return;
-  const auto with = [this](auto decoded, auto&& handle) {
+  const auto with = [this, from](auto decoded, auto&& handle) {
     if (decoded) return handle(*decoded);
-    env_.transport.count_malformed();
+    env_.transport.drop_malformed(from, decoded.error());
   };
   switch (item.kind) {
     case PeerItemKind::kRaft: return receive_raft(from, item.body);
@@ -45,7 +45,11 @@ void Group::receive(NodeId from, const PeerItem& item) {
 
 void Group::receive_raft(NodeId from, std::string_view body) {
   auto message = raft::decode_message(body);
-  if (!message || message->from != from || message->to != options_.raft.id) return env_.transport.count_malformed();
+  if (!message) return env_.transport.drop_malformed(from, message.error());
+  if (message->from != from || message->to != options_.raft.id) {
+    return env_.transport.drop_malformed(
+        from, Status(Code::kInvalid, "RAFT_MESSAGE_MISDIRECTED", "a raft message names another sender or receiver"));
+  }
   if (from == core_->leader()) ++leader_heard_;
   step(raft::Receive{std::move(*message)});
 }

@@ -20,11 +20,18 @@ Result<storage::StoreIdentity> decode(const std::string& path, std::string_view 
   ByteReader tail(data.substr(data.size() - 4));
   ByteReader in(data.substr(0, data.size() - 4));
   storage::StoreIdentity identity;
-  const bool known = in.raw(kMagic.size()) == kMagic && in.u8() == kVersion;
+  const bool ours = in.raw(kMagic.size()) == kMagic;
+  const uint8_t version = in.u8();
+  const bool whole = tail.u32() == crc32c(data.substr(0, data.size() - 4));
+  if (ours && whole && version != kVersion) {
+    return fail(Code::kFailedPrecondition, "IDENTITY_VERSION",
+                path + " has format " + std::to_string(version) + ", this program reads format " +
+                    std::to_string(kVersion) + "; start the version of the program that wrote the data directory");
+  }
   identity.cluster_id = in.bytes();
   identity.node = NodeId(in.u64());
   identity.incarnation = Incarnation(in.u64());
-  if (!known || !in.at_end() || tail.u32() != crc32c(data.substr(0, data.size() - 4))) {
+  if (!ours || !whole || !in.at_end()) {
     return fail(Code::kCorruption, "IDENTITY_INVALID", damaged);
   }
   return identity;
@@ -52,6 +59,23 @@ Result<storage::StoreIdentity> open_identity(FileSystem& files, const std::strin
                     (cluster_id.empty() ? "" : " of cluster " + cluster_id) + "; use the right directory or an empty one");
   }
   return found;
+}
+
+Status claim_state(storage::Kv& kv, const std::string& path, const storage::StoreIdentity& identity) {
+  // No group has the number 0.
+  const std::string key = ByteWriter().u64(0).raw("identity").take();
+  UCCP_TRY(const std::optional<std::string> row, kv.view()->get(key));
+  if (!row) {
+    storage::KvBatch batch;
+    batch.put(key, encode(identity));
+    return kv.write(batch);
+  }
+  UCCP_TRY(const storage::StoreIdentity found, decode(path, *row));
+  if (found == identity) return Status::ok();
+  return Status(Code::kFailedPrecondition, "STATE_OF_ANOTHER_NODE",
+                "the state in " + path + " belongs to node " + std::to_string(found.node.value) + " of cluster " +
+                    found.cluster_id + " and this is node " + std::to_string(identity.node.value) + " of cluster " +
+                    identity.cluster_id + ", or to an earlier directory of it; restore the directory as a whole");
 }
 
 }  // namespace uccp::node

@@ -1,5 +1,7 @@
 #include "node/transport.h"
 
+#include <bit>
+
 #include "base/log.h"
 
 namespace uccp::node {
@@ -18,10 +20,7 @@ void Transport::start(Receive receive, PeerDown peer_down) {
       [this, receive = std::move(receive)](NodeId from, std::string frame) {
         if (stopped_) return;
         const auto items = read_frame(frame);
-        if (!items) {
-          malformed_.add(1);
-          return log::warn("a peer's frame was dropped", {{"peer", from.value}, {"error", items.error().to_string()}});
-        }
+        if (!items) return drop_malformed(from, items.error());
         for (const PeerItem& item : *items) {
           if (!stopped_) receive(from, item);
         }
@@ -29,6 +28,14 @@ void Transport::start(Receive receive, PeerDown peer_down) {
       [this, peer_down = std::move(peer_down)](NodeId peer) {
         if (!stopped_) peer_down(peer);
       });
+}
+
+void Transport::drop_malformed(NodeId from, const Status& why) {
+  malformed_.add(1);
+  // The first, the second, the fourth, ...
+  if (!std::has_single_bit(++dropped_)) return;
+  log::warn("what a peer sent was dropped",
+            {{"peer", from.value}, {"error", why.to_string()}, {"dropped_so_far", dropped_}});
 }
 
 void Transport::send(NodeId to, NetworkLane lane, GroupId group, PeerItemKind kind, std::string_view body) {

@@ -11,6 +11,7 @@
 #include "base/executor.h"
 #include "base/metrics.h"
 #include "base/network.h"
+#include "base/status.h"
 #include "node/peer_message.h"
 
 namespace uccp::node {
@@ -28,8 +29,8 @@ class Transport {
 
   void start(Receive receive, PeerDown peer_down);
   void send(NodeId to, NetworkLane lane, GroupId group, PeerItemKind kind, std::string_view body);
-  // An item turned out to be garbage.
-  void count_malformed() { malformed_.add(1); }
+  // A frame or an item turned out to be garbage, which is dropped. Logged ever more rarely: a peer must not fill the disk.
+  void drop_malformed(NodeId from, const Status& why);
   // Sends and delivers nothing more.
   void stop() { stopped_ = true; }
 
@@ -41,6 +42,7 @@ class Transport {
   Counter& frames_;
   Counter& bytes_;
   Counter& malformed_;
+  uint64_t dropped_ = 0;
   std::map<std::pair<NodeId, NetworkLane>, FrameWriter> pending_;
   bool flush_scheduled_ = false;
   bool stopped_ = false;

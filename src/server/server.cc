@@ -167,6 +167,7 @@ Status Server::Parts::open_storage(const ServerOptions& options, const Config& c
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir + "/state"));
   UCCP_TRY(log, open_log(files, options.data_dir + "/log", identity, log_chosen, metrics));
   UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {.block_cache_bytes = kStateCacheBytes}));
+  UCCP_RETURN_IF_ERROR(node::claim_state(*kv, options.data_dir + "/state", identity));
   UCCP_TRY(blobs, objects::DirectoryBlobStore::open(files, options.data_dir + "/blobs"));
   return Status::ok();
 }
