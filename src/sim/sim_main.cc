@@ -4,10 +4,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 #include <string>
+#include <string_view>
 
 #include "base/log.h"
 #include "machine/planted.h"
+#include "sim/checkers/history_file.h"
 #include "sim/cluster/simulation.h"
 #include "storage/planted.h"
 
@@ -26,6 +30,7 @@ struct Arguments {
 
 constexpr const char* kUsage =
     "uccp-sim [--seed N] [--seeds K] [--ops M] [--plant NAME] [--trace]\n"
+    "uccp-sim --check-history FILE    whether a recorded history of registers is linearizable\n"
     "  --seed N      the first seed, default 1\n"
     "  --seeds K     how many seeds, one after the other, default 1\n"
     "  --ops M       operations of the clients, default 3000\n"
@@ -112,7 +117,31 @@ bool run_seed(uint64_t seed, const Arguments& arguments) {
   return clean;
 }
 
+int check_history(const char* path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  const auto history = file ? parse_history(text.str()) : fail(Code::kNotFound, "HISTORY_MISSING", "cannot be read");
+  if (!history) {
+    std::fprintf(stderr, "uccp-sim: %s: %s\n", path, history.error().message().c_str());
+    return 2;
+  }
+  Violations violations;
+  LinearizabilityChecker checker(violations);
+  size_t total = 0;
+  for (const auto& [key, operations] : *history) {
+    total += operations.size();
+    for (const RegisterOperation& operation : operations) checker.add(key, operation);
+  }
+  checker.check();
+  for (const std::string& violation : violations.found()) std::printf("%s\n", violation.c_str());
+  std::printf("linearizability: %s, %zu operations on %zu registers\n", violations.empty() ? "ok" : "FAIL", total,
+              history->size());
+  return violations.empty() ? 0 : 1;
+}
+
 int run(int argc, char** argv) {
+  if (argc == 3 && std::string_view(argv[1]) == "--check-history") return check_history(argv[2]);
   Arguments arguments;
   if (!parse(argc, argv, arguments)) {
     std::fputs(kUsage, stderr);
