@@ -7,129 +7,14 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 import unittest
 import uuid
 
-from lib.rest import Rest
-from lib.uccp import AGENT, CLI, ROOT, SERVER, clean_environment, is_running, processes_with, require
+from lib.cluster import Cluster, shared
+from lib.uccp import CLI, SERVER, clean_environment, is_running, require
 from lib.wait import wait_until
-
-START = ROOT / "scripts" / "start-cluster.sh"
-STOP = ROOT / "scripts" / "stop-cluster.sh"
-
-
-class Cluster:
-    """A cluster made by scripts/start-cluster.sh, in a folder of its own."""
-
-    def __init__(self, nodes=3, agents=0):
-        self.base = pathlib.Path(tempfile.mkdtemp(prefix="uccp-cluster-"))
-        self.base.chmod(0o711)
-        self.dir = self.base / "data"
-        self.nodes = nodes
-        self.agents = agents
-        self.context = None
-        self._rest = {}
-
-    def start(self):
-        """Starts the nodes that do not run and waits until the cluster serves."""
-        done = subprocess.run([START, "--nodes", str(self.nodes), "--data-dir", self.dir, "--ports", "auto", "--agents",
-                               str(self.agents)], stdin=subprocess.DEVNULL, capture_output=True, timeout=90,
-                              env=clean_environment(UCCP_BIN=str(SERVER.parent)))
-        assert done.returncode == 0, (done.stdout + done.stderr).decode() + self.logs()
-        self.context = json.loads((self.dir / "cluster.json").read_text())
-        self._rest = {}
-        return self
-
-    def logs(self):
-        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-1500:]}" for path in self.dir.glob("n*/uccp.log"))
-
-    def close(self):
-        subprocess.run([STOP, "--data-dir", self.dir, "--timeout", "10"], capture_output=True, timeout=60, check=False)
-        for pid in processes_with(str(self.dir)):
-            os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.base, ignore_errors=True)
-
-    def node(self, name):
-        return next(node for node in self.context["nodes"] if node["id"] == name)
-
-    def names(self):
-        return [node["id"] for node in self.context["nodes"]]
-
-    def rest(self, name, timeout=20):
-        """A new REST client of one node."""
-        return Rest(self.node(name)["https"], self.context["ca"], token=self.context["token"], timeout=timeout)
-
-    def cli(self, *arguments, server=None, timeout=60):
-        where = ["--server", self.node(server)["grpc"]] if server else []
-        return subprocess.run([CLI, "--context-file", self.dir / "cluster.json", *where, *map(str, arguments)],
-                              stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=clean_environment())
-
-    def cli_ok(self, *arguments, **options):
-        done = self.cli(*arguments, **options)
-        assert done.returncode == 0, f"{arguments}: {done.returncode} {done.stderr.decode()}{self.logs()}"
-        return done.stdout.decode()
-
-    def status(self, **options):
-        """{group: {node: replica}}"""
-        groups = {}
-        for replica in json.loads(self.cli_ok("cluster", "status", "-o", "json", **options)):
-            groups.setdefault(replica.get("group", ""), {})[replica["nodeId"]] = replica
-        return groups
-
-    def leader(self, group):
-        def found():
-            for name, replica in self.status()[group].items():
-                if replica.get("role") == "leader":
-                    return name
-            return None
-        return wait_until(found, 20, f"a leader of {group}")
-
-    def wait_equal(self, names, timeout=30):
-        """Waits until all replicas on `names` are healthy and have the same state."""
-        def equal():
-            status = self.status()
-            for group in ("core", "work"):
-                replicas = [status.get(group, {}).get(name) for name in names]
-                if any(r is None or r["status"] != "HEALTHY" for r in replicas):
-                    return None
-                if len({(r.get("appliedIndex"), r["digest"]) for r in replicas}) != 1:
-                    return None
-            return status
-        return wait_until(equal, timeout, f"equal state on {names}")
-
-    def pid(self, name):
-        return int((self.dir / name / "uccp.pid").read_text())
-
-    def kill(self, name, number=signal.SIGKILL):
-        pid = self.pid(name)
-        os.kill(pid, number)
-        wait_until(lambda: not is_running(pid), 40, f"the end of {name}")
-
-    def run_node(self, directory, timeout=60, **flags):
-        """Runs a node in the foreground until it ends; answers exit code and standard error."""
-        command = [str(SERVER), "--config", str(directory / "uccp.yaml")]
-        for key, value in flags.items():
-            command += [f"--{key.replace('_', '-')}", str(value)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
-                              env=clean_environment())
-        return done.returncode, done.stderr.decode()
-
-
-def shared(agents=0):
-    """Decorates a test class: one cluster for all its cases."""
-    def decorate(case):
-        def set_up(cls):
-            require(SERVER, CLI, *([AGENT] if agents else []))
-            cls.cluster = Cluster(agents=agents)
-            cls.addClassCleanup(cls.cluster.close)
-            cls.cluster.start()
-        case.setUpClass = classmethod(set_up)
-        return case
-    return decorate
-
 
 class Writer(threading.Thread):
     """Registers services until it is stopped: goes from node to node and repeats what failed with the same request id."""
