@@ -11,6 +11,7 @@ set -euo pipefail
 nodes=3 dir=./data ports='' agents=0 timeout=60
 while [ $# -gt 0 ]; do
   case $1 in
+    --*) [ $# -gt 1 ] || [ "$1" = --help ] || { echo "error: $1 needs a value" >&2; exit 2; } ;;&
     --nodes) nodes=$2; shift 2 ;;
     --data-dir) dir=$2; shift 2 ;;
     --ports) ports=$2; shift 2 ;;
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
 done
 bin=${UCCP_BIN:-$(cd "$(dirname "$0")/../build/bin" && pwd)}
 for program in uccp uccp-cli; do
-  [ -x "$bin/$program" ] || { echo "error: $bin/$program is missing; build it with 'make build'" >&2; exit 1; }
+  [ -x "$bin/$program" ] || { echo "error: $bin/$program is missing; build it with 'make build-core'" >&2; exit 1; }
 done
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)

@@ -9,6 +9,7 @@ set -euo pipefail
 dir=./data timeout=30
 while [ $# -gt 0 ]; do
   case $1 in
+    --*) [ $# -gt 1 ] || [ "$1" = --help ] || { echo "error: $1 needs a value" >&2; exit 2; } ;;&
     --data-dir) dir=$2; shift 2 ;;
     --timeout) timeout=$2; shift 2 ;;
     -h|--help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
