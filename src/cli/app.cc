@@ -1,6 +1,7 @@
 #include "cli/app.h"
 
 #include <algorithm>
+#include <array>
 
 #include "cli/commands.h"
 #include "cli/help.h"
@@ -42,6 +43,18 @@ Result<int> run_verb(Session& session, const std::string& noun, Args args, Progr
   return run_command(session, *command, words);
 }
 
+constexpr auto kRunners = std::to_array<std::pair<std::string_view, Result<int> (*)(Session&, Args)>>({
+    {"api", run_api},
+    {"context", run_context},
+    {"completion", run_completion},
+    {"__complete", run_complete},
+    {"explain", run_explain},
+    {"health", run_health},
+    {"version", run_version},
+    {"wait", run_wait},
+    {"help", run_help},
+});
+
 Result<int> dispatch(Session& session, Args args, Progress& progress) {
   bool version = false;
   const std::vector<Flag> extra = {{.names = {"version"},
@@ -62,13 +75,12 @@ Result<int> dispatch(Session& session, Args args, Progress& progress) {
   }
   const std::string& word = rest.front();
   const Args words = Args(rest).subspan(1);
-  if (word == "help") return run_help(session, words);
   for (const Verbless& command : verbless_commands()) {
     if (command.word == word) progress.usage = "usage: uccp-cli " + std::string(command.usage);
   }
-  if (word == "api") return run_api(session, words);
-  if (word == "version") return run_version(session, words);
-  if (word == "health") return run_health(session, words);
+  for (const auto& [name, run] : kRunners) {
+    if (name == word) return run(session, words);
+  }
   UCCP_TRY(const std::string noun, session.catalog.noun(word));
   progress.error.noun = noun;
   progress.error.can_list = session.catalog.find(noun, "list") != nullptr;
@@ -80,8 +92,9 @@ Result<int> dispatch(Session& session, Args args, Progress& progress) {
 int run(std::span<const std::string> args, const Io& io, const AppOptions& options) {
   const Catalog catalog(call::Contract::get());
   // The comments are megabytes to parse, and only help shows them.
-  const bool needs_docs =
-      std::ranges::any_of(args, [](const std::string& arg) { return arg == "--help" || arg == "-h" || arg == "help"; });
+  const bool needs_docs = std::ranges::any_of(args, [](const std::string& arg) {
+    return arg == "--help" || arg == "-h" || arg == "help" || arg == "explain";
+  });
   const bool is_short = args.size() <= 1;
   const call::ContractDocs docs = needs_docs || is_short ? load_docs(options.contract_image) : call::ContractDocs();
   Session session(io, options.connect, catalog, docs);

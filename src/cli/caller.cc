@@ -30,10 +30,15 @@ std::string end_text(const call::Method& method, std::string_view item, std::str
 
 std::string end_reason(const call::Method& method, std::string_view item) { return end_text(method, item, "reason"); }
 
+const Result<Context>& Caller::context() {
+  if (!context_) context_ = load_context(settings_, io_);
+  return *context_;
+}
+
 Result<Transport*> Caller::transport() {
   if (!transport_) {
-    UCCP_TRY(const Context context, load_context(settings_, io_));
-    UCCP_TRY(transport_, connect_(context));
+    if (!context()) return std::unexpected(context().error());
+    UCCP_TRY(transport_, connect_(*context()));
   }
   return transport_.get();
 }
@@ -47,8 +52,11 @@ CallOptions Caller::options_for(const call::Method& method) const {
 }
 
 std::string Caller::prepared(const call::Method& method, std::string request) {
-  if (!method.name_space.empty() && !settings_.name_space.empty() && !call::has_field(method.name_space, request)) {
-    call::set_string(method.name_space, request, settings_.name_space);
+  if (!method.name_space.empty() && !call::has_field(method.name_space, request)) {
+    const std::string& own = settings_.name_space;
+    // A context that cannot be read is told when it is used.
+    const std::string& chosen = own.empty() && context() ? context()->name_space : own;
+    if (!chosen.empty()) call::set_string(method.name_space, request, chosen);
   }
   if (method.request_id.empty()) return request;
   if (!settings_.request_id.empty()) {

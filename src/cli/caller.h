@@ -54,6 +54,8 @@ class Caller {
   const std::string& request_id() const { return request_id_; }
 
  private:
+  // Read once. Errors: as load_context().
+  const Result<Context>& context();
   Result<Transport*> transport();
   CallOptions options_for(const call::Method& method) const;
   // What became of one opened stream.
@@ -68,6 +70,7 @@ class Caller {
   const Settings& settings_;
   const Io& io_;
   Connect connect_;
+  std::optional<Result<Context>> context_;
   std::unique_ptr<Transport> transport_;
   std::string request_id_;
 };

@@ -33,10 +33,14 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kNounAlia
     {"cfg", "config"},
 }};
 
-constexpr std::array<Verbless, 4> kVerbless = {{
+constexpr std::array<Verbless, 8> kVerbless = {{
     {"api", "api METHOD [--data JSON]", "Calls any method of the contract by name"},
+    {"context", "context list | set NAME | use NAME | show [NAME] | delete NAME", "Names clusters and chooses one"},
+    {"completion", "completion bash | zsh | fish", "Prints what makes a shell complete words with Tab"},
+    {"explain", "explain NOUN[.FIELD...]", "Explains the fields of a resource"},
     {"health", "health", "Shows whether the cluster works"},
     {"version", "version", "Shows the versions of this program and of the server"},
+    {"wait", "wait NOUN ID --for FIELD=VALUE | --for deleted", "Waits until a resource is as wanted"},
     {"help", "help [NOUN [VERB]] | help exit-codes", "Explains a command"},
 }};
 

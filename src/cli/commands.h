@@ -18,6 +18,12 @@ Result<int> run_api(Session& session, Args args);
 Result<int> run_version(Session& session, Args args);
 Result<int> run_health(Session& session, Args args);
 Result<int> run_help(Session& session, Args args);
+Result<int> run_context(Session& session, Args args);
+Result<int> run_completion(Session& session, Args args);
+// Candidates for the last word, a line each, for the scripts of run_completion().
+Result<int> run_complete(Session& session, Args args);
+Result<int> run_explain(Session& session, Args args);
+Result<int> run_wait(Session& session, Args args);
 
 // Parsing that commands of one method share: flags of the request on top of a body, `extra` before everything.
 struct ParsedRequest {

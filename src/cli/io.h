@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 
@@ -18,6 +19,11 @@ struct Io {
   // A whole file; "-" is standard input.
   std::function<Result<std::string>(const std::string& path)> read_file;
   std::function<bool(const std::string& path)> file_exists;
+  // Puts the content in place at once, for this user only (mode 0600); makes the folders that are missing.
+  std::function<Status(const std::string& path, std::string_view content)> write_file;
+  std::function<Status(const std::string& path)> remove_file;
+  // Names in a folder, in any order; none if there is no such folder.
+  std::function<std::vector<std::string>(const std::string& path)> list_folder;
   std::function<int64_t()> wall_us;
   std::function<void(int64_t ms)> sleep_ms;
   std::function<std::string()> make_request_id;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/json_path.h"
 #include "cli/render.h"
 #include "cli/text.h"
 #include "cli/yaml.h"
@@ -31,8 +32,33 @@ std::string subject(const call::Method& method, const std::string& request, cons
 
 bool is_plain_view(Format format) { return format == Format::kTable || format == Format::kWide; }
 
+// One document through the template of -o jsonpath=; a line break where the template has none of its own.
+Status print_json_path(Session& session, std::string_view json) {
+  UCCP_TRY(const JsonPath path, JsonPath::parse(session.settings.json_path));
+  std::string text = path.apply(json);
+  if (!session.settings.json_path.contains("\\n") && !text.empty()) text += "\n";
+  session.io.out(printable(text, Breaks::kKeep));
+  return Status::ok();
+}
+
+Status print_csv(Session& session, const call::MessagePlan& plan, const call::CliCommand& command,
+                 const std::vector<std::string>& items) {
+  const Columns columns(plan, command, Format::kCsv, session.io.wall_us());
+  std::string out = csv_record(columns.headings());
+  for (const std::string& item : items) {
+    UCCP_TRY(const std::string json, message_json_full(plan, item));
+    out += csv_record(columns.values(json));
+  }
+  session.io.out(out);
+  return Status::ok();
+}
+
 Status print_message(Session& session, const call::MessagePlan& plan, const std::string& wire) {
   switch (session.settings.format) {
+    case Format::kJsonPath: {
+      UCCP_TRY(const std::string json, message_json(plan, wire, Layout::kCompact));
+      return print_json_path(session, json);
+    }
     case Format::kJson: {
       UCCP_TRY(const std::string json, message_json(plan, wire, Layout::kPretty));
       session.io.out(json + "\n");
@@ -119,11 +145,13 @@ Status print_rows(Session& session, const Command& command, const std::vector<st
     return Status::ok();
   }
   if (is_plain_view(format)) return print_table(session, command, items);
+  if (format == Format::kCsv) return print_csv(session, plan, *command.method->cli, items);
   std::vector<std::string> rendered;
   for (const std::string& item : items) {
     UCCP_TRY(std::string json, message_json(plan, item, format == Format::kJson ? Layout::kPretty : Layout::kCompact));
     rendered.push_back(std::move(json));
   }
+  if (format == Format::kJsonPath) return print_json_path(session, "[" + join(rendered, ",") + "]");
   if (format == Format::kJson) {
     session.io.out(json_array(rendered));
   } else if (format == Format::kYaml) {
@@ -203,6 +231,10 @@ Status StreamPrinter::print(const std::string& item) {
     UCCP_TRY(const std::string json, message_json(plan_, item, Layout::kCompact));
     session_.io.out("---\n" + json_to_yaml(json));
     return Status::ok();
+  }
+  if (format == Format::kJsonPath) {
+    UCCP_TRY(const std::string json, message_json(plan_, item, Layout::kCompact));
+    return print_json_path(session_, json);
   }
   const std::string reason = end_reason(*command_.method, item);
   if (!reason.empty()) return print_end(item, reason);

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <random>
 #include <thread>
 
@@ -76,6 +77,47 @@ Result<std::string> read_whole_file(const std::string& path) {
   return content;
 }
 
+Status file_error(std::string_view what, const std::string& path, std::string_view why) {
+  return {Code::kInvalid, "FILE_UNWRITABLE", "cannot " + std::string(what) + " " + path + ": " + std::string(why)};
+}
+
+Status write_whole_file(const std::string& path, std::string_view content) {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) return file_error("make the folder of", path, error.message());
+  const std::string beside = path + ".new";
+  const int descriptor = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (descriptor < 0) return file_error("write", beside, std::strerror(errno));
+  bool written = true;
+  for (std::string_view rest = content; written && !rest.empty();) {
+    const ssize_t size = ::write(descriptor, rest.data(), rest.size());
+    if (size < 0 && errno == EINTR) continue;
+    written = size > 0;
+    if (written) rest.remove_prefix(static_cast<size_t>(size));
+  }
+  const std::string why = std::strerror(errno);
+  ::close(descriptor);
+  if (!written) return file_error("write", beside, why);
+  std::filesystem::rename(beside, path, error);
+  return error ? file_error("write", path, error.message()) : Status::ok();
+}
+
+Status remove_one_file(const std::string& path) {
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  return error ? file_error("remove", path, error.message()) : Status::ok();
+}
+
+std::vector<std::string> names_in_folder(const std::string& path) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  return names;
+}
+
 std::string random_request_id() {
   std::random_device device;
   std::string bytes;
@@ -105,6 +147,9 @@ Io process_io() {
     struct stat info = {};
     return ::stat(path.c_str(), &info) == 0;
   };
+  io.write_file = write_whole_file;
+  io.remove_file = remove_one_file;
+  io.list_folder = names_in_folder;
   io.wall_us = [] {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     return static_cast<int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());

@@ -62,11 +62,11 @@ Columns::Columns(const call::MessagePlan& item, const call::CliCommand& command,
     std::ranges::replace(column.pointer, '.', '/');
     if (Result<call::FieldPath> compiled = call::FieldPath::compile(item, path)) column.leaf = &compiled->leaf();
     column.full_time = wide;
-    if (column.heading == "CREATE-TIME") column.heading = "AGE";
+    if (column.heading == "CREATE-TIME" && format != Format::kCsv) column.heading = "AGE";
     columns_.push_back(std::move(column));
   };
   for (const std::string& path : command.columns) add(path, false);
-  if (format == Format::kWide) {
+  if (format == Format::kWide || format == Format::kCsv) {
     for (const std::string& path : command.wide_columns) add(path, true);
   }
   for (Column& column : columns_) {
@@ -113,6 +113,42 @@ std::vector<std::string> Columns::cells(std::string_view item_json) const {
     cells.push_back(found ? cell(column, &column == &columns_.back(), &value) : std::string(kNone));
   }
   return cells;
+}
+
+std::vector<std::string> Columns::values(std::string_view item_json) const {
+  simdjson::dom::parser parser;
+  element root;
+  const bool ok = parser.parse(simdjson::padded_string(item_json)).get(root) == simdjson::SUCCESS;
+  std::vector<std::string> values;
+  for (const Column& column : columns_) {
+    element value;
+    const bool found = ok && root.at_pointer(column.pointer).get(value) == simdjson::SUCCESS && !value.is_null();
+    if (!found) {
+      values.emplace_back();
+    } else {
+      values.push_back(value.is_object() || value.is_array() ? composite_text(value) : scalar_text(value));
+    }
+  }
+  return values;
+}
+
+std::string csv_record(const std::vector<std::string>& values) {
+  std::string out;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (i > 0) out.push_back(',');
+    const std::string& value = values[i];
+    if (value.find_first_of(",\"\r\n") == std::string::npos) {
+      out += value;
+      continue;
+    }
+    out.push_back('"');
+    for (const char c : value) {
+      if (c == '"') out.push_back('"');
+      out.push_back(c);
+    }
+    out.push_back('"');
+  }
+  return out + "\n";
 }
 
 std::string render_table(const std::vector<std::vector<std::string>>& rows) {

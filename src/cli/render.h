@@ -22,6 +22,8 @@ class Columns {
   std::vector<std::string> headings() const;
   // One cell a column; never empty, without blanks except in the last one.
   std::vector<std::string> cells(std::string_view item_json) const;
+  // The values as they are, for programs: times and sizes in full, nothing for what is absent.
+  std::vector<std::string> values(std::string_view item_json) const;
 
  private:
   struct Column {
@@ -39,6 +41,9 @@ class Columns {
 
 // Left-aligned columns, three blanks between them, a line break behind each row.
 std::string render_table(const std::vector<std::vector<std::string>>& rows);
+
+// One record of comma-separated values, quoted as in RFC 4180, with a line break.
+std::string csv_record(const std::vector<std::string>& values);
 
 // "12s", "5m", "3h", "2d"; times to come with a plus sign.
 std::string age_text(int64_t seconds);

@@ -9,6 +9,7 @@
 //   file PATH TEXT               a file, with \n for line breaks
 //   env NAME VALUE
 //   nodes NUMBER                 nodes in the context; default 1
+//   show PATH                    prints a file that a command wrote
 //   $ ARGUMENTS                  runs uccp-cli
 //   ----
 //   -> METHOD JSON               a call and its request; without any answer the transcript ends here
@@ -44,6 +45,7 @@ struct World {
   std::map<std::string, std::string> files;
   std::map<std::string, std::string> env;
   size_t nodes = 1;
+  int64_t slept_ms = 0;
   std::string log;
   size_t unscripted_at = std::string::npos;  // where the log ends that counts: a call had no answer
 
@@ -175,8 +177,26 @@ Io io_of(World& world) {
     return found->second;
   };
   io.file_exists = [&world](const std::string& path) { return world.files.contains(path); };
-  io.wall_us = [] { return kNowUs; };
-  io.sleep_ms = [&world](int64_t ms) { world.line("~> sleep " + std::to_string(ms)); };
+  io.write_file = [&world](const std::string& path, std::string_view content) {
+    world.files[path] = std::string(content);
+    return Status::ok();
+  };
+  io.remove_file = [&world](const std::string& path) {
+    world.files.erase(path);
+    return Status::ok();
+  };
+  io.list_folder = [&world](const std::string& path) {
+    std::vector<std::string> names;
+    for (const auto& [file, content] : world.files) {
+      if (file.starts_with(path + "/")) names.push_back(file.substr(path.size() + 1));
+    }
+    return names;
+  };
+  io.wall_us = [&world] { return kNowUs + world.slept_ms * 1000; };
+  io.sleep_ms = [&world](int64_t ms) {
+    world.slept_ms += ms;
+    world.line("~> sleep " + std::to_string(ms));
+  };
   io.make_request_id = [] { return std::string("req-1"); };
   io.set_interrupt_note = [](const std::string&) {};
   return io;
@@ -217,6 +237,7 @@ void obey(World& world, std::string_view line) {
     return;
   }
   const std::string name = take_word(rest);
+  if (word == "show") return prefixed(world, "", world.files[name]);
   if (word == "answer" || word == "item") {
     world.open[name].items.push_back(response_wire(name, rest));
     if (word == "answer") finish_reply(world, name, Status::ok());
@@ -283,7 +304,7 @@ TEST_P(Transcript, DoesWhatIsWritten) {
   if (std::getenv("UCCP_REWRITE") != nullptr) std::ofstream(path) << out;
 }
 
-INSTANTIATE_TEST_SUITE_P(Cli, Transcript, testing::Values("requests", "answers", "streams", "tasks", "errors"),
+INSTANTIATE_TEST_SUITE_P(Cli, Transcript, testing::Values("requests", "answers", "streams", "tasks", "errors", "local"),
                          [](const testing::TestParamInfo<const char*>& info) { return std::string(info.param); });
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "call/json_codec_text.h"
+#include "cli/contexts.h"
+#include "cli/json_path.h"
 
 namespace uccp::cli {
 namespace {
@@ -15,8 +17,8 @@ constexpr const char* kDevContext = "./data/dev.json";
 constexpr int64_t kMsPerSecond = 1000;
 constexpr int64_t kNsPerMs = 1000000;
 
-Status parse_format(std::string_view text, Format& format) {
-  static constexpr std::array<std::pair<std::string_view, Format>, 7> kFormats = {{
+Status parse_format(std::string_view text, Settings& settings) {
+  static constexpr std::array<std::pair<std::string_view, Format>, 8> kFormats = {{
       {"table", Format::kTable},
       {"wide", Format::kWide},
       {"json", Format::kJson},
@@ -24,14 +26,22 @@ Status parse_format(std::string_view text, Format& format) {
       {"name", Format::kName},
       {"jsonl", Format::kJsonl},
       {"ndjson", Format::kJsonl},
+      {"csv", Format::kCsv},
   }};
   for (const auto& [name, value] : kFormats) {
     if (text == name) {
-      format = value;
+      settings.format = value;
       return Status::ok();
     }
   }
-  return usage_error("-o \"" + std::string(text) + "\" is not one of table, wide, json, jsonl, yaml, name");
+  constexpr std::string_view kJsonPathPrefix = "jsonpath=";
+  if (text.starts_with(kJsonPathPrefix)) {
+    settings.format = Format::kJsonPath;
+    settings.json_path = std::string(text.substr(kJsonPathPrefix.size()));
+    const Result<JsonPath> parsed = JsonPath::parse(settings.json_path);
+    return parsed ? Status::ok() : parsed.error();
+  }
+  return usage_error("-o \"" + std::string(text) + "\" is not one of table, wide, json, jsonl, yaml, csv, name, jsonpath=TEMPLATE");
 }
 
 Status parse_switch(std::string_view text, bool& value) {
@@ -117,6 +127,7 @@ class ContextFile {
     UCCP_TRY(context.cert_pem, read_pem(io, directory_, text("cert")));
     UCCP_TRY(context.key_pem, read_pem(io, directory_, text("key")));
     context.token = text("token");
+    context.name_space = text("namespace");
     return Status::ok();
   }
 
@@ -143,8 +154,8 @@ std::vector<Flag> global_flags(Settings& settings) {
   flags.push_back({.names = {"output"},
                    .letter = 'o',
                    .value_name = "FORMAT",
-                   .help = "table, wide, json, jsonl, yaml or name; default table",
-                   .set = [&settings](std::string_view value) { return parse_format(value, settings.format); }});
+                   .help = "table, wide, json, jsonl, yaml, csv, name or jsonpath=TEMPLATE; default table",
+                   .set = [&settings](std::string_view value) { return parse_format(value, settings); }});
   flags.push_back(text_flag("namespace", 'n', "NAME", "namespace; default the credential's", settings.name_space));
   flags.push_back(switch_flag("quiet", 'q', "print ids only and no notes", settings.quiet));
   flags.push_back({.names = {"timeout", "call-timeout"},
@@ -161,8 +172,11 @@ std::vector<Flag> global_flags(Settings& settings) {
   flags.push_back(text_flag("data", 0, "JSON", "the body as JSON; flags are applied on top", settings.data));
   flags.push_back(
       text_flag("file", 'f', "FILE", "the body as a JSON or YAML file; - is standard input", settings.data_file));
+  flags.push_back(text_flag("context", 0, "NAME",
+                            "cluster and credentials by name; default $UCCP_CONTEXT, then that of `context use`",
+                            settings.context));
   flags.push_back(text_flag("context-file", 0, "FILE",
-                            "cluster and credentials; default $UCCP_CONTEXT_FILE, ./data/dev.json",
+                            "cluster and credentials in a file; default $UCCP_CONTEXT_FILE, ./data/dev.json",
                             settings.context_file));
   flags.push_back(text_flag("server", 0, "HOST:PORT", "gRPC address; default from the context file", settings.server));
   flags.push_back(text_flag("ca", 0, "FILE", "certificate authority of the cluster", settings.ca_file));
@@ -185,13 +199,31 @@ Result<int64_t> parse_timeout_ms(std::string_view text) {
   return duration.seconds * kMsPerSecond + duration.nanos / kNsPerMs;
 }
 
+// The context file to read; empty: none.
+static Result<std::string> select_file(const Settings& settings, const Io& io) {
+  if (!settings.context_file.empty()) return settings.context_file;
+  if (!settings.context.empty()) return context_path(io, settings.context);
+  if (const auto file = io.env("UCCP_CONTEXT_FILE"); file && !file->empty()) return *file;
+  if (const auto name = io.env("UCCP_CONTEXT"); name && !name->empty()) return context_path(io, *name);
+  if (!settings.server.empty()) return std::string();
+  if (const std::string name = current_context(io); !name.empty()) return context_path(io, name);
+  return io.file_exists(kDevContext) ? std::string(kDevContext) : std::string();
+}
+
 Result<Context> load_context(const Settings& settings, const Io& io) {
   Context context;
-  std::string path = first_of(settings.context_file, io.env("UCCP_CONTEXT_FILE"));
-  if (path.empty() && settings.server.empty() && io.file_exists(kDevContext)) path = kDevContext;
+  UCCP_TRY(std::string path, select_file(settings, io));
   if (!path.empty()) {
-    UCCP_TRY(const ContextFile file, ContextFile::load(io, path));
+    UCCP_TRY(ContextFile file, ContextFile::load(io, path));
+    // A context may stand for a file that another program keeps up to date.
+    if (const std::string linked = file.text("contextFile"); !linked.empty()) {
+      context.name_space = file.text("namespace");
+      path = linked;
+      UCCP_TRY(file, ContextFile::load(io, path));
+    }
+    const std::string name_space = context.name_space;
     UCCP_RETURN_IF_ERROR(file.fill(io, context));
+    if (!name_space.empty()) context.name_space = name_space;
     context.source = path;
   }
   if (!settings.server.empty()) {
@@ -199,7 +231,7 @@ Result<Context> load_context(const Settings& settings, const Io& io) {
     context.source = "--server";
   }
   if (context.targets.empty()) {
-    std::string message = path.empty() ? "no cluster is given: there is no ./data/dev.json here"
+    std::string message = path.empty() ? "no cluster is given: no context is in use, and there is no ./data/dev.json here"
                                        : "context file " + path + " names no \"grpc\" address";
     return fail(Code::kInvalid, "CONTEXT_INVALID", std::move(message));
   }

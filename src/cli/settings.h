@@ -1,5 +1,5 @@
 // Settings: the global flags, and the context (cluster and credentials) that they, the environment and the context file
-// select. Precedence: flag, environment, context file, default.
+// select. Precedence: flag, environment, context in use, ./data/dev.json.
 #pragma once
 
 #include <cstdint>
@@ -12,16 +12,18 @@
 
 namespace uccp::cli {
 
-enum class Format : uint8_t { kTable, kWide, kJson, kYaml, kName, kJsonl };
+enum class Format : uint8_t { kTable, kWide, kJson, kYaml, kName, kJsonl, kCsv, kJsonPath };
 
 struct Settings {
   std::string context_file;
+  std::string context;  // name of a context of the user
   std::string server;
   std::string ca_file;
   std::string cert_file;
   std::string key_file;
   std::string token;
   Format format = Format::kTable;
+  std::string json_path;  // with Format::kJsonPath
   std::string name_space;
   std::string consistency;
   std::string request_id;

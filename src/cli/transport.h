@@ -46,7 +46,8 @@ struct Context {
   std::string cert_pem;
   std::string key_pem;
   std::string token;
-  std::string source;  // for messages: the file or flag it came from
+  std::string name_space;  // where commands work that name none; empty: the credential's
+  std::string source;      // for messages: the file or flag it came from
 };
 
 using Connect = std::function<Result<std::unique_ptr<Transport>>(const Context& context)>;
