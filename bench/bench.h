@@ -35,6 +35,9 @@ Status run_submit(Context& context);
 Status run_tasks(Context& context);
 Status run_idle(Context& context);
 Status run_overload(Context& context);
+Status run_consensus_writes(Context& context);
+Status run_consensus_reads(Context& context);
+Status run_consensus_memory(Context& context);
 
 // The hidden command that the unary row starts: a bare gRPC server. Returns the exit code.
 int echo_server_main(const std::vector<std::string>& arguments);

@@ -28,7 +28,7 @@ Status load_services(Context& context, DevServer& server, GrpcLoad& load, uint64
   work.verify = [](uint64_t i, std::string_view reply) {
     return bytes_field(reply, 1) == instance_id(i / kInstances, i % kInstances);
   };
-  const Plan plan{.in_flight = 1024, .operations = names * kInstances, .server_pid = server.pid()};
+  const Plan plan{.in_flight = 1024, .operations = names * kInstances, .server_pids = {server.pid()}};
   const LoadResult result = load.run(work, plan);
   Row row{.metric = fmt::format("Register {} services, 1024 in flight", names * kInstances), .unit = "1/s"};
   row.settings = "closed loop over gRPC, durable";
@@ -61,9 +61,10 @@ void measure(Context& context, Load& load, const Work& work, int server_pid, con
   LoadResult closed, open;
   double offered_min = 1;
   for (int i = 0; i < context.pairs(); ++i) {
-    closed = load.run(work, {.in_flight = kInFlight, .seconds = context.seconds(), .server_pid = server_pid});
+    closed = load.run(work, {.in_flight = kInFlight, .seconds = context.seconds(), .server_pids = {server_pid}});
     open = load.run(
-        work, {.in_flight = kOpenLoopInFlight, .rate = kRate, .seconds = context.seconds(), .server_pid = server_pid});
+        work,
+        {.in_flight = kOpenLoopInFlight, .rate = kRate, .seconds = context.seconds(), .server_pids = {server_pid}});
     rate.add_ours(closed.rate());
     tail.add_ours(open.latency.percentile_ms(0.99));
     rate.verified += closed.ok;

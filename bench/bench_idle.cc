@@ -29,9 +29,9 @@ Status run_idle(Context& context) {
     }
     UCCP_TRY(const auto server, DevServer::start(context, {.agent = true}));
     ready.add_ours(server->ready_ms());
-    const double cpu = cpu_seconds_of(server->pid());
+    const double cpu = cpu_seconds_of({server->pid()});
     std::this_thread::sleep_for(std::chrono::seconds(context.quick ? 1 : 3));
-    cores = (cpu_seconds_of(server->pid()) - cpu) / (context.quick ? 1 : 3);
+    cores = (cpu_seconds_of({server->pid()}) - cpu) / (context.quick ? 1 : 3);
     server_rss.add_ours(rss_mb(server->pid()));
     const int agent = server->agent_pid();
     if (agent == 0) agent_rss.problem = "the agent does not run";

@@ -54,7 +54,7 @@ Status run_overload(Context& context) {
   const Work writing = register_work(false);
   (void)load->run(writing, {.in_flight = 512, .operations = kLoadNames});
   const LoadResult saturated =
-      load->run(writing, {.in_flight = 512, .seconds = context.seconds(), .server_pid = server->pid()});
+      load->run(writing, {.in_flight = 512, .seconds = context.seconds(), .server_pids = {server->pid()}});
   const double rss_before = rss_mb(server->pid());
   const LoadResult made = beats->run(register_work(true), {.in_flight = 64, .operations = kLeases});
   if (made.ok != kLeases) return Status(Code::kInternal, "BENCH_FAILED", "cannot make the leases: " + made.first_error);
@@ -74,7 +74,7 @@ Status run_overload(Context& context) {
                                                  .warm_up_s = 0,
                                                  .late_ms_max = 100,
                                                  .deadline_ms = 2'000,
-                                                 .server_pid = server->pid()});
+                                                 .server_pids = {server->pid()}});
   // What was queued may take a moment; a read that is refused says nothing about its lease.
   LoadResult alive;
   Work reading = id_work("uccp.v1.ServiceDiscovery/GetServiceMetadata", 1);

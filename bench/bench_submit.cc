@@ -28,7 +28,7 @@ struct Side {
 
   LoadResult run(Plan plan) {
     plan.first_index = next;
-    plan.server_pid = pid;
+    plan.server_pids = {pid};
     LoadResult result = load->run(work, plan);
     next = result.next_index;
     acknowledged += result.all_ok;

@@ -122,15 +122,15 @@ Status run_tasks(Context& context) {
   double server_cpu = 0, agent_cpu = 0, own_cpu = 0, seconds = 0;
   uint64_t expected = 0;
   for (int i = 0; i < context.pairs() && row.problem.empty(); ++i) {
-    const double server_before = cpu_seconds_of(server->pid()), agent_before = cpu_seconds_of(server->agent_pid());
+    const double server_before = cpu_seconds_of({server->pid()}), agent_before = cpu_seconds_of({server->agent_pid()});
     const double own_before = own_cpu_seconds();
     const auto begin = std::chrono::steady_clock::now();
     const LoadResult submitted = load->run(work, {.in_flight = 64, .operations = count, .first_index = expected});
     expected += submitted.ok;
     const uint64_t finished = watcher.wait(expected);
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    server_cpu = cpu_seconds_of(server->pid()) - server_before;
-    agent_cpu = cpu_seconds_of(server->agent_pid()) - agent_before;
+    server_cpu = cpu_seconds_of({server->pid()}) - server_before;
+    agent_cpu = cpu_seconds_of({server->agent_pid()}) - agent_before;
     own_cpu = own_cpu_seconds() - own_before;
     if (submitted.ok != count) row.problem = "not all tasks were taken: " + submitted.first_error;
     if (finished < expected) row.problem = fmt::format("{} of {} tasks ended within 60 s", finished, expected);

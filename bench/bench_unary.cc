@@ -40,7 +40,7 @@ Status run_rest(Context& context, DevServer& server) {
   rate.settings = "closed loop, HTTP/1.1 keep-alive, mutual TLS 1.3";
   LoadResult last;
   for (int i = 0; i < context.pairs(); ++i) {
-    last = load->run(work, {.in_flight = 64, .seconds = context.seconds(), .server_pid = server.pid()});
+    last = load->run(work, {.in_flight = 64, .seconds = context.seconds(), .server_pids = {server.pid()}});
     rate.add_ours(last.rate());
     rate.verified += last.ok;
     if (last.failed > 0) rate.problem = last.first_error;
@@ -90,8 +90,8 @@ Status run_unary(Context& context) {
   for (int i = 0; i < context.pairs(); ++i) {
     const Plan plan{.seconds = context.seconds()};
     Plan mine = plan, theirs = plan;
-    mine.server_pid = server->pid();
-    theirs.server_pid = echo.pid();
+    mine.server_pids = {server->pid()};
+    theirs.server_pids = {echo.pid()};
     a = ours->run(get, mine);
     b = peer->run(bare, theirs);
     row.add_ours(a.rate());

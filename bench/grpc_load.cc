@@ -73,12 +73,12 @@ class Run {
   void note_window_begin() {
     window_begin_ = Clock::now();
     window_begin_cpu_ = own_cpu_seconds();
-    window_begin_server_ = cpu_seconds_of(plan_.server_pid);
+    window_begin_server_ = cpu_seconds_of(plan_.server_pids);
   }
   void note_window_end() {
     window_end_ = Clock::now();
     window_end_cpu_ = own_cpu_seconds();
-    window_end_server_ = cpu_seconds_of(plan_.server_pid);
+    window_end_server_ = cpu_seconds_of(plan_.server_pids);
   }
 
   void finish(Operation& operation, SteadyTime now) {
@@ -185,7 +185,7 @@ class Load final : public GrpcLoad {
 
 }  // namespace
 
-Result<std::unique_ptr<GrpcLoad>> GrpcLoad::connect(const std::string& target, const TlsIdentity& tls,
+Result<std::unique_ptr<GrpcLoad>> GrpcLoad::connect(const std::vector<std::string>& targets, const TlsIdentity& tls,
                                                     int connections) {
   doors::prepare_grpc();
   grpc::SslCredentialsOptions options{tls.ca_pem, tls.key_pem, tls.certificate_pem};
@@ -197,6 +197,7 @@ Result<std::unique_ptr<GrpcLoad>> GrpcLoad::connect(const std::string& target, c
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
     arguments.SetMaxReceiveMessageSize(-1);
+    const std::string& target = targets[static_cast<size_t>(i) % targets.size()];
     auto channel = grpc::CreateCustomChannel(target, credentials, arguments);
     if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(10))) {
       return fail(Code::kUnavailable, "CONNECT_FAILED", "no gRPC connection to " + target + " within 10 s");

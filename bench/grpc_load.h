@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "bench/load.h"
@@ -11,9 +12,13 @@ namespace uccp::bench {
 
 class GrpcLoad {
  public:
-  // Connects. Errors: unavailable CONNECT_FAILED.
-  static Result<std::unique_ptr<GrpcLoad>> connect(const std::string& target, const TlsIdentity& tls,
+  // Opens `connections` connections, to the targets in turn. Errors: unavailable CONNECT_FAILED.
+  static Result<std::unique_ptr<GrpcLoad>> connect(const std::vector<std::string>& targets, const TlsIdentity& tls,
                                                    int connections = 4);
+  static Result<std::unique_ptr<GrpcLoad>> connect(const std::string& target, const TlsIdentity& tls,
+                                                   int connections = 4) {
+    return connect(std::vector{target}, tls, connections);
+  }
   virtual ~GrpcLoad() = default;
   // Blocks until all calls are answered.
   virtual LoadResult run(const Work& work, const Plan& plan) = 0;

@@ -11,6 +11,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "bench/histogram.h"
 
@@ -33,7 +34,7 @@ struct Plan {
   int64_t late_ms_max = 0;
   const std::atomic<bool>* stop = nullptr;  // open loop: ends it early
   int64_t deadline_ms = 30'000;
-  int server_pid = 0;  // whose CPU time is reported
+  std::vector<int> server_pids;  // whose CPU time is reported, together
 };
 
 struct Work {
@@ -65,8 +66,8 @@ struct LoadResult {
   double server_us_per_op() const { return ok > 0 ? server_cores * seconds * 1e6 / static_cast<double>(ok) : 0; }
 };
 
-// CPU seconds of this process, and of process `pid` (0 if it is gone).
+// CPU seconds of this process, and of processes together (those that are gone count 0).
 double own_cpu_seconds();
-double cpu_seconds_of(int pid);
+double cpu_seconds_of(const std::vector<int>& pids);
 
 }  // namespace uccp::bench

@@ -23,11 +23,6 @@ constexpr auto kReadyMax = std::chrono::seconds(30);
 constexpr auto kPoll = std::chrono::milliseconds(2);
 constexpr int64_t kStopMs = 10'000;
 
-std::string new_directory(const Context& context, const std::string& prefix) {
-  std::string path = context.work_dir + "/" + prefix + "-XXXXXX";
-  return ::mkdtemp(path.data()) == nullptr ? std::string() : path;
-}
-
 double status_field_mb(int pid, std::string_view name) {
   std::ifstream in("/proc/" + std::to_string(pid) + "/status");
   for (std::string line; std::getline(in, line);) {
@@ -41,6 +36,13 @@ std::string string_field(simdjson::dom::element object, const char* name) {
   return object[name].get(text) == simdjson::SUCCESS ? std::string(text) : std::string();
 }
 
+}  // namespace
+
+std::string new_directory(const Context& context, const std::string& prefix) {
+  std::string path = context.work_dir + "/" + prefix + "-XXXXXX";
+  return ::mkdtemp(path.data()) == nullptr ? std::string() : path;
+}
+
 bool installed(const char* program) {
   std::istringstream path(std::getenv("PATH") != nullptr ? std::getenv("PATH") : "/usr/bin");
   for (std::string folder; std::getline(path, folder, ':');) {
@@ -49,7 +51,33 @@ bool installed(const char* program) {
   return false;
 }
 
-}  // namespace
+std::string http_get(const std::string& address, const std::string& path) {
+  const size_t colon = address.rfind(':');
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  const std::string host = address.substr(0, colon);
+  if (colon == std::string::npos || ::inet_pton(AF_INET, host.c_str(), &to.sin_addr) != 1) return {};
+  to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // A node that was stopped takes connections and never answers.
+  const timeval patience{.tv_sec = 2, .tv_usec = 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  std::string answer;
+  size_t wanted = std::string::npos;
+  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: " + address + "\r\nConnection: close\r\n\r\n";
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0 &&
+      ::send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
+    char buffer[4096];
+    for (ssize_t got = 0; answer.size() < wanted && (got = ::recv(fd, buffer, sizeof(buffer), 0)) > 0;) {
+      answer.append(buffer, static_cast<size_t>(got));
+      const size_t head = answer.find("\r\n\r\n"), length = answer.find("Content-Length: ");
+      if (head != std::string::npos && length < head) wanted = head + 4 + std::stoul(answer.substr(length + 16));
+    }
+  }
+  ::close(fd);
+  const size_t head = answer.find("\r\n\r\n");
+  return head == std::string::npos ? std::string() : answer.substr(head + 4);
+}
 
 Result<std::string> read_text(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -68,8 +96,9 @@ double own_cpu_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-double cpu_seconds_of(int pid) {
-  if (pid == 0) return 0;
+namespace {
+
+double cpu_seconds_of_one(int pid) {
   const auto text = read_text("/proc/" + std::to_string(pid) + "/stat");
   if (!text) return 0;
   // The fields behind the name, which may contain spaces: state is the first, utime the 12th, stime the 13th.
@@ -79,6 +108,14 @@ double cpu_seconds_of(int pid) {
   double user = 0, system = 0;
   fields >> user >> system;
   return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+}  // namespace
+
+double cpu_seconds_of(const std::vector<int>& pids) {
+  double seconds = 0;
+  for (int pid : pids) seconds += cpu_seconds_of_one(pid);
+  return seconds;
 }
 
 double rss_mb(int pid) { return status_field_mb(pid, "VmRSS:"); }

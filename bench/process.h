@@ -89,6 +89,12 @@ class SyncCounter {
 // Resident set of a process now, and its largest so far; 0: it is gone.
 double rss_mb(int pid);
 double rss_max_mb(int pid);
+// Whether a program of that name is on the path.
+bool installed(const char* program);
+// A new empty directory of this run.
+std::string new_directory(const Context& context, const std::string& prefix);
+// The body of GET http://HOST:PORT/path, plain HTTP; empty if there is none.
+std::string http_get(const std::string& address, const std::string& path);
 Result<std::string> read_text(const std::string& path);
 uint16_t free_port();
 

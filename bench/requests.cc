@@ -78,6 +78,48 @@ std::string etcd_put(std::string_view key, std::string_view value) {
   return out;
 }
 
+std::string etcd_get(std::string_view key, bool serializable) {
+  std::string out;
+  call::put_bytes(out, 1, key);
+  if (serializable) call::put_uint(out, 7, 1);
+  return out;
+}
+
+// TxnRequest{success: RequestOp{request_put}}.
+std::string etcd_put_many(const std::vector<std::pair<std::string, std::string>>& pairs) {
+  std::string out;
+  for (const auto& [key, value] : pairs) {
+    std::string operation;
+    call::put_bytes(operation, 2, etcd_put(key, value));
+    call::put_bytes(out, 2, operation);
+  }
+  return out;
+}
+
+std::string kv_put(std::string_view key, std::string_view value) {
+  std::string out;
+  call::put_bytes(out, 1, key);
+  call::put_bytes(out, 3, value);
+  return out;
+}
+
+std::string kv_get(std::string_view key) {
+  std::string out;
+  call::put_bytes(out, 1, key);
+  return out;
+}
+
+// TxnRequest{success: TxnOperation{put}}.
+std::string kv_put_many(const std::vector<std::pair<std::string, std::string>>& pairs) {
+  std::string out;
+  for (const auto& [key, value] : pairs) {
+    std::string operation;
+    call::put_bytes(operation, 1, kv_put(key, value));
+    call::put_bytes(out, 2, operation);
+  }
+  return out;
+}
+
 std::string etcd_range(std::string_view prefix) {
   std::string out;
   call::put_bytes(out, 1, prefix);

@@ -136,7 +136,7 @@ class Load final : public RestLoad {
     begin_ = Clock::now();
     from_ = begin_ + seconds_of(plan.warm_up_s);
     until_ = from_ + seconds_of(plan.seconds);
-    const double own = own_cpu_seconds(), server = cpu_seconds_of(plan.server_pid);
+    const double own = own_cpu_seconds(), server = cpu_seconds_of(plan.server_pids);
     uint64_t due_count = 0;
     while (broken_.empty()) {
       const SteadyTime now = Clock::now();
@@ -150,7 +150,7 @@ class Load final : public RestLoad {
     }
     const double wall = std::chrono::duration<double>(Clock::now() - begin_).count();
     result_.generator_cores = (own_cpu_seconds() - own) / wall;
-    result_.server_cores = (cpu_seconds_of(plan.server_pid) - server) / wall;
+    result_.server_cores = (cpu_seconds_of(plan.server_pids) - server) / wall;
     result_.seconds = plan.seconds;
     result_.next_index = next_;
     if (result_.first_error.empty()) result_.first_error = broken_;

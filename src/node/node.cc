@@ -26,6 +26,7 @@ Node::Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSp
       env_(std::move(environment)),
       disk_(env_.loop, env_.io, env_.log, env_.kv, env_.clock, env_.metrics,
             [this](Status s) { env_.fatal(std::move(s)); }),
+      metrics_(env_.metrics),
       transport_(env_.loop, env_.network, env_.metrics),
       hub_(env_.watch, [this](GroupId id) { return view(id); }, env_.metrics),
       log_bytes_(env_.metrics.gauge("uccp_raft_log_bytes", "Bytes that the logs of all groups take on the disk")) {
@@ -106,6 +107,14 @@ void Node::tick() {
     check_log_bytes();
   }
   schedule_tick();
+}
+
+// A tick that is due and not delivered could end a lease.
+void Node::deliver_due_ticks() {
+  while (!stopping_ && env_.clock.boot() >= next_tick_) {
+    env_.loop.cancel(timer_);
+    tick();
+  }
 }
 
 void Node::schedule_tick() {
@@ -230,9 +239,8 @@ void Node::read(GroupId id, const machine::ReadLevel& level, machine::Reader::Do
   env_.loop.post([this, id, level, done = std::move(done)]() mutable {
     Group* group = find(id);
     if (group == nullptr) return done(no_such_group(id));
-    // A tick that is due and not delivered could end the lease.
-    const bool lease_known = level.kind != Kind::kLease || env_.clock.boot() < next_tick_;
-    group->read(lease_known ? level : machine::ReadLevel::linearizable(), std::move(done));
+    if (level.kind == Kind::kLease) deliver_due_ticks();
+    group->read(level, std::move(done));
   });
 }
 
@@ -324,13 +332,20 @@ void Node::stalled(int64_t ms) {
 
 void Node::refresh_status() {
   const BootTime now = env_.clock.boot();
+  bool serves = true, led = true;
   std::lock_guard lock(mutex_);
   for (auto& [id, group] : groups_) {
-    status_[id] = {group->name(), group->status(), group->serving(), group->ready()};
+    NodeGroupStatus& status = status_[id];
+    status = {group->name(), group->status(), group->serving(), group->ready()};
+    metrics_.update(id, status.name, status.group, status.ready);
+    serves = serves && status.ready;
+    led = led && status.group.leader;
     if (!group->ready() || !group->sole_voter()) continue;
     published_[id].confirmed = now;
     published_[id].known = true;
   }
+  using State = NodeMetrics::State;
+  metrics_.set_state(!led ? State::kNoLeader : !serves ? State::kCatchingUp : out_of_space_ ? State::kNoSpace : State::kReady);
 }
 
 std::map<GroupId, NodeGroupStatus> Node::status() const {

@@ -21,6 +21,7 @@
 #include "node/change_hub.h"
 #include "node/disk.h"
 #include "node/group.h"
+#include "node/node_metrics.h"
 #include "node/transport.h"
 #include "storage/kv.h"
 #include "storage/log_store.h"
@@ -129,6 +130,7 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   void finish_stop();
   void tick();
   void notice_stall();
+  void deliver_due_ticks();
   void schedule_tick();
   void receive(NodeId from, const PeerItem& item);
   void change_all(raft::MembershipStep step, std::vector<GroupId> left, Done done);
@@ -140,6 +142,7 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   const NodeOptions options_;
   NodeEnvironment env_;
   Disk disk_;
+  NodeMetrics metrics_;
   Transport transport_;
   ChangeHub hub_;
   Gauge& log_bytes_;

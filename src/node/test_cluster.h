@@ -116,6 +116,7 @@ struct TestClusterOptions {
   uint64_t seed = 1;
   NodeOptions node;
   size_t groups = 1;
+  std::set<uint64_t> without_leases;  // nodes that have no lease reads, whatever `node` says
 };
 
 class TestCluster {
@@ -169,6 +170,7 @@ class TestCluster {
     m.end = std::make_unique<TestNetwork::End>(net, NodeId(id), *m.loop);
     NodeOptions node_options = options_.node;
     node_options.id = NodeId(id);
+    if (options_.without_leases.contains(id)) node_options.group.raft.lease_reads = false;
     std::vector<GroupSpec> groups;
     for (size_t g = 1; g <= options_.groups; ++g) groups.push_back({GroupId(g), "g" + std::to_string(g), {&rows_}});
     m.node = std::make_unique<Node>(node_options,

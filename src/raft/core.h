@@ -37,6 +37,8 @@ struct Options {
   // Ticks without a leader before a campaign; the timeout is drawn from [election_ticks, 2 * election_ticks).
   uint32_t election_ticks = 10;
   uint32_t heartbeat_ticks = 1;
+  // Length of a tick; only told to others, with what this node promises them under lease_reads.
+  uint32_t tick_ms = 100;
   // Entries sent to a follower and not answered yet, in bytes; the pipeline's window.
   uint64_t inflight_bytes_max = 16u << 20;
   uint64_t append_bytes_max = 1u << 20;
@@ -45,7 +47,9 @@ struct Options {
   bool pre_vote = true;
   bool check_quorum = true;
   // Reads served under the leader's lease without a round trip. Voters then refuse votes inside it, also for
-  // election_ticks after their start. Sound only if the host delivers every Tick that is due before a ReadIndex.
+  // election_ticks after their start, and say so with every answer to a heartbeat: a leader counts only those that
+  // promise at least its own election timeout, so nodes that are configured differently make the lease void, not wrong.
+  // Sound only if the host delivers every Tick that is due before a ReadIndex.
   bool lease_reads = false;
   // How much shorter than election_ticks the lease is: covers the drift between clocks and the rounding to ticks.
   uint32_t lease_margin_ticks = 2;

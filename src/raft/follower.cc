@@ -83,6 +83,7 @@ void Core::State::on_heartbeat(const Message& message) {
   if (message.context == 0) return;
   Message response = make(MessageKind::kHeartbeatResponse, message.from);
   response.context = message.context;
+  response.index = LogIndex(lease_promise_ms());
   send(std::move(response));
 }
 

@@ -112,7 +112,8 @@ std::string to_string(const Message& message) {
   std::string out = fmt::format("{}->{} {} term={}", message.from.value, message.to.value,
                                 message_kind_name(message.kind), message.term.value);
   if (message.log.index) out += " log=" + to_string(message.log);
-  if (message.index) out += fmt::format(" index={}", message.index.value);
+  const bool promise = message.kind == MessageKind::kHeartbeatResponse;
+  if (message.index) out += fmt::format(" {}={}", promise ? "promise_ms" : "index", message.index.value);
   if (message.commit) out += fmt::format(" commit={}", message.commit.value);
   if (message.context != 0) out += fmt::format(" round={}", message.context);
   if (message.refused) out += " refused";

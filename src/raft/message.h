@@ -41,6 +41,7 @@ struct Message {
   // Refused append: the last entry of the follower, at or below the refused one, that may match (etcd's hint).
   LogPosition log;
   // Append response: the last entry known to match; if refused, the index of the refused `log`.
+  // Heartbeat response: for how many milliseconds after the heartbeat the sender refuses votes; 0: no promise.
   LogIndex index;
   // Append, heartbeat: the leader's commit index as far as this follower may use it.
   LogIndex commit;

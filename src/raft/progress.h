@@ -49,6 +49,8 @@ class Progress {
   bool active = true;
   // The last heartbeat round that was answered.
   uint64_t round = 0;
+  // For how long after a heartbeat it refuses votes, as it said with the last answer.
+  uint64_t promise_ms = 0;
   // The leader waits for entries that its LogReader has not in memory.
   bool starved = false;
   // `match` at the last heartbeat: if it has not moved when that is answered, appends were lost.

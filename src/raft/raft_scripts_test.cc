@@ -2,8 +2,8 @@
 // UCCP_REWRITE=1 writes the transcripts anew; the diff is what gets reviewed.
 //
 // Commands (N is a node; nothing moves unless a command says so):
-//   nodes voters=1,2,3 [learners=4] [idle=5] [pre-vote=off] [check-quorum=off] [lease=on] [sync=manual]
-//         [append-bytes=B] [inflight-bytes=B] [uncommitted-bytes=B]
+//   nodes voters=1,2,3 [learners=4] [idle=5] [pre-vote=off] [check-quorum=off] [lease=on [no-lease=2,3] [short-ticks=2]]
+//         [sync=manual]//         [append-bytes=B] [inflight-bytes=B] [uncommitted-bytes=B]
 //   log N terms=1,1,2           the durable log a node starts with; only directly behind `nodes`
 //   tick N [count] | campaign N | propose N command... | read N [lease] | transfer N to=M | unreachable N peer=M
 //   change N add-voter=M add-learner=M promote=M remove=M
@@ -16,6 +16,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -132,8 +133,12 @@ class Script {
     options.inflight_bytes_max = c.number("inflight-bytes", options.inflight_bytes_max);
     options.uncommitted_bytes_max = c.number("uncommitted-bytes", options.uncommitted_bytes_max);
     manual_sync_ = c.option("sync", "auto") == "manual";
+    const std::vector<uint64_t> without_lease = numbers(c.option("no-lease"));
+    const bool lease = options.lease_reads;
     for (NodeId id : all) {
       options.id = id;
+      options.lease_reads = lease && std::ranges::find(without_lease, id.value) == without_lease.end();
+      options.tick_ms = id.value == c.number("short-ticks", 0) ? 50 : 100;
       auto added = std::make_unique<TestNode>(options, id.value);
       added->disk.membership = membership;
       added->on_outputs = [this, raw = added.get()](const Outputs& out) { print(*raw, out); };

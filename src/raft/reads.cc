@@ -64,7 +64,17 @@ uint64_t Core::State::confirmed_round() const {
   });
 }
 
-// Valid while a majority answered a round sent so recently that none of it votes for another yet.
+uint64_t Core::State::promised_round() const {
+  return quorum_value(membership(), [this](NodeId voter) {
+    if (voter == options_.id) return round_;
+    const auto found = peers_.find(voter);
+    const bool promises = found != peers_.end() && found->second.promise_ms >= lease_promise_ms();
+    return promises ? found->second.round : 0;
+  });
+}
+
+// Valid while a majority answered a round sent so recently that none of it votes for another yet, even if the clocks of
+// leader and voters run at rates that differ by lease_margin_ticks in election_ticks.
 bool Core::State::lease_valid() const {
   if (UCCP_PLANTED(stale_lease_read)) return options_.lease_reads;
   // The tick in which a round was sent may have been all but over.
@@ -73,7 +83,7 @@ bool Core::State::lease_valid() const {
   const uint64_t length = options_.election_ticks - unusable;
   const size_t size = tick_rounds_.size();
   const uint64_t oldest = tick_rounds_[(tick_ + size - length) % size];
-  return membership().is_only_voter(options_.id) || confirmed_round() >= oldest;
+  return membership().is_only_voter(options_.id) || promised_round() >= oldest;
 }
 
 }  // namespace uccp::raft

@@ -125,6 +125,7 @@ void Core::State::on_heartbeat_response(const Message& message) {
   Progress& progress = found->second;
   progress.active = true;
   progress.round = std::max(progress.round, std::min(message.context, round_));
+  progress.promise_ms = message.index.value;
   progress.allow_probe();
   if (progress.match() < log_.last().index) {
     replicate(message.from, progress);

@@ -135,6 +135,11 @@ class Core::State {
   void start_round();
   void serve_reads();
   uint64_t confirmed_round() const;
+  // The last round that was answered by a majority whose promises cover this leader's lease.
+  uint64_t promised_round() const;
+  uint64_t lease_promise_ms() const {
+    return options_.lease_reads ? uint64_t{options_.election_ticks} * options_.tick_ms : 0;
+  }
   bool lease_valid() const;
 
   // changes.cc

@@ -25,6 +25,7 @@
 #include "server/cluster_side.h"
 #include "server/health.h"
 #include "server/log_choice.h"
+#include "server/raft_settings.h"
 #include "server/shared_blobs.h"
 #include "services/admin/admin_service.h"
 #include "services/audit/audit_service.h"
@@ -192,6 +193,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node_options.log_bytes_max = static_cast<uint64_t>(config.integer("log_bytes_max"));
   node_options.group.snapshot.compression = {log_chosen.compression.encoding, kPackedChunkBytesMin};
   node_options.group.snapshot.saved_bytes = &storage::saved_bytes_counter(metrics, "snapshot");
+  UCCP_RETURN_IF_ERROR(apply_raft_settings(config, node_options));
   node_options.disk_reserved_bytes = static_cast<uint64_t>(config.integer("disk_reserved"));
   node_options.frees_space = [](std::string_view command) {
     static constexpr std::string_view kFreeing[] = {"machine.expire", "discovery.deregister", "tasks.cancel",

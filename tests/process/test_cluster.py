@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.request
 import uuid
 
 from lib.cluster import Cluster, shared
@@ -121,6 +122,29 @@ class AnyNode(unittest.TestCase):
                 self.assertEqual(state["members"], names)
                 self.assertGreaterEqual(state["commitIndex"], state["appliedIndex"])
                 self.assertGreater(state["term"], 0)
+
+    def test_metrics_say_who_leads_and_how_far_each_member_is(self):
+        leader = self.cluster.leader("core")
+        number = leader.removeprefix("n")
+
+        def metrics(name):
+            with urllib.request.urlopen(f"http://{self.cluster.node(name)['metrics']}/metrics", timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+            return dict(line.rsplit(" ", 1) for line in lines if line.startswith(("uccp_raft_", "uccp_node_")))
+
+        def told():
+            seen = {name: metrics(name) for name in self.cluster.names()}
+            applied = {float(m['uccp_raft_applied_index{group="core"}']) for m in seen.values()}
+            return seen if len(applied) == 1 and min(applied) > 0 else None
+        for name, seen in wait_until(told, 20, "equal indexes in the metrics").items():
+            self.assertEqual(float(seen['uccp_raft_leader{group="core"}']), float(number), name)
+            self.assertEqual(float(seen['uccp_raft_is_leader{group="core"}']), float(name == leader), name)
+            self.assertEqual(float(seen['uccp_node_state{state="ready"}']), 1, name)
+            self.assertEqual(float(seen['uccp_node_state{state="no_leader"}']), 0, name)
+            self.assertGreater(float(seen['uccp_raft_fsync_seconds_count']), 0, name)
+            if name == leader:
+                lags = {key for key in seen if key.startswith('uccp_raft_peer_lag_entries{group="core"')}
+                self.assertEqual(len(lags), 3, lags)
 
     def test_cluster_json_has_the_shape_of_a_context_and_all_nodes(self):
         context = self.cluster.context

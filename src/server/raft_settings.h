@@ -1,0 +1,17 @@
+// How fast this node's groups notice a dead leader, and whether they serve reads under a leader's lease.
+#pragma once
+
+#include "base/status.h"
+#include "node/node.h"
+#include "server/config.h"
+
+namespace uccp::server {
+
+// Clocks of two nodes may run at rates that differ by this much of the election timeout; what lease reads rely on.
+inline constexpr int64_t kLeaseDriftPercent = 10;
+
+// Sets ticks, timeouts and leases of `options` from raft_election_timeout, raft_heartbeat_interval and raft_lease_reads.
+// Errors: invalid CONFIG_INVALID naming the place, the value and the range.
+Status apply_raft_settings(const Config& config, node::NodeOptions& options);
+
+}  // namespace uccp::server
