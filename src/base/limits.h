@@ -9,7 +9,7 @@ namespace uccp::limits {
 // A request or response message, and one item of a stream.
 inline constexpr size_t kMessageBytesMax = 4u << 20;
 // A command in the log. Larger things go to the blob store by hash.
-inline constexpr size_t kCommandBytesMax = 1u << 20;
+inline constexpr size_t kCommandBytesMax = 2u << 20;
 // Proposals of one group that are not applied yet.
 inline constexpr size_t kProposalsInFlightMax = 20'000;
 inline constexpr size_t kProposalBytesInFlightMax = 64u << 20;

@@ -9,6 +9,7 @@
 #include "uccp/v1/coordination.pb.h"
 #include "uccp/v1/discovery.pb.h"
 #include "uccp/v1/events.pb.h"
+#include "uccp/v1/kv.pb.h"
 #include "uccp/v1/options.pb.h"
 #include "uccp/v1/resources.pb.h"
 #include "uccp/v1/tasks.pb.h"
@@ -28,6 +29,7 @@ const Linked kLinked[] = {
     {"uccp/v1/types.proto", &::descriptor_table_uccp_2fv1_2ftypes_2eproto},
     {"uccp/v1/discovery.proto", &::descriptor_table_uccp_2fv1_2fdiscovery_2eproto},
     {"uccp/v1/coordination.proto", &::descriptor_table_uccp_2fv1_2fcoordination_2eproto},
+    {"uccp/v1/kv.proto", &::descriptor_table_uccp_2fv1_2fkv_2eproto},
     {"uccp/v1/events.proto", &::descriptor_table_uccp_2fv1_2fevents_2eproto},
     {"uccp/v1/tasks.proto", &::descriptor_table_uccp_2fv1_2ftasks_2eproto},
     {"uccp/v1/workers.proto", &::descriptor_table_uccp_2fv1_2fworkers_2eproto},

@@ -60,6 +60,7 @@ class Reader {
   void repeated(const FieldPlan& field, const element& value, int depth);
   void singular(const FieldPlan& field, const element& value, int depth, bool keep_zero);
   bool string_value(const FieldPlan& field, const element& value, bool keep_zero);
+  bool text_value(const FieldPlan& field, const element& value, bool keep_zero);
   bool bits(const FieldPlan& field, const element& value, uint64_t& bits);
   void well_known(const MessagePlan& plan, const element& value, int depth);
   void any_value(const MessagePlan& plan, const element& value, int depth);
@@ -235,7 +236,34 @@ void Reader::singular(const FieldPlan& field, const element& value, int depth, b
   put_scalar(out_, field.kind, value_bits);
 }
 
+// Bytes that are usually text: a string, or {"base64": "..."} for what is none.
+bool Reader::text_value(const FieldPlan& field, const element& value, bool keep_zero) {
+  std::string_view bytes;
+  std::string decoded;
+  if (value.is_string()) {
+    bytes = text_of(value);
+  } else {
+    element inner;
+    const bool form = value.is_object() && value.get_object().value_unsafe().size() == 1 &&
+                      value["base64"].get(inner) == simdjson::SUCCESS && inner.is_string();
+    if (!form) {
+      wrong("a string or {\"base64\": \"...\"}", value, field.example);
+      return false;
+    }
+    Result<std::string> raw = from_base64(text_of(inner));
+    if (!raw) {
+      trail_.violate("must hold base64", "{\"base64\":\"aGVsbG8=\"}");
+      return false;
+    }
+    decoded = std::move(*raw);
+    bytes = decoded;
+  }
+  if (!bytes.empty() || keep_zero) put_bytes(out_, field.number, bytes);
+  return true;
+}
+
 bool Reader::string_value(const FieldPlan& field, const element& value, bool keep_zero) {
+  if (field.text) return text_value(field, value, keep_zero);
   if (!value.is_string()) {
     wrong(field.kind == Kind::kString ? "a string" : "a base64 string", value, field.example);
     return false;
@@ -428,6 +456,10 @@ Status text_to_field(const FieldPlan& field, std::string_view text, std::string_
     trail.violate(std::move(what), field.example);
     return trail.status();
   };
+  if (field.text) {
+    put_bytes(out, field.number, text);
+    return Status::ok();
+  }
   if (!simdjson::validate_utf8(text.data(), text.size())) {
     trail.violate("must be UTF-8");
     return trail.status();

@@ -186,9 +186,15 @@ bool Writer::item(const FieldPlan& field, const WireField& value, const Scope& s
     case Kind::kMessage: return message(*field.message, value.bytes, scope.only, scope.redact, scope.depth + 1);
     case Kind::kString: append_quoted(out_, value.bytes); return true;
     case Kind::kBytes:
+      if (field.text && is_utf8(value.bytes)) {
+        append_quoted(out_, value.bytes);
+        return true;
+      }
+      if (field.text) out_.append("{\"base64\":");
       out_.push_back('"');
       out_.append(to_base64(value.bytes));
       out_.push_back('"');
+      if (field.text) out_.push_back('}');
       return true;
     default: bits(field, value.value); return true;
   }

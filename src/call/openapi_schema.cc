@@ -156,7 +156,7 @@ void SchemaWriter::integer(JsonWriter& json, const FieldPlan& field) {
 
 void SchemaWriter::text(JsonWriter& json, const FieldPlan& field) {
   json.key("type").value("string");
-  if (field.kind == Kind::kBytes) {
+  if (field.kind == Kind::kBytes && !field.text) {
     if (is_30()) json.key("format").value("byte");
     else json.key("contentEncoding").value("base64");
     // Four characters of base64 for three bytes.
@@ -168,6 +168,21 @@ void SchemaWriter::text(JsonWriter& json, const FieldPlan& field) {
   if (const std::string pattern = field.pattern.empty() ? "" : ecma_pattern(field.pattern); !pattern.empty()) {
     json.key("pattern").value(pattern);
   }
+}
+
+// Bytes that are usually text, in a body: the text, or base64 of what is none. The object is open.
+void SchemaWriter::text_or_base64(JsonWriter& json, const FieldPlan& field) {
+  json.key("anyOf").begin_array().begin_object();
+  text(json, field);
+  json.end_object();
+  json.begin_object().key("type").value("object").key("properties").begin_object();
+  FieldPlan encoded = field;
+  encoded.text = false;
+  json.key("base64").begin_object();
+  text(json, encoded);
+  json.end_object().end_object();
+  json.key("required").begin_array().value("base64").end_array();
+  json.key("additionalProperties").value(false).end_object().end_array();
 }
 
 // Type and limits of one value. The object is open.
@@ -218,7 +233,8 @@ void SchemaWriter::item(JsonWriter& json, const FieldPlan& field, bool has_examp
   if (field.kind == Kind::kEnum) return reference(json, component_of(*field.enumeration), {}, false, false);
   if (field.kind == Kind::kMessage) return message(json, *field.message);
   json.begin_object();
-  keywords(json, field);
+  if (has_example && field.text) text_or_base64(json, field);
+  else keywords(json, field);
   if (has_example) put_example(json, field);
   json.end_object();
 }
@@ -238,7 +254,8 @@ void SchemaWriter::field(JsonWriter& json, const MessagePlan& owner, const Field
   }
   json.begin_object();
   if (field.shape == Shape::kSingular) {
-    if (field.kind != Kind::kMessage || !well_known(json, *field.message)) keywords(json, field);
+    if (property && field.text) text_or_base64(json, field);
+    else if (field.kind != Kind::kMessage || !well_known(json, *field.message)) keywords(json, field);
     if (property) put_example(json, field);
   } else if (field.is_map()) {
     json.key("type").value("object").key("additionalProperties");

@@ -50,6 +50,7 @@ class SchemaWriter {
   void keywords(JsonWriter& json, const FieldPlan& field);
   void integer(JsonWriter& json, const FieldPlan& field);
   void text(JsonWriter& json, const FieldPlan& field);
+  void text_or_base64(JsonWriter& json, const FieldPlan& field);
   bool well_known(JsonWriter& json, const MessagePlan& plan);
   void put_example(JsonWriter& json, const FieldPlan& field);
 

@@ -91,6 +91,7 @@ struct FieldPlan {
   // From (uccp.v1.field).
   bool byte_size = false;
   bool json_number = false;
+  bool text = false;         // bytes that JSON shows as text where they are UTF-8
   bool redact = false;
   bool required = false;
   bool immutable = false;

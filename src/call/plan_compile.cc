@@ -103,6 +103,7 @@ void compile_policy(const pb::FieldDescriptor& field, FieldPlan& plan) {
   const uccp::v1::FieldPolicy& policy = field.options().GetExtension(uccp::v1::field);
   plan.byte_size = policy.byte_size();
   plan.json_number = policy.json_number() || policy.byte_size();
+  plan.text = policy.text();
   plan.redact = policy.redact();
   plan.required = policy.required();
   plan.immutable = policy.immutable();
@@ -188,6 +189,7 @@ void PlanSet::Tables::field(const pb::FieldDescriptor& descriptor, FieldPlan& pl
   append_json_string(plan.json_key, plan.json_name);
   plan.json_key.push_back(':');
   compile_policy(descriptor, plan);
+  UCCP_CHECK(!plan.text || (plan.kind == Kind::kBytes && !descriptor.is_map()), "only bytes can be shown as text: " + descriptor.full_name());
   if (plan.kind == Kind::kEnum) plan.enumeration = enumeration(*descriptor.enum_type());
   if (plan.kind == Kind::kMessage) plan.message = message(*descriptor.message_type());
   if (plan.shape == Shape::kMap) {

@@ -28,6 +28,7 @@ struct Change {
   std::string key;      // of the resource
   uint8_t kind = 0;     // the domain's own
   std::string payload;  // the domain's own, usually the resource after the change
+  bool kept = true;     // false: only for those who watch just now
 };
 
 // What an apply function may use.
@@ -44,6 +45,9 @@ class ApplyContext {
   // As emit, for a resource outside the command's own scope.
   virtual void emit_in(const Scope& scope, std::string_view topic, std::string_view key, uint8_t kind,
                        std::string payload) = 0;
+
+  // As emit, but not kept in the state: for a domain that has a history of its own to resume from.
+  virtual void notify(std::string_view topic, std::string_view key, uint8_t kind, std::string payload) = 0;
 
   // Leases. `domain` gets on_lease_expired with `key` and the scope when the lease ends by time.
   virtual LeaseId create_lease(std::string_view domain, std::string_view key, int64_t ttl_ms) = 0;

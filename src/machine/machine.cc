@@ -90,6 +90,10 @@ class EntryContext final : public ApplyContext {
     changes.push_back({entry_.index, static_cast<uint32_t>(changes.size()), std::string(topic), scope, std::string(key),
                        kind, std::move(payload)});
   }
+  void notify(std::string_view topic, std::string_view key, uint8_t kind, std::string payload) override {
+    emit_in(envelope_.scope, topic, key, kind, std::move(payload));
+    changes.back().kept = false;
+  }
 
   LeaseId create_lease(std::string_view domain, std::string_view key, int64_t ttl_ms) override {
     const LeaseId id = (entry_.index.value << 16) | leases_created_++;
@@ -336,6 +340,7 @@ void Machine::advance_time(const Envelope& envelope, Term term) {
 
 void Machine::record_changes(Transaction& state, std::vector<Change>& changes) {
   for (const Change& change : changes) {
+    if (!change.kept) continue;
     kChanges.put(state, {}, number_key(meta_.changes_next++), encode_change(change));
     if (meta_.changes_next - meta_.changes_first > limits_.changes_kept) {
       kChanges.erase(state, {}, number_key(meta_.changes_first++));

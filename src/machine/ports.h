@@ -48,6 +48,9 @@ struct WatchFilter {
   std::string topic;
   std::string tenant;      // empty: all; only the system itself watches so
   std::string name_space;  // empty: all of the tenant
+  // For topics of ApplyContext::notify: begins with the next change, and ends with CURSOR_COMPACTED when changes were
+  // missed because the state was replaced.
+  bool live_only = false;
 };
 
 class Watcher {
@@ -69,6 +72,8 @@ class Leases {
   // Extends the lease by its ttl, counted from now; answers the ttl in milliseconds once leadership is confirmed.
   // Errors: not_found LEASE_EXPIRED, not_leader.
   virtual void keep_alive(GroupId group, LeaseId lease, Done done) = 0;
+  // Milliseconds until the lease is due, at least 0. Errors as above.
+  virtual void time_left(GroupId group, LeaseId lease, Done done) = 0;
 };
 
 }  // namespace uccp::machine

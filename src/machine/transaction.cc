@@ -27,18 +27,27 @@ void Transaction::scan(std::string_view from, std::string_view to, const Visit& 
   }
 }
 
-void Transaction::put(std::string_view key, std::string value) { set(key, std::move(value)); }
+void Transaction::put(std::string_view key, std::string value) {
+  const auto it = writes_.find(key);
+  set(it, key, it != writes_.end() ? it->second : base_.get(key), std::move(value));
+}
 
-void Transaction::erase(std::string_view key) { set(key, std::nullopt); }
+void Transaction::erase(std::string_view key) {
+  const auto it = writes_.find(key);
+  set(it, key, it != writes_.end() ? it->second : base_.get(key), std::nullopt);
+}
 
-void Transaction::set(std::string_view key, std::optional<std::string> value) {
-  auto it = writes_.find(key);
-  const bool was_written = it != writes_.end();
-  std::optional<std::string> old_value = was_written ? it->second : base_.get(key);
+void Transaction::replace(std::string_view key, std::optional<std::string> old, std::optional<std::string> value) {
+  set(writes_.find(key), key, std::move(old), std::move(value));
+}
+
+void Transaction::set(Writes::iterator at, std::string_view key, std::optional<std::string> old_value,
+                      std::optional<std::string> value) {
+  const bool was_written = at != writes_.end();
   if (old_value) digest_.remove(key, *old_value);
   if (value) digest_.add(key, *value);
   if (was_written) {
-    it->second = std::move(value);
+    at->second = std::move(value);
   } else {
     writes_.emplace(std::string(key), std::move(value));
   }

@@ -18,12 +18,17 @@ namespace uccp::machine {
 
 class Transaction final : public KeyReader {
  public:
+  using Writes = std::map<std::string, std::optional<std::string>, std::less<>>;
+
   Transaction(const GroupView& base, Digest digest) : base_(base), digest_(digest) {}
 
   std::optional<std::string> get(std::string_view key) const override;
   void scan(std::string_view from, std::string_view to, const Visit& visit) const override;
   void put(std::string_view key, std::string value);
   void erase(std::string_view key);
+  // The same for a caller that knows what the key holds, which saves reading it again; nullopt as `value` erases.
+  // Requires: `old` is what get() answers.
+  void replace(std::string_view key, std::optional<std::string> old, std::optional<std::string> value);
 
   // A command's changes are kept by the next begin(), or undone by rollback().
   void begin() { undo_.clear(); }
@@ -31,14 +36,15 @@ class Transaction final : public KeyReader {
 
   const Digest& digest() const { return digest_; }
   // Every key that was written, with its last value.
-  const std::map<std::string, std::optional<std::string>, std::less<>>& writes() const { return writes_; }
+  const Writes& writes() const { return writes_; }
 
  private:
-  void set(std::string_view key, std::optional<std::string> value);
+  void set(Writes::iterator at, std::string_view key, std::optional<std::string> old_value,
+           std::optional<std::string> value);
 
   const GroupView& base_;
   Digest digest_;
-  std::map<std::string, std::optional<std::string>, std::less<>> writes_;
+  Writes writes_;
   struct Undo {
     std::string key;
     bool was_written;

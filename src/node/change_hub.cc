@@ -68,6 +68,10 @@ void ChangeHub::start(std::shared_ptr<Subscription> subscription) {
 // Goes through the backlog in chunks, letting other work in between.
 void ChangeHub::deliver_backlog(const std::shared_ptr<Subscription>& subscription) {
   if (subscription->cancelled.load() || subscription->live) return;
+  if (subscription->filter.live_only) {
+    subscription->live = true;
+    return;
+  }
   const machine::GroupView state = state_(subscription->filter.group);
   auto changes = machine::read_changes(state, subscription->delivered, kBacklogChunk);
   if (!changes) return end(subscription, changes.error());
@@ -120,6 +124,11 @@ void ChangeHub::resync(GroupId group) {
       const auto list = it->second;
       for (const auto& subscription : list) {
         if (!subscription->live) continue;
+        if (subscription->filter.live_only) {
+          end(subscription, Status(Code::kFailedPrecondition, "CURSOR_COMPACTED",
+                                   "the state was replaced; look at it and watch anew"));
+          continue;
+        }
         subscription->delivered = std::max(subscription->delivered, published_[group]);
         subscription->live = false;
         deliver_backlog(subscription);

@@ -118,6 +118,7 @@ class Group {
   void propose(machine::Envelope envelope, machine::Proposer::Done done);
   void read(const machine::ReadLevel& level, machine::Reader::Done done);
   void keep_alive(machine::LeaseId lease, machine::Leases::Done done);
+  void time_left(machine::LeaseId lease, machine::Leases::Done done);
   // Forwarded to the leader if that is another node. Answers the index of the change when it is applied on the leader.
   // Errors: not_leader without a leader; as raft::apply_change; failed_precondition LEARNER_BEHIND; outcome_unknown.
   using ChangeDone = std::move_only_function<void(Result<LogIndex>)>;
@@ -218,6 +219,7 @@ class Group {
   void serve_reads();
   void tick_reads();
   void close_reads();
+  void when_leading(machine::Leases::Done done, std::move_only_function<Result<int64_t>()> answer);
 
   // group_members.cc
   void ask_peer(PeerRequest request, ChangeDone done);

@@ -167,14 +167,23 @@ void Group::close_reads() {
 
 // Renewed only after leadership was confirmed later than the keep-alive came in.
 void Group::keep_alive(machine::LeaseId lease, machine::Leases::Done done) {
+  when_leading(std::move(done), [this, lease] { return leases_.renew(lease, env_.clock.boot()); });
+}
+
+void Group::time_left(machine::LeaseId lease, machine::Leases::Done done) {
+  when_leading(std::move(done), [this, lease] { return leases_.left(lease, env_.clock.boot()); });
+}
+
+void Group::when_leading(machine::Leases::Done done, std::move_only_function<Result<int64_t>()> answer) {
   if (closed_ || !leads()) return done(std::unexpected(not_leader()));
   ReadBatch batch{.asked = env_.clock.boot(), .deadline = env_.clock.boot().plus_ms(options_.read_timeout_ms)};
   batch.leader_only = batch.confirm_only = true;
-  batch.dones.push_back([this, lease, done = std::move(done)](Result<machine::GroupView> view) mutable {
-    if (!view) return done(std::unexpected(view.error()));
-    if (!leases_loaded_) return done(std::unexpected(not_leader()));
-    done(leases_.renew(lease, env_.clock.boot()));
-  });
+  batch.dones.push_back(
+      [this, answer = std::move(answer), done = std::move(done)](Result<machine::GroupView> view) mutable {
+        if (!view) return done(std::unexpected(view.error()));
+        if (!leases_loaded_) return done(std::unexpected(not_leader()));
+        done(answer());
+      });
   ask_core(std::move(batch), false);
 }
 

@@ -1,5 +1,7 @@
 #include "node/lease_keeper.h"
 
+#include <algorithm>
+
 namespace uccp::node {
 
 void LeaseKeeper::clear() {
@@ -32,6 +34,12 @@ Result<int64_t> LeaseKeeper::renew(machine::LeaseId id, BootTime now) {
   lease.deadline = {now.us + lease.ttl_ms * 1000 - extension_us_};
   deadlines_.emplace(lease.deadline, id);
   return lease.ttl_ms;
+}
+
+Result<int64_t> LeaseKeeper::left(machine::LeaseId id, BootTime now) const {
+  const auto it = leases_.find(id);
+  if (it == leases_.end()) return fail(Code::kNotFound, "LEASE_EXPIRED", "the lease has expired");
+  return std::max<int64_t>(0, (it->second.deadline.us + extension_us_ - now.us) / 1000);
 }
 
 std::vector<LeaseKeeper::Due> LeaseKeeper::take_due(BootTime now, size_t count_max) {

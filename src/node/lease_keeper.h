@@ -28,6 +28,8 @@ class LeaseKeeper {
   void erase(machine::LeaseId lease);
   // Extends by the full ttl and answers it. Errors: not_found LEASE_EXPIRED.
   Result<int64_t> renew(machine::LeaseId lease, BootTime now);
+  // Milliseconds until the deadline, at least 0. Errors: not_found LEASE_EXPIRED.
+  Result<int64_t> left(machine::LeaseId lease, BootTime now) const;
   // Leases past their deadline, at most `count_max`; each is answered once, its expiry counts as proposed.
   std::vector<Due> take_due(BootTime now, size_t count_max);
   // The expiry could not be proposed: the lease is due again, unless it changed meanwhile.

@@ -257,6 +257,14 @@ void Node::keep_alive(GroupId id, machine::LeaseId lease, machine::Leases::Done 
   });
 }
 
+void Node::time_left(GroupId id, machine::LeaseId lease, machine::Leases::Done done) {
+  env_.loop.post([this, id, lease, done = std::move(done)]() mutable {
+    Group* group = find(id);
+    if (group == nullptr) return done(no_such_group(id));
+    group->time_left(lease, std::move(done));
+  });
+}
+
 void Node::change_membership(GroupId id, raft::MembershipChange change, Group::ChangeDone done) {
   env_.loop.post([this, id, change = std::move(change), done = std::move(done)]() mutable {
     Group* group = find(id);

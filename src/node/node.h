@@ -91,6 +91,7 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   std::shared_ptr<machine::Watch> watch(const machine::WatchFilter& filter, LogIndex since, OnChange on_change,
                                         OnEnd on_end) override;
   void keep_alive(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
+  void time_left(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
 
   using Done = std::move_only_function<void(Status)>;
   // Changes of the membership of all groups, one after the other, forwarded to their leaders; `done` comes on the loop.

@@ -80,6 +80,12 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"disk_reserved", kInteger, "268435456", kActs,
      "free bytes below which only changes that free space are taken"},
     {"calls_in_flight_max", kInteger, "2000", kActs, "unary calls at work on this node at a time"},
+    {"kv_request_bytes_max", kInteger, "1572864", kActs, "most bytes of one change of the key-value store"},
+    {"kv_bytes_max", kInteger, "2147483648", kActs,
+     "most bytes of keys, values and history in a namespace without a quota of its own"},
+    {"kv_keys_max", kInteger, "10000000", kActs, "most keys in a namespace without a quota of its own"},
+    {"kv_leases_max", kInteger, "1000000", kActs, "most leases of keys in a namespace without a quota of its own"},
+    {"kv_txn_operations_max", kInteger, "128", kActs, "most comparisons, and most operations of a list, in a transaction"},
     {"rate_limit_write", kInteger, "0", kActs, "write calls a second of one principal; 0: not limited"},
     {"rate_limit_read", kInteger, "0", kActs, "read calls a second of one principal; 0: not limited"},
 });

@@ -33,6 +33,8 @@
 #include "services/discovery/discovery_service.h"
 #include "services/discovery/discovery_state.h"
 #include "services/elections/elections_service.h"
+#include "services/kv/kv_service.h"
+#include "services/kv/kv_state.h"
 #include "services/locks/locks_service.h"
 #include "services/objects/blob_store.h"
 #include "services/sync/sync_service.h"
@@ -116,6 +118,7 @@ struct Server::Parts {
   locks::LocksState locks_state;
   elections::ElectionsState elections_state;
   sync::SyncState sync_state;
+  kv::KvState kv_state;
   tasks::TasksState tasks_state;
   workers::WorkersState workers_state;
   cluster::ClusterState cluster_state;
@@ -131,6 +134,8 @@ struct Server::Parts {
   std::unique_ptr<locks::LocksService> locks;
   std::unique_ptr<elections::ElectionsService> elections;
   std::unique_ptr<sync::SyncService> sync;
+  std::unique_ptr<kv::KvSweeper> kv_sweeper;
+  std::unique_ptr<kv::KvService> key_value;
   std::unique_ptr<tasks::TasksService> tasks_service;
   std::unique_ptr<tasks::AgentLinkService> agent_link;
   std::unique_ptr<workers::WorkersService> workers_service;
@@ -154,6 +159,7 @@ struct Server::Parts {
   Status open_storage(const ServerOptions& options, const Config& config);
   Status build_node(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
+  void build_key_value(const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
   Status open_doors(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
@@ -200,7 +206,8 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
                                                     "tasks.prune",    "tasks.outcomes",       "workers.deregister",
                                                     "workers.fence",  "workers.hello",        "permits.release",
                                                     "permits.abandon", "permits.break",       "elections.resign",
-                                                    "sync.withdraw",   "sync.delete_latch"};
+                                                    "sync.withdraw",   "sync.delete_latch",   "kv.delete",
+                                                    "kv.compact",      "kv.sweep",            "kv.revoke"};
     return std::ranges::find(kFreeing, command) != std::end(kFreeing);
   };
   node = std::make_unique<node::Node>(
@@ -210,7 +217,8 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
                             .network = cluster->network(), .reads = reads.get(),
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
-      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state}},
+      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state,
+                                                            &kv_state}},
                                    {kWorkGroup, "work", {&tasks_state, &workers_state}}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
@@ -230,8 +238,10 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
     changed.notify();
   });
   live.on_worker([this] { changed.notify(); });
+  kv_sweeper = std::make_unique<kv::KvSweeper>(*node, *node, *loop, *reads);
   node->on_leadership(kCoreGroup, [this](bool ready, Term) {
     cluster->on_leadership(kCoreGroup, ready);
+    kv_sweeper->on_leadership(ready);
     changed.notify();
   });
   return Status::ok();
@@ -257,6 +267,18 @@ Status Server::Parts::start_node(const ServerOptions& options) {
   return Status::ok();
 }
 
+void Server::Parts::build_key_value(const Config& config) {
+  kv::KvOptions kv_options;
+  kv_options.request_bytes_max = static_cast<size_t>(config.integer("kv_request_bytes_max"));
+  kv_options.bytes_max = static_cast<uint64_t>(config.integer("kv_bytes_max"));
+  kv_options.keys_max = static_cast<uint64_t>(config.integer("kv_keys_max"));
+  kv_options.leases_max = static_cast<uint64_t>(config.integer("kv_leases_max"));
+  kv_options.txn_operations_max = static_cast<uint32_t>(config.integer("kv_txn_operations_max"));
+  key_value = std::make_unique<kv::KvService>(
+      kv_options, kv::KvEnvironment{*node, *node, *node, *node, *kv_sweeper, *watch, *reads, clock, metrics, *page_tokens});
+  key_value->add_handlers(handlers);
+}
+
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
   UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(options.token_key_pem));
   runtime::TokenVerifier verifier({.issuer = std::string(kTokenIssuer), .audience = std::string(kTokenAudience)});
@@ -277,6 +299,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   elections->add_handlers(handlers);
   sync = std::make_unique<sync::SyncService>(sync::SyncEnvironment{*node, *node, *node, *node, *reads, clock});
   sync->add_handlers(handlers);
+  build_key_value(config);
   tasks_service = std::make_unique<tasks::TasksService>(tasks::TasksEnvironment{
       .proposer = *node, .reader = *node,
       .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *shared_blobs, .watcher = *node,

@@ -93,7 +93,9 @@ class TestNode {
   };
   Exchange begin(std::string_view rpc, std::string_view json, Client client) {
     Exchange x{std::make_shared<call::Call>(), std::make_shared<Collector>()};
-    x.call->method = call::Contract::get().find("uccp.v1.Coordination/" + std::string(rpc));
+    // A method of another service comes with the service's name.
+    const std::string service = rpc.find('/') == std::string_view::npos ? "Coordination/" : "";
+    x.call->method = call::Contract::get().find("uccp.v1." + service + std::string(rpc));
     x.call->sink = x.sink;
     x.call->principal = {call::Principal::Kind::kUser, "t", client.principal, {"admin"}, {}, 0};
     x.call->name_space = client.name_space;
