@@ -58,7 +58,7 @@ class Rest(KvTest):
         fresh = self.rest.put(path("cas"), {"value": "1"}, headers={"If-Match": '"0"'})
         self.assertEqual(fresh.status, 200, fresh)
         again = self.rest.put(path("cas"), {"value": "2"}, headers={"If-Match": '"0"'})
-        self.assertEqual((again.status, again.reason), (409, "ETAG_MISMATCH"))
+        self.assertEqual((again.status, again.reason), (412, "ETAG_MISMATCH"))
         etag = self.rest.get(path("cas")).headers["ETag"]
         self.assertEqual(self.rest.put(path("cas"), {"value": "2"}, headers={"If-Match": etag}).status, 200)
         unchanged = self.rest.call("GET", path("cas"), headers={"If-None-Match": self.rest.get(path("cas")).headers["ETag"]})

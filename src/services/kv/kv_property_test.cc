@@ -256,8 +256,11 @@ class KvProperty : public ::testing::TestWithParam<uint64_t> {
       if (request.max_create_revision() > 0 && stored.create > request.max_create_revision()) continue;
       expected.emplace_back(key, stored);
     }
-    std::ranges::stable_sort(expected, [&](const auto& a, const auto& b) {
-      const auto by = [&](const auto& x, const auto& y) { return request.descending() ? y < x : x < y; };
+    std::ranges::sort(expected, [&](const auto& a, const auto& b) {
+      const auto by = [&](const auto& x, const auto& y) {
+        if (x == y) return a.first < b.first;
+        return request.descending() ? y < x : x < y;
+      };
       switch (request.order_by()) {
         case v1::KEY_ORDER_VERSION: return by(a.second.version, b.second.version);
         case v1::KEY_ORDER_CREATE_REVISION: return by(a.second.create, b.second.create);
