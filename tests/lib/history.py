@@ -9,7 +9,7 @@ A history is a text file, one operation a line, words separated by blanks:
 Times are microseconds of one clock. An operation whose outcome its client never learned has `?` and `-` instead of the
 outcome and RETURNED: it may have happened at any time after CALLED, or never.
 """
-import pathlib
+import functools
 import shutil
 import subprocess
 import threading
@@ -19,6 +19,7 @@ import unittest
 from lib.uccp import BIN, ROOT
 
 PORCUPINE = ROOT / "tests" / "clients" / "porcupine"
+BUILD_S = 240
 CHECK_S = 120
 
 
@@ -54,16 +55,25 @@ class History:
         return path
 
 
-def porcupine_program():
-    """Builds the checker of a third party. SkipTest if there is no Go, or its module cannot be had."""
+@functools.cache
+def _build_porcupine():
+    """(path, None), or (None, why there is none)."""
     go = shutil.which("go")
     if go is None:
-        raise unittest.SkipTest("no Go on the path, so porcupine cannot be built")
+        return None, "no Go on the path, so porcupine cannot be built"
     target = ROOT / "build" / "porcupine-check"
     done = subprocess.run([go, "build", "-o", str(target), "."], cwd=PORCUPINE, capture_output=True, text=True,
-                          timeout=240)
+                          timeout=BUILD_S)
     if done.returncode != 0:
-        raise unittest.SkipTest(f"porcupine cannot be built: {done.stderr.strip()[-300:]}")
+        return None, f"porcupine cannot be built: {done.stderr.strip()[-300:]}"
+    return target, None
+
+
+def porcupine_program():
+    """The checker of a third party, built at the first call. SkipTest if there is no Go, or its module cannot be had."""
+    target, reason = _build_porcupine()
+    if target is None:
+        raise unittest.SkipTest(reason)
     return target
 
 
@@ -84,16 +94,3 @@ def check_with_ours(path):
     if not program.exists():
         raise unittest.SkipTest(f"{program} is not built")
     return verdict_of([program, "--check-history", path])
-
-
-def altered(path, change):
-    """A copy of a history with one line changed by `change(words)`, the first for which it answers words."""
-    lines = path.read_text().splitlines()
-    for i, line in enumerate(lines):
-        words = change(line.split())
-        if words is not None:
-            lines[i] = " ".join(words)
-            target = pathlib.Path(f"{path}.altered")
-            target.write_text("\n".join(lines) + "\n")
-            return target
-    raise AssertionError(f"{path} has no line to alter")

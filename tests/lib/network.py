@@ -4,6 +4,7 @@ Needs root, and the programs ip, nft and nsenter. Everything lives in namespaces
 it: no name, address or rule of the machine is touched.
 """
 import ctypes
+import functools
 import os
 import pathlib
 import shutil
@@ -24,10 +25,12 @@ def run(*command, stdin=None):
     return done.stdout
 
 
+@functools.cache
 def leave_the_machine():
     """Gives this process, and what it starts from now on, mounts and a network of their own. SkipTest if it may not.
 
-    Call it from the main thread before other threads are started: threads have the namespaces of their maker."""
+    Call it from the main thread before other threads are started: threads have the namespaces of their maker. Once is
+    enough, more do no harm."""
     missing = [name for name in ("ip", "nft", "nsenter", "mount") if shutil.which(name) is None]
     if missing:
         raise unittest.SkipTest(f"not installed: {', '.join(missing)}")

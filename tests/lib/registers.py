@@ -125,7 +125,7 @@ class Registers:
     def acknowledged(self):
         return sum(client.acknowledged for client in self.clients)
 
-    def wait_progress(self, operations=30, timeout=40):
+    def wait_progress(self, operations=100, timeout=40):
         """Waits until so many more were acknowledged."""
         goal = self.acknowledged + operations
         wait_until(lambda: self.acknowledged >= goal or self.failures, timeout, f"{operations} more operations")
