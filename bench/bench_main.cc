@@ -29,6 +29,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"consensus-writes", "durable puts into three nodes, beside three nodes of etcd", run_consensus_writes},
     Benchmark{"consensus-reads", "linearizable and stale gets from three nodes, beside etcd", run_consensus_reads},
     Benchmark{"consensus-memory", "memory of a million keys, beside etcd", run_consensus_memory},
+    Benchmark{"failover", "time without a write when a leader dies, freezes or is cut off, beside etcd", run_failover},
     Benchmark{"overload", "three times saturation while leases are kept alive", run_overload},
 };
 

@@ -118,16 +118,15 @@ Result<std::unique_ptr<UccpCluster>> UccpCluster::start(const Context& context, 
   cluster->directory_ = new_directory(context, "uccp");
   cluster->bin_ = context.bin_dir + "/uccp";
   const std::string& dir = cluster->directory_;
-  UCCP_RETURN_IF_ERROR(run_to_end({cluster->bin_, "cluster", "init", "--data-dir", dir, "--nodes",
-                                   std::to_string(options.nodes), "--ports", "auto"},
-                                  dir + "/init.log"));
+  UCCP_RETURN_IF_ERROR(cluster->make_files(options));
   for (size_t k = 1; k <= options.nodes; ++k) {
     const std::string config = fmt::format("{}/n{}/uccp.yaml", dir, k);
     std::ofstream out(config, std::ios::app);
     out << "log_level: WARN\n";
     for (const auto& [key, value] : options.settings) out << key << ": " << value << "\n";
     out.close();
-    UCCP_RETURN_IF_ERROR(cluster->read_config(fmt::format("{}/n{}", dir, k)));
+    UCCP_RETURN_IF_ERROR(cluster->read_config(fmt::format("{}/n{}", dir, k),
+                                              options.places.empty() ? Place() : options.places[k - 1]));
   }
   UCCP_TRY(cluster->tls_.ca_pem, read_text(dir + "/pki/ca.crt"));
   UCCP_TRY(cluster->tls_.certificate_pem, read_text(dir + "/pki/admin.crt"));
@@ -136,13 +135,49 @@ Result<std::unique_ptr<UccpCluster>> UccpCluster::start(const Context& context, 
   return cluster;
 }
 
-Status UccpCluster::read_config(const std::string& node_directory) {
+Status UccpCluster::make_files(const UccpClusterOptions& options) {
+  const std::string log = directory_ + "/init.log";
+  if (!options.places.empty()) return make_places(options.places);
+  return run_to_end({bin_, "cluster", "init", "--data-dir", directory_, "--nodes", std::to_string(options.nodes),
+                     "--ports", "auto"},
+                    log);
+}
+
+// Each node at an address of its own, where all ports are free; all of them are founders.
+Status UccpCluster::make_places(const std::vector<Place>& places) {
+  const std::string log = directory_ + "/init.log";
+  std::string founders;
+  for (size_t k = 1; k <= places.size(); ++k) {
+    std::vector<std::string> argv = {bin_, "cluster", k == 1 ? "init" : "prepare", "--data-dir", directory_,
+                                     "--host", places[k - 1].host};
+    const std::vector<std::string> which = k == 1 ? std::vector<std::string>{"--nodes", "1"}
+                                                  : std::vector<std::string>{"--node", fmt::format("n{}", k)};
+    argv.insert(argv.end(), which.begin(), which.end());
+    UCCP_RETURN_IF_ERROR(run_to_end(argv, log));
+    UCCP_TRY(const std::string text, read_text(fmt::format("{}/n{}/uccp.yaml", directory_, k)));
+    founders += fmt::format("{}n{}={}:{}", k == 1 ? "" : ",", k, places[k - 1].host, yaml_value(text, "raft_port"));
+  }
+  for (size_t k = 1; k <= places.size(); ++k) {
+    const std::string config = fmt::format("{}/n{}/uccp.yaml", directory_, k);
+    UCCP_TRY(const std::string text, read_text(config));
+    std::istringstream in(text);
+    std::ofstream out(config);
+    for (std::string line; std::getline(in, line);) {
+      if (!line.starts_with("initial_members:")) out << line << "\n";
+    }
+    out << "initial_members: \"" << founders << "\"\nmetrics_host: " << places[k - 1].host << "\n";
+  }
+  return Status::ok();
+}
+
+Status UccpCluster::read_config(const std::string& node_directory, const Place& place) {
   const std::string config = node_directory + "/uccp.yaml";
   UCCP_TRY(const std::string text, read_text(config));
-  const std::string host = yaml_value(text, "listen_host") + ":";
-  nodes_.push_back(
-      {host + yaml_value(text, "grpc_port"), {bin_, "--config", config}, node_directory + "/uccp.log", {}});
-  metrics_.push_back("127.0.0.1:" + yaml_value(text, "metrics_port"));
+  const std::string host = yaml_value(text, "listen_host");
+  std::vector<std::string> argv = place.prefix;
+  for (const std::string& word : {bin_, std::string("--config"), config}) argv.push_back(word);
+  nodes_.push_back({host + ":" + yaml_value(text, "grpc_port"), std::move(argv), node_directory + "/uccp.log", {}});
+  metrics_.push_back((place.host.empty() ? "127.0.0.1" : host) + ":" + yaml_value(text, "metrics_port"));
   return Status::ok();
 }
 
@@ -151,7 +186,7 @@ Result<size_t> UccpCluster::add() {
   UCCP_RETURN_IF_ERROR(
       run_to_end({bin_, "cluster", "prepare", "--data-dir", directory_, "--node", name, "--ports", "auto"},
                  directory_ + "/add.log"));
-  UCCP_RETURN_IF_ERROR(read_config(directory_ + "/" + name));
+  UCCP_RETURN_IF_ERROR(read_config(directory_ + "/" + name, Place()));
   return nodes_.size() - 1;
 }
 
@@ -169,7 +204,8 @@ std::optional<size_t> UccpCluster::leader_seen_by(size_t node) {
   return static_cast<size_t>(core) - 1;
 }
 
-Result<std::unique_ptr<EtcdCluster>> EtcdCluster::start(const Context& context, const UccpCluster& pki) {
+Result<std::unique_ptr<EtcdCluster>> EtcdCluster::start(const Context& context, const UccpCluster& pki,
+                                                        const std::vector<Place>& places) {
   if (!installed("etcd")) {
     return fail(Code::kNotFound, "ETCD_MISSING", "etcd is not installed (Debian: apt-get install etcd-server)");
   }
@@ -180,28 +216,32 @@ Result<std::unique_ptr<EtcdCluster>> EtcdCluster::start(const Context& context, 
   UCCP_RETURN_IF_ERROR(run_to_end({"/usr/bin/env", "etcd", "--version"}, version_log));
   const std::string version = read_text(version_log).value_or("");
   cluster->version_ = version.substr(0, version.find('\n'));
+  const auto host = [&](size_t k) { return places.empty() ? std::string("127.0.0.1") : places[k - 1].host; };
   std::vector<std::string> peers, members;
   for (size_t k = 1; k <= pki.size(); ++k) {
-    peers.push_back("https://127.0.0.1:" + std::to_string(free_port()));
+    peers.push_back(fmt::format("https://{}:{}", host(k), free_port()));
     members.push_back(fmt::format("n{}={}", k, peers.back()));
   }
   for (size_t k = 1; k <= pki.size(); ++k) {
-    const std::string target = "127.0.0.1:" + std::to_string(free_port());
+    const std::string target = fmt::format("{}:{}", host(k), free_port());
     const std::string client = "https://" + target;
     const std::string keys = fmt::format("{}/n{}/pki", pki.directory(), k);
-    cluster->nodes_.push_back(
-        {target,
-         {"/usr/bin/env", "etcd", "--name", fmt::format("n{}", k), "--data-dir",
-          fmt::format("{}/n{}", cluster->directory_, k), "--listen-client-urls", client, "--advertise-client-urls",
-          client,
-          "--listen-peer-urls", peers[k - 1], "--initial-advertise-peer-urls", peers[k - 1], "--initial-cluster",
-          fmt::format("{}", fmt::join(members, ",")), "--initial-cluster-state", "new", "--log-level", "error",
-          "--enable-grpc-gateway=false", "--quota-backend-bytes", "8589934592", "--client-cert-auth",
-          "--trusted-ca-file", keys + "/ca.crt", "--cert-file", keys + "/node.crt", "--key-file", keys + "/node.key",
-          "--peer-client-cert-auth", "--peer-trusted-ca-file", keys + "/ca.crt", "--peer-cert-file", keys + "/node.crt",
-          "--peer-key-file", keys + "/node.key"},
-         fmt::format("{}/n{}.log", cluster->directory_, k),
-         {}});
+    std::vector<std::string> argv = places.empty() ? std::vector<std::string>() : places[k - 1].prefix;
+    for (const std::string& word :
+         {std::string("/usr/bin/env"), std::string("etcd"), "--name=" + fmt::format("n{}", k),
+          fmt::format("--data-dir={}/n{}", cluster->directory_, k), "--listen-client-urls=" + client,
+          "--advertise-client-urls=" + client, "--listen-peer-urls=" + peers[k - 1],
+          "--initial-advertise-peer-urls=" + peers[k - 1],
+          fmt::format("--initial-cluster={}", fmt::join(members, ",")), std::string("--initial-cluster-state=new"),
+          std::string("--log-level=error"), std::string("--enable-grpc-gateway=false"),
+          std::string("--quota-backend-bytes=8589934592"), std::string("--client-cert-auth"),
+          "--trusted-ca-file=" + keys + "/ca.crt", "--cert-file=" + keys + "/node.crt",
+          "--key-file=" + keys + "/node.key", std::string("--peer-client-cert-auth"),
+          "--peer-trusted-ca-file=" + keys + "/ca.crt", "--peer-cert-file=" + keys + "/node.crt",
+          "--peer-key-file=" + keys + "/node.key"}) {
+      argv.push_back(word);
+    }
+    cluster->nodes_.push_back({target, std::move(argv), fmt::format("{}/n{}.log", cluster->directory_, k), {}});
   }
   UCCP_RETURN_IF_ERROR(cluster->start_all());
   return cluster;

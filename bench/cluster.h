@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "bench/bench.h"
 #include "bench/load.h"
+#include "bench/namespaces.h"
 #include "bench/process.h"
 
 namespace uccp::bench {
@@ -55,6 +56,7 @@ class Cluster {
 struct UccpClusterOptions {
   size_t nodes = 3;
   std::map<std::string, std::string> settings;  // lines of each node's configuration
+  std::vector<Place> places;                    // one a node; empty: all on 127.0.0.1 and free ports
 };
 
 class UccpCluster final : public Cluster {
@@ -67,7 +69,9 @@ class UccpCluster final : public Cluster {
 
  private:
   std::optional<size_t> leader_seen_by(size_t node) override;
-  Status read_config(const std::string& node_directory);
+  Status make_files(const UccpClusterOptions& options);
+  Status make_places(const std::vector<Place>& places);
+  Status read_config(const std::string& node_directory, const Place& place);
   std::string bin_;
   std::vector<std::string> metrics_;
 };
@@ -76,7 +80,9 @@ class UccpCluster final : public Cluster {
 class EtcdCluster final : public Cluster {
  public:
   // Errors: not_found ETCD_MISSING if the program is not installed.
-  static Result<std::unique_ptr<EtcdCluster>> start(const Context& context, const UccpCluster& pki);
+  // `places` as in UccpClusterOptions.
+  static Result<std::unique_ptr<EtcdCluster>> start(const Context& context, const UccpCluster& pki,
+                                                    const std::vector<Place>& places = {});
 
  private:
   std::optional<size_t> leader_seen_by(size_t node) override;

@@ -102,7 +102,7 @@ Result<std::unique_ptr<Duel>> Duel::start(const Context& context, const UccpClus
   auto duel = std::make_unique<Duel>();
   UCCP_TRY(duel->uccp, UccpCluster::start(context, options));
   duel->ours.cluster = duel->uccp.get();
-  auto etcd = EtcdCluster::start(context, *duel->uccp);
+  auto etcd = EtcdCluster::start(context, *duel->uccp, options.places);
   if (etcd) duel->etcd = std::move(*etcd);
   else duel->missing = etcd.error().message();
   if (!duel->missing.empty()) context.say(duel->missing);

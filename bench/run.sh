@@ -5,11 +5,13 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# etcd is a peer, strace counts syncs. Without them their rows say so and are not met.
+# etcd is a peer, strace counts syncs, nft and ip cut nodes off. Without them their rows say so and are not met.
 install_peers() {
   local missing=()
   command -v etcd >/dev/null || missing+=(etcd-server)
   command -v strace >/dev/null || missing+=(strace)
+  command -v nft >/dev/null || missing+=(nftables)
+  command -v ip >/dev/null || missing+=(iproute2)
   [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "# not installed, and only root with apt can: ${missing[*]}" >&2
