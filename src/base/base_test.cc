@@ -145,6 +145,17 @@ TEST(Metrics, TextHasEveryFamilyAndLabelSetsAreBounded) {
   EXPECT_GE(metrics.value("m", {{"overflow", "true"}}), MetricsRegistry::kLabelSetsMax - 1);
 }
 
+TEST(Metrics, ACallbackMayUseTheRegistry) {
+  MetricsRegistry metrics;
+  metrics.callback("f", "reads", [&] {
+    metrics.counter("reads_total", "reads").add();
+    return 7.0;
+  });
+  for (int i = 1; i <= 3; ++i) EXPECT_NE(metrics.text().find("f 7\n"), std::string::npos) << i;
+  EXPECT_EQ(metrics.value("f"), 7.0);
+  EXPECT_EQ(metrics.value("reads_total"), 4.0);
+}
+
 TEST(Log, RecordsAreOneLineOfTheSpecifiedFields) {
   log::configure({.format = log::Format::kJson, .service = "uccp", .node_id = "n1"});
   const log::Record record{log::Level::kInfo, "two\nlines", {{"n", 3}, {"s", "x"}}};

@@ -3,11 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <mutex>
+#include <utility>
 
 #include "base/check.h"
 
 namespace uccp {
 namespace {
+
+// One scrape at a time, of all registries: while one runs, the callbacks are not in their families.
+std::mutex scrapes;
 
 std::string escape(std::string_view text) {
   std::string out;
@@ -112,7 +117,23 @@ void MetricsRegistry::callback(std::string_view name, std::string_view help, std
 
 std::string MetricsRegistry::text() {
   static constexpr std::string_view kKindNames[] = {"counter", "gauge", "histogram", "gauge"};
+  std::lock_guard one_at_a_time(scrapes);
+  // Callbacks run without the registry's lock: they wait for locks under which others use the registry.
+  std::map<std::string, std::move_only_function<double()>> callbacks;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [name, family] : families_) {
+      if (family.read) callbacks.emplace(name, std::exchange(family.read, nullptr));
+    }
+  }
+  std::map<std::string, double> answers;
+  for (auto& [name, read] : callbacks) answers.emplace(name, read());
+
   std::lock_guard lock(mutex_);
+  for (auto& [name, read] : callbacks) {
+    // Not if another one was set meanwhile.
+    if (Family& family = families_.find(name)->second; !family.read) family.read = std::move(read);
+  }
   std::string out;
   auto to = std::back_inserter(out);
   for (auto& [name, family] : families_) {
@@ -134,19 +155,28 @@ std::string MetricsRegistry::text() {
       fmt::format_to(to, "{}_sum{} {}\n{}_count{} {}\n", name, label_text(labels), histogram->sum(), name,
                      label_text(labels), seen);
     }
-    if (family.read) fmt::format_to(to, "{} {}\n", name, family.read());
+    if (const auto answer = answers.find(name); answer != answers.end()) {
+      fmt::format_to(to, "{} {}\n", name, answer->second);
+    }
   }
   return out;
 }
 
 double MetricsRegistry::value(std::string_view name, const Labels& labels) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard one_at_a_time(scrapes);
+  std::unique_lock lock(mutex_);
   const auto it = families_.find(name);
   if (it == families_.end()) return 0;
   Family& family = it->second;
   if (auto c = family.counters.find(labels); c != family.counters.end()) return static_cast<double>(c->second->value());
   if (auto g = family.gauges.find(labels); g != family.gauges.end()) return g->second->value();
-  return family.read ? family.read() : 0;
+  if (!family.read) return 0;
+  auto read = std::exchange(family.read, nullptr);
+  lock.unlock();
+  const double answer = read();
+  lock.lock();
+  if (!family.read) family.read = std::move(read);
+  return answer;
 }
 
 }  // namespace uccp
