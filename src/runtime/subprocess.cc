@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "runtime/child_setup.h"
+#include "runtime/fork_server.h"
 #include "runtime/real_clock.h"
 
 namespace uccp::runtime {
@@ -119,6 +120,10 @@ Status validate(const SpawnOptions& options) {
     return Status(Code::kInvalid, "SPAWN_OPTIONS_INVALID", std::move(message));
   };
   if (options.argv.empty() || options.argv.front().empty()) return invalid("a program to start has to be named");
+  if (options.fork_server != nullptr &&
+      (options.unshare_mount || !options.bind_mounts.empty() || !options.hidden_directories.empty())) {
+    return invalid("a child of the fork server has the server's mounts");
+  }
   for (const std::string& argument : options.argv) {
     if (argument.find('\0') != argument.npos) return invalid("an argument contains a zero byte");
   }
@@ -255,6 +260,20 @@ pid_t fork_child(const ChildPlan& plan) {
   return pid;
 }
 
+// The child, with its pidfd; without one if that cannot be had, and then errno says why.
+Result<pid_t> make_child(const SpawnOptions& options, const PlanStorage& storage, Descriptor& pidfd) {
+  if (options.fork_server != nullptr) {
+    UCCP_TRY(const ForkedChild child, options.fork_server->fork(storage.plan));
+    pidfd = Descriptor(child.pidfd);
+    return child.pid;
+  }
+  const pid_t pid = fork_child(storage.plan);
+  if (pid < 0) return fail(spawn_error(storage.program, "forking", errno));
+  // No race: the number stays the child's until it is reaped.
+  pidfd = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  return pid;
+}
+
 // poll() of one descriptor that goes on after signals. False if the time is over. -1 waits without limit.
 bool poll_readable(int fd, int64_t timeout_ms) {
   const RealClock clock;
@@ -361,10 +380,7 @@ Result<Subprocess> Subprocess::spawn(const SpawnOptions& options) {
   auto state = std::make_unique<State>();
   state->own_group = options.new_process_group || options.new_session;
   state->kill_group_on_exit = options.kill_group_on_exit;
-  state->pid = fork_child(storage.plan);
-  if (state->pid < 0) return fail(spawn_error(storage.program, "forking", errno));
-  // No race: the number stays the child's until this object reaps it.
-  state->pidfd = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, state->pid, 0)));
+  UCCP_TRY(state->pid, make_child(options, storage, state->pidfd));
   const int pidfd_error = errno;
   const auto abandon = [&] {
     ::kill(state->pid, SIGKILL);

@@ -6,7 +6,7 @@
 // signalled after.
 // Thread: spawn() from any thread; of a Subprocess, signal(), signal_group() and the waits are callable from any
 // thread. parent_death_signal fires when the *thread* that called spawn() ends, so spawn such children from a lasting
-// thread.
+// thread; with a fork server it is the thread that started the server.
 #pragma once
 
 #include <sys/types.h>
@@ -21,6 +21,8 @@
 #include "base/status.h"
 
 namespace uccp::runtime {
+
+class ForkServer;
 
 // One resource of setrlimit(2): RLIMIT_NOFILE and the like.
 struct ResourceLimit {
@@ -80,6 +82,10 @@ struct SpawnOptions {
   std::vector<BindMount> bind_mounts;
   std::vector<std::string> hidden_directories;
 
+  // Forks for this process, which has threads; see fork_server.h. Not with mounts of the child's own: those that the
+  // server has are inherited.
+  ForkServer* fork_server = nullptr;
+
   // How long the child may take from fork to exec before it is killed.
   int64_t start_timeout_ms = 30'000;
 };
@@ -108,7 +114,7 @@ class Subprocess {
  public:
   // Returns when the program is executing. Blocks for the start. Errors: invalid SPAWN_OPTIONS_INVALID, not_found
   // PROGRAM_NOT_FOUND, permission PROGRAM_PERMISSION, exhausted SPAWN_EXHAUSTED (processes, memory, descriptors),
-  // failed_precondition SPAWN_FAILED for any other step, deadline SPAWN_TIMEOUT.
+  // failed_precondition SPAWN_FAILED for any other step, deadline SPAWN_TIMEOUT, unavailable FORK_SERVER_GONE.
   static Result<Subprocess> spawn(const SpawnOptions& options);
 
   // Kills (the group) and reaps a child that was not waited for.
