@@ -1,11 +1,15 @@
-// Tasks run to their end by the agent, beside a bare loop that starts the same program and waits for it.
+// Tasks run to their end by the agent, beside a bare loop that starts the same program and waits for it, and beside
+// HyperQueue.
 #include <fmt/format.h>
+#include <simdjson.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -97,6 +101,39 @@ double bare_spawn_rate(double seconds) {
   return static_cast<double>(done.load()) / seconds;
 }
 
+struct HyperQueueRun {
+  std::string version;
+  double rate = 0;
+};
+
+// One sample of HyperQueue by a program of its own; bench/run.sh installs what it needs.
+Result<HyperQueueRun> hyperqueue_rate(const Context& context, uint64_t count) {
+  const std::string python = context.bin_dir + "/../venv-bench/bin/python3";
+  const std::string script = context.bin_dir + "/../../bench/hyperqueue_rate.py";
+  if (::access(python.c_str(), X_OK) != 0 || ::access(script.c_str(), R_OK) != 0) {
+    return fail(Code::kNotFound, "HYPERQUEUE_MISSING", "HyperQueue is not installed (bench/run.sh installs it)");
+  }
+  const std::string log = context.work_dir + "/hyperqueue.txt";
+  UCCP_TRY(Child child, Child::start({python, script, std::to_string(count), "1"}, log));
+  std::optional<std::string> ended;
+  while (!(ended = child.ended())) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  UCCP_TRY(const std::string text, read_text(log));
+  const size_t line = text.rfind("{\"version\"");
+  simdjson::dom::parser parser;
+  simdjson::dom::element json;
+  HyperQueueRun run;
+  std::string_view version;
+  const bool read = line != std::string::npos &&
+                    parser.parse(simdjson::padded_string(text.substr(line))).get(json) == simdjson::SUCCESS &&
+                    json["version"].get(version) == simdjson::SUCCESS &&
+                    json["rates"].at(0).get(run.rate) == simdjson::SUCCESS;
+  if (!read) {
+    return fail(Code::kUnavailable, "HYPERQUEUE_FAILED", "HyperQueue ended, " + *ended + ": " + text.substr(0, 300));
+  }
+  run.version = version;
+  return run;
+}
+
 }  // namespace
 
 Status run_tasks(Context& context) {
@@ -119,6 +156,12 @@ Status run_tasks(Context& context) {
   row.peer_name = "posix_spawn and waitpid of /bin/true, one loop a core";
   row.settings = fmt::format("{} tasks of `true` submitted at once, one agent, default isolation", count);
   row.peer_required = true;
+  Row beside{.metric = "process tasks beside HyperQueue",
+             .unit = "1/s",
+             .goal = {Goal::Of::kRatio, Better::kHigher, 0.9}};
+  beside.peer_name = "HyperQueue, one server and worker, output not kept";
+  beside.settings = row.settings + "; ours with its limits, users and control groups, theirs without";
+  beside.peer_required = true;
   double server_cpu = 0, agent_cpu = 0, own_cpu = 0, seconds = 0;
   uint64_t expected = 0;
   for (int i = 0; i < context.pairs() && row.problem.empty(); ++i) {
@@ -137,8 +180,16 @@ Status run_tasks(Context& context) {
     row.add_ours(static_cast<double>(count) / seconds);
     row.verified += count;
     row.add_peer(bare_spawn_rate(context.quick ? 0.5 : 1));
+    beside.add_ours(static_cast<double>(count) / seconds);
+    beside.verified += count;
+    if (const auto peer = hyperqueue_rate(context, count)) {
+      beside.add_peer(peer->rate);
+      beside.peer_version = peer->version;
+    } else {
+      beside.problem = peer.error().message();
+    }
   }
-  if (watcher.wrong() > 0) row.problem = fmt::format("{} tasks did not succeed", watcher.wrong());
+  if (watcher.wrong() > 0) beside.problem = row.problem = fmt::format("{} tasks did not succeed", watcher.wrong());
   const double n = static_cast<double>(count);
   row.detail("forkExecShare", row.ratio().value_or(0));
   row.detail("serverUsPerTask", server_cpu / n * 1e6);
@@ -146,6 +197,7 @@ Status run_tasks(Context& context) {
   row.detail("generatorUsPerTask", own_cpu / n * 1e6);
   row.detail("wallUsPerTask", seconds / n * 1e6);
   context.emit(row);
+  context.emit(beside);
   return Status::ok();
 }
 

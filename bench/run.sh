@@ -28,6 +28,16 @@ install_peers() {
     echo "# could not install ${missing[*]}" >&2
 }
 
+# HyperQueue, in an environment of its own.
+install_hyperqueue() {
+  local venv=build/venv-bench
+  [ ! -e $venv/bin/hyperqueue.installed ] || return 0
+  rm -rf $venv
+  /usr/bin/python3 -m venv $venv >&2 &&
+    $venv/bin/python3 -m pip install --quiet --disable-pip-version-check --only-binary :all: hyperqueue==0.27.0 tqdm==4.70.1 >&2 &&
+    touch $venv/bin/hyperqueue.installed || echo "# could not install HyperQueue" >&2
+}
+
 options=()
 names=()
 for word in "$@"; do
@@ -40,6 +50,7 @@ done
 [ ${#names[@]} -gt 0 ] || names=(all)
 
 install_peers
+install_hyperqueue
 mkdir -p build/bench
 results=build/bench/results.jsonl
 : >"$results"
