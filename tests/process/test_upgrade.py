@@ -1,0 +1,74 @@
+"""Data directories that earlier versions wrote are opened, and their content is served (made by tests/upgrade/make_node.py)."""
+import json
+import pathlib
+import tarfile
+import unittest
+
+from lib.uccp import AGENT, SERVER, Node, require
+
+require(SERVER, AGENT)
+
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "upgrade"
+ARCHIVES = sorted(FOLDER.glob("node-*.tar.xz"))
+
+
+class Upgrade(unittest.TestCase):
+    def open(self, archive):
+        node = Node()
+        self.addCleanup(node.close)
+        node.dir.mkdir(mode=0o700)
+        with tarfile.open(archive) as tar:
+            tar.extractall(node.dir)
+        return node.start(), json.loads(archive.with_name(archive.name.replace(".tar.xz", ".json")).read_text())
+
+    def assert_contains(self, found, expected):
+        """Everything that was there is there; a later version may say more."""
+        for key, value in expected.items():
+            if isinstance(value, dict) and key in found:
+                self.assert_contains(found[key], value)
+            else:
+                self.assertEqual(found.get(key), value, key)
+
+    def test_what_was_written_is_served(self):
+        self.assertTrue(ARCHIVES, f"no data directory in {FOLDER}")
+        for archive in ARCHIVES:
+            with self.subTest(archive.name):
+                node, expected = self.open(archive)
+                for task in expected["tasks"]:
+                    self.assert_contains(node.task(task["id"]), task)
+                for task, lines in expected["logs"].items():
+                    self.assertEqual([[i["stream"], i["text"]] for i in node.log_items(task)[:-1]], lines)
+                for task, files in expected["artifacts"].items():
+                    for path, text in files.items():
+                        self.assertEqual(node.rest.get(f"tasks/{task}/artifacts/{path}").body, text.encode())
+                for service in expected["services"]:
+                    found = node.rest.get(f"services/{service['id']}")
+                    self.assertEqual(found.status, 200, found)
+                    for key in ("serviceName", "version", "address", "port", "labels", "revision"):
+                        self.assertEqual(found.json.get(key), service.get(key), key)
+                for worker in expected["workers"]:
+                    found = node.rest.get(f"workers/{worker['id']}").json
+                    self.assert_contains(found, {k: worker[k] for k in ("labels", "resources", "status", "createTime")})
+                records = [r["id"] for r in node.rest.get("audit/logs", pageSize=1000).json.get("records", [])]
+                self.assertLessEqual(set(expected["audit"]), set(records))
+
+    def test_life_goes_on_in_it(self):
+        for archive in ARCHIVES:
+            with self.subTest(archive.name):
+                node, expected = self.open(archive)
+                # The same worker, in a new epoch: its agent was killed.
+                worker = next(w for w in node.rest.get("workers").json["workers"] if w["id"] != "declared")
+                self.assertGreater(worker["epoch"], expected["epoch"])
+                known = expected["request"]
+                task = node.task(known["id"])
+                data = [{"path": "in", "taskOutput": {"taskId": known["id"], "path": "out"}}]
+                done = node.run("cat in", inputs=data)
+                self.assertEqual((done["status"], node.log(done["id"])), ("SUCCEEDED", [b"made"]))
+                self.assertGreater(done["revision"], max(t["revision"] for t in expected["tasks"]))
+                waiting = next(t["id"] for t in expected["tasks"] if t["status"] == "QUEUED")
+                self.assertEqual(node.rest.delete(f"tasks/{waiting}").json["status"], "CANCELLED")
+                node.restart()
+                self.assertEqual(node.task(known["id"]), task)
+                self.assertEqual(node.task(done["id"])["status"], "SUCCEEDED")
+
+
