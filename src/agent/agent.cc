@@ -31,10 +31,9 @@ Result<std::unique_ptr<Agent>> Agent::open(Executor& loop, const Clock& clock, F
                                          std::move(outcomes), std::move(cache)));
   UCCP_RETURN_IF_ERROR(agent->load_state());
   // Made here and not by the cluster, so that a Hello that is repeated because its answer was lost makes no second worker.
-  if (agent->worker_id_.empty()) {
-    agent->worker_id_ = "worker_" + agent->options_.incarnation.substr(0, 16);
-    UCCP_RETURN_IF_ERROR(agent->store_state());
-  }
+  if (agent->worker_id_.empty()) agent->worker_id_ = "worker_" + agent->options_.incarnation.substr(0, 16);
+  agent->starts_ += 1;
+  UCCP_RETURN_IF_ERROR(agent->store_state());
   return agent;
 }
 
@@ -51,14 +50,15 @@ Agent::Agent(Executor& loop, const Clock& clock, FileSystem& files, ServerLink& 
       followers_(link, [this](const AttemptKey& key) -> const AttemptLog* {
         const AttemptRecord* record = find(key);
         return record == nullptr ? nullptr : record->log.get();
-      }) {}
+      }),
+      devices_(options_.devices.gpus) {}
 
 Agent::~Agent() {
   *alive_ = false;
   for (const Executor::TimerId timer : {heartbeat_timer_, lease_timer_, drain_timer_, alone_timer_}) loop_.cancel(timer);
 }
 
-// <data>/worker: three lines, worker id, cluster id, epoch.
+// <data>/worker: four lines, worker id, cluster id, epoch, number of starts. The last is missing in older ones.
 Status Agent::load_state() {
   const std::string path = options_.data_directory + "/worker";
   UCCP_TRY(bool exists, files_.exists(path));
@@ -66,13 +66,17 @@ Status Agent::load_state() {
   UCCP_TRY(std::string text, read_file(files_, path, 4096));
   std::istringstream lines(text);
   std::string epoch;
-  if (std::getline(lines, worker_id_) && std::getline(lines, cluster_id_) && lines >> epoch_) return {};
+  if (std::getline(lines, worker_id_) && std::getline(lines, cluster_id_) && lines >> epoch_) {
+    if (!(lines >> starts_)) starts_ = 0;
+    return {};
+  }
   return Status(Code::kCorruption, "WORKER_FILE_INVALID", path + " is damaged; remove it, and the agent registers as a new worker");
 }
 
 Status Agent::store_state() {
   return write_file_atomically(files_, options_.data_directory + "/worker",
-                               worker_id_ + "\n" + cluster_id_ + "\n" + std::to_string(epoch_) + "\n");
+                               worker_id_ + "\n" + cluster_id_ + "\n" + std::to_string(epoch_) + "\n" +
+                                   std::to_string(starts_) + "\n");
 }
 
 // Outcomes that were stored, and attempts that ran when the agent before this one died.
@@ -118,6 +122,16 @@ void Agent::start(ExecutorBackend& backend) {
   if (options_.exit_after_alone_ms > 0) check_alone();
 }
 
+void Agent::add_devices(wire::Hello& hello) const {
+  const DeviceInventory& devices = options_.devices;
+  api::Resources& capacity = *hello.mutable_capacity();
+  if (devices_.count() > 0) capacity.mutable_gpu()->set_count(static_cast<double>(devices_.count()));
+  *capacity.mutable_accelerators() = {devices.accelerators.begin(), devices.accelerators.end()};
+  capacity.set_network_bps(devices.network_bps);
+  capacity.mutable_extended()->insert(devices.extended.begin(), devices.extended.end());
+  *hello.mutable_gpus() = {devices_.gpus().begin(), devices_.gpus().end()};
+}
+
 wire::Hello Agent::hello() {
   wire::Hello hello;
   hello.set_worker_id(worker_id_);
@@ -129,12 +143,16 @@ wire::Hello Agent::hello() {
   hello.mutable_capacity()->set_cpu(static_cast<double>(capacity.cpu_millis) / 1000);
   hello.mutable_capacity()->set_memory(capacity.memory_bytes);
   hello.mutable_capacity()->set_disk(capacity.disk_bytes);
+  add_devices(hello);
   hello.mutable_labels()->insert(options_.labels.begin(), options_.labels.end());
   hello.add_capabilities("executor.process");
   hello.set_isolation(options_.isolation);
   hello.set_address(options_.address);
-  hello.set_type(api::WORKER_TYPE_DEDICATED);
+  hello.set_type(devices_.gpus().empty() && options_.devices.accelerators.empty() ? api::WORKER_TYPE_DEDICATED
+                                                                                  : api::WORKER_TYPE_ACCELERATOR);
   hello.set_last_epoch(epoch_);
+  // Grows over restarts as well: the number of starts is on stable storage before the first connection.
+  hello.set_session(starts_ << 32 | stream_);
   size_t bytes = 0;
   for (auto& [key, record] : attempts_) {
     if (record.phase == Phase::kReported && (bytes += record.outcome.ByteSizeLong()) < kHelloBytesMax) {
@@ -271,6 +289,7 @@ void Agent::send_heartbeat() {
     *usage.mutable_attempt() = record.id;
     *usage.mutable_usage() = usage_of(backend_->usage(key), now);
   }
+  if (std::exchange(devices_changed_, false)) *beat.mutable_gpus() = {devices_.gpus().begin(), devices_.gpus().end()};
   const BootTime sent = clock_.boot();
   if (!heartbeats_sent_.empty() && sent.ms_since(heartbeats_sent_.begin()->second) > lease_ms_ / 2) {
     // A connection that died without a word; another node may answer in time.
@@ -309,11 +328,12 @@ void Agent::check_lease() {
 
 void Agent::drain(const wire::DrainAgent& request) {
   loop_.cancel(drain_timer_);
+  if (request.undo() && !draining_) return;
   draining_ = !request.undo() || shutting_down_;
   log::info(request.undo() ? "draining is over" : "draining", {{"reason", request.reason()}});
   if (request.undo() || !request.has_deadline()) return;
   drain_timer_ = loop_.post_after(ms_of(&request.deadline(), 0), [this, reason = request.reason()] {
-    stop_all({.grace_ms = 10'000, .kind = EndKind::kPreempted, .reason = "the worker is drained: " + reason});
+    stop_all({.grace_ms = 10'000, .kind = EndKind::kPreempted, .reason = reason.empty() ? "the worker is drained" : "the worker is drained: " + reason});
   });
 }
 

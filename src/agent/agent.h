@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "agent/attempt_record.h"
+#include "agent/devices.h"
 #include "agent/executor.h"
 #include "agent/input_cache.h"
 #include "agent/link.h"
@@ -42,6 +43,7 @@ struct AgentOptions {
   std::string isolation;  // how tasks are kept apart, and which limits hold
   size_t attempts_max = 1000;
   uint64_t cache_bytes_max = 4ull << 30;
+  DeviceInventory devices;
   // End when no server was reachable for so long and nothing runs; 0: never.
   int64_t exit_after_alone_ms = 0;
 };
@@ -88,6 +90,7 @@ class Agent final : public ExecutorSink, public LinkObserver {
 
   // agent.cc: the conversation.
   wire::Hello hello();
+  void add_devices(wire::Hello& hello) const;
   void send_what_hello_missed();
   void welcome(const wire::Welcome& welcome);
   void send_heartbeat();
@@ -130,11 +133,14 @@ class Agent final : public ExecutorSink, public LinkObserver {
   InputCache cache_;
   LogFollowers followers_;
   LoadSampler load_;
+  DevicePool devices_;
+  bool devices_changed_ = false;  // since the last heartbeat
 
   // Kept in <data>/worker.
   std::string worker_id_;
   std::string cluster_id_;
   uint64_t epoch_ = 0;
+  uint64_t starts_ = 0;  // agents that served the directory, this one included
 
   std::map<AttemptKey, AttemptRecord> attempts_;
   std::map<AttemptKey, wire::AttemptDenied> denials_;  // not acknowledged

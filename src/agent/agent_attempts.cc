@@ -10,10 +10,9 @@
 namespace uccp::agent {
 namespace {
 
-// Errors that may be gone when the upload is tried again.
-bool is_transient(const Status& status) {
-  return code_info(status.code()).retryable && status.code() != Code::kExhausted;
-}
+// Errors that may be gone when the upload is tried again: a full disk too, whose owner makes room or does not; until then
+// the content is kept here.
+bool is_transient(const Status& status) { return code_info(status.code()).retryable; }
 
 }  // namespace
 
@@ -41,11 +40,16 @@ void Agent::launch(wire::LaunchAttempt launch) {
     return deny(id, wire::DENY_REASON_NO_CAPACITY, "the worker runs " + std::to_string(options_.attempts_max) + " attempts, its limit");
   }
   if (lease_end_ <= clock_.boot()) return deny(id, wire::DENY_REASON_NO_CAPACITY, "the worker's lease has run out");
+  const auto devices = devices_.take(key, launch.task().resources().gpu());
+  if (!devices) return deny(id, wire::DENY_REASON_NO_CAPACITY, "the graphics processors that it asks for are not free here");
+  devices_changed_ = devices_changed_ || !devices->empty();
   active_ += 1;
   AttemptRecord& record = attempts_[key];
   record.id = id;
   record.key = key;
   record.spec = spec_of(launch);
+  // Those of the task's own do not count: it would take devices that are another's.
+  for (const auto& [name, value] : devices_.environment(*devices)) record.spec.env.insert_or_assign(name, value);
   record.log = std::make_unique<AttemptLog>(options_.data_directory + "/logs/" + key, log_bytes_max_);
   for (const wire::ResolvedInput& input : launch.inputs()) {
     const std::string& sha256 = input.blob().sha256();
@@ -189,6 +193,7 @@ void Agent::finished(const AttemptKey& key, AttemptEnd end) {
   AttemptRecord& record = *found;
   record.phase = Phase::kUploading;
   active_ -= 1;
+  if (devices_.give_back(key)) devices_changed_ = true;
   unpin(record);
   wire::AttemptOutcome& outcome = record.outcome;
   *outcome.mutable_attempt() = record.id;

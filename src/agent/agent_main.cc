@@ -22,6 +22,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "doors/grpc_client/process.h"
+#include "runtime/fork_server.h"
 #include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
@@ -43,6 +44,7 @@ struct Flags {
   uint64_t cache_bytes_max = 4ull << 30;
   std::string exit_after_alone;
   std::string log_level = "INFO";
+  std::string inventory;
   bool allow_root_tasks = false;
   ServerAddressOptions server;
 };
@@ -78,6 +80,8 @@ void add_flags(CLI::App& app, Flags& flags) {
   app.add_option("--max-attempts", flags.attempts_max, "Attempts at the same time")->capture_default_str();
   app.add_option("--cache", flags.cache_bytes_max, "Bytes of inputs kept")->transform(CLI::AsSizeValue(false));
   app.add_option("--exit-after-alone", flags.exit_after_alone, "End when no server was reachable for so long (30s, 5m) and nothing runs; default never");
+  app.add_option("--inventory", flags.inventory, "JSON file with the devices of this machine, in place of what is found")
+      ->envname("UCCP_AGENT_INVENTORY");
   app.add_option("--log-level", flags.log_level, "TRACE DEBUG INFO WARN ERROR")->capture_default_str();
   app.add_flag("--allow-root-tasks", flags.allow_root_tasks, "Run tasks as root when the agent is root. Not for shared clusters");
 }
@@ -106,6 +110,17 @@ bool take_lock(const std::string& data_directory) {
   return true;
 }
 
+// What the machine has. Only a file that the operator named has to be right.
+Result<DeviceInventory> devices_of(const Flags& flags, FileSystem& files) {
+  std::vector<std::unique_ptr<DeviceSource>> sources;
+  sources.push_back(nvml_devices());
+  sources.push_back(sysfs_devices(files));
+  if (flags.inventory.empty()) return find_devices(sources);
+  UCCP_TRY(DeviceInventory inventory, inventory_file(files, flags.inventory)->find());
+  if (inventory.network_bps == 0) inventory.network_bps = find_devices(sources).network_bps;
+  return inventory;
+}
+
 AgentOptions agent_options(const Flags& flags) {
   AgentOptions options;
   options.data_directory = flags.data_directory;
@@ -130,7 +145,7 @@ Capacity capacity_of(const Flags& flags) {
   return capacity;
 }
 
-Status serve(const Flags& flags, Guard& guard) {
+Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server) {
   static const runtime::RealClock clock;
   // Never destroyed: a late callback of gRPC may still post to it while the process ends.
   Reactor& loop = *new Reactor(clock);
@@ -143,12 +158,15 @@ Status serve(const Flags& flags, Guard& guard) {
     if (number == SIGINT && (getpid() != getpgrp() || tcgetpgrp(STDIN_FILENO) != getpgrp())) return;
     if (agent_pointer != nullptr) agent_pointer->shutdown(kShutdownGraceMs, "signal " + std::to_string(number));
   });
+  AgentOptions options = agent_options(flags);
+  UCCP_TRY(options.devices, devices_of(flags, files));
   GrpcLink link(loop, random, {.find_server = [&] { return find_server(flags.server); }});
-  UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, agent_options(flags), [&] { loop.stop(); }));
+  UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
   UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
                                                 {.data_directory = flags.data_directory,
                                                  .allow_root_tasks = flags.allow_root_tasks,
-                                                 .capacity = capacity_of(flags)},
+                                                 .capacity = capacity_of(flags),
+                                                 .fork_server = &fork_server},
                                                 *agent));
   if (executor->groups().layout().usable()) {
     UCCP_RETURN_IF_ERROR(guard.watch(executor->groups().agent_directories()));
@@ -193,9 +211,15 @@ int main_program(int argc, char** argv) {
     std::fprintf(stderr, "uccp-agent: %s\n", guard.error().message().c_str());
     return 1;
   }
-  // After the guard, which is forked while there are no threads. The link makes a channel a connection.
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  auto fork_server = runtime::ForkServer::start(self.parent_path() / "uccp-spawn");
+  if (!fork_server) {
+    std::fprintf(stderr, "uccp-agent: %s\n", fork_server.error().message().c_str());
+    return 1;
+  }
+  // After these two, which are forked while there are no threads. The link makes a channel a connection.
   doors::hold_grpc_threads();
-  if (Status status = serve(flags, *guard); !status.is_ok()) {
+  if (Status status = serve(flags, *guard, **fork_server); !status.is_ok()) {
     std::fprintf(stderr, "uccp-agent: %s\n", status.to_string().c_str());
     return 1;
   }

@@ -81,8 +81,19 @@ bool lists(const std::string& text, std::string_view word) {
   return false;
 }
 
+// Guard and fork server, which were started in the same group.
+bool is_child(int pid) {
+  const std::string stat = read_control("/proc/" + std::to_string(pid) + "/stat");
+  const size_t name_end = stat.rfind(')');
+  if (name_end == std::string::npos) return false;
+  std::istringstream fields(stat.substr(name_end + 1));
+  std::string state;
+  int parent = 0;
+  return fields >> state >> parent && parent == getpid();
+}
+
 // Hands a controller down from `directory` to its children. The kernel refuses it while a process is in the group
-// itself, so the agent moves into a leaf first.
+// itself, so the agent moves into a leaf first, with its helpers.
 bool delegate(const std::string& directory, const std::string& controller, CgroupLayout& layout) {
   const std::string control = directory + "/cgroup.subtree_control";
   if (lists(read_control(control), controller)) return true;
@@ -90,6 +101,9 @@ bool delegate(const std::string& directory, const std::string& controller, Cgrou
   if (!status.is_ok()) {
     const std::string leaf = directory + "/uccp-agent";
     mkdir(leaf.c_str(), 0755);
+    for (const int pid : processes_in(directory)) {
+      if (is_child(pid)) (void)write_control(leaf + "/cgroup.procs", std::to_string(pid));
+    }
     if (write_control(leaf + "/cgroup.procs", "0").is_ok()) status = write_control(control, "+" + controller);
   }
   if (status.is_ok()) status = write_control(directory + "/uccp/cgroup.subtree_control", "+" + controller);

@@ -32,7 +32,8 @@ Result<std::unique_ptr<ProcessExecutor>> ProcessExecutor::open(Reactor& reactor,
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_directory + "/tasks"));
   UCCP_TRY(auto isolation, ProcessIsolation::open(files, {.data_directory = options.data_directory,
                                                           .allow_root_tasks = options.allow_root_tasks,
-                                                          .mount_point = options.mount_point}));
+                                                          .mount_point = options.mount_point,
+                                                          .fork_server = options.fork_server}));
   CgroupLayout layout = options.cgroups ? *options.cgroups : detect_cgroups();
   return std::unique_ptr<ProcessExecutor>(new ProcessExecutor(reactor, clock, files, std::move(options), sink,
                                                               std::move(isolation), std::move(layout)));
@@ -86,8 +87,7 @@ void ProcessExecutor::launch_one(AttemptSpec spec) {
   }
   Status posted = spawners_.post([this, attempt, options = spawn_options(*attempt), folder = folder_of(key), alive = alive_]() mutable {
     auto spawned = std::make_shared<Spawned>();
-    spawned->status = isolation_.enter_thread();
-    if (spawned->status.is_ok()) spawn(*attempt, std::move(options), folder, *spawned);
+    spawn(*attempt, std::move(options), folder, *spawned);
     reactor_.post([this, attempt, spawned, alive] {
       if (*alive) on_spawned(attempt, *spawned);
     });
@@ -130,9 +130,22 @@ runtime::SpawnOptions ProcessExecutor::spawn_options(const Attempt& attempt) con
   return options;
 }
 
+// On a spawner thread. Without a fork server, or when it is gone, this thread forks.
+Result<runtime::Subprocess> ProcessExecutor::start_process(runtime::SpawnOptions& options) const {
+  if (options_.fork_server != nullptr && options_.fork_server->alive()) {
+    options.fork_server = options_.fork_server;
+    auto process = runtime::Subprocess::spawn(options);
+    if (process || process.error().reason() != "FORK_SERVER_GONE") return process;
+    log::error("the fork server is gone; the agent forks by itself, which is slower", {{"error", process.error().message()}});
+    options.fork_server = nullptr;
+  }
+  UCCP_RETURN_IF_ERROR(isolation_.enter_thread());
+  return runtime::Subprocess::spawn(options);
+}
+
 // On a spawner thread.
 void ProcessExecutor::spawn(const Attempt& attempt, runtime::SpawnOptions options, const std::string& folder,
-                            Spawned& spawned) {
+                            Spawned& spawned) const {
   std::optional<FolderOwner> owner;
   if (attempt.identity) owner = FolderOwner{attempt.identity->uid, attempt.identity->gid};
   if (!attempt.spec->identity.empty()) {
@@ -149,7 +162,7 @@ void ProcessExecutor::spawn(const Attempt& attempt, runtime::SpawnOptions option
     for (auto& pipe : pipes) fcntl(pipe[1], F_SETFL, 0);
     options.stdout_fd = pipes[0][1];
     options.stderr_fd = pipes[1][1];
-    auto process = runtime::Subprocess::spawn(options);
+    auto process = start_process(options);
     if (process) {
       spawned.process = std::move(*process);
       spawned.pipes[0] = std::exchange(pipes[0][0], -1);

@@ -1,7 +1,7 @@
 // Runs attempts as processes of this machine.
 //
-// Each attempt is a session of its own in a control group of its own, started by one of two lasting threads (a parent
-// death signal belongs to the thread that forked), then served by the loop alone: pidfd and pipes in epoll, no thread a
+// Each attempt is a session of its own in a control group of its own, prepared by one of two lasting threads and forked by
+// the fork server, or by that thread if there is none (a parent death signal belongs to the thread that forked), then served by the loop alone: pidfd and pipes in epoll, no thread a
 // task. An attempt that has exited is over only when everything in its control group is dead and its pipes are read to
 // their end. If the agent dies, the kernel kills the process, and the guard what it left behind.
 // Thread: the reactor's; see executor.h. drain before destruction, or what runs is killed.
@@ -18,6 +18,7 @@
 #include "agent/process_isolation.h"
 #include "agent/reactor.h"
 #include "base/file_system.h"
+#include "runtime/fork_server.h"
 #include "runtime/thread_pool.h"
 
 namespace uccp::agent {
@@ -32,6 +33,8 @@ struct ProcessExecutorOptions {
   std::optional<CgroupLayout> cgroups;
   std::string mount_point = "/run/uccp/tasks";
   size_t spawn_threads = 2;
+  // Forks in place of this process, as long as it lives; outlives the executor. Null: the spawner threads fork.
+  runtime::ForkServer* fork_server = nullptr;
 };
 
 class ProcessExecutor final : public ExecutorBackend {
@@ -66,7 +69,8 @@ class ProcessExecutor final : public ExecutorBackend {
 
   void launch_one(AttemptSpec spec);
   runtime::SpawnOptions spawn_options(const Attempt& attempt) const;
-  static void spawn(const Attempt& attempt, runtime::SpawnOptions options, const std::string& folder, Spawned& spawned);
+  void spawn(const Attempt& attempt, runtime::SpawnOptions options, const std::string& folder, Spawned& spawned) const;
+  Result<runtime::Subprocess> start_process(runtime::SpawnOptions& options) const;
   void on_spawned(const std::shared_ptr<Attempt>& attempt, Spawned& spawned);
   void launch_failed(const std::shared_ptr<Attempt>& attempt, const Status& status);
   void watch_pipe(const std::shared_ptr<Attempt>& attempt, int which);

@@ -42,6 +42,9 @@ Result<ProcessIsolation> ProcessIsolation::open(FileSystem& files, IsolationOpti
   // Tried on a thread that ends: the namespace goes with it.
   Status mounts;
   std::thread([&] { mounts = isolation.bind_folders(); }).join();
+  if (mounts.is_ok() && isolation.options_.fork_server != nullptr) {
+    mounts = isolation.options_.fork_server->bind(data + "/tasks", isolation.options_.mount_point);
+  }
   isolation.mounts_ = mounts.is_ok();
   isolation.note_ = "an unprivileged user for each namespace, no new privileges";
   // Folders are passed through by their owners, but nobody lists them.

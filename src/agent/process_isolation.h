@@ -1,8 +1,8 @@
 // How a process of a task is kept apart from the agent and from other namespaces on this machine.
 //
 // As root: an unprivileged uid a namespace, no new privileges, and a mount namespace in which the folders of attempts are
-// bound at a fixed place, so that the data directory can stay closed (0700). The mount namespace belongs to the threads
-// that start tasks, and tasks inherit it: one for each task costs milliseconds of RCU waiting at its end, and would keep
+// bound at a fixed place, so that the data directory can stay closed (0700). The mount namespace belongs to the fork server
+// (or the threads that start tasks), and tasks inherit it: one for each task costs milliseconds of RCU waiting at its end, and would keep
 // apart only tasks of one namespace, which share a uid anyway; those of others find folders that they may not enter.
 // Where the kernel refuses mounts (a container without the capability) folders are reached by their real path. Without
 // root, or with root tasks allowed, tasks run as the agent's own user. The note says which it is.
@@ -17,6 +17,7 @@
 #include "agent/uid_map.h"
 #include "base/file_system.h"
 #include "base/status.h"
+#include "runtime/fork_server.h"
 #include "runtime/subprocess.h"
 
 namespace uccp::agent {
@@ -26,6 +27,8 @@ struct IsolationOptions {
   bool allow_root_tasks = false;
   // Where <data>/tasks is bound for tasks; made if missing.
   std::string mount_point = "/run/uccp/tasks";
+  // Gets the mounts as well, for the tasks that it forks. May be null.
+  runtime::ForkServer* fork_server = nullptr;
 };
 
 class ProcessIsolation {

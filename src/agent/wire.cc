@@ -46,12 +46,6 @@ AttemptSpec spec_of(const wire::LaunchAttempt& launch) {
   spec.command.assign(task.command().begin(), task.command().end());
   spec.env.insert(task.env().begin(), task.env().end());
   if (!launch.task_token().empty()) spec.env["UCCP_TASK_TOKEN"] = launch.task_token();
-  if (launch.gpu_indexes_size() > 0) {
-    std::string devices;
-    for (const int index : launch.gpu_indexes()) devices += (devices.empty() ? "" : ",") + std::to_string(index);
-    spec.env["CUDA_VISIBLE_DEVICES"] = devices;
-    spec.env["NVIDIA_VISIBLE_DEVICES"] = devices;
-  }
   spec.working_dir = task.working_dir();
   spec.stdin_bytes = task.stdin();
   spec.outputs.assign(task.outputs().begin(), task.outputs().end());

@@ -69,10 +69,13 @@ Columns::Columns(const call::MessagePlan& item, const call::CliCommand& command,
   if (format == Format::kWide || format == Format::kCsv) {
     for (const std::string& path : command.wide_columns) add(path, true);
   }
+  // All found before the first is renamed: of two that are equal both need their whole path.
+  std::vector<Column*> ambiguous;
   for (Column& column : columns_) {
     const auto same = [&](const Column& other) { return &other != &column && other.heading == column.heading; };
-    if (std::ranges::any_of(columns_, same)) column.heading = to_heading(column.path);
+    if (std::ranges::any_of(columns_, same)) ambiguous.push_back(&column);
   }
+  for (Column* column : ambiguous) column->heading = to_heading(column->path);
 }
 
 std::vector<std::string> Columns::headings() const {

@@ -113,7 +113,7 @@ std::string failure_text(const call::MessagePlan& plan, const std::string& task)
   const std::string reason = text_at(plan, "status_reason", task);
   if (!reason.empty()) message += ": " + reason;
   const std::string exit = text_at(plan, "exit_code", task);
-  if (!exit.empty()) message += " (exit code " + exit + ")";
+  if (!exit.empty() && message.find("exit code " + exit) == std::string::npos) message += " (exit code " + exit + ")";
   return message;
 }
 

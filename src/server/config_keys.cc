@@ -77,6 +77,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"own_log_groups", kString, "", kActs, "groups whose log has files of its own, separated by commas"},
     {"log_bytes_max", kInteger, "2147483648", kActs,
      "bytes of all logs beyond which the state is flushed and hardly any applied entry is kept"},
+    {"blob_grace", kDuration, "1h", kActs,
+     "time for which blobs are kept that no task refers to; at least worker_lease and 5 s"},
     {"disk_reserved", kInteger, "268435456", kActs,
      "free bytes below which only changes that free space are taken"},
     {"calls_in_flight_max", kInteger, "2000", kActs, "unary calls at work on this node at a time"},

@@ -101,7 +101,8 @@ int run_dev(const DevOptions& dev, const Config& config) {
   options.key_pem = pki->server.key_pem;
   options.client_ca_pem = pki->ca.certificate_pem;
   options.token_key_pem = pki->token_key_pem;
-  options.worker_lease_ms = kDevWorkerLeaseMs;
+  const bool lease_named = config.values().find("worker_lease")->second.source != ConfigSource::kDefault;
+  options.worker_lease_ms = lease_named ? config.duration_ms("worker_lease") : kDevWorkerLeaseMs;
   auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
   if (!server) return report(server.error());
   // Removed only now that the directory is known to be ours.

@@ -22,6 +22,7 @@
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
 #include "server/authenticator.h"
+#include "server/clock_watch.h"
 #include "server/cluster_side.h"
 #include "server/health.h"
 #include "server/log_choice.h"
@@ -37,8 +38,10 @@
 #include "services/kv/kv_state.h"
 #include "services/locks/locks_service.h"
 #include "services/objects/blob_store.h"
+#include "services/objects/collected_blobs.h"
 #include "services/sync/sync_service.h"
 #include "services/tasks/agent_link_service.h"
+#include "services/tasks/blob_collector.h"
 #include "services/tasks/tasks_service.h"
 #include "services/tasks/tasks_state.h"
 #include "services/workers/workers_service.h"
@@ -52,10 +55,27 @@ constexpr int64_t kReadyTimeoutMs = 60'000;
 constexpr int64_t kDrainMs = 3'000;
 constexpr uint64_t kPackedChunkBytesMin = 1024;
 constexpr int64_t kHandOverMs = 3'000;
+constexpr int64_t kBlobGraceMarginMs = 5'000;
+constexpr int64_t kCollectMsMax = 600'000;
 // Holds the rows of about 100,000 services, so that discovery does not read from the disk.
 constexpr uint64_t kStateCacheBytes = 96u << 20;
 
 const std::map<std::string, GroupId> kGroups = {{"core", kCoreGroup}, {"work", kWorkGroup}};
+
+// What is done even on a disk that is nearly full.
+bool frees_space(std::string_view command) {
+  static constexpr std::string_view kFreeing[] = {
+      "machine.expire",  "discovery.deregister", "tasks.cancel",      "tasks.prune",     "tasks.outcomes",
+      "workers.fence",   "workers.hello",        "workers.drain",     "permits.release", "workers.deregister",
+      "permits.abandon", "permits.break",        "elections.resign",  "sync.withdraw",   "sync.delete_latch",
+      "kv.delete",       "kv.compact",           "kv.sweep",          "kv.revoke"};
+  return std::ranges::find(kFreeing, command) != std::end(kFreeing);
+}
+
+// An outcome names blobs that were stored before it, and may come as late as its worker's lease allows.
+int64_t blob_grace_ms(const Config& config, const ServerOptions& options) {
+  return std::max(config.duration_ms("blob_grace"), options.worker_lease_ms + kBlobGraceMarginMs);
+}
 
 // A condition that one thread waits for and others may change.
 class Latch {
@@ -113,7 +133,8 @@ struct Server::Parts {
   storage::StoreIdentity identity;
   std::unique_ptr<storage::LogStore> log;
   std::unique_ptr<storage::RocksKv> kv;
-  std::unique_ptr<objects::DirectoryBlobStore> blobs;  // of this node
+  std::unique_ptr<objects::DirectoryBlobStore> stored_blobs;  // of this node
+  std::unique_ptr<objects::CollectedBlobs> blobs;             // the same, from which some go
   discovery::DiscoveryState discovery_state;
   locks::LocksState locks_state;
   elections::ElectionsState elections_state;
@@ -124,11 +145,13 @@ struct Server::Parts {
   cluster::ClusterState cluster_state;
   tasks::LiveTasks live;
   Latch changed;
-  std::unique_ptr<runtime::Loop> loop, io, watch, reads;
+  std::unique_ptr<runtime::Loop> loop, io, watch, reads, blob_io, collecting;
   std::unique_ptr<ClusterSide> cluster;
   std::unique_ptr<SharedBlobs> shared_blobs;
   std::unique_ptr<node::Node> node;
   std::unique_ptr<tasks::WorkRuntime> work;
+  std::unique_ptr<tasks::BlobCollector> blob_collector;
+  std::unique_ptr<ClockWatch> clock_watch;
   std::unique_ptr<call::PageTokenSigner> page_tokens;
   std::unique_ptr<discovery::DiscoveryService> discovery;
   std::unique_ptr<locks::LocksService> locks;
@@ -175,7 +198,7 @@ Status Server::Parts::open_storage(const ServerOptions& options, const Config& c
   UCCP_TRY(log, open_log(files, options.data_dir + "/log", identity, log_chosen, metrics));
   UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {.block_cache_bytes = kStateCacheBytes}));
   UCCP_RETURN_IF_ERROR(node::claim_state(*kv, options.data_dir + "/state", identity));
-  UCCP_TRY(blobs, objects::DirectoryBlobStore::open(files, options.data_dir + "/blobs"));
+  UCCP_TRY(stored_blobs, objects::DirectoryBlobStore::open(files, options.data_dir + "/blobs"));
   return Status::ok();
 }
 
@@ -187,6 +210,10 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   watch = std::make_unique<runtime::Loop>(clock);
   reads = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
+  blob_io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
+  collecting = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 3'600'000});
+  const int64_t grace_ms = blob_grace_ms(config, options);
+  blobs = std::make_unique<objects::CollectedBlobs>(*stored_blobs, clock, grace_ms);
   cluster = std::make_unique<ClusterSide>(
       options.cluster, identity,
       ClusterSideEnvironment{.loop = *loop, .timers = *watch, .clock = clock, .metrics = metrics,
@@ -201,15 +228,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node_options.group.snapshot.saved_bytes = &storage::saved_bytes_counter(metrics, "snapshot");
   UCCP_RETURN_IF_ERROR(apply_raft_settings(config, node_options));
   node_options.disk_reserved_bytes = static_cast<uint64_t>(config.integer("disk_reserved"));
-  node_options.frees_space = [](std::string_view command) {
-    static constexpr std::string_view kFreeing[] = {"machine.expire", "discovery.deregister", "tasks.cancel",
-                                                    "tasks.prune",    "tasks.outcomes",       "workers.deregister",
-                                                    "workers.fence",  "workers.hello",        "permits.release",
-                                                    "permits.abandon", "permits.break",       "elections.resign",
-                                                    "sync.withdraw",   "sync.delete_latch",   "kv.delete",
-                                                    "kv.compact",      "kv.sweep",            "kv.revoke"};
-    return std::ranges::find(kFreeing, command) != std::end(kFreeing);
-  };
+  node_options.frees_space = frees_space;
   node = std::make_unique<node::Node>(
       node_options,
       node::NodeEnvironment{.loop = *loop, .io = *io, .watch = *watch, .clock = clock, .random = node_random,
@@ -237,6 +256,9 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
     work->on_leadership(ready, term);
     changed.notify();
   });
+  blob_collector = std::make_unique<tasks::BlobCollector>(*collecting, *node, *blobs, metrics,
+                                                          std::clamp<int64_t>(grace_ms / 4, 100, kCollectMsMax));
+  clock_watch = std::make_unique<ClockWatch>(*watch, clock, metrics);
   live.on_worker([this] { changed.notify(); });
   kv_sweeper = std::make_unique<kv::KvSweeper>(*node, *node, *loop, *reads);
   node->on_leadership(kCoreGroup, [this](bool ready, Term) {
@@ -256,8 +278,12 @@ Status Server::Parts::start_node(const ServerOptions& options) {
   io->start("uccp-disk");
   watch->start("uccp-watch");
   reads->start("uccp-reads");
+  blob_io->start("uccp-blobs");
+  collecting->start("uccp-collect");
   loop->start("uccp-loop");
   node->start();
+  blob_collector->start();
+  clock_watch->start();
   running = true;
   // With others it may take any time until there is a leader: the doors open and say so.
   if (options.cluster.enabled) return Status::ok();
@@ -304,13 +330,14 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
       .proposer = *node, .reader = *node,
       .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *shared_blobs, .watcher = *node,
                .view = [this] { return work_view(); }},
-      .live = live, .clock = clock, .random = id_random, .page_tokens = *page_tokens});
+      .live = live, .blob_io = *blob_io, .disk_is_full = [this] { return node->out_of_space(); }, .clock = clock, .random = id_random, .page_tokens = *page_tokens});
   tasks_service->register_handlers(handlers);
-  agent_link = std::make_unique<tasks::AgentLinkService>(*loop, *reads, *work, *blobs);
+  agent_link = std::make_unique<tasks::AgentLinkService>(*loop, *blob_io, *work, *blobs,
+                                                          [this] { return node->out_of_space(); });
   agent_link->register_handlers(handlers);
   workers_service = std::make_unique<workers::WorkersService>(workers::WorkersEnvironment{
       .proposer = *node, .reader = *node,
-      .overlay = [this](v1::Worker& worker, bool cordoned) { live.overlay(worker, cordoned); },
+      .overlay = [this](v1::Worker& worker, const internal::v1::WorkerRow& row) { live.overlay(worker, row); },
       .clock = clock, .random = worker_id_random, .page_tokens = *page_tokens});
   workers_service->register_handlers(handlers);
 
@@ -426,7 +453,9 @@ void Server::stop() {
   });
   done.wait(30'000, [&] { return stopped.load(); });
   p.cluster->stop_network();
-  for (auto* executor : {p.loop.get(), p.io.get(), p.watch.get(), p.reads.get()}) executor->stop();
+  for (auto* executor : {p.loop.get(), p.io.get(), p.watch.get(), p.reads.get(), p.blob_io.get(), p.collecting.get()}) {
+    executor->stop();
+  }
   if (Status status = p.log->close(); !status.is_ok()) log::warn("the log did not close", {{"reason", status.reason()}});
 }
 

@@ -29,10 +29,12 @@ class StreamSession final : public AgentSession {
   uint64_t sent_ = 0;
 };
 
-// One blob on its way in. Messages come one at a time, from a door's thread.
+// One blob on its way in. Messages come one at a time, from a door's thread; what they hold is written there, so that a
+// disk that is slow slows down the agent.
 class Upload {
  public:
-  Upload(call::CallPtr call, objects::BlobStore& blobs) : call_(std::move(call)), blobs_(blobs) {}
+  Upload(call::CallPtr call, objects::BlobStore& blobs, bool disk_is_full)
+      : call_(std::move(call)), blobs_(blobs), disk_is_full_(disk_is_full) {}
 
   void take(std::string bytes) {
     if (call_->finished()) return;
@@ -63,6 +65,12 @@ class Upload {
     }
     header_ = header;
     UCCP_TRY(existed_, blobs_.exists(header.blob().sha256()));
+    if (!existed_ && disk_is_full_) {
+      return Status(Code::kExhausted, "NO_SPACE",
+                    "the disk of this node is nearly full: content is not stored; free disk space, the agent keeps it and tries again")
+          .with_retry_after_ms(5000)
+          .with_help("runbooks.md#disk-full");
+    }
     if (!existed_) {
       UCCP_TRY(writer_, blobs_.begin_put());
     }
@@ -92,6 +100,7 @@ class Upload {
 
   call::CallPtr call_;
   objects::BlobStore& blobs_;
+  const bool disk_is_full_;
   internal::v1::BlobHeader header_;
   std::unique_ptr<objects::BlobWriter> writer_;
   uint64_t received_ = 0;
@@ -100,8 +109,9 @@ class Upload {
 
 }  // namespace
 
-AgentLinkService::AgentLinkService(Executor& loop, Executor& blob_io, WorkRuntime& runtime, objects::BlobStore& blobs)
-    : loop_(loop), blob_io_(blob_io), runtime_(runtime), blobs_(blobs) {}
+AgentLinkService::AgentLinkService(Executor& loop, Executor& blob_io, WorkRuntime& runtime, objects::BlobStore& blobs,
+                                   std::function<bool()> disk_is_full)
+    : loop_(loop), blob_io_(blob_io), runtime_(runtime), blobs_(blobs), disk_is_full_(std::move(disk_is_full)) {}
 
 void AgentLinkService::register_handlers(call::HandlerTable& handlers) {
   handlers.add("uccp.internal.v1.AgentLink/Connect", [this](const call::CallPtr& call, std::string) { connect(call); });
@@ -131,7 +141,7 @@ void AgentLinkService::connect(const call::CallPtr& call) {
 }
 
 void AgentLinkService::put_blob(const call::CallPtr& call) {
-  auto upload = std::make_shared<Upload>(call, blobs_);
+  auto upload = std::make_shared<Upload>(call, blobs_, disk_is_full_ && disk_is_full_());
   call->on_half_close([upload] { upload->finish(); });
   call->on_message([upload](std::string bytes) { upload->take(std::move(bytes)); });
 }

@@ -12,7 +12,8 @@ namespace uccp::tasks {
 class AgentLinkService {
  public:
   // `blob_io` runs blocking reads of blobs. Everything must outlive the doors.
-  AgentLinkService(Executor& loop, Executor& blob_io, WorkRuntime& runtime, objects::BlobStore& blobs);
+  AgentLinkService(Executor& loop, Executor& blob_io, WorkRuntime& runtime, objects::BlobStore& blobs,
+                   std::function<bool()> disk_is_full);
   void register_handlers(call::HandlerTable& handlers);
 
  private:
@@ -24,6 +25,7 @@ class AgentLinkService {
   Executor& blob_io_;
   WorkRuntime& runtime_;
   objects::BlobStore& blobs_;
+  const std::function<bool()> disk_is_full_;  // nothing is to be stored now; may be empty
 };
 
 }  // namespace uccp::tasks

@@ -8,11 +8,48 @@
 
 namespace uccp::tasks {
 
+namespace {
+
+// Whole devices: a share of one is rounded up, since nothing here divides a device.
+int64_t whole(double count) { return static_cast<int64_t>(std::ceil(count)); }
+int64_t thousandths(double amount) { return static_cast<int64_t>(std::llround(amount * 1000)); }
+double from_thousandths(int64_t amount) { return static_cast<double>(amount) / 1000; }
+
+// Kinds and types of accelerators have no blanks in their kind, names of declared resources have none at all.
+std::string accelerator_key(const v1::AcceleratorRequest& accelerator, bool typed) {
+  return "accelerator " + accelerator.kind() + (typed ? " " + accelerator.type() : "");
+}
+
+void set_counted(v1::Resources& out, const std::string& name, int64_t amount) {
+  constexpr std::string_view kAccelerator = "accelerator ";
+  if (!name.starts_with(kAccelerator)) {
+    (*out.mutable_extended())[name] = from_thousandths(amount);
+    return;
+  }
+  const std::string kind = name.substr(kAccelerator.size());
+  if (kind.find(' ') != std::string::npos) return;  // a type, counted under its kind as well
+  v1::AcceleratorRequest& accelerator = *out.add_accelerators();
+  accelerator.set_kind(kind);
+  accelerator.set_count(from_thousandths(amount));
+}
+
+}  // namespace
+
 Shape shape_of(const v1::Resources& r) {
-  return {.cpu_milli = static_cast<int64_t>(std::llround(r.cpu() * 1000)),
-          .memory = static_cast<int64_t>(r.memory()),
-          .disk = static_cast<int64_t>(r.disk()),
-          .gpus = static_cast<int64_t>(std::llround(r.gpu().count()))};
+  Shape shape{.cpu_milli = thousandths(r.cpu()),
+              .memory = static_cast<int64_t>(r.memory()),
+              .disk = static_cast<int64_t>(r.disk()),
+              .gpus = whole(r.gpu().count()),
+              .network_bps = static_cast<int64_t>(r.network_bps())};
+  for (const auto& [name, amount] : r.extended()) {
+    if (thousandths(amount) > 0) shape.counted[name] += thousandths(amount);
+  }
+  for (const v1::AcceleratorRequest& accelerator : r.accelerators()) {
+    if (thousandths(accelerator.count()) <= 0) continue;
+    shape.counted[accelerator_key(accelerator, false)] += thousandths(accelerator.count());
+    if (!accelerator.type().empty()) shape.counted[accelerator_key(accelerator, true)] += thousandths(accelerator.count());
+  }
+  return shape;
 }
 
 void set_resources(v1::Resources& out, const Shape& shape) {
@@ -20,6 +57,22 @@ void set_resources(v1::Resources& out, const Shape& shape) {
   out.set_memory(static_cast<uint64_t>(std::max<int64_t>(0, shape.memory)));
   out.set_disk(static_cast<uint64_t>(std::max<int64_t>(0, shape.disk)));
   if (shape.gpus > 0) out.mutable_gpu()->set_count(static_cast<double>(shape.gpus));
+  out.set_network_bps(static_cast<uint64_t>(std::max<int64_t>(0, shape.network_bps)));
+  for (const auto& [name, amount] : shape.counted) {
+    if (amount > 0) set_counted(out, name, amount);
+  }
+}
+
+WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {
+  WorkerView view{.id = row.worker().id(),
+                  .capacity = shape_of(row.worker().resources().total()),
+                  .slots = slots,
+                  .accepts = !row.cordoned() && !row.has_drain()};
+  view.labels.insert(row.worker().labels().begin(), row.worker().labels().end());
+  for (const v1::WorkerGpu& gpu : row.worker().gpus()) {
+    view.gpus.push_back({gpu.type(), gpu.count(), static_cast<int64_t>(gpu.memory())});
+  }
+  return view;
 }
 
 void LiveTasks::set(const TaskRef& ref, const LiveAttempt& attempt) {
@@ -95,7 +148,7 @@ void LiveTasks::overlay(const std::string& tenant, v1::Task& task) const {
   if (live->progress) task.set_progress(*live->progress);
 }
 
-void LiveTasks::overlay(v1::Worker& worker, bool cordoned) const {
+void LiveTasks::overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) const {
   const auto live = find_worker(worker.id());
   v1::WorkerResources& resources = *worker.mutable_resources();
   const Shape total = shape_of(resources.total());
@@ -107,11 +160,23 @@ void LiveTasks::overlay(v1::Worker& worker, bool cordoned) const {
   worker.set_running_tasks(live ? static_cast<int32_t>(live->running) : 0);
   const bool connected = live && live->connected;
   if (connected) {
-    worker.set_status(cordoned ? v1::WORKER_STATUS_CORDONED : v1::WORKER_STATUS_READY);
     worker.clear_status_reason();
+    if (row.has_drain()) {
+      worker.set_status(live->running > 0 ? v1::WORKER_STATUS_DRAINING : v1::WORKER_STATUS_DRAINED);
+      worker.set_status_reason(row.drain().reason());
+    } else if (row.cordoned()) {
+      worker.set_status(v1::WORKER_STATUS_CORDONED);
+      worker.set_status_reason(row.cordon_reason());
+    } else {
+      worker.set_status(v1::WORKER_STATUS_READY);
+    }
   } else if (worker.status() != v1::WORKER_STATUS_LOST && worker.status() != v1::WORKER_STATUS_REGISTERED) {
     worker.set_status(v1::WORKER_STATUS_UNREACHABLE);
     worker.set_status_reason("no heartbeat from its agent");
+  }
+  if (row.has_drain()) {
+    worker.mutable_drain_deadline()->set_seconds(row.drain().deadline_wall_us() / 1'000'000);
+    worker.mutable_drain_deadline()->set_nanos(static_cast<int32_t>(row.drain().deadline_wall_us() % 1'000'000 * 1000));
   }
   worker.set_health(connected ? v1::HEALTH_STATUS_HEALTHY : v1::HEALTH_STATUS_UNHEALTHY);
   worker.set_health_score(connected ? 1 : 0);
@@ -120,6 +185,7 @@ void LiveTasks::overlay(v1::Worker& worker, bool cordoned) const {
     worker.mutable_last_seen()->set_nanos(static_cast<int32_t>(live->last_seen.us % 1'000'000 * 1000));
   }
   if (live && live->load) *worker.mutable_load() = *live->load;
+  if (live && !live->gpus.empty()) *worker.mutable_gpus() = {live->gpus.begin(), live->gpus.end()};
 }
 
 uint64_t LiveTasks::listen(Listener listener) {

@@ -9,10 +9,12 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "services/tasks/scheduler.h"
 #include "uccp/internal/v1/agent.pb.h"
+#include "uccp/internal/v1/work_state.pb.h"
 #include "uccp/v1/tasks.pb.h"
 #include "uccp/v1/workers.pb.h"
 
@@ -34,6 +36,7 @@ struct LiveWorker {
   Shape used;
   size_t running = 0;
   std::optional<v1::WorkerLoad> load;
+  std::vector<v1::WorkerGpu> gpus;  // with what is handed out, as the agent said last; empty: as in the row
 };
 
 class LiveTasks {
@@ -54,7 +57,7 @@ class LiveTasks {
   // Lays what is live over a stored task: RUNNING, worker, start, use.
   void overlay(const std::string& tenant, v1::Task& task) const;
   // Lays what is live over a stored worker: status, what is free, when it was seen.
-  void overlay(v1::Worker& worker, bool cordoned) const;
+  void overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) const;
 
   // Called after the live part of a task changed, on the thread that changed it. At most this many listeners.
   using Listener = std::function<void(const TaskRef&)>;
@@ -74,5 +77,7 @@ class LiveTasks {
 
 Shape shape_of(const v1::Resources& resources);
 void set_resources(v1::Resources& out, const Shape& shape);
+// What the scheduler has to know of a connected worker.
+WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots);
 
 }  // namespace uccp::tasks

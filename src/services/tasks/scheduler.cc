@@ -4,11 +4,25 @@
 
 namespace uccp::tasks {
 
+bool Shape::fits_in(const Shape& free) const {
+  return cpu_milli <= free.cpu_milli && memory <= free.memory && disk <= free.disk && gpus <= free.gpus &&
+         network_bps <= free.network_bps && std::ranges::all_of(counted, [&](const auto& need) {
+           const auto have = free.counted.find(need.first);
+           return have != free.counted.end() && need.second <= have->second;
+         });
+}
+
 Shape& Shape::operator+=(const Shape& o) {
   cpu_milli += o.cpu_milli;
   memory += o.memory;
   disk += o.disk;
   gpus += o.gpus;
+  network_bps += o.network_bps;
+  for (const auto& [name, amount] : o.counted) {
+    const auto sum = counted.try_emplace(name, 0).first;
+    sum->second += amount;
+    if (sum->second == 0) counted.erase(sum);
+  }
   return *this;
 }
 
@@ -17,6 +31,12 @@ Shape& Shape::operator-=(const Shape& o) {
   memory -= o.memory;
   disk -= o.disk;
   gpus -= o.gpus;
+  network_bps -= o.network_bps;
+  for (const auto& [name, amount] : o.counted) {
+    const auto rest = counted.try_emplace(name, 0).first;
+    rest->second -= amount;
+    if (rest->second == 0) counted.erase(rest);
+  }
   return *this;
 }
 
@@ -31,6 +51,11 @@ int64_t dominant_free_share(const Shape& capacity, const Shape& free) {
   consider(capacity.cpu_milli, free.cpu_milli);
   consider(capacity.memory, free.memory);
   consider(capacity.gpus, free.gpus);
+  consider(capacity.network_bps, free.network_bps);
+  for (const auto& [name, total] : capacity.counted) {
+    const auto left = free.counted.find(name);
+    consider(total, left == free.counted.end() ? 0 : left->second);
+  }
   return share;
 }
 
@@ -41,12 +66,20 @@ bool selected(const LabelMap& selector, const LabelMap& labels) {
   });
 }
 
+bool has_gpus(const GpuNeed& need, int64_t count, const std::vector<GpuKind>& kinds) {
+  if (count == 0 || (need.type.empty() && need.memory == 0)) return true;
+  return std::ranges::any_of(kinds, [&](const GpuKind& kind) {
+    return kind.type.starts_with(need.type) && kind.memory >= need.memory && kind.count >= count;
+  });
+}
+
 }  // namespace
 
 bool Scheduler::GroupKey::operator<(const GroupKey& o) const {
   if (priority != o.priority) return priority > o.priority;
   if (shape != o.shape) return shape < o.shape;
-  return selector < o.selector;
+  if (selector != o.selector) return selector < o.selector;
+  return gpu < o.gpu;
 }
 
 void Scheduler::enqueue(const QueuedTask& task) { groups_[key_of(task)].emplace(task.order, task.ref); }
@@ -72,6 +105,10 @@ bool Scheduler::remove_task(const TaskRef& ref) {
 
 void Scheduler::set_worker(const WorkerView& view) { workers_[view.id].view = view; }
 
+void Scheduler::disconnect_worker(const std::string& id) {
+  if (const auto worker = workers_.find(id); worker != workers_.end()) worker->second.view.connected = false;
+}
+
 void Scheduler::remove_worker(const std::string& id) {
   workers_.erase(id);
   std::erase_if(running_, [&](const auto& entry) { return entry.second.worker == id; });
@@ -96,14 +133,25 @@ void Scheduler::release(const TaskRef& task) {
   running_.erase(it);
 }
 
+Obstacle Scheduler::obstacle(const GroupKey& group, const Worker& worker) {
+  const WorkerView& view = worker.view;
+  if (!view.connected) return Obstacle::kNotConnected;
+  if (!view.accepts) return Obstacle::kCordoned;
+  if (!selected(group.selector, view.labels)) return Obstacle::kLabels;
+  if (!group.shape.fits_in(view.capacity) || !has_gpus(group.gpu, group.shape.gpus, view.gpus)) return Obstacle::kTooSmall;
+  if (worker.running >= view.slots) return Obstacle::kSlots;
+  Shape free = view.capacity;
+  free -= worker.used;
+  return group.shape.fits_in(free) ? Obstacle::kNone : Obstacle::kBusy;
+}
+
 Scheduler::Worker* Scheduler::best_fit(const GroupKey& group) {
   Worker* best = nullptr;
   int64_t best_share = 0;
   for (auto& [id, worker] : workers_) {
-    if (!worker.view.accepts || worker.running >= worker.view.slots) continue;
+    if (obstacle(group, worker) != Obstacle::kNone) continue;
     Shape free = worker.view.capacity;
     free -= worker.used;
-    if (!group.shape.fits_in(free) || !selected(group.selector, worker.view.labels)) continue;
     free -= group.shape;
     const int64_t share = dominant_free_share(worker.view.capacity, free);
     if (best == nullptr || share < best_share) {
@@ -136,24 +184,6 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
 }
 
 int64_t Scheduler::next_due_ms() const { return delayed_.empty() ? -1 : delayed_.begin()->first; }
-
-std::string Scheduler::explain(const TaskRef& ref) const {
-  const auto it = queued_.find(ref);
-  if (it == queued_.end()) return "not queued";
-  if (delayed_.contains({it->second.not_before_ms, ref})) return "waits for its next attempt";
-  size_t accepting = 0, labelled = 0, large_enough = 0;
-  for (const auto& [id, worker] : workers_) {
-    if (!worker.view.accepts) continue;
-    ++accepting;
-    if (!selected(it->second.selector, worker.view.labels)) continue;
-    ++labelled;
-    if (it->second.shape.fits_in(worker.view.capacity)) ++large_enough;
-  }
-  if (accepting == 0) return "no worker takes tasks just now";
-  if (labelled == 0) return "none of " + std::to_string(accepting) + " workers has the labels of its node selector";
-  if (large_enough == 0) return "none of " + std::to_string(labelled) + " workers is large enough";
-  return "waits for free resources on " + std::to_string(large_enough) + " workers";
-}
 
 Scheduler::Usage Scheduler::usage(const std::string& id) const {
   const auto it = workers_.find(id);

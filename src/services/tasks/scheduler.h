@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -24,11 +25,13 @@ struct Shape {
   int64_t memory = 0;
   int64_t disk = 0;
   int64_t gpus = 0;
+  int64_t network_bps = 0;
+  // What has no field of its own, in thousandths, by name: accelerators ("tpu", and "tpu v5e-8" for a type of them), and
+  // what workers declare under names of their own ("licence/matlab"). Never with an amount of zero.
+  std::map<std::string, int64_t> counted;
 
   auto operator<=>(const Shape&) const = default;
-  bool fits_in(const Shape& free) const {
-    return cpu_milli <= free.cpu_milli && memory <= free.memory && disk <= free.disk && gpus <= free.gpus;
-  }
+  bool fits_in(const Shape& free) const;
   Shape& operator+=(const Shape& other);
   Shape& operator-=(const Shape& other);
 };
@@ -41,10 +44,26 @@ struct TaskRef {
   auto operator<=>(const TaskRef&) const = default;
 };
 
+// What the graphics processors of a task have to be; how many is in its shape.
+struct GpuNeed {
+  std::string type;  // prefix of vendor and model; empty: any
+  int64_t memory = 0;
+
+  auto operator<=>(const GpuNeed&) const = default;
+};
+
+// Graphics processors of one kind in a worker.
+struct GpuKind {
+  std::string type;
+  int64_t count = 0;
+  int64_t memory = 0;  // of each
+};
+
 struct QueuedTask {
   TaskRef ref;
   int32_t priority = 50;
   Shape shape;
+  GpuNeed gpu;
   LabelMap selector;          // labels that the worker must have
   uint64_t order = 0;         // position among equals: the revision that queued it
   int64_t not_before_ms = 0;  // on the caller's clock
@@ -54,8 +73,25 @@ struct WorkerView {
   std::string id;
   Shape capacity;
   LabelMap labels;
-  size_t slots = 0;     // most attempts at a time
-  bool accepts = true;  // connected, not cordoned, not draining
+  std::vector<GpuKind> gpus;
+  size_t slots = 0;       // most attempts at a time
+  bool accepts = true;    // not cordoned, not draining
+  bool connected = true;  // its agent
+};
+
+// What keeps a task from a worker.
+enum class Obstacle : uint8_t { kNone, kNotConnected, kCordoned, kLabels, kTooSmall, kBusy, kSlots };
+
+struct Explanation {
+  struct Reason {
+    Obstacle obstacle = Obstacle::kNone;
+    size_t workers = 0;
+    std::string message;  // one sentence, with the worker that comes closest
+  };
+  std::string summary;
+  size_t workers = 0;           // each is in one of the reasons
+  size_t ahead = 0;             // queued tasks that are placed before it
+  std::vector<Reason> reasons;  // the most frequent first
 };
 
 struct Assignment {
@@ -75,6 +111,8 @@ class Scheduler {
   // Adds or changes a worker; what runs there stays counted.
   void set_worker(const WorkerView& worker);
   void remove_worker(const std::string& id);
+  // Its agent is gone for now: nothing is placed there until set_worker().
+  void disconnect_worker(const std::string& id);
   // Counts an attempt that runs already (found after a change of leader, or assigned elsewhere).
   void occupy(const std::string& worker, const TaskRef& task, const Shape& shape);
   // Frees what an attempt used.
@@ -85,8 +123,8 @@ class Scheduler {
   // Earliest time at which a delayed task becomes due; -1: none.
   int64_t next_due_ms() const;
 
-  // Why a queued task waits, in one sentence.
-  std::string explain(const TaskRef& ref) const;
+  // Why a task that is queued here waits; nothing if it is not queued. Costs by workers and by groups.
+  std::optional<Explanation> explain(const TaskRef& ref) const;
   struct Usage {
     Shape capacity, used;
     size_t running = 0;
@@ -99,6 +137,7 @@ class Scheduler {
     int32_t priority;  // higher first
     Shape shape;
     LabelMap selector;
+    GpuNeed gpu;
     bool operator<(const GroupKey& other) const;
   };
   struct Worker {
@@ -114,7 +153,8 @@ class Scheduler {
 
   Worker* best_fit(const GroupKey& group);
   void enqueue(const QueuedTask& task);
-  static GroupKey key_of(const QueuedTask& task) { return {task.priority, task.shape, task.selector}; }
+  static Obstacle obstacle(const GroupKey& group, const Worker& worker);
+  static GroupKey key_of(const QueuedTask& task) { return {task.priority, task.shape, task.selector, task.gpu}; }
 
   std::map<TaskRef, QueuedTask> queued_;
   std::map<GroupKey, Group> groups_;               // tasks that are due

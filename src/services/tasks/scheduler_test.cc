@@ -56,7 +56,10 @@ TEST(Scheduler, ALargeTaskThatDoesNotFitDoesNotHoldUpOtherShapes) {
   s.add_task(task("huge", {9000}, 90));
   s.add_task(task("small", {1000}, 10));
   EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"small@w"}));
-  EXPECT_EQ(s.explain({"t", "n", "huge"}), "none of 1 workers is large enough");
+  const auto why = s.explain({"t", "n", "huge"});
+  EXPECT_EQ(why->summary, "none of 1 workers is large enough");
+  EXPECT_EQ(why->reasons.at(0).message, "the task asks for 9 CPU, the largest worker, w, has 1 CPU");
+  EXPECT_FALSE(s.explain({"t", "n", "small"}));
 }
 
 TEST(Scheduler, ADelayedTaskWaitsForItsTime) {
@@ -84,7 +87,59 @@ TEST(Scheduler, ASelectorAndAClosedWorkerKeepTasksAway) {
   s.add_task(picky);
   s.add_task(task("any", {1000}));
   EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"any@gpu"}));
-  EXPECT_EQ(s.explain({"t", "n", "picky"}), "none of 1 workers has the labels of its node selector");
+  const auto why = s.explain({"t", "n", "picky"});
+  EXPECT_EQ(why->summary, "none of 1 workers has the labels of its node selector");
+  EXPECT_EQ(why->workers, 2u);
+  ASSERT_EQ(why->reasons.size(), 2u);
+  EXPECT_EQ(why->reasons[0].obstacle, Obstacle::kCordoned);
+  EXPECT_EQ(why->reasons[1].obstacle, Obstacle::kLabels);
+}
+
+TEST(Scheduler, GpusAreHandedOutByCountTypeAndMemory) {
+  Scheduler s;
+  WorkerView view = worker("w", {8000});
+  view.capacity.gpus = 4;
+  view.gpus = {{"nvidia-a100", 4, 40}};
+  s.set_worker(view);
+  s.set_worker(worker("plain", {8000}));
+  QueuedTask two = task("two", {100});
+  two.shape.gpus = 2;
+  two.gpu = {"nvidia", 40};
+  QueuedTask three = task("three", {100});
+  three.shape.gpus = 3;
+  QueuedTask other = task("other", {100});
+  other.shape.gpus = 1;
+  other.gpu = {"amd", 0};
+  s.add_task(two);
+  s.add_task(three);
+  s.add_task(other);
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"two@w"}));
+  const auto busy = s.explain({"t", "n", "three"});
+  EXPECT_EQ(busy->summary, "waits for free resources on 1 workers");
+  EXPECT_EQ(s.explain({"t", "n", "other"})->summary, "none of 2 workers is large enough");
+  s.release({"t", "n", "two"});
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"three@w"}));
+}
+
+TEST(Scheduler, CountedResourcesAreNeverHandedOutTwice) {
+  Scheduler s;
+  WorkerView view = worker("w", {8000});
+  view.capacity.counted = {{"licence/matlab", 2000}};
+  s.set_worker(view);
+  for (const char* id : {"a", "b", "c"}) {
+    QueuedTask t = task(id, {100});
+    t.shape.counted = {{"licence/matlab", 1000}};
+    s.add_task(t);
+  }
+  QueuedTask none = task("none", {100});
+  none.shape.counted = {{"licence/other", 1000}};
+  s.add_task(none);
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"a@w", "b@w"}));
+  EXPECT_EQ(s.explain({"t", "n", "c"})->reasons.at(0).message,
+            "the task asks for 1 licence/matlab, on w 0 licence/matlab is free now");
+  EXPECT_EQ(s.explain({"t", "n", "none"})->ahead, 1u);
+  s.release({"t", "n", "a"});
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"c@w"}));
 }
 
 TEST(Scheduler, RemovingAndReplacingForgetsTheOldEntry) {

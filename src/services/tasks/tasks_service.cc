@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <set>
 
 #include "call/command.h"
@@ -76,6 +77,8 @@ void TasksService::register_handlers(call::HandlerTable& handlers) {
                                                 [this](const CallPtr& c, const auto& r) { get(c, r); });
   handlers.add_parsed<v1::GetTaskMetricsRequest>("uccp.v1.TaskScheduling/GetTaskMetrics",
                                                  [this](const CallPtr& c, const auto& r) { metrics(c, r); });
+  handlers.add_parsed<v1::ExplainTaskRequest>("uccp.v1.TaskScheduling/ExplainTask",
+                                              [this](const CallPtr& c, const auto& r) { explain(c, r); });
   handlers.add_parsed<v1::WatchTasksRequest>("uccp.v1.TaskScheduling/WatchTasks",
                                              [this](const CallPtr& c, const auto& r) { watch(c, r); });
   handlers.add_parsed<v1::GetTaskLogsRequest>(
@@ -102,7 +105,27 @@ std::string TasksService::make_id() {
   return machine::make_id("task", env_.clock.wall(), env_.random);
 }
 
-// Checks what field options cannot say, fills defaults, and moves inline inputs to the blob store.
+namespace {
+
+// What is asked of devices and is not built is refused: placed without it, the task would run on the wrong ones.
+Status check_devices(const v1::Resources& resources) {
+  const v1::GpuRequest& gpu = resources.gpu();
+  if (gpu.count() != std::floor(gpu.count())) {
+    return Status(Code::kInvalid, "GPU_SHARES_UNIMPLEMENTED", "shares of a GPU are not built yet; ask for whole ones")
+        .with_field("task.resources.gpu.count", "must be a whole number", "1");
+  }
+  const bool exclusive = gpu.sharing() == v1::GPU_SHARING_UNSPECIFIED || gpu.sharing() == v1::GPU_SHARING_EXCLUSIVE;
+  const bool anywhere = gpu.topology() == v1::GPU_TOPOLOGY_UNSPECIFIED || gpu.topology() == v1::GPU_TOPOLOGY_ANY;
+  if (!exclusive || !anywhere || !gpu.mig_profile().empty() || !gpu.driver_version_min().empty()) {
+    return Status(Code::kInvalid, "GPU_FEATURE_UNIMPLEMENTED",
+                  "sharing, topology, MIG profiles and driver versions of GPUs are not built yet; count, type and memory are");
+  }
+  return Status::ok();
+}
+
+}  // namespace
+
+// Checks what field options cannot say, and fills defaults.
 Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (task.type() == v1::TASK_TYPE_UNSPECIFIED) task.set_type(v1::TASK_TYPE_BATCH);
   if (task.type() != v1::TASK_TYPE_BATCH) {
@@ -135,32 +158,55 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
   if (task.id().empty()) task.set_id(make_id());
   for (int i = 0; i < task.inputs_size(); ++i) {
+    UCCP_RETURN_IF_ERROR(check_input(task, i));
+    if (!task.inputs(i).has_task_output()) continue;
+    const std::string& source = task.inputs(i).task_output().task_id();
+    const auto depends = [&](const v1::Dependency& d) { return d.task_id() == source; };
+    if (std::ranges::none_of(task.dependencies(), depends)) task.add_dependencies()->set_task_id(source);
+  }
+  return check_devices(task.resources());
+}
+
+Status TasksService::check_input(const v1::Task& task, int index) const {
+  const v1::Input& input = task.inputs(index);
+  const std::string field = "task.inputs[" + std::to_string(index) + "]";
+  if (!stays_inside(input.path())) {
+    return invalid_field(field + ".path", "must be relative and stay inside the task's folder", "in/data.csv");
+  }
+  if (input.has_object()) {
+    return Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
+  }
+  if (input.source_case() == v1::Input::SOURCE_NOT_SET) return invalid_field(field, "needs one of blob, taskOutput or data");
+  return Status::ok();
+}
+
+Status TasksService::store_inputs(v1::Task& task) {
+  for (int i = 0; i < task.inputs_size(); ++i) {
     v1::Input& input = *task.mutable_inputs(i);
-    const std::string field = "task.inputs[" + std::to_string(i) + "]";
-    if (!stays_inside(input.path())) {
-      return invalid_field(field + ".path", "must be relative and stay inside the task's folder", "in/data.csv");
-    }
-    switch (input.source_case()) {
-      case v1::Input::kBlob: break;
-      case v1::Input::kData: {
-        UCCP_TRY(objects::BlobInfo info, env_.logs.blobs.put(input.data()));
-        v1::Blob blob;
-        blob.set_sha256(info.sha256);
-        blob.set_size(info.size);
-        *input.mutable_blob() = std::move(blob);
-        break;
+    if (input.has_blob()) {
+      // Asked for by whoever is about to refer to it: from here on it stays for a while, referred to or not.
+      const auto info = env_.logs.blobs.stat(input.blob().sha256());
+      if (info) {
+        input.mutable_blob()->set_size(info->size);
+        continue;
       }
-      case v1::Input::kTaskOutput: {
-        const auto depends = [&](const v1::Dependency& d) { return d.task_id() == input.task_output().task_id(); };
-        if (std::ranges::none_of(task.dependencies(), depends)) {
-          task.add_dependencies()->set_task_id(input.task_output().task_id());
-        }
-        break;
-      }
-      case v1::Input::kObject:
-        return Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
-      case v1::Input::SOURCE_NOT_SET: return invalid_field(field, "needs one of blob, taskOutput or data");
+      if (info.error().code() != Code::kNotFound) return info.error();
+      return Status(Code::kFailedPrecondition, "BLOB_NOT_FOUND",
+                    "task.inputs[" + std::to_string(i) + "]: there is no blob " + input.blob().sha256() +
+                        "; blobs go when no task refers to them any more. Give the content as data");
     }
+    if (!input.has_data()) continue;
+    if (env_.disk_is_full && env_.disk_is_full()) {
+      return Status(Code::kExhausted, "NO_SPACE",
+                    "the disk of this node is nearly full: inputs are not stored; free disk space. Nothing was changed")
+          .with_retry_after_ms(5000)
+          .with_help("runbooks.md#disk-full");
+    }
+    UCCP_TRY(const objects::BlobInfo info, env_.logs.blobs.put(input.data()));
+    v1::Blob blob;
+    blob.set_sha256(info.sha256);
+    blob.set_size(info.size);
+    *input.mutable_blob() = std::move(blob);
   }
   return Status::ok();
 }
@@ -178,6 +224,15 @@ void TasksService::schedule(const CallPtr& call, std::string bytes) {
   task.set_principal(call->principal.name);
   row.set_cancel_grace_ms(-1);
   if (request->validate_only()) return call->reply(task.SerializeAsString());
+  const auto on_disk = [](const v1::Input& input) { return input.has_data() || input.has_blob(); };
+  if (std::ranges::none_of(task.inputs(), on_disk)) return propose(call, bytes, row);
+  env_.blob_io.post([this, call, bytes = std::move(bytes), row = std::move(row)]() mutable {
+    if (Status status = store_inputs(*row.mutable_task()); !status.is_ok()) return call->finish(std::move(status));
+    propose(call, bytes, row);
+  });
+}
+
+void TasksService::propose(const CallPtr& call, std::string_view bytes, const TaskRow& row) {
   env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "tasks.schedule", row.SerializeAsString()),
                         [call](Result<machine::Applied> applied) { reply_with(call, std::move(applied)); });
 }
@@ -342,6 +397,23 @@ void TasksService::metrics(const CallPtr& call, const v1::GetTaskMetricsRequest&
     if (task.has_queue_time()) set(metrics.mutable_queued(), std::max(0.0, start - seconds(task.queue_time())));
     if (task.has_start_time()) set(metrics.mutable_running(), std::max(0.0, end - start));
     call->reply(metrics.SerializeAsString());
+  });
+}
+
+void TasksService::explain(const CallPtr& call, const v1::ExplainTaskRequest& request) {
+  read_task(call, request.id(), [this, call](Result<TaskRow> row) {
+    if (!row) return call->finish(row.error());
+    env_.logs.loop.post([this, call, row = std::move(*row)] {
+      const v1::Task task = public_task(row);
+      v1::TaskExplanation explanation;
+      explanation.set_id(task.id());
+      explanation.set_status(task.status());
+      const TaskRef ref{call->principal.tenant, call->name_space, task.id()};
+      if (Status status = env_.logs.runtime.explain(ref, row, explanation); !status.is_ok()) {
+        return call->finish(std::move(status));
+      }
+      call->reply(explanation.SerializeAsString());
+    });
   });
 }
 

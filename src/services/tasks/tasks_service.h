@@ -18,6 +18,8 @@ struct TasksEnvironment {
   machine::Reader& reader;
   LogEnvironment logs;
   LiveTasks& live;
+  Executor& blob_io;                   // writes inputs
+  std::function<bool()> disk_is_full;  // nothing is to be stored now; may be empty
   const Clock& clock;
   Random& random;  // used under a lock of the service
   const call::PageTokenSigner& page_tokens;
@@ -35,6 +37,7 @@ class TasksService {
   void list(const call::CallPtr& call, std::string request);
   void set_priority(const call::CallPtr& call, std::string request);
   void metrics(const call::CallPtr& call, const v1::GetTaskMetricsRequest& request);
+  void explain(const call::CallPtr& call, const v1::ExplainTaskRequest& request);
   void watch(const call::CallPtr& call, const v1::WatchTasksRequest& request);
   void artifact(const call::CallPtr& call, const v1::GetTaskArtifactRequest& request);
   void result(const call::CallPtr& call, const v1::GetResultRequest& request);
@@ -43,6 +46,10 @@ class TasksService {
   void read_task(const call::CallPtr& call, const std::string& id, OnTask done);
   void wait_until_ended(const call::CallPtr& call, const std::string& id, int64_t wait_ms, OnTask done);
   Status prepare(v1::Task& task, const std::string& name_space);
+  Status check_input(const v1::Task& task, int index) const;
+  // Moves inline inputs to the blob store and makes sure that those named by hash are there. Blocks on disk.
+  Status store_inputs(v1::Task& task);
+  void propose(const call::CallPtr& call, std::string_view request, const internal::v1::TaskRow& row);
   // A stored task with what only the leader knows of it.
   v1::Task public_task(const internal::v1::TaskRow& row) const;
   std::string make_id();

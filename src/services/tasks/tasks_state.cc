@@ -143,6 +143,7 @@ ApplyResult TasksState::schedule(ApplyContext& c, std::string_view payload) {
   }
   row.set_tenant(c.scope().tenant);
   set_wall(task.mutable_create_time(), c.envelope().wall);
+  row.set_created_ms(c.now_ms());
   std::string failed;
   for (int i = 0; i < task.dependencies_size(); ++i) {
     const v1::Dependency& dependency = task.dependencies(i);

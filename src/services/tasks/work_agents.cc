@@ -85,6 +85,7 @@ void WorkRuntime::hello(const std::shared_ptr<AgentSession>& session, const inte
   *worker.mutable_gpus() = hello.gpus();
   *worker.mutable_resources()->mutable_total() = hello.capacity();
   command.set_incarnation(hello.incarnation());
+  command.set_session(hello.session());
   env_.proposer.propose(kWorkGroup, system_command("workers.hello", command.SerializeAsString()),
                         [this, session, hello](Result<machine::Applied> applied) {
                           if (!applied) return session->close(applied.error());
@@ -103,7 +104,7 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   worker.session = session;
   worker.epoch = row.epoch();
   worker.fencing = false;
-  worker.cordoned = row.cordoned();
+  worker.live.gpus.clear();
   worker.lease_until = env_.clock.boot().plus_ms(options_.agent_lease_ms + options_.lease_margin_ms);
   worker.live.connected = true;
   worker.live.last_seen = env_.clock.wall();
@@ -134,13 +135,8 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   welcome.set_log_bytes_max(options_.log_bytes_max);
   session->send(std::move(message));
 
-  WorkerView view;
-  view.id = worker.id;
-  view.capacity = shape_of(row.worker().resources().total());
-  view.labels.insert(row.worker().labels().begin(), row.worker().labels().end());
-  view.slots = options_.slots_per_worker;
-  view.accepts = !worker.cordoned;
-  scheduler_.set_worker(view);
+  send_drain(worker, row);
+  scheduler_.set_worker(view_of(row, options_.slots_per_worker));
   update_live(worker);
   log::info("worker connected", {{"worker", worker.id}, {"epoch", worker.epoch}, {"running", carried.size()}});
   recovering_.erase(worker.id);
@@ -188,6 +184,7 @@ void WorkRuntime::finish_recovery_if_done() {
 void WorkRuntime::heartbeat(Worker& worker, const internal::v1::AgentHeartbeat& heartbeat) {
   worker.live.last_seen = env_.clock.wall();
   if (heartbeat.has_load()) worker.live.load = heartbeat.load();
+  if (heartbeat.gpus_size() > 0) worker.live.gpus.assign(heartbeat.gpus().begin(), heartbeat.gpus().end());
   for (const auto& usage : heartbeat.usage()) {
     const auto it = attempts_.find(ref_of(usage.attempt()));
     if (it == attempts_.end() || !same(it->second.id, usage.attempt())) continue;
@@ -243,7 +240,7 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
   if (worker == nullptr) return;
   worker->session = nullptr;
   worker->live.connected = false;
-  scheduler_.set_worker({.id = worker->id, .capacity = scheduler_.usage(worker->id).capacity, .accepts = false});
+  scheduler_.disconnect_worker(worker->id);
   update_live(*worker);
   // Followers of its output ask again when it is back.
   internal::v1::LogReply over;
@@ -256,6 +253,18 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
   });
   for (LogSink& sink : sinks) sink.reply(over);
   log::warn("worker disconnected", {{"worker", worker->id}, {"epoch", worker->epoch}});
+}
+
+// The agent itself refuses new attempts and stops what still runs at the deadline. Said again with each connection, also
+// that there is none: it may have ended while the agent was away.
+void WorkRuntime::send_drain(Worker& worker, const WorkerRow& row) {
+  ServerMessage message;
+  auto& drain = *message.mutable_drain();
+  drain.set_reason(row.drain().reason());
+  drain.set_undo(!row.has_drain());
+  if (row.has_drain()) set_ms(drain.mutable_deadline(), std::max<int64_t>(0, row.drain().deadline_ms() - machine_now_ms()));
+  worker.drain_deadline_ms = row.has_drain() ? row.drain().deadline_ms() : -1;
+  worker.session->send(std::move(message));
 }
 
 void WorkRuntime::fence(Worker& worker) {
@@ -316,14 +325,9 @@ void WorkRuntime::on_worker_change(const machine::Change& change) {
     finish_recovery_if_done();
     return;
   }
-  worker.cordoned = row->cordoned();
   if (!worker.session || worker.epoch != row->epoch()) return;
-  WorkerView view{.id = worker.id,
-                  .capacity = shape_of(row->worker().resources().total()),
-                  .slots = options_.slots_per_worker,
-                  .accepts = !worker.cordoned};
-  view.labels.insert(row->worker().labels().begin(), row->worker().labels().end());
-  scheduler_.set_worker(view);
+  if (worker.drain_deadline_ms != (row->has_drain() ? row->drain().deadline_ms() : -1)) send_drain(worker, *row);
+  scheduler_.set_worker(view_of(*row, options_.slots_per_worker));
   update_live(worker);
   schedule_round();
 }

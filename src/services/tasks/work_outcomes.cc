@@ -22,7 +22,8 @@ std::string without_prefix(std::string name, std::string_view prefix) {
 
 int64_t WorkRuntime::backoff_ms(const AttemptOutcome& outcome) {
   const auto row = row_of(ref_of(outcome.attempt()));
-  if (!row || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST) return 0;
+  // What was no fault of the task or its worker goes back to the queue at once.
+  if (!row || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_PREEMPTED) return 0;
   const v1::RetryPolicy& policy = row->task().retry();
   double wait = policy.has_initial_backoff() ? static_cast<double>(to_ms(policy.initial_backoff())) : 1000;
   const double most = policy.has_max_backoff() ? static_cast<double>(to_ms(policy.max_backoff())) : 300'000;

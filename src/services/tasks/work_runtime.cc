@@ -16,7 +16,7 @@ using internal::v1::WorkerRow;
 
 constexpr int64_t kTickMs = 100;
 constexpr size_t kAssignPerRound = 256;
-constexpr uint64_t kPruneEveryTicks = 600;
+constexpr uint64_t kPruneEveryTicks = 10;
 constexpr size_t kPrunedPerRound = 1000;
 
 }  // namespace
@@ -43,7 +43,6 @@ void WorkRuntime::lead(Term term) {
     Worker& worker = workers_[std::string(id)];
     worker.id = id;
     worker.epoch = row.epoch();
-    worker.cordoned = row.cordoned();
     if (row.incarnation().empty() || row.worker().status() == v1::WORKER_STATUS_LOST) return true;
     worker.lease_until = base_boot_.plus_ms(options_.agent_lease_ms + options_.lease_margin_ms);
     recovering_.insert(worker.id);
@@ -162,24 +161,25 @@ void WorkRuntime::track(const TaskRef& ref) {
   schedule_round();
 }
 
-// The time in the queue counts from the creation of the task, so a new leader goes on where the last one was.
+// The time in the queue counts from the creation of the task, so a new leader goes on where the last one was. By machine
+// time: the wall clock may jump.
 void WorkRuntime::note_queue_timeout(const TaskRef& ref, const TaskRow& row) {
   const v1::Task& task = row.task();
   if (!task.has_queue_timeout() || task.attempts() > 0) return;
-  const int64_t created_us = task.create_time().seconds() * 1'000'000 + task.create_time().nanos() / 1000;
-  queue_timeouts_.emplace(created_us + to_ms(task.queue_timeout()) * 1000, ref);
+  const int64_t created_ms = row.created_ms() > 0 ? row.created_ms() : machine_now_ms();
+  queue_timeouts_.emplace(created_ms + to_ms(task.queue_timeout()), ref);
 }
 
 void WorkRuntime::end_queue_timeouts() {
-  const int64_t now_us = env_.clock.wall().us;
-  while (!queue_timeouts_.empty() && queue_timeouts_.begin()->first <= now_us) {
+  const int64_t now_ms = machine_now_ms();
+  while (!queue_timeouts_.empty() && queue_timeouts_.begin()->first <= now_ms) {
     const TaskRef ref = queue_timeouts_.begin()->second;
     queue_timeouts_.erase(queue_timeouts_.begin());
     const auto row = row_of(ref);
     if (!row || work::is_terminal(row->task().status()) || row->task().attempts() > 0 || attempts_.contains(ref)) continue;
     // It may run on a worker that has not reported yet: decided when that is known.
     if (held_.contains(ref)) {
-      queue_timeouts_.emplace(now_us + kTickMs * 1000, ref);
+      queue_timeouts_.emplace(now_ms + kTickMs, ref);
       break;
     }
     if (!cancelling_.insert(ref).second) continue;
@@ -203,6 +203,7 @@ void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {
   queued.ref = ref;
   queued.priority = task.has_priority() ? task.priority() : work::kPriorityDefault;
   queued.shape = shape_of(task.resources());
+  queued.gpu = {task.resources().gpu().type(), static_cast<int64_t>(task.resources().gpu().memory())};
   queued.selector.insert(task.node_selector().begin(), task.node_selector().end());
   queued.order = task.revision();
   queued.not_before_ms = row.not_before_ms() > machine_now_ms() ? row.not_before_ms() : 0;
@@ -392,16 +393,36 @@ void WorkRuntime::unsubscribe_logs(uint64_t subscription) {
   worker->second.session->send(std::move(message));
 }
 
+// Tasks of the scope whose artifacts are inputs of tasks that have not ended: they and their blobs are needed still.
+std::set<std::string> WorkRuntime::needed_as_inputs(const machine::Scope& scope) const {
+  std::set<std::string> needed;
+  const machine::GroupView view = env_.view();
+  work::kActiveTasks.scan(view, scope, "", "", [&](std::string_view id, std::string_view) {
+    const auto row = work::kTasks.get(view, scope, id);
+    if (!row) return true;
+    for (const v1::Input& input : row->task().inputs()) {
+      if (input.has_task_output()) needed.insert(input.task_output().task_id());
+    }
+    return true;
+  });
+  return needed;
+}
+
 void WorkRuntime::prune() {
   internal::v1::PruneCommand command;
   const int64_t now = machine_now_ms();
+  std::map<std::pair<std::string, std::string>, std::set<std::string>> needed;  // by scope; found out only if something is due
   work::kTaskExpiry.scan(env_.view(), {}, "", "", [&](std::string_view row, std::string_view) {
     ByteReader in(row);
     if (static_cast<int64_t>(in.u64()) > now) return false;
+    const TaskRef ref{in.key_part(), in.key_part(), std::string(in.rest())};
+    const auto [in_scope, is_new] = needed.try_emplace({ref.tenant, ref.name_space});
+    if (is_new) in_scope->second = needed_as_inputs({ref.tenant, ref.name_space});
+    if (in_scope->second.contains(ref.id)) return true;
     auto& key = *command.add_tasks();
-    key.set_tenant(in.key_part());
-    key.set_namespace_(in.key_part());
-    key.set_id(std::string(in.rest()));
+    key.set_tenant(ref.tenant);
+    key.set_namespace_(ref.name_space);
+    key.set_id(ref.id);
     return command.tasks_size() < static_cast<int>(kPrunedPerRound);
   });
   if (command.tasks_size() == 0) return;

@@ -86,7 +86,10 @@ class WorkRuntime {
                           bool follow, LogSink sink);
   void unsubscribe_logs(uint64_t subscription);
 
-  std::string explain(const TaskRef& ref) const { return scheduler_.explain(ref); }
+  // Why a task does not run, as far as the leader knows: fills all but id and status. Errors: unavailable WORK_NOT_READY.
+  Status explain(const TaskRef& ref, const internal::v1::TaskRow& row, v1::TaskExplanation& out) const;
+  // The same in one sentence, for logs and reports.
+  std::string why(const TaskRef& ref) const;
 
  private:
   struct Worker {
@@ -96,7 +99,7 @@ class WorkRuntime {
     BootTime lease_until;
     LiveWorker live;
     bool fencing = false;
-    bool cordoned = false;
+    int64_t drain_deadline_ms = -1;  // as it was told last; -1: no drain
   };
   struct Subscription {
     TaskRef ref;
@@ -129,12 +132,14 @@ class WorkRuntime {
   void lose_attempts(const std::string& worker_id, const std::string& why, const std::set<std::string>& except);
   int64_t backoff_ms(const internal::v1::AttemptOutcome& outcome);
 
+  void send_drain(Worker& worker, const internal::v1::WorkerRow& row);
   void fence(Worker& worker);
   void finish_recovery_if_done();
   void schedule_round();
   void run_round();
   void launch(const Assignment& assignment);
   void send_cancel(const TaskRef& ref, const internal::v1::TaskRow& row);
+  std::set<std::string> needed_as_inputs(const machine::Scope& scope) const;
   void prune();
   void update_live(Worker& worker);
   void update_metrics();
@@ -157,7 +162,7 @@ class WorkRuntime {
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
   std::set<TaskRef> cancelling_;  // a cancellation that ends the task at once is under way: start nothing
-  std::set<std::pair<int64_t, TaskRef>> queue_timeouts_;  // by wall time, microseconds
+  std::set<std::pair<int64_t, TaskRef>> queue_timeouts_;  // by machine time, milliseconds
   // After a change of leader: workers that have not said yet what they run, and tasks that may run there.
   std::set<std::string> recovering_;
   std::map<TaskRef, internal::v1::TaskRow> held_;

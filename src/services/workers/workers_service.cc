@@ -1,6 +1,9 @@
 #include "services/workers/workers_service.h"
 
 #include <algorithm>
+#include <array>
+#include <set>
+#include <vector>
 
 #include "call/command.h"
 #include "call/validate.h"
@@ -11,6 +14,8 @@ namespace {
 
 using call::CallPtr;
 using internal::v1::WorkerRow;
+
+constexpr int64_t kDrainMsDefault = 3'600'000;
 
 }  // namespace
 
@@ -25,21 +30,23 @@ void WorkersService::register_handlers(call::HandlerTable& handlers) {
   raw("UpdateWorkerResources", &WorkersService::update_resources);
   raw("ListWorkers", &WorkersService::list);
   raw("GetWorkerStatus", &WorkersService::get);
+  raw("DrainWorker", &WorkersService::drain);
+  raw("UpdateWorker", &WorkersService::update_worker);
   handlers.add("uccp.v1.WorkerManagement/CordonWorker", [this](const CallPtr& call, std::string bytes) {
     auto request = call::parse_request<v1::CordonWorkerRequest>(bytes);
     if (!request) return call->finish(request.error());
-    set_cordon(call, std::move(bytes), request->id(), true);
+    set_cordon(call, bytes, {.id = request->id(), .cordoned = true, .reason = request->reason()});
   });
   handlers.add("uccp.v1.WorkerManagement/UncordonWorker", [this](const CallPtr& call, std::string bytes) {
     auto request = call::parse_request<v1::UncordonWorkerRequest>(bytes);
     if (!request) return call->finish(request.error());
-    set_cordon(call, std::move(bytes), request->id(), false);
+    set_cordon(call, bytes, {.id = request->id()});
   });
 }
 
 v1::Worker WorkersService::public_worker(const WorkerRow& row) const {
   v1::Worker worker = row.worker();
-  env_.overlay(worker, row.cordoned());
+  env_.overlay(worker, row);
   return worker;
 }
 
@@ -110,11 +117,50 @@ void WorkersService::update_resources(const CallPtr& call, std::string bytes) {
   update(call, bytes, std::move(command));
 }
 
-void WorkersService::set_cordon(const CallPtr& call, std::string bytes, const std::string& id, bool cordoned) {
+void WorkersService::set_cordon(const CallPtr& call, const std::string& bytes, Cordon cordon) {
   internal::v1::WorkerUpdateCommand command;
-  command.mutable_worker()->set_id(id);
+  command.mutable_worker()->set_id(std::move(cordon.id));
   command.add_fields("cordoned");
-  command.set_cordoned(cordoned);
+  command.set_cordoned(cordon.cordoned);
+  command.set_reason(std::move(cordon.reason));
+  update(call, bytes, std::move(command));
+}
+
+void WorkersService::drain(const CallPtr& call, std::string bytes) {
+  auto request = call::parse_request<v1::DrainWorkerRequest>(bytes);
+  if (!request) return call->finish(request.error());
+  internal::v1::DrainCommand command;
+  command.set_worker_id(request->id());
+  const auto& deadline = request->deadline();
+  command.set_within_ms(request->has_deadline() ? deadline.seconds() * 1000 + deadline.nanos() / 1'000'000 : kDrainMsDefault);
+  command.set_reason(request->reason());
+  propose_row(call, call::make_envelope(*call, bytes, "workers.drain", command.SerializeAsString()));
+}
+
+void WorkersService::update_worker(const CallPtr& call, std::string bytes) {
+  auto request = call::parse_request<v1::UpdateWorkerRequest>(bytes);
+  if (!request) return call->finish(request.error());
+  static constexpr std::array<std::string_view, 7> kFields = {"name", "labels", "annotations",   "taints",
+                                                              "pool", "type",   "price_per_hour"};
+  internal::v1::WorkerUpdateCommand command;
+  *command.mutable_worker() = request->worker();
+  command.set_if_match(request->if_match());
+  std::set<std::string> wanted(request->update_mask().paths().begin(), request->update_mask().paths().end());
+  if (wanted.empty()) {
+    // Without a mask: what is there. A value that equals its default is not there.
+    std::vector<const google::protobuf::FieldDescriptor*> present;
+    request->worker().GetReflection()->ListFields(request->worker(), &present);
+    for (const auto* field : present) {
+      if (std::ranges::find(kFields, field->name()) != kFields.end()) wanted.insert(field->name());
+    }
+  }
+  for (const std::string& field : wanted) {
+    if (std::ranges::find(kFields, field) == kFields.end()) {
+      return call->finish(Status(Code::kInvalid, "FIELD_INVALID", "the field " + field + " of a worker cannot be changed")
+                              .with_field("updateMask", "names " + field, "labels,pool"));
+    }
+    command.add_fields(field);
+  }
   update(call, bytes, std::move(command));
 }
 

@@ -17,7 +17,7 @@ struct WorkersEnvironment {
   machine::Proposer& proposer;
   machine::Reader& reader;
   // Lays what the leader knows over a stored worker: status, free resources, when it was seen.
-  std::function<void(v1::Worker&, bool cordoned)> overlay;
+  std::function<void(v1::Worker&, const internal::v1::WorkerRow&)> overlay;
   const Clock& clock;
   Random& random;  // used under a lock of the service
   const call::PageTokenSigner& page_tokens;
@@ -34,7 +34,14 @@ class WorkersService {
   void update_resources(const call::CallPtr& call, std::string request);
   void list(const call::CallPtr& call, std::string request);
   void get(const call::CallPtr& call, std::string request);
-  void set_cordon(const call::CallPtr& call, std::string request, const std::string& id, bool cordoned);
+  struct Cordon {
+    std::string id;
+    bool cordoned = false;
+    std::string reason;
+  };
+  void set_cordon(const call::CallPtr& call, const std::string& request, Cordon cordon);
+  void drain(const call::CallPtr& call, std::string request);
+  void update_worker(const call::CallPtr& call, std::string request);
   void update(const call::CallPtr& call, std::string_view request, internal::v1::WorkerUpdateCommand command);
   void propose_row(const call::CallPtr& call, machine::Envelope envelope);
   v1::Worker public_worker(const internal::v1::WorkerRow& row) const;

@@ -51,6 +51,32 @@ void settle_total(WorkerRow& row) {
   *row.mutable_worker()->mutable_resources()->mutable_total() = std::move(total);
 }
 
+// The worker as its agent describes it now. What operators set in the registry stays.
+v1::Worker described_again(const WorkerRow& row, const v1::Worker& described) {
+  v1::Worker merged = described;
+  const v1::Worker& known = row.worker();
+  for (const auto& [name, value] : known.labels()) (*merged.mutable_labels())[name] = value;
+  if (known.taints_size() > 0) *merged.mutable_taints() = known.taints();
+  *merged.mutable_annotations() = known.annotations();
+  if (!known.pool().empty()) merged.set_pool(known.pool());
+  if (known.has_create_time()) *merged.mutable_create_time() = known.create_time();
+  merged.set_price_per_hour(known.price_per_hour());
+  for (const std::string& field : row.set_by_operator()) {
+    if (field == "name") merged.set_name(known.name());
+    if (field == "type") merged.set_type(known.type());
+    if (field == "labels") *merged.mutable_labels() = known.labels();
+    if (field == "taints") *merged.mutable_taints() = known.taints();
+  }
+  return merged;
+}
+
+// Opening a worker again ends a drain too.
+void set_cordon(WorkerRow& row, const internal::v1::WorkerUpdateCommand& command) {
+  row.set_cordoned(command.cordoned());
+  row.set_cordon_reason(command.reason());
+  if (!command.cordoned()) row.clear_drain();
+}
+
 Status check_etag(const WorkerRow& row, const std::string& if_match) {
   if (if_match.empty() || if_match == row.worker().etag()) return Status::ok();
   return Status(Code::kConflict, "ETAG_MISMATCH", "the worker changed since it was read; read it again");
@@ -59,27 +85,28 @@ Status check_etag(const WorkerRow& row, const std::string& if_match) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> WorkersState::commands() {
-  return {{"hello", hello}, {"fence", fence}, {"declare", declare}, {"update", update}, {"deregister", deregister}};
+  return {{"hello", hello}, {"fence", fence}, {"declare", declare},
+          {"update", update}, {"drain", drain}, {"deregister", deregister}};
 }
 
 ApplyResult WorkersState::hello(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::HelloCommand>(payload);
   auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker().id());
+  // Overtaken on its way: what it says of running attempts is older than what the later session said. Taken, attempts that
+  // were placed since would count as lost, and run a second time beside the first.
+  if (row && command.session() != 0 && command.session() < row->session()) {
+    return fail(Code::kConflict, "STREAM_STALE",
+                "the worker " + command.worker().id() + " has begun session " + std::to_string(row->session()) +
+                    " already; this one is " + std::to_string(command.session()));
+  }
   const ChangeKind kind = row ? ChangeKind::kUpdated : ChangeKind::kAdded;
   if (!row) {
     row.emplace();
     *row->mutable_worker() = command.worker();
   } else {
-    // The agent describes the machine; what operators set in the registry stays.
-    v1::Worker merged = command.worker();
-    const v1::Worker& known = row->worker();
-    for (const auto& [name, value] : known.labels()) (*merged.mutable_labels())[name] = value;
-    if (known.taints_size() > 0) *merged.mutable_taints() = known.taints();
-    *merged.mutable_annotations() = known.annotations();
-    if (!known.pool().empty()) merged.set_pool(known.pool());
-    if (known.has_create_time()) *merged.mutable_create_time() = known.create_time();
-    *row->mutable_worker() = std::move(merged);
+    *row->mutable_worker() = described_again(*row, command.worker());
   }
+  row->set_session(std::max(row->session(), command.session()));
   *row->mutable_capacity() = command.worker().resources().total();
   settle_total(*row);
   if (row->incarnation() != command.incarnation()) {
@@ -130,15 +157,32 @@ ApplyResult WorkersState::update(ApplyContext& c, std::string_view payload) {
   UCCP_RETURN_IF_ERROR(check_etag(*row, command.if_match()));
   v1::Worker& worker = *row->mutable_worker();
   for (const std::string& field : command.fields()) {
-    if (field == "labels") *worker.mutable_labels() = command.worker().labels();
+    if (field == "name") worker.set_name(command.worker().name());
+    else if (field == "labels") *worker.mutable_labels() = command.worker().labels();
     else if (field == "annotations") *worker.mutable_annotations() = command.worker().annotations();
     else if (field == "taints") *worker.mutable_taints() = command.worker().taints();
     else if (field == "pool") worker.set_pool(command.worker().pool());
     else if (field == "total") *row->mutable_given() = command.worker().resources().total();
-    else if (field == "cordoned") row->set_cordoned(command.cordoned());
+    else if (field == "type") worker.set_type(command.worker().type());
+    else if (field == "price_per_hour") worker.set_price_per_hour(command.worker().price_per_hour());
+    else if (field == "cordoned") set_cordon(*row, command);
     else return fail(Code::kInvalid, "FIELD_INVALID", "the field " + field + " of a worker cannot be changed");
+    auto& set = *row->mutable_set_by_operator();
+    if (std::ranges::find(set, field) == set.end()) *set.Add() = field;
   }
   settle_total(*row);
+  store(c, *row, ChangeKind::kUpdated);
+  return row->SerializeAsString();
+}
+
+ApplyResult WorkersState::drain(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<internal::v1::DrainCommand>(payload);
+  auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker_id());
+  if (!row) return no_such_worker(command.worker_id());
+  internal::v1::Drain& drain = *row->mutable_drain();
+  drain.set_deadline_ms(c.now_ms() + command.within_ms());
+  drain.set_deadline_wall_us(c.envelope().wall.us + command.within_ms() * 1000);
+  drain.set_reason(command.reason());
   store(c, *row, ChangeKind::kUpdated);
   return row->SerializeAsString();
 }

@@ -19,6 +19,7 @@ class WorkersState final : public machine::Domain {
   static machine::ApplyResult fence(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult declare(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult update(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult drain(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult deregister(machine::ApplyContext& context, std::string_view payload);
 };
 

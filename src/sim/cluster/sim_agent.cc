@@ -45,6 +45,7 @@ struct SimAgent::Link {
   bool server_open = true;
   int64_t to_agent_us = 0;
   std::shared_ptr<tasks::AgentSession> session;
+  int64_t to_server_us = 0;  // when the last message over it arrives: order is kept within a connection only
 };
 
 // The server's end.
@@ -190,9 +191,9 @@ void SimAgent::link_down() {
   if (alive_) connect_later();
   if (!link->session) return;
   // The server learns it later, behind what was sent before.
-  to_server_us_ =
-      std::max({to_server_us_, scheduler_.now_us() + cluster_.latency_us() + below(50'000), partitioned_until_us_});
-  scheduler_.schedule_at(to_server_us_, [this, link] {
+  link->to_server_us =
+      std::max({link->to_server_us, scheduler_.now_us() + cluster_.latency_us() + below(50'000), partitioned_until_us_});
+  scheduler_.schedule_at(link->to_server_us, [this, link] {
     SimNode& node = cluster_.node(link->node);
     if (!node.running() || node.generation() != link->generation) return;
     node.loop().post([&node, link] {
@@ -205,8 +206,8 @@ void SimAgent::link_down() {
 
 void SimAgent::send(AgentMessage message) {
   if (!link_) return;
-  to_server_us_ = std::max({to_server_us_, scheduler_.now_us() + cluster_.latency_us(), partitioned_until_us_});
-  scheduler_.schedule_at(to_server_us_, [this, link = link_, message = std::move(message)] {
+  link_->to_server_us = std::max({link_->to_server_us, scheduler_.now_us() + cluster_.latency_us(), partitioned_until_us_});
+  scheduler_.schedule_at(link_->to_server_us, [this, link = link_, message = std::move(message)] {
     SimNode& node = cluster_.node(link->node);
     if (!node.running() || node.generation() != link->generation || !link->session) return;
     node.loop().post([&node, session = link->session, message] { node.work().receive(session, message); });
@@ -223,6 +224,7 @@ void SimAgent::send_hello() {
   hello.mutable_capacity()->set_cpu(kCpus);
   hello.mutable_capacity()->set_memory(uint64_t{8} << 30);
   hello.set_last_epoch(epoch_);
+  hello.set_session(static_cast<uint64_t>(process_) << 32 | ++sessions_);
   for (const auto& [key, run] : runs_) {
     auto& running = *hello.add_running();
     *running.mutable_attempt() = run.id;

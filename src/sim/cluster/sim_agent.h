@@ -83,7 +83,7 @@ class SimAgent {
   std::shared_ptr<Link> link_;
   bool welcomed_ = false;
   int64_t partitioned_until_us_ = 0;
-  int64_t to_server_us_ = 0;  // when the last message to the server arrives: connections do not overtake each other
+  uint32_t sessions_ = 0;
   BootTime hello_sent_;
   BootTime lease_end_;
   uint64_t heartbeat_ = 0;

@@ -104,7 +104,7 @@ class Simulation {
     work::kActiveTasks.scan(view(kWorkGroup), {"t", "n"}, "", "", [&](std::string_view id, std::string_view) {
       const auto row = work::kTasks.get(view(kWorkGroup), {"t", "n"}, id);
       found = std::string(id) + ", " + (row ? v1::TaskStatus_Name(row->task().status()) : "which has no row") + ": " +
-              cluster_.node(0).work().explain({"t", "n", std::string(id)});
+              cluster_.node(0).work().why({"t", "n", std::string(id)});
       return false;
     });
     return found;

@@ -1,0 +1,150 @@
+// Scheduler, the part that says why a task waits.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "services/tasks/scheduler.h"
+
+namespace uccp::tasks {
+namespace {
+
+constexpr size_t kObstacles = 7;
+
+std::string cores(int64_t milli) { return fmt::format("{:g} CPU", static_cast<double>(milli) / 1000); }
+std::string mebibytes(int64_t bytes, std::string_view what) {
+  return fmt::format("{:.4g} MiB of {}", static_cast<double>(bytes) / (1 << 20), what);
+}
+std::string count_of(int64_t milli, const std::string& name) {
+  return fmt::format("{:g} {}", static_cast<double>(milli) / 1000, name);
+}
+
+// Which part of a shape there is too little of: how much is asked for, and how much there is. The first one found, in
+// the order in which people think of them.
+struct Shortage {
+  std::string asked, there;
+  double share = 1;  // of what is asked for
+};
+
+std::optional<Shortage> shortage(const Shape& need, const Shape& have) {
+  const auto share = [](int64_t asked, int64_t there) {
+    return static_cast<double>(std::max<int64_t>(0, there)) / static_cast<double>(asked);
+  };
+  const auto clip = [](int64_t there) { return std::max<int64_t>(0, there); };
+  if (need.gpus > have.gpus) {
+    return Shortage{fmt::format("{} GPUs", need.gpus), std::to_string(clip(have.gpus)), share(need.gpus, have.gpus)};
+  }
+  for (const auto& [name, amount] : need.counted) {
+    const auto found = have.counted.find(name);
+    const int64_t there = found == have.counted.end() ? 0 : found->second;
+    if (amount > there) return Shortage{count_of(amount, name), count_of(clip(there), name), share(amount, there)};
+  }
+  if (need.cpu_milli > have.cpu_milli) {
+    return Shortage{cores(need.cpu_milli), cores(clip(have.cpu_milli)), share(need.cpu_milli, have.cpu_milli)};
+  }
+  if (need.memory > have.memory) {
+    return Shortage{mebibytes(need.memory, "memory"), mebibytes(clip(have.memory), "memory"), share(need.memory, have.memory)};
+  }
+  if (need.disk > have.disk) {
+    return Shortage{mebibytes(need.disk, "disk"), mebibytes(clip(have.disk), "disk"), share(need.disk, have.disk)};
+  }
+  if (need.network_bps > have.network_bps) {
+    return Shortage{fmt::format("{} bits a second of network", need.network_bps), std::to_string(clip(have.network_bps)),
+                    share(need.network_bps, have.network_bps)};
+  }
+  return std::nullopt;
+}
+
+std::string list_of(const LabelMap& labels) {
+  std::string text;
+  for (const auto& [name, value] : labels) text += (text.empty() ? "" : ", ") + name + "=" + value;
+  return text;
+}
+
+// Of the workers that one obstacle keeps the task from: how many, and the one that comes closest.
+struct Tally {
+  size_t workers = 0;
+  std::string nearest;
+  std::optional<Shortage> lacks;
+};
+
+std::string message_of(Obstacle obstacle, const Tally& tally, const LabelMap& selector, const GpuNeed& gpu) {
+  switch (obstacle) {
+    case Obstacle::kNone: return "it fits on " + tally.nearest + " and is about to be placed";
+    case Obstacle::kNotConnected: return "no connection to the agent of " + tally.nearest;
+    case Obstacle::kCordoned: return tally.nearest + " is cordoned or being drained; uncordon it to use it";
+    case Obstacle::kLabels: return "has not the labels " + list_of(selector) + " of the task's node selector, such as " + tally.nearest;
+    case Obstacle::kTooSmall:
+      if (!tally.lacks) {
+        return fmt::format("no GPUs of type \"{}\" with {} and as many as asked for in one worker, such as {}", gpu.type,
+                           mebibytes(gpu.memory, "memory"), tally.nearest);
+      }
+      return fmt::format("the task asks for {}, the largest worker, {}, has {}", tally.lacks->asked, tally.nearest, tally.lacks->there);
+    case Obstacle::kBusy:
+      return fmt::format("the task asks for {}, on {} {} is free now", tally.lacks ? tally.lacks->asked : "room", tally.nearest,
+                         tally.lacks ? tally.lacks->there : "none");
+    case Obstacle::kSlots: return tally.nearest + " runs as many attempts as it may";
+  }
+  return "";
+}
+
+std::string summary_of(const std::array<Tally, kObstacles>& tallies, size_t workers) {
+  const auto count = [&](Obstacle obstacle) { return tallies[static_cast<size_t>(obstacle)].workers; };
+  if (workers == 0) return "there is no worker";
+  const size_t accepting = workers - count(Obstacle::kNotConnected) - count(Obstacle::kCordoned);
+  const size_t labelled = accepting - count(Obstacle::kLabels);
+  const size_t large_enough = labelled - count(Obstacle::kTooSmall);
+  if (accepting == 0) return "no worker takes tasks just now";
+  if (labelled == 0) return fmt::format("none of {} workers has the labels of its node selector", accepting);
+  if (large_enough == 0) return fmt::format("none of {} workers is large enough", labelled);
+  if (count(Obstacle::kNone) > 0) return "it is about to be placed";
+  return fmt::format("waits for free resources on {} workers", large_enough);
+}
+
+}  // namespace
+
+std::optional<Explanation> Scheduler::explain(const TaskRef& ref) const {
+  const auto it = queued_.find(ref);
+  if (it == queued_.end()) return std::nullopt;
+  const QueuedTask& task = it->second;
+  const GroupKey key = key_of(task);
+  Explanation out;
+  out.workers = workers_.size();
+  std::array<Tally, kObstacles> tallies;
+  for (const auto& [id, worker] : workers_) {
+    const Obstacle obstacle = Scheduler::obstacle(key, worker);
+    Tally& tally = tallies[static_cast<size_t>(obstacle)];
+    Shape have = worker.view.capacity;
+    if (obstacle == Obstacle::kBusy) have -= worker.used;
+    const auto lacks = shortage(task.shape, have);
+    const bool nearer = !tally.lacks || (lacks && lacks->share > tally.lacks->share);
+    if (tally.workers++ == 0 || nearer) {
+      tally.nearest = id;
+      tally.lacks = lacks;
+    }
+  }
+  for (size_t i = 0; i < kObstacles; ++i) {
+    if (tallies[i].workers == 0) continue;
+    const auto obstacle = static_cast<Obstacle>(i);
+    out.reasons.push_back({obstacle, tallies[i].workers, message_of(obstacle, tallies[i], task.selector, task.gpu)});
+  }
+  std::ranges::sort(out.reasons, [](const auto& a, const auto& b) {
+    return a.workers != b.workers ? a.workers > b.workers : a.obstacle < b.obstacle;
+  });
+  if (delayed_.contains({task.not_before_ms, ref})) {
+    out.summary = "waits for its next attempt";
+    return out;
+  }
+  for (const auto& [group, members] : groups_) {
+    if (!(group < key)) {
+      const auto own = members.find({task.order, ref});
+      if (own != members.end()) out.ahead += static_cast<size_t>(std::distance(members.begin(), own));
+      break;
+    }
+    out.ahead += members.size();
+  }
+  out.summary = summary_of(tallies, workers_.size());
+  return out;
+}
+
+}  // namespace uccp::tasks

@@ -1,0 +1,171 @@
+"""What a worker has beyond processor, memory and disk, by an inventory: reported by REST and CLI, handed out, never twice."""
+import json
+import pathlib
+import subprocess
+import tempfile
+
+from lib.uccp import AGENT, NodeTest, clean_environment
+from lib.wait import wait_until
+
+INVENTORY = {
+    "gpus": [{"type": "nvidia-h100", "count": 2, "memory": "80Gi", "driverVersion": "535.104", "computeCapability": "9.0"}],
+    "resources": {"total": {"accelerators": [{"kind": "tpu", "type": "v5e-8", "count": 4}], "networkBps": 25_000_000_000,
+                            "extended": {"licence/matlab": 2}}},
+}
+
+
+OTHERS = {
+    "gpus": [{"type": "amd-mi300x", "count": 2, "memory": "192Gi"}, {"type": "intel-max1550", "count": 1, "memory": "128Gi"}],
+    "resources": {"total": {"accelerators": [{"kind": "trainium", "type": "trn1", "count": 2}, {"kind": "inferentia", "count": 1},
+                                             {"kind": "ipu", "count": 4}, {"kind": "wse", "count": 1},
+                                             {"kind": "our-own-chip", "count": 3}]}},
+}
+
+
+class DevicesTest(NodeTest):
+    inventory = None
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="uccp-test-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        inventory = cls.folder / "inventory.json"
+        inventory.write_text(json.dumps(cls.inventory))
+        cls.environment = {"UCCP_AGENT_INVENTORY": str(inventory)}
+        super().setUpClass()
+
+    def explain(self, task):
+        """Why it waits, once it is in the queue."""
+        answer = {}
+
+        def known():
+            nonlocal answer
+            answer = self.rest.get(f"tasks/{task}:explain").json
+            return "reasons" in answer
+
+        wait_until(known, 20, "the reasons why it waits")
+        return answer
+
+    def worker(self):
+        return next(w for w in self.rest.get("workers").json["workers"] if w["status"] == "READY")
+
+
+class OtherVendors(DevicesTest):
+    inventory = OTHERS
+
+    def test_gpus_of_amd_are_named_as_rocm_expects(self):
+        task = self.node.run("echo \"$ROCR_VISIBLE_DEVICES $HIP_VISIBLE_DEVICES [$ZE_AFFINITY_MASK]\"",
+                             resources={"gpu": {"count": 2, "type": "amd"}})
+        self.assertEqual(self.node.log(task["id"]), [b"0,1 0,1 []"])
+
+    def test_gpus_of_intel_are_named_as_level_zero_expects(self):
+        task = self.node.run("echo \"[$ROCR_VISIBLE_DEVICES] $ZE_AFFINITY_MASK\"", resources={"gpu": {"count": 1, "type": "intel-max"}})
+        self.assertEqual(self.node.log(task["id"]), [b"[] 0"])
+
+    def test_accelerators_of_any_kind_are_reported_and_counted(self):
+        total = {a["kind"]: a["count"] for a in self.worker()["resources"]["total"]["accelerators"]}
+        self.assertEqual(total, {a["kind"]: a["count"] for a in OTHERS["resources"]["total"]["accelerators"]})
+        for kind, count in total.items():
+            with self.subTest(kind):
+                gate = self.node.gate(kind)
+                ask = {"cpu": 0.01, "accelerators": [{"kind": kind, "count": count}]}
+                first, second = (self.node.submit(gate.wait, resources=ask)["id"] for _ in range(2))
+                self.node.wait_task(first, "RUNNING")
+                self.assertEqual(self.explain(second)["reasons"][0]["cause"], "BUSY")
+                gate.open()
+                self.assertEqual([self.node.wait_task(t)["status"] for t in (first, second)], ["SUCCEEDED"] * 2)
+
+
+class Devices(DevicesTest):
+    inventory = INVENTORY
+
+    def cli(self, *arguments):
+        done = self.node.cli(*arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.decode()
+
+    def end(self, *tasks):
+        for task in tasks:
+            self.rest.delete(f"tasks/{task}?gracePeriod=0s")
+            self.node.wait_task(task)
+
+    def test_rest_and_cli_show_what_the_inventory_says(self):
+        worker = self.worker()
+        total = worker["resources"]["total"]
+        self.assertEqual(total["gpu"]["count"], 2)
+        self.assertEqual(total["networkBps"], 25_000_000_000)
+        self.assertEqual(total["extended"], {"licence/matlab": 2})
+        self.assertEqual([(a["kind"], a["count"]) for a in total["accelerators"]], [("tpu", 4)])
+        gpu = worker["gpus"][0]
+        self.assertEqual((gpu["type"], gpu["count"], gpu["memory"], gpu["computeCapability"]), ("nvidia-h100", 2, 80 << 30, "9.0"))
+        self.assertEqual([d.get("index", 0) for d in gpu["devices"]], [0, 1])
+        self.assertEqual(worker["type"], "ACCELERATOR")
+        one = json.loads(self.cli("worker", "get", worker["id"], "-o", "json"))
+        self.assertEqual((one["gpus"], one["resources"]["total"]), (worker["gpus"], total))
+        heading, row = self.cli("worker", "list", "-o", "wide").splitlines()[:2]
+        cells = dict(zip(heading.split(), row.split()))
+        self.assertEqual(cells["RESOURCES-TOTAL-GPU-COUNT"], "2")
+        self.assertEqual(cells["NETWORK-BPS"], "25000000000")
+        self.assertEqual(cells["EXTENDED"], "licence/matlab=2")
+
+    def test_each_gpu_goes_to_one_task_and_is_named_to_it(self):
+        gate = self.node.gate("gpus")
+        script = f"echo $CUDA_VISIBLE_DEVICES; {gate.wait}"
+        ask = {"cpu": 0.01, "gpu": {"count": 1, "type": "nvidia"}}
+        first, second, third = (self.node.submit(script, resources=ask)["id"] for _ in range(3))
+        seen = {wait_until(lambda: self.node.log(task), what="its device")[0] for task in (first, second)}
+        self.assertEqual(seen, {b"0", b"1"})
+        self.assertEqual(self.worker()["resources"]["available"].get("gpu", {}).get("count", 0), 0)
+        wait_until(lambda: [d.get("allocated", 0) for d in self.worker()["gpus"][0]["devices"]] == [1, 1], 20, "both handed out")
+        waiting = self.explain(third)
+        self.assertEqual((waiting["status"], waiting["reasons"][0]["cause"]), ("QUEUED", "BUSY"), waiting)
+        self.assertIn("1 GPUs", waiting["reasons"][0]["message"])
+        gate.open()
+        for task in (first, second, third):
+            self.assertEqual(self.node.wait_task(task)["status"], "SUCCEEDED")
+
+    def test_a_task_that_asks_for_none_sees_none(self):
+        task = self.node.run("echo \"[$CUDA_VISIBLE_DEVICES]\"", env={"CUDA_VISIBLE_DEVICES": "0,1"})
+        self.assertEqual(self.node.log(task["id"]), [b"[]"])
+        both = self.node.run("echo \"$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER\"", resources={"gpu": {"count": 2, "memory": "80Gi"}})
+        self.assertEqual(self.node.log(both["id"]), [b"0,1 PCI_BUS_ID"])
+
+    def test_declared_resources_and_accelerators_are_counted(self):
+        for ask in ({"extended": {"licence/matlab": 1}}, {"accelerators": [{"kind": "tpu", "count": 2}]}, {"networkBps": 12_000_000_000}):
+            with self.subTest(ask):
+                gate = self.node.gate(f"count-{len(ask)}-{next(iter(ask))}")
+                tasks = [self.node.submit(gate.wait, resources={"cpu": 0.01, **ask})["id"] for _ in range(3)]
+                for task in tasks[:2]:
+                    self.node.wait_task(task, "RUNNING")
+                self.assertEqual(self.explain(tasks[2])["reasons"][0]["cause"], "BUSY")
+                gate.open()
+                for task in tasks:
+                    self.assertEqual(self.node.wait_task(task)["status"], "SUCCEEDED")
+
+    def test_what_no_worker_has_waits_and_says_why(self):
+        for ask, words in (({"gpu": {"count": 3}}, "3 GPUs"), ({"gpu": {"count": 1, "type": "amd"}}, "amd"),
+                           ({"extended": {"licence/other": 1}}, "licence/other"),
+                           ({"accelerators": [{"kind": "tpu", "type": "v4", "count": 1}]}, "tpu v4")):
+            with self.subTest(ask):
+                task = self.node.submit("true", resources=ask)["id"]
+                why = self.explain(task)
+                self.assertEqual((why["workers"], why["reasons"][0]["cause"]), (1, "TOO_SMALL"), why)
+                self.assertIn(words, why["reasons"][0]["message"])
+                self.assertIn("none of 1 workers is large enough", self.cli("task", "explain", task))
+                self.end(task)
+
+    def test_what_is_not_built_is_refused(self):
+        for gpu, reason in (({"count": 0.5}, "GPU_SHARES_UNIMPLEMENTED"), ({"count": 1, "sharing": "MPS"}, "GPU_FEATURE_UNIMPLEMENTED"),
+                            ({"count": 1, "migProfile": "1g.10gb"}, "GPU_FEATURE_UNIMPLEMENTED")):
+            with self.subTest(gpu):
+                self.assert_problem(self.rest.post("tasks", {"command": ["true"], "resources": {"gpu": gpu}}), 400, reason)
+
+    def test_an_inventory_that_cannot_be_right_ends_the_agent_with_a_reason(self):
+        path = self.folder / "wrong.json"
+        path.write_text('{"gpus": [{"type": "NVIDIA H100", "count": 1}]}')
+        done = subprocess.run([str(AGENT), "--data-dir", str(self.folder / "other"), "--inventory", str(path)],
+                              capture_output=True, timeout=20, env=clean_environment())
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"wrong.json", done.stderr)
+        self.assertIn(b"lower case", done.stderr)
