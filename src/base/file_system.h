@@ -50,6 +50,10 @@ class FileSystem {
   virtual Status remove(const std::string& path) = 0;
   // Atomically replaces `to`. Durable only after sync_directory of the parent.
   virtual Status rename(const std::string& from, const std::string& to) = 0;
+  // Makes `to` another name of the file `from`. Errors: already_exists; unimplemented where files have one name.
+  virtual Status hard_link(const std::string& from, const std::string& to) {
+    return Status(Code::kUnimplemented, "LINKS_UNSUPPORTED", "files have one name here: " + from + ", " + to);
+  }
   virtual Status sync_directory(const std::string& path) = 0;
   virtual Result<uint64_t> free_bytes(const std::string& path) = 0;
 };

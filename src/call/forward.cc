@@ -21,13 +21,15 @@ constexpr uint64_t kTakenStepBytes = 64u << 10;
 constexpr std::array<std::string_view, 4> kWorkServices = {"uccp.v1.TaskScheduling", "uccp.v1.WorkerManagement",
                                                            "uccp.v1.ComputeExecution", "uccp.internal.v1.AgentLink"};
 // Reads that show what only the leader has in memory: what runs where, progress, live output, heartbeats.
-constexpr std::array<std::string_view, 11> kLeaderReads = {
+constexpr std::array<std::string_view, 13> kLeaderReads = {
     "uccp.v1.TaskScheduling/GetTaskStatus",   "uccp.v1.TaskScheduling/ListTasks",
     "uccp.v1.TaskScheduling/GetTaskLogs",     "uccp.v1.TaskScheduling/WatchTasks",
     "uccp.v1.TaskScheduling/GetTaskMetrics",  "uccp.v1.TaskScheduling/ExplainTask",
     "uccp.v1.WorkerManagement/ListWorkers",
     "uccp.v1.WorkerManagement/GetWorkerStatus", "uccp.v1.ComputeExecution/GetResult",
-    "uccp.v1.ComputeExecution/StreamResults", "uccp.v1.KeyValue/GetLease"};
+    "uccp.v1.ComputeExecution/StreamResults", "uccp.v1.KeyValue/GetLease",
+    // In the directory of the node that makes them.
+    "uccp.v1.Administration/GetBackup",       "uccp.v1.Administration/ListBackups"};
 // Changes that any node makes: blobs are copied between the nodes, not replicated by a log.
 constexpr std::array<std::string_view, 1> kLocalChanges = {"uccp.internal.v1.AgentLink/PutBlob"};
 

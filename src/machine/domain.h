@@ -18,6 +18,7 @@
 namespace uccp::machine {
 
 using LeaseId = uint64_t;
+using TableNumber = uint16_t;
 
 // One change of a resource, as watchers see it. Kept in the state for a while so that a watch can resume.
 struct Change {
@@ -70,6 +71,8 @@ class Domain {
   // Command verb -> function. Asked once.
   virtual std::map<std::string, ApplyFunction, std::less<>> commands() = 0;
   virtual void on_lease_expired(ApplyContext&, LeaseId /*lease*/, std::string_view /*key*/) {}
+  // Tables that say how the cluster is made. They stay as they are when the state is replaced by that of a backup.
+  virtual std::vector<TableNumber> tables_of_the_cluster() const { return {}; }
 };
 
 }  // namespace uccp::machine

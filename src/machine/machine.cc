@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "machine/dedup.h"
 #include "machine/planted.h"
+#include "machine/restore.h"
 #include "machine/table.h"
 
 namespace uccp::machine {
@@ -21,9 +22,6 @@ constexpr uint8_t kMetaVersion = 1;
 constexpr uint8_t kSlotVersion = 1;
 // Old replies are dropped at every index that this divides.
 constexpr uint64_t kForgetEvery = 64;
-
-// Beside the groups, in the range of group 0, which none has: which slot a group's state is in.
-std::string slot_key(GroupId group) { return ByteWriter().u64(0).raw("slot").u64(group.value).take(); }
 
 std::string number_key(uint64_t number) { return ByteWriter().u64(number).take(); }
 
@@ -143,6 +141,8 @@ class EntryContext final : public ApplyContext {
   uint64_t leases_created_ = 0;
 };
 
+Transaction& Machine::transaction_of(EntryContext& context) { return context.state(); }
+
 Machine::Machine(GroupId group, storage::Kv& kv, std::vector<Domain*> domains, MachineLimits limits)
     : group_(group), kv_(kv), limits_(limits) {
   for (Domain* domain : domains) {
@@ -151,6 +151,13 @@ Machine::Machine(GroupId group, storage::Kv& kv, std::vector<Domain*> domains, M
       functions_.emplace(std::string(domain->name()) + "." + verb, std::move(function));
     }
   }
+}
+
+// Beside the groups, in the range of group 0, which none has: which slot a group's state is in.
+std::string Machine::slot_key(GroupId group) { return ByteWriter().u64(0).raw("slot").u64(group.value).take(); }
+
+std::string Machine::encode_slot(StateSlot slot, LogPosition installed) {
+  return ByteWriter().u8(kSlotVersion).u8(slot).u64(installed.term.value).u64(installed.index.value).take();
 }
 
 std::string Machine::encode_meta(const Meta& m) {
@@ -247,9 +254,7 @@ SnapshotHeader Machine::snapshot_header() const {
 
 Status Machine::switch_slot(LogPosition installed) {
   storage::KvBatch batch;
-  ByteWriter pointer;
-  pointer.u8(kSlotVersion).u8(spare_slot()).u64(installed.term.value).u64(installed.index.value);
-  batch.put(slot_key(group_), pointer.take());
+  batch.put(slot_key(group_), encode_slot(spare_slot(), installed));
   return kv_.write(batch);
 }
 
@@ -261,17 +266,37 @@ bool in_digest(std::string_view key) {
 Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
   AppliedBatch out;
   Transaction state(view_, meta_.digest);
+  size_t applied = 0;
   for (const Entry& entry : entries) {
     UCCP_CHECK(entry.index == meta_.applied.next(), "entries are applied in order, each once");
-    out.results.push_back({entry.index, apply_entry(state, entry, out)});
+    ApplyResult result = std::string();
+    if (entry.kind == EntryKind::kCommand) {
+      auto envelope = decode_envelope(entry.data);
+      UCCP_CHECK(envelope.has_value(), envelope.has_value() ? "" : envelope.error().to_string());
+      if (envelope->command == kRestoreCommitCommand) {
+        // By itself, on a state that is written.
+        if (applied > 0) break;
+        UCCP_TRY(auto replaced, apply_replacement(entry, *envelope));
+        if (replaced) return std::move(*replaced);
+      }
+      advance_time(*envelope, entry.term);
+      result = apply_command(state, entry, *envelope, out);
+    }
+    out.results.push_back({entry.index, std::move(result)});
     meta_.applied = entry.index;
     meta_.applied_term = entry.term;
+    ++applied;
     if (entry.kind == EntryKind::kConfiguration) membership_ = entry.data;
     if (entry.index.value % kForgetEvery == 0) {
       state.begin();
       dedup::forget_old(state, machine_time_ms(), limits_);
     }
   }
+  UCCP_RETURN_IF_ERROR(write_batch(state, entries.subspan(0, applied)));
+  return out;
+}
+
+Status Machine::write_batch(const Transaction& state, std::span<const Entry> entries) {
   meta_.digest = state.digest();
   storage::KvBatch batch;
   const std::string prefix = group_prefix(group_, slot_);
@@ -285,15 +310,18 @@ Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
   if (reconfigured) batch.put(prefix + table_key::make(kMetaTable, {}, kMembershipKey), membership_);
   UCCP_RETURN_IF_ERROR(kv_.write(batch));
   renew_view();
-  return out;
+  return {};
 }
 
-ApplyResult Machine::apply_entry(Transaction& state, const Entry& entry, AppliedBatch& out) {
-  if (entry.kind != EntryKind::kCommand) return std::string();
-  auto envelope = decode_envelope(entry.data);
-  UCCP_CHECK(envelope.has_value(), envelope.has_value() ? "" : envelope.error().to_string());
-  advance_time(*envelope, entry.term);
-  return apply_command(state, entry, *envelope, out);
+// None if the state stays: the command then has a result like any other, which apply_command() gives it.
+Result<std::optional<AppliedBatch>> Machine::apply_replacement(const Entry& entry, const Envelope& envelope) {
+  replace_refused_ = Status();
+  UCCP_RETURN_IF_ERROR(replace_state(entry, envelope, replace_refused_));
+  if (!replace_refused_.is_ok()) return std::nullopt;
+  AppliedBatch out;
+  out.replaced = true;
+  out.results.push_back({entry.index, std::string()});
+  return out;
 }
 
 ApplyResult Machine::apply_command(Transaction& state, const Entry& entry, const Envelope& envelope,
@@ -325,6 +353,9 @@ ApplyResult Machine::run(EntryContext& context, const Envelope& envelope) {
   if (envelope.command == "machine.close_session") return close_session(context);
   if (envelope.command == "machine.expire") return expire_lease(context, envelope.payload);
   if (envelope.command == "machine.set_feature_level") return set_feature_level(envelope.payload);
+  if (envelope.command == kRestorePieceCommand) return stage_piece(context, envelope.payload);
+  if (envelope.command == kRestoreDropCommand) return drop_pieces(context);
+  if (envelope.command == kRestoreCommitCommand) return fail(replace_refused_);
   return fail(Code::kUnimplemented, "COMMAND_UNKNOWN",
               "the command '" + envelope.command + "' is not known to group " + std::to_string(group_.value));
 }
@@ -425,6 +456,11 @@ std::string encode_expire(LeaseId lease, uint64_t generation, Term term) {
 
 Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since, size_t count_max) {
   std::vector<Change> changes;
+  if (const RestoredMark mark = restored_mark(state); since && since < mark.index) {
+    return fail(Code::kFailedPrecondition, "CURSOR_COMPACTED",
+                "the state was restored from a backup at " + std::to_string(mark.index.value) + ", after the cursor " +
+                    std::to_string(since.value) + "; list the resources again and watch from there");
+  }
   uint64_t first_number = 0;
   uint64_t low = 0;
   uint64_t high = 0;

@@ -6,8 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,6 +49,8 @@ struct AppliedBatch {
     uint64_t generation;
   };
   std::vector<LeaseChange> leases;
+  // The state is another one now: nothing that was known of it holds. The batch has this one entry.
+  bool replaced = false;
 };
 
 struct LeaseRecord {
@@ -77,7 +81,8 @@ class Machine {
   // was written by a later program.
   Status open();
 
-  // Applies entries with consecutive indexes behind applied(). An error means that the batch could not be written: the
+  // Applies entries with consecutive indexes behind applied(), all of them or as many as the results tell: an entry that
+  // replaces the state makes a batch of its own. An error means that the batch could not be written: the
   // node has to stop.
   Result<AppliedBatch> apply(std::span<const Entry> entries);
 
@@ -97,6 +102,8 @@ class Machine {
   StateSlot spare_slot() const { return static_cast<StateSlot>(kStateSlots - 1 - slot_); }
   // Makes the spare slot the one to open(), one write. After a flush, open() takes it and erases the other.
   Status switch_slot(LogPosition installed);
+  // Before open(): called when apply() is about to write the spare slot, so that nobody else does.
+  void on_spare_slot(std::function<void()> callback) { on_spare_slot_ = std::move(callback); }
   // The state after the last batch.
   const GroupView& view() const { return view_; }
 
@@ -107,6 +114,8 @@ class Machine {
 
  private:
   friend class EntryContext;
+  friend class StateReplacement;
+  friend Result<SnapshotHeader> read_snapshot_header(GroupId group, const GroupView& view);
   struct Meta {
     LogIndex applied;
     Term applied_term;
@@ -125,10 +134,13 @@ class Machine {
 
   static std::string encode_meta(const Meta& meta);
   static Result<Meta> decode_meta(std::string_view data);
+  static std::string slot_key(GroupId group);
+  static std::string encode_slot(StateSlot slot, LogPosition installed);
   Status read_slot();
   Status erase_spare_slot();
   void renew_view();
-  ApplyResult apply_entry(Transaction& state, const Entry& entry, AppliedBatch& out);
+  Result<std::optional<AppliedBatch>> apply_replacement(const Entry& entry, const Envelope& envelope);
+  Status write_batch(const Transaction& state, std::span<const Entry> entries);
   ApplyResult apply_command(Transaction& state, const Entry& entry, const Envelope& envelope, AppliedBatch& out);
   ApplyResult run(class EntryContext& context, const Envelope& envelope);
   void advance_time(const Envelope& envelope, Term term);
@@ -139,6 +151,12 @@ class Machine {
   ApplyResult close_session(class EntryContext& context);
   ApplyResult expire_lease(class EntryContext& context, std::string_view payload);
   ApplyResult set_feature_level(std::string_view payload);
+  // restore.cc. `refused` becomes the result of the command; the state is as it was.
+  static Transaction& transaction_of(class EntryContext& context);
+  static ApplyResult stage_piece(class EntryContext& context, std::string_view payload);
+  static ApplyResult drop_pieces(class EntryContext& context);
+  Status rebuild(class StateReplacement& replacement, uint64_t pieces, Status& refused) const;
+  Status replace_state(const Entry& entry, const Envelope& envelope, Status& refused);
 
   GroupId group_;
   storage::Kv& kv_;
@@ -150,6 +168,8 @@ class Machine {
   LogPosition installed_;
   StateSlot slot_ = 0;
   GroupView view_;
+  std::function<void()> on_spare_slot_;
+  Status replace_refused_;  // by the entry that is being applied
 };
 
 // The machine's head records are outside the digest: they hold it, or are no effect of commands.

@@ -79,7 +79,7 @@ std::optional<uint64_t> snapshot_chunk_number(std::string_view chunk) {
   return in.ok() ? std::optional(number) : std::nullopt;
 }
 
-Status SnapshotWriter::add(std::string_view chunk) {
+Status SnapshotCheck::add(std::string_view chunk, const Row& row) {
   ByteReader in(chunk);
   const uint8_t version = in.u8();
   if (version < kOldestVersion || version > kVersion) return damaged(group_, number_, "its version is not known here");
@@ -94,12 +94,11 @@ Status SnapshotWriter::add(std::string_view chunk) {
   }
   const auto body = storage::unpack(static_cast<storage::Encoding>(flags >> kEncodingShift), in.rest());
   if (!body) return damaged(group_, number_, "it cannot be unpacked");
-  return add_body(*body, first, (flags & kLast) != 0);
+  return add_body(*body, first, (flags & kLast) != 0, row);
 }
 
-Status SnapshotWriter::add_body(std::string_view body, bool first, bool last) {
+Status SnapshotCheck::add_body(std::string_view body, bool first, bool last, const Row& row) {
   ByteReader in(body);
-  const std::string prefix = group_prefix(group_, slot_);
   if (first) {
     header_ = read_header(in);
     if (!in.ok() || header_->group != group_) return damaged(group_, number_, "its header is of another group");
@@ -108,16 +107,14 @@ Status SnapshotWriter::add_body(std::string_view body, bool first, bool last) {
                     "the snapshot is at feature level " + std::to_string(header_->feature_level) +
                         " and this program knows " + std::to_string(kFeatureLevelMax) + "; start a newer version");
     }
-    UCCP_RETURN_IF_ERROR(kv_.erase_range(prefix, prefix_end(prefix)));
   }
-  storage::KvBatch batch;
   const uint64_t count = in.varint();
   for (uint64_t i = 0; i < count && in.ok(); ++i) {
     const std::string_view key = in.bytes();
     const std::string_view value = in.bytes();
     if (!in.ok()) break;
     if (in_digest(key)) digest_.add(key, value);
-    batch.put(prefix + std::string(key), std::string(value));
+    if (row) row(key, value);
   }
   rows_ += count;
   bool whole = true;
@@ -129,10 +126,20 @@ Status SnapshotWriter::add_body(std::string_view body, bool first, bool last) {
   }
   if (!in.at_end()) return damaged(group_, number_, "it is cut off or too long");
   if (!whole) return damaged(group_, number_, "its rows do not have the digest of the state");
-  UCCP_RETURN_IF_ERROR(kv_.write(batch));
   ++number_;
   complete_ = last;
   return Status::ok();
+}
+
+Status SnapshotWriter::add(std::string_view chunk) {
+  const std::string prefix = group_prefix(group_, slot_);
+  const bool first = check_.next() == 0;
+  storage::KvBatch batch;
+  UCCP_RETURN_IF_ERROR(check_.add(chunk, [&](std::string_view key, std::string_view value) {
+    batch.put(prefix + std::string(key), std::string(value));
+  }));
+  if (first) UCCP_RETURN_IF_ERROR(kv_.erase_range(prefix, prefix_end(prefix)));
+  return kv_.write(batch);
 }
 
 }  // namespace uccp::machine

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -48,31 +49,50 @@ class SnapshotReader {
   bool done_ = false;
 };
 
-class SnapshotWriter {
+// Takes chunks apart, in their order, and checks all of it.
+class SnapshotCheck {
  public:
-  // Writes into `slot` of the group, which must not be in use; the first chunk erases what is there.
-  SnapshotWriter(GroupId group, storage::Kv& kv, StateSlot slot) : group_(group), kv_(kv), slot_(slot) {}
+  explicit SnapshotCheck(GroupId group) : group_(group) {}
 
-  // Takes chunk next(). Errors: corruption SNAPSHOT_DAMAGED for a chunk that is not what a reader wrote, or when rows
-  // and digest do not fit together at the end; unimplemented FEATURE_LEVEL; what the Kv says. The writer is then of no
-  // more use, and what it wrote has to be erased (Machine::open() does).
-  Status add(std::string_view chunk);
+  using Row = std::function<void(std::string_view key, std::string_view value)>;
+  // Takes chunk next() and calls `row` with its rows; they count only if this answers OK. Errors: corruption
+  // SNAPSHOT_DAMAGED for a chunk that is not what a reader wrote, or when rows and digest do not fit together at the end;
+  // unimplemented FEATURE_LEVEL. It is then of no more use.
+  Status add(std::string_view chunk, const Row& row = {});
   uint64_t next() const { return number_; }
   bool complete() const { return complete_; }
   // Requires next() > 0.
   const SnapshotHeader& header() const { return *header_; }
 
  private:
-  Status add_body(std::string_view body, bool first, bool last);
+  Status add_body(std::string_view body, bool first, bool last, const Row& row);
 
   const GroupId group_;
-  storage::Kv& kv_;
-  const StateSlot slot_;
   std::optional<SnapshotHeader> header_;
   uint64_t number_ = 0;
   uint64_t rows_ = 0;
   Digest digest_;
   bool complete_ = false;
+};
+
+class SnapshotWriter {
+ public:
+  // Writes into `slot` of the group, which must not be in use; the first chunk erases what is there.
+  SnapshotWriter(GroupId group, storage::Kv& kv, StateSlot slot) : check_(group), group_(group), kv_(kv), slot_(slot) {}
+
+  // Takes chunk next(). Errors: as SnapshotCheck::add(); what the Kv says. The writer is then of no more use, and what it
+  // wrote has to be erased (Machine::open() does).
+  Status add(std::string_view chunk);
+  uint64_t next() const { return check_.next(); }
+  bool complete() const { return check_.complete(); }
+  // Requires next() > 0.
+  const SnapshotHeader& header() const { return check_.header(); }
+
+ private:
+  SnapshotCheck check_;
+  const GroupId group_;
+  storage::Kv& kv_;
+  const StateSlot slot_;
 };
 
 // The number of a chunk, without looking at the rest; none if it is too short.

@@ -134,5 +134,6 @@ inline constexpr TableId kReplyAgeTable = 4;
 inline constexpr TableId kLeaseTable = 5;
 inline constexpr TableId kChangeTable = 6;
 inline constexpr TableId kAuditTable = 7;
+inline constexpr TableId kRestoreTable = 8;
 
 }  // namespace uccp::machine

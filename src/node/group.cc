@@ -37,6 +37,7 @@ Group::Group(GroupId id, std::string name, GroupOptions options, GroupEnvironmen
                                             {{"group", name_}})) {}
 
 Status Group::open(const std::vector<NodeId>& founders, uint64_t seed) {
+  machine_.on_spare_slot([this] { receiver_.give_way(); });
   UCCP_RETURN_IF_ERROR(machine_.open());
   UCCP_TRY(storage::GroupLog log, env_.log.load(id_));
   UCCP_RETURN_IF_ERROR(open_log(log));
@@ -290,10 +291,22 @@ void Group::apply_committed() {
   cache_.release(machine_.applied());
   env_.publish(id_, machine_.view());
   step(raft::Applied{machine_.applied()});
+  if (batch->replaced) begin_anew();
   check_leadership();
   finish_applied(std::move(*batch));
   if (machine_.applied().value % every == 0) compare_digest();
   schedule_apply();
+}
+
+// The state was replaced by one of a backup. Whoever knew something of the old one has to ask again: this node starts
+// to lead once more, as far as its services and leases are concerned.
+void Group::begin_anew() {
+  digests_.clear();
+  env_.changes.resync(id_);
+  leases_.clear();
+  leases_loaded_ = false;
+  if (std::exchange(was_ready_, false) && on_leadership_) on_leadership_(false, core_->term());
+  flush([] {});
 }
 
 void Group::finish_applied(machine::AppliedBatch batch) {

@@ -201,6 +201,7 @@ class Group {
   void take_reads(raft::Outputs& out);
   void apply_committed();
   void finish_applied(machine::AppliedBatch batch);
+  void begin_anew();
   void check_leadership();
   void expire_leases();
   void compact_if_due();

@@ -29,6 +29,9 @@ class SnapshotReceiver {
   void begin(NodeId leader, LogPosition position);
   void chunk(NodeId from, const SnapshotChunk& chunk);
   void finished(bool installed);
+  // The slot that is written to is needed for something else: starts over when the leader offers again. Requires that
+  // no installation is under way.
+  void give_way() { transfer_.reset(); }
   void tick();
   bool idle() const { return !transfer_; }
 

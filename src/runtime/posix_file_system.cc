@@ -219,6 +219,13 @@ Status PosixFileSystem::rename(const std::string& from, const std::string& to) {
   return Status::ok();
 }
 
+Status PosixFileSystem::hard_link(const std::string& from, const std::string& to) {
+  if (::link(from.c_str(), to.c_str()) == 0) return Status::ok();
+  // Another file system, or one without links.
+  if (errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP) return FileSystem::hard_link(from, to);
+  return file_error(errno, "link " + from + " to", to);
+}
+
 Status PosixFileSystem::sync_directory(const std::string& path) {
   const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (descriptor < 0) return file_error(errno, "open directory", path);

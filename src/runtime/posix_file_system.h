@@ -18,6 +18,7 @@ class PosixFileSystem final : public FileSystem {
   Status make_directories(const std::string& path) override;
   Status remove(const std::string& path) override;
   Status rename(const std::string& from, const std::string& to) override;
+  Status hard_link(const std::string& from, const std::string& to) override;
   Status sync_directory(const std::string& path) override;
   Result<uint64_t> free_bytes(const std::string& path) override;
 };

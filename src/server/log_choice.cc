@@ -63,7 +63,13 @@ Status check_kind(FileSystem& files, const std::string& directory, LogKind wante
 
 }  // namespace
 
-Result<LogOptions> log_options(const Config& config, const std::map<std::string, GroupId>& groups) {
+const std::map<std::string, GroupId>& group_names() {
+  static const std::map<std::string, GroupId> names = {{"core", kCoreGroup}, {"work", kWorkGroup}};
+  return names;
+}
+
+Result<LogOptions> log_options(const Config& config) {
+  const auto& groups = group_names();
   LogOptions options;
   const std::string& kind = config.text("log_store");
   const auto found = std::ranges::find(kKindNames, kind);
@@ -71,6 +77,10 @@ Result<LogOptions> log_options(const Config& config, const std::map<std::string,
     return fail(Code::kInvalid, "CONFIG_INVALID", "log_store '" + kind + "' is none of wal, rocksdb, lmdb");
   }
   options.kind = static_cast<LogKind>(found - std::begin(kKindNames));
+  if (options.kind == LogKind::kLmdb && config.is_set("encryption_key_file")) {
+    return fail(Code::kInvalid, "CONFIG_INVALID",
+                "log_store: lmdb cannot be encrypted; take wal or rocksdb, or unset encryption_key_file");
+  }
   const std::string& encoding = config.text("log_compression");
   const auto parsed = storage::parse_encoding(encoding);
   if (!parsed) {
@@ -112,7 +122,7 @@ Result<std::unique_ptr<storage::LogStore>> open_one(FileSystem& files, const std
   const std::string inside = directory + "/" + kind;
   std::unique_ptr<storage::DurableTable> table;
   if (options.kind == LogKind::kRocksDb) {
-    UCCP_TRY(table, storage::RocksLogTable::open(inside, {}));
+    UCCP_TRY(table, storage::RocksLogTable::open(inside, {.encryption = options.encryption}));
   } else {
     UCCP_RETURN_IF_ERROR(files.make_directories(inside));
     UCCP_TRY(table, storage::LmdbLogTable::open(inside, {}));

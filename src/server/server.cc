@@ -22,14 +22,18 @@
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
 #include "server/authenticator.h"
+#include "server/backup_side.h"
 #include "server/clock_watch.h"
 #include "server/cluster_side.h"
+#include "server/encryption.h"
 #include "server/health.h"
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
+#include "server/restore.h"
 #include "server/shared_blobs.h"
 #include "services/admin/admin_service.h"
 #include "services/audit/audit_service.h"
+#include "services/backup/backup_state.h"
 #include "services/cluster/cluster_state.h"
 #include "services/discovery/discovery_service.h"
 #include "services/discovery/discovery_state.h"
@@ -59,8 +63,6 @@ constexpr int64_t kBlobGraceMarginMs = 5'000;
 constexpr int64_t kCollectMsMax = 600'000;
 // Holds the rows of about 100,000 services, so that discovery does not read from the disk.
 constexpr uint64_t kStateCacheBytes = 96u << 20;
-
-const std::map<std::string, GroupId> kGroups = {{"core", kCoreGroup}, {"work", kWorkGroup}};
 
 // What is done even on a disk that is nearly full.
 bool frees_space(std::string_view command) {
@@ -131,6 +133,7 @@ struct Server::Parts {
   SeededRandom service_random{system_random.next()};
   std::optional<runtime::DirectoryLock> lock;
   storage::StoreIdentity identity;
+  std::unique_ptr<DataEncryption> encryption;
   std::unique_ptr<storage::LogStore> log;
   std::unique_ptr<storage::RocksKv> kv;
   std::unique_ptr<objects::DirectoryBlobStore> stored_blobs;  // of this node
@@ -143,6 +146,7 @@ struct Server::Parts {
   tasks::TasksState tasks_state;
   workers::WorkersState workers_state;
   cluster::ClusterState cluster_state;
+  backup::BackupState backup_state;
   tasks::LiveTasks live;
   Latch changed;
   std::unique_ptr<runtime::Loop> loop, io, watch, reads, blob_io, collecting;
@@ -170,6 +174,7 @@ struct Server::Parts {
   std::unique_ptr<ConfigSettings> settings;
   std::unique_ptr<admin::AdminService> admin;
   std::unique_ptr<audit::AuditService> audit;
+  std::unique_ptr<BackupSide> backup;
   std::map<std::string, double> rates;  // calls a second, by quota class
   doors::GrpcDoor grpc;
   doors::RestDoor rest;
@@ -184,21 +189,27 @@ struct Server::Parts {
   Status start_node(const ServerOptions& options);
   void build_key_value(const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
+  Status build_backup(const ServerOptions& options, const Config& config);
   Status open_doors(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
 };
 
 Status Server::Parts::open_storage(const ServerOptions& options, const Config& config) {
-  UCCP_TRY(const LogOptions log_chosen, log_options(config, kGroups));
+  UCCP_TRY(LogOptions log_chosen, log_options(config));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir));
   UCCP_TRY(lock, runtime::DirectoryLock::acquire(options.data_dir));
   UCCP_TRY(identity, node::open_identity(files, options.data_dir, options.node, options.cluster_id, system_random));
+  UCCP_RETURN_IF_ERROR(check_restored(files, options.data_dir));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir + "/log"));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir + "/state"));
-  UCCP_TRY(log, open_log(files, options.data_dir + "/log", identity, log_chosen, metrics));
-  UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {.block_cache_bytes = kStateCacheBytes}));
+  UCCP_TRY(encryption, DataEncryption::open(files, config, options.data_dir, clock, system_random));
+  log::info("data directory opened", {{"encryption", encryption->report()}});
+  log_chosen.encryption = encryption->rocks();
+  UCCP_TRY(log, open_log(encryption->files(), options.data_dir + "/log", identity, log_chosen, metrics));
+  UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv", {.block_cache_bytes = kStateCacheBytes,
+                                                                       .encryption = encryption->rocks()}));
   UCCP_RETURN_IF_ERROR(node::claim_state(*kv, options.data_dir + "/state", identity));
-  UCCP_TRY(stored_blobs, objects::DirectoryBlobStore::open(files, options.data_dir + "/blobs"));
+  UCCP_TRY(stored_blobs, objects::DirectoryBlobStore::open(encryption->files(), options.data_dir + "/blobs"));
   return Status::ok();
 }
 
@@ -222,7 +233,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   shared_blobs = std::make_unique<SharedBlobs>(*blobs, cluster->links(), options.node, *reads);
   node::NodeOptions node_options;
   node_options.id = options.node;
-  UCCP_TRY(const LogOptions log_chosen, log_options(config, kGroups));
+  UCCP_TRY(const LogOptions log_chosen, log_options(config));
   node_options.log_bytes_max = static_cast<uint64_t>(config.integer("log_bytes_max"));
   node_options.group.snapshot.compression = {log_chosen.compression.encoding, kPackedChunkBytesMin};
   node_options.group.snapshot.saved_bytes = &storage::saved_bytes_counter(metrics, "snapshot");
@@ -237,7 +248,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
       std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state,
-                                                            &kv_state}},
+                                                            &kv_state, &backup_state}},
                                    {kWorkGroup, "work", {&tasks_state, &workers_state}}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
@@ -352,6 +363,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   audit = std::make_unique<audit::AuditService>(
       audit::AuditEnvironment{.reader = *node, .work = *reads, .clock = clock, .page_tokens = *page_tokens});
   audit->add_handlers(handlers);
+  UCCP_RETURN_IF_ERROR(build_backup(options, config));
 
   cluster->add_handlers(handlers, [this] { return health->ready(); });
   if (options.cluster.enabled) {
@@ -371,6 +383,20 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
     rates[quota_class] = rate;
   }
   pipeline = std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers, *authenticator, clock, call_random, metrics, pipeline_options);
+  return Status::ok();
+}
+
+Status Server::Parts::build_backup(const ServerOptions& options, const Config& config) {
+  UCCP_TRY(const LogOptions log_chosen, log_options(config));
+  UCCP_TRY(backup, BackupSide::open(config, options.data_dir,
+                                    BackupSideEnvironment{.files = files, .node = *node, .blobs = *shared_blobs,
+                                                          .clock = clock, .random = system_random, .reads = *reads,
+                                                          .timers = *watch, .page_tokens = *page_tokens,
+                                                          .metrics = metrics, .identity = identity, .compression = log_chosen.compression,
+                                                          .groups = {{"core", kCoreGroup}, {"work", kWorkGroup}},
+                                                          .every_ms = config.duration_ms("backup_every"),
+                                                          .retention_ms = config.duration_ms("backup_retention")}));
+  backup->add_handlers(handlers);
   return Status::ok();
 }
 
@@ -430,6 +456,7 @@ void Server::stop() {
   // It did not come so far that anything is at work.
   if (!p.running) return;
   if (p.health) p.health->set_stopping();
+  if (p.backup) p.backup->give_up();
   if (p.cluster) p.cluster->hand_over(kHandOverMs);
   if (p.pipeline) p.pipeline->close();
   if (p.node) p.node->end_watches();
@@ -452,6 +479,7 @@ void Server::stop() {
     done.notify();
   });
   done.wait(30'000, [&] { return stopped.load(); });
+  if (p.backup) p.backup->stop();
   p.cluster->stop_network();
   for (auto* executor : {p.loop.get(), p.io.get(), p.watch.get(), p.reads.get(), p.blob_io.get(), p.collecting.get()}) {
     executor->stop();

@@ -10,12 +10,15 @@
 
 #include "base/log.h"
 #include "doors/grpc_client/process.h"
+#include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
 #include "server/config.h"
 #include "runtime/real_clock.h"
 #include "server/dev.h"
+#include "server/encryption.h"
 #include "server/node_files.h"
 #include "server/process.h"
+#include "server/restore.h"
 
 extern char** environ;
 
@@ -37,6 +40,14 @@ Usage:
       The same for one more node, which joins when it is started.
   uccp cluster context --data-dir DIR
       Writes DIR/cluster.json, the context file of the nodes that serve.
+  uccp restore --from BACKUP_DIR/ID --data-dir DIR [--node n1] [--cluster-id ID] [--backup-key-file FILE]
+      The state of a backup into an empty data directory (for 'uccp dev': its --data-dir). On every founder of a
+      cluster, from the same backup. Without a key file: keys/backup.key beside the folder of the backups.
+  uccp backup verify --from BACKUP_DIR/ID [--backup-key-file FILE]
+      Reads every byte of a backup and says what it holds.
+  uccp keys rotate --data-dir DIR --encryption-key-file FILE [--new-key-file NEW]
+      A new data key for an encrypted directory whose server is stopped; with NEW all of them are wrapped by that
+      master key from now on.
   uccp config explain [--config FILE] [--KEY VALUE ...]
       Every key with its value, where that came from, and what it does.
   uccp version | help
@@ -139,6 +150,44 @@ log::Format log_format(const std::string& command, const Config& config) {
   return reader || value.text == "text" ? log::Format::kText : log::Format::kJson;
 }
 
+int run_restore(CommandLine& line, bool verify_only) {
+  runtime::PosixFileSystem files;
+  const runtime::RealClock clock;
+  runtime::SystemRandom random;
+  RestoreOptions options;
+  options.from = take_flag(line, "from", "");
+  options.data_dir = take_flag(line, "data-dir", "");
+  options.cluster_id = take_flag(line, "cluster-id", "");
+  const auto node = node_id(take_flag(line, "node", "n1"));
+  if (!node) return usage_error(node.error().message());
+  options.node = *node;
+  if (options.from.empty()) return usage_error("--from must name the folder of a backup");
+  if (!verify_only && options.data_dir.empty()) return usage_error("--data-dir must name the directory to restore into");
+  options.from = absolute(options.from);
+  if (!verify_only) options.data_dir = absolute(options.data_dir);
+  auto config = load_config(line);
+  if (!config) return usage_error(config.error().message());
+  const auto done = verify_only ? verify_backup(files, *config, options.from, random)
+                                : restore_directory(files, *config, options, clock, random);
+  if (!done) return report(done.error());
+  fmt::print("{}", *done);
+  return 0;
+}
+
+int run_rotate(CommandLine& line) {
+  runtime::PosixFileSystem files;
+  const runtime::RealClock clock;
+  runtime::SystemRandom random;
+  const std::string data_dir = absolute(take_flag(line, "data-dir", "data"));
+  const std::string new_key_file = take_flag(line, "new-key-file", "");
+  auto config = load_config(line);
+  if (!config) return usage_error(config.error().message());
+  const auto done = rotate_keys(files, *config, data_dir, new_key_file, clock, random);
+  if (!done) return report(done.error());
+  fmt::print("{}", *done);
+  return 0;
+}
+
 int run(int argc, char** argv) {
   auto line = parse(argc, argv);
   if (!line) return usage_error(line.error().message());
@@ -152,6 +201,9 @@ int run(int argc, char** argv) {
     return 0;
   }
   if (command == "cluster") return run_cluster(*line, line->words.size() > 1 ? line->words[1] : "");
+  if (command == "keys" && line->words.size() == 2 && line->words[1] == "rotate") return run_rotate(*line);
+  if (command == "restore") return run_restore(*line, false);
+  if (command == "backup" && line->words.size() == 2 && line->words[1] == "verify") return run_restore(*line, true);
   DevOptions dev;
   dev.data_dir = take_flag(*line, "data-dir", "data");
   const std::string ports = take_flag(*line, "ports", "");

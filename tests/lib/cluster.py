@@ -44,8 +44,11 @@ class Cluster:
     def logs(self):
         return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-1500:]}" for path in self.dir.glob("n*/uccp.log"))
 
-    def close(self):
+    def stop(self):
         subprocess.run([STOP, "--data-dir", self.dir, "--timeout", "10"], capture_output=True, timeout=60, check=False)
+
+    def close(self):
+        self.stop()
         for pid in processes_with(str(self.dir)):
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.base, ignore_errors=True)

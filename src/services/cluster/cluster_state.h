@@ -14,7 +14,8 @@
 namespace uccp::cluster {
 
 // Tables of the core group; the numbers are part of the on-disk format. Key: the node's number, 8 bytes big-endian.
-inline constexpr machine::Table<internal::v1::MemberRow> kMembers(40);
+inline constexpr machine::TableId kMembersTable = 40;
+inline constexpr machine::Table<internal::v1::MemberRow> kMembers(kMembersTable);
 inline const machine::Scope kSystemScope{};
 inline constexpr std::string_view kMemberTopic = "members";
 enum class MemberChange : uint8_t { kAnnounced = 1, kGoal = 2 };
@@ -32,6 +33,7 @@ class ClusterState final : public machine::Domain {
  public:
   std::string_view name() const override { return "cluster"; }
   std::map<std::string, machine::ApplyFunction, std::less<>> commands() override;
+  std::vector<machine::TableNumber> tables_of_the_cluster() const override { return {kMembersTable}; }
 
  private:
   static machine::ApplyResult announce(machine::ApplyContext& context, std::string_view payload);

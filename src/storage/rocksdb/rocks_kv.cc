@@ -101,6 +101,7 @@ class RocksView final : public KvView {
 class RocksKv::Database {
  public:
   std::string directory;
+  std::unique_ptr<rocksdb::Env> env;  // of an encrypted one
   std::unique_ptr<rocksdb::DB> db;
   rocksdb::WriteOptions write_options;
 };
@@ -113,7 +114,12 @@ Result<std::unique_ptr<RocksKv>> RocksKv::open(const std::string& directory, con
   database->directory = directory;
   database->write_options.disableWAL = true;
   rocksdb::DB* db = nullptr;
-  const auto status = rocksdb::DB::Open(database_options(options), directory, &db);
+  rocksdb::Options opening = database_options(options);
+  if (options.encryption.keys != nullptr) {
+    database->env = encrypted_env(options.encryption);
+    opening.env = database->env.get();
+  }
+  const auto status = rocksdb::DB::Open(opening, directory, &db);
   if (!status.ok()) return fail(to_status(status, "opening the state in " + directory + " failed"));
   database->db.reset(db);
   return std::unique_ptr<RocksKv>(new RocksKv(std::move(database)));

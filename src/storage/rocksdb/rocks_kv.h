@@ -11,6 +11,7 @@
 #include <string>
 
 #include "storage/kv.h"
+#include "storage/rocksdb/rocks_encryption.h"
 
 namespace uccp::storage {
 
@@ -25,6 +26,7 @@ class RocksKv final : public Kv {
     int background_jobs = 2;
     // Whether the destructor flushes. Tests turn it off to see what a crash leaves.
     enum class OnClose : uint8_t { kFlush, kLose } on_close = OnClose::kFlush;
+    RocksEncryption encryption;
   };
 
   // Opens or creates the map in `directory`; missing parents are an error. One process at a time. Errors: corruption;

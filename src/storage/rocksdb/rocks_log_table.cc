@@ -43,6 +43,7 @@ rocksdb::Options database_options(const RocksLogTable::Options& options) {
 class RocksLogTable::Database {
  public:
   std::string directory;
+  std::unique_ptr<rocksdb::Env> env;  // of an encrypted one
   std::unique_ptr<rocksdb::DB> db;
 };
 
@@ -53,7 +54,12 @@ Result<std::unique_ptr<RocksLogTable>> RocksLogTable::open(const std::string& di
   auto database = std::make_unique<Database>();
   database->directory = directory;
   rocksdb::DB* db = nullptr;
-  const auto status = rocksdb::DB::Open(database_options(options), directory, &db);
+  rocksdb::Options opening = database_options(options);
+  if (options.encryption.keys != nullptr) {
+    database->env = encrypted_env(options.encryption);
+    opening.env = database->env.get();
+  }
+  const auto status = rocksdb::DB::Open(opening, directory, &db);
   if (status.IsCorruption()) {
     return fail(Code::kCorruption, "LOG_DAMAGED",
                 "the log in " + directory + " is damaged: " + status.ToString() +

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "storage/durable_table.h"
+#include "storage/rocksdb/rocks_encryption.h"
 
 namespace uccp::storage {
 
@@ -14,6 +15,7 @@ class RocksLogTable final : public DurableTable {
     uint64_t write_buffer_bytes = 32u << 20;
     uint64_t block_cache_bytes = 8u << 20;
     int open_files_max = 64;
+    RocksEncryption encryption;
   };
 
   // Opens or creates the table in `directory`, whose parent must exist. A last batch that a crash cut off is dropped;
