@@ -32,6 +32,7 @@ struct Benchmark {
 Status run_discovery(Context& context);
 Status run_unary(Context& context);
 Status run_submit(Context& context);
+Status run_stores(Context& context);
 Status run_tasks(Context& context);
 Status run_idle(Context& context);
 Status run_overload(Context& context);

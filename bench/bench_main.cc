@@ -24,6 +24,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"discovery", "Discover by name at 100,000 services, over gRPC and REST", run_discovery},
     Benchmark{"unary", "a unary call through the pipeline, beside a bare gRPC server; REST", run_unary},
     Benchmark{"submit", "durable task submission, beside etcd puts", run_submit},
+    Benchmark{"stores", "durable task submission: encrypted, and with the other logs, beside the defaults", run_stores},
     Benchmark{"tasks", "process tasks run to their end, beside bare posix_spawn", run_tasks},
     Benchmark{"idle", "memory of an idle node, time until it is ready", run_idle},
     Benchmark{"consensus-writes", "durable puts into three nodes, beside three nodes of etcd", run_consensus_writes},

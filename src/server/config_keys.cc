@@ -75,6 +75,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"log_compression", kString, "lz4", kActs, "compression of large log entries and of snapshots: none, lz4 or zstd"},
     {"log_compression_above", kInteger, "4096", kActs, "smallest log entry that is compressed, in bytes"},
     {"own_log_groups", kString, "", kActs, "groups whose log has files of its own, separated by commas"},
+    {"snapshot_threshold", kInteger, "10000", kActs,
+     "entries after which the state is flushed and the log shortened, and that are kept for slow followers"},
     {"log_bytes_max", kInteger, "2147483648", kActs,
      "bytes of all logs beyond which the state is flushed and hardly any applied entry is kept"},
     {"blob_grace", kDuration, "1h", kActs,

@@ -234,6 +234,8 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node::NodeOptions node_options;
   node_options.id = options.node;
   UCCP_TRY(const LogOptions log_chosen, log_options(config));
+  node_options.group.flush_every_entries = static_cast<uint64_t>(config.integer("snapshot_threshold"));
+  node_options.group.log_kept_entries = node_options.group.flush_every_entries;
   node_options.log_bytes_max = static_cast<uint64_t>(config.integer("log_bytes_max"));
   node_options.group.snapshot.compression = {log_chosen.compression.encoding, kPackedChunkBytesMin};
   node_options.group.snapshot.saved_bytes = &storage::saved_bytes_counter(metrics, "snapshot");

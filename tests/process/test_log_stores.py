@@ -1,6 +1,8 @@
 # serial
 # labels: kill9
 """A node with each kind of log: kill -9 loses nothing, another kind's directory is refused, large entries are packed."""
+import json
+import re
 import subprocess
 import unittest
 import urllib.request
@@ -89,6 +91,24 @@ class ChoosingALog(unittest.TestCase):
                     self.assertEqual(services, {f"s{number}" for number in range(round_ + 1)})
                     node.kill()
                 node.close()
+
+    def test_the_log_keeps_as_many_entries_as_it_is_told(self):
+        kept = {}
+        for threshold in (50, 10_000):
+            node = Node(agent=False, flags=("--log-store", "lmdb", "--snapshot-threshold", threshold))
+            self.addCleanup(node.close)
+            node.start()
+            for number in range(400):
+                node.rest.post("services", {"serviceName": f"s{number}", "address": "10.0.0.1", "port": 1 + number,
+                                            "ttl": "86400s"})
+            node.stop()
+            node.start()
+            opened = [json.loads(line) for line in node.errors().splitlines() if '"log opened"' in line][-1]
+            kept[threshold] = int(re.search(r"(\d+) entries", opened["fields"]["report"]).group(1))
+            self.assertEqual(len(node.rest.get("services", pageSize=1000).json["services"]), 400)
+            node.close()
+        self.assertLess(kept[50], 200)
+        self.assertGreater(kept[10_000], 400)
 
     def saved_bytes(self, node):
         with urllib.request.urlopen(f"http://{node.context['metrics']}/metrics", timeout=10) as answer:
