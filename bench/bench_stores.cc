@@ -37,7 +37,7 @@ struct Side {
     return side;
   }
   LoadResult run(double seconds) {
-    LoadResult result = load->run(work, {.seconds = seconds, .first_index = next, .server_pid = server->pid()});
+    LoadResult result = load->run(work, {.seconds = seconds, .first_index = next, .server_pids = {server->pid()}});
     next = result.next_index;
     return result;
   }

@@ -18,7 +18,7 @@
 namespace uccp::server {
 namespace {
 
-// More entries than a cluster writes between two backups. Tokens, revisions and cursors are indexes.
+// More entries than a cluster writes between two backups. Fencing tokens and cursors are indexes.
 constexpr uint64_t kIndexGap = 1'000'000'000;
 constexpr std::string_view kMarker = "/restoring";
 // The state is built in the slot that a new directory does not use.

@@ -153,12 +153,16 @@ class OneNode(unittest.TestCase):
         checked = rest.post(path, {"confirmClusterId": cluster_id, "validateOnly": True})
         self.assertEqual(checked.json["statusReason"], "verified; nothing was changed", checked)
         self.assertEqual(names(rest), {"later"})
-        started = self.node.cli("backup", "restore", backup["id"], "--confirm-cluster-id", cluster_id, "-o", "json")
+        started = self.node.cli("backup", "restore", backup["id"], "--confirm-cluster-id", cluster_id, "--request-id", key,
+                                "-o", "json")
         self.assertEqual(started.returncode, 0, started.stderr)
         self.assertEqual(json.loads(started.stdout)["status"], "RESTORING")
         wait_backup(rest, backup["id"], "restored as")
         self.assertEqual(names(rest), {"kept"})
         register(rest, "again")
+        repeated = rest.post(path, {"confirmClusterId": cluster_id}, headers={"Idempotency-Key": key})
+        self.assertEqual((repeated.status, repeated.json["status"]), (200, "SUCCEEDED"), repeated)
+        self.assertEqual(names(rest), {"kept", "again"})
         self.node.restart()
         self.assertEqual(names(self.node.rest), {"kept", "again"})
         trail = self.node.rest.get("audit", method="RestoreBackup").json

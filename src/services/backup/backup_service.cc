@@ -289,19 +289,23 @@ void BackupService::check_and_restore(const CallPtr& call, const std::string& by
     backup.set_status_reason("verified; nothing was changed");
     return call->reply(backup.SerializeAsString());
   }
-  env_.proposer.propose(kCoreGroup, call::make_envelope(*call, bytes, std::string(kRestoreCommand), manifest->id),
-                        [this, call, bytes, manifest = std::move(*manifest), backup](Result<machine::Applied> applied) {
-                          if (!applied) {
-                            end_turn(manifest.id, v1::BACKUP_STATUS_SUCCEEDED, applied.error().to_string(), false);
-                            return call->finish(std::move(applied.error()));
-                          }
-                          call->reply(backup.SerializeAsString());
-                          env_.worker.post([this, call, bytes, manifest] { replace_state(call, bytes, manifest); });
-                        });
+  const std::string restore_id = new_id("restore");
+  env_.proposer.propose(
+      kCoreGroup, call::make_envelope(*call, bytes, std::string(kRestoreCommand), restore_id),
+      [this, call, bytes, manifest = std::move(*manifest), backup, restore_id](Result<machine::Applied> applied) {
+        // The request was sent before: what came of it is known, or is in the directory.
+        const bool repeated = applied && applied->response != restore_id;
+        if (!applied || repeated) {
+          end_turn(manifest.id, v1::BACKUP_STATUS_SUCCEEDED, repeated ? "asked for before" : applied.error().to_string(), false);
+          return repeated ? get(call, manifest.id) : call->finish(std::move(applied.error()));
+        }
+        call->reply(backup.SerializeAsString());
+        env_.worker.post([this, call, bytes, manifest, restore_id] { replace_state(call, bytes, manifest, restore_id); });
+      });
 }
 
-void BackupService::replace_state(const CallPtr& call, const std::string& bytes, const Manifest& manifest) {
-  const std::string restore_id = new_id("restore");
+void BackupService::replace_state(const CallPtr& call, const std::string& bytes, const Manifest& manifest,
+                                  const std::string& restore_id) {
   log::warn("the state is being replaced", {{"backup", manifest.id}, {"restore", restore_id}});
   const Status done = env_.jobs.restore(
       manifest, restore_id, teller(manifest.id),
@@ -311,7 +315,7 @@ void BackupService::replace_state(const CallPtr& call, const std::string& bytes,
     return end_turn(manifest.id, v1::BACKUP_STATUS_FAILED, "not restored: " + done.to_string(), true);
   }
   // The trail that was restored ends before this call.
-  env_.proposer.propose(kCoreGroup, call::make_envelope(*call, bytes, std::string(kRestoredCommand), manifest.id),
+  env_.proposer.propose(kCoreGroup, call::make_envelope(*call, bytes, std::string(kRestoredCommand), restore_id),
                         [](Result<machine::Applied> applied) {
                           if (!applied) log::warn("the restore is not in the audit trail", {{"error", applied.error().to_string()}});
                         });

@@ -53,7 +53,8 @@ class BackupService {
   void answer_list(const call::CallPtr& call, const call::ListQuery& query);
   void restore(const call::CallPtr& call, const std::string& bytes);
   void check_and_restore(const call::CallPtr& call, const std::string& bytes, const v1::RestoreBackupRequest& request);
-  void replace_state(const call::CallPtr& call, const std::string& bytes, const Manifest& manifest);
+  void replace_state(const call::CallPtr& call, const std::string& bytes, const Manifest& manifest,
+                     const std::string& restore_id);
 
   std::string new_id(const std::string& prefix);
   Manifest about(const v1::TriggerBackupRequest& request, const std::string& id) const;
