@@ -69,7 +69,7 @@ int main(int argc, char** argv) {
   const char* door = argc > 1 ? argv[1] : "grpc";
   const size_t in_flight = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 64;
   Doors doors;
-  if (argc > 3) doors.grpc_options.reply_threads = doors.rest_options.http.io_threads = std::strtoul(argv[3], nullptr, 10);
+  if (argc > 3) doors.grpc_options.io_threads = doors.rest_options.http.io_threads = std::strtoul(argv[3], nullptr, 10);
   doors.handlers.add(kMethod, [](const call::CallPtr& call, std::string) { call->reply(std::string("\x0a\x05" "1.2.3", 7)); });
   doors.open();
   const size_t total = std::strcmp(door, "rest") == 0 ? run_rest(doors, in_flight) : run_grpc(doors, in_flight);

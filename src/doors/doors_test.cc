@@ -138,6 +138,56 @@ TEST_F(DoorsTest, RefuseTls12) {
   }
 }
 
+// Raw HTTP/2 on the gRPC port: the preface, empty SETTINGS, and what a test adds.
+struct RawHttp2 {
+  explicit RawHttp2(uint16_t port) : client(port) {
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    frame(4, 0, 0, {});
+  }
+  void frame(char type, char flags, char stream, const std::string& payload) {
+    const char head[] = {0, static_cast<char>(payload.size() >> 8), static_cast<char>(payload.size()), type, flags, 0, 0, 0, stream};
+    client.send(std::string(head, sizeof head) + payload);
+  }
+  // Literal header fields without indexing, of names and values shorter than 127 bytes.
+  void request(const std::vector<std::pair<std::string, std::string>>& fields) {
+    std::string block;
+    for (const auto& [name, value] : fields) {
+      block += '\0';
+      block += static_cast<char>(name.size()) + name;
+      block += static_cast<char>(value.size()) + value;
+    }
+    frame(1, 4, 1, block);
+  }
+  HttpsClient client;
+};
+
+TEST_F(DoorsTest, StrangersOnTheGrpcPortAreTurnedAway) {
+  const std::vector<std::pair<std::string, std::string>> pseudo = {
+      {":method", "POST"}, {":scheme", "https"}, {":authority", "x"}, {":path", std::string("/") + kVersion}};
+  {
+    HttpsClient client(doors.grpc_port);
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    const std::string said = client.read_until("never said");
+    EXPECT_EQ(said.find("HTTP/1.1"), std::string::npos);
+  }
+  {
+    RawHttp2 raw(doors.grpc_port);
+    auto fields = pseudo;
+    fields.emplace_back("content-type", "application/json");
+    raw.request(fields);
+    const std::string said = raw.client.read_until("415");
+    EXPECT_TRUE(said.ends_with("415")) << said.size();
+  }
+  {
+    RawHttp2 raw(doors.grpc_port);
+    raw.frame(0, 0, 5, "data of a stream that was never opened");
+    EXPECT_FALSE(raw.client.read_until("never said").empty());
+    EXPECT_TRUE(raw.client.at_end());
+  }
+  // None of them kept the door from serving.
+  EXPECT_TRUE(doors.channel()->unary(kVersion, {}));
+}
+
 TEST_F(DoorsTest, AnswerUnimplementedOnBoth) {
   const auto unbuilt = doors.channel()->unary("uccp.v1.Administration/GetBackup", "\x0a\x01x");
   EXPECT_EQ(unbuilt.error().reason(), "METHOD_UNIMPLEMENTED");

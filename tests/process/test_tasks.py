@@ -399,7 +399,10 @@ class Lists(NodeTest):
     # By creation is the contract's default; it is by id, which within a millisecond is another order.
     def test_the_order_without_asking_is_by_id_which_is_by_creation(self):
         first = self.node.submit("exit 0")
+        milliseconds = len("task_") + 10
         second = self.node.submit("exit 0")
+        while second["id"][:milliseconds] == first["id"][:milliseconds]:
+            second = self.node.submit("exit 0")
         ids = self.ids_of()
         self.assertLess(ids.index(first["id"]), ids.index(second["id"]))
 

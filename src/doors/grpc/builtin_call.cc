@@ -5,7 +5,6 @@
 #include "call/contract.h"
 #include "call/wire.h"
 #include "doors/grpc/reflection.h"
-#include "doors/grpc_client/byte_buffer.h"
 
 namespace uccp::doors {
 namespace {
@@ -24,9 +23,8 @@ bool knows_service(std::string_view name) {
   return name.empty() || name == "grpc.health.v1.Health" || std::ranges::find(services, name) != services.end();
 }
 
-std::string asked_service(const grpc::ByteBuffer& request) {
-  const std::string bytes = to_string(request);
-  call::WireReader reader(bytes);
+std::string asked_service(const std::string& request) {
+  call::WireReader reader(request);
   std::string name;
   for (call::WireField field; reader.next(field);) {
     if (field.number == 1) name = field.bytes;
@@ -34,134 +32,88 @@ std::string asked_service(const grpc::ByteBuffer& request) {
   return name;
 }
 
-// One answer to each question, in turn: the client waits while an answer is being written.
-class ReflectionCall final : public grpc::ServerGenericBidiReactor {
- public:
-  ReflectionCall() { StartRead(&read_); }
-  void OnReadDone(bool ok) override {
-    if (!ok) return Finish(grpc::Status::OK);
-    write_ = to_byte_buffer(reflect(to_string(read_)));
-    StartWrite(&write_);
-  }
-  void OnWriteDone(bool ok) override {
-    if (!ok) return Finish(grpc::Status::CANCELLED);
-    StartRead(&read_);
-  }
-  void OnDone() override { delete this; }
-
- private:
-  grpc::ByteBuffer read_;
-  grpc::ByteBuffer write_;
-};
-
-class HealthCheck final : public grpc::ServerGenericBidiReactor {
- public:
-  explicit HealthCheck(const std::function<bool()>& ready) : ready_(ready) { StartRead(&read_); }
-  void OnReadDone(bool ok) override {
-    if (!ok) return Finish({grpc::StatusCode::INVALID_ARGUMENT, "no request message"});
-    if (!knows_service(asked_service(read_))) return Finish({grpc::StatusCode::NOT_FOUND, "unknown service"});
-    write_ = to_byte_buffer(health_response(ready_() ? kServing : kNotServing));
-    StartWriteAndFinish(&write_, grpc::WriteOptions(), grpc::Status::OK);
-  }
-  void OnDone() override { delete this; }
-
- private:
-  const std::function<bool()>& ready_;
-  grpc::ByteBuffer read_;
-  grpc::ByteBuffer write_;
-};
+void answer_reflection(const call::CallPtr& call) {
+  call->on_message([raw = call.get()](std::string request) { raw->send(reflect(request)); });
+  call->on_half_close([raw = call.get()] { raw->finish(Status::ok()); });
+}
 
 }  // namespace
 
-// Sends the state when it is opened and at each change. It ends only when the client cancels or the door stops.
-class HealthWatch final : public grpc::ServerGenericBidiReactor {
- public:
-  HealthWatch(const std::function<bool()>& ready, HealthWatchList& watches) : ready_(ready), watches_(watches) {
-    StartRead(&read_);
-  }
-  void OnReadDone(bool ok) override {
-    if (!ok) return finish();
-    {
-      std::lock_guard lock(mutex_);
-      known_ = knows_service(asked_service(read_));
-    }
-    watches_.add(this);
-    publish(ready_());
-  }
+// Sends the state when it is opened and at each change. It ends when the client cancels or the door stops.
+struct BuiltinCalls::Watch {
   void publish(bool ready) {
-    std::lock_guard lock(mutex_);
-    wanted_ = !known_ ? kServiceUnknown : ready ? kServing : kNotServing;
-    write_changed();
+    const int serving = !known ? kServiceUnknown : ready ? kServing : kNotServing;
+    if (std::exchange(sent, serving) == serving) return;
+    if (const call::CallPtr open = call.lock()) open->send(health_response(serving));
   }
-  void OnWriteDone(bool ok) override {
-    std::lock_guard lock(mutex_);
-    writing_ = false;
-    if (ok) write_changed();
-  }
-  void OnCancel() override { finish(); }
-  void finish() {
-    std::lock_guard lock(mutex_);
-    if (finished_) return;
-    finished_ = true;
-    Finish(grpc::Status::CANCELLED);
-  }
-  void OnDone() override {
-    watches_.remove(this);
-    delete this;
-  }
-
- private:
-  void write_changed() {
-    if (writing_ || finished_ || sent_ == wanted_) return;
-    writing_ = true;
-    sent_ = wanted_;
-    write_ = to_byte_buffer(health_response(wanted_));
-    StartWrite(&write_);
-  }
-
-  const std::function<bool()>& ready_;
-  HealthWatchList& watches_;
-  std::mutex mutex_;
-  grpc::ByteBuffer read_;
-  grpc::ByteBuffer write_;
-  bool known_ = false;
-  bool writing_ = false;
-  bool finished_ = false;
-  int sent_ = 0;
-  int wanted_ = 0;
+  std::weak_ptr<call::Call> call;
+  bool known = false;
+  int sent = 0;
 };
 
-void HealthWatchList::add(HealthWatch* watch) {
-  std::lock_guard lock(mutex_);
-  watches_.insert(watch);
-  if (closed_) watch->finish();
+BuiltinCalls::BuiltinCalls() {
+  handlers_["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"] = answer_reflection;
+  handlers_["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"] = answer_reflection;
+  handlers_["/grpc.health.v1.Health/Check"] = [this](const call::CallPtr& call) { check(call); };
+  handlers_["/grpc.health.v1.Health/Watch"] = [this](const call::CallPtr& call) { begin_watch(call); };
 }
 
-void HealthWatchList::close() {
-  std::lock_guard lock(mutex_);
-  closed_ = true;
-  for (HealthWatch* watch : watches_) watch->finish();
+void BuiltinCalls::set_ready(std::function<bool()> ready) { ready_ = std::move(ready); }
+
+void BuiltinCalls::check(const call::CallPtr& call) {
+  call->on_message([this, raw = call.get()](std::string request) {
+    if (!knows_service(asked_service(request))) {
+      return raw->finish(Status(Code::kNotFound, "SERVICE_UNKNOWN", "this server has no such service"));
+    }
+    raw->reply(health_response(ready_() ? kServing : kNotServing));
+  });
+  call->on_half_close([raw = call.get()] {
+    raw->finish(Status(Code::kInvalid, "REQUEST_MISSING", "the client sent no request message"));
+  });
 }
 
-void HealthWatchList::remove(HealthWatch* watch) {
-  std::lock_guard lock(mutex_);
-  watches_.erase(watch);
+void BuiltinCalls::begin_watch(const call::CallPtr& call) {
+  auto watch = std::make_shared<Watch>();
+  watch->call = call;
+  call->keep(watch);
+  call->on_message([this, watch](std::string request) {
+    std::lock_guard lock(mutex_);
+    if (closed_ || watch->sent != 0) return;
+    watch->known = knows_service(asked_service(request));
+    watch->publish(ready_());
+    watches_.push_back(watch);
+  });
+  std::unique_lock lock(mutex_);
+  if (!closed_) return;
+  lock.unlock();
+  call->finish(Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down"));
 }
 
-void HealthWatchList::publish(bool ready) {
+void BuiltinCalls::publish() {
   std::lock_guard lock(mutex_);
-  for (HealthWatch* watch : watches_) watch->publish(ready);
+  if (watches_.empty()) return;
+  const bool ready = ready_();
+  std::erase_if(watches_, [&](const std::weak_ptr<Watch>& each) {
+    const auto watch = each.lock();
+    if (watch != nullptr) watch->publish(ready);
+    return watch == nullptr;
+  });
 }
 
-grpc::ServerGenericBidiReactor* start_builtin(std::string_view method, const std::function<bool()>& ready,
-                                              HealthWatchList& watches) {
-  if (method == "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" ||
-      method == "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo") {
-    return new ReflectionCall();
+void BuiltinCalls::close() {
+  std::vector<std::weak_ptr<Watch>> open;
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    open.swap(watches_);
   }
-  if (method == "/grpc.health.v1.Health/Check") return new HealthCheck(ready);
-  if (method == "/grpc.health.v1.Health/Watch") return new HealthWatch(ready, watches);
-  return nullptr;
+  for (const auto& each : open) {
+    const auto watch = each.lock();
+    if (watch == nullptr) continue;
+    if (const call::CallPtr call = watch->call.lock()) {
+      call->finish(Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down"));
+    }
+  }
 }
 
 }  // namespace uccp::doors

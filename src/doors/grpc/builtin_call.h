@@ -1,37 +1,47 @@
-// The calls that the gRPC door answers itself: reflection and health. Private to the door.
+// The calls that the gRPC door answers itself, outside of the pipeline: reflection and health. Private to the door.
 #pragma once
 
-#include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/grpcpp.h>
-
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "call/call.h"
 
 namespace uccp::doors {
 
-// The health watches that are open, told of changes by the door's sweep.
-class HealthWatch;
-class HealthWatchList {
+// Takes a call whose messages then come to its on_message().
+using BuiltinHandler = std::function<void(const call::CallPtr& call)>;
+
+class BuiltinCalls {
  public:
-  void add(HealthWatch* watch);
-  void remove(HealthWatch* watch);
-  // Sends the state to all watches that have not seen it yet.
-  void publish(bool ready);
+  BuiltinCalls();
+  // Before the door opens. Callable from any thread.
+  void set_ready(std::function<bool()> ready);
+  // `path` as in ":path"; null: the pipeline's.
+  const BuiltinHandler* find(std::string_view path) const {
+    const auto at = handlers_.find(path);
+    return at == handlers_.end() ? nullptr : &at->second;
+  }
+
+  // Sends the state to all health watches that have not seen it yet.
+  void publish();
   // Ends all watches, those that come later too.
   void close();
 
  private:
+  struct Watch;
+  void check(const call::CallPtr& call);
+  void begin_watch(const call::CallPtr& call);
+
+  std::map<std::string, BuiltinHandler, std::less<>> handlers_;
+  std::function<bool()> ready_;
   std::mutex mutex_;
-  std::set<HealthWatch*> watches_;
+  std::vector<std::weak_ptr<Watch>> watches_;
   bool closed_ = false;
 };
-
-// A reactor if `method` is one of the built-in ones, else null.
-grpc::ServerGenericBidiReactor* start_builtin(std::string_view method, const std::function<bool()>& ready,
-                                              HealthWatchList& watches);
 
 }  // namespace uccp::doors

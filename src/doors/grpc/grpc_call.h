@@ -1,102 +1,119 @@
-// GrpcCall: one rpc as a reactor of gRPC on one side and the sink of a Call on the other. Private to the gRPC door.
+// GrpcCall: one stream of a connection on one side and the sink of a Call on the other. Private to the gRPC door.
 //
-// Invariants: at most one read and one write are outstanding; Finish is called exactly once; nothing touches `context_`
-// after OnDone. Handlers are called without `mutex_`; gRPC's operations are started with it.
-// Lifetime: `self_` keeps the object until OnDone; after that the handler's Call may keep it, as a closed sink.
+// Invariants: everything that touches the connection runs on its loop; send() and finish() only queue, from any thread,
+// and leave the call with the loop. Handlers are called without `mutex_`.
+// Lifetime: the connection keeps the object while the stream is open; after that the handler's Call may keep it, as a
+// closed sink.
 #pragma once
 
-#include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/grpcpp.h>
-
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "call/pipeline/pipeline.h"
-#include "doors/grpc/call_list.h"
-#include "doors/grpc/reply_threads.h"
+#include "doors/grpc/builtin_call.h"
+#include "doors/grpc/grpc_wire.h"
+#include "doors/grpc/io_loop.h"
 
 namespace uccp::doors {
 
+class GrpcConnection;
+
 // What all calls of a door share. Outlives the door as long as some handler holds a call.
-struct GrpcCallContext {
-  GrpcCallContext(call::Pipeline& used_pipeline, const Clock& used_clock, size_t reply_threads)
-      : pipeline(used_pipeline), clock(used_clock), replies(reply_threads) {}
+struct GrpcShared {
+  GrpcShared(call::Pipeline& used_pipeline, const Clock& used_clock, size_t metadata_bytes)
+      : pipeline(used_pipeline), clock(used_clock), metadata_bytes_max(metadata_bytes) {}
 
   call::Pipeline& pipeline;
   const Clock& clock;
-  CallList calls;
-  ReplyThreads replies;
+  const size_t metadata_bytes_max;
+  BuiltinCalls builtin;
+  std::atomic<size_t> calls{0};
+  std::atomic<size_t> connections{0};
 };
-using GrpcCallContextPtr = std::shared_ptr<GrpcCallContext>;
+using GrpcSharedPtr = std::shared_ptr<GrpcShared>;
 
-class GrpcCall final : public grpc::ServerGenericBidiReactor,
-                       public call::Sink,
-                       public std::enable_shared_from_this<GrpcCall> {
+class GrpcCall final : public call::Sink, public IoWork, public std::enable_shared_from_this<GrpcCall> {
  public:
   // A handler that ignores back-pressure loses its call here: exhausted STREAM_TOO_SLOW.
   static constexpr size_t kQueueBytesMax = 32u << 20;
   // on_drain comes when the queue falls to this, and when it is empty.
   static constexpr size_t kDrainedBytes = 64u << 10;
+  // How long a client may take to send the one message of a call.
+  static constexpr int64_t kRequestMs = 30'000;
 
-  static GrpcCall* start(const GrpcCallContextPtr& door, grpc::GenericCallbackServerContext* context);
-  explicit GrpcCall(GrpcCallContextPtr door) : door_(std::move(door)) {}
+  GrpcCall(GrpcSharedPtr shared, IoLoopPtr loop, GrpcConnection& connection, int32_t stream);
 
+  // The sink, for any thread.
   void send(std::string message) override;
   void finish(Status status) override;
   size_t queued_bytes() const override;
 
+  // For the connection. -----------------------------------------------------------------------------------------------
+  int32_t stream() const { return stream_; }
+  void on_header(std::string_view name, std::string_view value);
+  void on_headers_complete();
+  void on_data(std::string_view bytes);
+  void on_half_close();
+  // The stream is gone; `why` for a call that has not ended.
+  void on_closed(Status why);
+  void expire(BootTime now);
+  // Ends a call that is at work.
+  void end(Status status);
+  size_t held_bytes() const { return reader_.held_bytes(); }
+
+  // The next bytes of the answer: how many, and whether they are the last ones.
+  struct Filled {
+    size_t bytes = 0;
+    bool end = false;
+  };
+  Filled fill(uint8_t* to, size_t size);
+  GrpcHeaders trailers() const;
+
+  // On the loop: passes on what was queued.
+  void work() override;
+
  private:
-  // A cancellation while the pipeline is taking the call waits until it has: the pipeline must see the end of each call.
-  enum class Phase : uint8_t { kNew, kDispatching, kDispatched };
+  void begin();
+  void take(std::string message);
+  void poke();
+  GrpcHeaders headers() const;
+  bool streams_in() const { return builtin_ || (call_->method != nullptr && call_->method->client_streaming); }
 
-  void begin(grpc::GenericCallbackServerContext* context);
-  void read_metadata(const grpc::GenericCallbackServerContext& context);
-  void dispatch(std::string request);
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
-  void OnDone() override;
-  void end_cancelled();
+  const GrpcSharedPtr shared_;
+  const IoLoopPtr loop_;
+  const int32_t stream_;
 
-  void poke();          // pump(), here or on a reply thread
-  void pump();          // with mutex_
-  void add_headers();   // with mutex_
-  void drain();
-  bool streams_in() const { return call_->method != nullptr && call_->method->client_streaming; }
-
-  const GrpcCallContextPtr door_;
-  call::CallPtr call_;  // set at birth, dropped in OnDone
+  // Of the loop.
+  GrpcConnection* connection_;  // null when the stream is gone
+  call::CallPtr call_;          // dropped when the stream is gone
+  MessageReader reader_;
   std::string method_name_;
-  std::optional<BootTime> client_deadline_;  // set at birth
-  CallList::Place place_;
-  grpc::ByteBuffer read_buffer_;
+  std::optional<Status> refusal_;  // of what the headers say
+  const BootTime opened_;
+  size_t header_bytes_ = 0;
+  bool is_grpc_ = false;
+  bool builtin_ = false;
+  bool begun_ = false;  // the pipeline has the call
+  bool got_message_ = false;
+  bool holds_messages_ = false;  // one answer, sent together with the status
+  bool answering_ = false;
+  bool drain_due_ = false;
 
   mutable std::mutex mutex_;
-  Phase phase_ = Phase::kNew;
-  bool cancelled_ = false;
-  std::shared_ptr<GrpcCall> self_;
-  grpc::GenericCallbackServerContext* context_ = nullptr;
   std::deque<std::string> queue_;
-  size_t queued_bytes_ = 0;    // the message being written included
-  size_t writing_bytes_ = 0;
-  grpc::ByteBuffer write_buffer_;
-  std::optional<grpc::Status> outcome_;
-  bool holds_messages_ = false;  // one answer, sent together with the status
-  bool headers_added_ = false;
-  bool writing_ = false;
-  bool broken_ = false;          // the client is gone: writes fail
-  bool finish_started_ = false;
-  bool done_ = false;
+  size_t queued_bytes_ = 0;
+  size_t filled_ = 0;  // of the first message in the queue, its head included
+  std::optional<Status> outcome_;
+  bool closed_ = false;
   bool overflow_ = false;
   bool poked_ = false;
-  bool draining_ = false;
-  bool drain_again_ = false;
 };
 
-// `status` for gRPC, with details that fit into the 8 KiB of trailers that clients take.
-grpc::Status to_grpc_status(const Status& status);
+using GrpcCallPtr = std::shared_ptr<GrpcCall>;
 
 }  // namespace uccp::doors

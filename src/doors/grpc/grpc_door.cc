@@ -1,134 +1,136 @@
 #include "doors/grpc/grpc_door.h"
 
-#include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/security/server_credentials.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
-#include <condition_variable>
-#include <mutex>
+#include <chrono>
 #include <thread>
+#include <vector>
 
-#include "base/limits.h"
-#include "doors/deadline.h"
-#include "doors/grpc/builtin_call.h"
-#include "doors/grpc/connections.h"
 #include "doors/grpc/grpc_call.h"
-#include "doors/grpc_client/process.h"
+#include "doors/grpc/grpc_connection.h"
+#include "doors/grpc/io_loop.h"
+#include "doors/grpc/listener.h"
+#include "doors/net/tls_context.h"
 
 namespace uccp::doors {
 namespace {
 
-// How often deadlines and health are looked at.
-constexpr auto kSweepInterval = std::chrono::milliseconds(100);
-
-std::shared_ptr<grpc::ServerCredentials> server_credentials(const GrpcDoorOptions& options) {
-  grpc::SslServerCredentialsOptions tls(options.client_ca_pem.empty()
-                                            ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                                            : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
-  tls.pem_root_certs = options.client_ca_pem;
-  tls.pem_key_cert_pairs.push_back({options.key_pem, options.certificate_pem});
-  return grpc::SslServerCredentials(tls);
-}
-
-void set_limits(grpc::ServerBuilder& builder, const GrpcDoorOptions& options) {
-  // The pipeline's limit answers with a reason and details; gRPC's own is the wall behind it.
-  builder.SetMaxReceiveMessageSize(static_cast<int>(2 * limits::kMessageBytesMax));
-  builder.SetMaxSendMessageSize(-1);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.streams_per_connection_max));
-  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(options.metadata_bytes_max));
-  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, static_cast<int>(options.handshake_timeout_ms));
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, static_cast<int>(options.connection_idle_ms));
-  // Two servers never share a port by accident.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Clients may ping each second, also between calls; the server looks for dead ones itself.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
-}
+// How long answers of calls that were ended may take to leave.
+constexpr int64_t kFarewellMs = 500;
 
 }  // namespace
 
-struct GrpcDoor::Running final : grpc::CallbackGenericService {
-  Running(GrpcDoorOptions door_options, call::Pipeline& pipeline, const Clock& clock_used,
-          MetricsRegistry& metrics, std::function<bool()> is_ready)
-      : options(std::move(door_options)), clock(clock_used), ready(std::move(is_ready)),
+struct GrpcDoor::Running {
+  Running(GrpcDoorOptions door_options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics)
+      : options(std::move(door_options)),
         active_calls(metrics.gauge("uccp_grpc_active_calls", "gRPC calls at work, streams included")),
-        shared(std::make_shared<GrpcCallContext>(pipeline, clock, options.reply_threads)) {}
-
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
-    if (auto* reactor = start_builtin(context->method(), ready, watches)) return reactor;
-    return GrpcCall::start(shared, context);
+        active_connections(metrics.gauge("uccp_grpc_active_connections", "Active gRPC connections")),
+        refused(metrics.counter("uccp_grpc_connections_refused_total", "gRPC connections beyond the limit")),
+        shared(std::make_shared<GrpcShared>(pipeline, clock, options.metadata_bytes_max)),
+        listener(std::make_shared<Listener>()) {
+    connection.streams_max = options.streams_per_connection_max;
+    connection.handshake_timeout_ms = options.handshake_timeout_ms;
+    connection.idle_ms = options.connection_idle_ms;
+    for (size_t i = 0; i < std::max<size_t>(1, options.io_threads); ++i) loops.push_back(std::make_shared<IoLoop>(clock));
   }
 
-  void sweep() {
-    std::unique_lock lock(mutex);
-    while (!wake.wait_for(lock, kSweepInterval, [&] { return stopping; })) {
-      lock.unlock();
-      watches.publish(ready());
-      active_calls.set(static_cast<double>(shared->calls.active()));
-      for (const call::CallPtr& call : shared->calls.expired(clock.boot())) end_at_deadline(*call);
-      lock.lock();
+  void on_connection(int fd, std::string address);
+  void on_tick();
+  // Runs on each loop for each of its connections.
+  template <typename F>
+  void each_connection(F function) {
+    for (const IoLoopPtr& loop : loops) {
+      loop->post(io_task([raw = loop.get(), function] {
+        const auto all = raw->sources();
+        for (const auto& source : all) {
+          if (auto* open = dynamic_cast<GrpcConnection*>(source.get())) function(*open);
+        }
+      }));
     }
+  }
+  // False if the time was over before.
+  template <typename F>
+  static bool wait(int64_t ms, F condition) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(ms);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() >= until) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return true;
   }
 
   const GrpcDoorOptions options;
-  const Clock& clock;
-  const std::function<bool()> ready;
+  GrpcConnectionOptions connection;
   Gauge& active_calls;
-  const GrpcCallContextPtr shared;
-  HealthWatchList watches;
-  uint16_t port = 0;
-  std::mutex mutex;
-  std::condition_variable wake;
-  bool stopping = false;
-  std::thread sweeper;
-  // Last: gone before all that its calls use.
-  std::unique_ptr<grpc::Server> server;
+  Gauge& active_connections;
+  Counter& refused;
+  const GrpcSharedPtr shared;
+  TlsContextPtr tls;
+  std::shared_ptr<Listener> listener;
+  std::vector<IoLoopPtr> loops;
+  size_t next_loop = 0;
 };
+
+void GrpcDoor::Running::on_connection(int fd, std::string address) {
+  if (shared->connections.load() >= options.connections_max) {
+    refused.add();
+    ::close(fd);
+    return;
+  }
+  const IoLoopPtr& loop = loops[next_loop++ % loops.size()];
+  auto open = std::make_shared<GrpcConnection>(shared, loop, connection, std::make_unique<TlsSocket>(fd, tls.get()),
+                                               std::move(address));
+  loop->post(io_task([open] { open->begin(); }));
+}
+
+void GrpcDoor::Running::on_tick() {
+  shared->builtin.publish();
+  active_calls.set(static_cast<double>(shared->calls.load()));
+  active_connections.set(static_cast<double>(shared->connections.load()));
+}
 
 GrpcDoor::GrpcDoor() = default;
 GrpcDoor::~GrpcDoor() { stop(0); }
 
 Result<uint16_t> GrpcDoor::start(GrpcDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
                                  MetricsRegistry& metrics, std::function<bool()> ready) {
-  prepare_grpc();
-  hold_grpc_threads();
-  UCCP_RETURN_IF_ERROR(check_ec_certificate(options.certificate_pem));
-  UCCP_RETURN_IF_ERROR(check_key_pair(options.certificate_pem, options.key_pem));
-  auto running = std::make_unique<Running>(std::move(options), pipeline, clock, metrics, std::move(ready));
-  const std::string address = running->options.host + ":" + std::to_string(running->options.port);
-  grpc::ServerBuilder builder;
-  set_limits(builder, running->options);
-  int port = 0;
-  builder.AddListeningPort(address, server_credentials(running->options), &port);
-  builder.RegisterCallbackGenericService(running.get());
-  running->server = builder.BuildAndStart();
-  if (running->server == nullptr || port == 0) {
-    return fail(Code::kFailedPrecondition, "PORT_UNAVAILABLE",
-                "gRPC cannot listen on " + address + "; another process may use the port, or the host is not local");
-  }
-  running->port = static_cast<uint16_t>(port);
-  running->sweeper = std::thread([raw = running.get()] { raw->sweep(); });
-  // Asks for the port only: the registry outlives the door.
-  metrics.callback("uccp_grpc_active_connections", "Active gRPC connections",
-                   [port] { return static_cast<double>(count_connections(static_cast<uint16_t>(port))); });
+  auto running = std::make_unique<Running>(std::move(options), pipeline, clock, metrics);
+  const GrpcDoorOptions& used = running->options;
+  UCCP_TRY(running->tls,
+           make_tls_context(used.certificate_pem, used.key_pem, used.client_ca_pem, TlsProtocol::kHttp2));
+  UCCP_RETURN_IF_ERROR(running->listener->listen(used.host, used.port));
+  running->shared->builtin.set_ready(std::move(ready));
+  running->listener->on_connection(
+      [raw = running.get()](int fd, std::string address) { raw->on_connection(fd, std::move(address)); });
+  running->listener->also_tick([raw = running.get()] { raw->on_tick(); });
+  for (const IoLoopPtr& loop : running->loops) loop->start();
+  IoLoop& first = *running->loops[0];
+  first.post(io_task([&first, listener = running->listener] { first.watch(listener->fd(), EPOLLIN, listener); }));
   running_ = std::move(running);
-  return static_cast<uint16_t>(port);
+  return running_->listener->port();
 }
 
 void GrpcDoor::stop(int64_t grace_ms) {
   if (running_ == nullptr) return;
-  running_->watches.close();
-  // Calls that are still at work after the grace are cancelled by gRPC, which reaches their handlers.
-  running_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(grace_ms));
-  {
-    std::lock_guard lock(running_->mutex);
-    running_->stopping = true;
+  Running& running = *running_;
+  IoLoop& first = *running.loops[0];
+  first.post(io_task([&first, listener = running.listener] {
+    first.unwatch(listener->fd(), *listener);
+    listener->close();
+  }));
+  running.shared->builtin.close();
+  running.each_connection([](GrpcConnection& open) { open.drain(); });
+  const auto no_calls = [&running] { return running.shared->calls.load() == 0; };
+  if (!Running::wait(grace_ms, no_calls)) {
+    running.each_connection([](GrpcConnection& open) {
+      open.end_calls(Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down; use another one or retry"));
+    });
+    Running::wait(kFarewellMs, no_calls);
   }
-  running_->wake.notify_one();
-  running_->sweeper.join();
-  running_->shared->replies.stop();
+  running.each_connection([](GrpcConnection& open) { open.close(); });
+  Running::wait(kFarewellMs, [&running] { return running.shared->connections.load() == 0; });
+  for (const IoLoopPtr& loop : running.loops) loop->stop();
   running_.reset();
 }
 

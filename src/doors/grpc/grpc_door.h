@@ -1,13 +1,12 @@
 // GrpcDoor: the contract over gRPC. Takes any method as bytes, makes a Call of it, and gives it to the pipeline.
 //
-// No generated service is registered: one generic handler serves every method of the contract. Two services are answered
-// by the door itself, without credentials, because they say only what the public contract and a load balancer's probe
-// say anyway: server reflection (v1 and v1alpha) and grpc.health.v1.Health. docs/design/doors.md has the details.
+// HTTP/2 is nghttp2's, TLS OpenSSL's; the sockets are on threads of the door's own (IoLoop), which also run the pipeline
+// and the handlers. Two services are answered by the door itself, without credentials, because they say only what the
+// public contract and a load balancer's probe say anyway: server reflection (v1 and v1alpha) and grpc.health.v1.Health.
+// docs/design/doors.md has the details and says why this is not grpc++.
 //
-// Invariants: TLS 1.3 only; a client certificate is asked for and, if shown, verified; a message waits at most in the
-// write queue of its call, which is bounded (kQueueBytesMax); a call ends at its deadline even if its handler does not.
-// Threads: those of gRPC, plus `reply_threads` that start the writes of calls answered from other threads (a node's loop
-// only queues bytes), plus one for deadlines and health watches.
+// Invariants: TLS 1.3 only; a client certificate is asked for and, if shown, verified; what waits for a client is
+// bounded, for each call and each connection; a call ends at its deadline even if its handler does not.
 #pragma once
 
 #include <cstdint>
@@ -24,16 +23,17 @@ namespace uccp::doors {
 
 struct GrpcDoorOptions {
   std::string host = "127.0.0.1";
-  uint16_t port = 0;            // 0: any free one
-  std::string certificate_pem;  // must have an EC key: see grpc_client/process.h
+  uint16_t port = 0;  // 0: any free one
+  std::string certificate_pem;
   std::string key_pem;
   // Authorities of client certificates; empty: none is asked for.
   std::string client_ca_pem;
+  size_t io_threads = 2;
+  size_t connections_max = 10'000;
   uint32_t streams_per_connection_max = 10'000;
   size_t metadata_bytes_max = 16 * 1024;
   int64_t handshake_timeout_ms = 10'000;
   int64_t connection_idle_ms = 15 * 60'000;
-  size_t reply_threads = 1;  // 0: whoever answers also writes
 };
 
 class GrpcDoor {
@@ -44,8 +44,8 @@ class GrpcDoor {
   GrpcDoor& operator=(const GrpcDoor&) = delete;
 
   // Opens the port and answers which. `ready` says whether health checks are answered SERVING; callable from any thread.
-  // All arguments must outlive the door. Errors: invalid PEM_INVALID, failed_precondition CERTIFICATE_NOT_EC,
-  // KEY_MISMATCH or PORT_UNAVAILABLE. Requires: not started before.
+  // All arguments must outlive the door. Errors: invalid PEM_INVALID, failed_precondition KEY_MISMATCH or
+  // PORT_UNAVAILABLE. Requires: not started before.
   Result<uint16_t> start(GrpcDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
                          MetricsRegistry& metrics, std::function<bool()> ready);
   // Takes no new calls, waits up to `grace_ms` for those at work, then cancels them. Blocks. Idempotent.

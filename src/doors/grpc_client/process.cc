@@ -57,18 +57,6 @@ void hold_grpc_threads() {
   [[maybe_unused]] static const Holder* const kHolder = new Holder();
 }
 
-Status check_ec_certificate(std::string_view certificate_pem) {
-  const Certificate certificate = read_certificate(certificate_pem);
-  if (certificate == nullptr) return no_certificate();
-  const EVP_PKEY* key = X509_get0_pubkey(certificate.get());
-  if (key == nullptr || EVP_PKEY_get_base_id(key) != EVP_PKEY_EC) {
-    return Status(Code::kFailedPrecondition, "CERTIFICATE_NOT_EC",
-                  "the server's certificate has no elliptic-curve key, with which TLS 1.2 cannot be refused; "
-                  "issue one with a P-256 key");
-  }
-  return Status::ok();
-}
-
 Status check_key_pair(std::string_view certificate_pem, std::string_view key_pem) {
   const Certificate certificate = read_certificate(certificate_pem);
   if (certificate == nullptr) return no_certificate();

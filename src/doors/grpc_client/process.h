@@ -1,8 +1,8 @@
 // What has to be set once in a process before its first use of gRPC. The only place that does it.
 //
 // gRPC 1.51 has no option for TLS 1.3 only. It does take the list of TLS 1.2 cipher suites from the environment, once:
-// with suites that need an RSA certificate, and EC certificates (all that our PKI issues), a handshake of TLS 1.2 finds
-// no common suite and fails, while TLS 1.3 has suites of its own. Clients of ours are held to 1.3 in the same way.
+// with suites that need an RSA certificate, and servers with EC certificates (all that our PKI issues), a handshake of
+// TLS 1.2 finds no common suite and fails, while TLS 1.3 has suites of its own.
 #pragma once
 
 #include <string_view>
@@ -11,17 +11,14 @@
 
 namespace uccp::doors {
 
-// Sets the suites and sends gRPC's own log lines to ours. Called by GrpcDoor and GrpcChannel; a program calls it first
+// Sets the suites and sends gRPC's own log lines to ours. Called by GrpcChannel; a program calls it first
 // thing in main(), because setenv() is not safe beside threads that read the environment. Idempotent.
 void prepare_grpc();
 
-// Keeps gRPC's callback threads for the life of the process. Called by GrpcDoor and GrpcChannel, not by prepare_grpc(), as
-// it starts them. Without it the last channel or server to go takes them along: it joins them, and crashes if that
-// happens on one of them, as when a stream outlives its channel and ends in its own callback. Idempotent.
+// Keeps gRPC's callback threads for the life of the process. Called by GrpcChannel, not by prepare_grpc(), as it starts
+// them. Without it the last channel to go takes them along: it joins them, and crashes if that happens on one of them,
+// as when a stream outlives its channel and ends in its own callback. Idempotent.
 void hold_grpc_threads();
-
-// OK if the trick works with this certificate. Errors: failed_precondition CERTIFICATE_NOT_EC, invalid PEM_INVALID.
-Status check_ec_certificate(std::string_view certificate_pem);
 
 // OK if the PEM key belongs to the PEM certificate. Errors: invalid PEM_INVALID, failed_precondition KEY_MISMATCH.
 Status check_key_pair(std::string_view certificate_pem, std::string_view key_pem);

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "doors/rest/encoding.h"
+#include "doors/net/encoding.h"
 
 namespace uccp::doors {
 namespace {

@@ -14,7 +14,7 @@
 
 #include "base/log.h"
 #include "doors/rest/http_connection.h"
-#include "doors/rest/tls_context.h"
+#include "doors/net/tls_context.h"
 
 namespace uccp::doors {
 namespace {
@@ -243,7 +243,7 @@ Result<uint16_t> HttpServer::start(HttpServerOptions options, HttpHandler& handl
   auto running = std::make_unique<Running>(std::move(options), handler, clock, metrics);
   if (!running->options.certificate_pem.empty()) {
     UCCP_TRY(TlsContextPtr context, make_tls_context(running->options.certificate_pem, running->options.key_pem,
-                                                     running->options.client_ca_pem));
+                                                     running->options.client_ca_pem, TlsProtocol::kHttp1));
     running->tls = std::make_unique<asio::ssl::context>(context.release());
   }
   UCCP_RETURN_IF_ERROR(running->listen());

@@ -3,7 +3,7 @@
 #include <simdjson.h>
 
 #include "call/wire.h"
-#include "doors/rest/encoding.h"
+#include "doors/net/encoding.h"
 #include "doors/test_support.h"
 #include "uccp/v1/discovery.pb.h"
 #include "uccp/v1/tasks.pb.h"

@@ -12,7 +12,7 @@
 #include "doors/rest/api_pages.h"
 #include "doors/rest/batch.h"
 #include "doors/rest/edge_exchange.h"
-#include "doors/rest/encoding.h"
+#include "doors/net/encoding.h"
 #include "doors/rest/problem.h"
 #include "doors/rest/rest_call.h"
 

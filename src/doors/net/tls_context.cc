@@ -1,4 +1,4 @@
-#include "doors/rest/tls_context.h"
+#include "doors/net/tls_context.h"
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -49,14 +49,16 @@ Status trust(SSL_CTX* context, const std::string& ca_pem) {
   return Status::ok();
 }
 
-// HTTP/1.1 is all there is; a client that offers something else only is served it anyway.
+constexpr unsigned char kHttp11[] = "\x08http/1.1";
+constexpr unsigned char kHttp2[] = "\x02h2";
+
 int select_protocol(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned in_size,
-                    void*) {
-  static constexpr unsigned char kHttp11[] = "\x08http/1.1";
+                    void* protocol) {
+  const bool h2 = protocol == kHttp2;
   unsigned char* chosen = nullptr;
-  if (SSL_select_next_proto(&chosen, out_size, kHttp11, sizeof kHttp11 - 1, in, in_size) != OPENSSL_NPN_NEGOTIATED) {
-    return SSL_TLSEXT_ERR_NOACK;
-  }
+  const int found = SSL_select_next_proto(&chosen, out_size, static_cast<const unsigned char*>(protocol),
+                                          h2 ? sizeof kHttp2 - 1 : sizeof kHttp11 - 1, in, in_size);
+  if (found != OPENSSL_NPN_NEGOTIATED) return h2 ? SSL_TLSEXT_ERR_ALERT_FATAL : SSL_TLSEXT_ERR_NOACK;
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
 }
@@ -66,7 +68,7 @@ int select_protocol(SSL*, const unsigned char** out, unsigned char* out_size, co
 void FreeTlsContext::operator()(ssl_ctx_st* context) const { SSL_CTX_free(context); }
 
 Result<TlsContextPtr> make_tls_context(const std::string& certificate_pem, const std::string& key_pem,
-                                       const std::string& client_ca_pem) {
+                                       const std::string& client_ca_pem, TlsProtocol protocol) {
   TlsContextPtr context(SSL_CTX_new(TLS_server_method()));
   SSL_CTX_set_min_proto_version(context.get(), TLS1_3_VERSION);
   // A resumed session would outlive the expiry and revocation of the client certificate in it.
@@ -75,7 +77,8 @@ Result<TlsContextPtr> make_tls_context(const std::string& certificate_pem, const
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   // An idle connection keeps no 34 KiB of buffers.
   SSL_CTX_set_mode(context.get(), SSL_MODE_RELEASE_BUFFERS);
-  SSL_CTX_set_alpn_select_cb(context.get(), select_protocol, nullptr);
+  SSL_CTX_set_alpn_select_cb(context.get(), select_protocol,
+                             const_cast<unsigned char*>(protocol == TlsProtocol::kHttp2 ? kHttp2 : kHttp11));
   UCCP_RETURN_IF_ERROR(use_certificates(context.get(), certificate_pem));
   const Bio bio = bio_of(key_pem);
   const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(

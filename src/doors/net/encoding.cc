@@ -1,4 +1,4 @@
-#include "doors/rest/encoding.h"
+#include "doors/net/encoding.h"
 
 #include <zlib.h>
 

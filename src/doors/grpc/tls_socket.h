@@ -1,0 +1,44 @@
+// A connected socket with TLS on it, never blocking. On one thread.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+struct ssl_ctx_st;
+struct ssl_st;
+
+namespace uccp::doors {
+
+class TlsSocket {
+ public:
+  enum class Io : uint8_t { kDone, kWantsRead, kWantsWrite, kClosed };
+
+  // Takes `fd`, which must not block.
+  TlsSocket(int fd, ssl_ctx_st* context);
+  ~TlsSocket();
+  TlsSocket(const TlsSocket&) = delete;
+  TlsSocket& operator=(const TlsSocket&) = delete;
+
+  int fd() const { return fd_; }
+  Io handshake();
+  // kDone: `moved` bytes, at least one. After kWantsWrite of write() the same bytes must be given again.
+  Io read(char* to, size_t size, size_t& moved);
+  Io write(const char* from, size_t size, size_t& moved);
+  // The verified certificate that the client showed, PEM; empty if none.
+  std::string certificate_pem() const;
+  // Tells the client that no more comes, if that needs no waiting, and closes.
+  void close();
+
+ private:
+  Io result_of(int code);
+
+  struct Free {
+    void operator()(ssl_st* ssl) const;
+  };
+  int fd_;
+  std::unique_ptr<ssl_st, Free> ssl_;
+  bool failed_ = false;
+};
+
+}  // namespace uccp::doors
