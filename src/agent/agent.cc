@@ -148,8 +148,14 @@ wire::Hello Agent::hello() {
   hello.add_capabilities("executor.process");
   hello.set_isolation(options_.isolation);
   hello.set_address(options_.address);
-  hello.set_type(devices_.gpus().empty() && options_.devices.accelerators.empty() ? api::WORKER_TYPE_DEDICATED
-                                                                                  : api::WORKER_TYPE_ACCELERATOR);
+  const bool plain = devices_.gpus().empty() && options_.devices.accelerators.empty();
+  hello.set_type(options_.type != api::WORKER_TYPE_UNSPECIFIED ? options_.type
+                 : plain                                       ? api::WORKER_TYPE_DEDICATED
+                                                               : api::WORKER_TYPE_ACCELERATOR);
+  hello.set_pool(options_.pool);
+  hello.set_region(options_.region);
+  hello.set_zone(options_.zone);
+  *hello.mutable_taints() = {options_.taints.begin(), options_.taints.end()};
   hello.set_last_epoch(epoch_);
   // Grows over restarts as well: the number of starts is on stable storage before the first connection.
   hello.set_session(starts_ << 32 | stream_);

@@ -10,7 +10,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <cctype>
 #include <filesystem>
+#include <optional>
 
 #include "agent/agent.h"
 #include "agent/grpc_link.h"
@@ -37,6 +39,8 @@ struct Flags {
   std::string data_directory = "data/agent";
   std::string name;
   std::vector<std::string> labels;
+  std::string pool, region, zone, type;
+  std::vector<std::string> taints;
   double cpu = 0;
   uint64_t memory = 0;
   uint64_t disk = 0;
@@ -73,6 +77,11 @@ void add_flags(CLI::App& app, Flags& flags) {
   app.add_option("--key", flags.server.key_file, "Key of this agent, PEM");
   app.add_option("--name", flags.name, "Name of the worker; default the host name");
   app.add_option("--label", flags.labels, "KEY=VALUE, may be repeated");
+  app.add_option("--pool", flags.pool, "Pool that the worker belongs to; default `default`");
+  app.add_option("--region", flags.region, "Region that the worker is in");
+  app.add_option("--zone", flags.zone, "Zone that the worker is in");
+  app.add_option("--type", flags.type, "dedicated, spot, accelerator, high-memory, network, storage or hybrid; default by its devices");
+  app.add_option("--taint", flags.taints, "KEY[=VALUE][:EFFECT], may be repeated; NO_SCHEDULE, PREFER_NO_SCHEDULE or NO_EXECUTE");
   app.add_option("--cpu", flags.cpu, "Cores to give to tasks; default all that are usable");
   app.add_option("--memory", flags.memory, "Bytes of memory to give to tasks, 64Mi and the like allowed; default all")
       ->transform(CLI::AsSizeValue(false));
@@ -121,8 +130,36 @@ Result<DeviceInventory> devices_of(const Flags& flags, FileSystem& files) {
   return inventory;
 }
 
+// "high-memory"; nothing if there is no such type.
+std::optional<api::WorkerType> parse_type(const std::string& text) {
+  std::string name = "WORKER_TYPE_";
+  for (const char c : text) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  api::WorkerType type = api::WORKER_TYPE_UNSPECIFIED;
+  if (text.empty()) return type;
+  return api::WorkerType_Parse(name, &type) ? std::optional(type) : std::nullopt;
+}
+
+// "team=ml:NO_SCHEDULE"; nothing if the effect is none of them or the key is empty.
+std::optional<api::Taint> parse_taint(const std::string& text) {
+  api::Taint taint;
+  const size_t colon = text.rfind(':');
+  const std::string pair = text.substr(0, colon);
+  api::TaintEffect effect = api::TAINT_EFFECT_NO_SCHEDULE;
+  if (colon != std::string::npos && !api::TaintEffect_Parse("TAINT_EFFECT_" + text.substr(colon + 1), &effect)) return std::nullopt;
+  const size_t equals = pair.find('=');
+  taint.set_key(pair.substr(0, equals));
+  if (equals != std::string::npos) taint.set_value(pair.substr(equals + 1));
+  taint.set_effect(effect);
+  return taint.key().empty() ? std::nullopt : std::optional(taint);
+}
+
 AgentOptions agent_options(const Flags& flags) {
   AgentOptions options;
+  options.pool = flags.pool;
+  options.region = flags.region;
+  options.zone = flags.zone;
+  options.type = parse_type(flags.type).value_or(api::WORKER_TYPE_UNSPECIFIED);
+  for (const std::string& taint : flags.taints) options.taints.push_back(*parse_taint(taint));
   options.data_directory = flags.data_directory;
   options.name = flags.name.empty() ? host_name() : flags.name;
   options.incarnation = to_hex(runtime::random_bytes(16));
@@ -191,6 +228,15 @@ int main_program(int argc, char** argv) {
   log::Options options{.service = "uccp-agent"};
   if (!log::parse_level(flags.log_level, options.level) || parse_duration_ms(flags.exit_after_alone) < 0) {
     std::fprintf(stderr, "uccp-agent: --log-level or --exit-after-alone is malformed; see --help\n");
+    return 2;
+  }
+  if (!parse_type(flags.type)) {
+    std::fprintf(stderr, "uccp-agent: --type %s is none of those that --help names\n", flags.type.c_str());
+    return 2;
+  }
+  for (const std::string& taint : flags.taints) {
+    if (parse_taint(taint)) continue;
+    std::fprintf(stderr, "uccp-agent: --taint %s is malformed; it is KEY[=VALUE][:EFFECT]\n", taint.c_str());
     return 2;
   }
   log::configure(options);

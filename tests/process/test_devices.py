@@ -155,6 +155,21 @@ class Devices(DevicesTest):
                 self.assertIn("none of 1 workers is large enough", self.cli("task", "explain", task))
                 self.end(task)
 
+    def test_what_could_never_run_is_refused_if_that_is_asked_for(self):
+        for body, words in (({"resources": {"gpu": {"count": 3}}}, "3 GPUs"), ({"nodeSelector": {"rack": "7"}}, "rack=7"),
+                            ({"resources": {"cpu": 4096}}, "4096 CPU")):
+            with self.subTest(body):
+                refused = self.rest.post("tasks?rejectUnplaceable=true", {"command": ["true"], **body})
+                self.assert_problem(refused, 412, "TASK_UNPLACEABLE")
+                self.assertIn(words, refused.json["detail"])
+        busy = self.node.submit("sleep 600", resources={"gpu": {"count": 2}})["id"]
+        self.node.wait_task(busy, "RUNNING")
+        # It only has to wait.
+        taken = self.rest.post("tasks?rejectUnplaceable=true", {"command": ["true"], "resources": {"gpu": {"count": 1}}})
+        self.assertEqual(taken.status, 201, taken)
+        self.end(busy)
+        self.assertEqual(self.node.wait_task(taken.json["id"])["status"], "SUCCEEDED")
+
     def test_what_is_not_built_is_refused(self):
         for gpu, reason in (({"count": 0.5}, "GPU_SHARES_UNIMPLEMENTED"), ({"count": 1, "sharing": "MPS"}, "GPU_FEATURE_UNIMPLEMENTED"),
                             ({"count": 1, "migProfile": "1g.10gb"}, "GPU_FEATURE_UNIMPLEMENTED")):

@@ -63,13 +63,50 @@ void set_resources(v1::Resources& out, const Shape& shape) {
   }
 }
 
+namespace {
+
+TaintKind kind_of(v1::TaintEffect effect, TaintKind unspecified) {
+  switch (effect) {
+    case v1::TAINT_EFFECT_NO_SCHEDULE: return TaintKind::kNoSchedule;
+    case v1::TAINT_EFFECT_PREFER_NO_SCHEDULE: return TaintKind::kPreferNot;
+    case v1::TAINT_EFFECT_NO_EXECUTE: return TaintKind::kNoExecute;
+    default: return unspecified;
+  }
+}
+
+// "HIGH_MEMORY" of WORKER_TYPE_HIGH_MEMORY as people write it: high-memory.
+std::string type_word(v1::WorkerType type) {
+  std::string word = v1::WorkerType_Name(type == v1::WORKER_TYPE_UNSPECIFIED ? v1::WORKER_TYPE_DEDICATED : type);
+  word.erase(0, std::string_view("WORKER_TYPE_").size());
+  for (char& c : word) c = c == '_' ? '-' : static_cast<char>(c - 'A' + 'a');
+  return word;
+}
+
+}  // namespace
+
+Marks tolerations_of(const v1::Task& task) {
+  Marks marks;
+  for (const v1::Toleration& one : task.tolerations()) {
+    marks.push_back({one.key(), one.value(), kind_of(one.effect(), TaintKind::kAny)});
+  }
+  return marks;
+}
+
 WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {
   WorkerView view{.id = row.worker().id(),
                   .capacity = shape_of(row.worker().resources().total()),
                   .slots = slots,
                   .accepts = !row.cordoned() && !row.has_drain()};
   view.labels.insert(row.worker().labels().begin(), row.worker().labels().end());
-  for (const v1::WorkerGpu& gpu : row.worker().gpus()) {
+  const v1::Worker& worker = row.worker();
+  view.labels["uccp/pool"] = worker.pool().empty() ? "default" : worker.pool();
+  view.labels["uccp/type"] = type_word(worker.type());
+  if (!worker.region().empty()) view.labels["uccp/region"] = worker.region();
+  if (!worker.zone().empty()) view.labels["uccp/zone"] = worker.zone();
+  for (const v1::Taint& taint : worker.taints()) {
+    view.taints.push_back({taint.key(), taint.value(), kind_of(taint.effect(), TaintKind::kNoSchedule)});
+  }
+  for (const v1::WorkerGpu& gpu : worker.gpus()) {
     view.gpus.push_back({gpu.type(), gpu.count(), static_cast<int64_t>(gpu.memory())});
   }
   return view;
@@ -178,8 +215,10 @@ void LiveTasks::overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) 
     worker.mutable_drain_deadline()->set_seconds(row.drain().deadline_wall_us() / 1'000'000);
     worker.mutable_drain_deadline()->set_nanos(static_cast<int32_t>(row.drain().deadline_wall_us() % 1'000'000 * 1000));
   }
-  worker.set_health(connected ? v1::HEALTH_STATUS_HEALTHY : v1::HEALTH_STATUS_UNHEALTHY);
-  worker.set_health_score(connected ? 1 : 0);
+  const double score = connected ? live->health_score : 0;
+  worker.set_health(score >= 1 ? v1::HEALTH_STATUS_HEALTHY : score > 0 ? v1::HEALTH_STATUS_DEGRADED : v1::HEALTH_STATUS_UNHEALTHY);
+  worker.set_health_score(score);
+  if (connected && score < 1) worker.set_status_reason("heartbeats are missing; nothing is placed there meanwhile");
   if (live && live->last_seen.us > 0) {
     worker.mutable_last_seen()->set_seconds(live->last_seen.us / 1'000'000);
     worker.mutable_last_seen()->set_nanos(static_cast<int32_t>(live->last_seen.us % 1'000'000 * 1000));

@@ -32,6 +32,8 @@ struct LiveAttempt {
 
 struct LiveWorker {
   bool connected = false;
+  // 1 while heartbeats come; falls from the third that is missing on to 0 at the end of the lease.
+  double health_score = 1;
   WallTime last_seen;
   Shape used;
   size_t running = 0;
@@ -77,7 +79,9 @@ class LiveTasks {
 
 Shape shape_of(const v1::Resources& resources);
 void set_resources(v1::Resources& out, const Shape& shape);
-// What the scheduler has to know of a connected worker.
+Marks tolerations_of(const v1::Task& task);
+// What the scheduler has to know of a connected worker. Its pool, type, region and zone are labels too, named uccp/pool
+// and so on, so that selectors can name them.
 WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots);
 
 }  // namespace uccp::tasks

@@ -73,13 +73,27 @@ bool has_gpus(const GpuNeed& need, int64_t count, const std::vector<GpuKind>& ki
   });
 }
 
+bool has_taint(const Marks& taints, const Marks& tolerations, bool preferred) {
+  return std::ranges::any_of(taints, [&](const Mark& taint) {
+    return (taint.kind == TaintKind::kPreferNot) == preferred && !tolerates(tolerations, taint);
+  });
+}
+
 }  // namespace
+
+bool tolerates(const Marks& tolerations, const Mark& taint) {
+  return std::ranges::any_of(tolerations, [&](const Mark& one) {
+    return (one.key.empty() || one.key == taint.key) && (one.value.empty() || one.value == taint.value) &&
+           (one.kind == TaintKind::kAny || one.kind == taint.kind);
+  });
+}
 
 bool Scheduler::GroupKey::operator<(const GroupKey& o) const {
   if (priority != o.priority) return priority > o.priority;
   if (shape != o.shape) return shape < o.shape;
   if (selector != o.selector) return selector < o.selector;
-  return gpu < o.gpu;
+  if (gpu != o.gpu) return gpu < o.gpu;
+  return tolerations < o.tolerations;
 }
 
 void Scheduler::enqueue(const QueuedTask& task) { groups_[key_of(task)].emplace(task.order, task.ref); }
@@ -138,6 +152,7 @@ Obstacle Scheduler::obstacle(const GroupKey& group, const Worker& worker) {
   if (!view.connected) return Obstacle::kNotConnected;
   if (!view.accepts) return Obstacle::kCordoned;
   if (!selected(group.selector, view.labels)) return Obstacle::kLabels;
+  if (has_taint(view.taints, group.tolerations, false)) return Obstacle::kTaints;
   if (!group.shape.fits_in(view.capacity) || !has_gpus(group.gpu, group.shape.gpus, view.gpus)) return Obstacle::kTooSmall;
   if (worker.running >= view.slots) return Obstacle::kSlots;
   Shape free = view.capacity;
@@ -147,16 +162,18 @@ Obstacle Scheduler::obstacle(const GroupKey& group, const Worker& worker) {
 
 Scheduler::Worker* Scheduler::best_fit(const GroupKey& group) {
   Worker* best = nullptr;
-  int64_t best_share = 0;
+  // Workers that it is better kept away from come last.
+  std::pair<bool, int64_t> best_cost;
   for (auto& [id, worker] : workers_) {
     if (obstacle(group, worker) != Obstacle::kNone) continue;
     Shape free = worker.view.capacity;
     free -= worker.used;
     free -= group.shape;
-    const int64_t share = dominant_free_share(worker.view.capacity, free);
-    if (best == nullptr || share < best_share) {
+    const std::pair cost(has_taint(worker.view.taints, group.tolerations, true),
+                         dominant_free_share(worker.view.capacity, free));
+    if (best == nullptr || cost < best_cost) {
       best = &worker;
-      best_share = share;
+      best_cost = cost;
     }
   }
   return best;

@@ -3,7 +3,7 @@
 // No IO, no clock, no randomness: time comes with the calls, ties are broken by id. Lives in the memory of the leader,
 // which rebuilds it after a change of leadership.
 //
-// Tasks are kept in groups of equal shape (resources and selector) and priority, so that a round costs by groups and
+// Tasks are kept in groups of equal shape (resources, selector, tolerations) and priority, so that a round costs by groups and
 // not by tasks: once one task of a group fits nowhere, the others are not tried. Among the workers that fit, the one
 // that is left with the smallest dominant share of free resources is taken (best fit), so that large tasks keep finding
 // room.
@@ -59,12 +59,27 @@ struct GpuKind {
   int64_t memory = 0;  // of each
 };
 
+enum class TaintKind : uint8_t { kAny, kNoSchedule, kPreferNot, kNoExecute };
+
+// A mark that keeps tasks away, and what a task says to pass by it: then an empty key or value, and kAny, fit everything.
+struct Mark {
+  std::string key, value;
+  TaintKind kind = TaintKind::kAny;
+
+  auto operator<=>(const Mark&) const = default;
+};
+using Marks = std::vector<Mark>;
+
+// True if one of the tolerations fits the taint.
+bool tolerates(const Marks& tolerations, const Mark& taint);
+
 struct QueuedTask {
   TaskRef ref;
   int32_t priority = 50;
   Shape shape;
   GpuNeed gpu;
   LabelMap selector;          // labels that the worker must have
+  Marks tolerations;
   uint64_t order = 0;         // position among equals: the revision that queued it
   int64_t not_before_ms = 0;  // on the caller's clock
 };
@@ -74,13 +89,14 @@ struct WorkerView {
   Shape capacity;
   LabelMap labels;
   std::vector<GpuKind> gpus;
+  Marks taints;
   size_t slots = 0;       // most attempts at a time
   bool accepts = true;    // not cordoned, not draining
   bool connected = true;  // its agent
 };
 
 // What keeps a task from a worker.
-enum class Obstacle : uint8_t { kNone, kNotConnected, kCordoned, kLabels, kTooSmall, kBusy, kSlots };
+enum class Obstacle : uint8_t { kNone, kNotConnected, kCordoned, kLabels, kTooSmall, kBusy, kSlots, kTaints };
 
 struct Explanation {
   struct Reason {
@@ -125,6 +141,8 @@ class Scheduler {
 
   // Why a task that is queued here waits; nothing if it is not queued. Costs by workers and by groups.
   std::optional<Explanation> explain(const TaskRef& ref) const;
+  // The same for a task that is not queued, as if it were now.
+  Explanation explain_unqueued(const QueuedTask& task) const;
   struct Usage {
     Shape capacity, used;
     size_t running = 0;
@@ -138,6 +156,7 @@ class Scheduler {
     Shape shape;
     LabelMap selector;
     GpuNeed gpu;
+    Marks tolerations;
     bool operator<(const GroupKey& other) const;
   };
   struct Worker {
@@ -154,7 +173,9 @@ class Scheduler {
   Worker* best_fit(const GroupKey& group);
   void enqueue(const QueuedTask& task);
   static Obstacle obstacle(const GroupKey& group, const Worker& worker);
-  static GroupKey key_of(const QueuedTask& task) { return {task.priority, task.shape, task.selector, task.gpu}; }
+  static GroupKey key_of(const QueuedTask& task) {
+    return {task.priority, task.shape, task.selector, task.gpu, task.tolerations};
+  }
 
   std::map<TaskRef, QueuedTask> queued_;
   std::map<GroupKey, Group> groups_;               // tasks that are due

@@ -9,7 +9,7 @@
 namespace uccp::tasks {
 namespace {
 
-constexpr size_t kObstacles = 7;
+constexpr size_t kObstacles = 8;
 
 std::string cores(int64_t milli) { return fmt::format("{:g} CPU", static_cast<double>(milli) / 1000); }
 std::string mebibytes(int64_t bytes, std::string_view what) {
@@ -83,6 +83,7 @@ std::string message_of(Obstacle obstacle, const Tally& tally, const LabelMap& se
     case Obstacle::kBusy:
       return fmt::format("the task asks for {}, on {} {} is free now", tally.lacks ? tally.lacks->asked : "room", tally.nearest,
                          tally.lacks ? tally.lacks->there : "none");
+    case Obstacle::kTaints: return tally.nearest + " has a taint that the task does not tolerate";
     case Obstacle::kSlots: return tally.nearest + " runs as many attempts as it may";
   }
   return "";
@@ -93,20 +94,19 @@ std::string summary_of(const std::array<Tally, kObstacles>& tallies, size_t work
   if (workers == 0) return "there is no worker";
   const size_t accepting = workers - count(Obstacle::kNotConnected) - count(Obstacle::kCordoned);
   const size_t labelled = accepting - count(Obstacle::kLabels);
-  const size_t large_enough = labelled - count(Obstacle::kTooSmall);
+  const size_t tolerated = labelled - count(Obstacle::kTaints);
+  const size_t large_enough = tolerated - count(Obstacle::kTooSmall);
   if (accepting == 0) return "no worker takes tasks just now";
   if (labelled == 0) return fmt::format("none of {} workers has the labels of its node selector", accepting);
-  if (large_enough == 0) return fmt::format("none of {} workers is large enough", labelled);
+  if (tolerated == 0) return fmt::format("each of {} workers has a taint that it does not tolerate", labelled);
+  if (large_enough == 0) return fmt::format("none of {} workers is large enough", tolerated);
   if (count(Obstacle::kNone) > 0) return "it is about to be placed";
   return fmt::format("waits for free resources on {} workers", large_enough);
 }
 
 }  // namespace
 
-std::optional<Explanation> Scheduler::explain(const TaskRef& ref) const {
-  const auto it = queued_.find(ref);
-  if (it == queued_.end()) return std::nullopt;
-  const QueuedTask& task = it->second;
+Explanation Scheduler::explain_unqueued(const QueuedTask& task) const {
   const GroupKey key = key_of(task);
   Explanation out;
   out.workers = workers_.size();
@@ -131,6 +131,16 @@ std::optional<Explanation> Scheduler::explain(const TaskRef& ref) const {
   std::ranges::sort(out.reasons, [](const auto& a, const auto& b) {
     return a.workers != b.workers ? a.workers > b.workers : a.obstacle < b.obstacle;
   });
+  out.summary = summary_of(tallies, workers_.size());
+  return out;
+}
+
+std::optional<Explanation> Scheduler::explain(const TaskRef& ref) const {
+  const auto it = queued_.find(ref);
+  if (it == queued_.end()) return std::nullopt;
+  const QueuedTask& task = it->second;
+  const GroupKey key = key_of(task);
+  Explanation out = explain_unqueued(task);
   if (delayed_.contains({task.not_before_ms, ref})) {
     out.summary = "waits for its next attempt";
     return out;
@@ -143,7 +153,6 @@ std::optional<Explanation> Scheduler::explain(const TaskRef& ref) const {
     }
     out.ahead += members.size();
   }
-  out.summary = summary_of(tallies, workers_.size());
   return out;
 }
 

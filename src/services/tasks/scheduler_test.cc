@@ -142,6 +142,53 @@ TEST(Scheduler, CountedResourcesAreNeverHandedOutTwice) {
   EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"c@w"}));
 }
 
+TEST(Scheduler, TaintsKeepAwayWhatDoesNotTolerateThem) {
+  Scheduler s;
+  WorkerView reserved = worker("reserved", {8000});
+  reserved.taints = {{"team", "ml", TaintKind::kNoSchedule}};
+  s.set_worker(reserved);
+  QueuedTask plain = task("plain", {1000});
+  s.add_task(plain);
+  EXPECT_TRUE(s.assign(0, 10).empty());
+  const auto why = s.explain({"t", "n", "plain"});
+  EXPECT_EQ(why->summary, "each of 1 workers has a taint that it does not tolerate");
+  EXPECT_EQ(why->reasons.at(0).obstacle, Obstacle::kTaints);
+  for (const auto& [id, mark] : {std::pair<std::string, Mark>{"exact", {"team", "ml", TaintKind::kNoSchedule}},
+                                 {"key", {"team", "", TaintKind::kAny}},
+                                 {"all", {"", "", TaintKind::kAny}}}) {
+    QueuedTask t = task(id, {1000});
+    t.tolerations = {mark};
+    s.add_task(t);
+    EXPECT_EQ(ids(s.assign(0, 10)), Ids{id + "@reserved"});
+  }
+  for (const auto& [id, mark] : {std::pair<std::string, Mark>{"value", {"team", "web", TaintKind::kAny}},
+                                 {"effect", {"team", "ml", TaintKind::kNoExecute}}}) {
+    QueuedTask t = task(id, {1000});
+    t.tolerations = {mark};
+    s.add_task(t);
+    EXPECT_TRUE(s.assign(0, 10).empty()) << id;
+  }
+}
+
+TEST(Scheduler, AWorkerThatIsBetterKeptFreeIsTakenLast) {
+  Scheduler s;
+  WorkerView spare = worker("a", {1000});
+  spare.taints = {{"old", "", TaintKind::kPreferNot}};
+  s.set_worker(spare);
+  s.set_worker(worker("b", {8000}));
+  s.add_task(task("one", {1000}));
+  EXPECT_EQ(ids(s.assign(0, 10)), Ids{"one@b"});
+  s.add_task(task("large", {7000}));
+  s.add_task(task("two", {1000}));
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"two@b"}));
+  s.add_task(task("three", {1000}, 90));
+  EXPECT_EQ(ids(s.assign(0, 1)), (Ids{"three@b"}));
+  for (int i = 0; i < 5; ++i) s.add_task(task("fill" + std::to_string(i), {1000}, 95));
+  EXPECT_EQ(s.assign(0, 10).size(), 5u);
+  s.add_task(task("last", {1000}, 99));
+  EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"last@a"}));
+}
+
 TEST(Scheduler, RemovingAndReplacingForgetsTheOldEntry) {
   Scheduler s;
   s.set_worker(worker("w", {4000}));

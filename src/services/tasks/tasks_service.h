@@ -49,6 +49,8 @@ class TasksService {
   Status check_input(const v1::Task& task, int index) const;
   // Moves inline inputs to the blob store and makes sure that those named by hash are there. Blocks on disk.
   Status store_inputs(v1::Task& task);
+  // Stores inputs, then proposes.
+  void store(const call::CallPtr& call, std::string request, internal::v1::TaskRow row);
   void propose(const call::CallPtr& call, std::string_view request, const internal::v1::TaskRow& row);
   // A stored task with what only the leader knows of it.
   v1::Task public_task(const internal::v1::TaskRow& row) const;

@@ -14,6 +14,8 @@ using internal::v1::ServerMessage;
 using internal::v1::WorkerRow;
 
 constexpr int64_t kDeniedRetryMs = 500;
+constexpr int64_t kEvictGraceMs = 10'000;
+constexpr int64_t kHeartbeatsMissed = 3;
 
 }  // namespace
 
@@ -105,6 +107,8 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   worker.epoch = row.epoch();
   worker.fencing = false;
   worker.live.gpus.clear();
+  worker.last_heartbeat = env_.clock.boot();
+  worker.live.health_score = 1;
   worker.lease_until = env_.clock.boot().plus_ms(options_.agent_lease_ms + options_.lease_margin_ms);
   worker.live.connected = true;
   worker.live.last_seen = env_.clock.wall();
@@ -136,7 +140,9 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   session->send(std::move(message));
 
   send_drain(worker, row);
-  scheduler_.set_worker(view_of(row, options_.slots_per_worker));
+  const WorkerView view = view_of(row, options_.slots_per_worker);
+  scheduler_.set_worker(view);
+  evict_intolerant(worker, view);
   update_live(worker);
   log::info("worker connected", {{"worker", worker.id}, {"epoch", worker.epoch}, {"running", carried.size()}});
   recovering_.erase(worker.id);
@@ -183,6 +189,7 @@ void WorkRuntime::finish_recovery_if_done() {
 
 void WorkRuntime::heartbeat(Worker& worker, const internal::v1::AgentHeartbeat& heartbeat) {
   worker.live.last_seen = env_.clock.wall();
+  worker.last_heartbeat = env_.clock.boot();
   if (heartbeat.has_load()) worker.live.load = heartbeat.load();
   if (heartbeat.gpus_size() > 0) worker.live.gpus.assign(heartbeat.gpus().begin(), heartbeat.gpus().end());
   for (const auto& usage : heartbeat.usage()) {
@@ -253,6 +260,48 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
   });
   for (LogSink& sink : sinks) sink.reply(over);
   log::warn("worker disconnected", {{"worker", worker->id}, {"epoch", worker->epoch}});
+}
+
+// A connection that is open says little: an agent that hangs keeps it. What counts are heartbeats.
+void WorkRuntime::judge_health(Worker& worker, BootTime now) {
+  if (!worker.session) return;
+  const int64_t late_ms = now.ms_since(worker.last_heartbeat) - kHeartbeatsMissed * options_.heartbeat_interval_ms;
+  const double score = late_ms <= 0 ? 1 : std::max(0.0, 1 - static_cast<double>(late_ms) / static_cast<double>(options_.agent_lease_ms));
+  if (score == worker.live.health_score) return;
+  const bool was_well = worker.live.health_score >= 1;
+  worker.live.health_score = score;
+  if (was_well && score < 1) {
+    log::warn("heartbeats of a worker are missing", {{"worker", worker.id}, {"late_ms", late_ms}});
+    scheduler_.disconnect_worker(worker.id);
+  }
+  if (!was_well && score >= 1) {
+    const auto row = work::kWorkers.get(env_.view(), work::kWorkerScope, worker.id);
+    if (row && worker.epoch == row->epoch()) scheduler_.set_worker(view_of(*row, options_.slots_per_worker));
+    schedule_round();
+  }
+  update_live(worker);
+}
+
+// Stops what runs on a worker that got a NO_EXECUTE taint, and what does not tolerate it; it is queued again.
+void WorkRuntime::evict_intolerant(Worker& worker, const WorkerView& view) {
+  for (auto& [ref, attempt] : attempts_) {
+    if (attempt.id.worker_id() != worker.id || attempt.cancel_sent) continue;
+    const auto row = row_of(ref);
+    if (!row) continue;
+    const Marks tolerations = tolerations_of(row->task());
+    const auto taint = std::ranges::find_if(view.taints, [&](const Mark& one) {
+      return one.kind == TaintKind::kNoExecute && !tolerates(tolerations, one);
+    });
+    if (taint == view.taints.end()) continue;
+    attempt.cancel_sent = true;
+    ServerMessage message;
+    auto& cancel = *message.mutable_cancel();
+    *cancel.mutable_attempt() = attempt.id;
+    set_ms(cancel.mutable_grace(), row->task().has_grace_period() ? to_ms(row->task().grace_period()) : kEvictGraceMs);
+    cancel.set_reason("the worker got the taint " + taint->key);
+    cancel.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
+    worker.session->send(std::move(message));
+  }
 }
 
 // The agent itself refuses new attempts and stops what still runs at the deadline. Said again with each connection, also
@@ -327,7 +376,9 @@ void WorkRuntime::on_worker_change(const machine::Change& change) {
   }
   if (!worker.session || worker.epoch != row->epoch()) return;
   if (worker.drain_deadline_ms != (row->has_drain() ? row->drain().deadline_ms() : -1)) send_drain(worker, *row);
-  scheduler_.set_worker(view_of(*row, options_.slots_per_worker));
+  const WorkerView view = view_of(*row, options_.slots_per_worker);
+  scheduler_.set_worker(view);
+  evict_intolerant(worker, view);
   update_live(worker);
   schedule_round();
 }

@@ -13,6 +13,7 @@ v1::WaitCause cause_of(Obstacle obstacle) {
     case Obstacle::kTooSmall: return v1::WAIT_CAUSE_TOO_SMALL;
     case Obstacle::kBusy: return v1::WAIT_CAUSE_BUSY;
     case Obstacle::kSlots: return v1::WAIT_CAUSE_SLOTS;
+    case Obstacle::kTaints: return v1::WAIT_CAUSE_TAINTS;
   }
   return v1::WAIT_CAUSE_UNSPECIFIED;
 }

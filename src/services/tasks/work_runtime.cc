@@ -124,6 +124,7 @@ void WorkRuntime::tick() {
   const BootTime now = env_.clock.boot();
   for (auto& [id, worker] : workers_) {
     if (worker.lease_until.us > 0 && worker.lease_until < now && !worker.fencing) fence(worker);
+    judge_health(worker, now);
   }
   end_queue_timeouts();
   const int64_t due = scheduler_.next_due_ms();
@@ -197,15 +198,36 @@ void WorkRuntime::end_queue_timeouts() {
   }
 }
 
-void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {
-  const v1::Task& task = row.task();
+namespace {
+
+QueuedTask queued_of(const v1::Task& task) {
   QueuedTask queued;
-  queued.ref = ref;
   queued.priority = task.has_priority() ? task.priority() : work::kPriorityDefault;
   queued.shape = shape_of(task.resources());
   queued.gpu = {task.resources().gpu().type(), static_cast<int64_t>(task.resources().gpu().memory())};
+  queued.tolerations = tolerations_of(task);
   queued.selector.insert(task.node_selector().begin(), task.node_selector().end());
   queued.order = task.revision();
+  return queued;
+}
+
+}  // namespace
+
+Status WorkRuntime::check_placeable(const v1::Task& task) const {
+  if (!leading_) return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; nothing was done, retry");
+  const Explanation explanation = scheduler_.explain_unqueued(queued_of(task));
+  const auto may_fit = [](const Explanation::Reason& reason) {
+    return reason.obstacle == Obstacle::kNone || reason.obstacle == Obstacle::kBusy || reason.obstacle == Obstacle::kSlots;
+  };
+  if (std::ranges::any_of(explanation.reasons, may_fit)) return Status::ok();
+  std::string why = explanation.summary;
+  for (const Explanation::Reason& reason : explanation.reasons) why += "; " + reason.message;
+  return Status(Code::kFailedPrecondition, "TASK_UNPLACEABLE", "no present worker could run the task: " + why);
+}
+
+void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {
+  QueuedTask queued = queued_of(row.task());
+  queued.ref = ref;
   queued.not_before_ms = row.not_before_ms() > machine_now_ms() ? row.not_before_ms() : 0;
   scheduler_.add_task(std::move(queued));
 }

@@ -88,8 +88,11 @@ class WorkRuntime {
 
   // Why a task does not run, as far as the leader knows: fills all but id and status. Errors: unavailable WORK_NOT_READY.
   Status explain(const TaskRef& ref, const internal::v1::TaskRow& row, v1::TaskExplanation& out) const;
-  // The same in one sentence, for logs and reports.
+  // explain() in one sentence, for logs and reports.
   std::string why(const TaskRef& ref) const;
+  // Errors: failed_precondition TASK_UNPLACEABLE, with what keeps it from every present worker, if it could not even wait
+  // for room; unavailable WORK_NOT_READY.
+  Status check_placeable(const v1::Task& task) const;
 
  private:
   struct Worker {
@@ -97,6 +100,7 @@ class WorkRuntime {
     uint64_t epoch = 0;
     std::shared_ptr<AgentSession> session;
     BootTime lease_until;
+    BootTime last_heartbeat;
     LiveWorker live;
     bool fencing = false;
     int64_t drain_deadline_ms = -1;  // as it was told last; -1: no drain
@@ -132,6 +136,8 @@ class WorkRuntime {
   void lose_attempts(const std::string& worker_id, const std::string& why, const std::set<std::string>& except);
   int64_t backoff_ms(const internal::v1::AttemptOutcome& outcome);
 
+  void judge_health(Worker& worker, BootTime now);
+  void evict_intolerant(Worker& worker, const WorkerView& view);
   void send_drain(Worker& worker, const internal::v1::WorkerRow& row);
   void fence(Worker& worker);
   void finish_recovery_if_done();

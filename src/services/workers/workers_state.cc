@@ -56,18 +56,22 @@ v1::Worker described_again(const WorkerRow& row, const v1::Worker& described) {
   v1::Worker merged = described;
   const v1::Worker& known = row.worker();
   for (const auto& [name, value] : known.labels()) (*merged.mutable_labels())[name] = value;
-  if (known.taints_size() > 0) *merged.mutable_taints() = known.taints();
   *merged.mutable_annotations() = known.annotations();
-  if (!known.pool().empty()) merged.set_pool(known.pool());
   if (known.has_create_time()) *merged.mutable_create_time() = known.create_time();
   merged.set_price_per_hour(known.price_per_hour());
   for (const std::string& field : row.set_by_operator()) {
     if (field == "name") merged.set_name(known.name());
     if (field == "type") merged.set_type(known.type());
+    if (field == "pool") merged.set_pool(known.pool());
     if (field == "labels") *merged.mutable_labels() = known.labels();
     if (field == "taints") *merged.mutable_taints() = known.taints();
   }
   return merged;
+}
+
+void note_operator(WorkerRow& row, const std::string& field) {
+  auto& set = *row.mutable_set_by_operator();
+  if (std::ranges::find(set, field) == set.end()) *set.Add() = field;
 }
 
 // Opening a worker again ends a drain too.
@@ -144,6 +148,10 @@ ApplyResult WorkersState::declare(ApplyContext& c, std::string_view payload) {
     row->mutable_worker()->set_status(v1::WORKER_STATUS_REGISTERED);
     row->set_epoch(1);
   }
+  if (!command.name().empty()) note_operator(*row, "name");
+  if (!command.pool().empty()) note_operator(*row, "pool");
+  if (command.taints_size() > 0) note_operator(*row, "taints");
+  if (command.type() != v1::WORKER_TYPE_UNSPECIFIED) note_operator(*row, "type");
   if (command.resources().has_total()) *row->mutable_given() = command.resources().total();
   settle_total(*row);
   store(c, *row, kind);
@@ -167,8 +175,7 @@ ApplyResult WorkersState::update(ApplyContext& c, std::string_view payload) {
     else if (field == "price_per_hour") worker.set_price_per_hour(command.worker().price_per_hour());
     else if (field == "cordoned") set_cordon(*row, command);
     else return fail(Code::kInvalid, "FIELD_INVALID", "the field " + field + " of a worker cannot be changed");
-    auto& set = *row->mutable_set_by_operator();
-    if (std::ranges::find(set, field) == set.end()) *set.Add() = field;
+    note_operator(*row, field);
   }
   settle_total(*row);
   store(c, *row, ChangeKind::kUpdated);

@@ -87,6 +87,30 @@ TEST_F(WorkersStateTest, WhatAnOperatorSetsOutlivesTheNextHello) {
   EXPECT_EQ(update({"epoch"}, worker).error().reason(), "FIELD_INVALID");
 }
 
+TEST_F(WorkersStateTest, FlagsOfTheAgentCountUntilAnOperatorSaysOtherwise) {
+  const auto hello_in = [&](const std::string& pool, uint64_t session) {
+    internal::v1::HelloCommand command;
+    command.mutable_worker()->set_id("w");
+    command.mutable_worker()->set_pool(pool);
+    command.mutable_worker()->add_taints()->set_key("of-" + pool);
+    command.set_incarnation("one");
+    command.set_session(session);
+    return apply("workers.hello", command)->worker();
+  };
+  EXPECT_EQ(hello_in("a", 1).pool(), "a");
+  const v1::Worker second = hello_in("b", 2);
+  EXPECT_EQ(second.pool(), "b");
+  EXPECT_EQ(second.taints(0).key(), "of-b");
+  v1::Worker declared;
+  declared.set_id("w");
+  declared.set_pool("declared");
+  (void)apply("workers.declare", declared);
+  EXPECT_TRUE(update({"taints"}, {}));
+  const v1::Worker third = hello_in("c", 3);
+  EXPECT_EQ(third.pool(), "declared");
+  EXPECT_EQ(third.taints_size(), 0);
+}
+
 TEST_F(WorkersStateTest, ADrainHasADeadlineAndEndsWithUncordon) {
   (void)hello("one", 1);
   internal::v1::DrainCommand command;

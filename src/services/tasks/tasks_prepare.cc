@@ -1,0 +1,146 @@
+// TasksService, the part that checks and completes a task before it is proposed.
+#include <algorithm>
+#include <cmath>
+
+#include "services/tasks/task_checks.h"
+#include "services/tasks/tasks_service.h"
+
+namespace uccp::tasks {
+namespace {
+
+// A relative path that stays inside the folder it is relative to.
+bool stays_inside(std::string_view path) {
+  if (path.empty() || path.front() == '/') return false;
+  while (!path.empty()) {
+    const size_t slash = path.find('/');
+    if (path.substr(0, slash) == "..") return false;
+    if (slash == std::string_view::npos) break;
+    path.remove_prefix(slash + 1);
+  }
+  return true;
+}
+
+// The last part of a path as a task's name: what a name may not hold becomes '-', and it begins with a letter or digit.
+std::string name_of(std::string_view program) {
+  constexpr size_t kNameBytesMax = 128;
+  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
+  while (program.ends_with('/')) program.remove_suffix(1);
+  std::string name(program.substr(program.rfind('/') + 1));
+  for (char& c : name) {
+    if (!plain(c) && c != '.' && c != '_') c = '-';
+  }
+  name.erase(name.begin(), std::ranges::find_if(name, plain));
+  if (name.size() > kNameBytesMax) name.resize(kNameBytesMax);
+  return name.empty() ? "task" : name;
+}
+
+// What is asked of devices and is not built is refused: placed without it, the task would run on the wrong ones.
+Status check_devices(const v1::Resources& resources) {
+  const v1::GpuRequest& gpu = resources.gpu();
+  if (gpu.count() != std::floor(gpu.count())) {
+    return Status(Code::kInvalid, "GPU_SHARES_UNIMPLEMENTED", "shares of a GPU are not built yet; ask for whole ones")
+        .with_field("task.resources.gpu.count", "must be a whole number", "1");
+  }
+  const bool exclusive = gpu.sharing() == v1::GPU_SHARING_UNSPECIFIED || gpu.sharing() == v1::GPU_SHARING_EXCLUSIVE;
+  const bool anywhere = gpu.topology() == v1::GPU_TOPOLOGY_UNSPECIFIED || gpu.topology() == v1::GPU_TOPOLOGY_ANY;
+  if (!exclusive || !anywhere || !gpu.mig_profile().empty() || !gpu.driver_version_min().empty()) {
+    return Status(Code::kInvalid, "GPU_FEATURE_UNIMPLEMENTED",
+                  "sharing, topology, MIG profiles and driver versions of GPUs are not built yet; count, type and memory are");
+  }
+  return Status::ok();
+}
+
+}  // namespace
+
+// Checks what field options cannot say, and fills defaults.
+Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
+  if (task.type() == v1::TASK_TYPE_UNSPECIFIED) task.set_type(v1::TASK_TYPE_BATCH);
+  if (task.type() != v1::TASK_TYPE_BATCH) {
+    return Status(Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
+                  "tasks of type " + v1::TaskType_Name(task.type()).substr(10) + " are not built yet; BATCH is");
+  }
+  if (task.executor() != v1::EXECUTOR_UNSPECIFIED && task.executor() != v1::EXECUTOR_PROCESS) {
+    return Status(Code::kInvalid, "EXECUTOR_UNIMPLEMENTED",
+                  "the executor " + v1::Executor_Name(task.executor()).substr(9) + " is not built yet; PROCESS is");
+  }
+  task.set_executor(v1::EXECUTOR_PROCESS);
+  if (task.command().empty() || task.command(0).empty()) {
+    return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
+  }
+  if (task.has_schedule() || task.has_trigger() || task.has_gang() || task.has_container() || task.has_function()) {
+    return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED",
+                  "schedule, trigger, gang, container and function are not built yet");
+  }
+  if (!task.working_dir().empty() && !stays_inside(task.working_dir())) {
+    return invalid_field("task.workingDir", "must be relative and stay inside the task's folder", "src");
+  }
+  for (int i = 0; i < task.outputs_size(); ++i) {
+    if (!stays_inside(task.outputs(i))) {
+      return invalid_field("task.outputs[" + std::to_string(i) + "]",
+                           "must be relative and stay inside the task's folder", "out/**");
+    }
+  }
+  if (task.name().empty()) task.set_name(name_of(task.command(0)));
+  task.set_namespace_(name_space);
+  if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
+  if (task.id().empty()) task.set_id(make_id());
+  for (int i = 0; i < task.inputs_size(); ++i) {
+    UCCP_RETURN_IF_ERROR(check_input(task, i));
+    if (!task.inputs(i).has_task_output()) continue;
+    const std::string& source = task.inputs(i).task_output().task_id();
+    const auto depends = [&](const v1::Dependency& d) { return d.task_id() == source; };
+    if (std::ranges::none_of(task.dependencies(), depends)) task.add_dependencies()->set_task_id(source);
+  }
+  for (int i = 0; i < task.tolerations_size(); ++i) {
+    if (!task.tolerations(i).has_duration()) continue;
+    return Status(Code::kInvalid, "TOLERATION_DURATION_UNIMPLEMENTED", "tolerations for a time are not built yet")
+        .with_field("task.tolerations[" + std::to_string(i) + "].duration", "must be absent");
+  }
+  return check_devices(task.resources());
+}
+
+Status TasksService::check_input(const v1::Task& task, int index) const {
+  const v1::Input& input = task.inputs(index);
+  const std::string field = "task.inputs[" + std::to_string(index) + "]";
+  if (!stays_inside(input.path())) {
+    return invalid_field(field + ".path", "must be relative and stay inside the task's folder", "in/data.csv");
+  }
+  if (input.has_object()) {
+    return Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
+  }
+  if (input.source_case() == v1::Input::SOURCE_NOT_SET) return invalid_field(field, "needs one of blob, taskOutput or data");
+  return Status::ok();
+}
+
+Status TasksService::store_inputs(v1::Task& task) {
+  for (int i = 0; i < task.inputs_size(); ++i) {
+    v1::Input& input = *task.mutable_inputs(i);
+    if (input.has_blob()) {
+      // Asked for by whoever is about to refer to it: from here on it stays for a while, referred to or not.
+      const auto info = env_.logs.blobs.stat(input.blob().sha256());
+      if (info) {
+        input.mutable_blob()->set_size(info->size);
+        continue;
+      }
+      if (info.error().code() != Code::kNotFound) return info.error();
+      return Status(Code::kFailedPrecondition, "BLOB_NOT_FOUND",
+                    "task.inputs[" + std::to_string(i) + "]: there is no blob " + input.blob().sha256() +
+                        "; blobs go when no task refers to them any more. Give the content as data");
+    }
+    if (!input.has_data()) continue;
+    if (env_.disk_is_full && env_.disk_is_full()) {
+      return Status(Code::kExhausted, "NO_SPACE",
+                    "the disk of this node is nearly full: inputs are not stored; free disk space. Nothing was changed")
+          .with_retry_after_ms(5000)
+          .with_help("runbooks.md#disk-full");
+    }
+    UCCP_TRY(const objects::BlobInfo info, env_.logs.blobs.put(input.data()));
+    v1::Blob blob;
+    blob.set_sha256(info.sha256);
+    blob.set_size(info.size);
+    *input.mutable_blob() = std::move(blob);
+  }
+  return Status::ok();
+}
+
+}  // namespace uccp::tasks
