@@ -77,8 +77,11 @@ class Kinds(NodeTest):
     def test_a_no_execute_taint_moves_what_runs(self):
         first = self.first()
         gate = self.node.gate("evict")
+        # It could run on both; so that it begins on the first, the other is closed for a moment.
+        self.rest.post(f"workers/{self.second}:cordon", {})
         moves = self.node.submit(gate.wait, tolerations=[{"key": "team"}])["id"]
         self.assertEqual(self.node.wait_task(moves, "RUNNING")["workerId"], first)
+        self.rest.post(f"workers/{self.second}:uncordon", {})
         stays = self.node.submit(gate.wait, tolerations=[{"key": "team"}, {"key": "broken"}], nodeSelector={"uccp/pool": "default"})["id"]
         self.node.wait_task(stays, "RUNNING")
         self.rest.call("PATCH", f"workers/{first}", {"taints": [{"key": "broken", "effect": "NO_EXECUTE"}]})
