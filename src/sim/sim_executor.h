@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -43,20 +42,61 @@ class SimScheduler {
   // Runs until `condition` holds, checked after each event, at most to `at_us`. What it was at the end.
   bool run_until(const std::function<bool()>& condition, int64_t at_us);
 
-  size_t pending() const { return queue_.size(); }
+  size_t pending() const { return pending_; }
+  // Events that ran.
+  uint64_t events() const { return events_; }
   // Folds what ran and when, so that two runs of one seed can be compared.
   uint64_t trace_hash() const { return trace_hash_; }
   // Adds something to the trace hash: a message, a state digest.
   void trace(uint64_t value);
 
  private:
-  using Key = std::pair<int64_t, EventId>;
+  friend class SimExecutor;
+  // Of an executor: takes its task when it is due.
+  class Owner {
+   public:
+    virtual void due(EventId event, Task task) = 0;
+
+   protected:
+    ~Owner() = default;
+    friend class SimScheduler;
+    uint32_t first_ = kNoSlot;  // of its events
+  };
+  static constexpr uint32_t kNoSlot = UINT32_MAX;
+  static constexpr unsigned kSlotBits = 20;
+  // What waits; the place is used again. Events of one owner are a list, so that it can drop them all.
+  struct Slot {
+    Task task;
+    uint64_t sequence = 0;  // 0: free
+    Owner* owner = nullptr;
+    uint32_t previous = kNoSlot;
+    uint32_t next = kNoSlot;
+  };
+  // A heap by time, then sequence. Cancelled events stay in it until they come to its top.
+  struct Entry {
+    int64_t at_us;
+    uint64_t sequence;
+    uint32_t slot;
+    bool operator>(const Entry& other) const {
+      return at_us != other.at_us ? at_us > other.at_us : sequence > other.sequence;
+    }
+  };
+
+  EventId add(int64_t at_us, Task task, Owner* owner);
+  // The task of a live event, which is free afterwards; nullptr if it is not live.
+  Task take(EventId event);
+  Task release(uint32_t slot);
+  // The next live event, or nullptr.
+  const Entry* front();
 
   VirtualTime time_;
-  EventId last_event_ = 0;
+  uint64_t last_sequence_ = 0;
   uint64_t trace_hash_ = 0;
-  std::map<Key, Task> queue_;
-  std::map<EventId, int64_t> times_;
+  uint64_t events_ = 0;
+  size_t pending_ = 0;
+  std::vector<Entry> heap_;
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_;
 };
 
 // The executor of one simulated loop or disk thread.
@@ -79,6 +119,8 @@ class SimExecutor final : public Executor {
   ~SimExecutor() override;
 
   void post(Task task) override;
+  // Runs `task` at `at_us` of virtual time, or as soon as the executor is not held back.
+  void post_at(int64_t at_us, Task task);
   TimerId post_after(int64_t delay_ms, Task task) override;
   void cancel(TimerId timer) override;
   bool is_current() const override;
@@ -95,15 +137,7 @@ class SimExecutor final : public Executor {
   size_t pending() const;
 
  private:
-  struct State;
-  struct Item {
-    Task task;
-    SimScheduler::EventId event = 0;
-  };
-  using Items = std::map<TimerId, Item>;
-  static void run(const std::shared_ptr<State>& state, TimerId id);
-  static void run_now(State& state, Items::iterator it);
-  static void run_held(const std::shared_ptr<State>& state);
+  class State;
   TimerId enqueue(int64_t at_us, Task task);
 
   SimScheduler& scheduler_;

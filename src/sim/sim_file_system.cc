@@ -32,16 +32,24 @@ struct SimFileSystem::Change {
     }
   }
 
-  void apply_torn(std::string& content, Random& random) const {
-    if (kind != Kind::kWrite) return random.chance(0.5) ? apply(content) : void();
+  // The share of it that was kept: 0 nothing, 1 a part, 2 all.
+  int apply_torn(std::string& content, Random& random) const {
+    if (kind != Kind::kWrite) {
+      if (!random.chance(0.5)) return 0;
+      apply(content);
+      return 2;
+    }
     const uint64_t end = offset + data.size();
+    bool kept = false;
+    bool lost = false;
     for (uint64_t at = offset; at < end;) {
       const uint64_t next = std::min(end, (at / kSectorBytes + 1) * kSectorBytes);
-      if (random.chance(0.5)) {
-        Change{Kind::kWrite, at, data.substr(at - offset, next - at)}.apply(content);
-      }
+      const bool keeps = random.chance(0.5);
+      (keeps ? kept : lost) = true;
+      if (keeps) Change{Kind::kWrite, at, data.substr(at - offset, next - at)}.apply(content);
       at = next;
     }
+    return kept && lost ? 1 : kept ? 2 : 0;
   }
 };
 
@@ -322,7 +330,13 @@ void SimFileSystem::crash(Random& random) {
     const uint64_t mode = random.below(4);
     if (mode == 0) inode->make_durable();
     if (mode >= 2) {
-      for (const Change& change : inode->unsynced) change.apply_torn(inode->durable, random);
+      for (const Change& change : inode->unsynced) {
+        const int share = change.apply_torn(inode->durable, random);
+        crash_counts_.lost += share == 0;
+        crash_counts_.torn += share == 1;
+      }
+    } else if (mode == 1) {
+      crash_counts_.lost += inode->unsynced.size();
     }
     inode->unsynced.clear();
   }
@@ -333,6 +347,7 @@ void SimFileSystem::crash_losing_unsynced() {
   changes_.clear();
   current_ = durable_;
   for (auto& [path, inode] : durable_) {
+    crash_counts_.lost += inode->unsynced.size();
     inode->unsynced.clear();
     inode->current = inode->durable;
   }

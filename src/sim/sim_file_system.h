@@ -55,6 +55,12 @@ class SimFileSystem final : public FileSystem {
   // not finished, and everything fails from there on, until a crash. For trying every crash point of a test.
   void fail_after(uint64_t operations);
 
+  // Changes that crashes have lost, and writes of which they kept a part.
+  struct CrashCounts {
+    uint64_t lost = 0;
+    uint64_t torn = 0;
+  };
+  const CrashCounts& crash_counts() const { return crash_counts_; }
   bool has_failed() const { return failed_; }
   // Operations so far that change something, syncs included.
   uint64_t operations() const { return operations_; }
@@ -93,6 +99,7 @@ class SimFileSystem final : public FileSystem {
   uint64_t operations_until_failure_ = UINT64_MAX;
   uint64_t generation_ = 0;
   uint64_t sync_count_ = 0;
+  CrashCounts crash_counts_;
   bool failed_ = false;
 };
 

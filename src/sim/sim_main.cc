@@ -90,7 +90,7 @@ void print(uint64_t seed, const SimResult& r, bool clean) {
   std::string kinds;
   for (size_t i = 0; i < r.faults.size(); ++i) {
     total += r.faults[i];
-    if (r.faults[i] > 0) kinds += " " + fault_name(static_cast<Fault>(i)) + "=" + std::to_string(r.faults[i]);
+    if (r.faults[i] > 0) kinds += " " + std::string(fault_name(static_cast<Fault>(i))) + "=" + std::to_string(r.faults[i]);
   }
   std::printf("seed %llu %s ops=%llu attempts=%llu faults=%llu virtual_s=%.1f hash=%016llx%s\n",
               static_cast<unsigned long long>(seed), clean ? "ok" : "FAIL",

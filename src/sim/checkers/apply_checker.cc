@@ -1,19 +1,32 @@
 #include "sim/checkers/apply_checker.h"
 
+#include <algorithm>
+
 namespace uccp::sim {
 
-void ApplyChecker::applied(NodeId node, GroupId group, LogIndex index, std::string_view command, uint64_t hash) {
-  const std::string where = "group " + std::to_string(group.value) + " index " + std::to_string(index.value);
-  LogIndex& last = last_[{node, group}];
+bool ApplyChecker::applied(NodeId node, GroupId id, LogIndex index, std::string_view command, uint64_t hash) {
+  Group& group = groups_[id];
+  const auto where = [&] {
+    return "group " + std::to_string(id.value) + " index " + std::to_string(index.value) + " on node " +
+           std::to_string(node.value);
+  };
+  LogIndex& last = group.last[node];
   if (index <= last) {
-    violations_.add("apply", where + " (" + std::string(command) + ") ran after index " + std::to_string(last.value) +
+    violations_.add("apply", where() + " (" + std::string(command) + ") ran after index " + std::to_string(last.value) +
                                  " of the same process");
   }
   last = std::max(last, index);
-  const auto [it, first] = seen_.try_emplace({group, index}, Seen{hash, std::string(command)});
-  if (first || it->second.hash == hash) return;
-  violations_.add("apply", where + " was " + it->second.command + " and is " + std::string(command) +
-                               " now, or has another result");
+  if (index.value >= group.seen.size()) group.seen.resize(index.value * 2 + 64);
+  Seen& seen = group.seen[index.value];
+  if (seen.command.empty()) {
+    seen = {hash, std::string(command)};
+    return true;
+  }
+  if (seen.hash != hash) {
+    violations_.add("apply", where() + " was " + seen.command + " and is " + std::string(command) +
+                                 " now, or has another result");
+  }
+  return false;
 }
 
 }  // namespace uccp::sim

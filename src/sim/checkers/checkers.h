@@ -5,28 +5,46 @@
 #include "sim/checkers/dedup_checker.h"
 #include "sim/checkers/digest_checker.h"
 #include "sim/checkers/durability_checker.h"
+#include "sim/checkers/freshness_checker.h"
+#include "sim/checkers/hold_checker.h"
+#include "sim/checkers/leader_checker.h"
 #include "sim/checkers/linearizability.h"
+#include "sim/checkers/log_checker.h"
+#include "sim/checkers/queue_checker.h"
 #include "sim/checkers/run_checker.h"
 #include "sim/checkers/task_checker.h"
 #include "sim/checkers/ttl_checker.h"
+#include "sim/checkers/value_checker.h"
 #include "sim/checkers/violations.h"
 #include "sim/checkers/watch_checker.h"
 
 namespace uccp::sim {
 
+// Names under which they report, for the evidence of a run.
+inline constexpr std::string_view kCheckerNames =
+    "apply dedup digest durability fencing freshness holds leaders linearizability logs queues runs tasks ttl values "
+    "watch";
+
 struct Checkers {
-  explicit Checkers(int64_t drift_ppm_max) : ttl(violations, drift_ppm_max) {}
+  explicit Checkers(int64_t drift_ppm_max)
+      : freshness(violations, drift_ppm_max), holds(violations, drift_ppm_max), ttl(violations, drift_ppm_max) {}
 
   Violations violations;
   ApplyChecker apply{violations};
   DedupChecker dedup{violations};
-  DurabilityChecker durability{violations};
   DigestChecker digest{violations};
+  DurabilityChecker durability{violations};
+  FreshnessChecker freshness;
+  HoldChecker holds;
+  LeaderChecker leaders{violations};
+  LogChecker logs{violations};
+  QueueChecker queues{violations};
   LinearizabilityChecker registers{violations};
-  TaskChecker tasks{violations};
   RunChecker runs{violations};
-  WatchChecker watches{violations};
+  TaskChecker tasks{violations};
   TtlChecker ttl;
+  ValueChecker values{violations};
+  WatchChecker watches{violations};
 };
 
 }  // namespace uccp::sim

@@ -1,7 +1,7 @@
 // One effect for each request id: a command that was sent again runs at one index only.
 #pragma once
 
-#include <map>
+#include <unordered_map>
 #include <string>
 
 #include "base/ids.h"
@@ -23,7 +23,7 @@ class DedupChecker {
 
  private:
   Violations& violations_;
-  std::map<std::string, LogIndex> executed_;
+  std::unordered_map<std::string, LogIndex> executed_;
 };
 
 }  // namespace uccp::sim

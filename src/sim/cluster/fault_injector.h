@@ -1,5 +1,7 @@
-// Hurts nodes and workers at random moments, with the faults that the options name.
+// Hurts nodes, network and workers at random moments, and gives orders to operators: the faults that the options name.
 #pragma once
+
+#include <functional>
 
 #include "base/random.h"
 #include "sim/cluster/sim_cluster.h"
@@ -14,11 +16,22 @@ class FaultInjector {
 
  private:
   void next();
-  void inject(Fault fault);
-  void hurt_node(Fault fault, size_t number);
-  void hurt_disk(Fault fault, size_t number);
-  void hurt_agent(Fault fault);
+  // False if it had no effect: there was nothing to hurt.
+  bool inject(Fault fault);
+  bool hurt_process(Fault fault, size_t place);
+  bool hurt_clock(Fault fault, size_t place);
+  bool hurt_disk(Fault fault, size_t place);
+  bool lose_data(Fault fault, size_t place);
+  bool hurt_network(Fault fault, size_t place);
+  bool order(Fault fault);
+  bool hurt_agent(Fault fault);
+  // Cuts the directions for a while; connections may break at it or not.
+  void cut(std::vector<std::pair<NodeId, NodeId>> directions, NodeId reset);
+  std::vector<NodeId> others(size_t place) const;
   int64_t below(int64_t bound) { return static_cast<int64_t>(random_.below(static_cast<uint64_t>(bound))); }
+  // Mostly short; sometimes longer than every lease and timeout.
+  int64_t some_ms() { return below(10) == 0 ? below(4000) : 5 + below(300); }
+  int64_t drift_ppm();
   // Runs unless the cluster was healed meanwhile.
   void after_ms(int64_t ms, std::function<void()> work);
 

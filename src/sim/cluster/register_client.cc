@@ -1,5 +1,7 @@
 #include "sim/cluster/register_client.h"
 
+#include <algorithm>
+
 #include "base/bytes.h"
 
 namespace uccp::sim {
@@ -29,20 +31,38 @@ void RegisterClient::next() {
   else change(key, choice < 7);
 }
 
+// Linearizable reads and those under a lease belong to the history; what the others may show follows from their index.
 void RegisterClient::get(const std::string& key) {
+  const int64_t choice = below(10);
+  machine::ReadLevel level;
+  if (choice >= 5) level.kind = machine::ReadLevel::Kind::kLease;
+  if (choice >= 7) level = machine::ReadLevel::bounded(20 + below(chance(0.3) ? 3000 : 300));
+  if (choice >= 9) level = {.kind = machine::ReadLevel::Kind::kSession, .token = {{kCoreGroup, token_}}};
   const auto query = [key](const machine::GroupView& state) { return std::to_string(read_register(state, key)); };
-  read(kCoreGroup, machine::ReadLevel::linearizable(), query,
-       [this, key](Result<machine::Applied> result, int64_t called_us) {
-         RegisterOperation operation;
-         operation.called_us = called_us;
-         if (result) {
-           operation.value = last_seen_[key] = std::stoull(result->response);
-           operation.returned_us = cluster_.now_us();
-         } else {
-           cluster_.checkers().violations.add("reads", name() + ": " + result.error().to_string());
-         }
-         completed(key, operation);
-       });
+  read(kCoreGroup, level, query, [this, key, level](Result<machine::Applied> result, int64_t called_us) {
+    using Kind = machine::ReadLevel::Kind;
+    Checkers& checkers = cluster_.checkers();
+    if (!result) {
+      checkers.violations.add("reads", name() + ": " + result.error().to_string());
+      return completed();
+    }
+    RegisterOperation operation;
+    operation.called_us = called_us;
+    operation.returned_us = cluster_.now_us();
+    operation.value = std::stoull(result->response);
+    checkers.values.read(name(), key, result->index, operation.value);
+    switch (level.kind) {
+      case Kind::kLinearizable:
+      case Kind::kLease:
+        last_seen_[key] = operation.value;
+        checkers.registers.add(key, operation);
+        break;
+      case Kind::kBounded: checkers.freshness.bounded(kCoreGroup, called_us, level.bound_ms, result->index); break;
+      case Kind::kSession: checkers.freshness.session(kCoreGroup, level.token.at(kCoreGroup), result->index); break;
+    }
+    token_ = std::max(token_, result->index);
+    completed();
+  });
 }
 
 void RegisterClient::change(const std::string& key, bool compare) {
@@ -61,31 +81,18 @@ void RegisterClient::change(const std::string& key, bool compare) {
             cluster_.checkers().violations.add("writes", name() + ": " + result.error().to_string());
           }
           if (operation.done) {
-            last_seen_[key] = operation.value;
-            cluster_.checkers().durability.acknowledged(kCoreGroup, "registers:" + std::to_string(operation.value),
-                                                        result->index);
-            if (chance(0.1)) read_own_write(*result);
-          }
-          completed(key, operation);
-        });
+          last_seen_[key] = operation.value;
+          token_ = std::max(token_, result->index);
+          cluster_.checkers().durability.acknowledged(kCoreGroup, "registers:" + std::to_string(operation.value),
+                                                      result->index);
+          cluster_.checkers().freshness.acknowledged(kCoreGroup, result->index, cluster_.now_us());
+        }
+        cluster_.checkers().registers.add(key, operation);
+        completed();
+      });
 }
 
-// A read with the token of a write sees that write, although it need not be linearizable.
-void RegisterClient::read_own_write(const machine::Applied& written) {
-  machine::ReadLevel level{.kind = machine::ReadLevel::Kind::kSession, .token = {{kCoreGroup, written.index}}};
-  const auto query = [](const machine::GroupView& state) { return std::to_string(state.applied().value); };
-  try_once(SimCluster::read(kCoreGroup, level, query),
-           [this, index = written.index](const Result<machine::Applied>& result, int64_t) {
-             if (result && result->index < index) {
-               cluster_.checkers().violations.add("session", name() + " wrote at index " + std::to_string(index.value) +
-                                                                 " and read at " + std::to_string(result->index.value));
-             }
-           });
-}
-
-void RegisterClient::completed(const std::string& key, const RegisterOperation& operation) {
-  const bool useless = operation.unknown() && operation.kind == RegisterOperation::Kind::kGet;
-  if (!useless) cluster_.checkers().registers.add(key, operation);
+void RegisterClient::completed() {
   --left_;
   after_us(below(chance(0.05) ? 100'000 : 3'000), [this] { next(); });
 }

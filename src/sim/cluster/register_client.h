@@ -17,12 +17,12 @@ class RegisterClient final : public SimClient {
   void next();
   void get(const std::string& key);
   void change(const std::string& key, bool compare);
-  void completed(const std::string& key, const RegisterOperation& operation);
-  void read_own_write(const machine::Applied& written);
+  void completed();
 
   const uint64_t first_value_;
   uint64_t left_;
   uint64_t values_ = 0;
+  LogIndex token_;  // of its session: the newest index that it saw
   std::map<std::string, uint64_t> last_seen_;
 };
 

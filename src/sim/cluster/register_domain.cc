@@ -13,16 +13,6 @@ std::string number(uint64_t value) { return ByteWriter().u64(value).take(); }
 
 uint64_t parse_number(const std::optional<std::string>& bytes) { return bytes ? ByteReader(*bytes).u64() : 0; }
 
-RegisterCommand decode(std::string_view payload) {
-  ByteReader in(payload);
-  RegisterCommand command;
-  command.key = in.bytes();
-  command.expected = in.u64();
-  command.value = in.u64();
-  UCCP_CHECK(in.at_end(), "a register command is readable");
-  return command;
-}
-
 machine::ApplyResult write(machine::ApplyContext& c, const RegisterCommand& command) {
   kRegisters.put(c.state(), {}, command.key, number(command.value));
   const uint64_t effects = count_effects(c.state(), command.value);
@@ -37,10 +27,20 @@ std::string encode_command(const RegisterCommand& command) {
   return ByteWriter().bytes(command.key).u64(command.expected).u64(command.value).take();
 }
 
+RegisterCommand decode_command(std::string_view payload) {
+  ByteReader in(payload);
+  RegisterCommand command;
+  command.key = in.bytes();
+  command.expected = in.u64();
+  command.value = in.u64();
+  UCCP_CHECK(in.at_end(), "a register command is readable");
+  return command;
+}
+
 std::map<std::string, machine::ApplyFunction, std::less<>> RegisterDomain::commands() {
-  return {{"put", [](machine::ApplyContext& c, std::string_view payload) { return write(c, decode(payload)); }},
+  return {{"put", [](machine::ApplyContext& c, std::string_view payload) { return write(c, decode_command(payload)); }},
           {"set", [](machine::ApplyContext& c, std::string_view payload) -> machine::ApplyResult {
-             const RegisterCommand command = decode(payload);
+             const RegisterCommand command = decode_command(payload);
              if (read_register(c.state(), command.key) != command.expected) return "0";
              return write(c, command);
            }}};

@@ -19,6 +19,7 @@ struct RegisterCommand {
   uint64_t value = 0;     // unique in a run, so it names the operation
 };
 std::string encode_command(const RegisterCommand& command);
+RegisterCommand decode_command(std::string_view payload);
 
 class RegisterDomain final : public machine::Domain {
  public:

@@ -90,7 +90,7 @@ void ServiceClient::enroll() {
 }
 
 void ServiceClient::heartbeat() {
-  try_once(SimCluster::keep_alive(kCoreGroup, lease_),
+  try_once(kCoreGroup, SimCluster::keep_alive(kCoreGroup, lease_),
            [this, lease = lease_](const Result<machine::Applied>& result, int64_t called_us) {
              if (result) cluster_.checkers().ttl.renewed(lease_name(lease), called_us, ttl_ms_);
              else if (result.error().code() == Code::kNotFound) lease_ = 0;

@@ -39,7 +39,7 @@ int64_t to_us(const google::protobuf::Duration& d) { return d.seconds() * 1'000'
 
 // One connection. Each end closes for itself; what is under way to a closed end is dropped.
 struct SimAgent::Link {
-  size_t node = 0;
+  SimNode* node = nullptr;
   uint64_t generation = 0;  // of the node's process
   bool agent_open = true;
   bool server_open = true;
@@ -63,7 +63,8 @@ class SimAgent::Session final : public tasks::AgentSession {
     agent_.cluster_.note(agent_.worker_id_ + ": stream closed by the server: " + std::string(status.reason()));
     const auto link = link_.lock();
     if (!link || !link->server_open) return;
-    to_agent([&agent = agent_](const std::shared_ptr<Link>& closed) {
+    to_agent([&agent = agent_, hint = status.detail().leader_hint](const std::shared_ptr<Link>& closed) {
+      if (!hint.empty()) agent.leader_ = NodeId(std::stoull(hint));
       if (agent.link_ == closed) agent.link_down();
     });
     link->server_open = false;
@@ -145,8 +146,8 @@ void SimAgent::partition(int64_t ms) {
   partitioned_until_us_ = std::max(partitioned_until_us_, scheduler_.now_us() + ms * 1000);
 }
 
-void SimAgent::node_down(size_t number) {
-  if (!link_ || link_->node != number) return;
+void SimAgent::node_down(const SimNode& node) {
+  if (!link_ || link_->node != &node) return;
   link_->server_open = false;
   link_->session.reset();
   const auto link = link_;
@@ -170,9 +171,12 @@ void SimAgent::connect_later() {
 
 void SimAgent::connect() {
   if (link_) return;
-  SimNode& node = cluster_.node(0);
+  size_t place = leader_ ? cluster_.place_of(std::exchange(leader_, {})) : cluster_.places();
+  if (place == cluster_.places()) place = cluster_.any_place(random_);
+  SimNode& node = cluster_.node(place);
   if (!node.running() || scheduler_.now_us() < partitioned_until_us_) return connect_later();
   link_ = std::make_shared<Link>();
+  link_->node = &node;
   link_->generation = node.generation();
   link_->session = std::make_shared<Session>(*this, link_);
   welcomed_ = false;
@@ -193,8 +197,8 @@ void SimAgent::link_down() {
   // The server learns it later, behind what was sent before.
   link->to_server_us =
       std::max({link->to_server_us, scheduler_.now_us() + cluster_.latency_us() + below(50'000), partitioned_until_us_});
-  scheduler_.schedule_at(link->to_server_us, [this, link] {
-    SimNode& node = cluster_.node(link->node);
+  scheduler_.schedule_at(link->to_server_us, [link] {
+    SimNode& node = *link->node;
     if (!node.running() || node.generation() != link->generation) return;
     node.loop().post([&node, link] {
       link->server_open = false;
@@ -207,8 +211,8 @@ void SimAgent::link_down() {
 void SimAgent::send(AgentMessage message) {
   if (!link_) return;
   link_->to_server_us = std::max({link_->to_server_us, scheduler_.now_us() + cluster_.latency_us(), partitioned_until_us_});
-  scheduler_.schedule_at(link_->to_server_us, [this, link = link_, message = std::move(message)] {
-    SimNode& node = cluster_.node(link->node);
+  scheduler_.schedule_at(link_->to_server_us, [link = link_, message = std::move(message)] {
+    SimNode& node = *link->node;
     if (!node.running() || node.generation() != link->generation || !link->session) return;
     node.loop().post([&node, session = link->session, message] { node.work().receive(session, message); });
   });

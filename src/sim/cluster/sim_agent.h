@@ -18,6 +18,7 @@
 namespace uccp::sim {
 
 class SimCluster;
+class SimNode;
 
 class SimAgent {
  public:
@@ -32,7 +33,8 @@ class SimAgent {
   void disconnect();
   // For so long nothing comes through, in either direction; what was sent arrives afterwards.
   void partition(int64_t ms);
-  void node_down(size_t number);
+  // The process of the node ended.
+  void node_down(const SimNode& node);
   void heal();
   SimClock& clock() { return clock_; }
 
@@ -81,6 +83,7 @@ class SimAgent {
   bool alive_ = false;
   uint64_t epoch_ = 0;
   std::shared_ptr<Link> link_;
+  NodeId leader_;  // of the work group, as the last refusal said
   bool welcomed_ = false;
   int64_t partitioned_until_us_ = 0;
   uint32_t sessions_ = 0;

@@ -3,11 +3,14 @@
 namespace uccp::sim {
 
 struct SimClient::Call {
+  GroupId group;
   SimCluster::Serve serve;
   Done done;
+  bool any_node = false;  // and not only the leader
+  bool may_give_up = false;
+  int64_t patience_ms = 200;  // of one attempt, at least
   int64_t called_us = 0;
   uint64_t attempts = 0;
-  bool may_give_up = false;
   bool finished = false;
 
   void finish(Result<machine::Applied> result) {
@@ -20,6 +23,8 @@ namespace {
 
 // The same request may have another answer later, or the answer is not known.
 bool is_open(const Status& status) {
+  // A wait that ended by its time is an answer.
+  if (status.code() == Code::kDeadline) return false;
   return code_info(status.code()).retryable || status.code() == Code::kOutcomeUnknown ||
          status.code() == Code::kNotLeader;
 }
@@ -29,7 +34,7 @@ Status no_answer() { return Status(Code::kOutcomeUnknown, "NO_ANSWER", "the clie
 }  // namespace
 
 SimClient::SimClient(SimCluster& cluster, std::string name)
-    : cluster_(cluster), name_(std::move(name)), random_(cluster.next_seed()) {}
+    : cluster_(cluster), random_(cluster.next_seed()), name_(std::move(name)) {}
 
 machine::Envelope SimClient::envelope(std::string command, std::string payload) {
   machine::Envelope e;
@@ -54,24 +59,50 @@ void SimClient::deduplicate(machine::Envelope& e) {
 
 void SimClient::write(GroupId group, machine::Envelope e, Done done) {
   deduplicate(e);
-  repeat(SimCluster::propose(group, std::move(e)), true, std::move(done));
+  repeat({.group = group, .serve = SimCluster::propose(group, std::move(e)), .done = std::move(done), .may_give_up = true});
 }
 
 void SimClient::cancel_task(machine::Envelope e, internal::v1::CancelCommand command, Done done) {
   deduplicate(e);
-  repeat(SimCluster::cancel_task(std::move(e), std::move(command)), true, std::move(done));
+  repeat({.group = kWorkGroup,
+          .serve = SimCluster::cancel_task(std::move(e), std::move(command)),
+          .done = std::move(done),
+          .may_give_up = true});
 }
 
 void SimClient::read(GroupId group, machine::ReadLevel level, SimCluster::Query query, Done done) {
-  repeat(SimCluster::read(group, std::move(level), std::move(query)), false, std::move(done));
+  repeat({.group = group,
+          .serve = SimCluster::read(group, std::move(level), std::move(query)),
+          .done = std::move(done),
+          .any_node = true});
 }
 
-void SimClient::repeat(SimCluster::Serve serve, bool may_give_up, Done done) {
-  auto call = std::make_shared<Call>();
-  call->serve = std::move(serve);
-  call->done = std::move(done);
+void SimClient::ask(ServiceCall call, Done done) {
+  call.principal = name_;
+  call.request_id = "r" + std::to_string(++requests_);
+  const int64_t patience_ms = call.deadline_ms;
+  repeat({.group = kCoreGroup,
+          .serve = SimCluster::service(std::move(call)),
+          .done = std::move(done),
+          .patience_ms = patience_ms});
+}
+
+size_t SimClient::target(GroupId group) {
+  const auto known = leaders_.find(group);
+  if (known != leaders_.end() && cluster_.has_node(known->second)) return known->second;
+  return leaders_[group] = cluster_.any_place(random_);
+}
+
+void SimClient::learn(GroupId group, size_t asked, const Status& status) {
+  const std::string& hint = status.detail().leader_hint;
+  const size_t place = hint.empty() ? cluster_.places() : cluster_.place_of(NodeId(std::stoull(hint)));
+  if (place < cluster_.places() && place != asked) leaders_[group] = place;
+  else if (target(group) == asked) leaders_[group] = cluster_.any_place(random_);
+}
+
+void SimClient::repeat(Call what) {
+  auto call = std::make_shared<Call>(std::move(what));
   call->called_us = cluster_.now_us();
-  call->may_give_up = may_give_up;
   send(call);
 }
 
@@ -81,26 +112,40 @@ void SimClient::send(const std::shared_ptr<Call>& call) {
     return call->finish(std::unexpected(no_answer()));
   }
   const uint64_t attempt = ++call->attempts;
+  const bool elsewhere = call->any_node && chance(0.4);
+  const size_t asked = elsewhere ? cluster_.any_place(random_) : target(call->group);
   const auto again = [this, call, attempt] {
     if (call->attempts == attempt) send(call);
   };
-  after_us(200'000 + below(600'000), again);
-  cluster_.call(0, call->serve, [this, call, again](Result<machine::Applied> result) {
+  after_us(call->patience_ms * 1000 + below(600'000), [this, call, asked, attempt, again] {
+    if (call->finished || call->attempts != attempt) return;
+    learn(call->group, asked, no_answer());
+    again();
+  });
+  cluster_.call(asked, call->serve, [this, call, asked, again](Result<machine::Applied> result) {
     if (result || !is_open(result.error())) {
       if (!call->finished) cluster_.count_operation();
       return call->finish(std::move(result));
     }
-    after_us(5'000 + below(50'000), again);
+    learn(call->group, asked, result.error());
+    // Who was told where the leader is goes there at once.
+    after_us(result.error().detail().leader_hint.empty() ? 5'000 + below(50'000) : below(2'000), again);
   });
 }
 
-void SimClient::try_once(SimCluster::Serve serve, Done done) {
+void SimClient::try_once(GroupId group, SimCluster::Serve serve, Done done) {
   auto call = std::make_shared<Call>();
   call->done = std::move(done);
   call->called_us = cluster_.now_us();
-  after_us(1'000'000, [call] { call->finish(std::unexpected(no_answer())); });
-  cluster_.call(0, std::move(serve), [this, call](Result<machine::Applied> result) {
-    if (!call->finished) cluster_.count_operation();
+  const size_t asked = target(group);
+  after_us(1'000'000, [this, call, group, asked] {
+    if (!call->finished) learn(group, asked, no_answer());
+    call->finish(std::unexpected(no_answer()));
+  });
+  cluster_.call(asked, std::move(serve), [this, call, group, asked](Result<machine::Applied> result) {
+    if (call->finished) return;
+    if (!result && is_open(result.error())) learn(group, asked, result.error());
+    else cluster_.count_operation();
     call->finish(std::move(result));
   });
 }

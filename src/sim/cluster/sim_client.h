@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -26,9 +27,12 @@ class SimClient {
   // Sends a write until it is answered. Fills in principal and deduplication.
   void write(GroupId group, machine::Envelope envelope, Done done);
   void cancel_task(machine::Envelope envelope, internal::v1::CancelCommand command, Done done);
+  // From any node, until one answers.
   void read(GroupId group, machine::ReadLevel level, SimCluster::Query query, Done done);
+  // A call of a service, repeated with the same request id until it is answered; its wait, if it has one, counts anew.
+  void ask(ServiceCall call, Done done);
   // One attempt, of which the answer may never come; then `done` gets outcome_unknown after a while.
-  void try_once(SimCluster::Serve serve, Done done);
+  void try_once(GroupId group, SimCluster::Serve serve, Done done);
 
   machine::Envelope envelope(std::string command, std::string payload);
   int64_t below(int64_t bound) { return static_cast<int64_t>(random_.below(static_cast<uint64_t>(bound))); }
@@ -38,18 +42,23 @@ class SimClient {
   void use_session(SessionId session) { session_ = session; }
 
   SimCluster& cluster_;
+  SeededRandom random_;
 
  private:
   struct Call;
+  // The place of the node to ask: the leader as far as this client knows.
+  size_t target(GroupId group);
+  // Learns from an answer where the leader is, or that it is not there.
+  void learn(GroupId group, size_t asked, const Status& status);
   void deduplicate(machine::Envelope& envelope);
   void send(const std::shared_ptr<Call>& call);
-  void repeat(SimCluster::Serve serve, bool may_give_up, Done done);
+  void repeat(Call call);
 
   const std::string name_;
-  SeededRandom random_;
   uint64_t requests_ = 0;
   SessionId session_;
   uint64_t sequence_ = 0;
+  std::map<GroupId, size_t> leaders_;
 };
 
 }  // namespace uccp::sim

@@ -1,15 +1,21 @@
 #include "sim/cluster/sim_cluster.h"
 
+#include <algorithm>
 #include <cstdio>
 
+#include "base/bytes.h"
+#include "raft/message.h"
 #include "sim/cluster/sim_agent.h"
+#include "sim/cluster/sim_operator.h"
 
 namespace uccp::sim {
 namespace {
 
-constexpr int64_t kStartRetryUs = 200'000;
-constexpr int64_t kReadyPollUs = 10'000;
-constexpr int64_t kReadyLimitUs = 20'000'000;
+constexpr size_t kSparePlaces = 3;
+constexpr int64_t kStartRetryMs = 200;
+constexpr int64_t kDigestCheckUs = 100'000;
+// Acknowledged writes that a new leader is asked for.
+constexpr size_t kNewestChecked = 100;
 
 // "registers:VALUE" or "tasks:ID", as clients name what was acknowledged.
 bool contains(const machine::GroupView& state, const std::string& key) {
@@ -18,116 +24,285 @@ bool contains(const machine::GroupView& state, const std::string& key) {
   return count_effects(state, std::stoull(name)) == 1;
 }
 
+bool of_disk(const Status& status) {
+  return status.code() == Code::kUnavailable || status.code() == Code::kExhausted;
+}
+
 }  // namespace
 
 SimCluster::SimCluster(const SimOptions& options, bool tracing)
-    : options_(options), tracing_(tracing), checkers_(options.drift_ppm_max), random_(options.seed) {
-  for (size_t i = 0; i < options_.nodes; ++i) {
-    nodes_.push_back(std::make_unique<SimNode>(scheduler_, options_, NodeId(i + 1), random_.next(), checkers_,
-                                               [this, i](const Status& status) { fatal(i, status); }));
-    starting_.push_back(false);
+    : options_(options),
+      tracing_(tracing),
+      checkers_(options.drift_ppm_max),
+      random_(options.seed),
+      network_(scheduler_,
+               {.latency_us_max = options.latency_us_max, .loss = options.frame_loss, .replay = options.frame_replay},
+               random_.next(), [this](NodeId from, NodeId, const node::PeerItem& item) { observe(from, item); }),
+      machines_(options.nodes + kSparePlaces),
+      operator_(std::make_unique<SimOperator>(*this, random_.next())) {
+  std::vector<NodeId> founders;
+  for (size_t i = 1; i <= options_.nodes; ++i) founders.push_back(NodeId(i));
+  for (const NodeId id : founders) {
+    machines_[last_id_].founders = founders;
+    machines_[last_id_++].node = make_node(id);
   }
+  operator_->founded(founders);
   for (size_t i = 0; i < options_.agents; ++i) agents_.push_back(std::make_unique<SimAgent>(*this, i, random_.next()));
 }
 
 SimCluster::~SimCluster() = default;
 
+std::unique_ptr<SimNode> SimCluster::make_node(NodeId id) {
+  return std::make_unique<SimNode>(
+      scheduler_, network_, options_, id, random_.next(), checkers_,
+      NodeEvents{.fatal = [this](NodeId node, const Status& status) { fatal(node, status); },
+                 .leads = [this](NodeId node, GroupId group) { leads(node, group); }});
+}
+
 void SimCluster::note(const std::string& line) const {
   if (tracing_) std::printf("[%10.6f] %s\n", static_cast<double>(now_us()) / 1e6, line.c_str());
 }
 
+size_t SimCluster::place_of(NodeId id) const {
+  const auto found =
+      std::ranges::find_if(machines_, [&](const Machine& machine) { return machine.node && machine.node->id() == id; });
+  return static_cast<size_t>(found - machines_.begin());
+}
+
+size_t SimCluster::any_place(Random& random) const {
+  size_t place = random.below(machines_.size());
+  while (!has_node(place)) place = (place + 1) % machines_.size();
+  return place;
+}
+
+size_t SimCluster::leader(GroupId group) const {
+  size_t found = machines_.size();
+  Term term;
+  for (size_t place = 0; place < machines_.size(); ++place) {
+    if (!running(place)) continue;
+    const auto status = machines_[place].node->node().status();
+    const auto& of_group = status.at(group);
+    if (!of_group.leads || of_group.group.term < term) continue;
+    found = place;
+    term = of_group.group.term;
+  }
+  return found;
+}
+
+// Who speaks as a leader is one: read off the wire, so that no node is trusted to say so itself.
+void SimCluster::observe(NodeId from, const node::PeerItem& item) {
+  if (item.kind == node::PeerItemKind::kSnapshotEnd) {
+    const auto end = node::decode_end(item.body);
+    if (end && end->installed) count_fault(Fault::kSnapshot);
+  }
+  if (item.kind != node::PeerItemKind::kRaft) return;
+  ByteReader in(item.body);
+  in.u8();
+  const auto kind = static_cast<raft::MessageKind>(in.u8());
+  if (kind != raft::MessageKind::kAppend && kind != raft::MessageKind::kHeartbeat) return;
+  in.u8();
+  in.varint();
+  in.varint();
+  checkers_.leaders.led(item.group, Term(in.varint()), from);
+}
+
 // The process cannot go on. It is ended outside of its own task.
-void SimCluster::fatal(size_t number, const Status& status) {
-  note("node " + std::to_string(number) + " stops: " + status.to_string());
-  const bool disk = status.code() == Code::kUnavailable || status.code() == Code::kExhausted;
-  if (!disk) checkers_.violations.add("fatal", status.to_string());
-  scheduler_.schedule_after(0, [this, number, generation = nodes_[number]->generation()] {
-    if (!nodes_[number]->running() || nodes_[number]->generation() != generation) return;
-    crash_node(number, CrashKind::kLoseUnsynced, 50);
+void SimCluster::fatal(NodeId id, const Status& status) {
+  note("node " + std::to_string(id.value) + " stops: " + status.to_string());
+  if (!of_disk(status)) checkers_.violations.add("fatal", "node " + std::to_string(id.value) + ": " + status.to_string());
+  const size_t place = place_of(id);
+  if (place == machines_.size() || !running(place)) return;
+  scheduler_.schedule_after(0, [this, id, generation = node(place).generation()] {
+    const size_t place = place_of(id);
+    if (place == machines_.size() || !running(place) || node(place).generation() != generation) return;
+    crash_node(place, CrashKind::kLoseUnsynced, 50);
   });
 }
 
-void SimCluster::start_node(size_t number) {
-  starting_[number] = false;
-  std::vector<NodeId> founders;
-  for (const auto& node : nodes_) founders.push_back(node->id());
-  const Status status = nodes_[number]->start(founders);
-  if (status.is_ok()) {
-    note("node " + std::to_string(number) + " started");
-    return watch_readiness(number, nodes_[number]->generation());
+void SimCluster::leads(NodeId id, GroupId group) {
+  const size_t place = place_of(id);
+  if (place == machines_.size() || !running(place)) return;
+  if (tracing_) note("node " + std::to_string(id.value) + " leads group " + std::to_string(group.value));
+  check_acknowledged(group, node(place).node().view(group), kNewestChecked);
+}
+
+void SimCluster::check_acknowledged(GroupId group, const machine::GroupView& state, size_t count) {
+  checkers_.durability.check(
+      group, state.applied(), [&](const std::string& key) { return contains(state, key); }, count);
+}
+
+void SimCluster::start() {
+  for (size_t place = 0; place < machines_.size(); ++place) {
+    if (has_node(place)) start_node(place);
   }
-  note("node " + std::to_string(number) + " did not start: " + status.to_string());
-  const bool disk = status.code() == Code::kUnavailable || status.code() == Code::kExhausted;
-  if (!disk) return checkers_.violations.add("start", status.to_string());
-  // A start that failed half way may have left writes unsynced, as any crash.
-  nodes_[number]->crash(CrashKind::kTearUnsynced);
-  starting_[number] = true;
-  scheduler_.schedule_after(kStartRetryUs, [this, number] { start_node(number); });
-}
-
-void SimCluster::crash_node(size_t number, CrashKind kind, int64_t down_ms) {
-  if (!nodes_[number]->running() || starting_[number]) return;
-  note("node " + std::to_string(number) + " crashes, kind " + std::to_string(static_cast<int>(kind)));
-  for (const auto& agent : agents_) agent->node_down(number);
-  nodes_[number]->crash(kind);
-  starting_[number] = true;
-  scheduler_.schedule_after(down_ms * 1000, [this, number] { start_node(number); });
-}
-
-void SimCluster::start_agents() {
   for (const auto& agent : agents_) agent->start();
+  check_digests();
 }
 
-void SimCluster::watch_readiness(size_t number, uint64_t generation) {
-  SimNode& node = *nodes_[number];
-  if (!node.running() || node.generation() != generation) return;
-  if (node.ready()) {
-    note("node " + std::to_string(number) + " is ready");
-    return check_after_restart(number);
+void SimCluster::check_digests() {
+  for (size_t place = 0; place < machines_.size(); ++place) {
+    if (running(place)) node(place).check_digests();
   }
-  scheduler_.schedule_after(kReadyPollUs, [this, number, generation] { watch_readiness(number, generation); });
+  scheduler_.schedule_after(kDigestCheckUs, [this] { check_digests(); });
 }
 
-void SimCluster::check_after_restart(size_t number) {
-  SimNode& node = *nodes_[number];
-  node.check_state();
-  for (const GroupId group : {kCoreGroup, kWorkGroup}) {
-    const machine::GroupView view = node.node().view(group);
-    checkers_.durability.check(group, view.applied(), [&](const std::string& key) { return contains(view, key); });
+void SimCluster::start_node(size_t place) {
+  Machine& machine = machines_[place];
+  machine.starting = false;
+  const Status status = machine.node->start(machine.founders);
+  const std::string name = "node " + std::to_string(machine.node->id().value);
+  if (status.is_ok()) {
+    note(name + " started");
+    return;
+  }
+  note(name + " did not start: " + status.to_string());
+  if (machine.damaged && status.code() == Code::kCorruption) return lose(place, "it noticed the damage");
+  if (!of_disk(status)) return checkers_.violations.add("start", name + ": " + status.to_string());
+  // A start that failed half way may have left writes unsynced, as any crash.
+  machine.node->crash(CrashKind::kTearUnsynced);
+  start_later(place, kStartRetryMs);
+}
+
+void SimCluster::start_later(size_t place, int64_t ms) {
+  machines_[place].starting = true;
+  scheduler_.schedule_after(ms * 1000, [this, place, id = node(place).id()] {
+    if (has_node(place) && node(place).id() == id && !node(place).running()) start_node(place);
+  });
+}
+
+void SimCluster::crash_node(size_t place, CrashKind kind, int64_t down_ms) {
+  if (!running(place)) return;
+  note("node " + std::to_string(node(place).id().value) + " crashes, kind " + std::to_string(static_cast<int>(kind)));
+  for (const auto& agent : agents_) agent->node_down(node(place));
+  SimFileSystem& files = node(place).files();
+  const auto before = files.crash_counts();
+  node(place).crash(kind);
+  if (files.crash_counts().lost > before.lost) count_fault(Fault::kWriteLost);
+  if (files.crash_counts().torn > before.torn) count_fault(Fault::kWriteTorn);
+  network_.reset(node(place).id());
+  start_later(place, down_ms);
+}
+
+void SimCluster::restart_node(size_t place) {
+  if (!running(place) || node(place).paused()) return;
+  const NodeId id = node(place).id();
+  node(place).stop([this, id](bool closed) {
+    const size_t place = place_of(id);
+    if (place == machines_.size()) return;
+    if (!closed && !node(place).files().has_failed()) note("the log of a stopped node did not close");
+    crash_node(place, CrashKind::kLoseUnsynced, 20);
+  });
+}
+
+NodeId SimCluster::add_machine() {
+  for (size_t place = 0; place < machines_.size(); ++place) {
+    if (has_node(place)) continue;
+    machines_[place] = {};
+    machines_[place].node = make_node(NodeId(++last_id_));
+    start_later(place, 10);
+    return NodeId(last_id_);
+  }
+  return {};
+}
+
+NodeId SimCluster::wipe_machine(size_t place) {
+  retire(node(place).id());
+  machines_[place].node = make_node(NodeId(++last_id_));
+  start_later(place, 50 + static_cast<int64_t>(random_.below(500)));
+  return NodeId(last_id_);
+}
+
+void SimCluster::retire(NodeId id) {
+  const size_t place = place_of(id);
+  if (place == machines_.size()) return;
+  note("node " + std::to_string(id.value) + " is switched off for ever");
+  for (const auto& agent : agents_) agent->node_down(node(place));
+  node(place).crash(CrashKind::kLoseUnsynced);
+  network_.reset(id);
+  retired_.push_back(std::move(machines_[place].node));
+  machines_[place] = {};
+}
+
+void SimCluster::lose(size_t place, const std::string& why) {
+  note("node " + std::to_string(node(place).id().value) + " is lost: " + why);
+  const NodeId old = node(place).id();
+  operator_->lost(old, wipe_machine(place));
+}
+
+// A flipped bit is harmless, or noticed, or taken for the end of a torn write. After the last the log lacks what the node
+// promised to keep: no check of its own can tell that from a crash, so the machine counts as lost, as after a repair that
+// the operator was warned of.
+void SimCluster::damage_log(size_t place, int64_t down_ms) {
+  SimNode& damaged = node(place);
+  crash_node(place, CrashKind::kLoseUnsynced, down_ms);
+  machines_[place].damaged = true;
+  const auto before = damaged.recover_log();
+  if (!before) return;  // as any crash, its start will say
+  const auto names = damaged.files().list(damaged.log_directory());
+  if (!names || names->empty()) return;
+  const std::string path = damaged.log_directory() + "/" + (*names)[random_.below(names->size())];
+  const auto file = damaged.files().open(path, OpenMode::kRead);
+  const auto size = file ? (*file)->size() : 0;
+  if (!size || *size == 0) return;
+  const uint64_t offset = random_.chance(0.5) ? random_.below(*size) : random_.below(std::min<uint64_t>(*size, 8192));
+  damaged.files().flip_bit(path, offset, static_cast<int>(random_.below(8)));
+  const auto after = damaged.recover_log();
+  if (!after) return;
+  for (const auto& [group, log] : *before) {
+    const storage::GroupLog& now = after->at(group);
+    if (now.last != log.last || now.hard_state != log.hard_state || now.start != log.start) {
+      return lose(place, "its log ends earlier than it did");
+    }
   }
 }
 
 void SimCluster::heal() {
   healed_ = true;
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    SimNode& node = *nodes_[i];
-    node.files().set_capacity(0);
-    node.clock().set_drift_ppm(0);
-    node.set_disk_us(options_.disk_us);
-    node.resume();
-    if (node.files().has_failed()) crash_node(i, CrashKind::kTearUnsynced, 10);
-    const bool up = scheduler_.run_until([&] { return node.ready(); }, now_us() + kReadyLimitUs);
-    if (!up) checkers_.violations.add("progress", "a healed node does not become ready");
+  network_.heal();
+  for (size_t place = 0; place < machines_.size(); ++place) {
+    if (!has_node(place)) continue;
+    SimNode& healed = node(place);
+    healed.files().set_capacity(0);
+    healed.clock().set_drift_ppm(0);
+    healed.set_disk_us(options_.disk_us);
+    healed.resume();
+    if (healed.files().has_failed()) crash_node(place, CrashKind::kTearUnsynced, 10);
+    if (!healed.running() && !machines_[place].starting) start_later(place, 10);
   }
   for (const auto& agent : agents_) agent->heal();
+}
+
+std::array<uint64_t, kFaults> SimCluster::faults() const {
+  auto all = faults_;
+  all[static_cast<size_t>(Fault::kFrameLost)] = network_.lost();
+  all[static_cast<size_t>(Fault::kFrameReplayed)] = network_.replayed();
+  return all;
 }
 
 int64_t SimCluster::latency_us() {
   return 20 + static_cast<int64_t>(random_.below(static_cast<uint64_t>(options_.latency_us_max)));
 }
 
-void SimCluster::call(size_t number, Serve serve, Reply reply) {
-  const double loss = healed_ ? 0 : options_.loss;
-  if (random_.chance(loss)) return;
-  scheduler_.schedule_after(latency_us(), [this, number, loss, serve = std::move(serve), reply = std::move(reply)] {
-    Reply answer = [this, loss, reply](Result<machine::Applied> result) {
-      if (random_.chance(loss)) return;
-      auto boxed = std::make_shared<Result<machine::Applied>>(std::move(result));
-      scheduler_.schedule_after(latency_us(), [reply, boxed] { reply(std::move(*boxed)); });
-    };
-    SimNode& node = *nodes_[number];
-    if (!node.running()) return answer(fail(Code::kUnavailable, "NODE_DOWN", "nobody listens"));
-    serve(node, std::move(answer));
+void SimCluster::call(size_t place, Serve serve, Reply reply) {
+  const auto lost = [this] {
+    const bool loses = !healed_ && options_.loss > 0 && random_.chance(options_.loss);
+    if (loses) count_fault(Fault::kCallLost);
+    return loses;
+  };
+  if (lost()) return;
+  if (!running(place)) {
+    scheduler_.schedule_after(latency_us(),
+                              [reply] { reply(fail(Code::kUnavailable, "NODE_DOWN", "nobody listens")); });
+    return;
+  }
+  SimNode& target = node(place);
+  target.door().post_at(now_us() + latency_us(), [this, &target, lost, serve = std::move(serve),
+                                                  reply = std::move(reply)] {
+    serve(target, [this, lost, reply](Result<machine::Applied> result) {
+      if (lost()) return;
+      scheduler_.schedule_after(latency_us(),
+                                [reply, result = std::move(result)]() mutable { reply(std::move(result)); });
+    });
   });
 }
 
@@ -161,6 +336,10 @@ SimCluster::Serve SimCluster::cancel_task(machine::Envelope envelope, internal::
       node.work().cancel(std::move(envelope), std::move(command), std::move(reply));
     });
   };
+}
+
+SimCluster::Serve SimCluster::service(ServiceCall call) {
+  return [call = std::move(call)](SimNode& node, Reply reply) { node.services().call(call, std::move(reply)); };
 }
 
 }  // namespace uccp::sim

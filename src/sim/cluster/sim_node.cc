@@ -2,125 +2,102 @@
 
 #include <algorithm>
 
-#include "base/bytes.h"
 #include "machine/machine.h"
+#include "sim/cluster/observation.h"
 
 namespace uccp::sim {
 namespace {
 
 constexpr uint64_t kReservedBytes = 64 << 10;
 constexpr int64_t kTickMs = 50;
+constexpr std::string_view kCluster = "sim";
 
 bool frees_space(std::string_view command) {
-  static constexpr std::string_view kFreeing[] = {"machine.expire", "discovery.deregister", "tasks.cancel",
-                                                  "tasks.prune",    "tasks.outcomes",       "workers.deregister",
-                                                  "workers.fence",  "workers.hello"};
+  static constexpr std::string_view kFreeing[] = {
+      "machine.expire", "discovery.deregister", "tasks.cancel",    "tasks.prune",     "tasks.outcomes",   "workers.deregister",
+      "workers.fence",  "workers.hello",        "permits.release", "permits.abandon", "elections.resign"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
-}
-
-uint64_t hash_of(std::string_view command, std::string_view payload, const machine::ApplyResult& result) {
-  ByteWriter bytes;
-  bytes.bytes(command).bytes(payload);
-  if (result) bytes.bytes(*result);
-  else bytes.bytes(result.error().to_string());
-  return hash64(bytes.data());
 }
 
 }  // namespace
 
-SimNode::SimNode(SimScheduler& scheduler, const SimOptions& options, NodeId id, uint64_t seed, Checkers& checkers,
-                 std::function<void(Status)> on_fatal)
+SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions& options, NodeId id, uint64_t seed,
+                 Checkers& checkers, NodeEvents events)
     : scheduler_(scheduler),
+      network_(network),
       options_(options),
       id_(id),
+      incarnation_(seed | 1),
       random_(seed),
       checkers_(checkers),
-      on_fatal_(std::move(on_fatal)),
-      clock_(scheduler.time()),
-      observed_registers_(observed(registers_, kCoreGroup)),
-      observed_discovery_(observed(discovery_, kCoreGroup)),
-      observed_tasks_(observed(tasks_, kWorkGroup)),
-      observed_workers_(observed(workers_, kWorkGroup)) {
+      events_(std::move(events)),
+      clock_(scheduler.time(), {1'000'000 + static_cast<int64_t>(seed % 1'000'000'000)}),
+      generation_(id.value << 32) {
   UCCP_CHECK(files_.make_directories(log_directory()).is_ok(), "an empty disk takes a directory");
+  const auto observe = [&](GroupId group, machine::Domain& domain) {
+    observed_[group].push_back(std::make_unique<ObservedDomain>(
+        domain, [this, group](machine::ApplyContext& context, std::string_view command, std::string_view payload,
+                              const machine::ApplyResult& result) {
+          Observation(scheduler_, checkers_).applied(id_, group, context, command, payload, result);
+        }));
+  };
+  observe(kCoreGroup, registers_);
+  observe(kCoreGroup, discovery_);
+  observe(kCoreGroup, locks_);
+  observe(kCoreGroup, elections_);
+  observe(kWorkGroup, tasks_);
+  observe(kWorkGroup, workers_);
 }
 
-SimNode::~SimNode() = default;
-
-std::unique_ptr<ObservedDomain> SimNode::observed(machine::Domain& domain, GroupId group) {
-  return std::make_unique<ObservedDomain>(
-      domain, [this, group](machine::ApplyContext& context, std::string_view command, std::string_view payload,
-                            const machine::ApplyResult& result) { observe(group, context, command, payload, result); });
-}
+SimNode::~SimNode() { crash(CrashKind::kKeepAll); }
 
 std::vector<machine::Domain*> SimNode::domains(GroupId group) {
-  if (group == kCoreGroup) return {observed_registers_.get(), observed_discovery_.get()};
-  return {observed_tasks_.get(), observed_workers_.get()};
+  std::vector<machine::Domain*> out;
+  for (const auto& domain : observed_.at(group)) out.push_back(domain.get());
+  return out;
 }
 
-void SimNode::observe(GroupId group, machine::ApplyContext& context, std::string_view command, std::string_view payload,
-                      const machine::ApplyResult& result) {
-  const uint64_t hash = hash_of(command, payload, result);
-  scheduler_.trace(hash);
-  checkers_.apply.applied(id_, group, context.index(), command, hash);
-  const machine::Envelope& e = context.envelope();
-  if (e.dedup.session || !e.dedup.request_id.empty()) {
-    std::string key = std::to_string(group.value) + "/" + e.scope.tenant + "/" + e.principal + "/";
-    if (e.dedup.session) key += std::to_string(e.dedup.session.value) + "." + std::to_string(e.dedup.sequence);
-    else key += e.method + "/" + e.dedup.request_id;
-    checkers_.dedup.executed(key, context.index());
-  }
-  if (group == kWorkGroup) observe_work(context, command, payload, result);
+void SimNode::make_executors(Process& p) {
+  const auto make = [this](int64_t delay_us, int64_t jitter_us) {
+    return std::make_unique<SimExecutor>(
+        scheduler_, SimExecutor::Options{
+                        .clock = &clock_, .delay_us = delay_us, .jitter_us = jitter_us, .random = &random_});
+  };
+  p.loop = make(1, 20);
+  p.io = make(options_.disk_us, options_.disk_jitter_us);
+  p.watch = make(5, 200);
+  p.reads = make(5, 200);
+  p.door = make(1, 20);
 }
 
-void SimNode::observe_work(machine::ApplyContext& context, std::string_view command, std::string_view payload,
-                           const machine::ApplyResult& result) {
-  if (!result) return;
-  if (command == "workers.hello" || command == "workers.fence") {
-    internal::v1::WorkerRow row;
-    if (row.ParseFromString(*result)) {
-      checkers_.tasks.worker_epoch(context.index(), row.worker().id(), row.epoch());
-    }
-    return;
-  }
-  if (command == "tasks.cancel") {
-    v1::Task task;
-    if (task.ParseFromString(*result) && task.status() == v1::TASK_STATUS_CANCELLED) {
-      checkers_.tasks.ended(context.index(), task.id());
-    }
-    return;
-  }
-  if (command != "tasks.outcomes") return;
-  internal::v1::OutcomesCommand outcomes;
-  internal::v1::OutcomesResult accepted;
-  if (!outcomes.ParseFromArray(payload.data(), static_cast<int>(payload.size())) ||
-      !accepted.ParseFromString(*result)) {
-    return;
-  }
-  for (int i = 0; i < accepted.accepted_size(); ++i) {
-    if (!accepted.accepted(i)) continue;
-    const auto& outcome = outcomes.items(i).outcome();
-    const auto& id = outcome.attempt();
-    const auto row = work::kTasks.get(context.state(), {id.tenant(), id.namespace_()}, id.task_id());
-    checkers_.tasks.counted({.index = context.index(),
-                             .task = id.task_id(),
-                             .number = id.attempt_number(),
-                             .worker = id.worker_id(),
-                             .epoch = id.worker_epoch(),
-                             .lost = outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST,
-                             .final = row && work::is_terminal(row->task().status())});
-  }
-}
-
-void SimNode::build(Process& p) {
+node::NodeOptions SimNode::node_options() const {
   node::NodeOptions options;
   options.id = id_;
   options.tick_ms = kTickMs;
+  options.group.raft.lease_reads = options_.lease_reads;
+  options.group.raft.heartbeat_ticks = 2;
   options.group.flush_every_entries = options_.flush_every_entries;
   options.group.log_kept_entries = options_.log_kept_entries;
+  options.group.digest_every_entries = options_.digest_every_entries;
+  options.group.snapshot_chunk_bytes = options_.snapshot_chunk_bytes;
   options.disk_reserved_bytes = kReservedBytes;
   options.frees_space = frees_space;
+  return options;
+}
+
+Result<std::unique_ptr<storage::WalLogStore>> SimNode::open_wal() {
+  storage::WalLogStore::Options options;
+  options.segment_bytes = options_.segment_bytes;
+  options.cache_bytes_max = 256 << 10;
+  options.moved_bytes_max = options_.segment_bytes / 4;
+  storage::RecoveryReport report;
+  const storage::StoreIdentity identity{std::string(kCluster), id_, incarnation_};
+  return storage::WalLogStore::open(files_, log_directory(), identity, options, report);
+}
+
+void SimNode::build(Process& p) {
   p.node = std::make_unique<node::Node>(
-      options,
+      node_options(),
       node::NodeEnvironment{.loop = *p.loop,
                             .io = *p.io,
                             .watch = *p.watch,
@@ -129,15 +106,17 @@ void SimNode::build(Process& p) {
                             .log = *p.log,
                             .kv = kv_,
                             .metrics = p.metrics,
+                            .network = p.network.get(),
+                            .reads = p.reads.get(),
                             .free_bytes = [this] { return files_.free_bytes("/data"); },
-                            .fatal = [this](Status status) { on_fatal_(std::move(status)); }},
+                            .fatal = [this](const Status& status) { events_.fatal(id_, status); }},
       std::vector<node::GroupSpec>{{kCoreGroup, "core", domains(kCoreGroup)},
                                    {kWorkGroup, "work", domains(kWorkGroup)}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = options_.heartbeat_ms;
   work_options.agent_lease_ms = options_.agent_lease_ms;
   work_options.lease_margin_ms = options_.lease_margin_ms;
-  work_options.cluster_id = "sim";
+  work_options.cluster_id = kCluster;
   p.work = std::make_unique<tasks::WorkRuntime>(
       work_options,
       tasks::WorkRuntimeEnvironment{.loop = *p.loop,
@@ -149,30 +128,34 @@ void SimNode::build(Process& p) {
                                     .metrics = p.metrics,
                                     .view = [node = p.node.get()] { return node->view(kWorkGroup); }},
       p.live);
-  p.node->on_leadership(kWorkGroup, [work = p.work.get()](bool ready, Term term) { work->on_leadership(ready, term); });
+  p.services = std::make_unique<SimServices>(*p.node, *p.door, clock_, random_.next(), p.metrics);
+  p.node->on_leadership(kCoreGroup, [this](bool ready, Term) {
+    if (ready) events_.leads(id_, kCoreGroup);
+  });
+  p.node->on_leadership(kWorkGroup, [this, work = p.work.get()](bool ready, Term term) {
+    work->on_leadership(ready, term);
+    if (ready) events_.leads(id_, kWorkGroup);
+  });
 }
 
 Status SimNode::start(const std::vector<NodeId>& founders) {
   ++generation_;
+  stopping_ = false;
   checkers_.apply.restarted(id_);
   auto process = std::make_unique<Process>();
-  process->loop = std::make_unique<SimExecutor>(
-      scheduler_, SimExecutor::Options{.clock = &clock_, .delay_us = 1, .jitter_us = 20, .random = &random_});
-  process->io = std::make_unique<SimExecutor>(
-      scheduler_,
-      SimExecutor::Options{
-          .clock = &clock_, .delay_us = options_.disk_us, .jitter_us = options_.disk_jitter_us, .random = &random_});
-  process->watch = std::make_unique<SimExecutor>(
-      scheduler_, SimExecutor::Options{.clock = &clock_, .delay_us = 5, .jitter_us = 200, .random = &random_});
-  storage::WalLogStore::Options log_options;
-  log_options.segment_bytes = options_.segment_bytes;
-  log_options.cache_bytes_max = 256 << 10;
-  log_options.moved_bytes_max = options_.segment_bytes / 4;
-  storage::RecoveryReport report;
-  const storage::StoreIdentity identity{"sim", id_, Incarnation(1)};
-  UCCP_TRY(process->log, storage::WalLogStore::open(files_, log_directory(), identity, log_options, report));
+  make_executors(*process);
+  UCCP_TRY(process->wal, open_wal());
+  process->log = std::make_unique<ObservedLog>(
+      *process->wal, [this](GroupId group, Term previous, std::span<const Entry> entries) {
+        checkers_.logs.appended(id_, group, previous, entries);
+      });
+  process->network = std::make_unique<SimNetwork::End>(network_, id_, *process->loop);
   build(*process);
-  UCCP_RETURN_IF_ERROR(process->node->open(founders));
+  if (Status opened = process->node->open(founders); !opened.is_ok()) {
+    for (SimExecutor* executor : process->executors()) executor->stop();
+    process->services.reset();
+    return opened;
+  }
   process->node->start();
   process_ = std::move(process);
   return Status::ok();
@@ -181,7 +164,10 @@ Status SimNode::start(const std::vector<NodeId>& founders) {
 void SimNode::crash(CrashKind kind) {
   if (process_) {
     if (paused_since_us_ > 0) resume();
-    for (SimExecutor* executor : {process_->loop.get(), process_->io.get(), process_->watch.get()}) executor->stop();
+    stopping_ = false;
+    for (SimExecutor* executor : process_->executors()) executor->stop();
+    process_->network.reset();
+    process_->services.reset();
     process_->work.reset();
     process_->node.reset();
     process_.reset();
@@ -195,20 +181,22 @@ void SimNode::crash(CrashKind kind) {
   }
 }
 
-bool SimNode::stop(int64_t limit_ms) {
-  bool stopped = false;
-  process_->loop->post([this, &stopped] {
+void SimNode::stop(std::function<void(bool)> done) {
+  if (std::exchange(stopping_, true)) return;
+  process_->loop->post([this, done = std::move(done)]() mutable {
     process_->work->stop();
-    process_->node->stop([&stopped] { stopped = true; });
+    process_->node->stop([this, done = std::move(done), generation = generation_] {
+      scheduler_.schedule_after(0, [this, done, generation] {
+        if (process_ && generation_ == generation) done(process_->wal->close().is_ok());
+      });
+    });
   });
-  scheduler_.run_until([&] { return stopped; }, scheduler_.now_us() + limit_ms * 1000);
-  return stopped && process_->log->close().is_ok();
 }
 
 void SimNode::pause() {
   if (!process_ || paused_since_us_ > 0) return;
   paused_since_us_ = scheduler_.now_us();
-  for (SimExecutor* executor : {process_->loop.get(), process_->io.get(), process_->watch.get()}) executor->pause();
+  for (SimExecutor* executor : process_->executors()) executor->pause();
 }
 
 void SimNode::resume() {
@@ -216,16 +204,21 @@ void SimNode::resume() {
   checkers_.ttl.stalled(paused_since_us_, scheduler_.now_us());
   paused_since_us_ = 0;
   if (!process_) return;
-  for (SimExecutor* executor : {process_->loop.get(), process_->io.get(), process_->watch.get()}) executor->resume();
+  for (SimExecutor* executor : process_->executors()) executor->resume();
 }
 
 void SimNode::set_disk_us(int64_t us) {
   if (process_) process_->io->set_delay_us(us);
 }
 
-void SimNode::check_state() {
+void SimNode::check_digests() {
   for (const auto& [group, status] : process_->node->status()) {
     checkers_.digest.observed(id_, group, status.group.applied, status.group.digest);
+  }
+}
+
+void SimNode::check_state() {
+  for (const auto& [group, domains_of_group] : observed_) {
     machine::Machine stored(group, kv_, domains(group));
     if (Status opened = stored.open(); !opened.is_ok()) {
       checkers_.violations.add("digest", opened.to_string());
@@ -244,6 +237,15 @@ Result<std::map<GroupId, Digest>> SimNode::stored_digests() {
     machine::Machine stored(group, kv_, domains(group));
     UCCP_RETURN_IF_ERROR(stored.open());
     out[group] = stored.digest();
+  }
+  return out;
+}
+
+Result<std::map<GroupId, storage::GroupLog>> SimNode::recover_log() {
+  UCCP_TRY(const auto wal, open_wal());
+  std::map<GroupId, storage::GroupLog> out;
+  for (const GroupId group : {kCoreGroup, kWorkGroup}) {
+    UCCP_TRY(out[group], wal->load(group));
   }
   return out;
 }

@@ -1,4 +1,4 @@
-// One node of a simulated cluster: the real node, write-ahead log and work runtime on a simulated machine.
+// One node of a simulated cluster: the real node, write-ahead log, work runtime and services on a simulated machine.
 //
 // The machine (disk, clock, flushed state) outlives its processes: start() begins one, crash() ends it. A crash must
 // come from an event of the scheduler and not from a task of the node itself, which it destroys.
@@ -14,13 +14,18 @@
 #include "base/metrics.h"
 #include "node/node.h"
 #include "services/discovery/discovery_state.h"
+#include "services/elections/elections_state.h"
+#include "services/locks/locks_state.h"
 #include "services/tasks/tasks_state.h"
 #include "services/tasks/work_runtime.h"
 #include "services/workers/workers_state.h"
 #include "sim/checkers/checkers.h"
 #include "sim/cluster/observed_domain.h"
+#include "sim/cluster/observed_log.h"
 #include "sim/cluster/register_domain.h"
+#include "sim/cluster/sim_network.h"
 #include "sim/cluster/sim_options.h"
+#include "sim/cluster/sim_services.h"
 #include "sim/sim_clock.h"
 #include "sim/sim_executor.h"
 #include "sim/sim_file_system.h"
@@ -31,32 +36,45 @@ namespace uccp::sim {
 
 enum class CrashKind : uint8_t { kLoseUnsynced, kTearUnsynced, kKeepAll };
 
+// What a node tells the simulation, from its own tasks.
+struct NodeEvents {
+  // Its process has to end.
+  std::function<void(NodeId node, const Status& why)> fatal;
+  // It leads the group with a current state.
+  std::function<void(NodeId node, GroupId group)> leads;
+};
+
 class SimNode {
  public:
-  // All references must outlive the node. `on_fatal` is called from a task of the node, when its process has to end.
-  SimNode(SimScheduler& scheduler, const SimOptions& options, NodeId id, uint64_t seed, Checkers& checkers,
-          std::function<void(Status)> on_fatal);
+  // All references must outlive the node.
+  SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions& options, NodeId id, uint64_t seed,
+          Checkers& checkers, NodeEvents events);
   ~SimNode();
 
-  // Begins a process. Errors: those of the log and of the node; then none runs.
+  // Begins a process; `founders` empty: it waits to be added. Errors: those of the log and of the node; then none runs.
   Status start(const std::vector<NodeId>& founders);
   void crash(CrashKind kind);
-  // The orderly end: flushes, closes the log. False if that did not come to its end within `limit_ms`.
-  bool stop(int64_t limit_ms);
+  // The orderly end: hands over, flushes, closes the log; `done` comes from an event of the scheduler and says whether
+  // the log was closed. Never if the process ends before.
+  void stop(std::function<void(bool closed)> done);
   // SIGSTOP and SIGCONT.
   void pause();
   void resume();
 
   bool running() const { return process_ != nullptr; }
   bool paused() const { return paused_since_us_ > 0; }
-  // Grows with each process, so that what was meant for an earlier one can be told.
+  bool stopping() const { return stopping_; }
+  // Another one for each process of any node, so that what was meant for an earlier one can be told.
   uint64_t generation() const { return generation_; }
   NodeId id() const { return id_; }
   // Require running().
   node::Node& node() { return *process_->node; }
   tasks::WorkRuntime& work() { return *process_->work; }
+  SimServices& services() { return *process_->services; }
   SimExecutor& loop() { return *process_->loop; }
-  // Leads both groups with a current state.
+  // Where calls of clients arrive.
+  SimExecutor& door() { return *process_->door; }
+  // Both groups serve.
   bool ready() const { return process_ != nullptr && process_->node->ready(); }
 
   SimClock& clock() { return clock_; }
@@ -64,44 +82,56 @@ class SimNode {
   void set_disk_us(int64_t us);
   std::string log_directory() const { return "/data/log"; }
 
-  // Compares status and stored state with what the checkers know. Requires ready().
+  // Compares the digests of a running node with what the checkers know.
+  void check_digests();
+  // And the stored state with its digest. Requires that no process runs or that it is idle.
   void check_state();
   // The digests of the groups as stored, by group. Opens the state anew; requires that no process runs.
   Result<std::map<GroupId, Digest>> stored_digests();
+  // What the log holds, after recovery. Requires that no process runs.
+  Result<std::map<GroupId, storage::GroupLog>> recover_log();
 
  private:
   struct Process {
     MetricsRegistry metrics;
-    std::unique_ptr<SimExecutor> loop, io, watch;
-    std::unique_ptr<storage::WalLogStore> log;
+    std::unique_ptr<SimExecutor> loop, io, watch, reads, door;
+    std::unique_ptr<SimNetwork::End> network;
+    std::unique_ptr<storage::WalLogStore> wal;
+    std::unique_ptr<ObservedLog> log;
     tasks::LiveTasks live;
     std::unique_ptr<node::Node> node;
     std::unique_ptr<tasks::WorkRuntime> work;
+    std::unique_ptr<SimServices> services;
+
+    std::vector<SimExecutor*> executors() { return {loop.get(), io.get(), watch.get(), reads.get(), door.get()}; }
   };
+  void make_executors(Process& process);
+  Result<std::unique_ptr<storage::WalLogStore>> open_wal();
   void build(Process& process);
-  void observe(GroupId group, machine::ApplyContext& context, std::string_view command, std::string_view payload,
-               const machine::ApplyResult& result);
-  void observe_work(machine::ApplyContext& context, std::string_view command, std::string_view payload,
-                    const machine::ApplyResult& result);
-  std::unique_ptr<ObservedDomain> observed(machine::Domain& domain, GroupId group);
+  node::NodeOptions node_options() const;
   std::vector<machine::Domain*> domains(GroupId group);
 
   SimScheduler& scheduler_;
+  SimNetwork& network_;
   const SimOptions& options_;
   const NodeId id_;
+  const Incarnation incarnation_;
   SeededRandom random_;
   Checkers& checkers_;
-  std::function<void(Status)> on_fatal_;
+  const NodeEvents events_;
   SimClock clock_;
   SimFileSystem files_;
   storage::MemoryKv kv_;
   RegisterDomain registers_;
   discovery::DiscoveryState discovery_;
+  locks::LocksState locks_;
+  elections::ElectionsState elections_;
   tasks::TasksState tasks_;
   workers::WorkersState workers_;
-  std::unique_ptr<ObservedDomain> observed_registers_, observed_discovery_, observed_tasks_, observed_workers_;
+  std::map<GroupId, std::vector<std::unique_ptr<ObservedDomain>>> observed_;
   std::unique_ptr<Process> process_;
-  uint64_t generation_ = 0;
+  bool stopping_ = false;
+  uint64_t generation_;
   int64_t paused_since_us_ = 0;
 };
 

@@ -1,28 +1,23 @@
 #include "sim/cluster/sim_options.h"
 
+#include <array>
+
 #include "base/random.h"
 
 namespace uccp::sim {
+namespace {
 
-std::string fault_name(Fault fault) {
-  switch (fault) {
-    case Fault::kCrash: return "crash";
-    case Fault::kKill: return "kill";
-    case Fault::kCrashInWrite: return "crash_in_write";
-    case Fault::kPause: return "pause";
-    case Fault::kSyncError: return "sync_error";
-    case Fault::kDiskFull: return "disk_full";
-    case Fault::kDiskNearlyFull: return "disk_nearly_full";
-    case Fault::kSlowDisk: return "slow_disk";
-    case Fault::kClockDrift: return "clock_drift";
-    case Fault::kWallStep: return "wall_step";
-    case Fault::kAgentKill: return "agent_kill";
-    case Fault::kAgentDisconnect: return "agent_disconnect";
-    case Fault::kAgentPartition: return "agent_partition";
-    case Fault::kCount: break;
-  }
-  return "none";
-}
+constexpr std::array<std::string_view, kFaults> kNames = {
+    "crash",          "kill",        "crash_in_write", "pause",        "sync_error", "disk_full",
+    "disk_nearly_full", "slow_disk", "clock_drift",    "wall_step",    "wipe",       "bit_flip",
+    "isolate",        "one_way",     "half_deaf",      "split",        "clog",       "slow_link",
+    "link_reset",     "transfer",    "grow",           "shrink",       "replace",    "learner",
+    "rolling_restart", "agent_kill", "agent_disconnect", "agent_partition", "frame_lost", "frame_replayed",
+    "call_lost",      "write_lost",  "write_torn",     "snapshot"};
+
+}  // namespace
+
+std::string_view fault_name(Fault fault) { return kNames[static_cast<size_t>(fault)]; }
 
 SimOptions draw_options(uint64_t seed, uint64_t operations) {
   SeededRandom random(seed ^ 0x5eed);
@@ -34,20 +29,30 @@ SimOptions draw_options(uint64_t seed, uint64_t operations) {
   };
   // Every tenth seed is calm: what it finds has nothing to do with faults.
   const bool calm = seed % 10 == 7;
-  for (int fault = 0; fault < static_cast<int>(Fault::kCount); ++fault) {
-    if (random.chance(0.6) && !calm) o.faults.push_back(static_cast<Fault>(fault));
+  // Mostly 3, sometimes a node alone.
+  static constexpr size_t kNodes[] = {3, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7, 1};
+  o.nodes = kNodes[random.below(std::size(kNodes))];
+  for (int fault = 0; fault < static_cast<int>(Fault::kInjected); ++fault) {
+    if (random.chance(0.5) && !calm) o.faults.push_back(static_cast<Fault>(fault));
   }
-  o.fault_interval_ms = between(50, 600);
+  o.fault_interval_ms = between(30, 300);
   o.loss = random.chance(0.5) && !calm ? 0.03 * random.unit() : 0;
+  o.frame_loss = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;
+  o.frame_replay = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;
   o.latency_us_max = between(100, 2000);
   o.disk_us = between(20, 1000);
   o.disk_jitter_us = between(0, 1000);
   o.segment_bytes = uint64_t{16} << (10 + random.below(4));
-  o.flush_every_entries = static_cast<uint64_t>(between(50, 2000));
+  o.flush_every_entries = static_cast<uint64_t>(between(50, 1000));
   o.log_kept_entries = static_cast<uint64_t>(between(0, 400));
-  o.register_clients = static_cast<size_t>(between(3, 8));
+  o.digest_every_entries = static_cast<uint64_t>(between(16, 256));
+  o.snapshot_chunk_bytes = size_t{1} << (11 + random.below(6));
+  o.lease_reads = random.chance(0.4);
+  o.register_clients = static_cast<size_t>(between(6, 16));
   o.register_keys = static_cast<size_t>(between(2, 6));
-  o.service_clients = static_cast<size_t>(between(2, 6));
+  o.service_clients = static_cast<size_t>(between(2, 5));
+  o.lock_clients = static_cast<size_t>(between(2, 6));
+  o.election_clients = static_cast<size_t>(between(2, 4));
   o.task_clients = static_cast<size_t>(between(1, 3));
   o.agents = static_cast<size_t>(between(2, 4));
   return o;

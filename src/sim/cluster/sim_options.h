@@ -4,13 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
+#include <string_view>
 #include <vector>
 
 namespace uccp::sim {
 
 enum class Fault : uint8_t {
-  kCrash,         // the machine of a node loses power: unsynced writes are lost or torn
+  // Of one node.
+  kCrash,         // the machine loses power: unsynced writes are lost or torn
   kKill,          // its process dies, its files stay
   kCrashInWrite,  // power goes in the middle of a disk operation
   kPause,         // the process is stopped for a while
@@ -20,16 +21,44 @@ enum class Fault : uint8_t {
   kSlowDisk,
   kClockDrift,
   kWallStep,
+  // Of synced data: they hit a minority of each group.
+  kWipe,     // the disk is lost; another machine takes the node's place
+  kBitFlip,  // a stored bit of the log changes while the node is down
+  // Of the network.
+  kIsolate,     // nothing reaches the node or leaves it
+  kOneWay,      // nothing comes from one node to another
+  kHalfDeaf,    // the node is heard and hears nobody
+  kSplit,       // two sides hear only themselves
+  kClog,        // what one node sends to another waits for a while
+  kSlowLink,    // and here it takes longer
+  kLinkReset,   // connections break
+  // What operators do.
+  kTransfer,        // of the leadership
+  kGrow,            // another machine joins as a learner and becomes a voter
+  kShrink,          // a voter leaves
+  kReplace,         // a machine takes the place of a voter, by joint consensus
+  kLearner,         // a machine that never votes joins
+  kRollingRestart,  // orderly, one node after the other
+  // Of workers.
   kAgentKill,
   kAgentDisconnect,
   kAgentPartition,
+  kInjected,
+  // Counted as they happen.
+  kFrameLost = kInjected,  // between nodes
+  kFrameReplayed,
+  kCallLost,   // a client's request or its answer
+  kWriteLost,  // a crash lost something that was not synced
+  kWriteTorn,  // or kept a part of it
+  kSnapshot,   // not a fault: a node was brought up by a snapshot, which only faults and membership bring about
   kCount,
 };
-std::string fault_name(Fault fault);
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);
+std::string_view fault_name(Fault fault);
 
 struct SimOptions {
   uint64_t seed = 1;
-  size_t nodes = 1;
+  size_t nodes = 3;            // founders
   uint64_t operations = 3000;  // of all clients together
 
   // Faults of this run and the mean time between two of them.
@@ -37,8 +66,11 @@ struct SimOptions {
   int64_t fault_interval_ms = 300;
   int64_t drift_ppm_max = 20'000;
 
-  // Share of requests and of replies that are lost, and the latency of a message.
+  // Share of requests and of replies that are lost, of frames between nodes, and how many of these come again; the
+  // latency of a message.
   double loss = 0;
+  double frame_loss = 0;
+  double frame_replay = 0;
   int64_t latency_us_max = 500;
 
   int64_t disk_us = 200;
@@ -46,6 +78,9 @@ struct SimOptions {
   uint64_t segment_bytes = 64 << 10;
   uint64_t flush_every_entries = 500;
   uint64_t log_kept_entries = 100;
+  uint64_t digest_every_entries = 64;
+  size_t snapshot_chunk_bytes = 4096;
+  bool lease_reads = false;
 
   int64_t agent_lease_ms = 1500;
   int64_t lease_margin_ms = 300;
@@ -54,9 +89,11 @@ struct SimOptions {
   size_t register_clients = 6;
   size_t register_keys = 4;
   size_t service_clients = 4;
+  size_t lock_clients = 4;
+  size_t election_clients = 3;
   size_t task_clients = 2;
   size_t agents = 3;
-  size_t watchers = 3;
+  size_t watchers = 4;
 };
 
 SimOptions draw_options(uint64_t seed, uint64_t operations);

@@ -5,11 +5,14 @@
 #include <memory>
 
 #include "machine/machine.h"
+#include "sim/cluster/election_client.h"
 #include "sim/cluster/fault_injector.h"
+#include "sim/cluster/lock_client.h"
 #include "sim/cluster/register_client.h"
 #include "sim/cluster/service_client.h"
 #include "sim/cluster/sim_agent.h"
 #include "sim/cluster/sim_cluster.h"
+#include "sim/cluster/sim_operator.h"
 #include "sim/cluster/task_client.h"
 #include "sim/cluster/watch_client.h"
 
@@ -18,23 +21,33 @@ namespace {
 
 constexpr int64_t kChaosLimitUs = 300'000'000;
 constexpr int64_t kProgressLimitUs = 120'000'000;
-constexpr int64_t kStopLimitMs = 5'000;
+constexpr int64_t kStopLimitUs = 5'000'000;
+constexpr int64_t kReadyLimitUs = 5'000'000;
+constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
 
 class Simulation {
  public:
   Simulation(const SimOptions& options, bool tracing) : cluster_(options, tracing), faults_(cluster_) {
-    const auto add = [&]<typename Client>(std::unique_ptr<Client> client) { clients_.push_back(std::move(client)); };
-    const uint64_t register_operations = options.operations * 7 / 10 / options.register_clients;
-    for (size_t i = 0; i < options.register_clients; ++i) {
-      add(std::make_unique<RegisterClient>(cluster_, i, register_operations));
+    const auto add = [&]<typename Client>(size_t count, uint64_t operations) {
+      for (size_t i = 0; i < count; ++i) {
+        auto client = std::make_unique<Client>(cluster_, i, std::max<uint64_t>(1, operations / count));
+        ending_.push_back(client.get());
+        clients_.push_back(std::move(client));
+      }
+    };
+    const uint64_t all = options.operations;
+    add.operator()<RegisterClient>(options.register_clients, all * 3 / 4);
+    add.operator()<LockClient>(options.lock_clients, all / 40);
+    add.operator()<ElectionClient>(options.election_clients, all / 100);
+    add.operator()<TaskClient>(options.task_clients, all / 20);
+    for (size_t i = 0; i < options.service_clients; ++i) {
+      clients_.push_back(std::make_unique<ServiceClient>(cluster_, i));
     }
-    for (size_t i = 0; i < options.service_clients; ++i) add(std::make_unique<ServiceClient>(cluster_, i));
-    const uint64_t task_operations = options.operations / 10 / options.task_clients;
-    for (size_t i = 0; i < options.task_clients; ++i) {
-      add(std::make_unique<TaskClient>(cluster_, i, task_operations));
-    }
-    const std::pair<GroupId, std::string_view> topics[] = {
-        {kCoreGroup, discovery::kTopic}, {kCoreGroup, kRegisterTopic}, {kWorkGroup, work::kTaskTopic}};
+    const std::pair<GroupId, std::string_view> topics[] = {{kCoreGroup, discovery::kTopic},
+                                                           {kCoreGroup, locks::kTopic},
+                                                           {kCoreGroup, elections::kTopic},
+                                                           {kWorkGroup, work::kTaskTopic},
+                                                           {kCoreGroup, kRegisterTopic}};
     for (size_t i = 0; i < options.watchers; ++i) {
       const auto& [group, topic] = topics[i % std::size(topics)];
       watchers_.push_back(std::make_unique<WatchClient>(cluster_, i, group, std::string(topic)));
@@ -42,12 +55,11 @@ class Simulation {
   }
 
   SimResult run() {
-    cluster_.start_node(0);
-    cluster_.start_agents();
+    cluster_.start();
     for (const auto& client : clients_) client->start();
     for (const auto& watcher : watchers_) watcher->start();
     faults_.start();
-    cluster_.scheduler().run_until([this] { return worked() || failed(); }, kChaosLimitUs);
+    cluster_.scheduler().run_until([this] { return failed() || worked(); }, kChaosLimitUs);
     if (!failed()) {
       cluster_.note("healing");
       cluster_.heal();
@@ -61,50 +73,78 @@ class Simulation {
  private:
   bool failed() { return !cluster_.checkers().violations.empty(); }
   // Clients that have an end have come to it.
-  bool worked() const {
-    return std::ranges::all_of(clients_, [](const auto& client) {
-      return client->finished() || dynamic_cast<const ServiceClient*>(client.get()) != nullptr;
-    });
+  bool worked() {
+    while (!ending_.empty() && ending_.back()->finished()) ending_.pop_back();
+    return ending_.empty();
   }
 
   void demand_progress() {
     const int64_t limit_us = cluster_.now_us() + kProgressLimitUs;
     const auto demand = [&](const std::string& what, const std::function<bool()>& condition) {
-      if (cluster_.scheduler().run_until([&] { return condition() || failed(); }, limit_us)) return;
+      if (failed() || cluster_.scheduler().run_until([&] { return failed() || condition(); }, limit_us)) return;
       cluster_.checkers().violations.add("progress", what);
     };
+    demand("the membership is not what was ordered", every_ms(20, [&] { return cluster_.op().settled(); }));
+    demand("a healed node does not serve", every_ms(20, [&] { return all_serve(); }));
     demand("a client's operation does not end",
            [&] { return std::ranges::all_of(clients_, [](const auto& client) { return client->finished(); }); });
     std::string open;
-    demand("a task does not end", every_ms(100, [&] {
+    demand("a task does not end", every_ms(50, [&] {
              open = first_active_task();
              return open.empty();
            }));
     if (!open.empty()) cluster_.checkers().violations.add("progress", "it is " + open);
     demand("an instance without heartbeats does not expire",
-           every_ms(100, [&] { return discovery::count_services(view(kCoreGroup)).registered == 0; }));
+           every_ms(50, [&] { return discovery::count_services(view(kCoreGroup)).registered == 0; }));
+    for (const auto& watcher : watchers_) {
+      if (!failed()) watcher->move_to(cluster_.leader(watcher->group()));
+    }
+    std::map<GroupId, LogIndex> targets;
+    for (const GroupId group : kGroups) targets[group] = view(group).applied();
+    demand("a member lacks what the others have", every_ms(20, [&] { return all_have(targets); }));
     // Watches deliver behind everything else.
-    const int64_t until_us = cluster_.now_us() + 500'000;
-    cluster_.scheduler().run_until(until_us);
+    cluster_.scheduler().run_until(cluster_.now_us() + 500'000);
   }
 
-  // A condition that is costly to ask after every event.
+  // A condition that is costly to ask after every event. It finds a leader of each group.
   std::function<bool()> every_ms(int64_t ms, std::function<bool()> condition) {
     return [this, ms, condition = std::move(condition), next_us = int64_t{0}]() mutable {
       if (cluster_.now_us() < next_us) return false;
       next_us = cluster_.now_us() + ms * 1000;
-      return cluster_.node(0).ready() && condition();
+      const bool led =
+          std::ranges::all_of(kGroups, [&](GroupId group) { return cluster_.leader(group) < cluster_.places(); });
+      return led && condition();
     };
   }
+  bool for_all_members(const std::function<bool(SimNode&)>& condition) {
+    return std::ranges::all_of(cluster_.op().members(), [&](NodeId id) {
+      const size_t place = cluster_.place_of(id);
+      return place < cluster_.places() && cluster_.running(place) && condition(cluster_.node(place));
+    });
+  }
+  bool all_serve() {
+    return for_all_members([](SimNode& node) { return node.ready(); });
+  }
+  bool all_have(const std::map<GroupId, LogIndex>& targets) {
+    return for_all_members([&](SimNode& node) {
+      return std::ranges::all_of(
+          targets, [&](const auto& target) { return node.node().view(target.first).applied() >= target.second; });
+    });
+  }
 
-  machine::GroupView view(GroupId group) { return cluster_.node(0).node().view(group); }
+  // The leader's.
+  machine::GroupView view(GroupId group) {
+    const size_t place = cluster_.leader(group);
+    return place < cluster_.places() ? cluster_.node(place).node().view(group) : machine::GroupView();
+  }
 
   std::string first_active_task() {
     std::string found;
+    const size_t leader = cluster_.leader(kWorkGroup);
     work::kActiveTasks.scan(view(kWorkGroup), {"t", "n"}, "", "", [&](std::string_view id, std::string_view) {
       const auto row = work::kTasks.get(view(kWorkGroup), {"t", "n"}, id);
       found = std::string(id) + ", " + (row ? v1::TaskStatus_Name(row->task().status()) : "which has no row") + ": " +
-              cluster_.node(0).work().why({"t", "n", std::string(id)});
+              cluster_.node(leader).work().why({"t", "n", std::string(id)});
       return false;
     });
     return found;
@@ -113,59 +153,50 @@ class Simulation {
   void check_at_the_end() {
     Checkers& checkers = cluster_.checkers();
     checkers.registers.check();
-    cluster_.node(0).check_state();
-    for (const auto& watcher : watchers_) {
-      const auto changes = machine::read_changes(view(watcher->group()), LogIndex(0), SIZE_MAX);
-      if (!changes) {
-        checkers.violations.add("watch", changes.error().to_string());
-        continue;
+    for_all_members([](SimNode& node) {
+      node.check_digests();
+      return true;
+    });
+    for (const GroupId group : kGroups) {
+      const machine::GroupView now = view(group);
+      cluster_.check_acknowledged(group, now);
+      check_watches(group, now);
+      if (Status audit = machine::verify_audit(now); !audit.is_ok()) {
+        checkers.violations.add("audit", audit.to_string());
       }
+    }
+  }
+
+  void check_watches(GroupId group, const machine::GroupView& now) {
+    Checkers& checkers = cluster_.checkers();
+    const auto changes = machine::read_changes(now, LogIndex(0), SIZE_MAX);
+    if (!changes) return checkers.violations.add("watch", changes.error().to_string());
+    for (const auto& watcher : watchers_) {
+      if (watcher->group() != group) continue;
       std::vector<WatchChecker::Position> all;
       for (const machine::Change& change : *changes) {
         if (change.topic == watcher->topic()) all.emplace_back(change.index, change.sequence);
       }
       checkers.watches.check(watcher->topic(), all, {watcher->subscription()});
     }
-    for (const GroupId group : {kCoreGroup, kWorkGroup}) {
-      if (Status audit = machine::verify_audit(view(group)); !audit.is_ok()) {
-        checkers.violations.add("audit", audit.to_string());
-      }
-    }
   }
 
-  // After an orderly stop nothing is replayed and nothing is lost; a flipped bit is noticed or harmless.
+  // After an orderly stop nothing is replayed and nothing is lost, and the state is what its digest says.
   void check_orderly_restart() {
-    SimNode& node = cluster_.node(0);
     Checkers& checkers = cluster_.checkers();
-    std::map<GroupId, Digest> before;
-    for (const auto& [group, status] : node.node().status()) before[group] = status.group.digest;
-    if (!node.stop(kStopLimitMs)) return checkers.violations.add("stop", "an orderly stop does not come to its end");
-    node.crash(CrashKind::kLoseUnsynced);
-    const auto stored = node.stored_digests();
-    if (!stored) return checkers.violations.add("stop", stored.error().to_string());
-    flip_a_bit(node);
-    const Status status = node.start({node.id()});
-    if (!status.is_ok()) {
-      cluster_.note("a flipped bit was noticed: " + status.to_string());
-      if (status.code() != Code::kCorruption) checkers.violations.add("bit flip", status.to_string());
-      return;
-    }
-    if (cluster_.scheduler().run_until([&] { return node.ready() || failed(); }, cluster_.now_us() + 5'000'000)) {
-      node.check_state();
-      return;
-    }
-    checkers.violations.add("stop", "the node does not become ready after an orderly restart");
-  }
-
-  void flip_a_bit(SimNode& node) {
     SeededRandom random(cluster_.next_seed());
-    const auto names = node.files().list(node.log_directory());
-    if (!names || names->empty() || random.chance(0.5)) return;
-    const std::string path = node.log_directory() + "/" + (*names)[random.below(names->size())];
-    const auto file = node.files().open(path, OpenMode::kRead);
-    const auto size = file ? (*file)->size() : 0;
-    if (!size || *size == 0) return;
-    node.files().flip_bit(path, random.below(*size), static_cast<int>(random.below(8)));
+    const size_t place = cluster_.any_place(random);
+    SimNode& node = cluster_.node(place);
+    std::optional<bool> closed;
+    node.stop([&](bool result) { closed = result; });
+    cluster_.scheduler().run_until([&] { return closed.has_value(); }, cluster_.now_us() + kStopLimitUs);
+    if (closed != true) return checkers.violations.add("stop", "an orderly stop does not come to its end");
+    cluster_.crash_node(place, CrashKind::kLoseUnsynced, 1000);
+    node.check_state();
+    const bool back = cluster_.scheduler().run_until([&] { return node.ready() || failed(); },
+                                                     cluster_.now_us() + kReadyLimitUs);
+    if (!back) return checkers.violations.add("stop", "the node does not become ready after an orderly restart");
+    if (!failed()) node.check_digests();
   }
 
   SimResult result() {
@@ -174,6 +205,8 @@ class Simulation {
     out.operations = cluster_.operations();
     out.faults = cluster_.faults();
     out.attempts = cluster_.checkers().runs.started_count();
+    out.elections = cluster_.checkers().leaders.count();
+    out.events = cluster_.scheduler().events();
     out.virtual_us = cluster_.now_us();
     out.trace_hash = cluster_.scheduler().trace_hash();
     return out;
@@ -182,6 +215,7 @@ class Simulation {
   SimCluster cluster_;
   FaultInjector faults_;
   std::vector<std::unique_ptr<SimClient>> clients_;
+  std::vector<SimClient*> ending_;  // that have an end and are not known to have come to it
   std::vector<std::unique_ptr<WatchClient>> watchers_;
 };
 

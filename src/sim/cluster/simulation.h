@@ -13,8 +13,9 @@ namespace uccp::sim {
 struct SimResult {
   std::vector<std::string> violations;
   uint64_t operations = 0;
-  std::array<uint64_t, static_cast<size_t>(Fault::kCount)> faults{};
-  uint64_t attempts = 0;  // that ran on workers
+  std::array<uint64_t, kFaults> faults{};
+  uint64_t attempts = 0;   // that ran on workers
+  uint64_t elections = 0;  // terms that had a leader
   int64_t virtual_us = 0;
   uint64_t events = 0;
   uint64_t trace_hash = 0;

@@ -16,18 +16,24 @@ class WatchClient final : public SimClient {
   bool finished() const override { return true; }
   const std::string& topic() const { return topic_; }
   GroupId group() const { return group_; }
+  // Goes on there.
+  void move_to(size_t place);
   // Its subscription at work.
   size_t subscription() const { return subscription_; }
 
  private:
   void poll();
-  void subscribe(LogIndex since);
+  void subscribe(LogIndex since, size_t place);
   void deliver(size_t subscription, const machine::Change& change);
+  void note_service(const machine::Change& change);
+  void note_permit(const machine::Change& change);
+  void note_election(const machine::Change& change);
 
   const GroupId group_;
   const std::string topic_;
   std::shared_ptr<machine::Watch> watch_;
-  uint64_t generation_ = 0;  // of the node's process that serves it
+  SimNode* node_ = nullptr;  // serves it
+  uint64_t generation_ = 0;  // of that process
   size_t subscription_ = 0;
   LogIndex cursor_;
 };

@@ -1,0 +1,81 @@
+#include "sim/cluster/observation.h"
+
+#include "base/bytes.h"
+#include "base/hash.h"
+#include "services/tasks/tasks_state.h"
+#include "sim/cluster/register_domain.h"
+#include "uccp/internal/v1/work_state.pb.h"
+
+namespace uccp::sim {
+namespace {
+
+uint64_t hash_of(std::string_view command, std::string_view payload, const machine::ApplyResult& result) {
+  uint64_t hash = hash64(command) ^ hash64(payload) * 3;
+  return hash ^ (result ? hash64(*result) * 5 : hash64(result.error().reason()) * 7);
+}
+
+}  // namespace
+
+void Observation::applied(NodeId node, GroupId group, machine::ApplyContext& context, std::string_view command,
+                          std::string_view payload, const machine::ApplyResult& result) {
+  const uint64_t hash = hash_of(command, payload, result);
+  scheduler_.trace(hash);
+  // Which node is first does not matter to what follows: a command has one result for ever.
+  if (!checkers_.apply.applied(node, group, context.index(), command, hash)) return;
+  note_request(group, context);
+  if (!result) return;
+  if (command.starts_with("registers.") && *result == "1") {
+    const RegisterCommand change = decode_command(payload);
+    checkers_.values.wrote(change.key, context.index(), change.value);
+  }
+  if (group == kWorkGroup) note_work(context, command, payload, *result);
+}
+
+void Observation::note_request(GroupId group, const machine::ApplyContext& context) {
+  const machine::Envelope& e = context.envelope();
+  if (!e.dedup.session && e.dedup.request_id.empty()) return;
+  std::string key = std::to_string(group.value) + "/" + e.principal + "/";
+  if (e.dedup.session) key += std::to_string(e.dedup.session.value) + "." + std::to_string(e.dedup.sequence);
+  else key += e.method + "/" + e.dedup.request_id;
+  checkers_.dedup.executed(key, context.index());
+}
+
+void Observation::note_work(machine::ApplyContext& context, std::string_view command, std::string_view payload,
+                            const std::string& result) {
+  if (command == "workers.hello" || command == "workers.fence") {
+    internal::v1::WorkerRow row;
+    if (row.ParseFromString(result)) {
+      checkers_.tasks.worker_epoch(context.index(), row.worker().id(), row.epoch());
+    }
+  } else if (command == "tasks.cancel") {
+    v1::Task task;
+    if (task.ParseFromString(result) && task.status() == v1::TASK_STATUS_CANCELLED) {
+      checkers_.tasks.ended(context.index(), task.id());
+    }
+  } else if (command == "tasks.outcomes") {
+    note_outcomes(context, payload, result);
+  }
+}
+
+void Observation::note_outcomes(machine::ApplyContext& context, std::string_view payload, const std::string& result) {
+  internal::v1::OutcomesCommand outcomes;
+  internal::v1::OutcomesResult accepted;
+  if (!outcomes.ParseFromArray(payload.data(), static_cast<int>(payload.size())) || !accepted.ParseFromString(result)) {
+    return;
+  }
+  for (int i = 0; i < accepted.accepted_size(); ++i) {
+    if (!accepted.accepted(i)) continue;
+    const auto& outcome = outcomes.items(i).outcome();
+    const auto& id = outcome.attempt();
+    const auto row = work::kTasks.get(context.state(), {id.tenant(), id.namespace_()}, id.task_id());
+    checkers_.tasks.counted({.index = context.index(),
+                             .task = id.task_id(),
+                             .number = id.attempt_number(),
+                             .worker = id.worker_id(),
+                             .epoch = id.worker_epoch(),
+                             .lost = outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST,
+                             .final = row && work::is_terminal(row->task().status())});
+  }
+}
+
+}  // namespace uccp::sim

@@ -1,0 +1,61 @@
+// Operators of the simulated cluster: they say who shall belong to it, and repeat what is needed until it is so. Also
+// transfers of leaderships and rolling restarts.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "base/random.h"
+#include "raft/membership.h"
+#include "sim/cluster/sim_cluster.h"
+
+namespace uccp::sim {
+
+class SimOperator {
+ public:
+  SimOperator(SimCluster& cluster, uint64_t seed) : cluster_(cluster), random_(seed) {}
+
+  // The members at the beginning.
+  void founded(const std::vector<NodeId>& founders);
+  // Orders. False if it cannot be done now: the last order is not carried out yet, or there is no room for it.
+  bool grow();
+  bool shrink();
+  bool replace();
+  bool add_learner();
+  bool transfer();
+  bool rolling_restart();
+  // The node at `place` may lose what it synced: then a minority of each group is hit, and no more of a run.
+  bool may_lose(size_t place) const;
+  // `old` lost its disk; a machine without data has the id `fresh`.
+  void lost(NodeId old, NodeId fresh);
+
+  // The memberships of all groups are as ordered.
+  bool settled() const { return settled_; }
+  const std::set<NodeId>& voters() const { return voters_; }
+  std::set<NodeId> members() const;
+
+ private:
+  void order();
+  void look();
+  // True if the membership of the group is as ordered; else takes the next step towards it.
+  bool settle(GroupId group);
+  std::optional<raft::MembershipChange> next_change(const raft::Membership& now);
+  void restart_next();
+  void later(int64_t ms, std::function<void()> work);
+  NodeId any_voter();
+
+  SimCluster& cluster_;
+  SeededRandom random_;
+  std::set<NodeId> voters_;
+  std::set<NodeId> learners_;
+  size_t losses_max_ = 0;  // of a run
+  size_t losses_ = 0;
+  size_t lost_now_ = 0;  // not replaced yet
+  bool settled_ = true;
+  bool looking_ = false;
+  std::vector<NodeId> to_restart_;
+};
+
+}  // namespace uccp::sim
