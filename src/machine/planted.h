@@ -1,7 +1,10 @@
 // Planted bugs: known mistakes that the simulator and the checkers have to find, compiled only with UCCP_PLANTED_BUGS.
 //
-// Names: drop_dedup (a repeated command runs again), apply_twice (now and then a command runs twice), no_fence (the
-// outcome of an epoch that has passed counts). Set before anything applies.
+// Names: drop_dedup (a repeated command runs again), apply_twice (now and then a command runs twice),
+// expire_any_generation (a lease that was touched since expires), snapshot_without_replies (of earlier requests),
+// watch_gap (a change is not delivered), ignore_bound and ignore_token (reads of these levels see what is there),
+// no_fence (the outcome of an epoch that has passed counts), reuse_token (of a grant before), lost_wakeup (a waiter is
+// not served), overtake (a later waiter is). Set before anything applies.
 #pragma once
 
 #include <string>

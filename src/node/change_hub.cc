@@ -4,6 +4,7 @@
 
 #include "base/limits.h"
 #include "machine/machine.h"
+#include "machine/planted.h"
 
 namespace uccp::node {
 namespace {
@@ -102,6 +103,7 @@ void ChangeHub::publish(GroupId group, std::vector<machine::Change> changes) {
     for (const machine::Change& change : changes) {
       const auto it = subscriptions_.find({group, change.topic});
       if (it == subscriptions_.end()) continue;
+      if (machine::planted_bug("watch_gap") && change.index.value % 89 == 0) continue;
       auto& list = it->second;
       std::erase_if(list, [&](const auto& s) {
         if (s->cancelled.load()) watchers_.add(-1);

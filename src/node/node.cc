@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "machine/planted.h"
 
 namespace uccp::node {
 namespace {
@@ -226,10 +227,12 @@ void Node::read(GroupId id, const machine::ReadLevel& level, machine::Reader::Do
     std::unique_lock lock(mutex_);
     const auto it = published_.find(id);
     const auto wanted = level.token.find(id);
+    const bool ignored = machine::planted_bug(level.kind == Kind::kBounded ? "ignore_bound" : "ignore_token");
     const bool fresh = it != published_.end() &&
-                       (level.kind == Kind::kBounded
-                            ? it->second.known && env_.clock.boot().ms_since(it->second.confirmed) <= level.bound_ms
-                            : wanted == level.token.end() || wanted->second <= it->second.view.applied());
+                       (ignored ||
+                        (level.kind == Kind::kBounded
+                             ? it->second.known && env_.clock.boot().ms_since(it->second.confirmed) <= level.bound_ms
+                             : wanted == level.token.end() || wanted->second <= it->second.view.applied()));
     if (fresh) {
       machine::GroupView view = it->second.view;
       lock.unlock();

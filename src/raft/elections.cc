@@ -141,7 +141,7 @@ void Core::State::on_vote(const Message& message) {
   const LogPosition last = log_.last();
   const bool free = vote_ == message.from || (!vote_ && !leader_) || (pre && message.term > term_);
   const bool up_to_date =
-      message.log.term > last.term || (message.log.term == last.term && message.log.index >= last.index);
+      UCCP_PLANTED(vote_for_stale) || message.log.term > last.term || (message.log.term == last.term && message.log.index >= last.index);
   Message response = make(pre ? MessageKind::kPreVoteResponse : MessageKind::kVoteResponse, message.from);
   response.refused = !free || !up_to_date;
   if (response.refused || pre) {

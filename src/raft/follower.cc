@@ -34,7 +34,9 @@ bool Core::State::follow(const Message& message) {
 void Core::State::on_append(Message& message) {
   if (!well_formed(message) || !follow(message)) return;
   // Below the commit index all logs agree, so there is nothing to compare, and it may be compacted.
-  if (message.log.index > commit_ && !log_.holds(message.log)) return refuse_append(message);
+  const bool fits =
+      log_.holds(message.log) || (UCCP_PLANTED(skip_log_matching) && message.log.index <= log_.last().index);
+  if (message.log.index > commit_ && !fits) return refuse_append(message);
 
   const LogIndex last_new(message.log.index.value + message.entries.size());
   LogPosition previous = message.log;

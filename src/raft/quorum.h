@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/ids.h"
 #include "raft/membership.h"
+#include "raft/planted.h"
 
 namespace uccp::raft {
 
@@ -36,6 +37,7 @@ uint64_t majority_value(const std::set<NodeId>& voters, ValueOf&& value_of) {
 // The greatest value that a majority of both halves has reached.
 template <typename ValueOf>
 uint64_t quorum_value(const Membership& membership, ValueOf&& value_of) {
+  if (UCCP_PLANTED(new_quorum_alone)) return majority_value(membership.voters, value_of);
   return std::min(majority_value(membership.voters, value_of), majority_value(membership.outgoing, value_of));
 }
 
@@ -57,6 +59,7 @@ VoteResult majority_vote(const std::set<NodeId>& voters, VoteOf&& vote_of) {
 
 template <typename VoteOf>
 VoteResult quorum_vote(const Membership& membership, VoteOf&& vote_of) {
+  if (UCCP_PLANTED(new_quorum_alone)) return majority_vote(membership.voters, vote_of);
   const VoteResult incoming = majority_vote(membership.voters, vote_of);
   const VoteResult outgoing = majority_vote(membership.outgoing, vote_of);
   if (incoming == VoteResult::kLost || outgoing == VoteResult::kLost) return VoteResult::kLost;

@@ -14,7 +14,7 @@ namespace uccp::raft {
 
 void Core::State::on(const ReadIndex& event) {
   if (role_ != Role::kLeader) return refuse_not_leader(event.token);
-  if (event.lease && commit_ >= term_start_ && lease_valid()) {
+  if (UCCP_PLANTED(read_unconfirmed) || (event.lease && commit_ >= term_start_ && lease_valid())) {
     out_->reads.push_back({event.token, commit_});
     return;
   }

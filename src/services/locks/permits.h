@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "machine/planted.h"
 #include "services/coordination_types.h"
 #include "services/locks/locks_state.h"
 
@@ -111,7 +112,8 @@ class Permits {
     if (lease != 0) c_.touch_lease(lease, wanted.ttl_ms());
     else lease = c_.create_lease(kDomain, lease_key(0, 0), wanted.ttl_ms());
     wanted.set_lease(lease);
-    wanted.set_fencing_token((c_.index().value << kTokenBits) | grants_++);
+    const uint64_t grown = machine::planted_bug("reuse_token") ? c_.index().value / 8 : c_.index().value;
+    wanted.set_fencing_token((grown << kTokenBits) | grants_++);
     wanted.set_hold_count(1);
     wanted.set_acquired_ms(c_.now_ms());
     wanted.set_waited_ms(waited_ms);
@@ -156,6 +158,7 @@ class Permits {
     waiter.set_id(c_.index().value);
     if (row_.waiters() == 0) row_.set_last_rank(0);
     waiter.set_rank(command.fifo() ? row_.last_rank() : kRankMax - static_cast<uint32_t>(command.holder().priority()));
+    if (machine::planted_bug("overtake")) waiter.set_rank(kRankMax - waiter.id() % 4);
     row_.set_last_rank(std::max(row_.last_rank(), waiter.rank()));
     waiter.set_lease(c_.create_lease(kDomain, lease_key(waiter.rank(), waiter.id()), command.waiter_ttl_ms()));
     *waiter.mutable_holder() = command.holder();
@@ -202,6 +205,7 @@ class Permits {
 
   // Serves the head of the queue as long as it fits. Nobody overtakes a head that does not fit yet.
   void serve() {
+    if (machine::planted_bug("lost_wakeup") && c_.index().value % 16 == 0) return;
     while (auto first = head()) {
       if (!fits(first->holder())) return;
       unqueue(*first);

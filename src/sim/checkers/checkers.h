@@ -10,6 +10,7 @@
 #include "sim/checkers/leader_checker.h"
 #include "sim/checkers/linearizability.h"
 #include "sim/checkers/log_checker.h"
+#include "sim/checkers/order_checker.h"
 #include "sim/checkers/queue_checker.h"
 #include "sim/checkers/run_checker.h"
 #include "sim/checkers/task_checker.h"
@@ -22,7 +23,7 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply dedup digest durability fencing freshness holds leaders linearizability logs queues runs tasks ttl values "
+    "apply dedup digest durability fencing freshness holds leaders linearizability logs order queues runs tasks ttl values "
     "watch";
 
 struct Checkers {
@@ -38,6 +39,7 @@ struct Checkers {
   HoldChecker holds;
   LeaderChecker leaders{violations};
   LogChecker logs{violations};
+  OrderChecker order{violations};
   QueueChecker queues{violations};
   LinearizabilityChecker registers{violations};
   RunChecker runs{violations};

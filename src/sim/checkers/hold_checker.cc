@@ -6,13 +6,13 @@ namespace uccp::sim {
 
 void HoldChecker::holds(const std::string& name, const std::string& owner, int64_t sent_us, int64_t ttl_ms,
                         int64_t now_us) {
+  const int64_t until_us = sent_us + ttl_ms * 1000 * 1'000'000 / (1'000'000 + drift_ppm_max_);
+  if (until_us <= now_us) return;  // too late to rely on
   Hold& hold = holds_[name];
   if (hold.owner != owner && hold.until_us > now_us) {
     violations_.add("holds", owner + " was given " + name + " at " + std::to_string(now_us) + " us, which " +
                                  hold.owner + " holds until " + std::to_string(hold.until_us) + " us");
   }
-  const int64_t until_us = sent_us + ttl_ms * 1000 * 1'000'000 / (1'000'000 + drift_ppm_max_);
-  if (until_us <= now_us) return;  // too late to rely on
   if (hold.owner == owner) hold.until_us = std::max(hold.until_us, until_us);
   else hold = {owner, until_us};
 }

@@ -7,12 +7,7 @@ void TtlChecker::expired(const std::string& instance, int64_t now_us) {
   if (it == leases_.end()) return;
   const Lease lease = it->second;
   leases_.erase(it);
-  int64_t earliest_us = lease.sent_us + lease.ttl_ms * 1000 * 1'000'000 / (1'000'000 + drift_ppm_max_);
-  for (const Stall& stall : stalls_) {
-    const bool counts = stall.from_us >= lease.sent_us && stall.to_us - stall.from_us >= kStallMinUs;
-    // A stall that began after the end of the lease delays nothing.
-    if (counts && stall.from_us < earliest_us) earliest_us += stall.to_us - stall.from_us - kStallErrorUs;
-  }
+  const int64_t earliest_us = lease.sent_us + lease.ttl_ms * 1000 * 1'000'000 / (1'000'000 + drift_ppm_max_);
   if (now_us >= earliest_us) return;
   violations_.add("ttl", instance + " expired at " + std::to_string(now_us) + " us; its renewal of " +
                              std::to_string(lease.sent_us) + " us holds until " + std::to_string(earliest_us) + " us");

@@ -1,10 +1,9 @@
-// Leases: an instance that was renewed is not expired before its ttl has passed since, stalls of the node not counted.
+// Leases: an instance that was renewed is not expired before its ttl has passed since.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <string>
-#include <vector>
 
 #include "sim/checkers/violations.h"
 
@@ -22,27 +21,17 @@ class TtlChecker {
   }
   // The client ended it, or its ttl was changed: what was confirmed before means nothing any more.
   void forgotten(const std::string& instance) { leases_.erase(instance); }
-  // The node did nothing in between.
-  void stalled(int64_t from_us, int64_t to_us) { stalls_.push_back({from_us, to_us}); }
   // The expiry is known to be committed at `now_us`.
   void expired(const std::string& instance, int64_t now_us);
 
  private:
-  // A shorter stall need not be noticed, and a longer one is measured to within a tick.
-  static constexpr int64_t kStallMinUs = 700'000;
-  static constexpr int64_t kStallErrorUs = 200'000;
   struct Lease {
     int64_t sent_us = 0;
     int64_t ttl_ms = 0;
   };
-  struct Stall {
-    int64_t from_us;
-    int64_t to_us;
-  };
   Violations& violations_;
   const int64_t drift_ppm_max_;
   std::map<std::string, Lease> leases_;
-  std::vector<Stall> stalls_;
 };
 
 }  // namespace uccp::sim

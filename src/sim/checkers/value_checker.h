@@ -20,6 +20,12 @@ class ValueChecker {
 
   // The first application of each change, in the order of the log.
   void wrote(const std::string& key, LogIndex index, uint64_t value) { history_[key].emplace_back(index, value); }
+  // Where the change was made that wrote `value`, which no other change of the key writes; 0: nowhere.
+  LogIndex index_of(const std::string& key, uint64_t value) {
+    const auto& history = history_[key];
+    const auto found = std::ranges::find(history.rbegin(), history.rend(), value, &std::pair<LogIndex, uint64_t>::second);
+    return found == history.rend() ? LogIndex(0) : found->first;
+  }
   // A view at `index` showed `value`; 0: nothing.
   void read(const std::string& reader, const std::string& key, LogIndex index, uint64_t value) {
     const auto& history = history_[key];

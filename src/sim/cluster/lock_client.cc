@@ -69,6 +69,10 @@ void LockClient::acquired(int64_t called_us, const std::string& response) {
   if (!lock.ParseFromString(response)) return cluster_.checkers().violations.add("locks", owner_ + ": no lock");
   lease_ = lock.lease_id();
   renewals_ = 0;
+  if (cluster_.tracing()) {
+    cluster_.note(owner_ + " holds " + lock_ + " by lease " + lease_ + " for " + std::to_string(ttl_ms_) +
+                  " ms, asked at " + std::to_string(called_us));
+  }
   HoldChecker& holds = cluster_.checkers().holds;
   holds.shown("permits", lock.fencing_token(), owner_);
   holds.holds(lock_, owner_, called_us, ttl_ms_, cluster_.now_us());
@@ -92,9 +96,15 @@ void LockClient::renew() {
   v1::RenewLockRequest request;
   request.set_name(lock_);
   request.set_lease_id(lease_);
+  // The same ttl anew: it is a change of the state, and not only of the leader's memory.
+  if (chance(0.4)) set_ms(request.mutable_ttl(), ttl_ms_);
   try_once(kCoreGroup,
            SimCluster::service({.method = renew, .request = request.SerializeAsString(), .principal = name()}),
            [this](const Result<machine::Applied>& result, int64_t called_us) {
+             if (cluster_.tracing()) {
+               cluster_.note(owner_ + " renewed at " + std::to_string(called_us) +
+                             (result ? "" : ": " + result.error().to_string()));
+             }
              if (result) {
                cluster_.checkers().holds.holds(lock_, owner_, called_us, ttl_ms_, cluster_.now_us());
                return hold();

@@ -32,6 +32,7 @@ class ObservedDomain final : public machine::Domain {
   }
   void on_lease_expired(machine::ApplyContext& context, machine::LeaseId lease, std::string_view key) override {
     inner_.on_lease_expired(context, lease, key);
+    observer_(context, std::string(inner_.name()) + ".expired", key, std::string());
   }
 
  private:

@@ -56,6 +56,7 @@ void RegisterClient::get(const std::string& key) {
       case Kind::kLease:
         last_seen_[key] = operation.value;
         checkers.registers.add(key, operation);
+        checkers.order.add({called_us, cluster_.now_us(), result->index, false});
         break;
       case Kind::kBounded: checkers.freshness.bounded(kCoreGroup, called_us, level.bound_ms, result->index); break;
       case Kind::kSession: checkers.freshness.session(kCoreGroup, level.token.at(kCoreGroup), result->index); break;
@@ -85,7 +86,11 @@ void RegisterClient::change(const std::string& key, bool compare) {
           token_ = std::max(token_, result->index);
           cluster_.checkers().durability.acknowledged(kCoreGroup, "registers:" + std::to_string(operation.value),
                                                       result->index);
-          cluster_.checkers().freshness.acknowledged(kCoreGroup, result->index, cluster_.now_us());
+          // A repetition is answered at an index of its own.
+          Checkers& checkers = cluster_.checkers();
+          const LogIndex index = checkers.values.index_of(key, operation.value);
+          checkers.order.add({called_us, cluster_.now_us(), index, true});
+          checkers.freshness.acknowledged(kCoreGroup, result->index, cluster_.now_us());
         }
         cluster_.checkers().registers.add(key, operation);
         completed();

@@ -37,7 +37,7 @@ SimCluster::SimCluster(const SimOptions& options, bool tracing)
       random_(options.seed),
       network_(scheduler_,
                {.latency_us_max = options.latency_us_max, .loss = options.frame_loss, .replay = options.frame_replay},
-               random_.next(), [this](NodeId from, NodeId, const node::PeerItem& item) { observe(from, item); }),
+               random_.next(), [this](NodeId from, NodeId to, const node::PeerItem& item) { observe(from, to, item); }),
       machines_(options.nodes + kSparePlaces),
       operator_(std::make_unique<SimOperator>(*this, random_.next())) {
   std::vector<NodeId> founders;
@@ -56,7 +56,9 @@ std::unique_ptr<SimNode> SimCluster::make_node(NodeId id) {
   return std::make_unique<SimNode>(
       scheduler_, network_, options_, id, random_.next(), checkers_,
       NodeEvents{.fatal = [this](NodeId node, const Status& status) { fatal(node, status); },
-                 .leads = [this](NodeId node, GroupId group) { leads(node, group); }});
+                 .leads = [this](NodeId node, GroupId group) { leads(node, group); },
+                 .note = tracing_ ? [this](const std::string& line) { note(line); }
+                                  : std::function<void(const std::string&)>()});
 }
 
 void SimCluster::note(const std::string& line) const {
@@ -90,7 +92,16 @@ size_t SimCluster::leader(GroupId group) const {
 }
 
 // Who speaks as a leader is one: read off the wire, so that no node is trusted to say so itself.
-void SimCluster::observe(NodeId from, const node::PeerItem& item) {
+void SimCluster::observe(NodeId from, NodeId to, const node::PeerItem& item) {
+  if (tracing_) {
+    const std::string group = "group " + std::to_string(item.group.value) + ": ";
+    if (item.kind != node::PeerItemKind::kRaft) {
+      note(group + std::to_string(from.value) + "->" + std::to_string(to.value) + " item of kind " +
+           std::to_string(static_cast<int>(item.kind)));
+    } else if (const auto message = raft::decode_message(item.body)) {
+      note(group + raft::to_string(*message));
+    }
+  }
   if (item.kind == node::PeerItemKind::kSnapshotEnd) {
     const auto end = node::decode_end(item.body);
     if (end && end->installed) count_fault(Fault::kSnapshot);
@@ -153,6 +164,7 @@ void SimCluster::start_node(size_t place) {
   const std::string name = "node " + std::to_string(machine.node->id().value);
   if (status.is_ok()) {
     note(name + " started");
+    if (std::exchange(machine.damaged, false)) operator_->undamaged(machine.node->id());
     return;
   }
   note(name + " did not start: " + status.to_string());
@@ -236,6 +248,7 @@ void SimCluster::damage_log(size_t place, int64_t down_ms) {
   SimNode& damaged = node(place);
   crash_node(place, CrashKind::kLoseUnsynced, down_ms);
   machines_[place].damaged = true;
+  operator_->damaged(damaged.id());
   const auto before = damaged.recover_log();
   if (!before) return;  // as any crash, its start will say
   const auto names = damaged.files().list(damaged.log_directory());

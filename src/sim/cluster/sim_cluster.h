@@ -99,7 +99,7 @@ class SimCluster {
     bool damaged = false;  // a bit was flipped
   };
   std::unique_ptr<SimNode> make_node(NodeId id);
-  void observe(NodeId from, const node::PeerItem& item);
+  void observe(NodeId from, NodeId to, const node::PeerItem& item);
   void fatal(NodeId id, const Status& status);
   void leads(NodeId id, GroupId group);
   void start_node(size_t place);

@@ -39,6 +39,11 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions&
         domain, [this, group](machine::ApplyContext& context, std::string_view command, std::string_view payload,
                               const machine::ApplyResult& result) {
           Observation(scheduler_, checkers_).applied(id_, group, context, command, payload, result);
+          if (events_.note) {
+            events_.note("node " + std::to_string(id_.value) + " applied " + std::string(command) + " of " +
+                         context.envelope().principal + " at " + std::to_string(context.index().value) + " in group " +
+                         std::to_string(group.value) + (result ? "" : ": " + std::string(result.error().reason())));
+          }
         }));
   };
   observe(kCoreGroup, registers_);
@@ -201,7 +206,6 @@ void SimNode::pause() {
 
 void SimNode::resume() {
   if (paused_since_us_ == 0) return;
-  checkers_.ttl.stalled(paused_since_us_, scheduler_.now_us());
   paused_since_us_ = 0;
   if (!process_) return;
   for (SimExecutor* executor : process_->executors()) executor->resume();

@@ -42,6 +42,8 @@ struct NodeEvents {
   std::function<void(NodeId node, const Status& why)> fatal;
   // It leads the group with a current state.
   std::function<void(NodeId node, GroupId group)> leads;
+  // A line for the trace; empty if there is none.
+  std::function<void(const std::string& line)> note;
 };
 
 class SimNode {

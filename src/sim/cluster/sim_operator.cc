@@ -44,7 +44,7 @@ void SimOperator::order() {
 }
 
 bool SimOperator::grow() {
-  if (!settled_ || voters_.size() >= kVotersMax) return false;
+  if (!takes_orders() || voters_.size() >= kVotersMax) return false;
   NodeId fresh;
   if (!learners_.empty() && random_.chance(0.5)) {
     fresh = *learners_.begin();
@@ -59,7 +59,7 @@ bool SimOperator::grow() {
 }
 
 bool SimOperator::shrink() {
-  if (!settled_ || (voters_.size() <= kVotersMin && learners_.empty())) return false;
+  if (!takes_orders() || (voters_.size() <= kVotersMin && learners_.empty())) return false;
   if (!learners_.empty() && (voters_.size() <= kVotersMin || random_.chance(0.3))) learners_.erase(learners_.begin());
   else voters_.erase(any_voter());
   order();
@@ -67,7 +67,7 @@ bool SimOperator::shrink() {
 }
 
 bool SimOperator::replace() {
-  if (!settled_ || voters_.size() < kVotersMin) return false;
+  if (!takes_orders() || voters_.size() < kVotersMin) return false;
   const NodeId fresh = cluster_.add_machine();
   if (!fresh) return false;
   voters_.erase(any_voter());
@@ -77,7 +77,7 @@ bool SimOperator::replace() {
 }
 
 bool SimOperator::add_learner() {
-  if (!settled_ || learners_.size() >= 2) return false;
+  if (!takes_orders() || learners_.size() >= 2) return false;
   const NodeId fresh = cluster_.add_machine();
   if (!fresh) return false;
   learners_.insert(fresh);
@@ -86,11 +86,13 @@ bool SimOperator::add_learner() {
 }
 
 bool SimOperator::may_lose(size_t place) const {
-  return settled_ && losses_ < losses_max_ && voters_.size() >= kVotersMin &&
-         lost_now_ < (voters_.size() - 1) / 2 && members().contains(cluster_.node(place).id());
+  return settled_ && losses_ + doubtful_.size() < losses_max_ && voters_.size() >= kVotersMin &&
+         lost_now_ + doubtful_.size() < (voters_.size() - 1) / 2 && members().contains(cluster_.node(place).id()) &&
+         !doubtful_.contains(cluster_.node(place).id());
 }
 
 void SimOperator::lost(NodeId old, NodeId fresh) {
+  doubtful_.erase(old);
   ++losses_;
   ++lost_now_;
   if (voters_.erase(old) > 0) voters_.insert(fresh);
@@ -105,6 +107,7 @@ void SimOperator::look() {
   if (!all) return later(kLookMs, [this] { look(); });
   looking_ = false;
   settled_ = true;
+  as_ordered_.clear();
   lost_now_ = 0;
   // Whoever is not a member any more is switched off.
   std::vector<NodeId> outsiders;
@@ -119,10 +122,17 @@ void SimOperator::look() {
 bool SimOperator::settle(GroupId group) {
   const size_t leader = cluster_.leader(group);
   if (leader == cluster_.places()) return false;
-  const raft::Membership now = cluster_.node(leader).node().status().at(group).group.membership;
+  const node::GroupStatus status = cluster_.node(leader).node().status().at(group).group;
+  const raft::Membership& now = status.membership;
   if (now.joint()) return false;
   const auto change = next_change(now);
-  if (!change) return true;
+  if (!change) {
+    // In force, but perhaps not committed: another leader could still drop it.
+    const auto [seen, first] = as_ordered_.try_emplace(group, status.term, status.last);
+    if (seen->second.first != status.term) seen->second = {status.term, status.last};
+    return status.applied >= seen->second.second;
+  }
+  as_ordered_.erase(group);
   // Any node takes the order and passes it to the leader; what came of it is seen at the next look.
   const size_t asked = random_.chance(0.5) ? leader : cluster_.any_place(random_);
   if (!cluster_.running(asked)) return false;

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -28,6 +30,10 @@ class SimOperator {
   bool rolling_restart();
   // The node at `place` may lose what it synced: then a minority of each group is hit, and no more of a run.
   bool may_lose(size_t place) const;
+  // The log of the node is damaged, and what that means shows when it starts; nothing is ordered before.
+  void damaged(NodeId id) { doubtful_.insert(id); }
+  // It started with all it had.
+  void undamaged(NodeId id) { doubtful_.erase(id); }
   // `old` lost its disk; a machine without data has the id `fresh`.
   void lost(NodeId old, NodeId fresh);
 
@@ -37,6 +43,7 @@ class SimOperator {
   std::set<NodeId> members() const;
 
  private:
+  bool takes_orders() const { return settled_ && doubtful_.empty(); }
   void order();
   void look();
   // True if the membership of the group is as ordered; else takes the next step towards it.
@@ -53,6 +60,9 @@ class SimOperator {
   size_t losses_max_ = 0;  // of a run
   size_t losses_ = 0;
   size_t lost_now_ = 0;  // not replaced yet
+  std::set<NodeId> doubtful_;
+  // Groups whose membership is as ordered: the leader's term and last entry when that was first seen.
+  std::map<GroupId, std::pair<Term, LogIndex>> as_ordered_;
   bool settled_ = true;
   bool looking_ = false;
   std::vector<NodeId> to_restart_;

@@ -82,7 +82,7 @@ class Simulation {
     const int64_t limit_us = cluster_.now_us() + kProgressLimitUs;
     const auto demand = [&](const std::string& what, const std::function<bool()>& condition) {
       if (failed() || cluster_.scheduler().run_until([&] { return failed() || condition(); }, limit_us)) return;
-      cluster_.checkers().violations.add("progress", what);
+      cluster_.checkers().violations.add("progress", what + "; " + describe());
     };
     demand("the membership is not what was ordered", every_ms(20, [&] { return cluster_.op().settled(); }));
     demand("a healed node does not serve", every_ms(20, [&] { return all_serve(); }));
@@ -104,6 +104,25 @@ class Simulation {
     demand("a member lacks what the others have", every_ms(20, [&] { return all_have(targets); }));
     // Watches deliver behind everything else.
     cluster_.scheduler().run_until(cluster_.now_us() + 500'000);
+  }
+
+  std::string describe() {
+    std::string out = "members";
+    for (const NodeId id : cluster_.op().members()) {
+      const size_t place = cluster_.place_of(id);
+      out += " " + std::to_string(id.value);
+      if (place == cluster_.places() || !cluster_.running(place)) {
+        out += " (down)";
+        continue;
+      }
+      for (const auto& [group, status] : cluster_.node(place).node().status()) {
+        out += " [" + status.name + " " + raft::role_name(status.group.role) + " leader " +
+               std::to_string(status.group.leader.value) + " term " + std::to_string(status.group.term.value) +
+               " applied " + std::to_string(status.group.applied.value) + " commit " +
+               std::to_string(status.group.commit.value) + " last " + std::to_string(status.group.last.value) + " " + raft::to_string(status.group.membership) + "]";
+      }
+    }
+    return out;
   }
 
   // A condition that is costly to ask after every event. It finds a leader of each group.
@@ -153,6 +172,7 @@ class Simulation {
   void check_at_the_end() {
     Checkers& checkers = cluster_.checkers();
     checkers.registers.check();
+    checkers.order.check();
     for_all_members([](SimNode& node) {
       node.check_digests();
       return true;
@@ -202,11 +222,13 @@ class Simulation {
   SimResult result() {
     SimResult out;
     out.violations = cluster_.checkers().violations.found();
+    out.nodes = cluster_.options().nodes;
     out.operations = cluster_.operations();
     out.faults = cluster_.faults();
     out.attempts = cluster_.checkers().runs.started_count();
     out.elections = cluster_.checkers().leaders.count();
     out.events = cluster_.scheduler().events();
+    out.undecided = cluster_.checkers().registers.undecided();
     out.virtual_us = cluster_.now_us();
     out.trace_hash = cluster_.scheduler().trace_hash();
     return out;
