@@ -35,7 +35,7 @@ SimOptions draw_options(uint64_t seed, uint64_t operations) {
   for (int fault = 0; fault < static_cast<int>(Fault::kInjected); ++fault) {
     if (random.chance(0.5) && !calm) o.faults.push_back(static_cast<Fault>(fault));
   }
-  o.fault_interval_ms = between(30, 300);
+  o.fault_interval_ms = between(30, 400);
   o.loss = random.chance(0.5) && !calm ? 0.03 * random.unit() : 0;
   o.frame_loss = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;
   o.frame_replay = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;
@@ -48,8 +48,8 @@ SimOptions draw_options(uint64_t seed, uint64_t operations) {
   o.digest_every_entries = static_cast<uint64_t>(between(16, 256));
   o.snapshot_chunk_bytes = size_t{1} << (11 + random.below(6));
   o.lease_reads = random.chance(0.4);
-  o.register_clients = static_cast<size_t>(between(6, 16));
-  o.register_keys = static_cast<size_t>(between(2, 6));
+  o.register_clients = static_cast<size_t>(between(12, 40));
+  o.register_keys = static_cast<size_t>(between(3, 12));
   o.service_clients = static_cast<size_t>(between(2, 5));
   o.lock_clients = static_cast<size_t>(between(2, 6));
   o.election_clients = static_cast<size_t>(between(2, 4));

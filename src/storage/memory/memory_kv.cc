@@ -23,7 +23,7 @@ class MemoryIterator final : public KvIterator {
   void next() override { cursor_.next(); }
   void previous() override { cursor_.previous(); }
   bool valid() const override { return cursor_.node() != nullptr; }
-  std::string_view key() const override { return cursor_.node()->key; }
+  std::string_view key() const override { return *cursor_.node()->key; }
   std::string_view value() const override { return *cursor_.node()->value; }
   Status status() const override { return {}; }
 
@@ -90,11 +90,13 @@ std::shared_ptr<const KvView> MemoryKv::view() { return std::make_shared<MemoryV
 
 Status MemoryKv::flush() {
   flushed_ = map_.freeze();
+  flushed_bytes_ = map_.bytes();
+  flushed_size_ = map_.size();
   ++flush_count_;
   return {};
 }
 
-void MemoryKv::crash() { map_.revert(flushed_); }
+void MemoryKv::crash() { map_.revert(flushed_, flushed_bytes_, flushed_size_); }
 
 Status MemoryKv::checkpoint(const std::string& directory) {
   if (files_ == nullptr) {
@@ -108,7 +110,7 @@ Status MemoryKv::checkpoint(const std::string& directory) {
   const PersistentMap::Root root = map_.freeze();
   PersistentMap::Cursor cursor(root.get());
   for (cursor.seek(""); cursor.node() != nullptr; cursor.next()) {
-    out.bytes(cursor.node()->key).bytes(*cursor.node()->value);
+    out.bytes(*cursor.node()->key).bytes(*cursor.node()->value);
   }
   out.u32(crc32c(out.data()));
   return write_file_atomically(*files_, checkpoint_path(directory), out.data());

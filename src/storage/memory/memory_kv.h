@@ -33,6 +33,8 @@ class MemoryKv final : public Kv {
   FileSystem* const files_;
   PersistentMap map_;
   PersistentMap::Root flushed_;
+  uint64_t flushed_bytes_ = 0;
+  uint64_t flushed_size_ = 0;
   uint64_t flush_count_ = 0;
 };
 

@@ -7,8 +7,12 @@
 namespace uccp::storage {
 
 const PersistentMap::Node* PersistentMap::find(const Node* node, std::string_view key) {
-  while (node != nullptr && node->key != key) node = key < node->key ? node->left.get() : node->right.get();
-  return node;
+  while (node != nullptr) {
+    const int order = key.compare(*node->key);
+    if (order == 0) return node;
+    node = order < 0 ? node->left.get() : node->right.get();
+  }
+  return nullptr;
 }
 
 PersistentMap::Link PersistentMap::own(Link node) const {
@@ -22,7 +26,7 @@ PersistentMap::Link PersistentMap::own(Link node) const {
 std::pair<PersistentMap::Link, PersistentMap::Link> PersistentMap::split(Link node, std::string_view key) const {
   if (!node) return {};
   node = own(std::move(node));
-  if (node->key < key) {
+  if (*node->key < key) {
     auto [low, high] = split(std::move(node->right), key);
     node->right = std::move(low);
     return {std::move(node), std::move(high)};
@@ -50,25 +54,23 @@ PersistentMap::Link PersistentMap::merge(Link low, Link high) const {
 PersistentMap::Link PersistentMap::insert(Link at, Link node) {
   if (!at) return node;
   if (node->priority > at->priority) {
-    auto [low, high] = split(std::move(at), node->key);
+    auto [low, high] = split(std::move(at), *node->key);
     node->left = std::move(low);
     node->right = std::move(high);
     return node;
   }
   at = own(std::move(at));
-  Link& child = node->key < at->key ? at->left : at->right;
+  Link& child = *node->key < *at->key ? at->left : at->right;
   child = insert(std::move(child), std::move(node));
   return at;
 }
 
 // Requires that `key` is in `at`.
 PersistentMap::Link PersistentMap::erase(Link at, std::string_view key) {
-  if (at->key == key) {
-    at = own(std::move(at));
-    return merge(std::move(at->left), std::move(at->right));
-  }
+  const int order = key.compare(*at->key);
   at = own(std::move(at));
-  Link& child = key < at->key ? at->left : at->right;
+  if (order == 0) return merge(std::move(at->left), std::move(at->right));
+  Link& child = order < 0 ? at->left : at->right;
   child = erase(std::move(child), key);
   return at;
 }
@@ -81,8 +83,9 @@ void PersistentMap::put(std::string key, std::string value) {
     Link* link = &root_;
     while (true) {
       *link = own(std::move(*link));
-      if ((*link)->key == key) break;
-      link = key < (*link)->key ? &(*link)->left : &(*link)->right;
+      const int order = std::string_view(key).compare(*(*link)->key);
+      if (order == 0) break;
+      link = order < 0 ? &(*link)->left : &(*link)->right;
     }
     (*link)->value = std::move(stored);
     return;
@@ -90,21 +93,22 @@ void PersistentMap::put(std::string key, std::string value) {
   bytes_ += key.size();
   ++size_;
   const uint64_t priority = hash64(key);
-  auto node = std::make_shared<Node>(Node{std::move(key), std::move(stored), priority, epoch_, nullptr, nullptr});
+  auto node = std::make_shared<Node>(Node{std::make_shared<const std::string>(std::move(key)), std::move(stored), priority, epoch_,
+                                          nullptr, nullptr});
   root_ = insert(std::move(root_), std::move(node));
 }
 
 void PersistentMap::erase(std::string_view key) {
   const Node* old = find(root_.get(), key);
   if (old == nullptr) return;
-  bytes_ -= old->key.size() + old->value->size();
+  bytes_ -= old->key->size() + old->value->size();
   --size_;
   root_ = erase(std::move(root_), key);
 }
 
 void PersistentMap::count_out(const Node* node) {
   if (node == nullptr) return;
-  bytes_ -= node->key.size() + node->value->size();
+  bytes_ -= node->key->size() + node->value->size();
   --size_;
   count_out(node->left.get());
   count_out(node->right.get());
@@ -123,22 +127,12 @@ PersistentMap::Root PersistentMap::freeze() {
   return root_;
 }
 
-void PersistentMap::revert(Root root) {
+void PersistentMap::revert(Root root, uint64_t bytes, uint64_t size) {
   ++epoch_;
   // Sound: nodes of older epochs are copied before they are changed.
   root_ = std::const_pointer_cast<Node>(root);
-  bytes_ = 0;
-  size_ = 0;
-  std::vector<const Node*> open{root_.get()};
-  while (!open.empty()) {
-    const Node* node = open.back();
-    open.pop_back();
-    if (node == nullptr) continue;
-    bytes_ += node->key.size() + node->value->size();
-    ++size_;
-    open.push_back(node->left.get());
-    open.push_back(node->right.get());
-  }
+  bytes_ = bytes;
+  size_ = size;
 }
 
 void PersistentMap::Cursor::seek(std::string_view key) {
@@ -146,7 +140,7 @@ void PersistentMap::Cursor::seek(std::string_view key) {
   size_t kept = 0;
   for (const Node* node = root_; node != nullptr;) {
     path_.push_back(node);
-    if (node->key < key) {
+    if (*node->key < key) {
       node = node->right.get();
     } else {
       kept = path_.size();
@@ -161,7 +155,7 @@ void PersistentMap::Cursor::seek_before(std::string_view key) {
   size_t kept = 0;
   for (const Node* node = root_; node != nullptr;) {
     path_.push_back(node);
-    if (node->key < key) {
+    if (*node->key < key) {
       kept = path_.size();
       node = node->right.get();
     } else {

@@ -19,7 +19,7 @@ class PersistentMap {
   using Root = std::shared_ptr<const Node>;
 
   struct Node {
-    std::string key;
+    std::shared_ptr<const std::string> key;  // shared with the copies of the node
     std::shared_ptr<const std::string> value;
     uint64_t priority = 0;
     uint64_t epoch = 0;  // of the map, when the node was made
@@ -50,8 +50,8 @@ class PersistentMap {
 
   // The map as it is now.
   Root freeze();
-  // Makes the map what it was at freeze().
-  void revert(Root root);
+  // Makes the map what it was at freeze(), when bytes() and size() were these.
+  void revert(Root root, uint64_t bytes, uint64_t size);
 
   // Of keys and values.
   uint64_t bytes() const { return bytes_; }
