@@ -1,26 +1,37 @@
-# timeout: 300
-"""Runs the simulator over fixed seeds, over seeds that once found something, and over fresh ones of this commit."""
+# timeout: 600
+# alone
+"""Runs the simulator over fixed seeds, over fresh ones derived from the commit, and over those that once found something.
+
+The seeds are cut into ranges that run at the same time, one a core. A seed that is not clean is reported with the command
+that repeats it.
+"""
+import concurrent.futures
 import os
 import pathlib
 import subprocess
+import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SIM = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin")) / "uccp-sim"
-FIXED_SEEDS = 40
-FRESH_SEEDS = 20
-RUN_LIMIT_S = 240
+SEEDS = 200
+RANGE = 20
+RUN_LIMIT_S = 300
 
 
-def run(first, count, operations=3000):
-    command = [str(SIM), "--seed", str(first), "--seeds", str(count), "--ops", str(operations)]
+def run(first, count, operations=3000, *options):
+    command = [str(SIM), "--seed", str(first), "--seeds", str(count), "--ops", str(operations), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_S)
 
 
 def fresh_seed():
-    """The same for every run of a commit, so that a run can be repeated."""
+    """The same for every run of a commit, so that a run can be repeated; another one for every commit."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return int(commit.stdout.strip()[:8] or "1", 16)
+    return 1_000_000 + int(commit.stdout.strip()[:8] or "1", 16) * SEEDS
+
+
+def facts(path):
+    return dict(line.split("\t") for line in pathlib.Path(path).read_text().splitlines())
 
 
 class Seeds(unittest.TestCase):
@@ -28,24 +39,56 @@ class Seeds(unittest.TestCase):
         failures = [line for line in result.stdout.splitlines() if " ok " not in line]
         self.assertEqual(result.returncode, 0, "\n".join(failures) + result.stderr)
 
-    def test_fixed_seeds_are_clean(self):
-        result = run(1, FIXED_SEEDS)
-        self.check(result)
-        self.assertEqual(result.stdout.count(" ok "), FIXED_SEEDS)
+    def check_range(self, first, count):
+        ranges = [(at, min(RANGE, first + count - at)) for at in range(first, first + count, RANGE)]
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(pool.map(lambda part: run(*part), ranges))
+        for result in results:
+            self.check(result)
+        self.assertEqual(sum(result.stdout.count(" ok ") for result in results), count)
+        return [line for result in results for line in result.stdout.splitlines() if line.startswith("seed ")]
+
+    def test_fixed_seeds_are_clean_and_meet_every_fault(self):
+        lines = self.check_range(1, SEEDS)
+        met = {word.split("=")[0] for line in lines for word in line.split() if "=" in word}
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "evidence.tsv"
+            run(1, 1, 300, "--evidence", str(path))
+            kinds = {name.removeprefix("fault_") for name in facts(path) if name.startswith("fault_")}
+        self.assertGreater(len(kinds), 25)
+        self.assertEqual(kinds - met, set(), "these faults never fired")
 
     def test_fresh_seeds_of_this_commit_are_clean(self):
-        self.check(run(fresh_seed(), FRESH_SEEDS))
+        self.check_range(fresh_seed(), SEEDS)
 
     def test_seeds_that_found_something_are_clean(self):
         lines = (pathlib.Path(__file__).parent / "regressions.txt").read_text().splitlines()
-        for line in lines:
-            if line and not line.startswith("#"):
-                seed, operations = line.split()
-                with self.subTest(seed=seed):
-                    self.check(run(int(seed), 1, int(operations)))
+        seeds = [line.split()[:2] for line in lines if line and not line.startswith("#")]
+        self.assertGreater(len(seeds), 0)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for result in pool.map(lambda seed: run(int(seed[0]), 1, int(seed[1])), seeds):
+                self.check(result)
 
     def test_a_seed_has_one_history(self):
         self.assertEqual(run(2, 1).stdout, run(2, 1).stdout)
+
+    def test_evidence_that_lacks_a_fault_is_not_clean(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "evidence.tsv"
+            result = run(7, 1, 300, "--evidence", str(path), "--commit", "c0ffee")
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("never fired:", result.stdout)
+            found = facts(path)
+        self.assertEqual(found["commit"], "c0ffee")
+        self.assertEqual(found["seeds_not_clean"], "0")
+        self.assertEqual(found["fault_crash"], "0")
+        self.assertEqual(len(found["hash"]), 16)
+
+    def test_a_wrong_command_line_is_explained(self):
+        for arguments in (["--seed", "x"], ["--seeds"], ["--what", "1"], ["--plant", "forget_vote"]):
+            result = subprocess.run([str(SIM), *arguments], capture_output=True, text=True, timeout=RUN_LIMIT_S)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertTrue(result.stderr)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ namespace uccp::sim {
 
 RegisterClient::RegisterClient(SimCluster& cluster, size_t number, uint64_t operations)
     : SimClient(cluster, "registers-" + std::to_string(number)),
-      first_value_((number + 1) * 1'000'000),
+      first_value_((number + 1) * kValuesOfAClient),
       left_(operations) {}
 
 void RegisterClient::start() {
-  if (chance(0.3)) return open_session();
+  if (chance(0.7)) return open_session();
   after_us(below(10'000), [this] { next(); });
 }
 

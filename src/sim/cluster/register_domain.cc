@@ -15,8 +15,11 @@ uint64_t parse_number(const std::optional<std::string>& bytes) { return bytes ? 
 
 machine::ApplyResult write(machine::ApplyContext& c, const RegisterCommand& command) {
   kRegisters.put(c.state(), {}, command.key, number(command.value));
-  const uint64_t effects = count_effects(c.state(), command.value);
-  kEffects.put(c.state(), {}, number(command.value), number(effects + 1));
+  std::string effects = kEffects.get(c.state(), {}, number(command.value / kValuesOfAClient)).value_or("");
+  const uint64_t place = command.value % kValuesOfAClient;
+  if (effects.size() <= place) effects.resize(place + 1);
+  ++effects[place];
+  kEffects.put(c.state(), {}, number(command.value / kValuesOfAClient), std::move(effects));
   c.emit(kRegisterTopic, command.key, 1, number(command.value));
   return "1";
 }
@@ -51,7 +54,9 @@ uint64_t read_register(const machine::KeyReader& state, std::string_view key) {
 }
 
 uint64_t count_effects(const machine::KeyReader& state, uint64_t value) {
-  return parse_number(kEffects.get(state, {}, number(value)));
+  const std::string effects = kEffects.get(state, {}, number(value / kValuesOfAClient)).value_or("");
+  const uint64_t place = value % kValuesOfAClient;
+  return place < effects.size() ? static_cast<uint8_t>(effects[place]) : 0;
 }
 
 }  // namespace uccp::sim

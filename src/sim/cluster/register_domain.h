@@ -1,4 +1,4 @@
-// A domain of the simulation only: registers for linearizability, and one row for each operation that had an effect.
+// A domain of the simulation only: registers for linearizability, and how often each operation had an effect.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,9 @@
 namespace uccp::sim {
 
 inline constexpr std::string_view kRegisterTopic = "registers";
+
+// Values below this belong to the first client, and so on: the effects of one are one row.
+inline constexpr uint64_t kValuesOfAClient = 1'000'000;
 
 struct RegisterCommand {
   std::string key;
