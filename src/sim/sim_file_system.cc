@@ -316,6 +316,10 @@ uint64_t SimFileSystem::used_bytes() const {
 void SimFileSystem::end_processes() {
   ++generation_;
   failed_ = false;
+  clear_faults();
+}
+
+void SimFileSystem::clear_faults() {
   operations_until_failure_ = UINT64_MAX;
   sync_fault_ = write_fault_ = read_fault_ = {};
 }

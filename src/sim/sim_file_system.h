@@ -61,6 +61,8 @@ class SimFileSystem final : public FileSystem {
     uint64_t torn = 0;
   };
   const CrashCounts& crash_counts() const { return crash_counts_; }
+  // Faults that were asked for and have not hit anything yet are off.
+  void clear_faults();
   bool has_failed() const { return failed_; }
   // Operations so far that change something, syncs included.
   uint64_t operations() const { return operations_; }

@@ -180,9 +180,14 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
 
 void WorkRuntime::finish_recovery_if_done() {
   if (!recovering_.empty()) return;
-  auto held = std::move(held_);
-  held_.clear();
-  for (const auto& [ref, row] : held) {
+  std::vector<TaskRef> known;
+  // What ended under an earlier leader and is not counted yet is held on: its outcome could not be committed so far.
+  std::erase_if(held_, [&](const auto& held) {
+    if (settling_.contains(held.first)) return false;
+    known.push_back(held.first);
+    return true;
+  });
+  for (const TaskRef& ref : known) {
     if (!attempts_.contains(ref)) track(ref);
   }
 }

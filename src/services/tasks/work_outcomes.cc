@@ -56,6 +56,7 @@ void WorkRuntime::outcome(const AttemptOutcome& outcome) {
     if (!known && !inherited) return acknowledge(outcome.attempt(), false);
   }
   if (!outcomes_under_way_.insert(key_of(outcome.attempt())).second) return;
+  settling_.insert(ref_of(outcome.attempt()));
   outcomes_.push_back(outcome);
   if (outcome_flush_scheduled_) return;
   outcome_flush_scheduled_ = true;
@@ -63,6 +64,10 @@ void WorkRuntime::outcome(const AttemptOutcome& outcome) {
     outcome_flush_scheduled_ = false;
     if (leading_) flush_outcomes();
   });
+}
+
+void WorkRuntime::settled(const AttemptId& id) {
+  if (outcomes_under_way_.erase(key_of(id)) > 0) settling_.erase(settling_.find(ref_of(id)));
 }
 
 void WorkRuntime::flush_outcomes() {
@@ -81,7 +86,7 @@ void WorkRuntime::flush_outcomes() {
                           [this, batch = std::move(batch)](Result<machine::Applied> applied) mutable {
                             if (!leading_) return;
                             if (applied) {
-                              for (const AttemptOutcome& o : batch) outcomes_under_way_.erase(key_of(o.attempt()));
+                              for (const AttemptOutcome& o : batch) settled(o.attempt());
                               internal::v1::OutcomesResult result;
                               (void)result.ParseFromString(applied->response);
                               return outcomes_applied(std::move(batch), result);
@@ -92,8 +97,9 @@ void WorkRuntime::flush_outcomes() {
                             env_.loop.post_after(200, [this, batch = std::move(batch), term = term_] {
                               if (!leading_ || term != term_) return;
                               for (const AttemptOutcome& o : batch) {
-                                outcomes_under_way_.erase(key_of(o.attempt()));
+                                settled(o.attempt());
                                 outcome(o);
+                                track(ref_of(o.attempt()));
                               }
                             });
                           });
@@ -122,7 +128,7 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
     const auto live = attempts_.find(ref);
     if (live != attempts_.end() && same(live->second.id, id)) drop_attempt(ref);
     // What did not count says nothing of the attempt that a worker yet to report may run.
-    if (accepted) held_.erase(ref);
+    if (accepted || recovering_.empty()) held_.erase(ref);
     track(ref);
   }
 }

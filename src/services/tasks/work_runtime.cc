@@ -94,6 +94,7 @@ void WorkRuntime::step_down() {
   cancelling_.clear();
   outcomes_.clear();
   outcomes_under_way_.clear();
+  settling_.clear();
   subscriptions_.clear();
 }
 
@@ -158,6 +159,8 @@ void WorkRuntime::track(const TaskRef& ref) {
   if (live != attempts_.end() && live->second.id.attempt_number() <= row->task().attempts()) drop_attempt(ref);
   if (row->task().status() == v1::TASK_STATUS_STOPPING) return send_cancel(ref, *row);
   if (row->task().status() != v1::TASK_STATUS_QUEUED || attempts_.contains(ref) || held_.contains(ref)) return;
+  // Comes again when the outcome counts or is refused.
+  if (settling_.contains(ref)) return;
   queue_task(ref, *row);
   schedule_round();
 }

@@ -132,6 +132,8 @@ class WorkRuntime {
   void outcome(const internal::v1::AttemptOutcome& outcome);
   void acknowledge(const internal::v1::AttemptId& id, bool accepted);
   void flush_outcomes();
+  // The outcome is not under way any more.
+  void settled(const internal::v1::AttemptId& id);
   void outcomes_applied(std::vector<internal::v1::AttemptOutcome> sent, const internal::v1::OutcomesResult& result);
   void lose_attempts(const std::string& worker_id, const std::string& why, const std::set<std::string>& except);
   int64_t backoff_ms(const internal::v1::AttemptOutcome& outcome);
@@ -178,6 +180,7 @@ class WorkRuntime {
   std::vector<internal::v1::AttemptOutcome> outcomes_;
   bool outcome_flush_scheduled_ = false;
   std::set<std::string> outcomes_under_way_;
+  std::multiset<TaskRef> settling_;  // tasks of these: placed before they count, a task could run twice
   bool round_scheduled_ = false;
   std::map<uint64_t, Subscription> subscriptions_;
   uint64_t next_subscription_ = 1;

@@ -7,6 +7,7 @@
 #include "sim/checkers/durability_checker.h"
 #include "sim/checkers/freshness_checker.h"
 #include "sim/checkers/hold_checker.h"
+#include "sim/checkers/kv_checker.h"
 #include "sim/checkers/leader_checker.h"
 #include "sim/checkers/linearizability.h"
 #include "sim/checkers/log_checker.h"
@@ -23,7 +24,7 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply dedup digest durability fencing freshness holds leaders linearizability logs order queues runs tasks ttl values "
+    "apply dedup digest durability fencing freshness holds kv leaders linearizability logs order queues runs tasks ttl values "
     "watch";
 
 struct Checkers {
@@ -37,6 +38,8 @@ struct Checkers {
   DurabilityChecker durability{violations};
   FreshnessChecker freshness;
   HoldChecker holds;
+  KvChecker kv{violations};
+  OrderChecker kv_order{violations};
   LeaderChecker leaders{violations};
   LogChecker logs{violations};
   OrderChecker order{violations};

@@ -1,7 +1,7 @@
 #include "sim/cluster/election_client.h"
 
 #include "call/contract.h"
-#include "uccp/v1/coordination.pb.h"
+#include "services/elections/elections_service.h"
 
 namespace uccp::sim {
 namespace {

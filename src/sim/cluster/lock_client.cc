@@ -1,7 +1,7 @@
 #include "sim/cluster/lock_client.h"
 
 #include "call/contract.h"
-#include "uccp/v1/coordination.pb.h"
+#include "services/locks/locks_service.h"
 
 namespace uccp::sim {
 namespace {

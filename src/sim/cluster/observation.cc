@@ -2,9 +2,9 @@
 
 #include "base/bytes.h"
 #include "base/hash.h"
+#include "services/kv/kv_service.h"
 #include "services/tasks/tasks_state.h"
 #include "sim/cluster/register_domain.h"
-#include "uccp/internal/v1/work_state.pb.h"
 
 namespace uccp::sim {
 namespace {
@@ -28,6 +28,7 @@ void Observation::applied(NodeId node, GroupId group, machine::ApplyContext& con
     const RegisterCommand change = decode_command(payload);
     checkers_.values.wrote(change.key, context.index(), change.value);
   }
+  if (command.starts_with("kv.")) note_kv(command, payload, *result);
   if (group == kWorkGroup) note_work(context, command, payload, *result);
 }
 
@@ -38,6 +39,38 @@ void Observation::note_request(GroupId group, const machine::ApplyContext& conte
   if (e.dedup.session) key += std::to_string(e.dedup.session.value) + "." + std::to_string(e.dedup.sequence);
   else key += e.method + "/" + e.dedup.request_id;
   checkers_.dedup.executed(key, context.index());
+}
+
+// Clients of the simulation write single keys, and in transactions that compare one value.
+void Observation::note_kv(std::string_view command, std::string_view payload,
+                          const std::string& result) {
+  KvChecker& kv = checkers_.kv;
+  const auto parse = [](auto& message, std::string_view bytes) {
+    return message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+  };
+  if (command == "kv.put") {
+    internal::v1::KvPutCommand put;
+    v1::PutResponse answer;
+    if (parse(put, payload) && parse(answer, result)) kv.changed(answer.revision(), put.request().key(), put.request().value());
+  } else if (command == "kv.delete") {
+    internal::v1::KvDeleteCommand erase;
+    v1::DeleteResponse answer;
+    if (parse(erase, payload) && parse(answer, result) && answer.deleted() > 0) {
+      kv.changed(answer.revision(), erase.request().key(), std::nullopt);
+    }
+  } else if (command == "kv.txn") {
+    internal::v1::KvTxnCommand txn;
+    v1::TxnResponse answer;
+    if (!parse(txn, payload) || !parse(answer, result)) return;
+    const v1::TxnRequest& request = txn.request();
+    const auto& compare = request.compare(0);
+    // What changes nothing has the revision of what it saw.
+    kv.compared(answer.revision() + (answer.succeeded() ? 0 : 1), compare.key(), compare.value(), answer.succeeded());
+    if (!answer.succeeded()) return;
+    for (const auto& operation : request.success()) {
+      if (operation.has_put()) kv.changed(answer.revision(), operation.put().key(), operation.put().value());
+    }
+  }
 }
 
 void Observation::note_work(machine::ApplyContext& context, std::string_view command, std::string_view payload,

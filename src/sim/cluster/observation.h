@@ -20,6 +20,7 @@ class Observation {
 
  private:
   void note_request(GroupId group, const machine::ApplyContext& context);
+  void note_kv(std::string_view command, std::string_view payload, const std::string& result);
   void note_work(machine::ApplyContext& context, std::string_view command, std::string_view payload,
                  const std::string& result);
   void note_outcomes(machine::ApplyContext& context, std::string_view payload, const std::string& result);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "storage/log_store.h"
@@ -26,6 +27,8 @@ class ObservedLog final : public storage::LogStore {
   }
   Status set_hard_state(GroupId group, const HardState& state) override { return inner_.set_hard_state(group, state); }
   Status sync() override { return inner_.sync(); }
+  Status begin_sync() override { return inner_.begin_sync(); }
+  Status close() override { return inner_.close(); }
   Result<std::vector<Entry>> read(GroupId group, LogIndex from, LogIndex to, uint64_t bytes_max) override {
     return inner_.read(group, from, to, bytes_max);
   }

@@ -89,6 +89,16 @@ void SimClient::ask(ServiceCall call, Done done) {
           .patience_ms = patience_ms});
 }
 
+void SimClient::ask_any_node(ServiceCall call, Done done) {
+  call.principal = name_;
+  const int64_t patience_ms = call.deadline_ms;
+  repeat({.group = kCoreGroup,
+          .serve = SimCluster::service(std::move(call)),
+          .done = std::move(done),
+          .any_node = true,
+          .patience_ms = patience_ms});
+}
+
 size_t SimClient::target(GroupId group) {
   const auto known = leaders_.find(group);
   if (known != leaders_.end() && cluster_.has_node(known->second)) return known->second;

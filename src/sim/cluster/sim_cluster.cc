@@ -276,6 +276,7 @@ void SimCluster::heal() {
     if (!has_node(place)) continue;
     SimNode& healed = node(place);
     healed.files().set_capacity(0);
+    healed.files().clear_faults();
     healed.clock().set_drift_ppm(0);
     healed.set_disk_us(options_.disk_us);
     healed.resume();

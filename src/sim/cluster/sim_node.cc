@@ -15,7 +15,8 @@ constexpr std::string_view kCluster = "sim";
 bool frees_space(std::string_view command) {
   static constexpr std::string_view kFreeing[] = {
       "machine.expire", "discovery.deregister", "tasks.cancel",    "tasks.prune",     "tasks.outcomes",   "workers.deregister",
-      "workers.fence",  "workers.hello",        "permits.release", "permits.abandon", "elections.resign"};
+      "workers.fence",  "workers.hello",        "permits.release", "permits.abandon", "elections.resign",
+      "kv.delete",      "kv.compact",           "kv.sweep"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -50,6 +51,7 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions&
   observe(kCoreGroup, discovery_);
   observe(kCoreGroup, locks_);
   observe(kCoreGroup, elections_);
+  observe(kCoreGroup, key_values_);
   observe(kWorkGroup, tasks_);
   observe(kWorkGroup, workers_);
 }
@@ -133,8 +135,10 @@ void SimNode::build(Process& p) {
                                     .metrics = p.metrics,
                                     .view = [node = p.node.get()] { return node->view(kWorkGroup); }},
       p.live);
-  p.services = std::make_unique<SimServices>(*p.node, *p.door, clock_, random_.next(), p.metrics);
-  p.node->on_leadership(kCoreGroup, [this](bool ready, Term) {
+  p.services = std::make_unique<SimServices>(
+      SimServices::Environment{*p.node, *p.loop, *p.door, *p.watch, clock_, p.metrics}, random_.next());
+  p.node->on_leadership(kCoreGroup, [this, services = p.services.get()](bool ready, Term) {
+    services->on_leadership(ready);
     if (ready) events_.leads(id_, kCoreGroup);
   });
   p.node->on_leadership(kWorkGroup, [this, work = p.work.get()](bool ready, Term term) {

@@ -15,6 +15,7 @@
 #include "node/node.h"
 #include "services/discovery/discovery_state.h"
 #include "services/elections/elections_state.h"
+#include "services/kv/kv_state.h"
 #include "services/locks/locks_state.h"
 #include "services/tasks/tasks_state.h"
 #include "services/tasks/work_runtime.h"
@@ -128,6 +129,7 @@ class SimNode {
   discovery::DiscoveryState discovery_;
   locks::LocksState locks_;
   elections::ElectionsState elections_;
+  kv::KvState key_values_;
   tasks::TasksState tasks_;
   workers::WorkersState workers_;
   std::map<GroupId, std::vector<std::unique_ptr<ObservedDomain>>> observed_;

@@ -51,6 +51,7 @@ SimOptions draw_options(uint64_t seed, uint64_t operations) {
   o.register_clients = static_cast<size_t>(between(12, 40));
   o.register_keys = static_cast<size_t>(between(3, 12));
   o.service_clients = static_cast<size_t>(between(2, 5));
+  o.kv_clients = static_cast<size_t>(between(3, 10));
   o.lock_clients = static_cast<size_t>(between(2, 6));
   o.election_clients = static_cast<size_t>(between(2, 4));
   o.task_clients = static_cast<size_t>(between(1, 3));

@@ -89,6 +89,7 @@ struct SimOptions {
   size_t register_clients = 6;
   size_t register_keys = 4;
   size_t service_clients = 4;
+  size_t kv_clients = 4;
   size_t lock_clients = 4;
   size_t election_clients = 3;
   size_t task_clients = 2;

@@ -24,32 +24,56 @@ class ReplySink final : public call::Sink {
   std::string message_;
 };
 
+class StreamSink final : public call::Sink {
+ public:
+  explicit StreamSink(std::shared_ptr<SimServices::Stream> stream) : stream_(std::move(stream)) {}
+
+  void send(std::string message) override { stream_->item(std::move(message)); }
+  void finish(Status status) override { stream_->ended(status); }
+  size_t queued_bytes() const override { return 0; }
+
+ private:
+  const std::shared_ptr<SimServices::Stream> stream_;
+};
+
 bool permits(const call::Principal&, std::string_view) { return true; }
 
 }  // namespace
 
-SimServices::SimServices(node::Node& node, Executor& timers, const Clock& clock, uint64_t seed,
-                         MetricsRegistry& metrics)
-    : clock_(clock),
+SimServices::SimServices(const Environment& e, uint64_t seed)
+    : clock_(e.clock),
       random_(seed),
-      locks_({node, node, node, node, timers, clock, random_, metrics, page_tokens_, permits}),
-      elections_({node, node, node, node, timers, clock, random_, metrics, page_tokens_, permits}) {
+      locks_({e.node, e.node, e.node, e.node, e.work, e.clock, random_, e.metrics, page_tokens_, permits}),
+      elections_({e.node, e.node, e.node, e.node, e.work, e.clock, random_, e.metrics, page_tokens_, permits}),
+      sweeper_(e.node, e.node, e.loop, e.work),
+      kv_({}, {e.node, e.node, e.node, e.node, sweeper_, e.watch, e.work, e.clock, e.metrics, page_tokens_}) {
   locks_.add_handlers(handlers_);
   elections_.add_handlers(handlers_);
+  kv_.add_handlers(handlers_);
 }
 
-void SimServices::call(const ServiceCall& request, Reply reply) {
+std::shared_ptr<call::Call> SimServices::begin(const ServiceCall& request, std::shared_ptr<call::Sink> sink) {
   const call::Handler* handler = handlers_.find(request.method);
   UCCP_CHECK(handler != nullptr, "the simulation calls what the services handle");
   auto call = std::make_shared<call::Call>();
   call->method = request.method;
-  call->sink = std::make_shared<ReplySink>(std::move(reply));
+  call->sink = std::move(sink);
   call->principal = {call::Principal::Kind::kUser, "t", request.principal, {}, {}, 0};
   call->name_space = "n";
   call->request_id = request.request_id;
   call->credentials.address = request.principal;
-  call->deadline = clock_.boot().plus_ms(request.deadline_ms);
+  call->read_level = request.level;
+  if (request.deadline_ms > 0) call->deadline = clock_.boot().plus_ms(request.deadline_ms);
   (*handler)(call, request.request);
+  return call;
+}
+
+void SimServices::call(const ServiceCall& request, Reply reply) {
+  begin(request, std::make_shared<ReplySink>(std::move(reply)));
+}
+
+std::shared_ptr<call::Call> SimServices::open(const ServiceCall& request, std::shared_ptr<Stream> stream) {
+  return begin(request, std::make_shared<StreamSink>(std::move(stream)));
 }
 
 }  // namespace uccp::sim

@@ -1,5 +1,5 @@
-// The services of one process that clients of the simulation call: locks and elections, as they ship, behind their
-// handlers. What is left out is the pipeline before a handler, which decides nothing about the state.
+// The services of one process that clients of the simulation call: locks, elections and the key-value store, as they
+// ship, behind their handlers. What is left out is the pipeline before a handler, which decides nothing about the state.
 #pragma once
 
 #include <functional>
@@ -12,6 +12,8 @@
 #include "call/listing.h"
 #include "node/node.h"
 #include "services/elections/elections_service.h"
+#include "services/kv/kv_service.h"
+#include "services/kv/kv_sweeper.h"
 #include "services/locks/locks_service.h"
 
 namespace uccp::sim {
@@ -22,6 +24,7 @@ struct ServiceCall {
   std::string principal;
   std::string request_id;
   int64_t deadline_ms = 1000;
+  machine::ReadLevel level;
 };
 
 class SimServices {
@@ -29,17 +32,39 @@ class SimServices {
   using Reply = std::function<void(Result<machine::Applied>)>;
 
   // Everything must outlive the services.
-  SimServices(node::Node& node, Executor& timers, const Clock& clock, uint64_t seed, MetricsRegistry& metrics);
+  struct Environment {
+    node::Node& node;
+    Executor& loop;
+    Executor& work;
+    Executor& watch;  // where changes come
+    const Clock& clock;
+    MetricsRegistry& metrics;
+  };
+  SimServices(const Environment& environment, uint64_t seed);
 
   // `reply` gets the serialized answer, without an index.
   void call(const ServiceCall& call, Reply reply);
+  // A stream from the server. Both come from executors of the node; after cancel() or the end nothing comes.
+  class Stream {
+   public:
+    virtual ~Stream() = default;
+    virtual void item(std::string message) = 0;
+    virtual void ended(const Status& status) = 0;
+  };
+  std::shared_ptr<call::Call> open(const ServiceCall& call, std::shared_ptr<Stream> stream);
+  // From the node.
+  void on_leadership(bool leads) { sweeper_.on_leadership(leads); }
 
  private:
+  std::shared_ptr<call::Call> begin(const ServiceCall& call, std::shared_ptr<call::Sink> sink);
+
   const Clock& clock_;
   SeededRandom random_;
   call::PageTokenSigner page_tokens_{"simulated"};
   locks::LocksService locks_;
   elections::ElectionsService elections_;
+  kv::KvSweeper sweeper_;
+  kv::KvService kv_;
   call::HandlerTable handlers_;
 };
 

@@ -7,6 +7,8 @@
 #include "machine/machine.h"
 #include "sim/cluster/election_client.h"
 #include "sim/cluster/fault_injector.h"
+#include "sim/cluster/kv_client.h"
+#include "sim/cluster/kv_watch_client.h"
 #include "sim/cluster/lock_client.h"
 #include "sim/cluster/register_client.h"
 #include "sim/cluster/service_client.h"
@@ -36,7 +38,8 @@ class Simulation {
       }
     };
     const uint64_t all = options.operations;
-    add.operator()<RegisterClient>(options.register_clients, all * 3 / 4);
+    add.operator()<RegisterClient>(options.register_clients, all * 11 / 20);
+    add.operator()<KvClient>(options.kv_clients, all / 5);
     add.operator()<LockClient>(options.lock_clients, all / 40);
     add.operator()<ElectionClient>(options.election_clients, all / 100);
     add.operator()<TaskClient>(options.task_clients, all / 20);
@@ -48,6 +51,7 @@ class Simulation {
                                                            {kCoreGroup, elections::kTopic},
                                                            {kWorkGroup, work::kTaskTopic},
                                                            {kCoreGroup, kRegisterTopic}};
+    for (size_t i = 0; i < 2; ++i) kv_watchers_.push_back(std::make_unique<KvWatchClient>(cluster_, i));
     for (size_t i = 0; i < options.watchers; ++i) {
       const auto& [group, topic] = topics[i % std::size(topics)];
       watchers_.push_back(std::make_unique<WatchClient>(cluster_, i, group, std::string(topic)));
@@ -58,6 +62,7 @@ class Simulation {
     cluster_.start();
     for (const auto& client : clients_) client->start();
     for (const auto& watcher : watchers_) watcher->start();
+    for (const auto& watcher : kv_watchers_) watcher->start();
     faults_.start();
     cluster_.scheduler().run_until([this] { return failed() || worked(); }, kChaosLimitUs);
     if (!failed()) {
@@ -98,6 +103,9 @@ class Simulation {
            every_ms(50, [&] { return discovery::count_services(view(kCoreGroup)).registered == 0; }));
     for (const auto& watcher : watchers_) {
       if (!failed()) watcher->move_to(cluster_.leader(watcher->group()));
+    }
+    for (const auto& watcher : kv_watchers_) {
+      if (!failed()) watcher->move_to(cluster_.leader(kCoreGroup));
     }
     std::map<GroupId, LogIndex> targets;
     for (const GroupId group : kGroups) targets[group] = view(group).applied();
@@ -173,6 +181,10 @@ class Simulation {
     Checkers& checkers = cluster_.checkers();
     checkers.registers.check();
     checkers.order.check();
+    checkers.kv_order.check();
+    std::vector<size_t> caught_up;
+    for (const auto& watcher : kv_watchers_) caught_up.push_back(watcher->subscription());
+    checkers.kv.check_watches(caught_up);
     for_all_members([](SimNode& node) {
       node.check_digests();
       return true;
@@ -239,6 +251,7 @@ class Simulation {
   std::vector<std::unique_ptr<SimClient>> clients_;
   std::vector<SimClient*> ending_;  // that have an end and are not known to have come to it
   std::vector<std::unique_ptr<WatchClient>> watchers_;
+  std::vector<std::unique_ptr<KvWatchClient>> kv_watchers_;
 };
 
 }  // namespace
