@@ -69,7 +69,8 @@ void KvWatchClient::take(const std::string& bytes) {
     // What came of a revision may be cut by a crash: it is seen whole with the next one.
     next_revision_ = event.pair().mod_revision();
   }
-  if (!response.events().empty() && !response.fragment()) next_revision_ = std::max(next_revision_, response.revision() + 1);
+  if (response.events().empty() || response.fragment()) return;
+  next_revision_ = std::max(next_revision_, response.revision() + 1);
 }
 
 }  // namespace uccp::sim

@@ -48,8 +48,8 @@ void LockClient::acquire() {
   ask({.method = acquire, .request = request.SerializeAsString(), .deadline_ms = kDeadlineMs},
       [this, begun_healed = cluster_.healed()](const Result<machine::Applied>& result, int64_t called_us) {
         if (result) {
-          const int64_t longest_us =
-              static_cast<int64_t>(cluster_.options().lock_clients + 1) * (kTtlMsMax * 2000 + kHoldUsMax * kRenewalsMax);
+          const auto others = static_cast<int64_t>(cluster_.options().lock_clients + 1);
+          const int64_t longest_us = others * (kTtlMsMax * 2000 + kHoldUsMax * kRenewalsMax);
           if (begun_healed) {
             cluster_.checkers().queues.waited(owner_, cluster_.now_us() - called_us, longest_us + kDeadlineMs * 2000);
           }

@@ -51,7 +51,8 @@ void Observation::note_kv(std::string_view command, std::string_view payload,
   if (command == "kv.put") {
     internal::v1::KvPutCommand put;
     v1::PutResponse answer;
-    if (parse(put, payload) && parse(answer, result)) kv.changed(answer.revision(), put.request().key(), put.request().value());
+    if (!parse(put, payload) || !parse(answer, result)) return;
+    kv.changed(answer.revision(), put.request().key(), put.request().value());
   } else if (command == "kv.delete") {
     internal::v1::KvDeleteCommand erase;
     v1::DeleteResponse answer;

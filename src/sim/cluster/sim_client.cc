@@ -61,7 +61,10 @@ void SimClient::deduplicate(machine::Envelope& e) {
 
 void SimClient::write(GroupId group, machine::Envelope e, Done done) {
   deduplicate(e);
-  repeat({.group = group, .serve = SimCluster::propose(group, std::move(e)), .done = std::move(done), .may_give_up = true});
+  repeat({.group = group,
+          .serve = SimCluster::propose(group, std::move(e)),
+          .done = std::move(done),
+          .may_give_up = true});
 }
 
 void SimClient::cancel_task(machine::Envelope e, internal::v1::CancelCommand command, Done done) {

@@ -120,7 +120,9 @@ void SimCluster::observe(NodeId from, NodeId to, const node::PeerItem& item) {
 // The process cannot go on. It is ended outside of its own task.
 void SimCluster::fatal(NodeId id, const Status& status) {
   note("node " + std::to_string(id.value) + " stops: " + status.to_string());
-  if (!of_disk(status)) checkers_.violations.add("fatal", "node " + std::to_string(id.value) + ": " + status.to_string());
+  if (!of_disk(status)) {
+    checkers_.violations.add("fatal", "node " + std::to_string(id.value) + ": " + status.to_string());
+  }
   const size_t place = place_of(id);
   if (place == machines_.size() || !running(place)) return;
   scheduler_.schedule_after(0, [this, id, generation = node(place).generation()] {
@@ -241,9 +243,9 @@ void SimCluster::lose(size_t place, const std::string& why) {
   operator_->lost(old, wipe_machine(place));
 }
 
-// A flipped bit is harmless, or noticed, or taken for the end of a torn write. After the last the log lacks what the node
-// promised to keep: no check of its own can tell that from a crash, so the machine counts as lost, as after a repair that
-// the operator was warned of.
+// A flipped bit is harmless, or noticed, or taken for the end of a torn write. After the last the log lacks what the
+// node promised to keep: no check of its own can tell that from a crash, so the machine counts as lost, as after a
+// repair that the operator was warned of.
 void SimCluster::damage_log(size_t place, int64_t down_ms) {
   SimNode& damaged = node(place);
   crash_node(place, CrashKind::kLoseUnsynced, down_ms);

@@ -49,14 +49,13 @@ void SimNetwork::transmit(NodeId from, NodeId to, NetworkLane lane, std::string 
     ++lost_;
     return;
   }
-  const int64_t latency_us =
-      kLatencyUsMin + link.extra_us + static_cast<int64_t>(random_.below(static_cast<uint64_t>(options_.latency_us_max)));
+  const auto below = [this](int64_t us) { return static_cast<int64_t>(random_.below(static_cast<uint64_t>(us))); };
+  const int64_t latency_us = kLatencyUsMin + link.extra_us + below(options_.latency_us_max);
   int64_t& last_us = link.last_us[static_cast<size_t>(lane)];
   last_us = std::max({last_us, scheduler_.now_us() + latency_us, link.clogged_until_us});
   if (repeatable && options_.replay > 0 && random_.chance(options_.replay)) {
     ++replayed_;
-    deliver(from, to, last_us + static_cast<int64_t>(random_.below(static_cast<uint64_t>(options_.replay_after_us_max))),
-            frame);
+    deliver(from, to, last_us + below(options_.replay_after_us_max), frame);
   }
   deliver(from, to, last_us, std::move(frame));
 }

@@ -14,9 +14,9 @@ constexpr std::string_view kCluster = "sim";
 
 bool frees_space(std::string_view command) {
   static constexpr std::string_view kFreeing[] = {
-      "machine.expire", "discovery.deregister", "tasks.cancel",    "tasks.prune",     "tasks.outcomes",   "workers.deregister",
-      "workers.fence",  "workers.hello",        "permits.release", "permits.abandon", "elections.resign",
-      "kv.delete",      "kv.compact",           "kv.sweep"};
+      "machine.expire", "discovery.deregister", "tasks.cancel",     "tasks.prune", "tasks.outcomes",
+      "workers.fence",  "workers.deregister",   "workers.hello",    "kv.delete",   "kv.compact",
+      "kv.sweep",       "permits.release",      "permits.abandon",  "elections.resign"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -86,7 +86,7 @@ node::NodeOptions SimNode::node_options() const {
   options.group.flush_every_entries = options_.flush_every_entries;
   options.group.log_kept_entries = options_.log_kept_entries;
   options.group.digest_every_entries = options_.digest_every_entries;
-  options.group.snapshot_chunk_bytes = options_.snapshot_chunk_bytes;
+  options.group.snapshot.chunk_bytes = options_.snapshot_chunk_bytes;
   options.disk_reserved_bytes = kReservedBytes;
   options.frees_space = frees_space;
   return options;
