@@ -306,11 +306,19 @@ void SimAgent::heartbeat_ack(const internal::v1::HeartbeatAck& ack) {
 
 void SimAgent::extend_lease(BootTime sent) {
   lease_end_ = std::max(lease_end_, sent.plus_ms(cluster_.options().agent_lease_ms));
-  after_us(lease_end_.us - clock_.boot().us, [this] { check_lease(); });
+  watch_lease();
 }
 
-void SimAgent::check_lease() {
-  if (clock_.boot() < lease_end_) return;
+// A clock that was made slower meanwhile is not at the end yet.
+void SimAgent::watch_lease() {
+  after_us(lease_end_.us - clock_.boot().us, [this, end = lease_end_] {
+    if (end != lease_end_) return;
+    if (clock_.boot() < end) return watch_lease();
+    end_lease();
+  });
+}
+
+void SimAgent::end_lease() {
   for (auto& [key, run] : runs_) {
     if (!run.stopping) stop(run, v1::ATTEMPT_OUTCOME_KIND_LOST, below(kKillUsMax));
   }

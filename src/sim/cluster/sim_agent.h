@@ -61,7 +61,8 @@ class SimAgent {
   void heartbeat();
   void heartbeat_ack(const internal::v1::HeartbeatAck& ack);
   void extend_lease(BootTime sent);
-  void check_lease();
+  void watch_lease();
+  void end_lease();
   void launch(const internal::v1::LaunchAttempt& launch);
   void cancel(const internal::v1::CancelAttempt& cancel);
   void deny(const internal::v1::AttemptId& id);
