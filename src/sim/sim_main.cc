@@ -87,7 +87,8 @@ void print_reproduce(int signal) {
 void print(uint64_t seed, const SimResult& r, bool clean) {
   std::string kinds;
   for (size_t i = 0; i < kFaults; ++i) {
-    if (r.faults[i] > 0) kinds += " " + std::string(fault_name(static_cast<Fault>(i))) + "=" + std::to_string(r.faults[i]);
+    if (r.faults[i] == 0) continue;
+    kinds += " " + std::string(fault_name(static_cast<Fault>(i))) + "=" + std::to_string(r.faults[i]);
   }
   std::printf("seed %llu %s nodes=%zu ops=%llu faults=%llu terms=%llu attempts=%llu virtual_s=%.1f hash=%016llx%s\n",
               static_cast<unsigned long long>(seed), clean ? "ok" : "FAIL", r.nodes,

@@ -24,8 +24,8 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply dedup digest durability fencing freshness holds kv leaders linearizability logs order queues runs tasks ttl values "
-    "watch";
+    "apply dedup digest durability fencing freshness holds kv leaders linearizability logs order queues runs tasks ttl "
+    "values watch progress";
 
 struct Checkers {
   explicit Checkers(int64_t drift_ppm_max)

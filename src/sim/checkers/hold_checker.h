@@ -21,8 +21,8 @@ class HoldChecker {
   // From now on `owner` relies on it no more.
   void released(const std::string& name, const std::string& owner);
 
-  // Every grant of one `kind` has a greater number than all before it, in the order of their happening. `position` orders
-  // changes.
+  // Every grant of one `kind` has a greater number than all before it, in the order of their happening, which
+  // `position` gives.
   void granted(const std::string& kind, uint64_t position, uint64_t token);
   // A number belongs to one grant: it was shown to `owner`.
   void shown(const std::string& kind, uint64_t token, const std::string& owner);

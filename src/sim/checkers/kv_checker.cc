@@ -69,7 +69,8 @@ void KvChecker::check_watches(const std::vector<size_t>& caught_up) {
     const auto first = std::ranges::lower_bound(events_, watch.start, {}, &Event::revision);
     const auto expected = static_cast<size_t>(events_.end() - first);
     size_t same = 0;
-    while (same < std::min(expected, watch.told.size()) && watch.told[same] == first[static_cast<ptrdiff_t>(same)]) ++same;
+    const size_t both = std::min(expected, watch.told.size());
+    while (same < both && watch.told[same] == first[static_cast<ptrdiff_t>(same)]) ++same;
     const bool all_due = std::ranges::find(caught_up, number) != caught_up.end();
     if (same == watch.told.size() && (!all_due || same == expected)) continue;
     violations_.add("kv", "watch " + std::to_string(number) + " from revision " + std::to_string(watch.start) +

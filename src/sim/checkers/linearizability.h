@@ -2,8 +2,8 @@
 // with Lowe's memory of visited configurations ("Testing for linearizability", 2017).
 //
 // A history is cut by key. An operation whose outcome the client never learned may have happened at any time after its
-// call, or never: it has no return. A search may take too many steps, mostly for many operations without an outcome; such
-// histories are counted, and only OrderChecker decides about them.
+// call, or never: it has no return. A search may take too many steps, mostly for many operations without an outcome;
+// such histories are counted, and only OrderChecker decides about them.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,8 @@ struct RegisterOperation {
 enum class Linearizability : uint8_t { kYes, kNo, kTooHard };
 inline constexpr uint64_t kSearchStepsMax = 500'000;
 // Of the operations on one register, which is empty at first.
-Linearizability check_linearizable(const std::vector<RegisterOperation>& operations, uint64_t steps_max = kSearchStepsMax);
+Linearizability check_linearizable(const std::vector<RegisterOperation>& operations,
+                                   uint64_t steps_max = kSearchStepsMax);
 
 class LinearizabilityChecker {
  public:

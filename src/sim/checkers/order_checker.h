@@ -1,6 +1,6 @@
-// Strict serializability by replay: the order of the log is an order of all operations, on any number of keys, that what
-// they answered follows from (see ValueChecker); it is the one that clients saw if an operation that was called after
-// another had returned comes later in it.
+// Strict serializability by replay: the order of the log is an order of all operations, on any number of keys, that
+// what they answered follows from (see ValueChecker); it is the one that clients saw if an operation that was called
+// after another had returned comes later in it.
 #pragma once
 
 #include <algorithm>

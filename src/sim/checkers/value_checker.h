@@ -23,7 +23,8 @@ class ValueChecker {
   // Where the change was made that wrote `value`, which no other change of the key writes; 0: nowhere.
   LogIndex index_of(const std::string& key, uint64_t value) {
     const auto& history = history_[key];
-    const auto found = std::ranges::find(history.rbegin(), history.rend(), value, &std::pair<LogIndex, uint64_t>::second);
+    const auto wrote_it = [&](const auto& change) { return change.second == value; };
+    const auto found = std::find_if(history.rbegin(), history.rend(), wrote_it);
     return found == history.rend() ? LogIndex(0) : found->first;
   }
   // A view at `index` showed `value`; 0: nothing.

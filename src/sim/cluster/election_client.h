@@ -1,5 +1,5 @@
-// A candidate of an election that all these clients enter, through the service that ships: waits to lead, renews, relies
-// on its leadership for as long as it may, resigns or falls silent.
+// A candidate of an election that all these clients enter, through the service that ships: waits to lead, renews,
+// relies on its leadership for as long as it may, resigns or falls silent.
 #pragma once
 
 #include <string>

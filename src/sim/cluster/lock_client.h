@@ -1,5 +1,5 @@
-// Acquires locks that all clients share, through the service that ships: waits its turn, renews, relies on what it holds
-// for as long as it may, releases or falls silent.
+// Acquires locks that all clients share, through the service that ships: waits its turn, renews, relies on what it
+// holds for as long as it may, releases or falls silent.
 #pragma once
 
 #include <string>

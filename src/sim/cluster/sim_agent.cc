@@ -195,8 +195,8 @@ void SimAgent::link_down() {
   if (alive_) connect_later();
   if (!link->session) return;
   // The server learns it later, behind what was sent before.
-  link->to_server_us =
-      std::max({link->to_server_us, scheduler_.now_us() + cluster_.latency_us() + below(50'000), partitioned_until_us_});
+  const int64_t noticed_us = scheduler_.now_us() + cluster_.latency_us() + below(50'000);
+  link->to_server_us = std::max({link->to_server_us, noticed_us, partitioned_until_us_});
   scheduler_.schedule_at(link->to_server_us, [link] {
     SimNode& node = *link->node;
     if (!node.running() || node.generation() != link->generation) return;
@@ -210,7 +210,8 @@ void SimAgent::link_down() {
 
 void SimAgent::send(AgentMessage message) {
   if (!link_) return;
-  link_->to_server_us = std::max({link_->to_server_us, scheduler_.now_us() + cluster_.latency_us(), partitioned_until_us_});
+  const int64_t arrives_us = scheduler_.now_us() + cluster_.latency_us();
+  link_->to_server_us = std::max({link_->to_server_us, arrives_us, partitioned_until_us_});
   scheduler_.schedule_at(link_->to_server_us, [link = link_, message = std::move(message)] {
     SimNode& node = *link->node;
     if (!node.running() || node.generation() != link->generation || !link->session) return;

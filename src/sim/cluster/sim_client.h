@@ -29,8 +29,7 @@ class SimClient {
   void cancel_task(machine::Envelope envelope, internal::v1::CancelCommand command, Done done);
   // From any node, until one answers.
   void read(GroupId group, machine::ReadLevel level, SimCluster::Query query, Done done);
-  // A call of a service, repeated with the same request id until it is answered; its wait, if it has one, counts anew. A
-  // change may be given up.
+  // A call of a service, repeated with the same request id until it is answered; its wait, if it has one, counts anew.
   void ask(ServiceCall call, Done done);
   void ask_any_node(ServiceCall call, Done done);
   // One attempt, of which the answer may never come; then `done` gets outcome_unknown after a while.

@@ -189,8 +189,9 @@ void SimOperator::restart_next() {
   // The next one when this one serves again, or after a while.
   const auto wait = [this, id](auto&& self, int tries) -> void {
     const size_t place = cluster_.place_of(id);
-    const bool serves = place == cluster_.places() || (cluster_.node(place).ready() && !cluster_.node(place).stopping());
-    if (serves || tries == 0) return restart_next();
+    const bool gone = place == cluster_.places();
+    const bool serves = !gone && cluster_.node(place).ready() && !cluster_.node(place).stopping();
+    if (gone || serves || tries == 0) return restart_next();
     later(100, [self, tries] { self(self, tries - 1); });
   };
   later(100, [wait] { wait(wait, 30); });

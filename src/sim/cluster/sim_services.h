@@ -1,5 +1,5 @@
 // The services of one process that clients of the simulation call: locks, elections and the key-value store, as they
-// ship, behind their handlers. What is left out is the pipeline before a handler, which decides nothing about the state.
+// ship, behind their handlers. What is left out is the pipeline before them, which decides nothing about the state.
 #pragma once
 
 #include <functional>

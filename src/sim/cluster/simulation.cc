@@ -127,7 +127,8 @@ class Simulation {
         out += " [" + status.name + " " + raft::role_name(status.group.role) + " leader " +
                std::to_string(status.group.leader.value) + " term " + std::to_string(status.group.term.value) +
                " applied " + std::to_string(status.group.applied.value) + " commit " +
-               std::to_string(status.group.commit.value) + " last " + std::to_string(status.group.last.value) + " " + raft::to_string(status.group.membership) + "]";
+               std::to_string(status.group.commit.value) + " last " + std::to_string(status.group.last.value) + " " +
+               raft::to_string(status.group.membership) + "]";
       }
     }
     return out;
