@@ -53,8 +53,10 @@ void Disk::flush_and_compact(GroupId group, LogPosition position, std::move_only
       [this, group, position]() -> Status {
         UCCP_RETURN_IF_ERROR(kv_.flush());
         UCCP_RETURN_IF_ERROR(log_.truncate_before(group, position));
-        // Space comes back with a sync, and nobody else may write for long.
-        return log_.sync();
+        // Space comes back with a sync, and nobody else may write for long. On a full disk nothing was written, and the
+        // next sync does it: whoever flushes to free space must not end for the lack of it.
+        const Status synced = log_.sync();
+        return synced.code() == Code::kExhausted ? Status() : synced;
       },
       std::move(done));
 }

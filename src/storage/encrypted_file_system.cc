@@ -44,7 +44,7 @@ Result<std::optional<Header>> decode(const std::string& path, std::string_view b
   header.salt = in.raw(kSaltBytes);
   header.padding = in.u8();
   const bool intact = in.u32() == crc32c(bytes.substr(0, kHeaderUsedBytes - 4));
-  if (!in.ok() || !intact) {
+  if (!in.ok() || !intact || (version == kVersion && header.padding >= kBlock)) {
     return fail(Code::kCorruption, "ENCRYPTED_FILE_DAMAGED", path + ": the header of the encrypted file is damaged");
   }
   if (version != kVersion) {
@@ -101,7 +101,9 @@ class EncryptedFile final : public File {
 
   Result<uint64_t> size() override {
     UCCP_TRY(const uint64_t whole, file_->size());
-    return whole < kHeaderBytes + header_.padding ? 0 : whole - kHeaderBytes - header_.padding;
+    // A block that was cut off cannot be read.
+    const uint64_t content = whole < kHeaderBytes ? 0 : down(whole - kHeaderBytes, kBlock);
+    return content < header_.padding ? 0 : content - header_.padding;
   }
 
   Status truncate(uint64_t size) override {

@@ -63,6 +63,28 @@ TEST(EncryptedFile, TheBytesStayReadable) {
   EXPECT_EQ(*read_file(p.encrypted, "/d/f", 1 << 20), "twenty bytes of text");
 }
 
+// Whatever the padding and wherever the file was cut: what can be read is what the size says, and writing goes on there.
+TEST(EncryptedFile, ACutFileEndsWithItsLastWholeBlock) {
+  for (uint64_t padding = 0; padding < 20; ++padding) {
+    for (uint64_t content = 0; content < 70; ++content) {
+      Pair p;
+      std::string page = ByteWriter().raw("UCCPENC\n").u32(1).raw("11111111").raw(std::string(32, 's')).take();
+      page.push_back(static_cast<char>(padding));
+      page += ByteWriter().u32(crc32c(page)).data();
+      page.resize(4096);
+      ASSERT_TRUE(write_file_atomically(p.disk, "/d/f", page + std::string(content, 'c')).is_ok());
+      auto file = p.encrypted.open("/d/f", OpenMode::kReadWrite);
+      ASSERT_EQ(file.has_value(), padding < 16) << padding;
+      if (!file) continue;
+      std::string read, again;
+      ASSERT_TRUE((*file)->read_at(0, 1000, read).is_ok());
+      ASSERT_EQ(*(*file)->size(), read.size()) << padding << " " << content;
+      ASSERT_TRUE((*file)->write_at(read.size(), "more").is_ok() && (*file)->read_at(0, 1000, again).is_ok());
+      ASSERT_EQ(again, read + "more") << padding << " " << content;
+    }
+  }
+}
+
 TEST(EncryptedFile, ADamagedHeaderAndALaterVersionAreRefused) {
   Pair p;
   ASSERT_TRUE(write_file_atomically(p.encrypted, "/d/f", "text").is_ok());
