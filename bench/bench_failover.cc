@@ -92,6 +92,7 @@ class Writer {
 // Waits until each node acknowledges writes.
 Status wait_healthy(Side& side) {
   const Work work = put_work(side.ours);
+  std::string last = "it cannot be connected to";
   for (size_t node = 0; node < side.cluster->size(); ++node) {
     for (const auto begin = Clock::now();; std::this_thread::sleep_for(kPoll)) {
       if (auto load = GrpcLoad::connect(side.cluster->target(node), side.cluster->tls(), 1)) {
@@ -99,9 +100,12 @@ Status wait_healthy(Side& side) {
             (*load)->run(work, {.in_flight = 1, .operations = 3, .first_index = side.next, .deadline_ms = 2'000});
         side.next = result.next_index;
         if (result.ok == 3) break;
+        last = fmt::format("{} of 3 writes, {} expired, {}{}", result.ok, result.expired, result.first_error,
+                           result.first_shed);
       }
       if (Clock::now() - begin > kHealthyMax) {
-        return Status(Code::kUnavailable, "BENCH_FAILED", fmt::format("node {} does not come back", node + 1));
+        return Status(Code::kUnavailable, "BENCH_FAILED",
+                      fmt::format("node {} of {} does not come back: {}", node + 1, side.ours ? "ours" : "etcd", last));
       }
     }
   }
@@ -170,7 +174,7 @@ Status measure_partition(Context& context, std::vector<double>& all_ours) {
   UCCP_TRY(const auto duel, Duel::start(context, {.places = at}));
   const Harm partition{.what = "partition of the leader",
                        .goal = {Goal::Of::kRatio, Better::kHigher, 1.0},
-                       .pairs = context.quick ? 2 : 5,
+                       .pairs = context.quick ? 2 : 7,
                        .harm = [&](Cluster&, size_t node) { (*network)->isolate(node); },
                        .mend =
                            [&](Cluster&, size_t) {
@@ -194,7 +198,7 @@ Status run_failover(Context& context) {
     UCCP_RETURN_IF_ERROR(measure(context, *duel, killed, all_ours));
     const Harm frozen{.what = "SIGSTOP of the leader",
                       .goal = {Goal::Of::kRatio, Better::kHigher, 1.0},
-                      .pairs = context.quick ? 2 : 5,
+                      .pairs = context.quick ? 2 : 7,
                       .harm = [](Cluster& cluster, size_t node) { ::kill(cluster.pid(node), SIGSTOP); },
                       .mend =
                           [](Cluster& cluster, size_t node) {

@@ -9,14 +9,23 @@ namespace uccp::bench {
 namespace {
 
 constexpr int64_t kShellMs = 20'000;
-// From the range for benchmarks of networks (RFC 2544), which nobody uses.
-constexpr const char* kNet = "198.18.77";
+
+// Of the range for benchmarks of networks (RFC 2544), which nobody uses; two runs at a time hardly meet.
+std::string net() { return fmt::format("198.18.{}", ::getpid() % 250); }
+
+// What a run that was killed left behind: names have the id of its process.
+constexpr const char* kRemoveLeftovers =
+    "for n in $(ip netns list | sed -n 's/^\\(ub[0-9]*\\)n.*/\\1/p' | sort -u); do\n"
+    "  [ -d /proc/${n#ub} ] && continue\n"
+    "  for i in 1 2 3; do ip netns del ${n}n$i || true; done\n"
+    "  ip link del $n || true\n"
+    "done\n";
 
 }  // namespace
 
-Namespaces::Namespaces(size_t count) : id_(std::to_string(::getpid() % 100'000)) {
+Namespaces::Namespaces(size_t count) : id_(std::to_string(::getpid())) {
   for (size_t i = 0; i < count; ++i) {
-    places_.push_back({fmt::format("{}.{}", kNet, i + 1), {"/usr/bin/env", "ip", "netns", "exec", name(i)}});
+    places_.push_back({fmt::format("{}.{}", net(), i + 1), {"/usr/bin/env", "ip", "netns", "exec", name(i)}});
   }
 }
 
@@ -34,8 +43,9 @@ bool Namespaces::shell(const std::string& lines) {
 Result<std::unique_ptr<Namespaces>> Namespaces::make(size_t count) {
   std::unique_ptr<Namespaces> made(new Namespaces(count));
   const std::string bridge = "ub" + made->id_;
-  std::string lines = fmt::format("ip link add {0} type bridge\nip addr add {1}.254/24 dev {0}\nip link set {0} up\n",
-                                  bridge, kNet);
+  std::string lines = kRemoveLeftovers;
+  lines += fmt::format("ip link add {0} type bridge\nip addr add {1}.254/24 dev {0}\nip link set {0} up\n", bridge,
+                       net());
   for (size_t i = 0; i < count; ++i) {
     lines += fmt::format(
         "ip netns add {0}\n"

@@ -238,7 +238,11 @@ void ClusterMember::announce_if_due(const std::vector<MemberRow>& members) {
     if (asking_) return;
     if (!leader_address_.empty()) targets.push_back(std::exchange(leader_address_, {}));
   }
-  const auto addresses = links_.addresses();
+  auto addresses = links_.addresses();
+  // A founder without join_address has nobody's address until the table has come here; its own row is not needed for that.
+  for (const MemberRow& member : members) {
+    if (!member.grpc_address().empty()) addresses.try_emplace(NodeId(member.node()), member.grpc_address());
+  }
   if (targets.empty() && core != groups.end() && core->leader) {
     const auto known = addresses.find(core->leader);
     if (known != addresses.end()) targets.push_back(known->second);

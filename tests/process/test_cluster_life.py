@@ -106,7 +106,7 @@ class ByHand(unittest.TestCase):
 
     def status(self, group="core"):
         replicas = json.loads(self.cli("--context-file", self.dir / "cluster.json", "cluster", "status", "-o", "json").stdout)
-        return {r["nodeId"]: r for r in replicas if r["group"] == group}
+        return {r["nodeId"]: r for r in replicas if r.get("group") == group}
 
     def test_one_node_becomes_three_and_one_again(self):
         self.cli("cluster", "init", "--data-dir", self.dir, "--nodes", "1", "--ports", "auto")
@@ -130,6 +130,23 @@ class ByHand(unittest.TestCase):
             self.cli(*context, "cluster", "remove", name)
         self.assertEqual(set(self.status()), {"n1"})
         self.cli(*context, "service", "register", "after", "10.0.0.1", "1")
+
+    def test_founders_find_each_other_without_join_address(self):
+        self.cli("cluster", "init", "--data-dir", self.dir, "--nodes", "3", "--ports", "auto")
+        for path in self.dir.glob("n*/uccp.yaml"):
+            lines = path.read_text().splitlines(True)
+            path.write_text("".join(line for line in lines if not line.startswith("join_address")))
+        nodes = [self.start(name)[1] for name in ("n1", "n2", "n3")]
+        self.cli("cluster", "context", "--data-dir", self.dir)
+        context = ["--context-file", self.dir / "cluster.json"]
+        wait_until(lambda: set(self.status()) == {"n1", "n2", "n3"}, 30, "all to be in the table of members")
+        # Whoever leads, all of them know where it is.
+        for leader in ("n1", "n2", "n3"):
+            # On a machine with much to do it may not take over in time: nothing is lost then, and one asks again.
+            wait_until(lambda name=leader: self.cli(*context, "cluster", "transfer", "core", name, check=False).returncode == 0,
+                       30, f"{leader} to lead")
+            for node in nodes:
+                self.cli(*context, "--server", node["grpc"], "service", "register", f"by-{node['id']}", "10.0.0.1", "1")
 
     def test_a_cluster_that_cannot_be_joined_is_named(self):
         self.cli("cluster", "init", "--data-dir", self.dir, "--nodes", "1", "--ports", "auto")
