@@ -47,7 +47,7 @@ struct Credentials {
 
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  enum class Door : uint8_t { kGrpc, kRest, kInternal };
+  enum class Door : uint8_t { kGrpc, kRest, kEtcd, kInternal };
 
   // Set by the door. -----------------------------------------------------------------------------------------------
   Door door = Door::kInternal;

@@ -364,6 +364,12 @@ std::map<GroupId, NodeGroupStatus> Node::status() const {
   return status_;
 }
 
+Term Node::known_term(GroupId group) const {
+  std::lock_guard lock(mutex_);
+  const auto found = status_.find(group);
+  return found == status_.end() ? Term{} : found->second.group.term;
+}
+
 bool Node::ready() const {
   std::lock_guard lock(mutex_);
   return std::ranges::all_of(status_, [](const auto& entry) { return entry.second.ready; });

@@ -115,6 +115,8 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
 
   // Newest status of each group, refreshed every tick and at each change of leadership. Any thread.
   std::map<GroupId, NodeGroupStatus> status() const;
+  // The term of the group in its newest status. Any thread.
+  Term known_term(GroupId group) const;
   // All groups have a current state. Any thread.
   bool ready() const;
   bool out_of_space() const { return out_of_space_.load(); }

@@ -57,6 +57,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"cloud_provider", kString, "", kUnused, "aws, gcp or azure"},
     {"region", kString, "", kUnused, "region of this node"},
     {"availability_zones", kString, "", kUnused, "zones of this node, separated by commas"},
+    {"etcd_port", kPort, "2379", kActs, "port of the etcd v3 API"},
+    {"enable_etcd", kBool, "true", kActs, "speak the etcd v3 API on a port of its own"},
     {"listen_host", kString, "127.0.0.1", kActs, "address that the API ports listen on; 0.0.0.0 for all"},
     {"advertise_host", kString, "", kActs, "host under which the other nodes reach this one; unset: listen_host"},
     {"cluster_id", kString, "", kActs, "id of the cluster; unset: that of the node's certificate or data directory"},

@@ -12,6 +12,7 @@
 #include "call/listing.h"
 #include "call/pipeline/pipeline.h"
 #include "call/pipeline/roles.h"
+#include "doors/etcd/etcd_api.h"
 #include "doors/grpc/grpc_door.h"
 #include "doors/rest/metrics_door.h"
 #include "doors/rest/rest_door.h"
@@ -177,6 +178,7 @@ struct Server::Parts {
   std::unique_ptr<BackupSide> backup;
   std::map<std::string, double> rates;  // calls a second, by quota class
   doors::GrpcDoor grpc;
+  doors::GrpcDoor etcd;
   doors::RestDoor rest;
   doors::MetricsDoor metrics_door;
   ServerEndpoints endpoints;
@@ -190,6 +192,7 @@ struct Server::Parts {
   void build_key_value(const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
   Status build_backup(const ServerOptions& options, const Config& config);
+  Result<std::string> open_etcd(const ServerOptions& options);
   Status open_doors(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
 };
@@ -402,6 +405,25 @@ Status Server::Parts::build_backup(const ServerOptions& options, const Config& c
   return Status::ok();
 }
 
+// The etcd API on its own port: the same pipeline behind it. Answers its address, or nothing when it stays closed.
+Result<std::string> Server::Parts::open_etcd(const ServerOptions& options) {
+  if (!options.etcd_port) return std::string();
+  doors::GrpcDoorOptions door;
+  door.host = options.host;
+  door.port = *options.etcd_port;
+  door.certificate_pem = options.certificate_pem;
+  door.key_pem = options.key_pem;
+  door.client_ca_pem = options.client_ca_pem;
+  door.name = "etcd";
+  const std::shared_ptr<doors::EtcdContext> context(new doors::EtcdContext{
+      .pipeline = *pipeline, .cluster_id = hash64(identity.cluster_id), .member_id = options.node.value,
+      .host = options.host, .term = [this] { return node->known_term(kCoreGroup).value; }});
+  door.foreign = doors::etcd_api(context);
+  UCCP_TRY(const uint16_t port, etcd.start(std::move(door), *pipeline, clock, metrics, [this] { return health->ready(); }));
+  context->port = port;
+  return options.host + ":" + std::to_string(port);
+}
+
 Status Server::Parts::open_doors(const ServerOptions& options) {
   doors::GrpcDoorOptions grpc_options;
   grpc_options.host = options.host;
@@ -410,6 +432,7 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
   grpc_options.key_pem = options.key_pem;
   grpc_options.client_ca_pem = options.client_ca_pem;
   UCCP_TRY(const uint16_t grpc_port, grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health->ready(); }));
+  UCCP_TRY(const std::string etcd_endpoint, open_etcd(options));
   doors::RestDoorOptions rest_options;
   rest_options.http.host = options.host;
   rest_options.http.port = options.https_port;
@@ -423,7 +446,7 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
            metrics_door.start({.host = options.metrics_host, .port = options.metrics_port}, clock, metrics, *health));
   const auto at = [](const std::string& host, uint16_t port) { return host + ":" + std::to_string(port); };
   endpoints = {at(options.host, grpc_port), at(options.host, https_port), at(options.metrics_host, metrics_port),
-               cluster->raft_address(), identity.cluster_id};
+               etcd_endpoint, cluster->raft_address(), identity.cluster_id};
   health->set_started();
   cluster->serve(endpoints);
   return Status::ok();
@@ -472,6 +495,7 @@ void Server::stop() {
     done.notify();
   });
   done.wait(kDrainMs, [&] { return stopped.load(); });
+  p.etcd.stop(kDrainMs);
   p.grpc.stop(kDrainMs);
   p.metrics_door.stop();
   stopped = false;

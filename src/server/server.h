@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ struct ServerOptions {
   uint16_t grpc_port = 0;  // 0: any free one
   uint16_t https_port = 0;
   uint16_t metrics_port = 0;
+  std::optional<uint16_t> etcd_port = 0;  // nothing: the door stays closed
   std::string certificate_pem, key_pem;
   std::string client_ca_pem;
   std::string token_key_pem;
@@ -46,6 +48,7 @@ struct ServerOptions {
 
 struct ServerEndpoints {
   std::string grpc, https, metrics;  // host:port
+  std::string etcd;                  // empty: closed
   std::string raft;                  // empty for a cluster of one
   std::string cluster_id;
 };

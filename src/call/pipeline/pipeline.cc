@@ -21,6 +21,7 @@ std::string_view door_name(Call::Door door) {
   switch (door) {
     case Call::Door::kGrpc: return "grpc";
     case Call::Door::kRest: return "http";
+    case Call::Door::kEtcd: return "etcd";
     case Call::Door::kInternal: break;
   }
   return "internal";

@@ -72,6 +72,7 @@ void GrpcCall::on_headers_complete() {
     builtin_ = begun_ = true;
     return (*handler)(call_);
   }
+  if (!shared_->foreign.handlers.empty()) return begin_foreign();
   call_->method = call::Contract::get().find(method_name_);
   holds_messages_ = call_->method == nullptr || !call_->method->server_streaming;
   // Messages of a client stream go where the handler has said.
@@ -79,6 +80,16 @@ void GrpcCall::on_headers_complete() {
   begun_ = true;
   connection_->identify(*call_);
   shared_->pipeline.dispatch(call_, {}, method_name_);
+}
+
+void GrpcCall::begin_foreign() {
+  builtin_ = begun_ = true;
+  const auto handler = shared_->foreign.handlers.find(method_name_);
+  if (handler == shared_->foreign.handlers.end()) {
+    return call_->finish(Status(Code::kUnimplemented, "METHOD_UNKNOWN", "this server does not have the method " + method_name_));
+  }
+  connection_->identify(*call_);
+  handler->second(call_);
 }
 
 void GrpcCall::on_data(std::string_view bytes) {
@@ -229,7 +240,13 @@ GrpcHeaders GrpcCall::headers() const {
 GrpcHeaders GrpcCall::trailers() const {
   GrpcHeaders out;
   std::lock_guard lock(mutex_);
-  add_status(out, outcome_.value_or(Status::ok()));
+  const Status status = outcome_.value_or(Status::ok());
+  if (shared_->foreign.error == nullptr) {
+    add_status(out, status);
+  } else {
+    const ForeignApi::Error error = shared_->foreign.error(status);
+    add_plain_status(out, error.grpc_code, error.text);
+  }
   return out;
 }
 

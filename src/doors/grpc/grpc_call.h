@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "call/pipeline/pipeline.h"
+#include "doors/foreign_api.h"
 #include "doors/grpc/builtin_call.h"
 #include "doors/grpc/grpc_wire.h"
 #include "doors/grpc/io_loop.h"
@@ -25,13 +26,14 @@ class GrpcConnection;
 
 // What all calls of a door share. Outlives the door as long as some handler holds a call.
 struct GrpcShared {
-  GrpcShared(call::Pipeline& used_pipeline, const Clock& used_clock, size_t metadata_bytes)
-      : pipeline(used_pipeline), clock(used_clock), metadata_bytes_max(metadata_bytes) {}
+  GrpcShared(call::Pipeline& used_pipeline, const Clock& used_clock, size_t metadata_bytes, ForeignApi other_api)
+      : pipeline(used_pipeline), clock(used_clock), metadata_bytes_max(metadata_bytes), foreign(std::move(other_api)) {}
 
   call::Pipeline& pipeline;
   const Clock& clock;
   const size_t metadata_bytes_max;
   BuiltinCalls builtin;
+  const ForeignApi foreign;
   std::atomic<size_t> calls{0};
   std::atomic<size_t> connections{0};
 };
@@ -79,6 +81,7 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
 
  private:
   void begin();
+  void begin_foreign();
   void take(std::string message);
   void poke();
   GrpcHeaders headers() const;
@@ -97,7 +100,7 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
   const BootTime opened_;
   size_t header_bytes_ = 0;
   bool is_grpc_ = false;
-  bool builtin_ = false;
+  bool builtin_ = false;  // its handler takes the messages, without the pipeline
   bool begun_ = false;  // the pipeline has the call
   bool got_message_ = false;
   bool holds_messages_ = false;  // one answer, sent together with the status

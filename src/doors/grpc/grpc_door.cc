@@ -24,10 +24,11 @@ constexpr int64_t kFarewellMs = 500;
 struct GrpcDoor::Running {
   Running(GrpcDoorOptions door_options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics)
       : options(std::move(door_options)),
-        active_calls(metrics.gauge("uccp_grpc_active_calls", "gRPC calls at work, streams included")),
-        active_connections(metrics.gauge("uccp_grpc_active_connections", "Active gRPC connections")),
-        refused(metrics.counter("uccp_grpc_connections_refused_total", "gRPC connections beyond the limit")),
-        shared(std::make_shared<GrpcShared>(pipeline, clock, options.metadata_bytes_max)),
+        labels(options.name.empty() ? Labels() : Labels{{"door", options.name}}),
+        active_calls(metrics.gauge("uccp_grpc_active_calls", "gRPC calls at work, streams included", labels)),
+        active_connections(metrics.gauge("uccp_grpc_active_connections", "Active gRPC connections", labels)),
+        refused(metrics.counter("uccp_grpc_connections_refused_total", "gRPC connections beyond the limit", labels)),
+        shared(std::make_shared<GrpcShared>(pipeline, clock, options.metadata_bytes_max, options.foreign)),
         listener(std::make_shared<Listener>()) {
     connection.streams_max = options.streams_per_connection_max;
     connection.handshake_timeout_ms = options.handshake_timeout_ms;
@@ -61,6 +62,7 @@ struct GrpcDoor::Running {
   }
 
   const GrpcDoorOptions options;
+  const Labels labels;
   GrpcConnectionOptions connection;
   Gauge& active_calls;
   Gauge& active_connections;

@@ -18,6 +18,7 @@
 #include "base/metrics.h"
 #include "base/status.h"
 #include "call/pipeline/pipeline.h"
+#include "doors/foreign_api.h"
 
 namespace uccp::doors {
 
@@ -34,6 +35,9 @@ struct GrpcDoorOptions {
   size_t metadata_bytes_max = 16 * 1024;
   int64_t handshake_timeout_ms = 10'000;
   int64_t connection_idle_ms = 15 * 60'000;
+  // With handlers the door speaks another API than the contract: nothing else is answered but health and reflection.
+  ForeignApi foreign;
+  std::string name;  // label of the door's metrics; empty: none
 };
 
 class GrpcDoor {

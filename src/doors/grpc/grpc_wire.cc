@@ -134,11 +134,15 @@ std::optional<int64_t> parse_timeout_us(std::string_view text) {
   return std::max<int64_t>(us, 1);
 }
 
+void add_plain_status(GrpcHeaders& headers, int grpc_code, std::string_view message) {
+  headers.emplace_back("grpc-status", std::to_string(grpc_code));
+  if (grpc_code != 0) headers.emplace_back("grpc-message", percent_encoded(cut_at_character(std::string(message), kMessageMax)));
+}
+
 void add_status(GrpcHeaders& headers, const Status& status) {
-  headers.emplace_back("grpc-status", std::to_string(code_info(status.code()).grpc));
+  add_plain_status(headers, code_info(status.code()).grpc, status.message());
   if (status.is_ok()) return;
   const std::string message = cut_at_character(status.message(), kMessageMax);
-  headers.emplace_back("grpc-message", percent_encoded(message));
   std::string details = to_base64(details_of(status, message));
   while (details.ends_with('=')) details.pop_back();
   headers.emplace_back("grpc-status-details-bin", std::move(details));
