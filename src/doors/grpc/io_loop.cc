@@ -1,5 +1,6 @@
 #include "doors/grpc/io_loop.h"
 
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -90,6 +91,11 @@ void IoLoop::flush_later(IoSource& source) {
 
 void IoLoop::run() {
   t_current = this;
+  // OpenSSL writes to sockets whose other end may be gone; that is an error of the write and nothing more.
+  sigset_t pipe;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
   while (true) {
     {
       std::lock_guard lock(mutex_);
