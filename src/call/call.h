@@ -45,6 +45,13 @@ struct Credentials {
   std::string address;          // peer address, for logs, audit and limits
 };
 
+// The tightest request rate that a call was counted against.
+struct RateState {
+  int64_t limit = 0;      // calls a second; 0: none was
+  int64_t remaining = 0;  // calls that may follow at once
+  int64_t reset_s = 0;    // seconds until the allowance is whole again
+};
+
 class Call : public std::enable_shared_from_this<Call> {
  public:
   enum class Door : uint8_t { kGrpc, kRest, kEtcd, kInternal };
@@ -67,6 +74,7 @@ class Call : public std::enable_shared_from_this<Call> {
   std::string name_space;  // of the resource
   std::string resource;    // the resource named in the request, for policy and audit
   BootTime started;
+  RateState rate;
 
   // For the handler. -----------------------------------------------------------------------------------------------
   void send(std::string message) { sink->send(std::move(message)); }

@@ -9,6 +9,7 @@
 #include "uccp/v1/coordination.pb.h"
 #include "uccp/v1/discovery.pb.h"
 #include "uccp/v1/events.pb.h"
+#include "uccp/v1/identity.pb.h"
 #include "uccp/v1/kv.pb.h"
 #include "uccp/v1/options.pb.h"
 #include "uccp/v1/resources.pb.h"
@@ -36,6 +37,7 @@ const Linked kLinked[] = {
     {"uccp/v1/resources.proto", &::descriptor_table_uccp_2fv1_2fresources_2eproto},
     {"uccp/v1/compute.proto", &::descriptor_table_uccp_2fv1_2fcompute_2eproto},
     {"uccp/v1/admin.proto", &::descriptor_table_uccp_2fv1_2fadmin_2eproto},
+    {"uccp/v1/identity.proto", &::descriptor_table_uccp_2fv1_2fidentity_2eproto},
     {"uccp/internal/v1/agent.proto", &::descriptor_table_uccp_2finternal_2fv1_2fagent_2eproto},
     {"uccp/internal/v1/node.proto", &::descriptor_table_uccp_2finternal_2fv1_2fnode_2eproto},
 };

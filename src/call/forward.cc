@@ -48,6 +48,11 @@ ForwardHeader header_of(const Call& call, std::string request, BootTime now) {
   header.set_principal_kind(static_cast<uint32_t>(call.principal.kind));
   header.mutable_roles()->Assign(call.principal.roles.begin(), call.principal.roles.end());
   header.mutable_namespaces()->Assign(call.principal.namespaces.begin(), call.principal.namespaces.end());
+  header.mutable_groups()->Assign(call.principal.groups.begin(), call.principal.groups.end());
+  header.set_credential(static_cast<uint32_t>(call.principal.credential));
+  header.set_credential_id(call.principal.credential_id);
+  header.set_session(call.principal.session);
+  header.set_expires_us(call.principal.expires_us);
   header.set_call_id(call.call_id);
   header.set_traceparent(call.traceparent);
   if (call.deadline) header.set_deadline_ms(std::max<int64_t>(1, call.deadline->ms_since(now)));

@@ -143,6 +143,11 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
     inner->principal.name = header.principal();
     inner->principal.roles.assign(header.roles().begin(), header.roles().end());
     inner->principal.namespaces.assign(header.namespaces().begin(), header.namespaces().end());
+    inner->principal.groups.assign(header.groups().begin(), header.groups().end());
+    inner->principal.credential = static_cast<Principal::Credential>(std::min<uint32_t>(header.credential(), 4));
+    inner->principal.credential_id = header.credential_id();
+    inner->principal.session = header.session();
+    inner->principal.expires_us = header.expires_us();
     inner->read_level = std::move(*level);
     inner->name_space = header.namespace_();
     inner->resource = header.resource();

@@ -14,10 +14,19 @@ struct Principal {
   std::string tenant;
   std::string name;
   std::vector<std::string> roles;
-  // Namespaces the roles hold in; empty: all namespaces of the tenant.
+  // Groups it is in, of the stored user and of the credential.
+  std::vector<std::string> groups;
+  // Namespaces the credential is good for; empty: all namespaces of the tenant.
   std::vector<std::string> namespaces;
+  // What it was recognised by, and the id under which that can be revoked: token id, key id or serial number.
+  enum class Credential : uint8_t { kNone, kCertificate, kToken, kApiKey, kOidc };
+  Credential credential = Credential::kNone;
+  std::string credential_id;
+  std::string session;  // the session that an access token belongs to; empty: none
   // Wall time in microseconds after which the credentials are void; 0: never.
   int64_t expires_us = 0;
+  // Wall time when they were issued, in microseconds; 0: not said.
+  int64_t issued_us = 0;
 };
 
 }  // namespace uccp::call

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/help.h"
+#include "cli/login.h"
 
 namespace uccp::cli {
 namespace {
@@ -40,6 +41,9 @@ Result<int> run_verb(Session& session, const std::string& noun, Args args, Progr
   if (noun == "task" && command->method->name == "ScheduleTask") return run_task_submit(session, *command, words);
   if (noun == "task" && command->method->name == "GetTaskLogs") return run_task_logs(session, *command, words);
   if (noun == "cluster" && command->verb == "health") return run_health(session, words);
+  if (command->method->name == "SignIn") return run_auth_login(session, *command, words);
+  if (command->method->name == "SignOut") return run_auth_logout(session, *command, words);
+  if (command->method->name == "SetPassword") return run_set_password(session, *command, words);
   return run_command(session, *command, words);
 }
 

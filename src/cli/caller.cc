@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cli/login.h"
+
 namespace uccp::cli {
 namespace {
 
@@ -38,6 +40,7 @@ const Result<Context>& Caller::context() {
 Result<Transport*> Caller::transport() {
   if (!transport_) {
     if (!context()) return std::unexpected(context().error());
+    UCCP_RETURN_IF_ERROR(refresh_session(io_, connect_, **context_));
     UCCP_TRY(transport_, connect_(*context()));
   }
   return transport_.get();

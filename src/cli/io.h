@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,6 +25,10 @@ struct Io {
   std::function<Status(const std::string& path)> remove_file;
   // Names in a folder, in any order; none if there is no such folder.
   std::function<std::vector<std::string>(const std::string& path)> list_folder;
+  // Waits until no other process holds the lock; it is held until the result is gone.
+  std::function<std::shared_ptr<void>(const std::string& path)> lock_file;
+  // A line without showing what is typed; from standard input if there is no terminal.
+  std::function<Result<std::string>(const std::string& prompt)> read_secret;
   std::function<int64_t()> wall_us;
   std::function<void(int64_t ms)> sleep_ms;
   std::function<std::string()> make_request_id;

@@ -1,7 +1,9 @@
 // Io of a real process.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <array>
@@ -118,6 +120,41 @@ std::vector<std::string> names_in_folder(const std::string& path) {
   return names;
 }
 
+std::shared_ptr<void> lock_file(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (descriptor < 0) return nullptr;
+  while (::flock(descriptor, LOCK_EX) != 0 && errno == EINTR) {}
+  return std::shared_ptr<void>(nullptr, [descriptor](void*) { ::close(descriptor); });
+}
+
+Result<std::string> read_secret(const std::string& prompt) {
+  const int terminal = ::open("/dev/tty", O_RDWR | O_CLOEXEC);
+  const bool asks = terminal >= 0 && ::isatty(STDIN_FILENO) == 1;
+  const int from = asks ? terminal : STDIN_FILENO;
+  struct termios before = {};
+  if (asks) {
+    write_all(terminal, prompt);
+    ::tcgetattr(terminal, &before);
+    struct termios silent = before;
+    silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    ::tcsetattr(terminal, TCSAFLUSH, &silent);
+  }
+  std::string line;
+  for (char c = 0; line.size() < 4096;) {
+    const ssize_t size = ::read(from, &c, 1);
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0 || c == '\n') break;
+    line.push_back(c);
+  }
+  if (asks) {
+    ::tcsetattr(terminal, TCSAFLUSH, &before);
+    write_all(terminal, "\n");
+  }
+  if (terminal >= 0) ::close(terminal);
+  if (line.empty()) return fail(Code::kInvalid, "USAGE", "nothing was given for: " + prompt);
+  return line;
+}
+
 std::string random_request_id() {
   std::random_device device;
   std::string bytes;
@@ -150,6 +187,8 @@ Io process_io() {
   io.write_file = write_whole_file;
   io.remove_file = remove_one_file;
   io.list_folder = names_in_folder;
+  io.lock_file = lock_file;
+  io.read_secret = read_secret;
   io.wall_us = [] {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     return static_cast<int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());

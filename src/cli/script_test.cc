@@ -179,6 +179,7 @@ Io io_of(World& world) {
   io.file_exists = [&world](const std::string& path) { return world.files.contains(path); };
   io.write_file = [&world](const std::string& path, std::string_view content) {
     world.files[path] = std::string(content);
+    if (path.ends_with("session.json")) world.line("~> write " + path);
     return Status::ok();
   };
   io.remove_file = [&world](const std::string& path) {
@@ -196,6 +197,11 @@ Io io_of(World& world) {
   io.sleep_ms = [&world](int64_t ms) {
     world.slept_ms += ms;
     world.line("~> sleep " + std::to_string(ms));
+  };
+  io.lock_file = [](const std::string&) { return std::shared_ptr<void>(); };
+  io.read_secret = [&world](const std::string& prompt) -> Result<std::string> {
+    world.line("~> ask " + prompt);
+    return std::string("four small words here");
   };
   io.make_request_id = [] { return std::string("req-1"); };
   io.set_interrupt_note = [](const std::string&) {};
@@ -304,7 +310,7 @@ TEST_P(Transcript, DoesWhatIsWritten) {
   if (std::getenv("UCCP_REWRITE") != nullptr) std::ofstream(path) << out;
 }
 
-INSTANTIATE_TEST_SUITE_P(Cli, Transcript, testing::Values("requests", "answers", "streams", "tasks", "errors", "local"),
+INSTANTIATE_TEST_SUITE_P(Cli, Transcript, testing::Values("requests", "answers", "streams", "tasks", "errors", "login", "local"),
                          [](const testing::TestParamInfo<const char*>& info) { return std::string(info.param); });
 
 }  // namespace

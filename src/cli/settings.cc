@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "call/json_codec_text.h"
 #include "cli/contexts.h"
 #include "cli/json_path.h"
+#include "cli/login.h"
 
 namespace uccp::cli {
 namespace {
@@ -147,6 +149,19 @@ class ContextFile {
   simdjson::dom::element root_;
 };
 
+// Who has signed in at this cluster is who calls; without any other context its cluster is the one that is meant.
+void use_session(StoredSession session, Context& context) {
+  if (context.targets.empty()) {
+    context.targets = {session.server};
+    context.source = "the session of " + session.principal;
+  }
+  if (std::ranges::find(context.targets, session.server) == context.targets.end()) return;
+  if (context.ca_pem.empty()) context.ca_pem = session.ca_pem;
+  context.token = session.access_token;
+  context.cert_pem = context.key_pem = "";
+  context.session = std::move(session);
+}
+
 }  // namespace
 
 std::vector<Flag> global_flags(Settings& settings) {
@@ -230,6 +245,9 @@ Result<Context> load_context(const Settings& settings, const Io& io) {
     context.targets = {settings.server};
     context.source = "--server";
   }
+  const std::string token = first_of(settings.token, io.env("UCCP_TOKEN"));
+  const bool names_credential = !token.empty() || !settings.cert_file.empty() || settings.anonymous;
+  if (auto session = names_credential ? std::nullopt : load_session(io)) use_session(std::move(*session), context);
   if (context.targets.empty()) {
     std::string message = path.empty() ? "no cluster is given: no context is in use, and there is no ./data/dev.json here"
                                        : "context file " + path + " names no \"grpc\" address";
@@ -244,8 +262,8 @@ Result<Context> load_context(const Settings& settings, const Io& io) {
   if (!settings.key_file.empty()) {
     UCCP_TRY(context.key_pem, io.read_file(settings.key_file));
   }
-  const std::string token = first_of(settings.token, io.env("UCCP_TOKEN"));
   if (!token.empty()) context.token = token;
+  if (settings.anonymous) context.token = context.cert_pem = context.key_pem = "";
   return context;
 }
 

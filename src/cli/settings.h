@@ -30,6 +30,7 @@ struct Settings {
   int64_t timeout_ms = -1;  // -1: the command's default; 0: none
   std::string data;         // --data: the body as JSON
   std::string data_file;    // -f: the body as a file
+  bool anonymous = false;   // without any credential: whoever signs in has none yet
   bool quiet = false;
   bool no_color = false;
   bool help = false;

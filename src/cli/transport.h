@@ -39,6 +39,12 @@ class Transport {
   virtual size_t node_count() const = 0;
 };
 
+// What `auth login` left behind.
+struct StoredSession {
+  std::string server, ca_pem, principal, tenant, access_token, refresh_token;
+  int64_t expire_us = 0;  // of the access token
+};
+
 // Where the cluster is and who calls it.
 struct Context {
   std::vector<std::string> targets;  // "host:port", tried in turn
@@ -48,6 +54,7 @@ struct Context {
   std::string token;
   std::string name_space;  // where commands work that name none; empty: the credential's
   std::string source;      // for messages: the file or flag it came from
+  std::optional<StoredSession> session;  // the token is that of this session
 };
 
 using Connect = std::function<Result<std::unique_ptr<Transport>>(const Context& context)>;

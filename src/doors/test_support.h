@@ -51,7 +51,7 @@ class FakeAuthenticator final : public call::Authenticator {
   Result<call::Principal> authenticate(const call::Credentials& credentials) override {
     call::Principal principal;
     principal.kind = call::Principal::Kind::kUser;
-    principal.tenant = "t";
+    principal.tenant = "default";
     const std::string& token = credentials.bearer_token;
     if (token.empty()) {
       UCCP_TRY(const auto info, runtime::inspect_certificate(credentials.certificate_pem));
@@ -84,7 +84,7 @@ class Doors {
   SeededRandom random{7};
   MetricsRegistry metrics;
   FakeHealth health;
-  std::map<std::string, call::RateLimit> rates;
+  std::vector<call::RateRule> rates;
   std::unique_ptr<call::Pipeline> pipeline;
   GrpcDoorOptions grpc_options;
   RestDoorOptions rest_options;

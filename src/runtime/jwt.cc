@@ -19,7 +19,9 @@
 namespace uccp::runtime {
 namespace {
 
+constexpr auto kAlgorithms = std::to_array<std::string_view>({"EdDSA", "ES256", "RS256"});
 constexpr size_t kKeyIdBytes = 16;
+constexpr size_t kKeyIdBytesMax = 256;
 constexpr size_t kSignatureBytes = 64;
 // Seconds up to the year 9999; what is beyond is a mistake of units, and additions below cannot overflow.
 constexpr int64_t kTimeMaxS = 253'402'300'799;
@@ -145,22 +147,30 @@ std::string to_json(const TokenClaims& claims) {
   if (claims.not_before_s != 0) json.key("nbf").value(claims.not_before_s);
   if (claims.issued_at_s != 0) json.key("iat").value(claims.issued_at_s);
   if (!claims.token_id.empty()) json.key("jti").value(claims.token_id);
+  if (!claims.session.empty()) json.key("sid").value(claims.session);
   json.end_object();
   return json.take();
 }
 
-bool verify_signature(EVP_PKEY* key, std::string_view message, std::string_view signature) {
-  const openssl::DigestContext context(EVP_MD_CTX_new());
-  const bool good =
-      context && signature.size() == kSignatureBytes &&
-      EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key) == 1 &&
-      EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()), signature.size(),
-                       reinterpret_cast<const unsigned char*>(message.data()), message.size()) == 1;
-  if (!good) take_openssl_errors();
-  return good;
+Result<TokenClaims> read_foreign_claims(const std::string& json, const TokenExpectation& expectation) {
+  ObjectReader reader(json);
+  TokenClaims claims{.issuer = reader.text("iss"),
+                     .subject = reader.text(expectation.subject_claim),
+                     .audience = reader.audience(),
+                     .expires_at_s = reader.seconds("exp"),
+                     .not_before_s = reader.seconds("nbf"),
+                     .issued_at_s = reader.seconds("iat"),
+                     .token_id = reader.text("jti"),
+                     .groups = reader.texts(expectation.groups_claim)};
+  if (!reader.ok()) return malformed("its claims are not what they should be");
+  if (claims.expires_at_s == 0 || claims.subject.empty()) {
+    return malformed("it has no exp or no " + expectation.subject_claim);
+  }
+  return claims;
 }
 
-Result<TokenClaims> read_claims(const std::string& json) {
+Result<TokenClaims> read_claims(const std::string& json, const TokenExpectation& expectation) {
+  if (expectation.foreign) return read_foreign_claims(json, expectation);
   ObjectReader reader(json);
   TokenClaims claims{.issuer = reader.text("iss"),
                      .subject = reader.text("sub"),
@@ -171,7 +181,8 @@ Result<TokenClaims> read_claims(const std::string& json) {
                      .expires_at_s = reader.seconds("exp"),
                      .not_before_s = reader.seconds("nbf"),
                      .issued_at_s = reader.seconds("iat"),
-                     .token_id = reader.text("jti")};
+                     .token_id = reader.text("jti"),
+                     .session = reader.text("sid")};
   if (!reader.ok()) return malformed("its claims are not what they should be");
   if (claims.expires_at_s == 0 || claims.subject.empty()) return malformed("it has no exp or no sub");
   return claims;
@@ -223,7 +234,8 @@ Status TokenVerifier::add_key(std::string_view public_key_pem) {
   UCCP_TRY(openssl::Key key, openssl::parse_public_key(public_key_pem));
   UCCP_RETURN_IF_ERROR(require_ed25519(key.get()));
   std::string id = key_id_of(key.get());
-  keys_.insert_or_assign(std::move(id), std::shared_ptr<EVP_PKEY>(std::move(key)));
+  UCCP_TRY(TokenKey trusted, TokenKey::from_public_pem(public_key_pem));
+  keys_.insert_or_assign(std::move(id), std::move(trusted));
   return Status::ok();
 }
 
@@ -241,15 +253,19 @@ Result<TokenClaims> TokenVerifier::verify(std::string_view token, WallTime now) 
   const std::string algorithm = header.text("alg");
   const std::string key_id = header.text("kid");
   if (!header.ok()) return malformed("its header is not what it should be");
-  if (algorithm != "EdDSA") return refused("TOKEN_ALGORITHM", "only EdDSA signatures are accepted");
-  if (header.has("crit")) return malformed("it demands extensions");
-  const auto key = keys_.find(key_id);
-  if (key == keys_.end()) return refused("TOKEN_SIGNATURE", "its key is not known here");
-  if (!verify_signature(key->second.get(), token.substr(0, second), *signature)) {
-    return refused("TOKEN_SIGNATURE", "its signature is wrong");
+  if (std::ranges::find(kAlgorithms, algorithm) == kAlgorithms.end()) {
+    return refused("TOKEN_ALGORITHM", "only signatures by EdDSA, ES256 and RS256 are accepted");
   }
+  if (header.has("crit")) return malformed("it demands extensions");
+  std::optional<TokenKey> key;
+  if (const auto known = keys_.find(key_id); known != keys_.end()) key = known->second;
+  else if (source_ && !key_id.empty() && key_id.size() <= kKeyIdBytesMax) key = source_(key_id);
+  if (!key) return refused("TOKEN_SIGNATURE", "its key is not known here");
+  // The algorithm is that of the key, whatever the token says.
+  if (key->algorithm() != algorithm) return refused("TOKEN_ALGORITHM", "its key is one for another algorithm");
+  if (!key->verifies(token.substr(0, second), *signature)) return refused("TOKEN_SIGNATURE", "its signature is wrong");
 
-  UCCP_TRY(TokenClaims claims, read_claims(*claims_json));
+  UCCP_TRY(TokenClaims claims, read_claims(*claims_json, expectation_));
   if (claims.issuer != expectation_.issuer) return refused("TOKEN_ISSUER", "it was issued by somebody else");
   if (std::ranges::find(claims.audience, expectation_.audience) == claims.audience.end()) {
     return refused("TOKEN_AUDIENCE", "it was issued for another audience");
@@ -263,6 +279,17 @@ Result<TokenClaims> TokenVerifier::verify(std::string_view token, WallTime now) 
     return refused("TOKEN_NOT_YET_VALID", "it is not valid yet; compare the clocks");
   }
   return claims;
+}
+
+UnverifiedClaims unverified_claims(std::string_view token) {
+  const size_t first = token.find('.');
+  const size_t second = first == token.npos ? token.npos : token.find('.', first + 1);
+  if (second == token.npos || token.size() > kTokenBytesMax) return {};
+  const auto json = decode_part(token.substr(first + 1, second - first - 1));
+  if (!json) return {};
+  ObjectReader reader(*json);
+  UnverifiedClaims claims{reader.text("iss"), reader.text("jti"), reader.text("tenant")};
+  return reader.ok() ? claims : UnverifiedClaims();
 }
 
 }  // namespace uccp::runtime

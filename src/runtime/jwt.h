@@ -1,20 +1,24 @@
-// Access tokens: compact JWTs signed with Ed25519 (RFC 7519, RFC 8037), and nothing else of the JOSE family.
+// Access tokens: compact JWTs (RFC 7519). Ours are signed with Ed25519 (RFC 8037); those of outside issuers may be signed
+// with ES256 or RS256.
 //
-// Invariants: alg must be "EdDSA" and kid must name a known key, exactly; a header with "crit", a duplicate JSON key, a
-// non-canonical base64url part or more than 8 KiB is refused; exp is required. Every refusal has code unauthenticated
-// and says nothing about the key.
+// Invariants: kid must name a known key, exactly, and alg must be the algorithm that is pinned to that key; a header with
+// "crit", a duplicate JSON key, a non-canonical base64url part or more than 8 KiB is refused; exp is required. Every
+// refusal has code unauthenticated and says nothing about the key.
 // Thread: signing and verifying are callable from any thread; add_key() before the verifier is shared.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "runtime/jwt_key.h"
 
 struct evp_pkey_st;
 
@@ -35,6 +39,8 @@ struct TokenClaims {
   int64_t not_before_s = 0;
   int64_t issued_at_s = 0;
   std::string token_id;
+  std::string session;              // claim "sid"
+  std::vector<std::string> groups;  // of outside issuers
 
   bool operator==(const TokenClaims&) const = default;
 };
@@ -63,21 +69,35 @@ struct TokenExpectation {
   std::string issuer;
   std::string audience;
   int64_t clock_skew_s = kTokenClockSkewSeconds;
+  // Of an outside issuer: tenant, roles and namespaces are not for it to say, and claims have other names.
+  bool foreign = false;
+  std::string subject_claim = "sub";
+  std::string groups_claim = "groups";
 };
 
 class TokenVerifier {
  public:
   explicit TokenVerifier(TokenExpectation expectation) : expectation_(std::move(expectation)) {}
 
-  // Trusts a further key; several are trusted during a rotation. Errors: corruption PEM_INVALID.
+  // Trusts a further Ed25519 key; several are trusted during a rotation. Errors: corruption PEM_INVALID.
   Status add_key(std::string_view public_key_pem);
+  // Asked for keys that were not added.
+  using KeySource = std::function<std::optional<TokenKey>(std::string_view key_id)>;
+  void set_key_source(KeySource source) { source_ = std::move(source); }
   // The claims of a token that is valid at `now`. Errors, all unauthenticated: TOKEN_MALFORMED, TOKEN_ALGORITHM,
   // TOKEN_SIGNATURE (also for an unknown key), TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_AUDIENCE, TOKEN_ISSUER.
   Result<TokenClaims> verify(std::string_view token, WallTime now) const;
 
  private:
   TokenExpectation expectation_;
-  std::map<std::string, std::shared_ptr<evp_pkey_st>, std::less<>> keys_;
+  std::map<std::string, TokenKey, std::less<>> keys_;
+  KeySource source_;
 };
+
+// Claims that nobody has checked: only to find out who should. Empty if the token is malformed.
+struct UnverifiedClaims {
+  std::string issuer, token_id, tenant;
+};
+UnverifiedClaims unverified_claims(std::string_view token);
 
 }  // namespace uccp::runtime

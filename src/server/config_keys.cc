@@ -40,8 +40,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"log_level", kString, "INFO", kActs, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL"},
     {"log_format", kString, "json", kActs, "json or text"},
     {"enable_profiling", kBool, "false", kUnused, "continuous profiling"},
-    {"auth_provider", kString, "jwt", kUnused, "jwt, oidc or saml"},
-    {"oidc_issuer_url", kString, "", kUnused, "OIDC issuer"},
+    {"auth_provider", kString, "jwt", kActs, "jwt, or oidc, which then needs oidc_issuer_url; saml is not built"},
+    {"oidc_issuer_url", kString, "", kActs, "OpenID Connect issuer whose tokens are accepted, as in their claim iss"},
     {"enable_audit_log", kBool, "true", kUnused, "the audit trail of mutations; it is always on"},
     {"audit_log_backend", kString, "", kUnused, "where audit goes; unset: the replicated state"},
     {"max_workers", kInteger, "1000", kUnused, "most workers connected"},
@@ -102,6 +102,14 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"kv_txn_operations_max", kInteger, "128", kActs, "most comparisons, and most operations of a list, in a transaction"},
     {"rate_limit_write", kInteger, "0", kActs, "write calls a second of one principal; 0: not limited"},
     {"rate_limit_read", kInteger, "0", kActs, "read calls a second of one principal; 0: not limited"},
+    {"rate_limits", kString, "", kActs,
+     "further limits, separated by commas: principal:write:100, tenant:1000, address:200, ScheduleTask:50/200"},
+    {"session_ttl", kDuration, "12h", kActs, "longest time from signing in to signing in again"},
+    {"oidc_audience", kString, "uccp", kActs, "audience that tokens of the OpenID Connect issuer must have: the client id"},
+    {"oidc_tenant", kString, "default", kActs, "tenant that the users of the OpenID Connect issuer belong to"},
+    {"oidc_subject_claim", kString, "sub", kActs, "claim that is the name of the principal"},
+    {"oidc_groups_claim", kString, "groups", kActs, "claim with the groups, which bindings name as group:NAME"},
+    {"oidc_ca_file", kString, "", kActs, "authorities of the OpenID Connect issuer, PEM; unset: those of the system"},
 });
 
 }  // namespace

@@ -11,7 +11,6 @@
 #include "base/log.h"
 #include "call/listing.h"
 #include "call/pipeline/pipeline.h"
-#include "call/pipeline/roles.h"
 #include "doors/etcd/etcd_api.h"
 #include "doors/grpc/grpc_door.h"
 #include "doors/rest/metrics_door.h"
@@ -28,6 +27,7 @@
 #include "server/cluster_side.h"
 #include "server/encryption.h"
 #include "server/health.h"
+#include "server/identity_side.h"
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
 #include "server/restore.h"
@@ -144,6 +144,7 @@ struct Server::Parts {
   elections::ElectionsState elections_state;
   sync::SyncState sync_state;
   kv::KvState kv_state;
+  identity::IdentityState identity_state;
   tasks::TasksState tasks_state;
   workers::WorkersState workers_state;
   cluster::ClusterState cluster_state;
@@ -169,14 +170,13 @@ struct Server::Parts {
   std::unique_ptr<workers::WorkersService> workers_service;
   call::HandlerTable handlers;  // of this node
   call::HandlerTable door_handlers;  // the same, forwarding to leaders
-  std::unique_ptr<KeyAuthenticator> authenticator;
+  std::unique_ptr<IdentitySide> identity_side;
   std::unique_ptr<call::Pipeline> pipeline;
   std::unique_ptr<NodeHealth> health;
   std::unique_ptr<ConfigSettings> settings;
   std::unique_ptr<admin::AdminService> admin;
   std::unique_ptr<audit::AuditService> audit;
   std::unique_ptr<BackupSide> backup;
-  std::map<std::string, double> rates;  // calls a second, by quota class
   doors::GrpcDoor grpc;
   doors::GrpcDoor etcd;
   doors::RestDoor rest;
@@ -194,6 +194,7 @@ struct Server::Parts {
   Status build_backup(const ServerOptions& options, const Config& config);
   Result<std::string> open_etcd(const ServerOptions& options);
   Status open_doors(const ServerOptions& options);
+  void show_certificates(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
 };
 
@@ -253,7 +254,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
       std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state,
-                                                            &kv_state, &backup_state}},
+                                                            &kv_state, &backup_state, &identity_state}},
                                    {kWorkGroup, "work", {&tasks_state, &workers_state}}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
@@ -322,22 +323,22 @@ void Server::Parts::build_key_value(const Config& config) {
 }
 
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
-  UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(options.token_key_pem));
-  runtime::TokenVerifier verifier({.issuer = std::string(kTokenIssuer), .audience = std::string(kTokenAudience)});
-  UCCP_RETURN_IF_ERROR(verifier.add_key(signer.public_key_pem()));
-  authenticator = std::make_unique<KeyAuthenticator>(std::move(verifier), clock, identity.cluster_id);
   page_tokens = std::make_unique<call::PageTokenSigner>(sha256("page tokens " + options.token_key_pem));
 
+  UCCP_TRY(identity_side, IdentitySide::make({.token_key_pem = options.token_key_pem, .cluster_id = identity.cluster_id}, config,
+                                             {*node, *reads, clock, system_random, metrics, *page_tokens}));
+  identity_side->add_handlers(handlers);
+  const auto permits = identity_side->permits();
   discovery = std::make_unique<discovery::DiscoveryService>(
       discovery::DiscoveryOptions{},
       discovery::DiscoveryEnvironment{*node, *node, *node, *node, *reads, clock, service_random, metrics, *page_tokens});
   discovery->add_handlers(handlers);
   // Secrets of leases come from the kernel.
   locks = std::make_unique<locks::LocksService>(locks::LocksEnvironment{
-      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, call::permits});
+      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits});
   locks->add_handlers(handlers);
   elections = std::make_unique<elections::ElectionsService>(elections::ElectionsEnvironment{
-      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, call::permits});
+      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits});
   elections->add_handlers(handlers);
   sync = std::make_unique<sync::SyncService>(sync::SyncEnvironment{*node, *node, *node, *node, *reads, clock});
   sync->add_handlers(handlers);
@@ -381,13 +382,14 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
 
   call::PipelineOptions pipeline_options;
   pipeline_options.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max"));
+  UCCP_TRY(pipeline_options.rates, call::parse_rate_rules(config.text("rate_limits")));
   for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
     const auto rate = static_cast<double>(config.integer(key));
-    if (rate <= 0) continue;
-    pipeline_options.rates[quota_class] = {.per_second = rate, .burst = rate};
-    rates[quota_class] = rate;
+    if (rate > 0) pipeline_options.rates.push_back({.quota_class = quota_class, .per_second = rate, .burst = rate});
   }
-  pipeline = std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers, *authenticator, clock, call_random, metrics, pipeline_options);
+  pipeline_options.policies = [side = identity_side.get()] { return side->policies(); };
+  pipeline = std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers, identity_side->authenticator(), clock, call_random, metrics, pipeline_options);
+  identity_side->on_change([this] { pipeline->recheck_streams(); });
   return Status::ok();
 }
 
@@ -424,7 +426,20 @@ Result<std::string> Server::Parts::open_etcd(const ServerOptions& options) {
   return options.host + ":" + std::to_string(port);
 }
 
+// When certificates end, so that somebody can be told before.
+void Server::Parts::show_certificates(const ServerOptions& options) {
+  for (const auto& [name, pem] : {std::pair<const char*, const std::string&>{"server", options.certificate_pem},
+                                  {"authority", options.client_ca_pem},
+                                  {"node", options.cluster.identity.certificate_pem}}) {
+    const auto info = runtime::inspect_certificate(pem);
+    if (!info) continue;
+    metrics.gauge("uccp_certificate_not_after_seconds", "When the certificate ends, in seconds since 1970", {{"certificate", name}})
+        .set(static_cast<double>(info->not_after.us) / 1e6);
+  }
+}
+
 Status Server::Parts::open_doors(const ServerOptions& options) {
+  show_certificates(options);
   doors::GrpcDoorOptions grpc_options;
   grpc_options.host = options.host;
   grpc_options.port = options.grpc_port;
@@ -440,7 +455,6 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
   rest_options.http.key_pem = options.key_pem;
   rest_options.http.client_ca_pem = options.client_ca_pem;
   rest_options.handlers = &handlers;
-  rest_options.rates = rates;
   UCCP_TRY(const uint16_t https_port, rest.start(rest_options, *pipeline, clock, metrics, *health));
   UCCP_TRY(const uint16_t metrics_port,
            metrics_door.start({.host = options.metrics_host, .port = options.metrics_port}, clock, metrics, *health));
@@ -484,6 +498,7 @@ void Server::stop() {
   if (p.backup) p.backup->give_up();
   if (p.cluster) p.cluster->hand_over(kHandOverMs);
   if (p.pipeline) p.pipeline->close();
+  if (p.identity_side) p.identity_side->stop();
   if (p.node) p.node->end_watches();
   p.rest.stop(kDrainMs);
   // The agents' streams never end by themselves: they are closed by the runtime first.

@@ -6,7 +6,6 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "call/pipeline/roles.h"
 #include "call/validate.h"
 
 namespace uccp::call {
@@ -84,11 +83,15 @@ void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_vi
   const bool unary = !is_stream(*call);
   if (unary) unary_in_flight_.fetch_add(1);
   call->on_finish([this, unary, raw = call.get()](Status& status) {
+    if (!unary) {
+      if (Status ended = streams_.remove(raw); !ended.is_ok()) status = std::move(ended);
+    }
     account(*raw, status);
     in_flight_.fetch_sub(1);
     if (unary) unary_in_flight_.fetch_sub(1);
   });
   if (Status status = run_stages(call, request, method_name); !status.is_ok()) return call->finish(std::move(status));
+  if (!unary) streams_.add(call, request);
   enter(*call, Stage::kHandler);
   (*handlers_.find(call->method))(call, std::move(request));
 }
@@ -107,7 +110,7 @@ Status Pipeline::run_stages(const CallPtr& call, std::string& request, std::stri
   enter(*call, Stage::kDecode);
   UCCP_RETURN_IF_ERROR(decode(*call, request));
   enter(*call, Stage::kAuthorize);
-  UCCP_RETURN_IF_ERROR(authorize(*call));
+  UCCP_RETURN_IF_ERROR(authorize(*call, request));
   // Only who may call a method learns that it is not built.
   if (handlers_.find(call->method) == nullptr) {
     return Status(Code::kUnimplemented, "METHOD_UNIMPLEMENTED",
@@ -204,9 +207,13 @@ Status Pipeline::authenticate(Call& call) {
 }
 
 Status Pipeline::limit_rate(Call& call) {
-  if (call.principal.kind == Principal::Kind::kAnonymous) return Status::ok();
-  return limiter_.take(call.principal.tenant + "/" + call.principal.name, call.method->quota_class,
-                       call.method->quota_cost, call.started);
+  return limiter_.take({.tenant = call.principal.tenant,
+                        .principal = call.principal.name,
+                        .known = call.principal.kind != Principal::Kind::kAnonymous,
+                        .address = call.credentials.address,
+                        .method = *call.method,
+                        .now = call.started},
+                       call.rate);
 }
 
 Status Pipeline::decode(Call& call, std::string& request) {
@@ -238,25 +245,31 @@ Status Pipeline::decode(Call& call, std::string& request) {
   return Status::ok();
 }
 
-Status Pipeline::authorize(const Call& call) {
+Status Pipeline::authorize(const Call& call, const Principal& principal, const std::string& request) const {
   const Method& method = *call.method;
   if (method.is_public) return Status::ok();
-  if (!permits(call.principal, method.permission)) {
-    std::string roles;
-    for (const std::string& role : call.principal.roles) roles.append(roles.empty() ? "" : ", ").append(role);
-    return Status(Code::kPermission, "PERMISSION_DENIED",
-                  call.principal.name + " lacks the permission " + method.permission +
-                      " (roles: " + (roles.empty() ? "none" : roles) + ")")
-        .with_help("security.md#roles");
-  }
-  // What belongs to the cluster and to no namespace is a matter of the permission alone.
-  const auto& allowed = call.principal.namespaces;
-  if (!allowed.empty() && !method.name_space.empty() && std::ranges::find(allowed, call.name_space) == allowed.end()) {
-    return Status(Code::kPermission, "NAMESPACE_DENIED",
-                  call.principal.name + " has no access to the namespace '" + call.name_space + "'")
-        .with_help("security.md#namespaces");
-  }
-  return Status::ok();
+  const auto policies = options_.policies ? options_.policies() : PolicySet::built_in();
+  const AccessQuery query{.principal = principal,
+                          .method = &method,
+                          .permission = PermissionTable::get().of(method),
+                          .name_space = call.name_space,
+                          .resource = call.resource,
+                          .request = request,
+                          .address = call.credentials.address,
+                          .door = door_name(call.door),
+                          .wall = clock_.wall()};
+  const Decision decision = policies->decide(query);
+  return decision.allowed() ? Status::ok() : policies->denial(query, decision);
+}
+
+void Pipeline::recheck_streams() {
+  streams_.recheck([this](const Call& call, const std::string& request) -> Status {
+    if (call.principal.kind == Principal::Kind::kAnonymous) return Status::ok();
+    const auto principal = authenticator_.authenticate(call.credentials);
+    if (principal) return authorize(call, *principal, request);
+    // A token that has ended by itself was good when the stream was opened, and that is all that is asked for.
+    return principal.error().reason() == "TOKEN_EXPIRED" ? Status::ok() : principal.error();
+  });
 }
 
 void Pipeline::account(Call& call, const Status& status) {

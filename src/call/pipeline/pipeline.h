@@ -23,7 +23,9 @@
 #include "call/handler.h"
 #include "call/method.h"
 #include "call/pipeline/authenticator.h"
+#include "call/pipeline/live_streams.h"
 #include "call/pipeline/rate_limit.h"
+#include "call/policy/policy_set.h"
 
 namespace uccp::call {
 
@@ -44,8 +46,10 @@ std::string_view stage_name(Stage stage);
 struct PipelineOptions {
   // Unary calls at work; streams have limits of their own. More would only wait, and be given up, inside.
   size_t calls_in_flight_max = 2'000;
-  // Calls a second of one principal, by quota class ("write" and so on); absent: not limited.
-  std::map<std::string, RateLimit> rates;
+  // Calls a second, by whom they are counted and what they are.
+  std::vector<RateRule> rates;
+  // The policies in force; absent: the built-in roles alone. Callable from any thread.
+  std::function<std::shared_ptr<const PolicySet>()> policies;
   size_t credentials_cached_max = 10'000;
   size_t streams_per_principal_max = 10'000;
 };
@@ -63,6 +67,8 @@ class Pipeline {
   // Refuses further calls with unavailable SHUTTING_DOWN.
   void close();
   size_t calls_in_flight() const { return in_flight_.load(); }
+  // Ends the streams whose credentials or permissions are gone. To be called when who may what has changed.
+  void recheck_streams();
 
   // For tests: called with each stage that a call enters.
   void observe_stages(std::function<void(const Call&, Stage)> observer) { observer_ = std::move(observer); }
@@ -78,7 +84,8 @@ class Pipeline {
   Status authenticate(Call& call);
   Status limit_rate(Call& call);
   Status decode(Call& call, std::string& request);
-  Status authorize(const Call& call);
+  Status authorize(const Call& call, const std::string& request) { return authorize(call, call.principal, request); }
+  Status authorize(const Call& call, const Principal& principal, const std::string& request) const;
   void account(Call& call, const Status& status);
   void enter(const Call& call, Stage stage) {
     if (observer_) observer_(call, stage);
@@ -96,6 +103,7 @@ class Pipeline {
   std::atomic<bool> closed_{false};
   std::vector<std::unique_ptr<MethodMetrics>> method_metrics_;
   RateLimiter limiter_;
+  LiveStreams streams_;
   std::mutex cache_mutex_;
   std::map<uint64_t, std::shared_ptr<const CachedPrincipal>> cache_;
   std::function<void(const Call&, Stage)> observer_;

@@ -124,8 +124,7 @@ TEST_F(RestApiTest, AListLinksItsNextPage) {
 }
 
 TEST_F(RestApiTest, RatesAreTold) {
-  doors.rest_options.rates = {{"read", 2.0}};
-  doors.rates = {{"read", {2.0, 2.0}}};
+  doors.rates = {{.quota_class = "read", .per_second = 2, .burst = 2}};
   EXPECT_EQ(ask("GET", "/api/v1/services").headers.at("ratelimit-limit"), "2");
   HttpReply reply;
   for (int i = 0; i < 5 && reply.status != 429; ++i) reply = ask("GET", "/api/v1/services");

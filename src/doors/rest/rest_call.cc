@@ -309,12 +309,14 @@ void RestCall::add_next_page(HttpResponse& response, const std::string& message)
 }
 
 void RestCall::add_rate(HttpResponse& response, const Status& outcome) const {
-  if (options_.rate <= 0) return;
-  response.headers.emplace_back("RateLimit-Limit", std::to_string(static_cast<int64_t>(options_.rate)));
-  if (outcome.reason() != "RATE_LIMITED") return;
-  response.headers.emplace_back("RateLimit-Remaining", "0");
-  response.headers.emplace_back("RateLimit-Reset",
-                                std::to_string((std::max(outcome.detail().retry_after_ms, 1u) + 999) / 1000));
+  const call::RateState& rate = call_->rate;
+  if (rate.limit <= 0) return;
+  const bool refused = outcome.reason() == "RATE_LIMITED";
+  // The same seconds as Retry-After.
+  const int64_t reset_s = refused ? (std::max(outcome.detail().retry_after_ms, 1u) + 999) / 1000 : rate.reset_s;
+  response.headers.emplace_back("RateLimit-Limit", std::to_string(rate.limit));
+  response.headers.emplace_back("RateLimit-Remaining", std::to_string(refused ? 0 : rate.remaining));
+  response.headers.emplace_back("RateLimit-Reset", std::to_string(reset_s));
 }
 
 void RestCall::complete() {

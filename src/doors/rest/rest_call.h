@@ -25,7 +25,6 @@ struct RestCallOptions {
   bool head = false;                    // the answer's header is all that is wanted
   std::string if_none_match;
   std::string next_page;  // path and query of the next page up to its token; empty: no list
-  double rate = 0;        // calls of this class a second that the caller may make; 0: not limited
   int64_t heartbeat_ms = 15'000;
   // What was wrong with the JSON of the request; takes the place of the pipeline's complaint about the bytes.
   std::optional<Status> build_error;

@@ -267,8 +267,6 @@ class RestDoor::Router final : public HttpHandler {
     options.heartbeat_ms = options_.heartbeat_ms;
     options.if_none_match = request.header("if-none-match");
     options.next_page = next_page_of(*match.binding, request);
-    if (const auto rate = options_.rates.find(method.quota_class); rate != options_.rates.end())
-      options.rate = rate->second;
     if (method.server_streaming)
       options.form = choose_form(method, request.header("accept"), request.path == kSubscribePath);
     auto call = make_call(request);

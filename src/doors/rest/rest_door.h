@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,8 +36,6 @@ struct RestDoorOptions {
   std::string pages_directory;
   // Origins whose pages may call, such as "https://console.example.com", or "*" for all; empty: none.
   std::vector<std::string> cors_origins;
-  // Calls a second that one principal may make, by quota class, as the pipeline has them; for RateLimit headers.
-  std::map<std::string, double> rates;
 };
 
 class RestDoor {

@@ -40,7 +40,7 @@ class AdminServiceTest : public ::testing::Test {
     auto call = std::make_shared<call::Call>();
     call->method = call::Contract::get().find("uccp.v1.Administration/" + std::string(method));
     call->sink = sink;
-    if (known) call->principal = {call::Principal::Kind::kUser, "t", "alice", {"admin"}, {}, 0};
+    if (known) call->principal = {.kind = call::Principal::Kind::kUser, .tenant = "t", .name = "alice", .roles = {"admin"}};
     (*handlers_.find(call->method))(call, request.SerializeAsString());
     if (!sink->status.is_ok()) return std::unexpected(sink->status);
     Response response;

@@ -60,7 +60,7 @@ class DiscoveryServiceTest : public ::testing::Test {
     Exchange x{std::make_shared<call::Call>(), std::make_shared<Collector>()};
     x.call->method = call::Contract::get().find("uccp.v1.ServiceDiscovery/" + std::string(rpc));
     x.call->sink = x.sink;
-    x.call->principal = {call::Principal::Kind::kUser, "t", "alice", {"admin"}, {}, 0};
+    x.call->principal = {.kind = call::Principal::Kind::kUser, .tenant = "t", .name = "alice", .roles = {"admin"}};
     x.call->name_space = "n";
     x.call->request_id = std::move(request_id);
     x.call->read_level = machine::ReadLevel::linearizable();

@@ -58,7 +58,7 @@ std::shared_ptr<call::Call> SimServices::begin(const ServiceCall& request, std::
   auto call = std::make_shared<call::Call>();
   call->method = request.method;
   call->sink = std::move(sink);
-  call->principal = {call::Principal::Kind::kUser, "t", request.principal, {}, {}, 0};
+  call->principal = {.kind = call::Principal::Kind::kUser, .tenant = "t", .name = request.principal};
   call->name_space = "n";
   call->request_id = request.request_id;
   call->credentials.address = request.principal;

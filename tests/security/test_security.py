@@ -274,6 +274,14 @@ class Certificates(SecurityTest):
                 "-enddate", "20200201000000Z", "-notext")
         self.assert_not_let_in(cert, key)
 
+    def test_the_end_of_each_certificate_is_a_metric(self):
+        with urllib.request.urlopen(f"http://{self.node.context['metrics']}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        ends = dict(re.findall(r'uccp_certificate_not_after_seconds\{certificate="(\w+)"\} (\S+)', text))
+        for name, file in (("server", "server.crt"), ("authority", "ca.crt")):
+            told = openssl("x509", "-in", self.pki / file, "-noout", "-enddate").stdout.decode().strip().split("=")[1]
+            self.assertEqual(int(float(ends[name])), int(ssl.cert_time_to_seconds(told)), name)
+
     def test_the_server_shows_a_certificate_of_its_authority_for_its_host(self):
         for port in ("https", "grpc"):
             done = openssl("s_client", "-connect", self.node.context[port], "-CAfile", self.pki / "ca.crt",

@@ -1,0 +1,66 @@
+# labels: cluster
+"""Identity in a cluster: what one node is told counts on all of them, within a second."""
+import json
+import time
+import unittest
+
+from lib import credentials
+from lib.cluster import Cluster
+from lib.rest import Rest
+from lib.uccp import CLI, SERVER, require
+from lib.wait import wait_until
+
+PASSWORD = "four small words here"
+
+
+class EveryNode(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        require(SERVER, CLI)
+        cls.cluster = Cluster(nodes=3)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.start()
+        cls.leader = cls.cluster.leader("core")
+        cls.follower = next(name for name in cls.cluster.names() if name != cls.leader)
+
+    def ask(self, name, token, path="services"):
+        rest = Rest(self.cluster.node(name)["https"], self.cluster.context["ca"], token=token)
+        try:
+            return rest.get(path)
+        finally:
+            rest.close()
+
+    def must(self, response):
+        self.assertLess(response.status, 300, response)
+        return response.json if response.body else None
+
+    def everywhere(self, token, reason, seconds):
+        """All nodes answer `reason` (None: they accept) within the time; answers how long it took."""
+        begun = time.monotonic()
+        for name in self.cluster.names():
+            left = max(0.05, seconds - (time.monotonic() - begun))
+            wait_until(lambda: self.ask(name, token).status == 200 if reason is None else self.ask(name, token).reason == reason,
+                       left, f"{name} says {reason}")
+        return time.monotonic() - begun
+
+    def test_a_session_of_any_node_counts_and_ends_on_all_of_them(self):
+        rest = self.cluster.rest(self.follower)
+        self.addCleanup(rest.close)
+        self.must(rest.post("tenants", {"name": "acme"}))
+        self.must(rest.post("users?tenant=acme", {"name": "ana", "password": PASSWORD}))
+        self.must(rest.post("bindings?tenant=acme", {"role": "viewer", "members": ["ana"]}))
+        # Signing in goes to the leader, from whatever node.
+        tokens = self.must(rest.post("tokens:signIn", {"name": "ana", "tenant": "acme", "password": PASSWORD}))
+        self.everywhere(tokens["accessToken"], None, 5)
+        session = json.loads(credentials.unb64url(tokens["accessToken"].split(".")[1]))["sid"]
+        self.must(rest.post("tokens:revoke", {"tokenId": session}))
+        took = self.everywhere(tokens["accessToken"], "TOKEN_REVOKED", 1)
+        print(f"revoked on all nodes after {took * 1000:.0f} ms")
+        # Keys and policies as well.
+        key = self.must(rest.post("apikeys?tenant=acme", {"principal": "ana"}))["key"]
+        self.everywhere(key, None, 5)
+        self.must(rest.call("PUT", "policies/closed?tenant=acme", {"text": "forbid (principal, action, resource);"}))
+        self.everywhere(key, "POLICY_FORBIDS", 1)
+        self.must(rest.call("DELETE", "policies/closed?tenant=acme"))
+        self.must(rest.call("PATCH", "users/ana?tenant=acme", {"disabled": True}))
+        self.everywhere(key, "USER_DISABLED", 1)
