@@ -40,6 +40,8 @@ Status run_consensus_writes(Context& context);
 Status run_consensus_reads(Context& context);
 Status run_consensus_memory(Context& context);
 Status run_failover(Context& context);
+Status run_growth(Context& context);
+Status run_snapshot(Context& context);
 
 // The hidden command that the unary row starts: a bare gRPC server. Returns the exit code.
 int echo_server_main(const std::vector<std::string>& arguments);

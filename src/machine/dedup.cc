@@ -123,10 +123,12 @@ void remember(Transaction& state, const Envelope& e, LogIndex index, int64_t now
     return;
   }
   if (e.dedup.request_id.empty()) return;
-  kReplies.put(state, scope, request_key(e), reply);
+  // recall() found no reply, and an age names the log index: both rows are new.
+  state.replace(table_key::make(kReplyTable, scope, request_key(e)), std::nullopt, reply);
   kReplies.put(state, scope, count_key(e), ByteWriter().u64(read_count(state, e) + 1).take());
   const std::string age = ByteWriter().u64(static_cast<uint64_t>(now_ms)).u64(index.value).take();
-  kReplyAges.put(state, {}, age, ByteWriter().bytes(e.scope.tenant).bytes(request_key(e)).bytes(count_key(e)).take());
+  state.replace(table_key::make(kReplyAgeTable, {}, age), std::nullopt,
+                ByteWriter().bytes(e.scope.tenant).bytes(request_key(e)).bytes(count_key(e)).take());
 }
 
 void forget_old(Transaction& state, int64_t now_ms, const MachineLimits& limits) {

@@ -25,6 +25,11 @@ constexpr uint64_t kForgetEvery = 64;
 
 std::string number_key(uint64_t number) { return ByteWriter().u64(number).take(); }
 
+// A row under a number that nobody had before: there is nothing to read.
+void put_new(Transaction& state, TableId table, uint64_t number, std::string value) {
+  state.replace(table_key::make(table, {}, number_key(number)), std::nullopt, std::move(value));
+}
+
 std::string encode_lease(const LeaseRecord& lease) {
   ByteWriter out;
   out.u64(lease.generation).u64(static_cast<uint64_t>(lease.ttl_ms)).bytes(lease.domain);
@@ -97,7 +102,7 @@ class EntryContext final : public ApplyContext {
     const LeaseId id = (entry_.index.value << 16) | leases_created_++;
     UCCP_CHECK(leases_created_ < 0x10000, "one command creates fewer than 65536 leases");
     const LeaseRecord lease{1, ttl_ms, std::string(domain), envelope_.scope, std::string(key)};
-    kLeases.put(state_, {}, number_key(id), encode_lease(lease));
+    put_new(state_, kLeaseTable, id, encode_lease(lease));
     leases.push_back({id, ttl_ms, 1});
     return id;
   }
@@ -372,7 +377,7 @@ void Machine::advance_time(const Envelope& envelope, Term term) {
 void Machine::record_changes(Transaction& state, std::vector<Change>& changes) {
   for (const Change& change : changes) {
     if (!change.kept) continue;
-    kChanges.put(state, {}, number_key(meta_.changes_next++), encode_change(change));
+    put_new(state, kChangeTable, meta_.changes_next++, encode_change(change));
     if (meta_.changes_next - meta_.changes_first > limits_.changes_kept) {
       kChanges.erase(state, {}, number_key(meta_.changes_first++));
     }
@@ -386,7 +391,7 @@ void Machine::record_audit(Transaction& state, const Entry& entry, const Envelop
   record.bytes(result ? "ok" : result.error().reason());
   meta_.audit_head = sha256(meta_.audit_head + record.data());
   record.bytes(meta_.audit_head);
-  kAudit.put(state, {}, number_key(meta_.audit_next++), record.take());
+  put_new(state, kAuditTable, meta_.audit_next++, record.take());
   if (meta_.audit_next - meta_.audit_first > limits_.audit_records_kept) {
     kAudit.erase(state, {}, number_key(meta_.audit_first++));
   }

@@ -2,9 +2,9 @@
 
 namespace uccp::node {
 
-Disk::Disk(Executor& loop, Executor& io, storage::LogStore& log, storage::Kv& kv, const Clock& clock,
+Disk::Disk(Executor& loop, Executor& io, Executor& flush, storage::LogStore& log, storage::Kv& kv, const Clock& clock,
            MetricsRegistry& metrics, Fatal fatal)
-    : loop_(loop), io_(io), log_(log), kv_(kv), clock_(clock),
+    : loop_(loop), io_(io), flush_(flush), log_(log), kv_(kv), clock_(clock),
       fsync_seconds_(metrics.histogram("uccp_raft_fsync_seconds", "Time to write and sync one batch of log records")),
       batch_entries_(metrics.histogram("uccp_raft_batch_entries", "Log entries made durable by one sync", {},
                                        {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})),
@@ -49,20 +49,23 @@ Status Disk::write(std::vector<DiskRecord>& batch) {
 }
 
 void Disk::flush_and_compact(GroupId group, LogPosition position, std::move_only_function<void()> done) {
-  run(
-      [this, group, position]() -> Status {
-        UCCP_RETURN_IF_ERROR(kv_.flush());
-        UCCP_RETURN_IF_ERROR(log_.truncate_before(group, position));
-        // Space comes back with a sync, and nobody else may write for long. On a full disk nothing was written, and the
-        // next sync does it: whoever flushes to free space must not end for the lack of it.
-        const Status synced = log_.sync();
-        return synced.code() == Code::kExhausted ? Status() : synced;
-      },
-      std::move(done));
+  const auto truncate = [this, group, position]() -> Status {
+    UCCP_RETURN_IF_ERROR(log_.truncate_before(group, position));
+    // Space comes back with a sync, and nobody else may write for long. On a full disk nothing was written, and the
+    // next sync does it: whoever flushes to free space must not end for the lack of it.
+    const Status synced = log_.sync();
+    return synced.code() == Code::kExhausted ? Status() : synced;
+  };
+  run_on(flush_, [this] { return kv_.flush(); },
+         [this, truncate, done = std::move(done)]() mutable { run(truncate, std::move(done)); });
 }
 
 void Disk::run(std::move_only_function<Status()> work, std::move_only_function<void()> done) {
-  io_.post([this, work = std::move(work), done = std::move(done)]() mutable {
+  run_on(io_, std::move(work), std::move(done));
+}
+
+void Disk::run_on(Executor& executor, std::move_only_function<Status()> work, std::move_only_function<void()> done) {
+  executor.post([this, work = std::move(work), done = std::move(done)]() mutable {
     Status status = work();
     loop_.post([this, status = std::move(status), done = std::move(done)]() mutable {
       if (!status.is_ok() && !failed_) {

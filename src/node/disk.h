@@ -30,7 +30,8 @@ class Disk {
   using Fatal = std::move_only_function<void(Status)>;
 
   // Everything passed in must outlive the disk and its executor's queue.
-  Disk(Executor& loop, Executor& io, storage::LogStore& log, storage::Kv& kv, const Clock& clock,
+  // `flush` writes the state, which may take long; the log is written on `io` meanwhile. They may be the same.
+  Disk(Executor& loop, Executor& io, Executor& flush, storage::LogStore& log, storage::Kv& kv, const Clock& clock,
        MetricsRegistry& metrics, Fatal fatal);
 
   void submit(DiskRecord record);
@@ -42,10 +43,12 @@ class Disk {
 
  private:
   void start_batch();
+  void run_on(Executor& executor, std::move_only_function<Status()> work, std::move_only_function<void()> done);
   Status write(std::vector<DiskRecord>& batch);
 
   Executor& loop_;
   Executor& io_;
+  Executor& flush_;
   storage::LogStore& log_;
   storage::Kv& kv_;
   const Clock& clock_;

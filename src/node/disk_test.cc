@@ -30,7 +30,7 @@ struct Setting {
   storage::MemoryKv kv;
   MetricsRegistry metrics;
   Status fatal;
-  Disk disk{loop, io, *log, kv, clock, metrics, [this](Status why) { fatal = std::move(why); }};
+  Disk disk{loop, io, io, *log, kv, clock, metrics, [this](Status why) { fatal = std::move(why); }};
 };
 
 // Dropping entries takes a frame of the log, for which there is no room: it waits for the next one.

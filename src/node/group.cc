@@ -170,6 +170,7 @@ void Group::propose(machine::Envelope envelope, machine::Proposer::Done done) {
   }
   const size_t bytes = data.size();
   bytes_in_flight_ += bytes;
+  pending_bytes_ += bytes;
   pending_.push_back({std::move(data), bytes, std::move(done)});
   if (std::exchange(flush_scheduled_, true)) return;
   env_.loop.post([this] { flush_proposals(); });
@@ -178,10 +179,14 @@ void Group::propose(machine::Envelope envelope, machine::Proposer::Done done) {
 void Group::flush_proposals() {
   flush_scheduled_ = false;
   if (pending_.empty()) return;
+  // One batch a sync of this log: what comes meanwhile goes on with the next one. Sending each turn's proposals at once
+  // would cost the followers a frame and wake-ups each, and they would wait for their own sync all the same.
+  if (writes_under_way_ >= options_.writes_under_way_max && pending_bytes_ < options_.raft.append_bytes_max) return;
   raft::Propose event{next_token_++, {}};
   for (Pending& p : pending_) event.commands.push_back(std::move(p.data));
   proposed_[event.token] = std::move(pending_);
   pending_.clear();
+  pending_bytes_ = 0;
   step(std::move(event));
 }
 
@@ -235,14 +240,17 @@ void Group::persist(raft::Persist persist) {
   if (persist.log_start) cache_.reset(*persist.log_start);
   cache_.append(persist.entries);
   log_bytes_.append(persist.entries);
+  ++writes_under_way_;
   env_.disk.submit({.group = id_,
                     .hard_state = persist.hard_state,
                     .log_start = persist.log_start,
                     .entries = std::move(persist.entries),
                     .done = [this, sequence = persist.sequence, messages = std::move(persist.messages)] {
+                      --writes_under_way_;
                       if (closed_) return;
                       for (const raft::Message& message : messages) send_raft(message);
                       step(raft::Persisted{sequence});
+                      if (!flush_scheduled_) flush_proposals();
                     }});
 }
 

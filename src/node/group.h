@@ -53,6 +53,8 @@ struct GroupOptions {
   uint64_t shortened_log_bytes = 4u << 20;
   size_t proposals_in_flight_max = limits::kProposalsInFlightMax;
   size_t proposal_bytes_in_flight_max = limits::kProposalBytesInFlightMax;
+  // Writes of the log under way at which further proposals wait, so that one sync and one append carry many.
+  size_t writes_under_way_max = 1;
   uint64_t log_cache_bytes = 16u << 20;
   size_t apply_entries_max = 256;
   // Part of both limits that only the system's own commands may use, in percent on top.
@@ -64,6 +66,8 @@ struct GroupOptions {
   int64_t read_timeout_ms = 2'000;
   // An answer of the leader that takes longer is taken for lost.
   int64_t read_retry_ms = 300;
+  // How long a follower may hear of a commit later than the leader, while nothing else is sent to it; 0: never later.
+  int64_t notice_delay_ms = 2;
   // Entries that a learner may lack when it is promoted.
   uint64_t promote_lag_entries = 1'000;
   size_t queued_reads_max = 10'000;
@@ -235,6 +239,8 @@ class Group {
   SnapshotSender::Environment sender_environment();
   SnapshotReceiver::Environment receiver_environment();
   void send_raft(const raft::Message& message);
+  void hold_notice(const raft::Message& message);
+  void send_notices();
   void campaign_without(NodeId leader, uint32_t attempts);
   void campaign_soon(uint32_t attempts);
   void send(NodeId to, PeerItemKind kind, const std::string& body, NetworkLane lane = NetworkLane::kControl);
@@ -256,7 +262,9 @@ class Group {
   LeaseKeeper leases_;
 
   std::vector<Pending> pending_;  // to be proposed at the end of this turn
+  size_t pending_bytes_ = 0;
   bool flush_scheduled_ = false;
+  size_t writes_under_way_ = 0;  // of the log
   uint64_t next_token_ = 1;
   std::map<uint64_t, std::vector<Pending>> proposed_;  // by token, until accepted or refused
   std::map<LogIndex, Waiting> waiting_;                // by index, until applied
@@ -275,6 +283,8 @@ class Group {
   DigestCheck digests_;
   bool read_only_ = false;
   uint64_t leader_heard_ = 0;  // messages of the leader
+  std::map<NodeId, raft::Message> notices_;  // of the commit index, by peer, that wait for something to travel with
+  bool notices_scheduled_ = false;
   raft::Membership told_membership_;
   LogIndex commit_;
   bool apply_scheduled_ = false;

@@ -25,7 +25,7 @@ std::unexpected<Status> no_such_group(GroupId group) {
 Node::Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSpec> groups)
     : options_(std::move(options)),
       env_(std::move(environment)),
-      disk_(env_.loop, env_.io, env_.log, env_.kv, env_.clock, env_.metrics,
+      disk_(env_.loop, env_.io, env_.flush != nullptr ? *env_.flush : env_.io, env_.log, env_.kv, env_.clock, env_.metrics,
             [this](Status s) { env_.fatal(std::move(s)); }),
       metrics_(env_.metrics),
       transport_(env_.loop, env_.network, env_.metrics),

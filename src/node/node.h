@@ -51,6 +51,7 @@ struct NodeEnvironment {
   MetricsRegistry& metrics;
   Network* network = nullptr;                    // none: a cluster of one; receives on `loop`
   Executor* reads = nullptr;                     // scans of the state for snapshots; none: `io`
+  Executor* flush = nullptr;                     // flushes of the state; none: `io`
   std::function<Result<uint64_t>()> free_bytes;  // of the data directory; called on the disk executor; may be empty
   // The node cannot go on: its disk failed or its state is damaged. The process has to end.
   std::function<void(Status)> fatal;

@@ -151,7 +151,7 @@ struct Server::Parts {
   backup::BackupState backup_state;
   tasks::LiveTasks live;
   Latch changed;
-  std::unique_ptr<runtime::Loop> loop, io, watch, reads, blob_io, collecting;
+  std::unique_ptr<runtime::Loop> loop, io, flush, watch, reads, blob_io, collecting;
   std::unique_ptr<ClusterSide> cluster;
   std::unique_ptr<SharedBlobs> shared_blobs;
   std::unique_ptr<node::Node> node;
@@ -223,6 +223,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
     if (node) node->stalled(ms);
   }});
   io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
+  flush = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   watch = std::make_unique<runtime::Loop>(clock);
   reads = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   blob_io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
@@ -250,7 +251,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
       node_options,
       node::NodeEnvironment{.loop = *loop, .io = *io, .watch = *watch, .clock = clock, .random = node_random,
                             .log = *log, .kv = *kv, .metrics = metrics,
-                            .network = cluster->network(), .reads = reads.get(),
+                            .network = cluster->network(), .reads = reads.get(), .flush = flush.get(),
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
       std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state,
@@ -293,6 +294,7 @@ Status Server::Parts::start_node(const ServerOptions& options) {
                                              at(options.metrics_host, options.metrics_port), cluster->raft_address(),
                                              identity.cluster_id}));
   io->start("uccp-disk");
+  flush->start("uccp-flush");
   watch->start("uccp-watch");
   reads->start("uccp-reads");
   blob_io->start("uccp-blobs");
@@ -522,7 +524,8 @@ void Server::stop() {
   done.wait(30'000, [&] { return stopped.load(); });
   if (p.backup) p.backup->stop();
   p.cluster->stop_network();
-  for (auto* executor : {p.loop.get(), p.io.get(), p.watch.get(), p.reads.get(), p.blob_io.get(), p.collecting.get()}) {
+  for (auto* executor : {p.loop.get(), p.io.get(), p.flush.get(), p.watch.get(), p.reads.get(), p.blob_io.get(),
+                         p.collecting.get()}) {
     executor->stop();
   }
   if (Status status = p.log->close(); !status.is_ok()) log::warn("the log did not close", {{"reason", status.reason()}});

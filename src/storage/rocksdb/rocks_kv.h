@@ -19,7 +19,7 @@ class RocksKv final : public Kv {
  public:
   struct Options {
     // The defaults keep an idle node under 150 MB.
-    uint64_t write_buffer_bytes = 16u << 20;
+    uint64_t write_buffer_bytes = 32u << 20;
     int write_buffers = 3;
     uint64_t block_cache_bytes = 32u << 20;
     int open_files_max = 256;

@@ -1,0 +1,80 @@
+// How the cost of a put and of a get grows: over the size of values, the number of nodes, and the number of keys. Each
+// point is a row without a goal; bench/charts.py draws them.
+#include <fmt/format.h>
+
+#include "bench/consensus.h"
+
+namespace uccp::bench {
+namespace {
+
+constexpr size_t kInFlight = 64;
+constexpr double kSeconds = 1.5;
+
+Row point(const std::string& metric, const std::string& unit, const std::string& settings) {
+  Row row{.metric = metric, .unit = unit};
+  row.settings = settings;
+  return row;
+}
+
+// Puts of one size into a cluster of so many nodes.
+Status puts(Context& context, UccpCluster& cluster, size_t value_bytes, const std::string& name) {
+  Side side{.cluster = &cluster, .ours = true, .load = nullptr};
+  UCCP_RETURN_IF_ERROR(side.connect(Side::Endpoints::kLeader, 8));
+  // Large values fill the window between leader and followers with fewer calls.
+  const size_t in_flight = value_bytes >= 1u << 18 ? 8 : kInFlight;
+  Row row = point(name, "1/s", fmt::format("{} clients, {} nodes", in_flight, cluster.size()));
+  for (int i = 0; i < 2; ++i) {
+    const LoadResult result =
+        side.run(put_work(true, value_bytes), {.in_flight = in_flight, .seconds = kSeconds, .warm_up_s = 0.3});
+    row.add_ours(result.rate());
+    note_failures(row, result, true);
+    if (i < 1) continue;
+    row.detail("p50Ms", result.latency.percentile_ms(0.5));
+    row.detail("p99Ms", result.latency.percentile_ms(0.99));
+    row.detail("serverUsPerOp", result.server_us_per_op());
+    row.detail("megabytesPerSecond", result.rate() * static_cast<double>(value_bytes) / 1e6);
+  }
+  context.emit(row);
+  return Status::ok();
+}
+
+Status gets(Context& context, UccpCluster& cluster, uint64_t keys, uint64_t filled) {
+  Side side{.cluster = &cluster, .ours = true, .load = nullptr};
+  UCCP_RETURN_IF_ERROR(side.connect(Side::Endpoints::kLeader, 8));
+  if (keys > filled) UCCP_RETURN_IF_ERROR(fill(side, keys));
+  Row row = point(fmt::format("growth keys {} get", keys), "1/s", "64 clients, 3 nodes, linearizable");
+  const LoadResult result = side.run(get_work(true, keys, "linearizable"),
+                                     {.in_flight = kInFlight, .seconds = kSeconds, .warm_up_s = 0.3});
+  row.add_ours(result.rate());
+  note_failures(row, result, true);
+  row.detail("p99Ms", result.latency.percentile_ms(0.99));
+  row.detail("serverUsPerOp", result.server_us_per_op());
+  row.detail("rssMb", cluster.rss_mb());
+  context.emit(row);
+  return Status::ok();
+}
+
+}  // namespace
+
+Status run_growth(Context& context) {
+  {
+    UCCP_TRY(const auto cluster, UccpCluster::start(context, {}));
+    for (size_t bytes : {16u, 256u, 4096u, 65'536u, 1'048'576u}) {
+      UCCP_RETURN_IF_ERROR(puts(context, *cluster, bytes, fmt::format("growth value {} put", bytes)));
+    }
+  }
+  for (size_t nodes : {1u, 3u, 5u, 7u}) {
+    UCCP_TRY(const auto cluster, UccpCluster::start(context, {.nodes = nodes, .settings = {}}));
+    UCCP_RETURN_IF_ERROR(puts(context, *cluster, kValueBytes, fmt::format("growth nodes {} put", nodes)));
+  }
+  UCCP_TRY(const auto cluster, UccpCluster::start(context, {}));
+  uint64_t filled = 0;
+  for (uint64_t keys : {10'000u, 100'000u, 1'000'000u, 10'000'000u}) {
+    // Ten million take minutes to write.
+    if (context.quick && keys > 1'000'000) break;
+    UCCP_RETURN_IF_ERROR(gets(context, *cluster, keys, std::exchange(filled, keys)));
+  }
+  return Status::ok();
+}
+
+}  // namespace uccp::bench

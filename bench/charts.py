@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Draws the rows of `uccp-bench run growth --json` as SVG charts: bench/charts.py RESULTS.jsonl DIRECTORY"""
+import json
+import math
+import pathlib
+import re
+import sys
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 70, 70, 40, 50
+RATE, COST = "#1f5fa8", "#b3541e"
+CHARTS = {
+    "value": ("Puts over the size of values", "bytes of a value", "put"),
+    "nodes": ("Puts over the number of nodes", "nodes", "put"),
+    "keys": ("Linearizable gets over the number of keys", "keys", "get"),
+}
+
+
+def read(path):
+    """{subject: [(x, rate, CPU of all servers an operation)]}"""
+    points = {}
+    for line in pathlib.Path(path).read_text().splitlines():
+        row = json.loads(line) if line.startswith("{") else {}
+        named = re.fullmatch(r"growth (\w+) (\d+) \w+", row.get("metric", ""))
+        if named and row.get("ours"):
+            points.setdefault(named[1], []).append((int(named[2]), row["ours"], row["details"]["serverUsPerOp"]))
+    return {subject: sorted(rows) for subject, rows in points.items()}
+
+
+def short(value):
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:g}{unit}"
+    return f"{value:g}"
+
+
+def ceiling(value):
+    """The next of 1, 2, 5 times a power of ten."""
+    power = 10 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+
+
+def line(points, color):
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>' for x, y in points)
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>{dots}'
+
+
+def text(x, y, words, anchor="middle", color="#222", size=12):
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}" font-size="{size}">{words}</text>'
+
+
+def chart(subject, rows):
+    title, axis, verb = CHARTS[subject]
+    linear = subject == "nodes"
+    place = (lambda v: v) if linear else math.log10
+    low, high = place(rows[0][0]), place(rows[-1][0])
+    inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def x_of(value):
+        return LEFT + inner_width * (place(value) - low) / ((high - low) or 1)
+
+    def y_of(value, top):
+        return TOP + inner_height * (1 - value / top)
+    rate_top, cost_top = ceiling(max(r[1] for r in rows)), ceiling(max(r[2] for r in rows))
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
+           f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', text(WIDTH / 2, 22, title, size=15)]
+    for part in range(5):
+        y = TOP + inner_height * part / 4
+        out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
+        out.append(text(LEFT - 6, y + 4, short(rate_top * (4 - part) / 4), "end", RATE))
+        out.append(text(WIDTH - RIGHT + 6, y + 4, short(cost_top * (4 - part) / 4), "start", COST))
+    for value, _, _ in rows:
+        out.append(text(x_of(value), HEIGHT - BOTTOM + 18, short(value)))
+    out.append(text(WIDTH / 2, HEIGHT - 12, axis))
+    out.append(text(LEFT, TOP - 6, f"{verb}s a second", "start", RATE))
+    out.append(text(WIDTH - RIGHT, TOP - 6, f"CPU of all nodes, us a {verb}", "end", COST))
+    out.append(line([(x_of(v), y_of(rate, rate_top)) for v, rate, _ in rows], RATE))
+    out.append(line([(x_of(v), y_of(cost, cost_top)) for v, _, cost in rows], COST))
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    target = pathlib.Path(sys.argv[2])
+    target.mkdir(parents=True, exist_ok=True)
+    points = read(sys.argv[1])
+    for subject in CHARTS:
+        if subject in points:
+            (target / f"growth-{subject}.svg").write_text(chart(subject, points[subject]))
+            print(target / f"growth-{subject}.svg")
+    if not points:
+        sys.exit(f"error: {sys.argv[1]} has no rows of the benchmark growth; run 'uccp-bench run growth --json'")
+
+
+if __name__ == "__main__":
+    main()
