@@ -129,7 +129,7 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
     if (!level) return refuse(level.error());
     sink_ = std::make_shared<ForwardSink>(outer_);
     auto inner = std::make_shared<Call>();
-    inner->door = static_cast<Call::Door>(std::min<uint32_t>(header.door(), 2));
+    inner->door = static_cast<Call::Door>(std::min<uint32_t>(header.door(), static_cast<uint32_t>(Call::Door::kInternal)));
     inner->method = method;
     inner->credentials.address = header.client_address();
     inner->call_id = header.call_id();

@@ -45,10 +45,12 @@ bool is_traceparent(std::string_view text) {
 
 std::string_view stage_name(Stage stage) { return kStageNames[static_cast<size_t>(stage)]; }
 
+constexpr size_t kDoorCount = static_cast<size_t>(Call::Door::kInternal) + 1;
+
 struct Pipeline::MethodMetrics {
   // By door, then by code; created when first needed.
-  std::atomic<Counter*> requests[3][kCodeCount] = {};
-  std::atomic<Histogram*> seconds[3] = {};
+  std::atomic<Counter*> requests[kDoorCount][kCodeCount] = {};
+  std::atomic<Histogram*> seconds[kDoorCount] = {};
 };
 
 struct Pipeline::CachedPrincipal {
