@@ -238,5 +238,29 @@ TEST(TextToField, TakesWhatAQueryHas) {
   EXPECT_NE(text("DiscoverRequest", "name", "\xff").find("UTF-8"), std::string::npos);
 }
 
+// Bytes that are usually text are a string where they can be, and come back as they were in any case.
+TEST(JsonCodecText, BytesAsText) {
+  const MessagePlan& pair = plan("KeyValuePair");
+  const auto round = [&](const std::string& key) {
+    std::string wire;
+    put_bytes(wire, 1, key);
+    const std::string json = *wire_to_json(pair, wire, {.emit = Emit::kSet});
+    EXPECT_EQ(json_to_wire(pair, json), wire) << json;
+    return json;
+  };
+  EXPECT_EQ(round("a/b \"x\""), R"({"key":"a/b \"x\""})");
+  EXPECT_EQ(round("h\xc3\xa9"), "{\"key\":\"h\xc3\xa9\"}");
+  EXPECT_EQ(round("\xff"), R"({"key":{"base64":"/w=="}})");
+  for (const char* wrong : {R"({"key":3})", R"({"key":{"base64":"*"}})", R"({"key":{"base64":"","x":1}})", R"({"key":{}})",
+                            R"({"key":{"base64":3}})"}) {
+    const auto refused = json_to_wire(pair, wrong);
+    ASSERT_FALSE(refused) << wrong;
+    EXPECT_EQ(refused.error().reason(), "FIELD_INVALID") << wrong;
+  }
+  std::string from_text;
+  ASSERT_TRUE(text_to_field(*pair.by_name("key"), "\xff", "key", from_text).is_ok()) << "a path takes any bytes";
+  EXPECT_EQ(from_text, std::string("\x0a\x01\xff"));
+}
+
 }  // namespace
 }  // namespace uccp::call

@@ -24,10 +24,26 @@ constexpr uint8_t kSlotVersion = 1;
 constexpr uint64_t kForgetEvery = 64;
 
 std::string number_key(uint64_t number) { return ByteWriter().u64(number).take(); }
+std::string number_row(TableId table, uint64_t number) { return table_key::make(table, {}, number_key(number)); }
+
+// Drops the oldest of numbered rows when there are more than `kept`, some at a time: one scan reads many of them for the
+// price of a few look-ups.
+void trim(Transaction& state, TableId table, uint64_t& first, uint64_t next, size_t kept) {
+  const uint64_t count = std::clamp<uint64_t>(kept / 16, 1, 256);
+  for (; next - first >= kept + count; first += count) {
+    std::vector<std::pair<std::string, std::string>> rows;
+    const std::string end = number_row(table, first + count);
+    state.scan(number_row(table, first), end, [&](std::string_view key, std::string_view row) {
+      rows.emplace_back(key, row);
+      return true;
+    });
+    for (auto& [key, row] : rows) state.replace(key, std::move(row), std::nullopt);
+  }
+}
 
 // A row under a number that nobody had before: there is nothing to read.
 void put_new(Transaction& state, TableId table, uint64_t number, std::string value) {
-  state.replace(table_key::make(table, {}, number_key(number)), std::nullopt, std::move(value));
+  state.replace(number_row(table, number), std::nullopt, std::move(value));
 }
 
 std::string encode_lease(const LeaseRecord& lease) {
@@ -378,10 +394,8 @@ void Machine::record_changes(Transaction& state, std::vector<Change>& changes) {
   for (const Change& change : changes) {
     if (!change.kept) continue;
     put_new(state, kChangeTable, meta_.changes_next++, encode_change(change));
-    if (meta_.changes_next - meta_.changes_first > limits_.changes_kept) {
-      kChanges.erase(state, {}, number_key(meta_.changes_first++));
-    }
   }
+  trim(state, kChangeTable, meta_.changes_first, meta_.changes_next, limits_.changes_kept);
 }
 
 void Machine::record_audit(Transaction& state, const Entry& entry, const Envelope& e, const ApplyResult& result) {
@@ -392,9 +406,7 @@ void Machine::record_audit(Transaction& state, const Entry& entry, const Envelop
   meta_.audit_head = sha256(meta_.audit_head + record.data());
   record.bytes(meta_.audit_head);
   put_new(state, kAuditTable, meta_.audit_next++, record.take());
-  if (meta_.audit_next - meta_.audit_first > limits_.audit_records_kept) {
-    kAudit.erase(state, {}, number_key(meta_.audit_first++));
-  }
+  trim(state, kAuditTable, meta_.audit_first, meta_.audit_next, limits_.audit_records_kept);
 }
 
 ApplyResult Machine::open_session(EntryContext& context) {

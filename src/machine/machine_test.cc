@@ -35,6 +35,20 @@ class Notes final : public Domain {
            kRows.put(c.state(), c.scope(), "leased", std::string(p));
            return std::to_string(c.create_lease("notes", "leased", 1000));
          }},
+        {"swap",
+         [](ApplyContext& c, std::string_view p) -> ApplyResult {
+           // Knows what is there, and that "new" is not.
+           c.state().replace(table_key::make(100, c.scope(), "row"), "a", std::string(p));
+           c.state().replace(table_key::make(100, c.scope(), "new"), std::nullopt, std::string(p));
+           c.state().replace(table_key::make(100, c.scope(), "new"), std::string(p), std::nullopt);
+           if (p == "refused") return fail(Code::kConflict, "REFUSED", "");
+           return "";
+         }},
+        {"tell",
+         [](ApplyContext& c, std::string_view p) -> ApplyResult {
+           c.notify("notes", "row", 2, std::string(p));
+           return "";
+         }},
         {"touch",
          [](ApplyContext& c, std::string_view p) -> ApplyResult {
            c.touch_lease(std::stoull(std::string(p)), 1000);
@@ -95,6 +109,22 @@ TEST_F(MachineTest, ARejectedCommandLeavesNothingButItsResult) {
   EXPECT_EQ(row("row"), "a");
   EXPECT_TRUE(machine_.leases().empty());
   EXPECT_EQ(apply(envelope("notes.refuse", "no", "id-1")).error().reason(), "REFUSED");
+}
+
+TEST_F(MachineTest, AReplacementByOneWhoKnowsTheOldValueIsAsGoodAsAPut) {
+  (void)apply(envelope("notes.put", "a"));
+  EXPECT_FALSE(apply(envelope("notes.swap", "refused")));
+  EXPECT_EQ(row("row"), "a") << "it is undone like any other";
+  EXPECT_TRUE(apply(envelope("notes.swap", "b")));
+  EXPECT_EQ(row("row"), "b");
+  EXPECT_EQ(row("new"), "(none)");
+}
+
+TEST_F(MachineTest, WhatIsOnlyToldIsNotKept) {
+  (void)apply(envelope("notes.tell", "now"));
+  ASSERT_EQ(last_.changes.size(), 1u);
+  EXPECT_EQ(last_.changes[0].payload, "now");
+  EXPECT_TRUE(read_changes(machine_.view(), LogIndex(0), 10)->empty());
 }
 
 TEST_F(MachineTest, ARepeatedRequestGetsTheFirstResultAndRunsOnce) {

@@ -28,6 +28,7 @@
 #include "server/encryption.h"
 #include "server/health.h"
 #include "server/identity_side.h"
+#include "server/kv_settings.h"
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
 #include "server/restore.h"
@@ -189,7 +190,7 @@ struct Server::Parts {
   Status open_storage(const ServerOptions& options, const Config& config);
   Status build_node(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
-  void build_key_value(const Config& config);
+  Status build_key_value(const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
   Status build_backup(const ServerOptions& options, const Config& config);
   Result<std::string> open_etcd(const ServerOptions& options);
@@ -312,16 +313,12 @@ Status Server::Parts::start_node(const ServerOptions& options) {
   return Status::ok();
 }
 
-void Server::Parts::build_key_value(const Config& config) {
-  kv::KvOptions kv_options;
-  kv_options.request_bytes_max = static_cast<size_t>(config.integer("kv_request_bytes_max"));
-  kv_options.bytes_max = static_cast<uint64_t>(config.integer("kv_bytes_max"));
-  kv_options.keys_max = static_cast<uint64_t>(config.integer("kv_keys_max"));
-  kv_options.leases_max = static_cast<uint64_t>(config.integer("kv_leases_max"));
-  kv_options.txn_operations_max = static_cast<uint32_t>(config.integer("kv_txn_operations_max"));
+Status Server::Parts::build_key_value(const Config& config) {
+  UCCP_TRY(const kv::KvOptions kv_options, kv_settings(config));
   key_value = std::make_unique<kv::KvService>(
       kv_options, kv::KvEnvironment{*node, *node, *node, *node, *kv_sweeper, *watch, *reads, clock, metrics, *page_tokens});
   key_value->add_handlers(handlers);
+  return Status::ok();
 }
 
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
@@ -344,7 +341,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   elections->add_handlers(handlers);
   sync = std::make_unique<sync::SyncService>(sync::SyncEnvironment{*node, *node, *node, *node, *reads, clock});
   sync->add_handlers(handlers);
-  build_key_value(config);
+  UCCP_RETURN_IF_ERROR(build_key_value(config));
   tasks_service = std::make_unique<tasks::TasksService>(tasks::TasksEnvironment{
       .proposer = *node, .reader = *node,
       .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *shared_blobs, .watcher = *node,

@@ -3,15 +3,14 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "services/kv/kv_range.h"
-#include "uccp/v1/kv.pb.h"
 
 namespace uccp::kv {
 
-Result<StoreHash> StoreHash::make(const machine::Scope& scope, const Head& head, int64_t revision) {
+Result<StoreHash> StoreHash::make(const v1::HashStoreRequest& request, const machine::Scope& scope, const Head& head) {
   StoreHash hash;
   hash.scope_ = scope;
   hash.head_ = head;
-  UCCP_TRY(hash.at_, revision_to_read(head, revision));
+  UCCP_TRY(hash.at_, revision_to_read(head, request.revision()));
   hash.log_from_ = revision_key(scope, head.compacted + 1, 0);
   return hash;
 }

@@ -6,13 +6,14 @@
 #include <string>
 
 #include "services/kv/kv_rows.h"
+#include "uccp/v1/kv.pb.h"
 
 namespace uccp::kv {
 
 class StoreHash {
  public:
   // Errors: as revision_to_read().
-  static Result<StoreHash> make(const machine::Scope& scope, const Head& head, int64_t revision);
+  static Result<StoreHash> make(const v1::HashStoreRequest& request, const machine::Scope& scope, const Head& head);
   // Goes through about `rows_max` rows more of the same state; true: at the end.
   Result<bool> step(const machine::KeyReader& state, size_t rows_max);
   // A serialized HashStoreResponse.

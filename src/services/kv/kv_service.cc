@@ -4,6 +4,7 @@
 
 #include "services/kv/kv_answers.h"
 #include "services/kv/kv_hash.h"
+#include "services/kv/kv_history.h"
 #include "services/kv/kv_range.h"
 #include "services/kv/kv_state.h"
 #include "services/kv/kv_txn.h"
@@ -66,7 +67,15 @@ void KvService::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("GetStore"), [this](const CallPtr& call, const std::string&) { get_store(call); });
   handlers.add_parsed<v1::HashStoreRequest>(
       method_name("HashStore"),
-      [this](const CallPtr& call, const v1::HashStoreRequest& request) { hash_store(call, request); });
+      [this](const CallPtr& call, const v1::HashStoreRequest& request) { read_in_steps<StoreHash>(call, request); });
+  handlers.add_parsed<v1::DiffRequest>(method_name("Diff"), [this](const CallPtr& call, v1::DiffRequest request) {
+    read_in_steps<DiffAnswer>(call, std::move(request));
+  });
+  handlers.add_parsed<v1::GetHistoryRequest>(
+      method_name("GetHistory"),
+      [this](const CallPtr& call, v1::GetHistoryRequest request) { history(call, std::move(request)); });
+  handlers.add(method_name("Rollback"),
+               [this](const CallPtr& call, std::string bytes) { roll_back(call, std::move(bytes)); });
   handlers.add_parsed<v1::WatchRequest>(
       method_name("Watch"), [this](const CallPtr& call, const v1::WatchRequest& request) {
         watches_->open(call, request);
@@ -178,13 +187,35 @@ void KvService::get_store(const CallPtr& call) {
   });
 }
 
-void KvService::hash_store(const CallPtr& call, const v1::HashStoreRequest& request) {
-  read(call, [this, asked = request.revision()](const CallPtr& call, GroupView view) {
-    auto hash = StoreHash::make(scope_of(*call), read_head(view, scope_of(*call)), asked);
-    if (!hash) return call->finish(std::move(hash.error()));
-    auto hashing = std::make_shared<Steps<StoreHash>>(call, std::move(view), std::move(*hash), env_.work);
-    env_.work.post([hashing] { hashing->step(); });
+template <typename Run, typename Request>
+void KvService::read_in_steps(const CallPtr& call, Request request) {
+  read(call, [this, request = std::move(request)](const CallPtr& call, GroupView view) {
+    auto run = Run::make(request, scope_of(*call), read_head(view, scope_of(*call)));
+    if (!run) return call->finish(std::move(run.error()));
+    auto reading = std::make_shared<Steps<Run>>(call, std::move(view), std::move(*run), env_.work);
+    env_.work.post([reading] { reading->step(); });
   });
+}
+
+void KvService::history(const CallPtr& call, v1::GetHistoryRequest request) {
+  read(call, [this, request = std::move(request)](const CallPtr& call, GroupView view) {
+    env_.work.post([call, request, view = std::move(view)] {
+      const machine::Scope scope = scope_of(*call);
+      auto answer = history_answer(view, scope, read_head(view, scope), request);
+      if (!answer) return call->finish(std::move(answer.error()));
+      call->reply(std::move(*answer));
+    });
+  });
+}
+
+void KvService::roll_back(const CallPtr& call, std::string bytes) {
+  auto request = parse_or_finish<v1::RollbackRequest>(call, bytes);
+  if (!request) return;
+  if (request->validate_only()) return read_in_steps<RollbackPreview>(call, std::move(*request));
+  internal::v1::KvRollbackCommand command;
+  *command.mutable_request() = std::move(*request);
+  *command.mutable_limits() = limits();
+  propose(call, bytes, "rollback", command);
 }
 
 void KvService::probe_watches(const CallPtr& call, const v1::ProbeWatchesRequest& request) {

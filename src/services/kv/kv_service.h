@@ -62,7 +62,11 @@ class KvService {
   void compact(const call::CallPtr& call, std::string bytes);
   void get_store(const call::CallPtr& call);
   void set_quota(const call::CallPtr& call, std::string bytes);
-  void hash_store(const call::CallPtr& call, const v1::HashStoreRequest& request);
+  void history(const call::CallPtr& call, v1::GetHistoryRequest request);
+  void roll_back(const call::CallPtr& call, std::string bytes);
+  // A read in steps on the work executor: `Run` is made from the request, the scope and the head.
+  template <typename Run, typename Request>
+  void read_in_steps(const call::CallPtr& call, Request request);
 
   void probe_watches(const call::CallPtr& call, const v1::ProbeWatchesRequest& request);
 

@@ -152,6 +152,59 @@ TEST_F(KvServiceTest, TheHashDoesNotDependOnTheSweeping) {
   EXPECT_EQ(hash(R"({"revision":20})").hash(), first.hash());
 }
 
+TEST_F(KvServiceTest, TheHistoryOfAKeyIsShown) {
+  put("flags/a", "off");
+  put("flags/a", "on");
+  ask("Delete", R"({"key":"flags/a"})");
+  put("flags/a", "new");
+  const auto all = ask("GetHistory", R"({"key":"flags/a"})").answer<v1::GetHistoryResponse>();
+  ASSERT_EQ(all.versions_size(), 4);
+  EXPECT_EQ(all.versions(0).pair().value(), "new");
+  EXPECT_TRUE(all.versions(1).deleted());
+  EXPECT_EQ(all.versions(1).revision(), 4);
+  EXPECT_EQ(all.versions(3).pair().value(), "off");
+  const auto page = ask("GetHistory", R"({"key":"flags/a","limit":1,"beforeRevision":4})").answer<v1::GetHistoryResponse>();
+  ASSERT_EQ(page.versions_size(), 1);
+  EXPECT_EQ(page.versions(0).pair().value(), "on");
+  EXPECT_TRUE(page.more());
+  ASSERT_EQ(ask("Compact", R"({"revision":4,"physical":true})").reason(), "");
+  EXPECT_EQ(ask("GetHistory", R"({"key":"flags/a"})").answer<v1::GetHistoryResponse>().versions_size(), 1);
+  EXPECT_EQ(ask("GetHistory", R"({"key":"flags/b"})").reason(), "KEY_NOT_FOUND");
+}
+
+TEST_F(KvServiceTest, TwoRevisionsAreComparedAndRolledBack) {
+  put("app/a", "1");
+  put("app/b", "1");
+  put("app/c", "1");
+  put("other", "1");  // 5
+  put("app/a", "2");
+  put("app/b", "1");  // the same again
+  ask("Delete", R"({"key":"app/c"})");
+  put("app/d", "1");
+  put("other", "2");  // 10
+  const auto diff = ask("Diff", R"({"prefix":"app/","fromRevision":5})").answer<v1::DiffResponse>();
+  std::string text;
+  for (const auto& d : diff.differences()) {
+    text += d.key() + ":" + d.before().value() + ">" + d.after().value() + " ";
+  }
+  EXPECT_EQ(text, "app/a:1>2 app/c:1> app/d:>1 ");
+  EXPECT_EQ(diff.differences(1).kind(), v1::KEY_DIFFERENCE_KIND_REMOVED);
+  const auto cut = ask("Diff", R"({"prefix":"app/","fromRevision":5,"limit":1})").answer<v1::DiffResponse>();
+  EXPECT_EQ(cut.next_key(), "app/c");
+  EXPECT_TRUE(cut.more());
+  const std::string back = R"({"prefix":"app/","revision":5)";
+  const auto preview = ask("Rollback", back + R"(,"validateOnly":true})").answer<v1::RollbackResponse>();
+  EXPECT_EQ(preview.restored(), 2);
+  EXPECT_EQ(preview.deleted(), 1);
+  EXPECT_EQ(preview.revision(), 10);
+  const auto done = ask("Rollback", back + "}").answer<v1::RollbackResponse>();
+  EXPECT_EQ(done.restored(), 2);
+  EXPECT_EQ(done.revision(), 11);
+  EXPECT_EQ(ask("Diff", R"({"prefix":"app/","fromRevision":5})").answer<v1::DiffResponse>().differences_size(), 0);
+  EXPECT_EQ(ask("Get", R"({"key":"other"})").answer<v1::KeyValuePair>().value(), "2");
+  EXPECT_EQ(ask("Rollback", back + "}").answer<v1::RollbackResponse>().revision(), 11) << "nothing is left to change";
+}
+
 TEST_F(KvServiceTest, LeasesEndWithTheirKeys) {
   const auto lease = ask("GrantLease", R"({"ttl":"10s","id":"77"})").answer<v1::KeyLease>();
   EXPECT_EQ(lease.id(), 77);

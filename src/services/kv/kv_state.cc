@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "services/kv/kv_answers.h"
 #include "services/kv/kv_compaction.h"
+#include "services/kv/kv_history.h"
 #include "services/kv/kv_txn.h"
 #include "services/kv/kv_writer.h"
 
@@ -98,11 +99,20 @@ ApplyResult set_quota(ApplyContext& context, std::string_view payload) {
   return shown_store(context.scope(), head, command.limits()).SerializeAsString();
 }
 
+ApplyResult apply_rollback(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::KvRollbackCommand>(payload);
+  StoreWriter writer(context);
+  UCCP_TRY(const v1::RollbackResponse response, roll_back(context, writer, command.request(), command.limits()));
+  writer.finish();
+  return response.SerializeAsString();
+}
+
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> KvState::commands() {
   return {{"put", put},     {"delete", erase},  {"txn", txn},         {"compact", apply_compact}, {"sweep", apply_sweep},
-          {"grant", grant}, {"revoke", revoke}, {"quota", set_quota}};
+          {"grant", grant}, {"revoke", revoke}, {"quota", set_quota},
+          {"rollback", apply_rollback}};
 }
 
 void KvState::on_lease_expired(ApplyContext& context, machine::LeaseId /*lease*/, std::string_view key) {

@@ -23,13 +23,24 @@ constexpr size_t kBatchEntryOverhead = 16;
 // Of the write buffer's size, for its bloom filter.
 constexpr double kMemtableBloomRatio = 0.05;
 constexpr uint64_t kBytesPerSync = 1u << 20;
+constexpr double kMemtableBloomRatio = 0.03;
 
 rocksdb::Options database_options(const RocksKv::Options& options) {
   rocksdb::BlockBasedTableOptions table;
-  table.block_cache = rocksdb::NewLRUCache(options.block_cache_bytes);
-  // Otherwise indexes and filters of all open files stay in memory outside of the cache's limit.
+  rocksdb::LRUCacheOptions cache;
+  cache.capacity = options.block_cache_bytes;
+  cache.high_pri_pool_ratio = 0.5;
+  table.block_cache = rocksdb::NewLRUCache(cache);
+  // Otherwise indexes and filters of all open files stay in memory outside of the cache's limit. In parts, because one of a
+  // whole file is larger than what a shard of the cache may hold, and would be read and unpacked for every key.
   table.cache_index_and_filter_blocks = true;
+  table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.pin_top_level_index_and_filter = true;
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  table.partition_filters = true;
+  table.metadata_block_size = 4096;
+  table.enable_index_compression = false;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.format_version = 5;
   table.checksum = rocksdb::kxxHash64;
@@ -41,6 +52,9 @@ rocksdb::Options database_options(const RocksKv::Options& options) {
   result.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   result.compression = best_compression();
   result.write_buffer_size = options.write_buffer_bytes;
+  // Most keys that are looked up are not among the latest writes.
+  result.memtable_prefix_bloom_size_ratio = kMemtableBloomRatio;
+  result.memtable_whole_key_filtering = true;
   result.max_write_buffer_number = options.write_buffers;
   // Most reads of apply look for keys that are not there; with a bloom filter they do not walk the memtable.
   result.memtable_whole_key_filtering = true;
