@@ -142,6 +142,28 @@ class CommandLine(KvTest):
         self.assertIn(b"does not exist", missing.stderr)
 
 
+class Versioning(KvTest):
+    """Metadata and configuration: every version is kept, can be compared and comes back."""
+
+    def test_history_diff_and_rollback(self):
+        self.put("meta/owner", "ann")
+        good = self.put("meta/tier", "gold")
+        self.put("meta/owner", "bob")
+        self.rest.delete(path("meta/tier"))
+        self.put("meta/new", "1")
+        versions = self.rest.get(path("meta/tier") + ":history").json["versions"]
+        self.assertEqual([("deleted" in v, v.get("pair", {}).get("value")) for v in versions],
+                         [(True, None), (False, "gold")])
+        diff = self.rest.get("kv:diff", prefix="meta/", fromRevision=good).json["differences"]
+        self.assertEqual([(d["key"], d["kind"]) for d in diff],
+                         [("meta/new", "ADDED"), ("meta/owner", "CHANGED"), ("meta/tier", "REMOVED")])
+        done = self.node.cli("kv", "rollback", "meta/", good)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(self.keys(prefix="meta/"), ["meta/owner", "meta/tier"])
+        self.assertEqual(self.rest.get(path("meta/owner")).json["value"], "ann")
+        self.assertNotIn("differences", self.rest.get("kv:diff", prefix="meta/", fromRevision=good).json)
+
+
 class Kill(NodeTest):
     agent = False
     rounds = 5
