@@ -4,6 +4,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
+
 #include "base/bytes.h"
 #include "base/check.h"
 
@@ -36,8 +38,13 @@ namespace {
 
 XXH128_hash_t pair_hash(std::string_view key, std::string_view value) {
   // The key's length goes in as the seed, so that moving a byte from key to value changes the hash.
+  const size_t size = key.size() + value.size();
+  if (char small[1024]; size <= sizeof small) {
+    std::copy(value.begin(), value.end(), std::copy(key.begin(), key.end(), small));
+    return XXH3_128bits_withSeed(small, size, key.size());
+  }
   std::string joined;
-  joined.reserve(key.size() + value.size());
+  joined.reserve(size);
   joined.append(key).append(value);
   return XXH3_128bits_withSeed(joined.data(), joined.size(), key.size());
 }

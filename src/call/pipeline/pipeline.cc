@@ -244,6 +244,8 @@ Status Pipeline::decode(Call& call, std::string& request) {
   }
   UCCP_RETURN_IF_ERROR(validate(*method.request, request));
   if (!method.resource.empty()) call.resource = get_text(method.resource, request).value_or("");
+  // Names are text in logs and in the audit trail, also where the contract has bytes.
+  if (!is_utf8(call.resource)) call.resource = "0x" + to_hex(call.resource);
   return Status::ok();
 }
 

@@ -140,6 +140,7 @@ void KvService::erase(const CallPtr& call, std::string bytes) {
   auto request = parse_or_finish<v1::DeleteRequest>(call, bytes);
   if (!request) return;
   if (Status status = check_delete(*request); !status.is_ok()) return call->finish(std::move(status));
+  if (request->key().empty()) call->resource = shown(request->prefix()) + "*";
   internal::v1::KvDeleteCommand command;
   *command.mutable_request() = std::move(*request);
   propose(call, bytes, "delete", command);

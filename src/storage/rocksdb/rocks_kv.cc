@@ -55,6 +55,8 @@ rocksdb::Options database_options(const RocksKv::Options& options) {
   // Most keys that are looked up are not among the latest writes.
   result.memtable_prefix_bloom_size_ratio = kMemtableBloomRatio;
   result.memtable_whole_key_filtering = true;
+  // One thread writes.
+  result.allow_concurrent_memtable_write = false;
   result.max_write_buffer_number = options.write_buffers;
   // Most reads of apply look for keys that are not there; with a bloom filter they do not walk the memtable.
   result.memtable_whole_key_filtering = true;
