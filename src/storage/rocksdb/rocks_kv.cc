@@ -23,7 +23,6 @@ constexpr size_t kBatchEntryOverhead = 16;
 // Of the write buffer's size, for its bloom filter.
 constexpr double kMemtableBloomRatio = 0.05;
 constexpr uint64_t kBytesPerSync = 1u << 20;
-constexpr double kMemtableBloomRatio = 0.03;
 
 rocksdb::Options database_options(const RocksKv::Options& options) {
   rocksdb::BlockBasedTableOptions table;
@@ -52,11 +51,6 @@ rocksdb::Options database_options(const RocksKv::Options& options) {
   result.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   result.compression = best_compression();
   result.write_buffer_size = options.write_buffer_bytes;
-  // Most keys that are looked up are not among the latest writes.
-  result.memtable_prefix_bloom_size_ratio = kMemtableBloomRatio;
-  result.memtable_whole_key_filtering = true;
-  // One thread writes.
-  result.allow_concurrent_memtable_write = false;
   result.max_write_buffer_number = options.write_buffers;
   // Most reads of apply look for keys that are not there; with a bloom filter they do not walk the memtable.
   result.memtable_whole_key_filtering = true;
