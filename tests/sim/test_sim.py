@@ -1,5 +1,5 @@
 # timeout: 600
-# alone
+# serial
 """Runs the simulator over fixed seeds, over fresh ones derived from the commit, and over those that once found something.
 
 The seeds are cut into ranges that run at the same time, one a core. A seed that is not clean is reported with the command
