@@ -109,7 +109,7 @@ class AuditServiceTest : public ::testing::Test, machine::Reader {
   sim::SimClock clock_{scheduler_.time()};
   sim::SimExecutor executor_{scheduler_};
   call::PageTokenSigner signer_{"key"};
-  call::Principal principal_{call::Principal::Kind::kUser, "t", "alice", {"admin"}, {}, 0};
+  call::Principal principal_{.kind = call::Principal::Kind::kUser, .tenant = "t", .name = "alice", .roles = {"admin"}};
   call::HandlerTable handlers_;
   AuditService service_{{.reader = *this, .work = executor_, .clock = clock_, .page_tokens = signer_}};
 };
