@@ -186,7 +186,9 @@ class Isolation(NodeTest):
             tried += 1
             response = self.rival.call("POST", f"/{method.containing_service.full_name}/{method.name}",
                                        json_format.MessageToDict(message))
-            self.assertLess(response.status, 502, response)
+            if response.status >= 500:
+                # 501: not built. 504: a lock that the rival itself holds, and that nobody waits for.
+                self.assertIn(response.status, (501, 504), response)
             if response.status < 300:
                 succeeded.add(method.name)
             self.assertNotIn(SECRET.encode(), response.body, f"{method.name} {json_format.MessageToJson(message)}")
