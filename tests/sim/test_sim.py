@@ -23,6 +23,10 @@ def run(first, count, operations=3000, *options):
     command = [str(SIM), "--seed", str(first), "--seeds", str(count), "--ops", str(operations), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_S)
 
+# Needs a crash between the write and the sync of one record, which are one step of the simulated disk; wal_recovery_test
+# tears records at every place instead.
+UNMET = {"write_torn"}
+
 
 def fresh_seed():
     """The same for every run of a commit, so that a run can be repeated; another one for every commit."""
@@ -56,7 +60,7 @@ class Seeds(unittest.TestCase):
             run(1, 1, 300, "--evidence", str(path))
             kinds = {name.removeprefix("fault_") for name in facts(path) if name.startswith("fault_")}
         self.assertGreater(len(kinds), 25)
-        self.assertEqual(kinds - met, set(), "these faults never fired")
+        self.assertEqual(kinds - met - UNMET, set(), "these faults never fired")
 
     def test_fresh_seeds_of_this_commit_are_clean(self):
         self.check_range(fresh_seed(), SEEDS)
