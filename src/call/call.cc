@@ -1,10 +1,13 @@
 #include "call/call.h"
 
+#include <utility>
+
 namespace uccp::call {
 
 void Call::finish(Status status) {
   if (finished_.exchange(true, std::memory_order_acq_rel)) return;
   std::move_only_function<void(Status&)> account;
+  std::move_only_function<Status()> wait;
   OnMessage message;
   OnEvent half_close, cancel, drain;
   std::vector<std::shared_ptr<void>> kept;
@@ -12,6 +15,7 @@ void Call::finish(Status status) {
     // The callbacks often hold the call itself: taking them out here breaks those cycles.
     std::lock_guard lock(mutex_);
     account = std::move(on_finish_);
+    wait = std::move(on_wait_);
     message = std::move(on_message_);
     half_close = std::move(on_half_close_);
     cancel = std::move(on_cancel_);
@@ -131,6 +135,31 @@ void Call::deliver_drain() {
 void Call::on_finish(std::move_only_function<void(Status&)> callback) {
   std::lock_guard lock(mutex_);
   on_finish_ = std::move(callback);
+}
+
+void Call::on_wait(std::move_only_function<Status()> callback) {
+  std::lock_guard lock(mutex_);
+  on_wait_ = std::move(callback);
+}
+
+void Call::begin_waiting() {
+  std::move_only_function<Status()> wait;
+  {
+    std::lock_guard lock(mutex_);
+    wait = std::exchange(on_wait_, {});
+  }
+  if (finished()) return;
+  Status status = wait ? wait() : Status::ok();
+  if (status.is_ok()) return sink->waiting();
+  // The handler cleans up as for a client that went away, and the client learns the reason.
+  OnEvent cancel;
+  {
+    std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    cancel = std::move(on_cancel_);
+  }
+  finish(std::move(status));
+  if (cancel) cancel();
 }
 
 void Call::keep(std::shared_ptr<void> state) {

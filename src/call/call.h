@@ -36,6 +36,8 @@ class Sink {
   virtual void finish(Status status) = 0;
   // Bytes queued and not yet taken by the transport: back-pressure for long streams.
   virtual size_t queued_bytes() const = 0;
+  // The call has been parked: it costs nothing until something happens. May be told more than once.
+  virtual void waiting() {}
 };
 
 // What a door knows about the client before the pipeline ran.
@@ -85,6 +87,9 @@ class Call : public std::enable_shared_from_this<Call> {
     send(std::move(message));
     finish(Status::ok());
   }
+  // The handler has parked the call until something happens: from now on it does not count as work in flight. Where too
+  // many calls wait, it is ended with exhausted WAITS_EXHAUSTED as if its client had cancelled it. After on_cancel().
+  void begin_waiting();
   bool finished() const { return finished_.load(std::memory_order_acquire); }
   // Metadata sent with the answer (Uccp-Session, ETag, ...). Before the first send.
   void set_header(std::string name, std::string value);
@@ -106,6 +111,8 @@ class Call : public std::enable_shared_from_this<Call> {
   void deliver_cancel();
   void deliver_drain();
 
+  // For the pipeline: runs when the call is parked, at most once; an error ends the call.
+  void on_wait(std::move_only_function<Status()> callback);
   // For the pipeline: runs once, before the sink learns the outcome. May replace the status.
   void on_finish(std::move_only_function<void(Status&)> callback);
   // Hands the call to a thread-safe holder of per-stream state of the handler, released when the call ends.
@@ -123,6 +130,7 @@ class Call : public std::enable_shared_from_this<Call> {
   OnEvent on_cancel_;
   OnEvent on_drain_;
   std::move_only_function<void(Status&)> on_finish_;
+  std::move_only_function<Status()> on_wait_;
   std::vector<std::shared_ptr<void>> kept_;
 };
 

@@ -173,7 +173,7 @@ struct Answer {
 class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
  public:
   using Done = std::move_only_function<void(Answer)>;
-  explicit Attempt(Done done) : done_(std::move(done)) {}
+  Attempt(const CallPtr& outer, Done done) : outer_(outer), done_(std::move(done)) {}
 
   void run_here(const Shared& shared, const Call& call, std::string request) {
     auto inner = copy_of(call, std::make_shared<Collector>(shared_from_this()));
@@ -232,6 +232,7 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
       attempt_->end(std::move(attempt_->answer_));
     }
     size_t queued_bytes() const override { return 0; }
+    void waiting() override { attempt_->park(); }
 
    private:
     std::shared_ptr<Attempt> attempt_;
@@ -242,6 +243,7 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
     if (!response.ParseFromString(bytes)) return;
     switch (response.body_case()) {
       case ForwardResponse::kMetadata:
+        if (response.metadata().name() == kWaitingMark) return park();
         answer_.headers.emplace_back(response.metadata().name(), response.metadata().value());
         break;
       case ForwardResponse::kMessage: answer_.message = std::move(*response.mutable_message()); break;
@@ -251,6 +253,11 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
         break;
       default: break;
     }
+  }
+
+  // A call that waits on the serving node does no work here either.
+  void park() {
+    if (const CallPtr outer = outer_.lock()) outer->begin_waiting();
   }
 
   void stream_done(const Call& call, Status status) {
@@ -274,6 +281,7 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
     if (done) done(std::move(answer));
   }
 
+  const std::weak_ptr<Call> outer_;
   std::mutex mutex_;
   Done done_;
   CallPtr inner_;
@@ -299,7 +307,8 @@ class Forwarder::UnaryForward : public std::enable_shared_from_this<UnaryForward
     const bool here = shared_->port.leads(group_);
     const NodeId leader = here ? NodeId() : shared_->port.leader(group_);
     if (!here && !leader) return take({.status = no_leader(group_)});
-    auto attempt = std::make_shared<Attempt>([self = shared_from_this()](Answer answer) { self->take(std::move(answer)); });
+    auto attempt = std::make_shared<Attempt>(
+        call_, [self = shared_from_this()](Answer answer) { self->take(std::move(answer)); });
     {
       std::lock_guard lock(mutex_);
       if (cancelled_) return;

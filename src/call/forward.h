@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "base/executor.h"
@@ -21,6 +22,9 @@
 #include "call/method.h"
 
 namespace uccp::call {
+
+// Name of the metadata that says, between the nodes, that the call has been parked: Call::begin_waiting().
+inline constexpr std::string_view kWaitingMark = ":waiting";
 
 // Where a method is served. One table for the whole contract.
 struct Placement {

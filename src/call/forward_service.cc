@@ -49,6 +49,12 @@ class ForwardSink final : public Sink {
     outer_->finish(Status::ok());
   }
   size_t queued_bytes() const override { return outstanding_.load(); }
+  void waiting() override {
+    if (waiting_sent_.exchange(true)) return;
+    ForwardResponse response;
+    response.mutable_metadata()->set_name(std::string(kWaitingMark));
+    outer_->send(response.SerializeAsString());
+  }
   void taken(uint64_t bytes) { outstanding_.fetch_sub(std::min<size_t>(outstanding_.load(), bytes)); }
 
  private:
@@ -61,6 +67,7 @@ class ForwardSink final : public Sink {
   std::weak_ptr<Call> inner_;
   std::atomic<size_t> outstanding_{0};
   std::atomic<bool> headers_sent_{false};
+  std::atomic<bool> waiting_sent_{false};
 };
 
 }  // namespace

@@ -30,6 +30,7 @@ class DoorsTest : public ::testing::Test {
         seen = call;
       }
       if (request.id() == "hang") return;
+      if (request.id().starts_with("park")) return call->begin_waiting();
       if (request.id() == "missing") {
         return call->finish(Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task missing").with_resource("task", "missing"));
       }
@@ -218,6 +219,54 @@ TEST_F(DoorsTest, CancelReachesTheHandler) {
   stream->cancel();
   EXPECT_EQ(stream->finish().code(), Code::kCancelled);
   EXPECT_TRUE(eventually([&] { return cancelled == 2 && seen_call()->finished(); }));
+}
+
+TEST_F(DoorsTest, CallsThatWaitAreNoWorkAndLeaveRoomForOthers) {
+  // More than all calls that a node may have at work.
+  constexpr size_t kParked = 2'500;
+  auto channel = doors.channel();
+  std::atomic<size_t> ended{0};
+  for (size_t i = 0; i < kParked; ++i) {
+    channel->unary_async(kGetTask, task_request("park"), [&](Result<std::string>) { ++ended; });
+  }
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_waiting() == kParked; }));
+  EXPECT_EQ(doors.pipeline->calls_working(), 0u);
+  EXPECT_TRUE(channel->unary(kVersion, {}));
+  HttpsClient client(doors.rest_port);
+  client.send("GET /api/v1/tasks/park HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n\r\n");
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_waiting() == kParked + 1; }));
+  doors.grpc.stop(0);
+  doors.rest.stop(0);
+  EXPECT_EQ(doors.pipeline->calls_waiting(), 0u);
+  EXPECT_EQ(doors.pipeline->calls_working(), 0u);
+  EXPECT_TRUE(eventually([&] { return ended == kParked; }));
+}
+
+class CallLimitsTest : public DoorsTest {
+ protected:
+  CallLimitsTest() { doors.limits = {.calls_in_flight_max = 4, .calls_waiting_max = 2}; }
+};
+
+TEST_F(CallLimitsTest, EachHasItsReasonAndWaitingDoesNotCountAsWork) {
+  auto channel = doors.channel();
+  std::atomic<size_t> ended{0};
+  const auto start = [&](const std::string& id) {
+    channel->unary_async(kGetTask, task_request(id), [&](Result<std::string>) { ++ended; });
+  };
+  start("park");
+  start("park");
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_waiting() == 2; }));
+  const auto too_many = channel->unary(kGetTask, task_request("park"));
+  ASSERT_FALSE(too_many);
+  EXPECT_EQ(too_many.error().reason(), "WAITS_EXHAUSTED");
+  for (int i = 0; i < 4; ++i) start("hang");
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_working() == 4; }));
+  const auto refused = channel->unary(kGetTask, task_request("x"));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().reason(), "CALLS_IN_FLIGHT");
+  EXPECT_GE(refused.error().detail().retry_after_ms, 200u);
+  doors.grpc.stop(0);
+  EXPECT_TRUE(eventually([&] { return ended == 6; }));
 }
 
 TEST_F(DoorsTest, DeadlineOfTheClientEndsTheCall) {

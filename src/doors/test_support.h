@@ -85,6 +85,7 @@ class Doors {
   MetricsRegistry metrics;
   FakeHealth health;
   std::vector<call::RateRule> rates;
+  call::PipelineOptions limits;
   std::unique_ptr<call::Pipeline> pipeline;
   GrpcDoorOptions grpc_options;
   RestDoorOptions rest_options;
@@ -104,8 +105,9 @@ class Doors {
     grpc.stop(0);
   }
   void open() {
-    pipeline = std::make_unique<call::Pipeline>(handlers, authenticator, clock, random, metrics,
-                                                call::PipelineOptions{.rates = rates});
+    call::PipelineOptions options = limits;
+    options.rates = rates;
+    pipeline = std::make_unique<call::Pipeline>(handlers, authenticator, clock, random, metrics, options);
     auto port = grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health.ready.load(); });
     ASSERT_TRUE(port) << port.error().to_string();
     grpc_port = *port;

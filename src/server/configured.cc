@@ -100,8 +100,7 @@ int run_configured(const Config& config) {
   options.client_ca_pem = keys->ca_pem;
   options.token_key_pem = keys->token_key_pem;
   if (Status status = read_cluster(config, *keys, options); !status.is_ok()) return report(status);
-  // Nodes know each other by certificate.
-  if (!config.boolean("enable_mtls") && !options.cluster.enabled) options.client_ca_pem.clear();
+  options.rest_takes_certificates = config.boolean("enable_mtls");
   for (const std::string& key : config.unused()) log::warn("this setting has no effect in this version", {{"key", key}});
   auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
   if (!server) return report(server.error());

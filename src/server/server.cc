@@ -379,8 +379,8 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
     cluster->fill_doors(handlers, door_handlers);
   }
 
-  call::PipelineOptions pipeline_options;
-  pipeline_options.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max"));
+  call::PipelineOptions pipeline_options{.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max")),
+                                         .calls_waiting_max = static_cast<size_t>(config.integer("calls_waiting_max"))};
   UCCP_TRY(pipeline_options.rates, call::parse_rate_rules(config.text("rate_limits")));
   for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
     const auto rate = static_cast<double>(config.integer(key));
@@ -452,7 +452,7 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
   rest_options.http.port = options.https_port;
   rest_options.http.certificate_pem = options.certificate_pem;
   rest_options.http.key_pem = options.key_pem;
-  rest_options.http.client_ca_pem = options.client_ca_pem;
+  if (options.rest_takes_certificates) rest_options.http.client_ca_pem = options.client_ca_pem;
   rest_options.handlers = &handlers;
   UCCP_TRY(const uint16_t https_port, rest.start(rest_options, *pipeline, clock, metrics, *health));
   UCCP_TRY(const uint16_t metrics_port,

@@ -41,6 +41,7 @@ struct ServerOptions {
   std::optional<uint16_t> etcd_port = 0;  // nothing: the door stays closed
   std::string certificate_pem, key_pem;
   std::string client_ca_pem;
+  bool rest_takes_certificates = true;  // the gRPC port always does: agents and nodes have nothing else
   std::string token_key_pem;
   int64_t worker_lease_ms = 60'000;
   ClusterOptions cluster;

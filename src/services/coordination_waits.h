@@ -68,6 +68,7 @@ class Waits : public std::enable_shared_from_this<Waits> {
     call->on_cancel([weak = weak_from_this(), id] {
       if (auto self = weak.lock()) self->finish(id, End::kCancelled, nullptr);
     });
+    call->begin_waiting();
     return id;
   }
   // Ends the wait without its callback. False: it ended already, its callback ran or will run.

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import unittest
 
+from lib import credentials
 from lib.uccp import AGENT, SERVER, Node, clean_environment, free_ports, is_running, require
 from lib.rest import Rest
 from lib.wait import wait_until
@@ -180,10 +181,11 @@ class Configured(unittest.TestCase):
         path.write_text(text)
         return path
 
-    def test_serves_on_the_ports_of_its_file(self):
+    def serve(self, more=""):
+        """Starts a configured node and waits until it is ready."""
         grpc, https, metrics = free_ports(3)
         path = self.config(f"node_id: n1\nraft_dir: {self.folder}/raft\ngrpc_port: {grpc}\nhttps_port: {https}\n"
-                           f"metrics_port: {metrics}\nlog_format: text\n")
+                           f"metrics_port: {metrics}\nlog_format: text\n{more}")
         with open(self.folder / "err", "wb") as err:
             process = subprocess.Popen([str(SERVER), "--config", str(path)], stderr=err, stdout=err,
                                        env=clean_environment())
@@ -199,6 +201,31 @@ class Configured(unittest.TestCase):
                 return False
 
         wait_until(healthy, 60, "a ready node")
+        return process, grpc, https
+
+    def test_without_mtls_agents_connect_and_the_rest_port_takes_no_certificate(self):
+        _, grpc, https = self.serve("enable_mtls: false\n")
+        pki = self.folder / "raft" / "pki"
+        rest = Rest(f"127.0.0.1:{https}", pki / "ca.crt", cert=pki / "admin.crt", key=pki / "admin.key")
+        self.addCleanup(rest.close)
+        refused = rest.get("workers")
+        self.assertEqual((refused.status, refused.reason), (401, "CREDENTIALS_MISSING"))
+        token = credentials.token(pki / "token.key")
+        rest = Rest(f"127.0.0.1:{https}", pki / "ca.crt", token=token)
+        self.addCleanup(rest.close)
+        self.assertEqual(rest.get("workers").json["workers"], [])
+        with open(self.folder / "agent.err", "wb") as err:
+            agent = subprocess.Popen([str(AGENT), "--data-dir", str(self.folder / "agent"), "--server",
+                                      f"localhost:{grpc}", "--ca", str(pki / "ca.crt"), "--cert",
+                                      str(pki / "agent.crt"), "--key", str(pki / "agent.key")],
+                                     stderr=err, stdout=err, env=clean_environment())
+        self.addCleanup(agent.wait)
+        self.addCleanup(agent.terminate)
+        wait_until(lambda: len(rest.get("workers").json["workers"]) == 1, 30, "the agent is a worker")
+
+    def test_serves_on_the_ports_of_its_file(self):
+        process, _, https = self.serve()
+        certificate = self.folder / "raft" / "pki" / "ca.crt"
         pki = self.folder / "raft" / "pki"
         rest = Rest(f"127.0.0.1:{https}", certificate, cert=pki / "admin.crt", key=pki / "admin.key")
         self.addCleanup(rest.close)

@@ -4,6 +4,7 @@ import pathlib
 import re
 import socket
 import ssl
+import struct
 import tempfile
 import time
 import urllib.request
@@ -303,6 +304,21 @@ class Wires(SecurityTest):
                     self.assertIn(b"Cipher is (NONE)", old.stdout)
                     # An alert, or the connection closed: not this client's own refusal.
                     self.assertRegex(old.stderr.decode(), "alert|unexpected eof")
+
+    def test_clients_that_go_away_at_once_do_not_end_the_server(self):
+        context = ssl.create_default_context(cafile=self.pki / "ca.crt")
+        context.set_alpn_protocols(["h2"])
+        host, _, port = self.node.context["grpc"].rpartition(":")
+        hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+        ping = b"\0\0\x08\x06\0\0\0\0\0" + bytes(8)
+        for _ in range(100):
+            raw = socket.create_connection((host, int(port)))
+            # A reset, not a close: what the server still writes has no reader.
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with context.wrap_socket(raw, server_hostname="localhost") as wrapped:
+                wrapped.sendall(hello + 20 * ping)
+        self.assertIsNone(self.node.process.poll(), self.node.errors()[-2000:])
+        self.assertEqual(self.answer(credentials.token(self.key)).status, 200)
 
     def test_nothing_is_spoken_in_plain_text(self):
         for port in ("https", "grpc"):

@@ -60,6 +60,38 @@ struct Pipeline::CachedPrincipal {
   BootTime until;
 };
 
+// Where a unary call is counted: at work, or parked. A handler may park it while another thread ends it.
+class Pipeline::Place {
+ public:
+  explicit Place(Pipeline& pipeline) : pipeline_(pipeline) { pipeline_.working_.fetch_add(1); }
+
+  Status park() {
+    if (pipeline_.waiting_.load() >= static_cast<int64_t>(pipeline_.options_.calls_waiting_max)) {
+      return Status(Code::kExhausted, "WAITS_EXHAUSTED",
+                    std::to_string(pipeline_.options_.calls_waiting_max) +
+                        " calls wait on this node already; ask without waiting, or another node")
+          .with_retry_after_ms(1000);
+    }
+    auto at_work = State::kAtWork;
+    if (!state_.compare_exchange_strong(at_work, State::kParked)) return Status::ok();
+    pipeline_.working_.fetch_sub(1);
+    pipeline_.waiting_gauge_.set(static_cast<double>(pipeline_.waiting_.fetch_add(1) + 1));
+    return Status::ok();
+  }
+  // True if it was at work to the end.
+  bool leave() {
+    const bool at_work = state_.exchange(State::kGone) == State::kAtWork;
+    if (at_work) pipeline_.working_.fetch_sub(1);
+    else pipeline_.waiting_gauge_.set(static_cast<double>(pipeline_.waiting_.fetch_sub(1) - 1));
+    return at_work;
+  }
+
+ private:
+  enum class State : uint8_t { kAtWork, kParked, kGone };
+  Pipeline& pipeline_;
+  std::atomic<State> state_{State::kAtWork};
+};
+
 Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, const Clock& clock, Random& random,
                    MetricsRegistry& metrics, PipelineOptions options)
     : handlers_(handlers),
@@ -68,6 +100,7 @@ Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, c
       random_(random),
       metrics_(metrics),
       options_(std::move(options)),
+      waiting_gauge_(metrics.gauge("uccp_calls_waiting", "Unary calls that wait for something and do no work")),
       limiter_(options_.rates) {
   // One more for calls of methods that do not exist.
   for (size_t i = 0; i <= Contract::get().methods().size(); ++i) {
@@ -82,18 +115,21 @@ void Pipeline::close() { closed_.store(true); }
 void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_view method_name) {
   call->started = clock_.boot();
   in_flight_.fetch_add(1);
-  const bool unary = !is_stream(*call);
-  if (unary) unary_in_flight_.fetch_add(1);
-  call->on_finish([this, unary, raw = call.get()](Status& status) {
-    if (!unary) {
+  std::shared_ptr<Place> place;
+  if (!is_stream(*call)) {
+    place = std::make_shared<Place>(*this);
+    call->on_wait([place] { return place->park(); });
+  }
+  call->on_finish([this, place, raw = call.get()](Status& status) {
+    if (place == nullptr) {
       if (Status ended = streams_.remove(raw); !ended.is_ok()) status = std::move(ended);
     }
     account(*raw, status);
     in_flight_.fetch_sub(1);
-    if (unary) unary_in_flight_.fetch_sub(1);
+    if (place != nullptr && place->leave() && status.is_ok()) note_duration(*raw);
   });
   if (Status status = run_stages(call, request, method_name); !status.is_ok()) return call->finish(std::move(status));
-  if (!unary) streams_.add(call, request);
+  if (place == nullptr) streams_.add(call, request);
   enter(*call, Stage::kHandler);
   (*handlers_.find(call->method))(call, std::move(request));
 }
@@ -139,14 +175,7 @@ Status Pipeline::limit(Call& call, const std::string& request) {
     return Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down; use another one or retry")
         .with_retry_after_ms(1000);
   }
-  // Agents and administration keep room when users' calls fill the node.
-  const bool reserved = call.method != nullptr && call.method->lane != Lane::kUser;
-  const size_t max = reserved ? options_.calls_in_flight_max * 2 : options_.calls_in_flight_max;
-  if (!is_stream(call) && unary_in_flight_.load() > max) {
-    return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
-                  "this node works on " + std::to_string(options_.calls_in_flight_max) + " calls; retry later")
-        .with_retry_after_ms(200);
-  }
+  if (!is_stream(call)) UCCP_RETURN_IF_ERROR(limit_work(call));
   if (request.size() > limits::kMessageBytesMax) {
     return Status(Code::kInvalid, "REQUEST_TOO_LARGE",
                   "the request has " + std::to_string(request.size()) + " bytes; at most " +
@@ -159,6 +188,30 @@ Status Pipeline::limit(Call& call, const std::string& request) {
   }
   if (call.deadline && *call.deadline <= call.started) {
     return Status(Code::kDeadline, "DEADLINE_EXCEEDED", "the deadline had passed before the call was started");
+  }
+  return Status::ok();
+}
+
+Status Pipeline::limit_work(const Call& call) const {
+  // Agents and administration keep room when users' calls fill the node.
+  const bool reserved = call.method != nullptr && call.method->lane != Lane::kUser;
+  const size_t max = reserved ? options_.calls_in_flight_max * 2 : options_.calls_in_flight_max;
+  const size_t working = calls_working();
+  // The longer calls take, the later it makes sense to come again.
+  const int64_t change_us = change_us_.load(std::memory_order_relaxed);
+  const auto retry_ms = static_cast<uint32_t>(std::clamp<int64_t>(2 * change_us / 1000, 200, 5'000));
+  if (working > max) {
+    return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
+                  "this node works on " + std::to_string(options_.calls_in_flight_max) + " calls; retry later")
+        .with_retry_after_ms(retry_ms);
+  }
+  // Under load, what cannot be done before its deadline is not begun: nobody would wait for the answer.
+  const bool loaded = working > options_.calls_in_flight_max / 4;
+  if (loaded && !reserved && call.method != nullptr && call.method->mutating && call.deadline &&
+      call.deadline->us - call.started.us < change_us) {
+    return Status(Code::kExhausted, "DEADLINE_TOO_SHORT",
+                  "changes take " + std::to_string(change_us / 1000) + " ms just now, which is longer than the call may take")
+        .with_retry_after_ms(retry_ms);
   }
   return Status::ok();
 }
@@ -274,6 +327,13 @@ void Pipeline::recheck_streams() {
     // A token that has ended by itself was good when the stream was opened, and that is all that is asked for.
     return principal.error().reason() == "TOKEN_EXPIRED" ? Status::ok() : principal.error();
   });
+}
+
+void Pipeline::note_duration(const Call& call) {
+  if (call.method == nullptr || !call.method->mutating) return;
+  const int64_t took_us = clock_.boot().us - call.started.us;
+  const int64_t before = change_us_.load(std::memory_order_relaxed);
+  change_us_.store(before + (took_us - before) / 16, std::memory_order_relaxed);
 }
 
 void Pipeline::account(Call& call, const Status& status) {

@@ -7,6 +7,7 @@
 // Callable from any thread. Must outlive every call.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <map>
@@ -46,6 +47,8 @@ std::string_view stage_name(Stage stage);
 struct PipelineOptions {
   // Unary calls at work; streams have limits of their own. More would only wait, and be given up, inside.
   size_t calls_in_flight_max = 2'000;
+  // Unary calls that wait for something (a lock, a task's end) and do no work meanwhile.
+  size_t calls_waiting_max = 100'000;
   // Calls a second, by whom they are counted and what they are.
   std::vector<RateRule> rates;
   // The policies in force; absent: the built-in roles alone. Callable from any thread.
@@ -67,6 +70,9 @@ class Pipeline {
   // Refuses further calls with unavailable SHUTTING_DOWN.
   void close();
   size_t calls_in_flight() const { return in_flight_.load(); }
+  // Unary ones at work, and those that wait.
+  size_t calls_working() const { return static_cast<size_t>(std::max<int64_t>(0, working_.load())); }
+  size_t calls_waiting() const { return static_cast<size_t>(std::max<int64_t>(0, waiting_.load())); }
   // Ends the streams whose credentials or permissions are gone. To be called when who may what has changed.
   void recheck_streams();
 
@@ -76,9 +82,11 @@ class Pipeline {
  private:
   struct MethodMetrics;
   struct CachedPrincipal;
+  class Place;
 
   Status run_stages(const CallPtr& call, std::string& request, std::string_view method_name);
   Status limit(Call& call, const std::string& request);
+  Status limit_work(const Call& call) const;
   void trace(const CallPtr& call);
   Status match(const Call& call, std::string_view method_name);
   Status authenticate(Call& call);
@@ -87,6 +95,7 @@ class Pipeline {
   Status authorize(const Call& call, const std::string& request) { return authorize(call, call.principal, request); }
   Status authorize(const Call& call, const Principal& principal, const std::string& request) const;
   void account(Call& call, const Status& status);
+  void note_duration(const Call& call);
   void enter(const Call& call, Stage stage) {
     if (observer_) observer_(call, stage);
   }
@@ -99,7 +108,10 @@ class Pipeline {
   MetricsRegistry& metrics_;
   const PipelineOptions options_;
   std::atomic<size_t> in_flight_{0};  // all
-  std::atomic<size_t> unary_in_flight_{0};
+  std::atomic<int64_t> working_{0};  // unary, at work
+  std::atomic<int64_t> waiting_{0};  // unary, parked
+  std::atomic<int64_t> change_us_{0};  // what a change takes of late
+  Gauge& waiting_gauge_;
   std::atomic<bool> closed_{false};
   std::vector<std::unique_ptr<MethodMetrics>> method_metrics_;
   RateLimiter limiter_;

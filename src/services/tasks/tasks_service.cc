@@ -178,6 +178,7 @@ void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, 
                          },
                          [answer](const Status&) { answer(); });
                      env_.logs.loop.post_after(wait_ms, answer);
+                     call->begin_waiting();
                    });
 }
 
