@@ -57,6 +57,7 @@ std::unique_ptr<SimNode> SimCluster::make_node(NodeId id) {
       scheduler_, network_, options_, id, random_.next(), checkers_,
       NodeEvents{.fatal = [this](NodeId node, const Status& status) { fatal(node, status); },
                  .leads = [this](NodeId node, GroupId group) { leads(node, group); },
+                 .tail_cut = [this] { count_fault(Fault::kTailCut); },
                  .note = tracing_ ? [this](const std::string& line) { note(line); }
                                   : std::function<void(const std::string&)>()});
 }
@@ -128,7 +129,9 @@ void SimCluster::fatal(NodeId id, const Status& status) {
   scheduler_.schedule_after(0, [this, id, generation = node(place).generation()] {
     const size_t place = place_of(id);
     if (place == machines_.size() || !running(place) || node(place).generation() != generation) return;
-    crash_node(place, CrashKind::kLoseUnsynced, 50);
+    // Power that went in the middle of an operation is what the node noticed: what was under way may be torn.
+    const bool power = node(place).files().has_failed();
+    crash_node(place, power ? CrashKind::kTearUnsynced : CrashKind::kLoseUnsynced, 50);
   });
 }
 
@@ -173,7 +176,7 @@ void SimCluster::start_node(size_t place) {
   if (machine.damaged && status.code() == Code::kCorruption) return lose(place, "it noticed the damage");
   if (!of_disk(status)) return checkers_.violations.add("start", name + ": " + status.to_string());
   // A start that failed half way may have left writes unsynced, as any crash.
-  machine.node->crash(CrashKind::kTearUnsynced);
+  crash_machine(*machine.node, CrashKind::kTearUnsynced);
   start_later(place, kStartRetryMs);
 }
 
@@ -188,13 +191,17 @@ void SimCluster::crash_node(size_t place, CrashKind kind, int64_t down_ms) {
   if (!running(place)) return;
   note("node " + std::to_string(node(place).id().value) + " crashes, kind " + std::to_string(static_cast<int>(kind)));
   for (const auto& agent : agents_) agent->node_down(node(place));
-  SimFileSystem& files = node(place).files();
-  const auto before = files.crash_counts();
-  node(place).crash(kind);
-  if (files.crash_counts().lost > before.lost) count_fault(Fault::kWriteLost);
-  if (files.crash_counts().torn > before.torn) count_fault(Fault::kWriteTorn);
+  crash_machine(node(place), kind);
   network_.reset(node(place).id());
   start_later(place, down_ms);
+}
+
+void SimCluster::crash_machine(SimNode& node, CrashKind kind) {
+  const auto before = node.files().crash_counts();
+  node.crash(kind);
+  const auto now = node.files().crash_counts();
+  if (now.lost > before.lost) count_fault(Fault::kWriteLost);
+  if (now.torn > before.torn) count_fault(Fault::kWriteTorn);
 }
 
 void SimCluster::restart_node(size_t place) {

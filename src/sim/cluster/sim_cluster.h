@@ -103,6 +103,7 @@ class SimCluster {
   void fatal(NodeId id, const Status& status);
   void leads(NodeId id, GroupId group);
   void start_node(size_t place);
+  void crash_machine(SimNode& node, CrashKind kind);
   void start_later(size_t place, int64_t ms);
   void lose(size_t place, const std::string& why);
   void check_digests();

@@ -92,12 +92,11 @@ node::NodeOptions SimNode::node_options() const {
   return options;
 }
 
-Result<std::unique_ptr<storage::WalLogStore>> SimNode::open_wal() {
+Result<std::unique_ptr<storage::WalLogStore>> SimNode::open_wal(storage::RecoveryReport& report) {
   storage::WalLogStore::Options options;
   options.segment_bytes = options_.segment_bytes;
   options.cache_bytes_max = 256 << 10;
   options.moved_bytes_max = options_.segment_bytes / 4;
-  storage::RecoveryReport report;
   const storage::StoreIdentity identity{std::string(kCluster), id_, incarnation_};
   return storage::WalLogStore::open(files_, log_directory(), identity, options, report);
 }
@@ -153,7 +152,9 @@ Status SimNode::start(const std::vector<NodeId>& founders) {
   checkers_.apply.restarted(id_);
   auto process = std::make_unique<Process>();
   make_executors(*process);
-  UCCP_TRY(process->wal, open_wal());
+  storage::RecoveryReport report;
+  UCCP_TRY(process->wal, open_wal(report));
+  if (!report.torn_file.empty()) events_.tail_cut();
   process->log = std::make_unique<ObservedLog>(
       *process->wal, [this](GroupId group, Term previous, std::span<const Entry> entries) {
         checkers_.logs.appended(id_, group, previous, entries);
@@ -250,7 +251,8 @@ Result<std::map<GroupId, Digest>> SimNode::stored_digests() {
 }
 
 Result<std::map<GroupId, storage::GroupLog>> SimNode::recover_log() {
-  UCCP_TRY(const auto wal, open_wal());
+  storage::RecoveryReport report;
+  UCCP_TRY(const auto wal, open_wal(report));
   std::map<GroupId, storage::GroupLog> out;
   for (const GroupId group : {kCoreGroup, kWorkGroup}) {
     UCCP_TRY(out[group], wal->load(group));

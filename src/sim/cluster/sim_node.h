@@ -43,6 +43,8 @@ struct NodeEvents {
   std::function<void(NodeId node, const Status& why)> fatal;
   // It leads the group with a current state.
   std::function<void(NodeId node, GroupId group)> leads;
+  // It starts, and its log without a frame that a crash had torn.
+  std::function<void()> tail_cut;
   // A line for the trace; empty if there is none.
   std::function<void(const std::string& line)> note;
 };
@@ -109,7 +111,7 @@ class SimNode {
     std::vector<SimExecutor*> executors() { return {loop.get(), io.get(), watch.get(), reads.get(), door.get()}; }
   };
   void make_executors(Process& process);
-  Result<std::unique_ptr<storage::WalLogStore>> open_wal();
+  Result<std::unique_ptr<storage::WalLogStore>> open_wal(storage::RecoveryReport& report);
   void build(Process& process);
   node::NodeOptions node_options() const;
   std::vector<machine::Domain*> domains(GroupId group);

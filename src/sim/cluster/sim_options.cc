@@ -13,7 +13,7 @@ constexpr std::array<std::string_view, kFaults> kNames = {
     "isolate",        "one_way",     "half_deaf",      "split",        "clog",       "slow_link",
     "link_reset",     "transfer",    "grow",           "shrink",       "replace",    "learner",
     "rolling_restart", "agent_kill", "agent_disconnect", "agent_partition", "frame_lost", "frame_replayed",
-    "call_lost",      "write_lost",  "write_torn",     "snapshot"};
+    "call_lost",      "write_lost",  "write_torn",  "tail_cut",       "snapshot"};
 
 }  // namespace
 

@@ -50,6 +50,7 @@ enum class Fault : uint8_t {
   kCallLost,   // a client's request or its answer
   kWriteLost,  // a crash lost something that was not synced
   kWriteTorn,  // or kept a part of it
+  kTailCut,    // a log began again without a frame that was written in part
   kSnapshot,   // not a fault: a node was brought up by a snapshot, which only faults and membership bring about
   kCount,
 };
