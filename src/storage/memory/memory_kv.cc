@@ -22,9 +22,9 @@ class MemoryIterator final : public KvIterator {
   void seek_before(std::string_view key) override { cursor_.seek_before(key); }
   void next() override { cursor_.next(); }
   void previous() override { cursor_.previous(); }
-  bool valid() const override { return cursor_.node() != nullptr; }
-  std::string_view key() const override { return *cursor_.node()->key; }
-  std::string_view value() const override { return *cursor_.node()->value; }
+  bool valid() const override { return cursor_.valid(); }
+  std::string_view key() const override { return cursor_.key(); }
+  std::string_view value() const override { return cursor_.value(); }
   Status status() const override { return {}; }
 
  private:
@@ -37,8 +37,8 @@ class MemoryView final : public KvView {
   explicit MemoryView(PersistentMap::Root root) : root_(std::move(root)) {}
 
   Result<std::optional<std::string>> get(std::string_view key) const override {
-    const PersistentMap::Node* node = PersistentMap::find(root_.get(), key);
-    return node == nullptr ? std::nullopt : std::optional<std::string>(*node->value);
+    const auto value = PersistentMap::find(root_.get(), key);
+    return value ? std::optional<std::string>(*value) : std::nullopt;
   }
   std::unique_ptr<KvIterator> iterate() const override { return std::make_unique<MemoryIterator>(root_); }
 
@@ -62,8 +62,8 @@ Result<std::unique_ptr<MemoryKv>> MemoryKv::open(FileSystem& files, const std::s
   auto kv = std::make_unique<MemoryKv>(&files);
   const uint64_t count = in.u64();
   for (uint64_t i = 0; i < count && in.ok(); ++i) {
-    std::string key(in.bytes());
-    kv->map_.put(std::move(key), std::string(in.bytes()));
+    const std::string_view key = in.bytes();
+    kv->map_.put(key, in.bytes());
   }
   if (!in.at_end()) return damaged();
   UCCP_RETURN_IF_ERROR(kv->flush());
@@ -109,8 +109,8 @@ Status MemoryKv::checkpoint(const std::string& directory) {
   out.raw(kMagic).u32(kVersion).u64(map_.size());
   const PersistentMap::Root root = map_.freeze();
   PersistentMap::Cursor cursor(root.get());
-  for (cursor.seek(""); cursor.node() != nullptr; cursor.next()) {
-    out.bytes(*cursor.node()->key).bytes(*cursor.node()->value);
+  for (cursor.seek(""); cursor.valid(); cursor.next()) {
+    out.bytes(cursor.key()).bytes(cursor.value());
   }
   out.u32(crc32c(out.data()));
   return write_file_atomically(*files_, checkpoint_path(directory), out.data());
