@@ -14,7 +14,13 @@ constexpr size_t kBacklogChunk = 1000;
 }  // namespace
 
 struct ChangeHub::Subscription {
-  machine::WatchFilter filter;
+  Subscription(machine::WatchFilter f, std::shared_ptr<Interest> i) : filter(std::move(f)), interest(std::move(i)) {
+    interest->add({filter.group, filter.topic});
+  }
+  ~Subscription() { interest->remove({filter.group, filter.topic}); }
+
+  const machine::WatchFilter filter;
+  const std::shared_ptr<Interest> interest;
   LogIndex delivered;  // everything up to here was handed over
   machine::Watcher::OnChange on_change;
   machine::Watcher::OnEnd on_end;
@@ -37,6 +43,23 @@ class Handle final : public machine::Watch {
 
 }  // namespace
 
+void ChangeHub::Interest::add(const Topic& topic) {
+  std::lock_guard lock(mutex_);
+  ++watches_[topic];
+}
+
+void ChangeHub::Interest::remove(const Topic& topic) {
+  std::lock_guard lock(mutex_);
+  const auto it = watches_.find(topic);
+  if (--it->second == 0) watches_.erase(it);
+}
+
+void ChangeHub::Interest::filter(GroupId group, std::vector<machine::Change>& changes) const {
+  if (changes.empty()) return;
+  std::lock_guard lock(mutex_);
+  std::erase_if(changes, [&](const machine::Change& change) { return !watches_.contains({group, change.topic}); });
+}
+
 ChangeHub::ChangeHub(Executor& executor, State state, MetricsRegistry& metrics)
     : executor_(executor),
       state_(std::move(state)),
@@ -44,8 +67,8 @@ ChangeHub::ChangeHub(Executor& executor, State state, MetricsRegistry& metrics)
 
 std::shared_ptr<machine::Watch> ChangeHub::watch(const machine::WatchFilter& filter, LogIndex since,
                                                  machine::Watcher::OnChange on_change, machine::Watcher::OnEnd on_end) {
-  auto subscription = std::make_shared<Subscription>();
-  subscription->filter = filter;
+  // From here on publish() counts with it. What was published before is in the state that it begins with.
+  auto subscription = std::make_shared<Subscription>(filter, interest_);
   subscription->delivered = since;
   subscription->on_change = std::move(on_change);
   subscription->on_end = std::move(on_end);
@@ -98,6 +121,7 @@ void ChangeHub::deliver(const std::shared_ptr<Subscription>& subscription, const
 }
 
 void ChangeHub::publish(GroupId group, std::vector<machine::Change> changes) {
+  interest_->filter(group, changes);
   if (changes.empty()) return;
   executor_.post([this, group, changes = std::move(changes)] {
     for (const machine::Change& change : changes) {

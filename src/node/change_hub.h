@@ -8,6 +8,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/executor.h"
@@ -33,6 +36,19 @@ class ChangeHub {
 
  private:
   struct Subscription;
+  using Topic = std::pair<GroupId, std::string>;
+  // Which topics are watched, so that the loop neither wakes the executor nor hands over what nobody looks at.
+  class Interest {
+   public:
+    void add(const Topic& topic);
+    void remove(const Topic& topic);
+    // Leaves the changes that somebody may want.
+    void filter(GroupId group, std::vector<machine::Change>& changes) const;
+
+   private:
+    mutable std::mutex mutex_;
+    std::map<Topic, size_t> watches_;
+  };
   void start(std::shared_ptr<Subscription> subscription);
   void deliver_backlog(const std::shared_ptr<Subscription>& subscription);
   static bool matches(const Subscription& subscription, const machine::Change& change);
@@ -42,8 +58,9 @@ class ChangeHub {
   Executor& executor_;
   State state_;
   Gauge& watchers_;
+  const std::shared_ptr<Interest> interest_ = std::make_shared<Interest>();  // watches may outlive the hub
   // Hub executor only.
-  std::map<std::pair<GroupId, std::string>, std::vector<std::shared_ptr<Subscription>>> subscriptions_;
+  std::map<Topic, std::vector<std::shared_ptr<Subscription>>> subscriptions_;
   std::map<GroupId, LogIndex> published_;
   bool closed_ = false;
 };

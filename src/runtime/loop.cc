@@ -3,7 +3,11 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <chrono>
+#include <limits>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -16,10 +20,20 @@ thread_local const Loop* current_loop = nullptr;
 // The condition variable waits on a clock that stands still during suspend, so the boot clock is looked at this often
 // while a timer is pending.
 constexpr int64_t kTimerSleepUsMax = 1'000'000;
+constexpr int64_t kForever = std::numeric_limits<int64_t>::max();
+// Handlers in one turn, so that a peer that floods a socket does not keep tasks waiting.
+constexpr int kHandlersPerTurn = 64;
 
 }  // namespace
 
-Loop::Loop(const Clock& clock, LoopOptions options) : clock_(clock), options_(std::move(options)) {}
+struct Loop::Sockets {
+  boost::asio::io_context context{1};
+  // It would stop when it runs out of work.
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work = boost::asio::make_work_guard(context);
+};
+
+Loop::Loop(const Clock& clock, LoopOptions options)
+    : clock_(clock), options_(std::move(options)), sockets_(options_.sockets ? std::make_unique<Sockets>() : nullptr) {}
 
 Loop::~Loop() { stop(); }
 
@@ -55,7 +69,7 @@ void Loop::close() {
     timer_due_.erase(timer->first.second);
     dropped.insert(timers_.extract(timer++));
   }
-  wake_.notify_all();
+  wake();
 }
 
 void Loop::stop() {
@@ -70,7 +84,7 @@ void Loop::post(Task task) {
   std::lock_guard lock(mutex_);
   if (closed_) return;
   queue_.push_back(std::move(task));
-  if (queue_.size() == 1) wake_.notify_one();
+  if (queue_.size() == 1) wake();
 }
 
 Loop::TimerId Loop::post_after(int64_t delay_ms, Task task) {
@@ -80,7 +94,7 @@ Loop::TimerId Loop::post_after(int64_t delay_ms, Task task) {
   const TimerId id = next_timer_++;
   const auto added = timers_.emplace(TimerKey{due_us, id}, std::move(task)).first;
   timer_due_.emplace(id, due_us);
-  if (added == timers_.begin()) wake_.notify_one();
+  if (added == timers_.begin()) wake();
   return id;
 }
 
@@ -93,6 +107,11 @@ void Loop::cancel(TimerId timer) {
   dropped = std::move(entry->second);
   timers_.erase(entry);
   timer_due_.erase(due);
+}
+
+boost::asio::io_context& Loop::io() {
+  UCCP_CHECK(sockets_ != nullptr, "a loop without sockets has no io_context");
+  return sockets_->context;
 }
 
 bool Loop::is_current() const { return current_loop == this; }
@@ -108,6 +127,7 @@ void Loop::work() {
   current_loop = this;
   std::vector<Task> batch;
   while (take_batch(batch)) {
+    serve_sockets();
     for (Task& task : batch) {
       run_task(task);
       batch_left_.fetch_sub(1, std::memory_order_relaxed);
@@ -119,21 +139,48 @@ void Loop::work() {
     Task task;
     while (take_due_timer(now_us, task)) run_task(task);
   }
+  serve_sockets();  // those that the last tasks closed
   current_loop = nullptr;
+}
+
+// Under the lock.
+void Loop::wake() {
+  if (!sockets_) return wake_.notify_one();
+  if (std::exchange(asleep_, false)) boost::asio::post(sockets_->context, [] {});
+}
+
+// Until somebody calls wake(), a socket has something, or the time has passed; perhaps earlier.
+void Loop::sleep(std::unique_lock<std::mutex>& lock, int64_t us) {
+  const std::chrono::microseconds time(std::min(us, kTimerSleepUsMax));
+  if (!sockets_) {
+    if (us == kForever) return wake_.wait(lock);
+    wake_.wait_for(lock, time);
+    return;
+  }
+  asleep_ = true;
+  lock.unlock();
+  sockets_->context.run_one_for(time);
+  lock.lock();
+  asleep_ = false;
+}
+
+void Loop::serve_sockets() {
+  if (!sockets_) return;
+  const BootTime begin = clock_.boot();
+  for (int i = 0; i < kHandlersPerTurn && sockets_->context.poll_one() > 0; ++i) {
+  }
+  note_time(begin);
 }
 
 // Waits for work and moves the queue into `batch`, which may stay empty if only timers are due. False at the end.
 bool Loop::take_batch(std::vector<Task>& batch) {
   std::unique_lock lock(mutex_);
   while (queue_.empty()) {
-    if (timers_.empty()) {
-      if (closed_) return false;
-      wake_.wait(lock);
-      continue;
-    }
-    const int64_t wait_us = timers_.begin()->first.first - clock_.boot().us;
-    if (wait_us <= 0) break;
-    wake_.wait_for(lock, std::chrono::microseconds(std::min(wait_us, kTimerSleepUsMax)));
+    if (timers_.empty() && closed_) return false;
+    const int64_t us = timers_.empty() ? kForever : timers_.begin()->first.first - clock_.boot().us;
+    if (us <= 0) break;
+    sleep(lock, us);
+    if (sockets_) break;  // the handler may have brought more than a task
   }
   batch.swap(queue_);
   batch_left_.store(batch.size(), std::memory_order_relaxed);
@@ -153,6 +200,10 @@ void Loop::run_task(Task& task) {
   const BootTime begin = clock_.boot();
   task();
   task = nullptr;  // its captures are part of its time, and go before the next task runs
+  note_time(begin);
+}
+
+void Loop::note_time(BootTime begin) {
   const int64_t task_ms = clock_.boot().ms_since(begin);
   if (task_ms <= options_.stall_ms) return;
   stalls_.fetch_add(1, std::memory_order_relaxed);

@@ -1,4 +1,5 @@
-// The real Executor: one thread that takes tasks from a queue and from timers on the boot clock.
+// The real Executor: one thread that takes tasks from a queue and from timers on the boot clock, and serves sockets if
+// asked to.
 //
 // Invariants: tasks of one poster run in order; no task runs inside post(); a task runs at most once; after close() no
 // task is accepted, and what was accepted before runs before the thread ends. Timers that are not due at close() are
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -19,6 +21,10 @@
 
 #include "base/executor.h"
 
+namespace boost::asio {
+class io_context;
+}
+
 namespace uccp::runtime {
 
 struct LoopOptions {
@@ -26,6 +32,8 @@ struct LoopOptions {
   int64_t stall_ms = 500;
   // Called on the loop's thread after a stall, with the time that the task took: leases are extended by it.
   std::move_only_function<void(int64_t task_ms)> on_stall;
+  // The loop waits in an io_context, whose handlers run on its thread between turns of the queue.
+  bool sockets = false;
 };
 
 class Loop final : public Executor {
@@ -54,6 +62,10 @@ class Loop final : public Executor {
   void cancel(TimerId timer) override;
   bool is_current() const override;
 
+  // Where sockets that belong to this loop live. What is pending when the loop ends is destroyed with the loop. Requires
+  // `sockets`.
+  boost::asio::io_context& io();
+
   // Tasks that wait to run, timers excluded. For metrics.
   size_t queued() const;
   // Stalls since the start. For metrics.
@@ -63,15 +75,22 @@ class Loop final : public Executor {
   using TimerKey = std::pair<int64_t, TimerId>;  // due on the boot clock (us), id
 
   void work();
+  void wake();
+  void sleep(std::unique_lock<std::mutex>& lock, int64_t us);
+  void serve_sockets();
   bool take_batch(std::vector<Task>& batch);
   bool take_due_timer(int64_t now_us, Task& task);
   void run_task(Task& task);
+  void note_time(BootTime begin);
 
   const Clock& clock_;
   LoopOptions options_;
+  struct Sockets;
+  const std::unique_ptr<Sockets> sockets_;  // null without sockets
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
+  bool asleep_ = false;  // with sockets: in the io_context, and not told to wake up yet
   std::vector<Task> queue_;
   std::map<TimerKey, Task> timers_;
   std::map<TimerId, int64_t> timer_due_;

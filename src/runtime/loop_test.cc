@@ -40,8 +40,13 @@ TEST(SystemRandom, GivesDifferentBytesEachTime) {
   EXPECT_NE(random.next(), random.next());
 }
 
-TEST(Loop, RunsTasksOfOnePosterInOrderOnItsOwnThread) {
-  Loop loop(real_clock);
+// With and without sockets.
+class LoopTest : public ::testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, LoopTest, ::testing::Bool(),
+                         [](const auto& kind) { return kind.param ? "Sockets" : "Plain"; });
+
+TEST_P(LoopTest, RunsTasksOfOnePosterInOrderOnItsOwnThread) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   loop.start("test");
   std::vector<int> order;
   bool always_current = true;
@@ -58,8 +63,8 @@ TEST(Loop, RunsTasksOfOnePosterInOrderOnItsOwnThread) {
   EXPECT_TRUE(always_current);
 }
 
-TEST(Loop, NeverRunsATaskInsidePost) {
-  Loop loop(real_clock);
+TEST_P(LoopTest, NeverRunsATaskInsidePost) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   std::vector<int> order;
   loop.post([&] {
     loop.post([&] { order.push_back(2); });
@@ -70,8 +75,8 @@ TEST(Loop, NeverRunsATaskInsidePost) {
   EXPECT_EQ(order, (std::vector<int>{1, 2}));
 }
 
-TEST(Loop, RunsWhatWasAcceptedBeforeCloseAndRefusesTheRest) {
-  Loop loop(real_clock);
+TEST_P(LoopTest, RunsWhatWasAcceptedBeforeCloseAndRefusesTheRest) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   int ran = 0;
   auto captured = std::make_shared<int>(0);
   for (int i = 0; i < 10; ++i) loop.post([&] { ++ran; });
@@ -83,8 +88,8 @@ TEST(Loop, RunsWhatWasAcceptedBeforeCloseAndRefusesTheRest) {
   EXPECT_EQ(ran, 10);
 }
 
-TEST(Loop, FiresTimersInOrderOfTheirTimes) {
-  Loop loop(real_clock);
+TEST_P(LoopTest, FiresTimersInOrderOfTheirTimes) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   std::vector<int> order;
   loop.post_after(20, [&] {
     order.push_back(3);
@@ -96,8 +101,8 @@ TEST(Loop, FiresTimersInOrderOfTheirTimes) {
   EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
 }
 
-TEST(Loop, ATimerDoesNotFireBeforeItsTime) {
-  Loop loop(real_clock);
+TEST_P(LoopTest, ATimerDoesNotFireBeforeItsTime) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   const BootTime begin = real_clock.boot();
   BootTime fired;
   loop.post_after(15, [&] {
@@ -108,9 +113,9 @@ TEST(Loop, ATimerDoesNotFireBeforeItsTime) {
   EXPECT_GE(fired.us - begin.us, 15'000);
 }
 
-TEST(Loop, ACancelledTimerDoesNotRunEvenIfItIsDueInTheSameTurn) {
+TEST_P(LoopTest, ACancelledTimerDoesNotRunEvenIfItIsDueInTheSameTurn) {
   SteppedClock clock;
-  Loop loop(clock);
+  Loop loop(clock, {.sockets = GetParam()});
   bool ran = false;
   Executor::TimerId second = 0;
   loop.post_after(1, [&] { loop.cancel(second); });
@@ -123,8 +128,8 @@ TEST(Loop, ACancelledTimerDoesNotRunEvenIfItIsDueInTheSameTurn) {
   loop.cancel(12345);
 }
 
-TEST(Loop, DropsTimersThatAreNotDueAtClose) {
-  Loop loop(real_clock);
+TEST_P(LoopTest, DropsTimersThatAreNotDueAtClose) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   auto captured = std::make_shared<int>(0);
   loop.post_after(3600'000, [captured] {});
   loop.start("test");
@@ -132,8 +137,8 @@ TEST(Loop, DropsTimersThatAreNotDueAtClose) {
   EXPECT_EQ(captured.use_count(), 1);
 }
 
-TEST(Loop, ATimerWakesASleepingLoopThatWaitsForALaterOne) {
-  Loop loop(real_clock);
+TEST_P(LoopTest, ATimerWakesASleepingLoopThatWaitsForALaterOne) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   loop.start("test");
   loop.post_after(3600'000, [] {});
   Watched<bool> fired;
@@ -142,10 +147,10 @@ TEST(Loop, ATimerWakesASleepingLoopThatWaitsForALaterOne) {
   loop.stop();
 }
 
-TEST(Loop, ReportsATaskThatTookTooLong) {
+TEST_P(LoopTest, ReportsATaskThatTookTooLong) {
   SteppedClock clock;
   std::vector<int64_t> stalls;
-  Loop loop(clock, {.stall_ms = 500, .on_stall = [&](int64_t task_ms) { stalls.push_back(task_ms); }});
+  Loop loop(clock, {.stall_ms = 500, .on_stall = [&](int64_t task_ms) { stalls.push_back(task_ms); }, .sockets = GetParam()});
   loop.post([&] { clock.us += 500'000; });
   loop.post([&] { clock.us += 700'000; });
   loop.close();
@@ -154,8 +159,8 @@ TEST(Loop, ReportsATaskThatTookTooLong) {
   EXPECT_EQ(loop.stalls(), 1u);
 }
 
-TEST(Loop, TakesTasksFromManyThreads) {
-  Loop loop(real_clock);
+TEST_P(LoopTest, TakesTasksFromManyThreads) {
+  Loop loop(real_clock, {.sockets = GetParam()});
   loop.start("test");
   int ran = 0;
   std::vector<std::thread> posters;

@@ -1,7 +1,7 @@
 // One connection between nodes, and one peer that is dialled: what PeerNetwork's coroutines work on. Asio is in here,
 // so only peer_network.cc includes it.
 //
-// Thread: the IO thread of the network, but for what says otherwise.
+// Thread: the loop of the network, but for what says otherwise.
 #pragma once
 
 #include <netinet/tcp.h>
@@ -34,7 +34,7 @@ inline auto with_error(error_code& error) { return asio::redirect_error(asio::us
 
 inline std::string reason_of(const error_code& error) { return error.message(); }
 
-// A connection in either direction, from the first byte to its end. IO thread only, but for `unconsumed_bytes`.
+// A connection in either direction, from the first byte to its end.
 struct Link {
   Link(asio::io_context& io, asio::ssl::context& tls) : stream(io, tls), resolver(io), deadline(io), wake(io) {}
 
@@ -52,10 +52,9 @@ struct Link {
   asio::ssl::stream<tcp::socket> stream;
   tcp::resolver resolver;
   asio::steady_timer deadline;  // of the handshake
-  asio::steady_timer wake;      // cancelled to wake the coroutine that sends or that waits for the executor
+  asio::steady_timer wake;      // cancelled to wake the coroutine that sends
   bool open = true;
   bool established = false;
-  std::atomic<size_t> unconsumed_bytes{0};
 };
 using LinkPointer = std::shared_ptr<Link>;
 
@@ -88,7 +87,7 @@ inline asio::ssl::context adopt(const TlsContext& context) {
   return asio::ssl::context(context.get());
 }
 
-// Sending to one peer. push() from any thread, all else on the IO thread.
+// Sending to one peer. push() from any thread, all else on the loop.
 struct Outbound {
   Outbound(asio::io_context& io, NodeId id, PeerAddress to, const PeerNetworkOptions& options)
       : peer(id),

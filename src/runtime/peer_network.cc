@@ -1,13 +1,10 @@
 #include "runtime/peer_network.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <exception>
 #include <mutex>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -58,10 +55,10 @@ Status untrusted(std::string message) { return Status(Code::kUnauthenticated, "P
 
 }  // namespace
 
-// The coroutines hold a plain pointer to the state: they end before stop() returns, and stop() comes before its end.
+// Every coroutine keeps the state alive: they end some turns of the loop after stop(), or with the loop.
 struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
-  State(PeerNetworkOptions o, Executor& e, MetricsRegistry& registry, uint64_t seed)
-      : options(std::move(o)), executor(e), metrics(registry), random(seed), acceptor(io) {}
+  State(PeerNetworkOptions o, Loop& l, MetricsRegistry& registry, uint64_t seed)
+      : options(std::move(o)), loop(l), io(l.io()), metrics(registry), random(seed), acceptor(io) {}
 
   Status make_contexts();
   Result<uint16_t> bind();
@@ -73,7 +70,7 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
                                 std::vector<PeerFrame> frames);
   Status check_hello(Link& link, const PeerHello& hello);
   Status check_certificate(Link& link, NodeId claimed);
-  bool deliver(const LinkPointer& link, NodeId from, std::vector<PeerFrame> frames);
+  bool deliver(NodeId from, std::vector<PeerFrame> frames);
 
   asio::awaitable<void> dial_forever(OutboundPointer out);
   asio::awaitable<Status> connect(OutboundPointer out, LinkPointer link);
@@ -91,27 +88,24 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   std::string hello_to(NodeId peer) const;
 
   PeerNetworkOptions options;
-  Executor& executor;
+  Loop& loop;
+  asio::io_context& io;
   Metrics metrics;
-  SeededRandom random;  // IO thread
-  Receiver receiver;    // executor
-  PeerDown peer_down;   // executor
+  SeededRandom random;
+  Receiver receiver;
+  PeerDown peer_down;
 
-  asio::io_context io{1};
   tcp::acceptor acceptor;
   std::unique_ptr<asio::ssl::context> server_tls;
   std::unique_ptr<asio::ssl::context> client_tls;
-  std::unique_ptr<asio::executor_work_guard<asio::io_context::executor_type>> work;
-  std::thread thread;
-  std::mutex stop_mutex;
   std::atomic<bool> stopped{false};
 
-  mutable std::mutex peers_mutex;  // changed on the IO thread only
+  mutable std::mutex peers_mutex;  // changed on the loop only
   std::map<NodeId, OutboundPointer> peers;
 
-  std::map<Link*, LinkPointer> inbound;      // IO thread: all accepted links
-  std::map<NodeId, LinkPointer> identified;  // IO thread: the link that a peer sends on
-  size_t handshakes = 0;                     // IO thread
+  std::map<Link*, LinkPointer> inbound;      // all accepted links
+  std::map<NodeId, LinkPointer> identified;  // the link that a peer sends on
+  size_t handshakes = 0;
   std::chrono::steady_clock::time_point next_refusal_log{};
 };
 
@@ -153,7 +147,7 @@ Result<uint16_t> PeerNetwork::State::bind() {
 }
 
 void PeerNetwork::State::spawn(asio::awaitable<void> coroutine) {
-  asio::co_spawn(io, std::move(coroutine), [](std::exception_ptr thrown) {
+  asio::co_spawn(io, std::move(coroutine), [self = shared_from_this()](std::exception_ptr thrown) {
     // Nothing of ours throws; what Asio and the allocator throw leaves the connection in an unknown state.
     UCCP_CHECK(!thrown, "a peer connection ends without an exception");
   });
@@ -287,10 +281,7 @@ asio::awaitable<void> PeerNetwork::State::receive(LinkPointer link, NodeId from,
                                                   std::vector<PeerFrame> frames) {
   std::vector<char> buffer(kReadBytes);
   while (link->open) {
-    if (!deliver(link, from, std::exchange(frames, {}))) co_return;
-    while (link->open && link->unconsumed_bytes.load() > options.receive_bytes_max) {
-      co_await sleep_until_cancelled(link->wake);
-    }
+    if (!deliver(from, std::exchange(frames, {}))) co_return;
     if (!link->open) co_return;
     error_code error;
     const size_t got = co_await link->stream.async_read_some(asio::buffer(buffer), with_error(error));
@@ -303,29 +294,18 @@ asio::awaitable<void> PeerNetwork::State::receive(LinkPointer link, NodeId from,
   }
 }
 
-// Hands frames to the executor. False if the peer broke the protocol.
-bool PeerNetwork::State::deliver(const LinkPointer& link, NodeId from, std::vector<PeerFrame> frames) {
-  if (frames.empty()) return true;
-  size_t bytes = 0;
-  for (const PeerFrame& frame : frames) {
-    bytes += frame.data.size() + kPeerPieceHeaderBytes;
-    if (frame.kind != PeerFrameKind::kHello) continue;
-    metrics.rejected_garbage.add();
-    log::error("a peer's connection is closed for a second hello", {{"peer", from.value}});
-    return false;
-  }
-  metrics.received.add(frames.size());
-  link->unconsumed_bytes.fetch_add(bytes);
-  executor.post([self = shared_from_this(), link, from, bytes, batch = std::move(frames)]() mutable {
-    for (PeerFrame& frame : batch) {
-      if (self->stopped) return;
-      self->receiver(from, std::move(frame.data));
+// False if the peer broke the protocol.
+bool PeerNetwork::State::deliver(NodeId from, std::vector<PeerFrame> frames) {
+  for (PeerFrame& frame : frames) {
+    if (stopped) return true;
+    if (frame.kind == PeerFrameKind::kHello) {
+      metrics.rejected_garbage.add();
+      log::error("a peer's connection is closed for a second hello", {{"peer", from.value}});
+      return false;
     }
-    const size_t before = link->unconsumed_bytes.fetch_sub(bytes);
-    const size_t limit = self->options.receive_bytes_max;
-    if (before <= limit || before - bytes > limit) return;
-    asio::post(self->io, [link] { link->wake.cancel(); });
-  });
+    metrics.received.add();
+    receiver(from, std::move(frame.data));
+  }
   return true;
 }
 
@@ -343,9 +323,7 @@ asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
       reported = false;
       backoff_ms = options.backoff_ms_min;
       co_await send_all(out, link);
-      executor.post([self = shared_from_this(), peer = out->peer] {
-        if (!self->stopped && self->peer_down) self->peer_down(peer);
-      });
+      if (!stopped && peer_down) peer_down(out->peer);
     } else if (!reported && !out->closed) {
       // Once an outage: a peer may be down for days.
       log::warn("cannot connect to a peer, trying on", {{"peer", out->peer.value}, {"error", status.to_string()}});
@@ -477,11 +455,10 @@ void PeerNetwork::State::close_all() {
   acceptor.close(ignored);
   apply_peers({});
   for (const auto& [key, link] : inbound) link->close();
-  work.reset();
 }
 
-PeerNetwork::PeerNetwork(PeerNetworkOptions options, Executor& executor, MetricsRegistry& metrics, uint64_t seed)
-    : state_(std::make_shared<State>(std::move(options), executor, metrics, seed)) {}
+PeerNetwork::PeerNetwork(PeerNetworkOptions options, Loop& loop, MetricsRegistry& metrics, uint64_t seed)
+    : state_(std::make_shared<State>(std::move(options), loop, metrics, seed)) {}
 
 PeerNetwork::~PeerNetwork() { stop(); }
 
@@ -491,16 +468,10 @@ Result<uint16_t> PeerNetwork::listen() {
 }
 
 void PeerNetwork::start(Receiver receiver, PeerDown peer_down) {
-  UCCP_CHECK(state_->acceptor.is_open() && !state_->thread.joinable(), "a peer network listens, then is started once");
+  UCCP_CHECK(state_->acceptor.is_open() && !state_->receiver, "a peer network listens, then is started once");
   state_->receiver = std::move(receiver);
   state_->peer_down = std::move(peer_down);
-  state_->work =
-      std::make_unique<asio::executor_work_guard<asio::io_context::executor_type>>(asio::make_work_guard(state_->io));
   state_->spawn(state_->accept_all());
-  state_->thread = std::thread([state = state_.get()] {
-    pthread_setname_np(pthread_self(), "peers");
-    state->io.run();
-  });
 }
 
 void PeerNetwork::send(NodeId to, NetworkLane lane, std::string frame) {
@@ -532,15 +503,12 @@ void PeerNetwork::send(NodeId to, NetworkLane lane, std::string frame) {
 }
 
 void PeerNetwork::stop() {
-  std::lock_guard lock(state_->stop_mutex);
   if (state_->stopped.exchange(true)) return;
-  if (!state_->thread.joinable()) return;
-  asio::post(state_->io, [state = state_.get()] { state->close_all(); });
-  state_->thread.join();
+  asio::post(state_->io, [state = state_] { state->close_all(); });
 }
 
 void PeerNetwork::set_peers(std::map<NodeId, PeerAddress> peers) {
-  asio::post(state_->io, [state = state_.get(), wanted = std::move(peers)]() mutable {
+  asio::post(state_->io, [state = state_, wanted = std::move(peers)]() mutable {
     if (!state->stopped) state->apply_peers(std::move(wanted));
   });
 }

@@ -6,8 +6,8 @@
 // Invariants: frames of one lane arrive in order and at most once; control frames overtake bulk frames, which travel in
 // pieces; queues are bounded by bytes, a full queue drops the new frame and counts it; a peer that sends garbage or too
 // much loses its connection. What could not be sent when a connection ended is dropped: raft sends again.
-// Thread: everything is callable from any thread; receiver and peer_down run on the executor given; one thread of its
-// own does the IO.
+// Thread: everything is callable from any thread; all IO, receiver and peer_down run on the loop given, so a frame costs
+// no hand-over between threads, and a loop that is behind reads no more.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,10 @@
 #include <memory>
 #include <string>
 
-#include "base/executor.h"
 #include "base/metrics.h"
 #include "base/network.h"
 #include "base/status.h"
+#include "runtime/loop.h"
 #include "runtime/pki.h"
 
 namespace uccp::runtime {
@@ -44,8 +44,6 @@ struct PeerNetworkOptions {
   // A lane's queue to one peer.
   size_t control_queue_bytes_max = 8u << 20;
   size_t bulk_queue_bytes_max = 64u << 20;
-  // Frames of one connection that the executor has not taken yet; beyond it the connection is not read.
-  size_t receive_bytes_max = 64u << 20;
   // Accepted connections, and those of them that have not said who they are.
   size_t connections_max = 1024;
   size_t handshakes_max = 64;
@@ -53,14 +51,14 @@ struct PeerNetworkOptions {
   int64_t backoff_ms_min = 50;
   int64_t backoff_ms_max = 2'000;
 
-  // Asked, on the IO thread, whether a peer with this incarnation may connect. Empty: every one.
+  // Asked, on the loop, whether a peer with this incarnation may connect. Empty: every one.
   std::move_only_function<bool(NodeId peer, Incarnation incarnation)> admit;
 };
 
 class PeerNetwork final : public Network {
  public:
-  // `executor` and `metrics` must outlive the network; `seed` is for the jitter of reconnects.
-  PeerNetwork(PeerNetworkOptions options, Executor& executor, MetricsRegistry& metrics, uint64_t seed);
+  // `loop`, which needs sockets, and `metrics` must outlive the network; `seed` is for the jitter of reconnects.
+  PeerNetwork(PeerNetworkOptions options, Loop& loop, MetricsRegistry& metrics, uint64_t seed);
   ~PeerNetwork() override;
 
   // Binds the port and returns it. Call it before start(). Errors: invalid ADDRESS_INVALID, failed_precondition
@@ -70,7 +68,7 @@ class PeerNetwork final : public Network {
   void start(Receiver receiver, PeerDown peer_down) override;
   // Frames over frame_bytes_max are dropped, as are those to peers that are not connected.
   void send(NodeId to, NetworkLane lane, std::string frame) override;
-  // Closes all connections and ends the IO thread. Nothing is delivered after return on the executor. Idempotent.
+  // Nothing is delivered after return on the loop, which closes all connections in one of its next turns. Idempotent.
   void stop();
 
   // Replaces the peers: connections to those that are gone or have moved are closed, new ones are dialled. An entry for

@@ -20,7 +20,7 @@
 namespace uccp::server {
 
 struct ClusterSideEnvironment {
-  Executor& loop;
+  runtime::Loop& loop;
   Executor& timers;  // retries of calls and what waits for a change of membership
   const Clock& clock;
   MetricsRegistry& metrics;

@@ -222,7 +222,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   loop = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.on_stall = [this](int64_t ms) {
     log::warn("the loop stalled", {{"ms", ms}});
     if (node) node->stalled(ms);
-  }});
+  }, .sockets = options.cluster.enabled});
   io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   flush = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   watch = std::make_unique<runtime::Loop>(clock);
