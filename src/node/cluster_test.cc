@@ -53,6 +53,31 @@ TEST(NodeCluster, AKilledLeaderIsReplacedAtOnceAndNothingAcknowledgedIsLost) {
   std::printf("failover after kill -9: at most %ld ms in 20 runs\n", static_cast<long>(worst_ms));
 }
 
+// Nothing tells that a leader is cut off but its silence. All draws of [1 s, 2 s) are possible and most are short; ticks of
+// 100 ms begin at different moments.
+TEST(NodeCluster, ALeaderThatIsCutOffIsReplacedSoonAfterTheShortestTimeout) {
+  std::vector<int64_t> outages_ms;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    TestCluster c({.seed = seed});
+    for (uint64_t id = 1; id <= 3; ++id) {
+      c.add(id, {NodeId(1), NodeId(2), NodeId(3)});
+      c.run_ms(static_cast<int64_t>(c.random.below(100)));
+    }
+    const uint64_t old = c.wait_leader();
+    c.run_ms(1000 + static_cast<int64_t>(c.random.below(100)));
+    c.net.cut(NodeId(old));
+    const int64_t before = c.scheduler.now_us();
+    ASSERT_TRUE(c.run_until([&] { return c.leader() != old; }));
+    outages_ms.push_back((c.scheduler.now_us() - before) / 1000);
+  }
+  std::ranges::sort(outages_ms);
+  std::printf("a leader cut off is replaced after %ld ms (median), %ld to %ld\n", static_cast<long>(outages_ms[20]),
+              static_cast<long>(outages_ms.front()), static_cast<long>(outages_ms.back()));
+  EXPECT_GE(outages_ms.front(), 800) << "sooner than the shortest timeout after the last heartbeat";
+  EXPECT_LE(outages_ms[20], 1100) << "uniform draws give about 1200";
+  EXPECT_LE(outages_ms.back(), 2200);
+}
+
 TEST(NodeCluster, ALostConnectionToALiveLeaderChangesNothing) {
   TestCluster c;
   c.add_founders(3);

@@ -34,7 +34,8 @@ namespace uccp::raft {
 
 struct Options {
   NodeId id;
-  // Ticks without a leader before a campaign; the timeout is drawn from [election_ticks, 2 * election_ticks).
+  // Ticks without a leader before a campaign; the timeout is drawn from [election_ticks, 2 * election_ticks), most often
+  // near the lower end.
   uint32_t election_ticks = 10;
   uint32_t heartbeat_ticks = 1;
   // Length of a tick; only told to others, with what this node promises them under lease_reads.

@@ -1,14 +1,24 @@
 // Roles, votes and the election timer of a Core. Ongaro (2014), sections 3.4, 4.2.3 (disruption), 9.6 (pre-vote).
 #include <algorithm>
+#include <tuple>
 
 #include "raft/planted.h"
 #include "raft/state.h"
 
 namespace uccp::raft {
+namespace {
 
+constexpr uint64_t kTimeoutDraws = 1u << 16;
+
+}  // namespace
+
+// Most draws are short, although all of [election_ticks, 2 * election_ticks) is possible: nodes that
+// time out together do not split the votes, because all but one of them withdraw in the round of pre-votes.
 void Core::State::reset_election_timer() {
   election_elapsed_ = 0;
-  election_timeout_ = options_.election_ticks + static_cast<uint32_t>(random_.below(options_.election_ticks));
+  const uint64_t ticks = options_.election_ticks;
+  const uint64_t draw = random_.below(kTimeoutDraws);
+  election_timeout_ = static_cast<uint32_t>(ticks + ticks * draw * draw / (kTimeoutDraws * kTimeoutDraws));
 }
 
 // A voter of the configuration before an uncommitted one has to be able to win too: it may be the only node that has
@@ -36,7 +46,9 @@ void Core::State::tick_follower() {
   }
   // As long as the disk holds the vote back, no request for others' votes was sent; another term would not help.
   if (vote_sequence_ != 0) return;
-  if (timed_out || membership().is_only_voter(options_.id)) on(Campaign{});
+  if (timed_out || membership().is_only_voter(options_.id)) return on(Campaign{});
+  // A voter that had heard the leader a moment later did not answer; by now it may, without waiting for another timeout.
+  if (role_ == Role::kPreCandidate && election_elapsed_ % options_.heartbeat_ticks == 0) ask_pre_votes();
 }
 
 void Core::State::on(const Campaign&) {
@@ -75,14 +87,26 @@ void Core::State::pre_campaign() {
   become_follower(term_, NodeId());
   role_ = Role::kPreCandidate;
   votes_[options_.id] = true;
+  ask_pre_votes();
+  tally();
+}
+
+void Core::State::ask_pre_votes() {
   for (NodeId peer : membership().members()) {
-    if (peer == options_.id || !membership().is_voter(peer)) continue;
+    if (!membership().is_voter(peer) || votes_.contains(peer)) continue;
     Message request = make(MessageKind::kPreVote, peer);
     request.term = term_.next();
     request.log = log_.last();
     send(std::move(request));
   }
-  tally();
+}
+
+// Of two that ask for pre-votes at the same time one withdraws, or both would campaign and split the votes. Once while
+// there is no leader: the other may be one that nobody's answers reach.
+bool Core::State::withdraws_for(const Message& message) const {
+  if (role_ != Role::kPreCandidate || withdrew_) return false;
+  const auto rank = [](LogPosition last, NodeId id) { return std::tuple(last.term, last.index, ~id.value); };
+  return rank(message.log, message.from) > rank(log_.last(), options_.id);
 }
 
 void Core::State::campaign(bool ordered) {
@@ -146,6 +170,10 @@ void Core::State::on_vote(const Message& message) {
   response.refused = !free || !up_to_date;
   if (response.refused || pre) {
     if (!response.refused) response.term = message.term;
+    if (!response.refused && withdraws_for(message)) {
+      become_follower(term_, NodeId());
+      withdrew_ = true;
+    }
     send(std::move(response));
     return;
   }

@@ -28,6 +28,7 @@ bool Core::State::follow(const Message& message) {
   if (role_ != Role::kFollower || leader_ != message.from) become_follower(term_, message.from);
   election_elapsed_ = 0;
   contact_elapsed_ = 0;
+  withdrew_ = false;
   return true;
 }
 

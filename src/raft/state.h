@@ -96,6 +96,8 @@ class Core::State {
   bool protects_leader() const;
   void become_follower(Term term, NodeId leader);
   void pre_campaign();
+  void ask_pre_votes();
+  bool withdraws_for(const Message& message) const;
   // `ordered` by the leader's TimeoutNow: voters do not protect the leader.
   void campaign(bool ordered);
   void become_leader();
@@ -179,6 +181,7 @@ class Core::State {
   uint32_t election_timeout_ = 0;
   uint32_t contact_elapsed_ = 0;  // since the leader was heard
   std::map<NodeId, bool> votes_;
+  bool withdrew_ = false;  // for another's campaign, since a leader was known
   uint64_t vote_sequence_ = 0;  // the write that makes this candidate's own vote durable; 0: it is, or there is none
 
   // Of a leader only.
