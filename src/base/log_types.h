@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "base/ids.h"
@@ -14,13 +15,23 @@ enum class EntryKind : uint8_t {
   kConfiguration = 3,  // data is an encoded membership; takes effect when appended
 };
 
+// The compressed form of some data: what storage/compression.h wrote, and its Encoding.
+struct PackedData {
+  uint8_t encoding = 0;
+  std::string bytes;
+};
+
 struct Entry {
   Term term;
   LogIndex index;
   EntryKind kind = EntryKind::kCommand;
   std::string data;
+  // Of `data`, where it is known and smaller: made once, then written, sent and received as it is.
+  std::shared_ptr<const PackedData> packed = nullptr;
 
-  bool operator==(const Entry&) const = default;
+  bool operator==(const Entry& other) const {
+    return term == other.term && index == other.index && kind == other.kind && data == other.data;
+  }
 };
 
 // What a voter must not forget.

@@ -26,10 +26,9 @@ constexpr uint64_t kForgetEvery = 64;
 std::string number_key(uint64_t number) { return ByteWriter().u64(number).take(); }
 std::string number_row(TableId table, uint64_t number) { return table_key::make(table, {}, number_key(number)); }
 
-// Drops the oldest of numbered rows when there are more than `kept`, some at a time: one scan reads many of them for the
+// Drops the oldest of numbered rows when there are more than `kept`, `count` at a time: one scan reads many of them for the
 // price of a few look-ups.
-void trim(Transaction& state, TableId table, uint64_t& first, uint64_t next, size_t kept) {
-  const uint64_t count = std::clamp<uint64_t>(kept / 16, 1, 256);
+void trim(Transaction& state, TableId table, uint64_t& first, uint64_t next, size_t kept, uint64_t count) {
   for (; next - first >= kept + count; first += count) {
     std::vector<std::pair<std::string, std::string>> rows;
     const std::string end = number_row(table, first + count);
@@ -390,12 +389,17 @@ void Machine::advance_time(const Envelope& envelope, Term term) {
   meta_.clock_term = term;
 }
 
+uint64_t Machine::trim_count(size_t kept) const {
+  return meta_.feature_level < kTrimsManyLevel ? 1 : std::clamp<uint64_t>(kept / 16, 1, 256);
+}
+
 void Machine::record_changes(Transaction& state, std::vector<Change>& changes) {
   for (const Change& change : changes) {
     if (!change.kept) continue;
     put_new(state, kChangeTable, meta_.changes_next++, encode_change(change));
   }
-  trim(state, kChangeTable, meta_.changes_first, meta_.changes_next, limits_.changes_kept);
+  trim(state, kChangeTable, meta_.changes_first, meta_.changes_next, limits_.changes_kept,
+       trim_count(limits_.changes_kept));
 }
 
 void Machine::record_audit(Transaction& state, const Entry& entry, const Envelope& e, const ApplyResult& result) {
@@ -406,7 +410,8 @@ void Machine::record_audit(Transaction& state, const Entry& entry, const Envelop
   meta_.audit_head = sha256(meta_.audit_head + record.data());
   record.bytes(meta_.audit_head);
   put_new(state, kAuditTable, meta_.audit_next++, record.take());
-  trim(state, kAuditTable, meta_.audit_first, meta_.audit_next, limits_.audit_records_kept);
+  trim(state, kAuditTable, meta_.audit_first, meta_.audit_next, limits_.audit_records_kept,
+       trim_count(limits_.audit_records_kept));
 }
 
 ApplyResult Machine::open_session(EntryContext& context) {
@@ -466,6 +471,8 @@ Status Machine::verify_digest() const {
                     " and should have " + meta_.digest.to_string() + " at index " +
                     std::to_string(meta_.applied.value));
 }
+
+std::string encode_feature_level(uint32_t level) { return ByteWriter().u32(level).take(); }
 
 std::string encode_expire(LeaseId lease, uint64_t generation, Term term) {
   return ByteWriter().u64(lease).u64(generation).u64(term.value).take();

@@ -144,6 +144,8 @@ class Machine {
   ApplyResult apply_command(Transaction& state, const Entry& entry, const Envelope& envelope, AppliedBatch& out);
   ApplyResult run(class EntryContext& context, const Envelope& envelope);
   void advance_time(const Envelope& envelope, Term term);
+  // How many of the oldest records go together, where `kept` stay.
+  uint64_t trim_count(size_t kept) const;
   void record_changes(Transaction& state, std::vector<Change>& changes);
   void record_audit(Transaction& state, const Entry& entry, const Envelope& envelope, const ApplyResult& result);
   // Commands of the machine itself.
@@ -175,8 +177,15 @@ class Machine {
 // The machine's head records are outside the digest: they hold it, or are no effect of commands.
 bool in_digest(std::string_view key);
 
+// What apply does differently since a feature level. A group is at level 1 until its leader knows that all members can
+// apply a higher one. What an older level does stays as it was, or a cluster in the middle of an upgrade falls apart.
+inline constexpr uint32_t kTrimsManyLevel = 2;      // change and audit records are dropped many at a time
+inline constexpr uint32_t kPackedEntriesLevel = 2;  // nothing in apply: entries travel packed between nodes
 // Highest feature level this program can apply.
-inline constexpr uint32_t kFeatureLevelMax = 1;
+inline constexpr uint32_t kFeatureLevelMax = 2;
+
+// Payload of the system command "machine.set_feature_level".
+std::string encode_feature_level(uint32_t level);
 
 // Payload of the system command "machine.expire".
 std::string encode_expire(LeaseId lease, uint64_t generation, Term term);

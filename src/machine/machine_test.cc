@@ -201,6 +201,46 @@ TEST_F(MachineTest, ChangesCanBeReadFromACursorUntilTheyAreCompacted) {
   EXPECT_EQ(read_changes(machine_.view(), LogIndex(2), 10)->size(), 3u);
 }
 
+// What level 1 does is what the first release does: a cluster in the middle of an upgrade applies the same entries with both.
+TEST_F(MachineTest, RecordsAreDroppedOneByOneAtLevelOneAndManyAtATimeAtLevelTwo) {
+  Machine machine(kCoreGroup, kv_, {&notes_}, {.changes_kept = 64});
+  ASSERT_TRUE(machine.open().is_ok());
+  const auto apply_to = [&](const Envelope& e) {
+    const Entry entry{Term(1), machine.applied().next(), EntryKind::kCommand, encode_envelope(e)};
+    auto batch = machine.apply({&entry, 1});
+    EXPECT_TRUE(batch && batch->results[0].result && machine.verify_digest().is_ok());
+  };
+  const auto kept = [&] {
+    size_t count = 0;
+    const std::string table = table_key::begin(kChangeTable).take();
+    machine.view().scan(table, prefix_end(table), [&](std::string_view, std::string_view) { return ++count > 0; });
+    return count;
+  };
+  EXPECT_EQ(machine.feature_level(), 1u) << "until a leader knows better";
+  for (int i = 0; i < 80; ++i) {
+    apply_to(envelope("notes.put", "x"));
+    EXPECT_EQ(kept(), std::min<size_t>(static_cast<size_t>(i) + 1, 64));
+  }
+  EXPECT_EQ(machine.digest().to_string(), "a2ee0365c96b006c2f6aaa194af99e1c");
+  apply_to(envelope("machine.set_feature_level", encode_feature_level(kTrimsManyLevel)));
+  size_t most = 0, least = 1000;
+  for (int i = 0; i < 80; ++i) {
+    apply_to(envelope("notes.put", "x"));
+    most = std::max(most, kept());
+    least = std::min(least, kept());
+  }
+  EXPECT_EQ(least, 64u);
+  EXPECT_EQ(most, 64u + 64 / 16 - 1);
+}
+
+TEST_F(MachineTest, FeatureLevelsOnlyGrowUpToWhatIsKnown) {
+  EXPECT_TRUE(apply(envelope("machine.set_feature_level", encode_feature_level(kFeatureLevelMax))));
+  EXPECT_EQ(machine_.feature_level(), kFeatureLevelMax);
+  EXPECT_EQ(apply(envelope("machine.set_feature_level", encode_feature_level(1))).error().reason(), "FEATURE_LEVEL");
+  EXPECT_FALSE(apply(envelope("machine.set_feature_level", encode_feature_level(kFeatureLevelMax + 1))));
+  EXPECT_EQ(machine_.feature_level(), kFeatureLevelMax);
+}
+
 TEST_F(MachineTest, TheAuditChainNamesEveryMutationAndShowsTampering) {
   (void)apply(envelope("notes.put", "a"));
   (void)apply(envelope("notes.refuse", "b"));

@@ -29,6 +29,7 @@ Group::Group(GroupId id, std::string name, GroupOptions options, GroupEnvironmen
       machine_(id, kv, std::move(domains)),
       kv_(kv),
       cache_(options.log_cache_bytes),
+      packing_(options.compression, env_.metrics),
       sender_(sender_environment()),
       receiver_(receiver_environment()),
       propose_seconds_(env_.metrics.histogram("uccp_raft_commit_seconds", "Time from proposal to applied result",
@@ -168,10 +169,12 @@ void Group::propose(machine::Envelope envelope, machine::Proposer::Done done) {
                      "the change has " + std::to_string(data.size()) + " bytes; at most " +
                          std::to_string(limits::kCommandBytesMax) + " go through the log"));
   }
+  // Where nobody else gets it, the log packs it on its own thread.
+  auto packed = packs_entries() && !sole_voter() ? packing_.pack(data) : nullptr;
   const size_t bytes = data.size();
   bytes_in_flight_ += bytes;
   pending_bytes_ += bytes;
-  pending_.push_back({std::move(data), bytes, std::move(done)});
+  pending_.push_back({std::move(data), std::move(packed), bytes, std::move(done)});
   if (std::exchange(flush_scheduled_, true)) return;
   env_.loop.post([this] { flush_proposals(); });
 }
@@ -183,7 +186,7 @@ void Group::flush_proposals() {
   // would cost the followers a frame and wake-ups each, and they would wait for their own sync all the same.
   if (writes_under_way_ >= options_.writes_under_way_max && pending_bytes_ < options_.raft.append_bytes_max) return;
   raft::Propose event{next_token_++, {}};
-  for (Pending& p : pending_) event.commands.push_back(std::move(p.data));
+  for (Pending& p : pending_) event.commands.push_back({std::move(p.data), std::move(p.packed)});
   proposed_[event.token] = std::move(pending_);
   pending_.clear();
   pending_bytes_ = 0;
@@ -456,7 +459,8 @@ void Group::close() {
 
 GroupStatus Group::status() const {
   return {core_->leader(), core_->term(),       core_->commit(),   machine_.applied(), core_->last().index,
-          core_->role(),   core_->membership(), machine_.digest(), core_->match(),     read_only_};
+          core_->role(),   core_->membership(), machine_.digest(), core_->match(),     read_only_,
+          machine_.feature_level()};
 }
 
 }  // namespace uccp::node

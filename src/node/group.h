@@ -28,6 +28,7 @@
 #include "node/change_hub.h"
 #include "node/digest_check.h"
 #include "node/disk.h"
+#include "node/entry_packing.h"
 #include "node/lease_keeper.h"
 #include "node/log_bytes.h"
 #include "node/log_cache.h"
@@ -62,6 +63,8 @@ struct GroupOptions {
   // Replicas compare their digests at indexes that this divides.
   uint64_t digest_every_entries = 4096;
   machine::SnapshotOptions snapshot;
+  // Of entries on their way to other nodes and into the log.
+  storage::CompressionOptions compression;
   // A read that could not be confirmed for so long ends with unavailable.
   int64_t read_timeout_ms = 2'000;
   // An answer of the leader that takes longer is taken for lost.
@@ -104,6 +107,7 @@ struct GroupStatus {
   Digest digest;
   std::map<NodeId, LogIndex> match;  // on the leader: the last entry known to be there
   bool read_only = false;            // the replicas' digests differ and none has a majority
+  uint32_t feature_level = 1;
 };
 
 class Group {
@@ -156,7 +160,8 @@ class Group {
  private:
   struct Pending {
     std::string data;
-    size_t bytes;
+    std::shared_ptr<const PackedData> packed;
+    size_t bytes = 0;
     machine::Proposer::Done done;
   };
   struct Waiting {
@@ -239,6 +244,8 @@ class Group {
   SnapshotSender::Environment sender_environment();
   SnapshotReceiver::Environment receiver_environment();
   void send_raft(const raft::Message& message);
+  // All members understand entries in packed form.
+  bool packs_entries() const { return machine_.feature_level() >= machine::kPackedEntriesLevel; }
   void hold_notice(const raft::Message& message);
   void send_notices();
   void campaign_without(NodeId leader, uint32_t attempts);
@@ -258,6 +265,7 @@ class Group {
   machine::Machine machine_;
   storage::Kv& kv_;
   LogCache cache_;
+  EntryPacking packing_;
   std::unique_ptr<raft::Core> core_;
   LeaseKeeper leases_;
 

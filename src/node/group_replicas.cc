@@ -43,7 +43,10 @@ void Group::send_raft(const raft::Message& message) {
     const auto held = notices_.find(message.to);
     if (held != notices_.end() && held->second.commit <= message.commit) notices_.erase(held);
   }
-  send(message.to, PeerItemKind::kRaft, raft::encode_message(message));
+  const bool packed = packs_entries();
+  if (packed && !message.entries.empty()) packing_.count_sent(message);
+  const auto form = packed ? raft::EntryForm::kPacked : raft::EntryForm::kPlain;
+  send(message.to, PeerItemKind::kRaft, raft::encode_message(message, form));
 }
 
 void Group::receive(NodeId from, const PeerItem& item) {
@@ -74,6 +77,7 @@ void Group::receive_raft(NodeId from, std::string_view body) {
     return env_.transport.drop_malformed(
         from, Status(Code::kInvalid, "RAFT_MESSAGE_MISDIRECTED", "a raft message names another sender or receiver"));
   }
+  if (const Status unpacked = unpack_entries(*message); !unpacked.is_ok()) return env_.transport.drop_malformed(from, unpacked);
   if (from == core_->leader()) ++leader_heard_;
   step(raft::Receive{std::move(*message)});
 }

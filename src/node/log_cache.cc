@@ -7,6 +7,10 @@ namespace {
 
 constexpr size_t kFetchedReadsKept = 4;
 
+size_t bytes_of(const Entry& entry) {
+  return entry.data.size() + (entry.packed == nullptr ? 0 : entry.packed->bytes.size());
+}
+
 }  // namespace
 
 void LogCache::reset(LogPosition start) {
@@ -34,7 +38,7 @@ void LogCache::append(const std::vector<Entry>& entries) {
   if (entries.empty()) return;
   const LogIndex first = entries.front().index;
   while (!recent_.empty() && recent_.back().index >= first) {
-    bytes_ -= recent_.back().data.size();
+    bytes_ -= bytes_of(recent_.back());
     recent_.pop_back();
   }
   terms_.erase(terms_.lower_bound(first), terms_.end());
@@ -44,7 +48,7 @@ void LogCache::append(const std::vector<Entry>& entries) {
   }
   for (const Entry& entry : entries) {
     if (terms_.empty() || std::prev(terms_.end())->second != entry.term) terms_[entry.index] = entry.term;
-    bytes_ += entry.data.size();
+    bytes_ += bytes_of(entry);
     recent_.push_back(entry);
   }
   last_ = entries.back().index;
@@ -54,7 +58,7 @@ void LogCache::append(const std::vector<Entry>& entries) {
 void LogCache::release(LogIndex index) {
   released_ = index;
   while (bytes_ > bytes_max_ && !recent_.empty() && recent_.front().index <= released_) {
-    bytes_ -= recent_.front().data.size();
+    bytes_ -= bytes_of(recent_.front());
     recent_.pop_front();
   }
 }
@@ -67,7 +71,7 @@ void LogCache::compact(LogPosition start) {
   if (keep != terms_.begin()) --keep;
   terms_.erase(terms_.begin(), keep);
   while (!recent_.empty() && recent_.front().index <= start.index) {
-    bytes_ -= recent_.front().data.size();
+    bytes_ -= bytes_of(recent_.front());
     recent_.pop_front();
   }
   if (last_ < start.index) last_ = start.index;

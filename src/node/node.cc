@@ -370,6 +370,13 @@ Term Node::known_term(GroupId group) const {
   return found == status_.end() ? Term{} : found->second.group.term;
 }
 
+uint32_t Node::feature_level() const {
+  std::lock_guard lock(mutex_);
+  uint32_t level = machine::kFeatureLevelMax;
+  for (const auto& [id, status] : status_) level = std::min(level, status.group.feature_level);
+  return level;
+}
+
 bool Node::ready() const {
   std::lock_guard lock(mutex_);
   return std::ranges::all_of(status_, [](const auto& entry) { return entry.second.ready; });

@@ -118,6 +118,8 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   std::map<GroupId, NodeGroupStatus> status() const;
   // The term of the group in its newest status. Any thread.
   Term known_term(GroupId group) const;
+  // The lowest of the groups' in their newest states. Any thread.
+  uint32_t feature_level() const;
   // All groups have a current state. Any thread.
   bool ready() const;
   bool out_of_space() const { return out_of_space_.load(); }

@@ -28,6 +28,7 @@ NodeMetrics::GroupGauges& NodeMetrics::gauges(GroupId group, const std::string& 
       .applied = gauge("uccp_raft_applied_index", "Last index in the state"),
       .last = gauge("uccp_raft_last_index", "Last index of the log"),
       .apply_lag = gauge("uccp_raft_apply_lag_entries", "Committed entries that are not in the state yet"),
+      .feature_level = gauge("uccp_raft_feature_level", "Feature level of the group's state"),
       .read_only = gauge("uccp_raft_read_only", "1 if replicas differ and the group takes no changes"),
       .leader_changes =
           &registry_.counter("uccp_raft_leader_changes_total", "Times that another node became known as the leader", labels),
@@ -53,6 +54,7 @@ void NodeMetrics::update(GroupId group, const std::string& name, const GroupStat
   g.last->set(static_cast<double>(status.last.value));
   const uint64_t applied = std::min(status.applied.value, status.commit.value);
   g.apply_lag->set(static_cast<double>(status.commit.value - applied));
+  g.feature_level->set(status.feature_level);
   g.read_only->set(status.read_only ? 1 : 0);
   update_lag(name, g, status);
 }

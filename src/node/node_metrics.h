@@ -32,6 +32,7 @@ class NodeMetrics {
     Gauge* applied;
     Gauge* last;
     Gauge* apply_lag;
+    Gauge* feature_level;
     Gauge* read_only;
     Counter* leader_changes;
     std::map<NodeId, Gauge*> peer_lag;

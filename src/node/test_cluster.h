@@ -253,6 +253,13 @@ class TestCluster {
     if (!run_until([&] { return result->has_value(); }, 30'000)) return fail(Code::kDeadline, "TEST", "no result");
     return std::move(**result);
   }
+  bool set_feature_level(uint64_t id, uint32_t level) {
+    auto raise = envelope(machine::encode_feature_level(level));
+    raise.command = "machine.set_feature_level";
+    auto done = std::make_shared<bool>(false);
+    node(id).propose(GroupId(1), std::move(raise), [done](const Result<machine::Applied>& r) { *done = r.has_value(); });
+    return run_until([&] { return *done; });
+  }
   // Many at once; the number of those that were applied.
   size_t put_many(uint64_t id, size_t count, const std::string& prefix, size_t value_bytes = 10) {
     auto applied = std::make_shared<size_t>(0);

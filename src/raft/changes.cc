@@ -15,7 +15,7 @@ void Core::State::on(Propose&& event) {
                                       fmt::format("proposing: the leadership moves to node {}", transfer_->to.value)));
   }
   uint64_t bytes = 0;
-  for (const std::string& command : event.commands) bytes += command.size();
+  for (const Proposed& command : event.commands) bytes += command.data.size();
   // One proposal always fits, however large: its own limit is the host's affair.
   if (uncommitted_bytes_ > 0 && uncommitted_bytes_ + bytes > options_.uncommitted_bytes_max) {
     return refuse(event.token, Status(Code::kExhausted, "UNCOMMITTED_BYTES_MAX",
@@ -23,8 +23,8 @@ void Core::State::on(Propose&& event) {
                                                   uncommitted_bytes_, options_.uncommitted_bytes_max)));
   }
   out_->accepted.push_back({event.token, {term_, log_.last().index.next()}});
-  for (std::string& command : event.commands) {
-    append_entry({term_, log_.last().index.next(), EntryKind::kCommand, std::move(command)});
+  for (Proposed& command : event.commands) {
+    append_entry({term_, log_.last().index.next(), EntryKind::kCommand, std::move(command.data), std::move(command.packed)});
   }
   uncommitted_.push_back({log_.last().index, bytes});
   uncommitted_bytes_ += bytes;

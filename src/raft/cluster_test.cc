@@ -74,7 +74,7 @@ class Chaos {
       settle();
       TestNode* const leader = current_leader();
       if (leader == nullptr) continue;
-      if (tick % 20 == 0) leader->step(Propose{target, {"final"}});
+      if (tick % 20 == 0) leader->step(Propose{target, {{"final"}}});
       proposed = proposed || tick % 20 == 0;
       settle();
       if (proposed && converged(*leader)) return;
@@ -133,8 +133,8 @@ class Chaos {
     TestNode* const leader = random_.chance(0.1) ? &any() : current_leader();
     if (leader == nullptr || !leader->up()) return;
     if (dice < 920) {
-      std::vector<std::string> commands(1 + random_.below(3));
-      for (std::string& command : commands) command = "c" + std::to_string(next_command_++);
+      std::vector<Proposed> commands(1 + random_.below(3));
+      for (Proposed& command : commands) command.data = "c" + std::to_string(next_command_++);
       return leader->step(Propose{next_token_++, std::move(commands)});
     }
     if (dice < 945) return read(*leader);

@@ -84,9 +84,13 @@ class LogReader {
 struct Tick {};
 struct Receive { Message message; };
 // Proposes commands. Refused (see Outputs::refused) unless this node leads and is not transferring.
+struct Proposed {
+  std::string data;
+  std::shared_ptr<const PackedData> packed = nullptr;
+};
 struct Propose {
   uint64_t token;  // named in `refused`
-  std::vector<std::string> commands;
+  std::vector<Proposed> commands;
 };
 struct ProposeMembership {
   uint64_t token;

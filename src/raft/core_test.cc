@@ -175,7 +175,7 @@ uint32_t trace(uint64_t seed) {
   }
   for (int round = 0; round < 200; ++round) {
     for (auto& n : all) n->step(Tick{});
-    if (round == 100) all[0]->step(Propose{1, {"a", "b"}});
+    if (round == 100) all[0]->step(Propose{1, {{"a"}, {"b"}}});
     for (auto& n : all) n->sync();
     for (auto& n : all) {
       for (const Message& message : std::exchange(n->outbox, {})) {

@@ -10,6 +10,10 @@ namespace {
 
 constexpr uint8_t kRefusedFlag = 1;
 constexpr uint8_t kTransferFlag = 2;
+// An entry's byte: kind in the low half, in the high half how its data is packed.
+constexpr int kEncodingShift = 4;
+constexpr uint8_t kEntryKindMask = 0x0f;
+constexpr uint8_t kEncodingMax = 2;
 
 std::unexpected<Status> malformed(std::string what) {
   return fail(Code::kInvalid, "RAFT_MESSAGE_MALFORMED", "decoding a raft message: " + what);
@@ -42,7 +46,7 @@ const char* message_kind_name(MessageKind kind) {
   return "unknown";
 }
 
-std::string encode_message(const Message& message) {
+std::string encode_message(const Message& message, EntryForm form) {
   ByteWriter out;
   out.u8(kMessageVersion).u8(static_cast<uint8_t>(message.kind));
   out.u8(static_cast<uint8_t>((message.refused ? kRefusedFlag : 0) | (message.transfer ? kTransferFlag : 0)));
@@ -53,7 +57,10 @@ std::string encode_message(const Message& message) {
   uint64_t index = message.log.index.value;
   for (const Entry& entry : message.entries) {
     UCCP_CHECK(entry.index.value == ++index, "the entries of a message follow its log position");
-    out.varint(entry.term.value).u8(static_cast<uint8_t>(entry.kind)).bytes(entry.data);
+    const bool packed = form == EntryForm::kPacked && entry.packed != nullptr;
+    const int encoding = packed ? entry.packed->encoding : 0;
+    out.varint(entry.term.value).u8(static_cast<uint8_t>(static_cast<int>(entry.kind) | encoding << kEncodingShift));
+    out.bytes(packed ? entry.packed->bytes : entry.data);
   }
   return out.take();
 }
@@ -90,11 +97,17 @@ Result<Message> decode_message(std::string_view bytes) {
   for (uint64_t i = 0; i < count; ++i) {
     Entry entry;
     entry.term = Term(in.varint());
-    const uint8_t entry_kind = in.u8();
+    const uint8_t form = in.u8();
+    const uint8_t entry_kind = form & kEntryKindMask, encoding = form >> kEncodingShift;
     entry.index = previous.index.next();
-    entry.data = in.bytes();
+    const std::string_view data = in.bytes();
     if (!in.ok()) return malformed("an entry is cut short");
     if (entry_kind < 1 || entry_kind > 3) return malformed(fmt::format("entry kind {} is not known", entry_kind));
+    if (encoding == 0) entry.data = data;
+    else entry.packed = std::make_shared<const PackedData>(encoding, std::string(data));
+    if (encoding > kEncodingMax || (encoding != 0 && entry_kind != static_cast<uint8_t>(EntryKind::kCommand))) {
+      return malformed(fmt::format("an entry of kind {} is packed as {}", entry_kind, encoding));
+    }
     if (entry.term < previous.term || entry.term > message.term) return malformed("the terms of its entries are out of order");
     entry.kind = static_cast<EntryKind>(entry_kind);
     previous = {entry.term, entry.index};

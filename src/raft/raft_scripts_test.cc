@@ -164,7 +164,7 @@ class Script {
   }
   void campaign(const Command& c) { step(c.word_number(0), Campaign{}); }
   void propose(const Command& c) {
-    step(c.word_number(0), Propose{++token_, std::vector<std::string>(c.words.begin() + 1, c.words.end())});
+    step(c.word_number(0), Propose{++token_, std::vector<Proposed>(c.words.begin() + 1, c.words.end())});
   }
   void read(const Command& c) { step(c.word_number(0), ReadIndex{++token_, c.has("lease")}); }
   void transfer(const Command& c) { step(c.word_number(0), TransferLeadership{++token_, NodeId(c.number("to"))}); }

@@ -94,7 +94,11 @@ void ClusterSide::add_handlers(call::HandlerTable& local, std::function<bool()> 
   service_ = std::make_unique<cluster::ClusterService>(cluster::ClusterEnvironment{
       .self = identity_.node, .cluster_id = identity_.cluster_id, .version = std::string(admin::program_version()),
       .proposer = *node_, .core = [this] { return node_->view(kCoreGroup); }, .groups = *groups_, .peers = links_,
-      .timers = env_.timers, .clock = env_.clock, .ready = std::move(ready)});
+      .timers = env_.timers, .clock = env_.clock, .ready = std::move(ready),
+      .feature_level_max = env_.feature_level_max});
+  levels_ = std::make_unique<cluster::FeatureLevels>(cluster::FeatureLevelsEnvironment{
+      .self = identity_.node, .level_max = env_.feature_level_max, .groups = *groups_, .peers = links_,
+      .proposer = *node_, .loop = env_.loop, .clock = env_.clock});
   service_->add_handlers(local);
   forward_service_ = std::make_unique<call::ForwardService>(local, links_, env_.clock);
   forward_service_->add_handlers(local);
@@ -115,6 +119,7 @@ void ClusterSide::serve(const ServerEndpoints& endpoints) {
 void ClusterSide::tick() {
   if (!ticking_->load()) return;
   member_->tick();
+  levels_->tick();
   env_.loop.post_after(kTickMs, [this] { tick(); });
 }
 

@@ -15,6 +15,7 @@
 #include "server/peer_links.h"
 #include "server/server.h"
 #include "services/cluster/cluster_service.h"
+#include "services/cluster/feature_levels.h"
 #include "storage/log_store.h"
 
 namespace uccp::server {
@@ -25,6 +26,7 @@ struct ClusterSideEnvironment {
   const Clock& clock;
   MetricsRegistry& metrics;
   std::function<void(Status)> fatal;
+  uint32_t feature_level_max = 1;  // to which this node lets its groups rise
 };
 
 class ClusterSide {
@@ -68,6 +70,7 @@ class ClusterSide {
   std::unique_ptr<NodeGroups> groups_;
   std::unique_ptr<cluster::ClusterService> service_;
   std::unique_ptr<ClusterMember> member_;
+  std::unique_ptr<cluster::FeatureLevels> levels_;
   std::unique_ptr<call::ForwardService> forward_service_;
   std::unique_ptr<call::Forwarder> forwarder_;
   std::shared_ptr<std::atomic<bool>> ticking_ = std::make_shared<std::atomic<bool>>(false);

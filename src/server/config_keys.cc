@@ -72,6 +72,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
      "between heartbeats of the leader of a group; 100ms to 500ms, at most a quarter of the timeout"},
     {"raft_lease_reads", kBool, "false", kActs,
      "true, on all nodes: reads of level lease need no round trip and rely on clocks; leaders that die are noticed later"},
+    {"feature_level_max", kInteger, "0", kActs,
+     "feature level beyond which this node holds its cluster back, so that the older program can still be started; 0: none"},
     {"worker_lease", kDuration, "60s", kActs, "an agent without a confirmed heartbeat for so long stops its tasks"},
     {"log_store", kString, "wal", kActs, "what keeps the log: wal, rocksdb or lmdb; fixed once the directory has a log"},
     {"log_compression", kString, "lz4", kActs, "compression of large log entries and of snapshots: none, lz4 or zstd"},

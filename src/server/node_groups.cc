@@ -20,6 +20,7 @@ std::vector<cluster::ReplicaState> NodeGroups::replicas() const {
     state.learners = status.group.membership.learners;
     state.changing = status.group.membership.joint();
     state.digest = status.group.digest.to_string();
+    state.feature_level = status.group.feature_level;
     out.push_back(std::move(state));
   }
   return out;

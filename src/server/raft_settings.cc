@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "machine/machine.h"
+
 namespace uccp::server {
 namespace {
 
@@ -45,6 +47,18 @@ Status apply_raft_settings(const Config& config, node::NodeOptions& options) {
   // One tick for the rounding of either clock to ticks, besides the drift.
   raft.lease_margin_ticks = 1 + static_cast<uint32_t>((raft.election_ticks * kLeaseDriftPercent + 99) / 100);
   return Status::ok();
+}
+
+Result<uint32_t> feature_level_limit(const Config& config) {
+  const int64_t level = config.integer("feature_level_max");
+  if (level >= 0 && level <= machine::kFeatureLevelMax) {
+    return level == 0 ? machine::kFeatureLevelMax : static_cast<uint32_t>(level);
+  }
+  const Config::Value& value = config.values().find("feature_level_max")->second;
+  return fail(Code::kInvalid, "CONFIG_INVALID",
+              fmt::format("{}: '{}' of 'feature_level_max' is out of range; this program knows the levels 1 to {}, and 0 "
+                          "means the highest",
+                          value.origin, value.text, machine::kFeatureLevelMax));
 }
 
 }  // namespace uccp::server

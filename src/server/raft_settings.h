@@ -14,4 +14,7 @@ inline constexpr int64_t kLeaseDriftPercent = 10;
 // Errors: invalid CONFIG_INVALID naming the place, the value and the range.
 Status apply_raft_settings(const Config& config, node::NodeOptions& options);
 
+// The highest feature level to which this node lets its groups rise. Errors: invalid CONFIG_INVALID.
+Result<uint32_t> feature_level_limit(const Config& config);
+
 }  // namespace uccp::server

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "machine/machine.h"
+
 namespace uccp::server {
 namespace {
 
@@ -47,6 +49,18 @@ TEST(RaftSettings, TicksAreMadeToFitTheHeartbeatAndTheTimeoutIsNeverShortened) {
     EXPECT_EQ(options.group.raft.election_ticks, c.election_ticks);
     EXPECT_GE(options.group.raft.election_ticks * options.tick_ms, c.election_ms);
   }
+}
+
+TEST(RaftSettings, TheFeatureLevelCanBeHeldBackAndNotBeMadeUp) {
+  const auto limit = [](const std::string& yaml) { return feature_level_limit(*Config::load(yaml, "c.yaml", {}, {})); };
+  EXPECT_EQ(*limit(""), machine::kFeatureLevelMax);
+  EXPECT_EQ(*limit("feature_level_max: 0"), machine::kFeatureLevelMax);
+  EXPECT_EQ(*limit("feature_level_max: 1"), 1u);
+  const auto unknown = limit("feature_level_max: " + std::to_string(machine::kFeatureLevelMax + 1));
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().reason(), "CONFIG_INVALID");
+  EXPECT_NE(unknown.error().message().find("feature_level_max"), std::string::npos);
+  EXPECT_FALSE(limit("feature_level_max: -1"));
 }
 
 TEST(RaftSettings, TheLeaseIsShorterThanTheTimeoutByTheDriftAndTheRounding) {

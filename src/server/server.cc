@@ -188,6 +188,7 @@ struct Server::Parts {
   bool stopped = false;
 
   Status open_storage(const ServerOptions& options, const Config& config);
+  void set_compression(node::GroupOptions& group, const storage::CompressionOptions& chosen);
   Status build_node(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
   Status build_key_value(const Config& config);
@@ -218,6 +219,12 @@ Status Server::Parts::open_storage(const ServerOptions& options, const Config& c
   return Status::ok();
 }
 
+void Server::Parts::set_compression(node::GroupOptions& group, const storage::CompressionOptions& chosen) {
+  group.compression = chosen;
+  group.snapshot.compression = {chosen.encoding, kPackedChunkBytesMin};
+  group.snapshot.saved_bytes = &storage::saved_bytes_counter(metrics, "snapshot");
+}
+
 Status Server::Parts::build_node(const ServerOptions& options, const Config& config) {
   loop = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.on_stall = [this](int64_t ms) {
     log::warn("the loop stalled", {{"ms", ms}});
@@ -231,10 +238,12 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   collecting = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 3'600'000});
   const int64_t grace_ms = blob_grace_ms(config, options);
   blobs = std::make_unique<objects::CollectedBlobs>(*stored_blobs, clock, grace_ms);
+  UCCP_TRY(const uint32_t feature_level, feature_level_limit(config));
   cluster = std::make_unique<ClusterSide>(
       options.cluster, identity,
       ClusterSideEnvironment{.loop = *loop, .timers = *watch, .clock = clock, .metrics = metrics,
-                             .fatal = [this](Status status) { fatal(std::move(status)); }});
+                             .fatal = [this](Status status) { fatal(std::move(status)); },
+                             .feature_level_max = feature_level});
   UCCP_RETURN_IF_ERROR(cluster->listen(system_random.next()));
   shared_blobs = std::make_unique<SharedBlobs>(*blobs, cluster->links(), options.node, *reads);
   node::NodeOptions node_options;
@@ -243,8 +252,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node_options.group.flush_every_entries = static_cast<uint64_t>(config.integer("snapshot_threshold"));
   node_options.group.log_kept_entries = node_options.group.flush_every_entries;
   node_options.log_bytes_max = static_cast<uint64_t>(config.integer("log_bytes_max"));
-  node_options.group.snapshot.compression = {log_chosen.compression.encoding, kPackedChunkBytesMin};
-  node_options.group.snapshot.saved_bytes = &storage::saved_bytes_counter(metrics, "snapshot");
+  set_compression(node_options.group, log_chosen.compression);
   UCCP_RETURN_IF_ERROR(apply_raft_settings(config, node_options));
   node_options.disk_reserved_bytes = static_cast<uint64_t>(config.integer("disk_reserved"));
   node_options.frees_space = frees_space;
@@ -363,7 +371,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   admin = std::make_unique<admin::AdminService>(admin::AdminEnvironment{
       .health = health->registry(), .metrics = metrics, .configuration = *settings, .clock = clock,
       .node_id = node_name, .cluster_id = identity.cluster_id,
-      .feature_level = [] { return machine::kFeatureLevelMax; }});
+      .feature_level = [this] { return node->feature_level(); }});
   admin->add_handlers(handlers);
   audit = std::make_unique<audit::AuditService>(
       audit::AuditEnvironment{.reader = *node, .work = *reads, .clock = clock, .page_tokens = *page_tokens});

@@ -3,6 +3,8 @@
 #include <lz4.h>
 #include <zstd.h>
 
+#include <algorithm>
+
 #include "base/bytes.h"
 
 namespace uccp::storage {
@@ -59,6 +61,17 @@ Encoding Packer::pack(std::string_view piece, std::string& out) {
   }
   out.append(piece);
   return Encoding::kRaw;
+}
+
+Encoding Packer::pack(const Entry& entry, std::string& out) {
+  if (entry.packed == nullptr) return pack(entry.data, out);
+  out.append(entry.packed->bytes);
+  if (saved_bytes_ != nullptr) saved_bytes_->add(entry.data.size() - std::min(entry.data.size(), entry.packed->bytes.size()));
+  return static_cast<Encoding>(entry.packed->encoding);
+}
+
+uint64_t unpacked_bytes(Encoding encoding, std::string_view packed) {
+  return encoding == Encoding::kRaw ? packed.size() : ByteReader(packed).u32();
 }
 
 std::optional<std::string> unpack(Encoding encoding, std::string_view packed) {

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/log_types.h"
 #include "base/metrics.h"
 #include "base/status.h"
 
@@ -39,6 +40,8 @@ class Packer {
 
   // Appends the packed piece to `out` and returns its encoding.
   Encoding pack(std::string_view piece, std::string& out);
+  // The data of an entry: in the form in which it came, if it has one.
+  Encoding pack(const Entry& entry, std::string& out);
 
  private:
   struct Zstd;
@@ -52,7 +55,10 @@ class Packer {
 // nullopt for anything that pack() did not write.
 std::optional<std::string> unpack(Encoding encoding, std::string_view packed);
 
-// Counts what compression saved; `what` is "log" or "snapshot".
+// The length of a piece when unpacked, as it says itself; 0 for bytes that say nothing.
+uint64_t unpacked_bytes(Encoding encoding, std::string_view packed);
+
+// Counts what compression saved; `what` is "log", "peers" or "snapshot".
 Counter& saved_bytes_counter(MetricsRegistry& metrics, const std::string& what);
 
 }  // namespace uccp::storage

@@ -103,7 +103,7 @@ std::optional<GroupRow> parse_group(GroupId group, std::string_view value) {
 
 std::string encode_entry(GroupId group, const Entry& entry, Packer& packer) {
   std::string packed;
-  const auto encoding = static_cast<uint8_t>(packer.pack(entry.data, packed));
+  const auto encoding = static_cast<uint8_t>(packer.pack(entry, packed));
   ByteWriter out;
   out.u64(entry.term.value).u8(static_cast<uint8_t>(static_cast<uint8_t>(entry.kind) | encoding << kEncodingShift));
   return sealed(entry_key(group, entry.index), out.raw(packed).data());
@@ -118,9 +118,12 @@ std::optional<Entry> parse_entry(GroupId group, LogIndex index, std::string_view
   const uint8_t kind = in.u8();
   entry.kind = static_cast<EntryKind>(kind & kKindMask);
   if (!in.ok() || entry.kind < EntryKind::kCommand || entry.kind > EntryKind::kConfiguration) return std::nullopt;
-  auto data = unpack(static_cast<Encoding>(kind >> kEncodingShift), in.rest());
+  const uint8_t encoding = kind >> kEncodingShift;
+  const std::string_view packed = in.rest();
+  auto data = unpack(static_cast<Encoding>(encoding), packed);
   if (!data) return std::nullopt;
   entry.data = std::move(*data);
+  if (encoding != 0) entry.packed = std::make_shared<const PackedData>(encoding, std::string(packed));
   return entry;
 }
 

@@ -28,6 +28,7 @@ struct ReplicaState {
   std::set<NodeId> learners;
   bool changing = false;  // a change of membership is under way
   std::string digest;
+  uint32_t feature_level = 1;
 };
 
 enum class MembershipStep : uint8_t { kAddLearner, kPromote, kRemove };

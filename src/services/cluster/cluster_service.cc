@@ -83,6 +83,7 @@ internal::v1::GetReplicasResponse ClusterService::own_replicas() const {
   internal::v1::GetReplicasResponse response;
   response.set_ready(env_.ready());
   response.set_version(env_.version);
+  response.set_feature_level_max(env_.feature_level_max);
   for (const ReplicaState& state : env_.groups.replicas()) {
     v1::ClusterReplica& replica = *response.add_replicas();
     replica.set_node_id(node_name(env_.self));

@@ -29,6 +29,7 @@ struct ClusterEnvironment {
   Executor& timers;
   const Clock& clock;
   std::function<bool()> ready;
+  uint32_t feature_level_max = 1;  // that this node supports
 };
 
 class ClusterService {

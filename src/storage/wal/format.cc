@@ -135,7 +135,7 @@ size_t append_entry(std::string& out, RecordType type, GroupId group, const Entr
   append_u64(out, entry.index.value);
   append_u64(out, entry.term.value);
   out.push_back(static_cast<char>(entry.kind));
-  const auto encoding = static_cast<uint8_t>(packer.pack(entry.data, out));
+  const auto encoding = static_cast<uint8_t>(packer.pack(entry, out));
   out[at + kRecordHeaderBytes + kKindOffset] = static_cast<char>(static_cast<uint8_t>(entry.kind) | encoding << kEncodingShift);
   return finish_record(out, at);
 }
@@ -179,7 +179,11 @@ std::optional<EntryPayload> parse_entry(std::string_view payload) {
 std::optional<Entry> EntryPayload::to_entry() const {
   auto data = unpack(encoding, packed);
   if (!data) return std::nullopt;
-  return Entry{term, index, kind, std::move(*data)};
+  Entry entry{term, index, kind, std::move(*data)};
+  if (encoding != Encoding::kRaw) {
+    entry.packed = std::make_shared<const PackedData>(static_cast<uint8_t>(encoding), std::string(packed));
+  }
+  return entry;
 }
 
 std::optional<HardState> parse_hard_state(std::string_view payload) {
