@@ -1,8 +1,11 @@
-// How the cost of a put and of a get grows: over the size of values, the number of nodes, and the number of keys. Each
+// How the cost of a put and of a get grows: over the size of values, the number of groups, of nodes, and of keys. Each
 // point is a row without a goal; bench/charts.py draws them.
 #include <fmt/format.h>
 
+#include <thread>
+
 #include "bench/consensus.h"
+#include "bench/node_cluster.h"
 
 namespace uccp::bench {
 namespace {
@@ -15,6 +18,9 @@ Row point(const std::string& metric, const std::string& unit, const std::string&
   row.settings = settings;
   return row;
 }
+
+// In percent of all cores. Near 100 the CPU is what bounds the rate.
+void note_busy(Row& row, double cores) { row.detail("busyPercent", cores * 100 / std::thread::hardware_concurrency()); }
 
 // Puts of one size into a cluster of so many nodes.
 Status puts(Context& context, UccpCluster& cluster, size_t value_bytes, const std::string& name) {
@@ -33,6 +39,28 @@ Status puts(Context& context, UccpCluster& cluster, size_t value_bytes, const st
     row.detail("p99Ms", result.latency.percentile_ms(0.99));
     row.detail("serverUsPerOp", result.server_us_per_op());
     row.detail("megabytesPerSecond", result.rate() * static_cast<double>(value_bytes) / 1e6);
+    note_busy(row, result.server_cores + result.generator_cores);
+  }
+  context.emit(row);
+  return Status::ok();
+}
+
+// A server has a fixed set of groups, so these are nodes without doors and services.
+Status group_puts(Context& context, size_t groups) {
+  const std::string directory = fmt::format("{}/groups-{}", context.work_dir, groups);
+  UCCP_TRY(const auto cluster, NodeCluster::start(directory, groups));
+  (void)cluster->puts(kInFlight, kValueBytes, 0.3);
+  Row row = point(fmt::format("growth groups {} put", groups), "1/s",
+                  fmt::format("{} changes in flight, 3 nodes in one process, no doors", kInFlight));
+  for (int i = 0; i < 2; ++i) {
+    const GroupLoad load = cluster->puts(kInFlight, kValueBytes, kSeconds);
+    row.add_ours(load.rate);
+    if (load.failed > 0) row.problem = fmt::format("{} failed, the first: {}", load.failed, load.first_error);
+    if (i < 1) continue;
+    row.detail("p50Ms", load.latency.percentile_ms(0.5));
+    row.detail("p99Ms", load.latency.percentile_ms(0.99));
+    row.detail("serverUsPerOp", load.us_per_op);
+    note_busy(row, load.cores);
   }
   context.emit(row);
   return Status::ok();
@@ -50,6 +78,7 @@ Status gets(Context& context, UccpCluster& cluster, uint64_t keys, uint64_t fill
   row.detail("p99Ms", result.latency.percentile_ms(0.99));
   row.detail("serverUsPerOp", result.server_us_per_op());
   row.detail("rssMb", cluster.rss_mb());
+  note_busy(row, result.server_cores + result.generator_cores);
   context.emit(row);
   return Status::ok();
 }
@@ -63,6 +92,7 @@ Status run_growth(Context& context) {
       UCCP_RETURN_IF_ERROR(puts(context, *cluster, bytes, fmt::format("growth value {} put", bytes)));
     }
   }
+  for (size_t groups : {1u, 4u, 16u, 64u}) UCCP_RETURN_IF_ERROR(group_puts(context, groups));
   for (size_t nodes : {1u, 3u, 5u, 7u}) {
     UCCP_TRY(const auto cluster, UccpCluster::start(context, {.nodes = nodes, .settings = {}}));
     UCCP_RETURN_IF_ERROR(puts(context, *cluster, kValueBytes, fmt::format("growth nodes {} put", nodes)));

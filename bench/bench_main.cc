@@ -32,7 +32,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"consensus-memory", "memory of a million keys, beside etcd", run_consensus_memory},
     Benchmark{"failover", "time without a write when a leader dies, freezes or is cut off, beside etcd", run_failover},
     Benchmark{"snapshot", "the tail of puts while a new node receives the whole state", run_snapshot},
-    Benchmark{"growth", "puts and gets over value size, nodes and keys; bench/charts.py draws them", run_growth},
+    Benchmark{"growth", "puts and gets over sizes, groups, nodes and keys; bench/charts.py draws them", run_growth},
     Benchmark{"overload", "three times saturation while leases are kept alive", run_overload},
 };
 

@@ -6,24 +6,37 @@ import pathlib
 import re
 import sys
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 70, 70, 40, 50
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 370, 70, 70, 40, 60
 RATE, COST = "#1f5fa8", "#b3541e"
+CPU_BUSY_PERCENT, DISK_MEGABYTES = 85, 40
 CHARTS = {
     "value": ("Puts over the size of values", "bytes of a value", "put"),
+    "groups": ("Changes over the number of groups", "groups", "change"),
     "nodes": ("Puts over the number of nodes", "nodes", "put"),
     "keys": ("Linearizable gets over the number of keys", "keys", "get"),
 }
 
 
 def read(path):
-    """{subject: [(x, rate, CPU of all servers an operation)]}"""
+    """{subject: [(x, rate, CPU of all servers an operation, what bounds it)]}"""
     points = {}
     for line in pathlib.Path(path).read_text().splitlines():
         row = json.loads(line) if line.startswith("{") else {}
         named = re.fullmatch(r"growth (\w+) (\d+) \w+", row.get("metric", ""))
         if named and row.get("ours"):
-            points.setdefault(named[1], []).append((int(named[2]), row["ours"], row["details"]["serverUsPerOp"]))
+            points.setdefault(named[1], []).append((int(named[2]), row["ours"], row["details"]["serverUsPerOp"],
+                                                    bound(row["details"])))
     return {subject: sorted(rows) for subject, rows in points.items()}
+
+
+def bound(details):
+    busy = details["busyPercent"]
+    if busy >= CPU_BUSY_PERCENT:
+        return f"bound: CPU, {busy:.0f} % busy"
+    written = details.get("megabytesPerSecond", 0)
+    if written >= DISK_MEGABYTES:
+        return f"bound: the disk, {written:.0f} MB/s to each log"
+    return f"bound: waiting for syncs and messages, CPU {busy:.0f} % busy"
 
 
 def short(value):
@@ -69,13 +82,15 @@ def chart(subject, rows):
         out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
         out.append(text(LEFT - 6, y + 4, short(rate_top * (4 - part) / 4), "end", RATE))
         out.append(text(WIDTH - RIGHT + 6, y + 4, short(cost_top * (4 - part) / 4), "start", COST))
-    for value, _, _ in rows:
+    for value, *_ in rows:
         out.append(text(x_of(value), HEIGHT - BOTTOM + 18, short(value)))
-    out.append(text(WIDTH / 2, HEIGHT - 12, axis))
+    out.append(text(WIDTH / 2, HEIGHT - BOTTOM + 34, axis))
+    for row, x, anchor in ((rows[0], LEFT - 60, "start"), (rows[-1], WIDTH - RIGHT + 60, "end")):
+        out.append(text(x, HEIGHT - 8, f"{short(row[0])}: {row[3]}", anchor, size=10))
     out.append(text(LEFT, TOP - 6, f"{verb}s a second", "start", RATE))
     out.append(text(WIDTH - RIGHT, TOP - 6, f"CPU of all nodes, us a {verb}", "end", COST))
-    out.append(line([(x_of(v), y_of(rate, rate_top)) for v, rate, _ in rows], RATE))
-    out.append(line([(x_of(v), y_of(cost, cost_top)) for v, _, cost in rows], COST))
+    out.append(line([(x_of(v), y_of(rate, rate_top)) for v, rate, *_ in rows], RATE))
+    out.append(line([(x_of(v), y_of(cost, cost_top)) for v, _, cost, _ in rows], COST))
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
