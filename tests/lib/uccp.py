@@ -43,6 +43,18 @@ def is_running(pid):
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
+def freeze(pid):
+    """SIGSTOP, and waits until every thread has stopped: the signal reaches one of them first, and on a busy machine the
+    others go on for a while."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped():
+        states = [(task / "stat").read_text().rpartition(")")[2].split()[0]
+                  for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+        return all(state == "T" for state in states)
+    wait_until(stopped, 10, f"process {pid} to stop")
+
+
 def processes_with(text):
     """Ids of processes whose command line contains `text`, this process apart."""
     found = []

@@ -11,7 +11,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from test_cluster import Cluster  # noqa: E402
 
-from lib.uccp import CLI, SERVER, clean_environment, require  # noqa: E402
+from lib.uccp import CLI, SERVER, clean_environment, freeze, require  # noqa: E402
 from lib.wait import wait_until  # noqa: E402
 
 
@@ -86,8 +86,8 @@ class ReadLevels(unittest.TestCase):
         rest = self.cluster.rest(leader)
         self.assertEqual(rest.get(f"services/{service}", consistency="linearizable").status, 200)
         for name in others:
-            os.kill(self.cluster.pid(name), signal.SIGSTOP)
             self.addCleanup(os.kill, self.cluster.pid(name), signal.SIGCONT)
+            freeze(self.cluster.pid(name))
         # The lease vouches for the state; a round does not get through, though this leader does not know it yet.
         self.assertEqual(rest.get(f"services/{service}", consistency="lease").status, 200)
         refused = rest.get(f"services/{service}", consistency="linearizable")

@@ -14,7 +14,7 @@ import urllib.request
 
 from lib.cluster import Cluster, NetworkedCluster
 from lib.network import Network, leave_the_machine
-from lib.uccp import CLI, SERVER, clean_environment, require
+from lib.uccp import CLI, SERVER, clean_environment, freeze, require
 from lib.wait import wait_until
 
 
@@ -158,8 +158,8 @@ class Learner(unittest.TestCase):
         cluster.cli_ok("cluster", "join", "n2", "--learner")
         cluster.start()
         cluster.wait_equal(["n1", "n2"])
-        os.kill(cluster.pid("n2"), signal.SIGSTOP)
         try:
+            freeze(cluster.pid("n2"))
             for number in range(20):
                 write(cluster.rest("n1"), f"without{number}")  # nobody waits for a learner
             wait_until(lambda: metric(cluster, "n1", "uccp_raft_peer_lag_entries") >= 20, 10, "the leader to tell the lag")
