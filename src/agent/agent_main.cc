@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "agent/agent.h"
+#include "agent/certificate_keeper.h"
 #include "agent/grpc_link.h"
 #include "agent/guard.h"
 #include "agent/machine_info.h"
@@ -197,7 +198,9 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   });
   AgentOptions options = agent_options(flags);
   UCCP_TRY(options.devices, devices_of(flags, files));
-  GrpcLink link(loop, random, {.find_server = [&] { return find_server(flags.server); }});
+  CertificateKeeper certificates(loop, clock, files,
+                                 {.directory = flags.data_directory + "/identity", .configured = [&] { return find_server(flags.server); }});
+  GrpcLink link(loop, random, {.find_server = [&] { return certificates.find_server(); }});
   UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
   UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
                                                 {.data_directory = flags.data_directory,
@@ -211,8 +214,14 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   agent->set_isolation(executor->isolation_note() + "; " + executor->limits_note());
   log::info("agent started", {{"data", flags.data_directory}, {"isolation", executor->isolation_note()}, {"limits", executor->limits_note()}});
   agent_pointer = agent.get();
-  loop.post([&] { agent->start(*executor); });
+  loop.post([&] {
+    agent->start(*executor);
+    certificates.start([&link](const auto& method, auto request, int64_t timeout_ms,
+                               auto done) { link.call(method, std::move(request), timeout_ms, std::move(done)); },
+                       [&link] { link.reconnect("the agent has another certificate"); });
+  });
   loop.run();
+  certificates.stop();
   link.stop();
   executor.reset();
   agent_pointer = nullptr;

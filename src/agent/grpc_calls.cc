@@ -144,4 +144,27 @@ void start_get(const std::shared_ptr<grpc::Channel>& channel, const std::string&
   new Get(channel, sha256, attempt, std::move(into), std::move(done));
 }
 
+void start_unary(const std::shared_ptr<grpc::Channel>& channel, const std::string& method, std::string request,
+                 int64_t timeout_ms, std::function<void(Result<std::string>)> done) {
+  struct Unary {
+    explicit Unary(const std::shared_ptr<grpc::Channel>& to) : stub(to) {}
+    grpc::GenericStub stub;
+    grpc::ClientContext context;
+    grpc::ByteBuffer request, response;
+  };
+  auto unary = std::make_shared<Unary>(channel);
+  unary->context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
+  const grpc::Slice slice(request);
+  unary->request = grpc::ByteBuffer(&slice, 1);
+  unary->stub.UnaryCall(&unary->context, "/" + method, {}, &unary->request, &unary->response,
+                        [unary, done = std::move(done)](const grpc::Status& status) {
+                          if (!status.ok()) return done(fail(status_from(status)));
+                          std::vector<grpc::Slice> slices;
+                          (void)unary->response.Dump(&slices);
+                          std::string bytes;
+                          for (const grpc::Slice& piece : slices) bytes.append(reinterpret_cast<const char*>(piece.begin()), piece.size());
+                          done(std::move(bytes));
+                        });
+}
+
 }  // namespace uccp::agent

@@ -5,12 +5,17 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "agent/link.h"
 
 namespace uccp::agent {
 
+// `done` is called with the answer's bytes.
+void start_unary(const std::shared_ptr<grpc::Channel>& channel, const std::string& method, std::string request,
+                 int64_t timeout_ms, std::function<void(Result<std::string>)> done);
 Status status_from(const grpc::Status& status);
 
 void start_put(const std::shared_ptr<grpc::Channel>& channel, BlobSource source, const wire::AttemptId& attempt,

@@ -214,4 +214,15 @@ void GrpcLink::get_blob(const std::string& sha256, const wire::AttemptId& attemp
   start_get(channel_, sha256, attempt, std::move(into), std::move(posted));
 }
 
+void GrpcLink::call(const std::string& method, std::string request, int64_t timeout_ms,
+                    std::function<void(Result<std::string>)> done) {
+  auto posted = [done = std::move(done), alive = alive_, loop = &loop_](Result<std::string> answer) {
+    loop->post([done, answer = std::move(answer), alive]() mutable {
+      if (*alive) done(std::move(answer));
+    });
+  };
+  if (channel_ == nullptr) return posted(fail(Code::kUnavailable, "LINK_DOWN", "there is no connection to the cluster"));
+  start_unary(channel_, method, std::move(request), timeout_ms, std::move(posted));
+}
+
 }  // namespace uccp::agent

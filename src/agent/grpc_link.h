@@ -45,6 +45,9 @@ class GrpcLink final : public ServerLink {
   void put_blob(BlobSource source, const wire::AttemptId& attempt, Done done) override;
   void get_blob(const std::string& sha256, const wire::AttemptId& attempt, std::unique_ptr<objects::BlobWriter> into,
                 Done done) override;
+  // A call beside the stream, of serialized messages; `done` comes on the loop. Errors: unavailable LINK_DOWN; else what the
+  // cluster answered.
+  void call(const std::string& method, std::string request, int64_t timeout_ms, std::function<void(Result<std::string>)> done);
 
  private:
   class Stream;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "uccp/internal/v1/agent.pb.h"
+#include "uccp/internal/v1/certificates.pb.h"
 #include "uccp/internal/v1/node.pb.h"
 #include "uccp/v1/admin.pb.h"
 #include "uccp/v1/compute.pb.h"
@@ -13,6 +14,7 @@
 #include "uccp/v1/kv.pb.h"
 #include "uccp/v1/options.pb.h"
 #include "uccp/v1/resources.pb.h"
+#include "uccp/v1/secrets.pb.h"
 #include "uccp/v1/tasks.pb.h"
 #include "uccp/v1/types.pb.h"
 #include "uccp/v1/workers.pb.h"
@@ -38,6 +40,8 @@ const Linked kLinked[] = {
     {"uccp/v1/compute.proto", &::descriptor_table_uccp_2fv1_2fcompute_2eproto},
     {"uccp/v1/admin.proto", &::descriptor_table_uccp_2fv1_2fadmin_2eproto},
     {"uccp/v1/identity.proto", &::descriptor_table_uccp_2fv1_2fidentity_2eproto},
+    {"uccp/v1/secrets.proto", &::descriptor_table_uccp_2fv1_2fsecrets_2eproto},
+    {"uccp/internal/v1/certificates.proto", &::descriptor_table_uccp_2finternal_2fv1_2fcertificates_2eproto},
     {"uccp/internal/v1/agent.proto", &::descriptor_table_uccp_2finternal_2fv1_2fagent_2eproto},
     {"uccp/internal/v1/node.proto", &::descriptor_table_uccp_2finternal_2fv1_2fnode_2eproto},
 };

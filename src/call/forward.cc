@@ -30,8 +30,11 @@ constexpr std::array<std::string_view, 13> kLeaderReads = {
     "uccp.v1.ComputeExecution/StreamResults", "uccp.v1.KeyValue/GetLease",
     // In the directory of the node that makes them.
     "uccp.v1.Administration/GetBackup",       "uccp.v1.Administration/ListBackups"};
-// Changes that any node makes: blobs are copied between the nodes, not replicated by a log.
-constexpr std::array<std::string_view, 1> kLocalChanges = {"uccp.internal.v1.AgentLink/PutBlob"};
+// Changes that any node makes: blobs are copied between the nodes, not replicated by a log; certificates of agents are not
+// stored.
+constexpr std::array<std::string_view, 3> kLocalChanges = {"uccp.internal.v1.AgentLink/PutBlob",
+                                                           "uccp.internal.v1.CertificateLink/Sign",
+                                                           "uccp.internal.v1.CertificateLink/Report"};
 
 Status no_leader(GroupId group) {
   return Status(Code::kUnavailable, "NO_LEADER",

@@ -36,7 +36,12 @@ inline std::string reason_of(const error_code& error) { return error.message(); 
 
 // A connection in either direction, from the first byte to its end.
 struct Link {
-  Link(asio::io_context& io, asio::ssl::context& tls) : stream(io, tls), resolver(io), deadline(io), wake(io) {}
+  Link(asio::io_context& io, asio::ssl::context& tls) : Link(tcp::socket(io), tls) {}
+  Link(tcp::socket socket, asio::ssl::context& tls)
+      : stream(std::move(socket), tls),
+        resolver(stream.get_executor()),
+        deadline(stream.get_executor()),
+        wake(stream.get_executor()) {}
 
   tcp::socket& socket() { return stream.next_layer(); }
 
@@ -55,6 +60,7 @@ struct Link {
   asio::steady_timer wake;      // cancelled to wake the coroutine that sends
   bool open = true;
   bool established = false;
+  bool replaced = false;  // closed here, for another one with new certificates
 };
 using LinkPointer = std::shared_ptr<Link>;
 

@@ -21,6 +21,8 @@ namespace {
 constexpr size_t kWriteBytes = 128 << 10;
 constexpr size_t kReadBytes = 128 << 10;
 constexpr std::chrono::seconds kRefusalLogInterval{1};
+// How long a connection is kept whose certificate comes from an authority that is no longer trusted.
+constexpr int64_t kUntrustedMs = 3'000;
 
 struct Metrics {
   explicit Metrics(MetricsRegistry& registry)
@@ -60,7 +62,12 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   State(PeerNetworkOptions o, Loop& l, MetricsRegistry& registry, uint64_t seed)
       : options(std::move(o)), loop(l), io(l.io()), metrics(registry), random(seed), acceptor(io) {}
 
-  Status make_contexts();
+  struct Contexts {
+    std::shared_ptr<asio::ssl::context> server, client;
+  };
+  Result<Contexts> make_contexts(const PemIdentity& identity, std::shared_ptr<const PeerTrust> trust) const;
+  void check_peers(bool own_is_new);
+  void end_untrusted(const LinkPointer& link);
   Result<uint16_t> bind();
 
   asio::awaitable<void> accept_all();
@@ -96,8 +103,8 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   PeerDown peer_down;
 
   tcp::acceptor acceptor;
-  std::unique_ptr<asio::ssl::context> server_tls;
-  std::unique_ptr<asio::ssl::context> client_tls;
+  Contexts tls;                            // on the loop, once started
+  std::shared_ptr<const PeerTrust> trust;  // on the loop; null: never replaced
   std::atomic<bool> stopped{false};
 
   mutable std::mutex peers_mutex;  // changed on the loop only
@@ -109,19 +116,50 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   std::chrono::steady_clock::time_point next_refusal_log{};
 };
 
-Status PeerNetwork::State::make_contexts() {
-  UCCP_TRY(const CertificateInfo own, inspect_certificate(options.identity.certificate_pem));
+Result<PeerNetwork::State::Contexts> PeerNetwork::State::make_contexts(const PemIdentity& identity,
+                                                                       std::shared_ptr<const PeerTrust> trusted) const {
+  UCCP_TRY(const CertificateInfo own, inspect_certificate(identity.certificate_pem));
   const std::string uri = node_uri(options.cluster_id, options.self);
   if (std::ranges::find(own.uris, uri) == own.uris.end()) {
-    return Status(Code::kFailedPrecondition, "NODE_CERTIFICATE_MISMATCH",
+    return fail(Code::kFailedPrecondition, "NODE_CERTIFICATE_MISMATCH",
                   "the node's certificate does not name " + uri + "; issue one for this cluster and node");
   }
-  const TlsOptions tls{options.identity, options.ca_pem, PeerCertificate::kRequired};
-  UCCP_TRY(const TlsContext server, make_server_context(tls));
-  UCCP_TRY(const TlsContext client, make_client_context(tls));
-  server_tls = std::make_unique<asio::ssl::context>(adopt(server));
-  client_tls = std::make_unique<asio::ssl::context>(adopt(client));
-  return Status::ok();
+  const TlsOptions both{.identity = identity, .ca_pem = options.ca_pem,
+                        .client_certificate = PeerCertificate::kRequired, .trust = std::move(trusted)};
+  UCCP_TRY(const TlsContext server, make_server_context(both));
+  UCCP_TRY(const TlsContext client, make_client_context(both));
+  return Contexts{std::make_shared<asio::ssl::context>(adopt(server)), std::make_shared<asio::ssl::context>(adopt(client))};
+}
+
+// Nodes go over to another authority within seconds of each other. So connections that this node has dialled are dialled
+// again at once, which a peer hardly notices, and those that were accepted are left to the other end for a while. Only a
+// certificate that was revoked ends its connection at once.
+void PeerNetwork::State::check_peers(bool own_is_new) {
+  if (!trust) return;
+  for (const auto& [id, out] : peers) {
+    const LinkPointer link = out->link;
+    if (!link || !link->open || !link->established) continue;
+    if (!own_is_new && check_peer_again(link->stream.native_handle(), *trust).is_ok()) continue;
+    link->replaced = true;
+    link->close();
+  }
+  const auto all = inbound;
+  for (const auto& [key, link] : all) {
+    if (!link->open || !link->established) continue;
+    const Status accepted = check_peer_again(link->stream.native_handle(), *trust);
+    if (accepted.is_ok()) continue;
+    if (accepted.reason() == "CERTIFICATE_REVOKED") end_untrusted(link);
+    else loop.post_after(kUntrustedMs, [self = shared_from_this(), link] { self->end_untrusted(link); });
+  }
+}
+
+void PeerNetwork::State::end_untrusted(const LinkPointer& link) {
+  if (stopped || !link->open) return;
+  const Status accepted = check_peer_again(link->stream.native_handle(), *trust);
+  if (accepted.is_ok()) return;
+  metrics.rejected_identity.add();
+  log::warn("the connection of a peer ends", {{"error", accepted.to_string()}});
+  link->close();
 }
 
 Result<uint16_t> PeerNetwork::State::bind() {
@@ -170,17 +208,19 @@ std::string PeerNetwork::State::hello_to(NodeId peer) const {
 
 asio::awaitable<void> PeerNetwork::State::accept_all() {
   while (acceptor.is_open()) {
-    auto link = std::make_shared<Link>(io, *server_tls);
+    tcp::socket socket(io);
     error_code error;
-    co_await acceptor.async_accept(link->socket(), with_error(error));
+    co_await acceptor.async_accept(socket, with_error(error));
     if (!acceptor.is_open()) break;
     if (error) {
       // Most likely out of descriptors: a pause keeps the thread from spinning.
       log::warn("cannot accept a peer connection", {{"error", reason_of(error)}});
-      link->wake.expires_after(std::chrono::milliseconds(options.backoff_ms_min));
-      co_await link->wake.async_wait(with_error(error));
+      asio::steady_timer pause(io, std::chrono::milliseconds(options.backoff_ms_min));
+      co_await pause.async_wait(with_error(error));
       continue;
     }
+    // With the certificates of now: they may have been replaced while it waited.
+    auto link = std::make_shared<Link>(std::move(socket), *tls.server);
     if (inbound.size() >= options.connections_max || handshakes >= options.handshakes_max) {
       metrics.rejected_limit.add();
       link->close();
@@ -314,8 +354,9 @@ bool PeerNetwork::State::deliver(NodeId from, std::vector<PeerFrame> frames) {
 asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
   int64_t backoff_ms = options.backoff_ms_min;
   bool reported = false;
+  bool replacing = false;  // the connection before was closed for this one
   while (!out->closed) {
-    auto link = std::make_shared<Link>(io, *client_tls);
+    auto link = std::make_shared<Link>(io, *tls.client);
     out->link = link;
     const Status status = co_await connect(out, link);
     if (status.is_ok() && link->open) {
@@ -323,10 +364,15 @@ asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
       reported = false;
       backoff_ms = options.backoff_ms_min;
       co_await send_all(out, link);
+      replacing = link->replaced;
+      if (replacing && !out->closed) continue;
       if (!stopped && peer_down) peer_down(out->peer);
-    } else if (!reported && !out->closed) {
+    } else {
+      if (std::exchange(replacing, false) && !stopped && peer_down) peer_down(out->peer);
       // Once an outage: a peer may be down for days.
-      log::warn("cannot connect to a peer, trying on", {{"peer", out->peer.value}, {"error", status.to_string()}});
+      if (!reported && !out->closed) {
+        log::warn("cannot connect to a peer, trying on", {{"peer", out->peer.value}, {"error", status.to_string()}});
+      }
       reported = true;
     }
     link->close();
@@ -463,7 +509,8 @@ PeerNetwork::PeerNetwork(PeerNetworkOptions options, Loop& loop, MetricsRegistry
 PeerNetwork::~PeerNetwork() { stop(); }
 
 Result<uint16_t> PeerNetwork::listen() {
-  UCCP_RETURN_IF_ERROR(state_->make_contexts());
+  state_->trust = state_->options.trust;
+  UCCP_TRY(state_->tls, state_->make_contexts(state_->options.identity, state_->trust));
   return state_->bind();
 }
 
@@ -510,6 +557,23 @@ void PeerNetwork::stop() {
 void PeerNetwork::set_peers(std::map<NodeId, PeerAddress> peers) {
   asio::post(state_->io, [state = state_, wanted = std::move(peers)]() mutable {
     if (!state->stopped) state->apply_peers(std::move(wanted));
+  });
+}
+
+Status PeerNetwork::replace_certificates(const PemIdentity& identity, std::shared_ptr<const PeerTrust> trust) {
+  UCCP_TRY(auto made, state_->make_contexts(identity, trust));
+  asio::post(state_->io, [state = state_, made = std::move(made), trust = std::move(trust), shown = identity.certificate_pem]() mutable {
+    const bool own_is_new = std::exchange(state->options.identity.certificate_pem, shown) != shown;
+    state->tls = std::move(made);
+    state->trust = std::move(trust);
+    if (!state->stopped) state->check_peers(own_is_new);
+  });
+  return Status::ok();
+}
+
+void PeerNetwork::check_peers() {
+  asio::post(state_->io, [state = state_] {
+    if (!state->stopped) state->check_peers(false);
   });
 }
 

@@ -18,6 +18,7 @@
 
 #include "base/metrics.h"
 #include "base/network.h"
+#include "base/peer_trust.h"
 #include "base/status.h"
 #include "runtime/loop.h"
 #include "runtime/pki.h"
@@ -39,6 +40,8 @@ struct PeerNetworkOptions {
   uint16_t listen_port = 0;  // 0: any; listen() tells which
   PemIdentity identity;      // must name node_uri(cluster_id, self)
   std::string ca_pem;
+  // In place of ca_pem, if it is there: with revocations.
+  std::shared_ptr<const PeerTrust> trust = nullptr;
 
   size_t frame_bytes_max = 32u << 20;
   // A lane's queue to one peer.
@@ -74,6 +77,11 @@ class PeerNetwork final : public Network {
   // Replaces the peers: connections to those that are gone or have moved are closed, new ones are dialled. An entry for
   // the node itself is ignored. Frames are accepted only from nodes in the map.
   void set_peers(std::map<NodeId, PeerAddress> peers);
+  // What new connections show and accept from now on; those that are open stay, unless the peer's certificate is not
+  // taken any more. Errors: those of listen() about certificates; the old ones stay in use.
+  Status replace_certificates(const PemIdentity& identity, std::shared_ptr<const PeerTrust> trust);
+  // Looks at the peers' certificates again: some may have been revoked.
+  void check_peers();
   // True while there is a connection on which frames to `peer` can be sent.
   bool connected(NodeId peer) const;
 

@@ -13,9 +13,7 @@ namespace uccp::runtime {
 namespace {
 
 constexpr int kSerialBytes = 16;
-// Clocks of the machines of a cluster differ: a new certificate must be valid on all of them.
-constexpr int64_t kBackdatedSeconds = 60;
-constexpr int64_t kSecondsPerDay = 24 * 3600;
+constexpr int64_t kSecondsPerYear = int64_t{365} * 24 * 3600;
 
 std::unexpected<Status> openssl_failed(std::string_view what) {
   return fail(Code::kInternal, "OPENSSL_FAILED", "cannot " + std::string(what) + ": " + take_openssl_errors());
@@ -34,9 +32,9 @@ bool set_serial(X509* certificate) {
   return number && BN_to_ASN1_INTEGER(number.get(), X509_get_serialNumber(certificate)) != nullptr;
 }
 
-bool set_validity(X509* certificate, WallTime now, int64_t days) {
+bool set_validity(X509* certificate, WallTime now, int64_t seconds) {
   const time_t from = now.us / 1'000'000 - kBackdatedSeconds;
-  const time_t until = now.us / 1'000'000 + days * kSecondsPerDay;
+  const time_t until = now.us / 1'000'000 + seconds;
   return ASN1_TIME_set(X509_getm_notBefore(certificate), from) != nullptr &&
          ASN1_TIME_set(X509_getm_notAfter(certificate), until) != nullptr;
 }
@@ -145,7 +143,7 @@ Result<PemIdentity> create_ca(const std::string& common_name, int years, WallTim
   X509_NAME* const name = X509_get_subject_name(x);
   if (!add_name_entry(name, "CN", common_name)) return request_invalid("'" + common_name + "' is no common name");
   const bool made =
-      X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) && set_validity(x, now, int64_t{365} * years) &&
+      X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) && set_validity(x, now, kSecondsPerYear * years) &&
       X509_set_issuer_name(x, name) == 1 && X509_set_pubkey(x, key.get()) == 1 &&
       add_extension(x, x, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
       add_extension(x, x, NID_key_usage, "critical,keyCertSign,cRLSign") &&
@@ -154,9 +152,12 @@ Result<PemIdentity> create_ca(const std::string& common_name, int years, WallTim
   return PemIdentity{openssl::certificate_to_pem(x), openssl::private_key_to_pem(key.get())};
 }
 
-Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRequest& request, WallTime now) {
-  if (request.common_name.empty() || request.days < 1) {
-    return request_invalid("a certificate has a common name and is valid for at least a day");
+namespace {
+
+// A certificate of `ca` for a public key.
+Result<std::string> certify(const PemIdentity& ca, const CertificateRequest& request, EVP_PKEY* key, WallTime now) {
+  if (request.common_name.empty() || request.seconds < 1) {
+    return request_invalid("a certificate has a common name and is valid for at least a second");
   }
   UCCP_TRY(const auto authorities, openssl::parse_certificates(ca.certificate_pem));
   UCCP_TRY(const openssl::Key ca_key, openssl::parse_private_key(ca.key_pem));
@@ -165,9 +166,8 @@ Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRe
     take_openssl_errors();
     return fail(Code::kFailedPrecondition, "KEY_MISMATCH", "the authority's key does not belong to its certificate");
   }
-  const openssl::Key key(EVP_EC_gen("P-256"));
   const openssl::Certificate certificate(X509_new());
-  if (!key || !certificate) return openssl_failed("make a key");
+  if (key == nullptr || !certificate) return openssl_failed("make a key");
   X509* const x = certificate.get();
 
   bool named = add_name_entry(X509_get_subject_name(x), "CN", request.common_name);
@@ -178,8 +178,8 @@ Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRe
     take_openssl_errors();
     return request_invalid("'" + request.common_name + "' or an organization is no name of at most 64 characters");
   }
-  const bool made = X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) && set_validity(x, now, request.days) &&
-                    X509_set_issuer_name(x, X509_get_subject_name(issuer)) == 1 && X509_set_pubkey(x, key.get()) == 1 &&
+  const bool made = X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) && set_validity(x, now, request.seconds) &&
+                    X509_set_issuer_name(x, X509_get_subject_name(issuer)) == 1 && X509_set_pubkey(x, key) == 1 &&
                     add_extension(x, issuer, NID_basic_constraints, "critical,CA:FALSE") &&
                     add_extension(x, issuer, NID_key_usage, "critical,digitalSignature") &&
                     add_extension(x, issuer, NID_ext_key_usage, extended_usage(request.use)) &&
@@ -188,7 +188,84 @@ Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRe
   if (!made) return openssl_failed("make the certificate of " + request.common_name);
   UCCP_RETURN_IF_ERROR(add_alternative_names(x, request));
   if (X509_sign(x, ca_key.get(), EVP_sha256()) <= 0) return openssl_failed("sign the certificate");
-  return PemIdentity{openssl::certificate_to_pem(x), openssl::private_key_to_pem(key.get())};
+  return openssl::certificate_to_pem(x);
+}
+
+using Request = std::unique_ptr<X509_REQ, openssl::Free<X509_REQ_free>>;
+using RevocationList = std::unique_ptr<X509_CRL, openssl::Free<X509_CRL_free>>;
+using Revoked = std::unique_ptr<X509_REVOKED, openssl::Free<X509_REVOKED_free>>;
+using Integer = std::unique_ptr<ASN1_INTEGER, openssl::Free<ASN1_INTEGER_free>>;
+using Time = std::unique_ptr<ASN1_TIME, openssl::Free<ASN1_TIME_free>>;
+
+std::string text_of(BIO* bio) {
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio, &data);
+  return {data, static_cast<size_t>(size)};
+}
+
+bool add_revoked(X509_CRL* list, const std::string& serial, const ASN1_TIME* when) {
+  BIGNUM* number = nullptr;
+  BN_hex2bn(&number, serial.c_str());
+  const openssl::BigNumber owned(number);
+  const Integer integer(number == nullptr ? nullptr : BN_to_ASN1_INTEGER(number, nullptr));
+  Revoked entry(X509_REVOKED_new());
+  if (!integer || !entry || X509_REVOKED_set_serialNumber(entry.get(), integer.get()) != 1 ||
+      X509_REVOKED_set_revocationDate(entry.get(), const_cast<ASN1_TIME*>(when)) != 1 ||
+      X509_CRL_add0_revoked(list, entry.get()) != 1) {
+    return false;
+  }
+  (void)entry.release();
+  return true;
+}
+
+}  // namespace
+
+Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRequest& request, WallTime now) {
+  const openssl::Key key(EVP_EC_gen("P-256"));
+  UCCP_TRY(std::string certificate, certify(ca, request, key.get(), now));
+  return PemIdentity{std::move(certificate), openssl::private_key_to_pem(key.get())};
+}
+
+Result<SigningRequest> make_signing_request() {
+  const openssl::Key key(EVP_EC_gen("P-256"));
+  const Request request(X509_REQ_new());
+  const openssl::Bio bio(BIO_new(BIO_s_mem()));
+  if (!key || !request || !bio || X509_REQ_set_version(request.get(), X509_REQ_VERSION_1) != 1 ||
+      X509_REQ_set_pubkey(request.get(), key.get()) != 1 || X509_REQ_sign(request.get(), key.get(), EVP_sha256()) <= 0 ||
+      PEM_write_bio_X509_REQ(bio.get(), request.get()) != 1) {
+    return openssl_failed("make a request for a certificate");
+  }
+  return SigningRequest{text_of(bio.get()), openssl::private_key_to_pem(key.get())};
+}
+
+Result<std::string> sign_request(const PemIdentity& ca, const std::string& request_pem, const CertificateRequest& names,
+                                 WallTime now) {
+  const openssl::Bio bio(BIO_new_mem_buf(request_pem.data(), static_cast<int>(request_pem.size())));
+  const Request request(PEM_read_bio_X509_REQ(bio.get(), nullptr, nullptr, nullptr));
+  EVP_PKEY* const key = request ? X509_REQ_get0_pubkey(request.get()) : nullptr;
+  if (key == nullptr || X509_REQ_verify(request.get(), key) != 1) {
+    take_openssl_errors();
+    return fail(Code::kInvalid, "SIGNING_REQUEST_INVALID", "the request for a certificate is no PEM, or not signed with its key");
+  }
+  return certify(ca, names, key, now);
+}
+
+Result<std::string> make_revocation_list(const PemIdentity& ca, const std::vector<std::string>& serials, WallTime now,
+                                         int64_t valid_s) {
+  UCCP_TRY(const auto authorities, openssl::parse_certificates(ca.certificate_pem));
+  UCCP_TRY(const openssl::Key ca_key, openssl::parse_private_key(ca.key_pem));
+  const RevocationList list(X509_CRL_new());
+  const Time from(ASN1_TIME_set(nullptr, now.us / 1'000'000));
+  const Time until(ASN1_TIME_set(nullptr, now.us / 1'000'000 + valid_s));
+  const openssl::Bio bio(BIO_new(BIO_s_mem()));
+  bool made = list && from && until && bio && X509_CRL_set_version(list.get(), X509_CRL_VERSION_2) == 1 &&
+              X509_CRL_set_issuer_name(list.get(), X509_get_subject_name(authorities.front().get())) == 1 &&
+              X509_CRL_set1_lastUpdate(list.get(), from.get()) == 1 && X509_CRL_set1_nextUpdate(list.get(), until.get()) == 1;
+  for (const std::string& serial : serials) made = made && add_revoked(list.get(), serial, from.get());
+  made = made && X509_CRL_sort(list.get()) == 1 && X509_CRL_sign(list.get(), ca_key.get(), EVP_sha256()) > 0 &&
+         PEM_write_bio_X509_CRL(bio.get(), list.get()) == 1;
+  if (!made) return openssl_failed("make a revocation list");
+  return text_of(bio.get());
 }
 
 Result<CertificateInfo> inspect_certificate(std::string_view pem) {

@@ -35,7 +35,7 @@ struct CertificateRequest {
   std::vector<std::string> dns_names;
   std::vector<std::string> ip_addresses;
   std::vector<std::string> uris;
-  int days = 365;
+  int64_t seconds = int64_t{365} * 24 * 3600;
   CertificateUse use = CertificateUse::kClient;
 };
 
@@ -52,6 +52,9 @@ struct CertificateInfo {
   bool is_authority = false;
 };
 
+// How long before its issue a certificate is valid already: clocks of the machines of a cluster differ.
+inline constexpr int64_t kBackdatedSeconds = 60;
+
 std::string principal_uri(std::string_view tenant, std::string_view principal);
 std::string node_uri(std::string_view cluster_id, NodeId node);
 
@@ -60,6 +63,19 @@ Result<PemIdentity> create_ca(const std::string& common_name, int years, WallTim
 // A certificate signed by `ca`, valid from a minute before `now`. Errors: invalid CERTIFICATE_REQUEST_INVALID,
 // corruption PEM_INVALID for an unreadable authority.
 Result<PemIdentity> issue_certificate(const PemIdentity& ca, const CertificateRequest& request, WallTime now);
+// A request (PKCS #10) for a certificate of a new key. Only the key in it counts; names come from whoever signs.
+struct SigningRequest {
+  std::string request_pem;
+  std::string key_pem;
+};
+Result<SigningRequest> make_signing_request();
+// As issue_certificate(), for the key of a request; answers the certificate. Errors: also invalid
+// SIGNING_REQUEST_INVALID when it is none or is not signed with its own key.
+Result<std::string> sign_request(const PemIdentity& ca, const std::string& request_pem, const CertificateRequest& names,
+                                 WallTime now);
+// A list of revoked serial numbers (hexadecimal), signed by `ca`, to be replaced after `valid_s`.
+Result<std::string> make_revocation_list(const PemIdentity& ca, const std::vector<std::string>& serials, WallTime now,
+                                         int64_t valid_s);
 // Reads the first certificate of `pem`. Errors: corruption PEM_INVALID.
 Result<CertificateInfo> inspect_certificate(std::string_view pem);
 // OK if the key belongs to the certificate and the certificate is valid at `now` and issued by `ca_pem`. Errors:

@@ -25,7 +25,7 @@ TEST(Pki, ACertificateSaysWhatWasAskedFor) {
                                                 .dns_names = {"localhost", "a.example"},
                                                 .ip_addresses = {"127.0.0.1", "::1"},
                                                 .uris = {principal_uri("acme", "alice")},
-                                                .days = 90,
+                                                .seconds = 90 * 86400,
                                                 .use = CertificateUse::kServerAndClient},
                                                now)
                                  .value();
@@ -65,7 +65,7 @@ TEST(Pki, ARequestThatCannotBeMadeIsInvalid) {
       {.common_name = "a", .ip_addresses = {"300.1.1.1"}},
       {.common_name = "a", .uris = {std::string("a\0b", 3)}},
       {.common_name = "a", .dns_names = {""}},
-      {.common_name = "a", .days = 0},
+      {.common_name = "a", .seconds = 0},
   };
   for (const CertificateRequest& request : wrong) {
     const auto issued = issue_certificate(ca, request, now);
@@ -79,8 +79,8 @@ TEST(Pki, AnIdentityIsRefusedWithTheWrongKeyAuthorityOrTime) {
   const WallTime now = RealClock().wall();
   const PemIdentity ca = create_ca("test CA", 10, now).value();
   const PemIdentity other = create_ca("test CA", 10, now).value();
-  const PemIdentity a = issue_certificate(ca, {.common_name = "a", .days = 10}, now).value();
-  const PemIdentity b = issue_certificate(ca, {.common_name = "b", .days = 10}, now).value();
+  const PemIdentity a = issue_certificate(ca, {.common_name = "a", .seconds = 10 * 86400}, now).value();
+  const PemIdentity b = issue_certificate(ca, {.common_name = "b", .seconds = 10 * 86400}, now).value();
   EXPECT_EQ(check_identity({a.certificate_pem, b.key_pem}, ca.certificate_pem, now).reason(), "KEY_MISMATCH");
   EXPECT_EQ(check_identity(a, other.certificate_pem, now).reason(), "CERTIFICATE_UNTRUSTED");
   EXPECT_EQ(check_identity(a, ca.certificate_pem, {now.us + 11 * kDayUs}).reason(), "CERTIFICATE_EXPIRED");

@@ -27,7 +27,15 @@ Status use_identity(SSL_CTX* context, const PemIdentity& identity) {
   return Status::ok();
 }
 
-Status trust(SSL_CTX* context, const std::string& ca_pem, bool name_to_clients) {
+Status trust(SSL_CTX* context, const TlsOptions& options, bool name_to_clients) {
+  if (options.trust) {
+    SSL_CTX_set1_cert_store(context, options.trust->store());
+    for (X509* authority : options.trust->authorities()) {
+      if (name_to_clients && SSL_CTX_add_client_CA(context, authority) != 1) return tls_failed("trust an authority").error();
+    }
+    return Status::ok();
+  }
+  const std::string& ca_pem = options.ca_pem;
   UCCP_TRY(const auto authorities, openssl::parse_certificates(ca_pem));
   for (const auto& authority : authorities) {
     bool added = X509_STORE_add_cert(SSL_CTX_get_cert_store(context), authority.get()) == 1;
@@ -56,7 +64,7 @@ Result<TlsContext> make_server_context(const TlsOptions& options) {
   UCCP_TRY(TlsContext context, make_context(TLS_server_method()));
   UCCP_RETURN_IF_ERROR(use_identity(context.get(), options.identity));
   if (options.client_certificate == PeerCertificate::kNotAsked) return context;
-  UCCP_RETURN_IF_ERROR(trust(context.get(), options.ca_pem, true));
+  UCCP_RETURN_IF_ERROR(trust(context.get(), options, true));
   const bool required = options.client_certificate == PeerCertificate::kRequired;
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER | (required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), nullptr);
   return context;
@@ -65,7 +73,7 @@ Result<TlsContext> make_server_context(const TlsOptions& options) {
 Result<TlsContext> make_client_context(const TlsOptions& options) {
   UCCP_TRY(TlsContext context, make_context(TLS_client_method()));
   if (!options.identity.certificate_pem.empty()) UCCP_RETURN_IF_ERROR(use_identity(context.get(), options.identity));
-  UCCP_RETURN_IF_ERROR(trust(context.get(), options.ca_pem, false));
+  UCCP_RETURN_IF_ERROR(trust(context.get(), options, false));
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
   return context;
 }
@@ -89,6 +97,12 @@ Result<CertificateInfo> peer_certificate(const ssl_st* connection) {
                 "the peer has shown no certificate that is accepted");
   }
   return openssl::describe(certificate.get());
+}
+
+Status check_peer_again(const ssl_st* connection, const PeerTrust& trust) {
+  const openssl::Certificate certificate(SSL_get1_peer_certificate(connection));
+  if (!certificate) return Status(Code::kUnauthenticated, "PEER_CERTIFICATE_MISSING", "the peer has shown no certificate");
+  return trust.accepts(certificate.get(), SSL_get_peer_cert_chain(connection));
 }
 
 }  // namespace uccp::runtime

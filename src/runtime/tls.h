@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "base/peer_trust.h"
 #include "base/status.h"
 #include "runtime/pki.h"
 
@@ -33,6 +34,8 @@ struct TlsOptions {
   std::string ca_pem;
   // Servers only; clients always require the server's certificate.
   PeerCertificate client_certificate = PeerCertificate::kOptional;
+  // In place of ca_pem, if it is there: with revocations.
+  std::shared_ptr<const PeerTrust> trust = nullptr;
 };
 
 // Errors: corruption PEM_INVALID, failed_precondition KEY_MISMATCH.
@@ -45,6 +48,9 @@ Status expect_server(ssl_st* connection, const std::string& host);
 
 // The verified certificate of the peer after the handshake. Errors: unauthenticated PEER_CERTIFICATE_MISSING.
 Result<CertificateInfo> peer_certificate(const ssl_st* connection);
+
+// Whether the peer's certificate would be taken in a handshake now. Errors: those of PeerTrust::accepts().
+Status check_peer_again(const ssl_st* connection, const PeerTrust& trust);
 
 // The words of OpenSSL's error queue, which is emptied.
 std::string take_openssl_errors();

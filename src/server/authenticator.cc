@@ -129,6 +129,11 @@ Result<call::Principal> KeyAuthenticator::from_token(const std::string& token) c
   return principal;
 }
 
+bool KeyAuthenticator::certificate_is_revoked(const std::string& pem) const {
+  const auto principal = from_certificate(pem);
+  return !principal && principal.error().reason() == "CERTIFICATE_REVOKED";
+}
+
 Result<call::Principal> KeyAuthenticator::from_certificate(const std::string& pem) const {
   // The door has verified the chain; here it is only read.
   auto info = runtime::inspect_certificate(pem);

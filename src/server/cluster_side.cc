@@ -123,6 +123,18 @@ void ClusterSide::tick() {
   env_.loop.post_after(kTickMs, [this] { tick(); });
 }
 
+Status ClusterSide::replace_certificates(const runtime::PemIdentity& identity, const std::string& ca_pem,
+                                         std::shared_ptr<const PeerTrust> trust) {
+  if (network_ == nullptr) return Status::ok();
+  UCCP_RETURN_IF_ERROR(network_->replace_certificates(identity, std::move(trust)));
+  links_.replace_certificates(identity, ca_pem);
+  return Status::ok();
+}
+
+void ClusterSide::check_peers() {
+  if (network_) network_->check_peers();
+}
+
 void ClusterSide::hand_over(int64_t timeout_ms) {
   if (network_ == nullptr || groups_ == nullptr) return;
   struct Waiting {

@@ -50,6 +50,11 @@ class ClusterSide {
   void fill_doors(const call::HandlerTable& local, call::HandlerTable& doors);
   // The doors are open.
   void serve(const ServerEndpoints& endpoints);
+  // What connections to other nodes show and accept from now on. Errors: PeerNetwork::replace_certificates().
+  Status replace_certificates(const runtime::PemIdentity& identity, const std::string& ca_pem,
+                              std::shared_ptr<const PeerTrust> trust);
+  // Some peers may have been revoked.
+  void check_peers();
   // Hands leaderships over so that nobody has to wait for an election. Blocks at most `timeout_ms`.
   void hand_over(int64_t timeout_ms);
   void stop_ticking();

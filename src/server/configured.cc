@@ -84,6 +84,7 @@ int run_configured(const Config& config) {
   pki_options.directory = options.data_dir + "/pki";
   pki_options.cluster_id = config.is_set("cluster_id") ? config.text("cluster_id") : "uccp";
   pki_options.node = *node;
+  pki_options.lifetime_s = std::max<int64_t>(1, config.duration_ms("certificate_lifetime") / 1000);
   if (config.is_set("advertise_host")) pki_options.hosts = {config.text("advertise_host")};
   auto keys = load_keys(files, clock, pki_options.directory, pki_options);
   if (!keys) return report(keys.error());
@@ -99,7 +100,9 @@ int run_configured(const Config& config) {
   options.key_pem = keys->server.key_pem;
   options.client_ca_pem = keys->ca_pem;
   options.token_key_pem = keys->token_key_pem;
+  options.certificates = certificate_sources(config, pki_options);
   if (Status status = read_cluster(config, *keys, options); !status.is_ok()) return report(status);
+  if (options.cluster.enabled) options.certificates.pki.cluster_id = options.cluster_id;
   options.rest_takes_certificates = config.boolean("enable_mtls");
   for (const std::string& key : config.unused()) log::warn("this setting has no effect in this version", {{"key", key}});
   auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });

@@ -1,5 +1,6 @@
 #include "server/dev.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -88,6 +89,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
   runtime::DevPkiOptions pki_options;
   pki_options.directory = dir + "/pki";
   pki_options.cluster_id = "dev";
+  pki_options.lifetime_s = std::max<int64_t>(1, config.duration_ms("certificate_lifetime") / 1000);
   const auto pki = runtime::ensure_dev_pki(files, clock, pki_options);
   if (!pki) return report(pki.error());
   ServerOptions options;
@@ -105,6 +107,10 @@ int run_dev(const DevOptions& dev, const Config& config) {
   options.key_pem = pki->server.key_pem;
   options.client_ca_pem = pki->ca.certificate_pem;
   options.token_key_pem = pki->token_key_pem;
+  options.certificates = certificate_sources(config, pki_options);
+  options.certificates.certificate_file.clear();
+  options.certificates.key_file.clear();
+  options.certificates.authority_file.clear();
   const bool lease_named = config.values().find("worker_lease")->second.source != ConfigSource::kDefault;
   options.worker_lease_ms = lease_named ? config.duration_ms("worker_lease") : kDevWorkerLeaseMs;
   auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });

@@ -88,6 +88,17 @@ std::function<bool(const call::Principal&, std::string_view)> IdentitySide::perm
   };
 }
 
+std::vector<std::string> IdentitySide::revoked_serials() const {
+  std::vector<std::string> out;
+  const std::string prefix = identity::certificate_revocation_key("");
+  identity::kRevocations.scan(env_.node.view(kCoreGroup), identity::tenant_scope(call::kOperatorsTenant), prefix, "",
+                              [&](std::string_view key, const auto&) {
+                                out.emplace_back(key.substr(prefix.size()));
+                                return true;
+                              });
+  return out;
+}
+
 bool IdentitySide::has_data(const machine::Scope& scope) const {
   for (const DataTable& data : kDataTables) {
     ByteWriter prefix = machine::table_key::begin(data.table).key_part(scope.tenant);

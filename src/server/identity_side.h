@@ -42,6 +42,10 @@ class IdentitySide {
   void add_handlers(call::HandlerTable& handlers) { service_->add_handlers(handlers); }
   call::Authenticator& authenticator() { return *authenticator_; }
   std::shared_ptr<const call::PolicySet> policies() const { return directory_->policies(); }
+  // By somebody who may: in the tenant of its principal, or by operators.
+  bool certificate_is_revoked(const std::string& pem) const { return authenticator_->certificate_is_revoked(pem); }
+  // Serial numbers that operators have revoked.
+  std::vector<std::string> revoked_serials() const;
   // For services that ask for more than the permission of their method.
   std::function<bool(const call::Principal&, std::string_view permission)> permits() const;
   // Called when who may what has changed, on a thread of its own.

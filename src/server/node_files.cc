@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "runtime/os_random.h"
 #include "server/authenticator.h"
+#include "server/certificate_side.h"
 #include "server/process.h"
 
 namespace uccp::server {
@@ -126,11 +127,42 @@ Status issue_keys(FileSystem& files, const Clock& clock, const std::string& dire
   options.cluster_id = cluster_id;
   options.node = node;
   options.hosts = {host};
-  UCCP_RETURN_IF_ERROR(runtime::ensure_dev_pki(files, clock, options));
+  UCCP_TRY(const runtime::DevPki made, runtime::ensure_dev_pki(files, clock, options));
+  // Nodes sign for themselves and for agents once they run.
+  UCCP_TRY(const std::string sealed, seal_authority_key(made.ca, made.token_key_pem));
+  UCCP_RETURN_IF_ERROR(write_file_atomically(files, own.ca_sealed, sealed));
   for (const std::string& path : {own.ca_key, own.admin_certificate, own.admin_key, own.agent_certificate, own.agent_key}) {
     UCCP_RETURN_IF_ERROR(files.remove(path));
   }
   return Status::ok();
+}
+
+// A cluster replaces its authority while it runs: the nodes' directories then have a newer one than the shared folder, which
+// takes it over, and with it new certificates for the admin and the agents.
+Status adopt_authority(FileSystem& files, const std::string& directory) {
+  const auto shared = runtime::dev_pki_paths(directory + "/pki");
+  const auto present = read_file(files, shared.ca_certificate, kFileBytesMax);
+  if (!present) return Status::ok();
+  UCCP_TRY(auto newest, runtime::inspect_certificate(*present));
+  std::string ca_pem = *present, sealed;
+  for (const NodeId node : nodes_in(directory)) {
+    const auto own = runtime::dev_pki_paths(directory + "/" + name_of(node) + "/pki");
+    const auto pem = read_file(files, own.ca_certificate, kFileBytesMax);
+    const auto key = read_file(files, own.ca_sealed, kFileBytesMax);
+    const auto info = pem ? runtime::inspect_certificate(*pem) : fail(pem.error());
+    if (!info || !key || *pem == ca_pem) continue;
+    const bool newer = info->not_before.us > newest.not_before.us;
+    // The same one, and others beside it that came or went.
+    const bool same = info->fingerprint == newest.fingerprint;
+    if (!newer && !same) continue;
+    newest = *info;
+    ca_pem = *pem;
+    sealed = *key;
+  }
+  if (sealed.empty()) return Status::ok();
+  UCCP_TRY(const std::string token_key, read_file(files, shared.token_key, kFileBytesMax));
+  UCCP_TRY(const std::string key, open_authority_key(ca_pem, sealed, token_key));
+  return runtime::replace_authority(files, {ca_pem, key}, shared);
 }
 
 struct PlannedNode {
@@ -163,6 +195,7 @@ Status write_config(FileSystem& files, const ClusterInitOptions& options, const 
 Result<std::string> ensure_authority(FileSystem& files, const Clock& clock, const ClusterInitOptions& options) {
   UCCP_RETURN_IF_ERROR(files.make_directories(options.directory));
   UCCP_TRY(std::string cluster_id, ensure_cluster_id(files, options));
+  UCCP_RETURN_IF_ERROR(adopt_authority(files, options.directory));
   runtime::DevPkiOptions pki;
   pki.directory = options.directory + "/pki";
   pki.cluster_id = cluster_id;
@@ -244,6 +277,7 @@ Status prepare_node(FileSystem& files, const Clock& clock, const ClusterInitOpti
 
 Result<std::string> cluster_context(FileSystem& files, const Clock& clock, const std::string& directory) {
   const auto paths = runtime::dev_pki_paths(directory + "/pki");
+  UCCP_RETURN_IF_ERROR(ensure_authority(files, clock, {.directory = directory}));
   UCCP_TRY(const std::string key, read_file(files, paths.token_key, kFileBytesMax));
   UCCP_TRY(const std::string token, admin_token(key, clock));
   UCCP_TRY(std::string cluster_id, read_file(files, directory + "/cluster-id", 4096));

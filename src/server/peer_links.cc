@@ -37,6 +37,15 @@ void PeerLinks::set_addresses(std::map<NodeId, std::string> addresses) {
   });
 }
 
+void PeerLinks::replace_certificates(runtime::PemIdentity identity, std::string ca_pem) {
+  std::map<std::string, std::shared_ptr<doors::GrpcChannel>> gone;
+  std::lock_guard lock(mutex_);
+  if (identity_.certificate_pem == identity.certificate_pem && ca_pem_ == ca_pem) return;
+  identity_ = std::move(identity);
+  ca_pem_ = std::move(ca_pem);
+  gone.swap(channels_);
+}
+
 std::map<NodeId, std::string> PeerLinks::addresses() const {
   std::lock_guard lock(mutex_);
   return addresses_;

@@ -22,6 +22,8 @@ class PeerLinks final : public call::ForwardPort, public cluster::Peers {
   PeerLinks(NodeId self, runtime::PemIdentity identity, std::string ca_pem)
       : self_(self), identity_(std::move(identity)), ca_pem_(std::move(ca_pem)) {}
 
+  // Further connections use these; those at work go on until their calls end.
+  void replace_certificates(runtime::PemIdentity identity, std::string ca_pem);
   // Addresses of the gRPC API of all nodes.
   void set_addresses(std::map<NodeId, std::string> addresses);
   std::map<NodeId, std::string> addresses() const;
@@ -43,11 +45,11 @@ class PeerLinks final : public call::ForwardPort, public cluster::Peers {
   std::shared_ptr<doors::GrpcChannel> channel(NodeId to);
 
   const NodeId self_;
-  const runtime::PemIdentity identity_;
-  const std::string ca_pem_;
   std::array<std::atomic<bool>, kGroupsMax> leads_{};
   std::array<std::atomic<uint64_t>, kGroupsMax> leaders_{};
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;  // of what follows
+  runtime::PemIdentity identity_;
+  std::string ca_pem_;
   std::map<NodeId, std::string> addresses_;
   std::map<std::string, std::shared_ptr<doors::GrpcChannel>> channels_;
 };

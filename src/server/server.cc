@@ -23,6 +23,7 @@
 #include "runtime/real_clock.h"
 #include "server/authenticator.h"
 #include "server/backup_side.h"
+#include "server/certificate_wiring.h"
 #include "server/clock_watch.h"
 #include "server/cluster_side.h"
 #include "server/encryption.h"
@@ -36,6 +37,7 @@
 #include "services/admin/admin_service.h"
 #include "services/audit/audit_service.h"
 #include "services/backup/backup_state.h"
+#include "services/certificates/certificates_service.h"
 #include "services/cluster/cluster_state.h"
 #include "services/discovery/discovery_service.h"
 #include "services/discovery/discovery_state.h"
@@ -150,6 +152,7 @@ struct Server::Parts {
   workers::WorkersState workers_state;
   cluster::ClusterState cluster_state;
   backup::BackupState backup_state;
+  certificates::CertificatesState certificates_state;
   tasks::LiveTasks live;
   Latch changed;
   std::unique_ptr<runtime::Loop> loop, io, flush, watch, reads, blob_io, collecting;
@@ -178,6 +181,8 @@ struct Server::Parts {
   std::unique_ptr<admin::AdminService> admin;
   std::unique_ptr<audit::AuditService> audit;
   std::unique_ptr<BackupSide> backup;
+  std::unique_ptr<CertificateSide> certificates;
+  std::unique_ptr<certificates::CertificatesService> certificates_service;
   doors::GrpcDoor grpc;
   doors::GrpcDoor etcd;
   doors::RestDoor rest;
@@ -196,7 +201,8 @@ struct Server::Parts {
   Status build_backup(const ServerOptions& options, const Config& config);
   Result<std::string> open_etcd(const ServerOptions& options);
   Status open_doors(const ServerOptions& options);
-  void show_certificates(const ServerOptions& options);
+  Status build_certificates(const ServerOptions& options);
+  CertificateUsers certificate_users(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
 };
 
@@ -264,7 +270,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
       std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state,
-                                                            &kv_state, &backup_state, &identity_state}},
+                                                            &kv_state, &backup_state, &identity_state, &certificates_state}},
                                    {kWorkGroup, "work", {&tasks_state, &workers_state}}});
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
@@ -377,6 +383,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
       audit::AuditEnvironment{.reader = *node, .work = *reads, .clock = clock, .page_tokens = *page_tokens});
   audit->add_handlers(handlers);
   UCCP_RETURN_IF_ERROR(build_backup(options, config));
+  UCCP_RETURN_IF_ERROR(build_certificates(options));
 
   cluster->add_handlers(handlers, [this] { return health->ready(); });
   if (options.cluster.enabled) {
@@ -396,7 +403,6 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   }
   pipeline_options.policies = [side = identity_side.get()] { return side->policies(); };
   pipeline = std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers, identity_side->authenticator(), clock, call_random, metrics, pipeline_options);
-  identity_side->on_change([this] { pipeline->recheck_streams(); });
   return Status::ok();
 }
 
@@ -420,9 +426,7 @@ Result<std::string> Server::Parts::open_etcd(const ServerOptions& options) {
   doors::GrpcDoorOptions door;
   door.host = options.host;
   door.port = *options.etcd_port;
-  door.certificate_pem = options.certificate_pem;
-  door.key_pem = options.key_pem;
-  door.client_ca_pem = options.client_ca_pem;
+  door.certificates = door_certificates_of(certificates->current(), true);
   door.name = "etcd";
   const std::shared_ptr<doors::EtcdContext> context(new doors::EtcdContext{
       .pipeline = *pipeline, .cluster_id = hash64(identity.cluster_id), .member_id = options.node.value,
@@ -433,34 +437,34 @@ Result<std::string> Server::Parts::open_etcd(const ServerOptions& options) {
   return options.host + ":" + std::to_string(port);
 }
 
-// When certificates end, so that somebody can be told before.
-void Server::Parts::show_certificates(const ServerOptions& options) {
-  for (const auto& [name, pem] : {std::pair<const char*, const std::string&>{"server", options.certificate_pem},
-                                  {"authority", options.client_ca_pem},
-                                  {"node", options.cluster.identity.certificate_pem}}) {
-    const auto info = runtime::inspect_certificate(pem);
-    if (!info) continue;
-    metrics.gauge("uccp_certificate_not_after_seconds", "When the certificate ends, in seconds since 1970", {{"certificate", name}})
-        .set(static_cast<double>(info->not_after.us) / 1e6);
-  }
+Status Server::Parts::build_certificates(const ServerOptions& options) {
+  UCCP_TRY(certificates, open_certificates(options, {files, clock, metrics, *blob_io, system_random}));
+  certificates_service = std::make_unique<certificates::CertificatesService>(certificates::CertificatesEnvironment{
+      .proposer = *node, .reader = *node, .timers = *watch, .clock = clock, .authority = *certificates,
+      .members = [this, self = node_name_of(options.node)] { return member_names(*node, self); },
+      .feature_level = [this] { return node->feature_level(); }});
+  certificates_service->add_handlers(handlers);
+  return Status::ok();
+}
+
+CertificateUsers Server::Parts::certificate_users(const ServerOptions& options) {
+  return {.node = *node, .cluster = *cluster, .identity = *identity_side, .grpc = grpc, .etcd = etcd, .rest = rest,
+          .node_name = node_name_of(options.node), .has_peers = options.cluster.enabled,
+          .has_etcd = options.etcd_port.has_value(), .rest_takes_certificates = options.rest_takes_certificates};
 }
 
 Status Server::Parts::open_doors(const ServerOptions& options) {
-  show_certificates(options);
+  const CertificateMaterial shown = certificates->current();
   doors::GrpcDoorOptions grpc_options;
   grpc_options.host = options.host;
   grpc_options.port = options.grpc_port;
-  grpc_options.certificate_pem = options.certificate_pem;
-  grpc_options.key_pem = options.key_pem;
-  grpc_options.client_ca_pem = options.client_ca_pem;
+  grpc_options.certificates = door_certificates_of(shown, true);
   UCCP_TRY(const uint16_t grpc_port, grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health->ready(); }));
   UCCP_TRY(const std::string etcd_endpoint, open_etcd(options));
   doors::RestDoorOptions rest_options;
   rest_options.http.host = options.host;
   rest_options.http.port = options.https_port;
-  rest_options.http.certificate_pem = options.certificate_pem;
-  rest_options.http.key_pem = options.key_pem;
-  if (options.rest_takes_certificates) rest_options.http.client_ca_pem = options.client_ca_pem;
+  rest_options.http.certificates = door_certificates_of(shown, options.rest_takes_certificates);
   rest_options.handlers = &handlers;
   UCCP_TRY(const uint16_t https_port, rest.start(rest_options, *pipeline, clock, metrics, *health));
   UCCP_TRY(const uint16_t metrics_port,
@@ -468,6 +472,12 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
   const auto at = [](const std::string& host, uint16_t port) { return host + ":" + std::to_string(port); };
   endpoints = {at(options.host, grpc_port), at(options.host, https_port), at(options.metrics_host, metrics_port),
                etcd_endpoint, cluster->raft_address(), identity.cluster_id};
+  const CertificateUsers users = certificate_users(options);
+  connect_certificates(*certificates, users, [this] { certificates_service->trust_changed(); });
+  identity_side->on_change([this, users] {
+    pipeline->recheck_streams();
+    check_open_connections(users);
+  });
   health->set_started();
   cluster->serve(endpoints);
   return Status::ok();
@@ -505,6 +515,7 @@ void Server::stop() {
   if (p.backup) p.backup->give_up();
   if (p.cluster) p.cluster->hand_over(kHandOverMs);
   if (p.pipeline) p.pipeline->close();
+  if (p.certificates) p.certificates->stop();
   if (p.identity_side) p.identity_side->stop();
   if (p.node) p.node->end_watches();
   p.rest.stop(kDrainMs);

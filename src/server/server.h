@@ -13,6 +13,7 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "runtime/peer_network.h"
+#include "server/certificate_sources.h"
 #include "server/config.h"
 
 namespace uccp::server {
@@ -43,6 +44,7 @@ struct ServerOptions {
   std::string client_ca_pem;
   bool rest_takes_certificates = true;  // the gRPC port always does: agents and nodes have nothing else
   std::string token_key_pem;
+  CertificateSources certificates;  // where these come from while the server runs; node and peers are filled in
   int64_t worker_lease_ms = 60'000;
   ClusterOptions cluster;
 };

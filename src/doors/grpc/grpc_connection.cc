@@ -11,6 +11,8 @@
 namespace uccp::doors {
 namespace {
 
+// What calls at work may still take when their client's certificate was revoked.
+constexpr int64_t kRefusedMs = 500;
 constexpr size_t kReadBytes = 32 * 1024;
 // Read in one turn, so that one client does not keep the loop for itself.
 constexpr size_t kTurnBytes = 256 * 1024;
@@ -179,7 +181,8 @@ void GrpcConnection::shake_hands() {
   heard_ = idle_since_ = shared_->clock.boot();
   certificate_pem_ = socket_->certificate_pem();
   want(EPOLLIN);
-  if (!start_session()) close();
+  if (!start_session()) return close();
+  if (check_later_) check_client(std::exchange(check_later_, nullptr));
 }
 
 void GrpcConnection::read() {
@@ -249,6 +252,7 @@ void GrpcConnection::on_tick(BootTime now) {
   for (const GrpcCallPtr& call : all) call->expire(now);
   check_request_bytes();
   if (calls_.empty() && now.ms_since(idle_since_) > options_.idle_ms) drain();
+  if (!refused_.is_ok() && now.ms_since(refused_at_) > kRefusedMs) end_calls(refused_);
   const int64_t silent_ms = now.ms_since(heard_);
   if (pinged_ && silent_ms > options_.ping_after_ms + options_.ping_timeout_ms) {
     return close_with(Status(Code::kCancelled, "CANCELLED", "the client did not answer a ping and counts as gone"));
@@ -283,6 +287,19 @@ void GrpcConnection::drain() {
 void GrpcConnection::end_calls(const Status& status) {
   const auto calls = calls_;
   for (const auto& [stream, call] : calls) call->end(status);
+}
+
+void GrpcConnection::check_client(std::shared_ptr<const PeerTrust> clients) {
+  if (state_ == State::kClosed || !refused_.is_ok()) return;
+  // A handshake that has begun knows only what was trusted then.
+  if (state_ == State::kHandshake) {
+    check_later_ = std::move(clients);
+    return;
+  }
+  refused_ = socket_->check_again(*clients);
+  if (refused_.is_ok()) return;
+  refused_at_ = shared_->clock.boot();
+  drain();
 }
 
 void GrpcConnection::close() {

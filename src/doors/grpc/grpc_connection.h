@@ -39,6 +39,9 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
   // Ends the calls at work; they are answered before the connection closes.
   void end_calls(const Status& status);
   void close();
+  // Ends the connection if its client's certificate is not taken any more: at once for new calls, and for those at work
+  // after the time that an answer on its way needs.
+  void check_client(std::shared_ptr<const PeerTrust> clients);
   size_t calls() const { return calls_.size(); }
 
   void on_ready(uint32_t epoll_events) override;
@@ -81,6 +84,9 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
   bool draining_ = false;
   BootTime heard_;
   BootTime idle_since_;
+  std::shared_ptr<const PeerTrust> check_later_;  // when the handshake is over
+  Status refused_;  // why the client's certificate is not taken any more
+  BootTime refused_at_;
   bool pinged_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct GrpcDoor::Running {
     for (size_t i = 0; i < std::max<size_t>(1, options.io_threads); ++i) loops.push_back(std::make_shared<IoLoop>(clock));
   }
 
+  Status use(const DoorCertificates& certificates);
   void on_connection(int fd, std::string address);
   void on_tick();
   // Runs on each loop for each of its connections.
@@ -68,7 +70,9 @@ struct GrpcDoor::Running {
   Gauge& active_connections;
   Counter& refused;
   const GrpcSharedPtr shared;
-  TlsContextPtr tls;
+  std::mutex tls_mutex;  // of the two
+  std::shared_ptr<ssl_ctx_st> tls;
+  std::shared_ptr<const PeerTrust> clients;
   std::shared_ptr<Listener> listener;
   std::vector<IoLoopPtr> loops;
   size_t next_loop = 0;
@@ -81,9 +85,22 @@ void GrpcDoor::Running::on_connection(int fd, std::string address) {
     return;
   }
   const IoLoopPtr& loop = loops[next_loop++ % loops.size()];
-  auto open = std::make_shared<GrpcConnection>(shared, loop, connection, std::make_unique<TlsSocket>(fd, tls.get()),
+  std::shared_ptr<ssl_ctx_st> context;
+  {
+    std::lock_guard lock(tls_mutex);
+    context = tls;
+  }
+  auto open = std::make_shared<GrpcConnection>(shared, loop, connection, std::make_unique<TlsSocket>(fd, context.get()),
                                                std::move(address));
   loop->post(io_task([open] { open->begin(); }));
+}
+
+Status GrpcDoor::Running::use(const DoorCertificates& certificates) {
+  UCCP_TRY(std::shared_ptr<ssl_ctx_st> made, make_tls_context(certificates, TlsProtocol::kHttp2));
+  std::lock_guard lock(tls_mutex);
+  tls = std::move(made);
+  clients = certificates.clients;
+  return Status::ok();
 }
 
 void GrpcDoor::Running::on_tick() {
@@ -99,8 +116,11 @@ Result<uint16_t> GrpcDoor::start(GrpcDoorOptions options, call::Pipeline& pipeli
                                  MetricsRegistry& metrics, std::function<bool()> ready) {
   auto running = std::make_unique<Running>(std::move(options), pipeline, clock, metrics);
   const GrpcDoorOptions& used = running->options;
-  UCCP_TRY(running->tls,
-           make_tls_context(used.certificate_pem, used.key_pem, used.client_ca_pem, TlsProtocol::kHttp2));
+  DoorCertificates shown = used.certificates;
+  if (shown.certificate_pem.empty()) {
+    UCCP_TRY(shown, door_certificates(used.certificate_pem, used.key_pem, used.client_ca_pem));
+  }
+  UCCP_RETURN_IF_ERROR(running->use(shown));
   UCCP_RETURN_IF_ERROR(running->listener->listen(used.host, used.port));
   running->shared->builtin.set_ready(std::move(ready));
   running->listener->on_connection(
@@ -111,6 +131,21 @@ Result<uint16_t> GrpcDoor::start(GrpcDoorOptions options, call::Pipeline& pipeli
   first.post(io_task([&first, listener = running->listener] { first.watch(listener->fd(), EPOLLIN, listener); }));
   running_ = std::move(running);
   return running_->listener->port();
+}
+
+Status GrpcDoor::replace_certificates(DoorCertificates certificates) {
+  UCCP_RETURN_IF_ERROR(running_->use(certificates));
+  check_clients();
+  return Status::ok();
+}
+
+void GrpcDoor::check_clients() {
+  std::shared_ptr<const PeerTrust> clients;
+  {
+    std::lock_guard lock(running_->tls_mutex);
+    clients = running_->clients;
+  }
+  if (clients) running_->each_connection([clients](GrpcConnection& open) { open.check_client(clients); });
 }
 
 void GrpcDoor::stop(int64_t grace_ms) {

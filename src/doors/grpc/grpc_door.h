@@ -19,6 +19,7 @@
 #include "base/status.h"
 #include "call/pipeline/pipeline.h"
 #include "doors/foreign_api.h"
+#include "doors/net/tls_context.h"
 
 namespace uccp::doors {
 
@@ -29,6 +30,8 @@ struct GrpcDoorOptions {
   std::string key_pem;
   // Authorities of client certificates; empty: none is asked for.
   std::string client_ca_pem;
+  // In place of the three above, if it has a certificate.
+  DoorCertificates certificates;
   size_t io_threads = 2;
   size_t connections_max = 10'000;
   uint32_t streams_per_connection_max = 10'000;
@@ -52,6 +55,11 @@ class GrpcDoor {
   // PORT_UNAVAILABLE. Requires: not started before.
   Result<uint16_t> start(GrpcDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
                          MetricsRegistry& metrics, std::function<bool()> ready);
+  // What new connections get from now on; those that are open stay, unless their client's certificate is not taken any
+  // more. From any thread, between start() and stop(). Errors: as start(); the old ones stay in use.
+  Status replace_certificates(DoorCertificates certificates);
+  // Looks at the clients' certificates again: some may have been revoked.
+  void check_clients();
   // Takes no new calls, waits up to `grace_ms` for those at work, then cancels them. Blocks. Idempotent.
   void stop(int64_t grace_ms);
 

@@ -50,6 +50,7 @@ TlsSocket::Io TlsSocket::write(const char* from, size_t size, size_t& moved) {
 }
 
 std::string TlsSocket::certificate_pem() const { return client_certificate_pem(ssl_.get()); }
+Status TlsSocket::check_again(const PeerTrust& clients) const { return check_client_again(ssl_.get(), clients); }
 
 void TlsSocket::close() {
   if (fd_ < 0) return;

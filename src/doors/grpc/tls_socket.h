@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "base/peer_trust.h"
+
 struct ssl_ctx_st;
 struct ssl_st;
 
@@ -27,6 +29,8 @@ class TlsSocket {
   Io write(const char* from, size_t size, size_t& moved);
   // The verified certificate that the client showed, PEM; empty if none.
   std::string certificate_pem() const;
+  // Whether that certificate would be taken now; OK if there is none.
+  Status check_again(const PeerTrust& clients) const;
   // Tells the client that no more comes, if that needs no waiting, and closes.
   void close();
 

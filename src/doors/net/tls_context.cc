@@ -33,20 +33,10 @@ Status use_certificates(SSL_CTX* context, const std::string& pem) {
   return Status::ok();
 }
 
-Status trust(SSL_CTX* context, const std::string& ca_pem) {
-  const Bio bio = bio_of(ca_pem);
-  size_t count = 0;
-  while (true) {
-    const Certificate ca(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
-    if (ca == nullptr) break;
-    X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca.get());
-    SSL_CTX_add_client_CA(context, ca.get());
-    ++count;
-  }
-  ERR_clear_error();
-  if (count == 0) return pem_error("the client authority");
+void trust(SSL_CTX* context, const PeerTrust& clients) {
+  SSL_CTX_set1_cert_store(context, clients.store());
+  for (X509* authority : clients.authorities()) SSL_CTX_add_client_CA(context, authority);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
-  return Status::ok();
 }
 
 constexpr unsigned char kHttp11[] = "\x08http/1.1";
@@ -67,8 +57,16 @@ int select_protocol(SSL*, const unsigned char** out, unsigned char* out_size, co
 
 void FreeTlsContext::operator()(ssl_ctx_st* context) const { SSL_CTX_free(context); }
 
-Result<TlsContextPtr> make_tls_context(const std::string& certificate_pem, const std::string& key_pem,
-                                       const std::string& client_ca_pem, TlsProtocol protocol) {
+Result<DoorCertificates> door_certificates(const std::string& certificate_pem, const std::string& key_pem,
+                                           const std::string& client_ca_pem) {
+  DoorCertificates out{.certificate_pem = certificate_pem, .key_pem = key_pem, .clients = nullptr};
+  if (!client_ca_pem.empty()) {
+    UCCP_TRY(out.clients, PeerTrust::make({.ca_pem = client_ca_pem}));
+  }
+  return out;
+}
+
+Result<TlsContextPtr> make_tls_context(const DoorCertificates& certificates, TlsProtocol protocol) {
   TlsContextPtr context(SSL_CTX_new(TLS_server_method()));
   SSL_CTX_set_min_proto_version(context.get(), TLS1_3_VERSION);
   // A resumed session would outlive the expiry and revocation of the client certificate in it.
@@ -79,8 +77,8 @@ Result<TlsContextPtr> make_tls_context(const std::string& certificate_pem, const
   SSL_CTX_set_mode(context.get(), SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_set_alpn_select_cb(context.get(), select_protocol,
                              const_cast<unsigned char*>(protocol == TlsProtocol::kHttp2 ? kHttp2 : kHttp11));
-  UCCP_RETURN_IF_ERROR(use_certificates(context.get(), certificate_pem));
-  const Bio bio = bio_of(key_pem);
+  UCCP_RETURN_IF_ERROR(use_certificates(context.get(), certificates.certificate_pem));
+  const Bio bio = bio_of(certificates.key_pem);
   const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
       PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
   if (key == nullptr) return fail(pem_error("the server's key"));
@@ -88,7 +86,7 @@ Result<TlsContextPtr> make_tls_context(const std::string& certificate_pem, const
     ERR_clear_error();
     return fail(Code::kFailedPrecondition, "KEY_MISMATCH", "the server's key does not belong to its certificate");
   }
-  if (!client_ca_pem.empty()) UCCP_RETURN_IF_ERROR(trust(context.get(), client_ca_pem));
+  if (certificates.clients) trust(context.get(), *certificates.clients);
   return context;
 }
 
@@ -100,6 +98,12 @@ std::string client_certificate_pem(const ssl_st* connection) {
   char* data = nullptr;
   const long size = BIO_get_mem_data(bio.get(), &data);
   return {data, static_cast<size_t>(size)};
+}
+
+Status check_client_again(const ssl_st* connection, const PeerTrust& clients) {
+  const Certificate certificate(SSL_get1_peer_certificate(connection), X509_free);
+  if (certificate == nullptr) return Status::ok();
+  return clients.accepts(certificate.get(), SSL_get_peer_cert_chain(connection));
 }
 
 }  // namespace uccp::doors

@@ -13,6 +13,9 @@ namespace {
 
 namespace http = boost::beast::http;
 
+// What an answer may still take when its client's certificate was revoked.
+constexpr int64_t kRefusedMs = 500;
+
 // A body that grows by what has come. Beast's own reserves what Content-Length claims.
 struct GrowingBody {
   using value_type = std::string;
@@ -171,6 +174,7 @@ void HttpConnection::begin() {
     if (!ok) return self->close();
     self->certificate_pem_ = self->transport_->certificate_pem();
     self->next_request();
+    if (self->check_later_) self->check_client(std::exchange(self->check_later_, nullptr));
     self->process();
   });
 }
@@ -415,6 +419,7 @@ void HttpConnection::on_write(bool ok, size_t bytes) {
 void HttpConnection::tick(BootTime now) {
   const auto self = shared_from_this();
   if (writing_ && now >= write_deadline_) return close();
+  if (refused_ && now >= refused_until_) return close();
   if (has_deadline_ && now >= deadline_) {
     has_deadline_ = false;
     switch (state_) {
@@ -428,6 +433,19 @@ void HttpConnection::tick(BootTime now) {
   }
   const auto exchange = exchange_;
   if (exchange != nullptr && exchange->events_.on_tick) exchange->events_.on_tick(now);
+}
+
+void HttpConnection::check_client(std::shared_ptr<const PeerTrust> clients) {
+  if (state_ == State::kClosed || refused_) return;
+  // A handshake that has begun knows only what was trusted then.
+  if (state_ == State::kHandshake) {
+    check_later_ = std::move(clients);
+    return;
+  }
+  if (transport_->check_client(*clients).is_ok()) return;
+  refused_ = true;
+  refused_until_ = clock_.boot().plus_ms(kRefusedMs);
+  drain();
 }
 
 void HttpConnection::drain() {

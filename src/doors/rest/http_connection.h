@@ -35,6 +35,8 @@ class Transport {
   virtual void post(std::move_only_function<void()> task) = 0;
   virtual std::string address() const = 0;
   virtual std::string certificate_pem() const = 0;
+  // Whether that certificate would be taken now; OK if there is none.
+  virtual Status check_client(const PeerTrust& clients) const { return Status::ok(); }
   // The object that owns the transport, for operations that end without a callback into it.
   virtual void owned_by(std::weak_ptr<void> owner) {}
 };
@@ -64,6 +66,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   // No further request is taken; closes when the present one is answered.
   void drain();
   void close();
+  // Ends the connection if its client's certificate is not taken any more: an answer on its way may still leave.
+  void check_client(std::shared_ptr<const PeerTrust> clients);
   bool is_idle() const;
   std::function<void(HttpConnection*)> on_gone;
 
@@ -102,6 +106,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   BootTime deadline_;  // of the state
   bool has_deadline_ = false;
   BootTime write_deadline_;  // while writing_
+  std::shared_ptr<const PeerTrust> check_later_;  // when the handshake is over
+  bool refused_ = false;     // the client's certificate is not taken any more
+  BootTime refused_until_;
   bool reading_ = false;
   bool writing_ = false;
   bool processing_ = false;

@@ -8,6 +8,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include <atomic>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <vector>
@@ -103,6 +104,9 @@ class TlsTransport final : public Transport {
   }
   void post(std::move_only_function<void()> task) override { asio::dispatch(stream_.get_executor(), std::move(task)); }
   std::string address() const override { return address_; }
+  Status check_client(const PeerTrust& clients) const override {
+    return check_client_again(const_cast<asio::ssl::stream<tcp::socket>&>(stream_).native_handle(), clients);
+  }
   std::string certificate_pem() const override {
     return client_certificate_pem(const_cast<asio::ssl::stream<tcp::socket>&>(stream_).native_handle());
   }
@@ -146,13 +150,16 @@ struct HttpServer::Running {
   void accept();
   void on_accept(tcp::socket socket, Loop& loop);
   void arm(Loop& loop);
+  Status use(const DoorCertificates& certificates);
 
   const HttpServerOptions options;
   HttpHandler& handler;
   const Clock& clock;
   HttpCounters counters;
   std::chrono::milliseconds tick;
-  std::unique_ptr<asio::ssl::context> tls;
+  std::mutex tls_mutex;  // of the two
+  std::shared_ptr<asio::ssl::context> tls;  // null: plain HTTP
+  std::shared_ptr<const PeerTrust> clients;
   std::vector<std::unique_ptr<Loop>> loops;
   std::unique_ptr<tcp::acceptor> acceptor;
   std::unique_ptr<asio::steady_timer> accept_pause;
@@ -207,7 +214,13 @@ void HttpServer::Running::on_accept(tcp::socket socket, Loop& loop) {
   ErrorCode ignored;
   socket.set_option(tcp::no_delay(true), ignored);
   std::unique_ptr<Transport> transport;
-  if (tls) transport = std::make_unique<TlsTransport>(loop.io, std::move(socket), *tls);
+  std::shared_ptr<asio::ssl::context> context;
+  {
+    std::lock_guard lock(tls_mutex);
+    context = tls;
+  }
+  // The stream keeps what OpenSSL needs of the context.
+  if (context) transport = std::make_unique<TlsTransport>(loop.io, std::move(socket), *context);
   else transport = std::make_unique<PlainTransport>(loop.io, std::move(socket));
   Transport& raw = *transport;
   auto connection = std::make_shared<HttpConnection>(std::move(transport), options, handler, clock, counters,
@@ -220,6 +233,15 @@ void HttpServer::Running::on_accept(tcp::socket socket, Loop& loop) {
     loop.connections.erase(gone->shared_from_this());
   };
   connection->begin();
+}
+
+Status HttpServer::Running::use(const DoorCertificates& certificates) {
+  UCCP_TRY(TlsContextPtr context, make_tls_context(certificates, TlsProtocol::kHttp1));
+  auto made = std::make_shared<asio::ssl::context>(context.release());
+  std::lock_guard lock(tls_mutex);
+  tls = std::move(made);
+  clients = certificates.clients;
+  return Status::ok();
 }
 
 void HttpServer::Running::arm(Loop& loop) {
@@ -241,11 +263,11 @@ HttpServer::~HttpServer() { stop(0); }
 Result<uint16_t> HttpServer::start(HttpServerOptions options, HttpHandler& handler, const Clock& clock,
                                    MetricsRegistry& metrics) {
   auto running = std::make_unique<Running>(std::move(options), handler, clock, metrics);
-  if (!running->options.certificate_pem.empty()) {
-    UCCP_TRY(TlsContextPtr context, make_tls_context(running->options.certificate_pem, running->options.key_pem,
-                                                     running->options.client_ca_pem, TlsProtocol::kHttp1));
-    running->tls = std::make_unique<asio::ssl::context>(context.release());
+  DoorCertificates shown = running->options.certificates;
+  if (shown.certificate_pem.empty() && !running->options.certificate_pem.empty()) {
+    UCCP_TRY(shown, door_certificates(running->options.certificate_pem, running->options.key_pem, running->options.client_ca_pem));
   }
+  if (!shown.certificate_pem.empty()) UCCP_RETURN_IF_ERROR(running->use(shown));
   UCCP_RETURN_IF_ERROR(running->listen());
   ErrorCode error;
   const uint16_t port = running->acceptor->local_endpoint(error).port();
@@ -257,6 +279,27 @@ Result<uint16_t> HttpServer::start(HttpServerOptions options, HttpHandler& handl
   }
   running_ = std::move(running);
   return port;
+}
+
+Status HttpServer::replace_certificates(DoorCertificates certificates) {
+  UCCP_RETURN_IF_ERROR(running_->use(certificates));
+  check_clients();
+  return Status::ok();
+}
+
+void HttpServer::check_clients() {
+  std::shared_ptr<const PeerTrust> clients;
+  {
+    std::lock_guard lock(running_->tls_mutex);
+    clients = running_->clients;
+  }
+  if (!clients) return;
+  for (const auto& loop : running_->loops) {
+    asio::post(*loop->io, [raw = loop.get(), clients] {
+      const std::vector<std::shared_ptr<HttpConnection>> all(raw->connections.begin(), raw->connections.end());
+      for (const auto& connection : all) connection->check_client(clients);
+    });
+  }
 }
 
 void HttpServer::stop(int64_t grace_ms) {

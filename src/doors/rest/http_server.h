@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "base/status.h"
+#include "doors/net/tls_context.h"
 #include "doors/rest/http.h"
 
 namespace uccp::doors {
@@ -22,6 +23,7 @@ struct HttpServerOptions {
   std::string certificate_pem;  // empty: plain HTTP
   std::string key_pem;
   std::string client_ca_pem;  // authorities of client certificates; empty: none is asked for
+  DoorCertificates certificates;  // in place of these three, if it has a certificate
   size_t io_threads = 2;
   size_t connections_max = 10'000;
   size_t header_bytes_max = 16 * 1024;
@@ -44,6 +46,11 @@ class HttpServer {
   // Opens the port and answers which. The arguments must outlive the server. Errors: invalid PEM_INVALID,
   // failed_precondition KEY_MISMATCH or PORT_UNAVAILABLE. Requires: not started before.
   Result<uint16_t> start(HttpServerOptions options, HttpHandler& handler, const Clock& clock, MetricsRegistry& metrics);
+  // What new connections get from now on; those that are open stay, unless their client's certificate is not taken any
+  // more. Not for plain HTTP. From any thread, between start() and stop(). Errors: as start(); the old ones stay in use.
+  Status replace_certificates(DoorCertificates certificates);
+  // Looks at the clients' certificates again: some may have been revoked.
+  void check_clients();
   // Closes the port and idle connections, waits up to `grace_ms` for answers at work, closes the rest. Idempotent.
   void stop(int64_t grace_ms);
 

@@ -96,6 +96,7 @@ class IdentityService {
   void issue_token(const CallPtr& call, const v1::IssueTokenRequest& request);
   void rotate_keys(const CallPtr& call, const std::string& bytes);
   void revoke(const CallPtr& call, const std::string& bytes);
+  void revoke_certificate(const CallPtr& call, const std::string& bytes);
   // Signs with the present key, making the first one if there is none.
   void sign(const CallPtr& call, AccessTokenClaims claims, std::function<void(std::string token)> done);
   void answer_tokens(const CallPtr& call, const internal::v1::SessionRow& session, const std::string& refresh);

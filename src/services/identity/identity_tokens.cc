@@ -88,6 +88,13 @@ Result<std::vector<std::string>> narrowed(const call::Principal& caller, std::ve
   return wanted;
 }
 
+// Lower case, without leading zeros.
+std::string canonical_serial(std::string serial) {
+  std::ranges::transform(serial, serial.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  serial.erase(0, std::min(serial.find_first_not_of('0'), serial.size() - 1));
+  return serial;
+}
+
 }  // namespace
 
 void IdentityService::add_tokens(call::HandlerTable& handlers) {
@@ -119,6 +126,8 @@ void IdentityService::add_tokens(call::HandlerTable& handlers) {
       method_name("IssueToken"), [this](const CallPtr& call, const v1::IssueTokenRequest& r) { issue_token(call, r); });
   handlers.add(method_name("RotateSigningKeys"),
                [this](const CallPtr& call, const std::string& bytes) { rotate_keys(call, bytes); });
+  handlers.add("uccp.v1.Administration/RevokeCertificate",
+               [this](const CallPtr& call, const std::string& bytes) { revoke_certificate(call, bytes); });
   handlers.add("uccp.v1.Administration/RevokeToken",
                [this](const CallPtr& call, const std::string& bytes) { revoke(call, bytes); });
 }
@@ -481,6 +490,20 @@ void IdentityService::rotate_keys(const CallPtr& call, const std::string& bytes)
   propose(call, bytes, "add_signing_key", command, [this, call](const machine::Applied&) { signing_keys(call); });
 }
 
+void IdentityService::revoke_certificate(const CallPtr& call, const std::string& bytes) {
+  const auto request = parse<v1::RevokeCertificateRequest>(bytes);
+  RevokeCommand command;
+  command.set_tenant(call->principal.tenant);
+  command.set_any_tenant(operates_tenants(*call));
+  command.set_reason(request.reason());
+  command.set_serial(canonical_serial(request.serial()));
+  propose(call, bytes, "revoke", command, [this, call](const machine::Applied&) {
+    v1::RevokeCertificateResponse out;
+    set_wall(out.mutable_revoke_time(), env_.clock.wall());
+    call->reply(out.SerializeAsString());
+  });
+}
+
 void IdentityService::revoke(const CallPtr& call, const std::string& bytes) {
   const auto request = parse<v1::RevokeTokenRequest>(bytes);
   RevokeCommand command;
@@ -490,13 +513,7 @@ void IdentityService::revoke(const CallPtr& call, const std::string& bytes) {
   switch (request.target_case()) {
     case v1::RevokeTokenRequest::kTokenId: command.set_token_id(request.token_id()); break;
     case v1::RevokeTokenRequest::kPrincipal: command.set_principal(request.principal()); break;
-    case v1::RevokeTokenRequest::kCertificateSerial: {
-      std::string serial = request.certificate_serial();
-      std::ranges::transform(serial, serial.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-      serial.erase(0, std::min(serial.find_first_not_of('0'), serial.size() - 1));
-      command.set_serial(serial);
-      break;
-    }
+    case v1::RevokeTokenRequest::kCertificateSerial: command.set_serial(canonical_serial(request.certificate_serial())); break;
     case v1::RevokeTokenRequest::kToken: {
       const std::string& token = request.token();
       SecretParts parts;

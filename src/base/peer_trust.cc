@@ -1,0 +1,174 @@
+#include "base/peer_trust.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
+
+#include <ctime>
+#include <set>
+#include <utility>
+
+namespace uccp {
+namespace {
+
+template <auto kFree>
+struct Free {
+  template <typename T>
+  void operator()(T* object) const {
+    kFree(object);
+  }
+};
+using Bio = std::unique_ptr<BIO, Free<BIO_free_all>>;
+using Certificate = std::unique_ptr<X509, Free<X509_free>>;
+using List = std::unique_ptr<X509_CRL, Free<X509_CRL_free>>;
+using Context = std::unique_ptr<X509_STORE_CTX, Free<X509_STORE_CTX_free>>;
+
+Bio bio_of(const std::string& text) { return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
+
+Status pem_error(std::string what) {
+  ERR_clear_error();
+  return Status(Code::kInvalid, "PEM_INVALID", std::move(what));
+}
+
+// True when the reader stopped for want of further blocks, not at a damaged one.
+bool at_end_of_pem() {
+  const unsigned long error = ERR_peek_last_error();
+  ERR_clear_error();
+  return error == 0 || ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+}
+
+std::string der_of(const X509_NAME* name) {
+  unsigned char* out = nullptr;
+  const int size = i2d_X509_NAME(name, &out);
+  std::string der(reinterpret_cast<char*>(out), size > 0 ? static_cast<size_t>(size) : 0);
+  OPENSSL_free(out);
+  return der;
+}
+
+std::string bytes_of(const ASN1_INTEGER* number) {
+  return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(number)), static_cast<size_t>(ASN1_STRING_length(number))};
+}
+
+std::string pem_of(X509* certificate) {
+  const Bio bio(BIO_new(BIO_s_mem()));
+  if (!bio || PEM_write_bio_X509(bio.get(), certificate) != 1) return {};
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio.get(), &data);
+  return {data, static_cast<size_t>(size)};
+}
+
+void free_extra(void*, void* extra, CRYPTO_EX_DATA*, int, long, void*) {
+  delete static_cast<std::shared_ptr<const void>*>(extra);
+}
+
+// Where a store keeps its revocations: it may live longer than the trust, in contexts and connections.
+int store_index() {
+  static const int kIndex = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_X509_STORE, 0, nullptr, nullptr, nullptr, free_extra);
+  return kIndex;
+}
+
+}  // namespace
+
+struct PeerTrust::Revocations {
+  std::set<std::pair<std::string, std::string>> listed;  // (issuer, serial number)
+  std::function<bool(const std::string&)> revoked;
+};
+
+int PeerTrust::on_verify(int ok, X509_STORE_CTX* context) {
+  if (ok != 1) return ok;
+  X509* const certificate = X509_STORE_CTX_get_current_cert(context);
+  const auto* extra = static_cast<std::shared_ptr<const void>*>(
+      X509_STORE_get_ex_data(X509_STORE_CTX_get0_store(context), store_index()));
+  if (certificate == nullptr || extra == nullptr) return ok;
+  const auto& revocations = *static_cast<const Revocations*>(extra->get());
+  const auto key = [&] { return std::pair(der_of(X509_get_issuer_name(certificate)), bytes_of(X509_get0_serialNumber(certificate))); };
+  bool gone = !revocations.listed.empty() && revocations.listed.contains(key());
+  const bool is_leaf = X509_STORE_CTX_get_error_depth(context) == 0;
+  if (!gone && is_leaf && revocations.revoked) gone = revocations.revoked(pem_of(certificate));
+  if (!gone) return 1;
+  X509_STORE_CTX_set_error(context, X509_V_ERR_CERT_REVOKED);
+  return 0;
+}
+
+Status PeerTrust::trust(const std::string& ca_pem) {
+  const Bio bio = bio_of(ca_pem);
+  while (true) {
+    Certificate authority(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
+    if (!authority) break;
+    if (X509_STORE_add_cert(store_, authority.get()) != 1) return pem_error("an authority's certificate cannot be used");
+    authorities_.push_back(authority.release());
+  }
+  if (!at_end_of_pem() || authorities_.empty()) {
+    return pem_error("the authorities of the other end's certificates are not PEM that OpenSSL can use");
+  }
+  return Status::ok();
+}
+
+Status PeerTrust::take_lists(const std::string& crl_pem, Revocations& into) {
+  const Bio bio = bio_of(crl_pem);
+  size_t count = 0;
+  while (true) {
+    const List list(PEM_read_bio_X509_CRL(bio.get(), nullptr, nullptr, nullptr));
+    if (!list) break;
+    const std::string issuer = der_of(X509_CRL_get_issuer(list.get()));
+    bool signed_by_us = false;
+    for (X509* authority : authorities_) {
+      signed_by_us = signed_by_us || (der_of(X509_get_subject_name(authority)) == issuer &&
+                                      X509_CRL_verify(list.get(), X509_get0_pubkey(authority)) == 1);
+    }
+    if (!signed_by_us) {
+      ERR_clear_error();
+      return Status(Code::kInvalid, "CRL_UNTRUSTED",
+                    "a certificate revocation list was signed by none of the authorities that are trusted; "
+                    "name the list and the authorities that belong together");
+    }
+    const STACK_OF(X509_REVOKED)* entries = X509_CRL_get_REVOKED(list.get());
+    for (int i = 0; i < sk_X509_REVOKED_num(entries); ++i) {
+      into.listed.emplace(issuer, bytes_of(X509_REVOKED_get0_serialNumber(sk_X509_REVOKED_value(entries, i))));
+    }
+    std::tm next{};
+    if (const ASN1_TIME* update = X509_CRL_get0_nextUpdate(list.get()); update != nullptr && ASN1_TIME_to_tm(update, &next) == 1) {
+      const WallTime at{static_cast<int64_t>(timegm(&next)) * 1'000'000};
+      if (!crl_next_update_ || at.us < crl_next_update_->us) crl_next_update_ = at;
+    }
+    ++count;
+  }
+  if (!at_end_of_pem() || count == 0) return pem_error("the certificate revocation list is not PEM that OpenSSL can use");
+  return Status::ok();
+}
+
+Result<std::shared_ptr<const PeerTrust>> PeerTrust::make(PeerTrustOptions options) {
+  ERR_clear_error();
+  const std::shared_ptr<PeerTrust> made(new PeerTrust());
+  made->store_ = X509_STORE_new();
+  UCCP_RETURN_IF_ERROR(made->trust(options.ca_pem));
+  auto revocations = std::make_shared<Revocations>();
+  revocations->revoked = std::move(options.revoked);
+  if (!options.crl_pem.empty()) UCCP_RETURN_IF_ERROR(made->take_lists(options.crl_pem, *revocations));
+  made->revocations_ = revocations;
+  X509_STORE_set_ex_data(made->store_, store_index(), new std::shared_ptr<const void>(revocations));
+  X509_STORE_set_verify_cb(made->store_, on_verify);
+  return std::shared_ptr<const PeerTrust>(made);
+}
+
+PeerTrust::~PeerTrust() {
+  for (X509* authority : authorities_) X509_free(authority);
+  X509_STORE_free(store_);
+}
+
+size_t PeerTrust::crl_entries() const { return revocations_->listed.size(); }
+
+Status PeerTrust::accepts(X509* certificate, STACK_OF(X509)* chain) const {
+  const Context context(X509_STORE_CTX_new());
+  if (context && X509_STORE_CTX_init(context.get(), store_, certificate, chain) == 1 &&
+      X509_verify_cert(context.get()) == 1) {
+    return Status::ok();
+  }
+  const int error = context ? X509_STORE_CTX_get_error(context.get()) : X509_V_ERR_OUT_OF_MEM;
+  ERR_clear_error();
+  return Status(Code::kUnauthenticated, error == X509_V_ERR_CERT_REVOKED ? "CERTIFICATE_REVOKED" : "CERTIFICATE_UNTRUSTED",
+                std::string("the certificate of this connection is not accepted any more: ") + X509_verify_cert_error_string(error));
+}
+
+}  // namespace uccp

@@ -1,0 +1,24 @@
+// What services say while the cluster has nodes of a version that does not know their commands.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/status.h"
+
+namespace uccp::services {
+
+// Level at which nodes know certificates, settings of the cluster and secrets.
+inline constexpr uint32_t kAdministrationLevel = 2;
+
+// OK, or unavailable FEATURE_LEVEL: nodes of before would not know the command.
+inline Status check_feature_level(uint32_t present, uint32_t needed) {
+  if (present >= needed) return Status::ok();
+  return Status(Code::kUnavailable, "FEATURE_LEVEL",
+                "this needs feature level " + std::to_string(needed) + ", and the cluster is at " + std::to_string(present) +
+                    "; it rises by itself within seconds when all nodes have this version (cluster version)")
+      .with_retry_after_ms(1'000)
+      .with_help("cluster.md#upgrades");
+}
+
+}  // namespace uccp::services
