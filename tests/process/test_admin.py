@@ -30,7 +30,9 @@ class Administration(NodeTest):
             with self.subTest(path):
                 self.assertEqual(self.rest.call("GET", path).status, 200)
                 self.assertEqual(anonymous.call("GET", path).status, 401)
-                self.assertEqual(self.plain(path)[0], 404, "the metrics port has the public ones only")
+                status, refusal = self.plain(path)
+                self.assertEqual(status, 404, "the metrics port has the public ones only")
+                self.assertIn("REST", refusal, "and says where the others are")
         raft = self.rest.call("GET", "/health/raft").json
         self.assertEqual(raft["nodeId"], "n1")
         for group in ("core", "work"):
