@@ -23,6 +23,7 @@
 #include "base/metrics.h"
 #include "base/network.h"
 #include "base/random.h"
+#include "machine/log_reader.h"
 #include "machine/machine.h"
 #include "machine/ports.h"
 #include "node/change_hub.h"
@@ -93,6 +94,8 @@ struct GroupEnvironment {
   std::function<void(GroupId, BootTime asked)> confirm;
   std::function<void(GroupId, const raft::Membership&)> on_membership;
   std::move_only_function<void(Status)> fatal;
+  // As GroupSpec says; empty: the log is only what the state came from.
+  std::function<LogIndex(const machine::GroupView&)> log_floor;
 };
 
 // For status, health and metrics.
@@ -125,6 +128,7 @@ class Group {
   void peer_down(NodeId peer);
   void propose(machine::Envelope envelope, machine::Proposer::Done done);
   void read(const machine::ReadLevel& level, machine::Reader::Done done);
+  void read_log(LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done);
   void keep_alive(machine::LeaseId lease, machine::Leases::Done done);
   void time_left(machine::LeaseId lease, machine::Leases::Done done);
   // Forwarded to the leader if that is another node. Answers the index of the change when it is applied on the leader.
@@ -134,6 +138,8 @@ class Group {
   // Moves the leadership to a voter. Ends when this node no longer leads.
   void transfer(NodeId to, ChangeDone done);
   void extend_leases(int64_t ms) { leases_.extend_all(ms); }
+  // Its entries are kept as long as the state needs them.
+  bool log_is_data() const { return env_.log_floor != nullptr; }
   // Moves the leadership to the voter that lacks least, if there is one. `done` comes when this node does not lead, or
   // cannot hand over.
   void hand_over(std::move_only_function<void()> done);

@@ -85,6 +85,18 @@ Result<Term> LogCache::term(LogIndex index) const {
   return std::prev(after)->second;
 }
 
+std::optional<std::vector<Entry>> LogCache::recent(LogIndex from, LogIndex to, uint64_t bytes_max) const {
+  if (recent_.empty() || from < recent_.front().index || from > recent_.back().index) return std::nullopt;
+  std::vector<Entry> out;
+  uint64_t bytes = 0;
+  for (size_t i = from.value - recent_.front().index.value; i < recent_.size() && recent_[i].index < to; ++i) {
+    bytes += recent_[i].data.size();
+    if (!out.empty() && bytes > bytes_max) break;
+    out.push_back(recent_[i]);
+  }
+  return out;
+}
+
 Result<std::vector<Entry>> LogCache::entries(LogIndex from, LogIndex to, uint64_t bytes_max) const {
   if (from <= start_.index) return fail(Code::kNotFound, "LOG_COMPACTED", "the entries are compacted");
   std::vector<Entry> out;

@@ -34,6 +34,8 @@ class LogCache final : public raft::LogReader {
 
   Result<Term> term(LogIndex index) const override;
   Result<std::vector<Entry>> entries(LogIndex from, LogIndex to, uint64_t bytes_max) const override;
+  // The same from memory alone, asking nobody to read the rest; nothing if `from` is not in memory.
+  std::optional<std::vector<Entry>> recent(LogIndex from, LogIndex to, uint64_t bytes_max) const;
   LogIndex last() const { return last_; }
 
   // The first entry that was asked for and is on disk only, once. The owner reads it and what follows, and adds that.

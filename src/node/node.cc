@@ -62,6 +62,7 @@ Node::Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSp
     };
     GroupOptions group_options = options_.group;
     group_options.raft.id = options_.id;
+    group_env.log_floor = std::move(spec.log_floor);
     groups_.emplace(spec.id, std::make_unique<Group>(spec.id, spec.name, group_options, std::move(group_env), env_.kv,
                                                      spec.domains));
   }
@@ -150,17 +151,28 @@ void Node::check_space() {
 }
 
 void Node::check_log_bytes() {
-  auto bytes = std::make_shared<uint64_t>(0);
+  // Logs that are the data of their groups are as large as the data.
+  std::vector<GroupId> data;
+  for (const auto& [id, group] : groups_) {
+    if (group->log_is_data()) data.push_back(id);
+  }
+  struct Sizes {
+    uint64_t all = 0;
+    uint64_t data = 0;
+  };
+  auto sizes = std::make_shared<Sizes>();
   disk_.run(
-      [this, bytes] {
-        *bytes = env_.log.size_bytes();
+      [this, sizes, data = std::move(data)] {
+        sizes->all = env_.log.size_bytes();
+        for (const GroupId group : data) sizes->data += env_.log.own_bytes(group);
         return Status::ok();
       },
-      [this, bytes] {
-        log_bytes_.set(static_cast<double>(*bytes));
-        if (*bytes <= options_.log_bytes_max || stopping_) return;
+      [this, sizes] {
+        log_bytes_.set(static_cast<double>(sizes->all));
+        const uint64_t bytes = sizes->all - std::min(sizes->all, sizes->data);
+        if (bytes <= options_.log_bytes_max || stopping_) return;
         log::warn("the logs are too large: flushing the state and keeping few entries",
-                  {{"bytes", *bytes}, {"bytes_max", options_.log_bytes_max}});
+                  {{"bytes", bytes}, {"bytes_max", options_.log_bytes_max}});
         for (auto& [id, group] : groups_) group->shorten_log();
       });
 }
@@ -250,6 +262,14 @@ void Node::read(GroupId id, const machine::ReadLevel& level, machine::Reader::Do
 std::shared_ptr<machine::Watch> Node::watch(const machine::WatchFilter& filter, LogIndex since, OnChange on_change,
                                             OnEnd on_end) {
   return hub_.watch(filter, since, std::move(on_change), std::move(on_end));
+}
+
+void Node::read_log(GroupId id, LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done) {
+  env_.loop.post([this, id, from, to, bytes_max, done = std::move(done)]() mutable {
+    Group* group = find(id);
+    if (group == nullptr) return done(no_such_group(id));
+    group->read_log(from, to, bytes_max, std::move(done));
+  });
 }
 
 void Node::keep_alive(GroupId id, machine::LeaseId lease, machine::Leases::Done done) {
@@ -375,6 +395,18 @@ uint32_t Node::feature_level() const {
   uint32_t level = machine::kFeatureLevelMax;
   for (const auto& [id, status] : status_) level = std::min(level, status.group.feature_level);
   return level;
+}
+
+NodeId Node::known_leader(GroupId group) const {
+  std::lock_guard lock(mutex_);
+  const auto found = status_.find(group);
+  return found == status_.end() ? NodeId{} : found->second.group.leader;
+}
+
+bool Node::leads(GroupId group) const {
+  std::lock_guard lock(mutex_);
+  const auto found = status_.find(group);
+  return found != status_.end() && found->second.leads;
 }
 
 bool Node::ready() const {

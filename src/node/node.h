@@ -17,6 +17,7 @@
 #include "base/metrics.h"
 #include "base/network.h"
 #include "base/random.h"
+#include "machine/log_reader.h"
 #include "machine/ports.h"
 #include "node/change_hub.h"
 #include "node/disk.h"
@@ -61,6 +62,9 @@ struct GroupSpec {
   GroupId id;
   std::string name;
   std::vector<machine::Domain*> domains;
+  // For a group whose data stays in its log: the first entry that the state still needs, 0 for none. Entries from it on
+  // are kept, and do not count for `log_bytes_max` if the group's log is its own. Called on the loop.
+  std::function<LogIndex(const machine::GroupView&)> log_floor;
 };
 
 struct NodeGroupStatus {
@@ -70,7 +74,11 @@ struct NodeGroupStatus {
   bool leads = false;  // this node leads and its state is current
 };
 
-class Node final : public machine::Proposer, public machine::Reader, public machine::Watcher, public machine::Leases {
+class Node final : public machine::Proposer,
+                   public machine::Reader,
+                   public machine::LogReader,
+                   public machine::Watcher,
+                   public machine::Leases {
  public:
   Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSpec> groups);
   ~Node() override;
@@ -91,6 +99,7 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   void read(GroupId group, const machine::ReadLevel& level, machine::Reader::Done done) override;
   std::shared_ptr<machine::Watch> watch(const machine::WatchFilter& filter, LogIndex since, OnChange on_change,
                                         OnEnd on_end) override;
+  void read_log(GroupId group, LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done) override;
   void keep_alive(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
   void time_left(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
 
@@ -120,6 +129,10 @@ class Node final : public machine::Proposer, public machine::Reader, public mach
   Term known_term(GroupId group) const;
   // The lowest of the groups' in their newest states. Any thread.
   uint32_t feature_level() const;
+  // The leader of the group in its newest status; 0: none. Any thread.
+  NodeId known_leader(GroupId group) const;
+  // This node led the group in its newest status, and its state was current. Any thread.
+  bool leads(GroupId group) const;
   // All groups have a current state. Any thread.
   bool ready() const;
   bool out_of_space() const { return out_of_space_.load(); }

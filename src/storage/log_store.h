@@ -65,6 +65,8 @@ class LogStore {
   // Forgets the group.
   virtual Status remove(GroupId group) = 0;
   virtual uint64_t size_bytes() = 0;
+  // Of them, those of a store that holds nothing but this group; 0 if it shares one.
+  virtual uint64_t own_bytes(GroupId /*group*/) { return 0; }
   // Calls to the file system's sync so far, for benchmarks and metrics.
   virtual uint64_t sync_count() const = 0;
   // For an orderly stop: syncs, and leaves what a later open needs to tell damage from a crash. The store refuses

@@ -89,6 +89,11 @@ Status PlacedLogStore::sync() {
   return {};
 }
 
+uint64_t PlacedLogStore::own_bytes(GroupId group) {
+  const auto found = own_.find(group);
+  return found == own_.end() ? 0 : found->second->size_bytes();
+}
+
 uint64_t PlacedLogStore::size_bytes() {
   uint64_t bytes = shared_->size_bytes();
   for (const auto& [group, store] : own_) bytes += store->size_bytes();

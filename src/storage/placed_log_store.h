@@ -36,6 +36,7 @@ class PlacedLogStore final : public LogStore {
   Status truncate_before(GroupId group, LogPosition position) override;
   Status remove(GroupId group) override;
   uint64_t size_bytes() override;
+  uint64_t own_bytes(GroupId group) override;
   uint64_t sync_count() const override;
   Status close() override;
 
