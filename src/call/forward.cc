@@ -21,20 +21,27 @@ constexpr uint64_t kTakenStepBytes = 64u << 10;
 constexpr std::array<std::string_view, 4> kWorkServices = {"uccp.v1.TaskScheduling", "uccp.v1.WorkerManagement",
                                                            "uccp.v1.ComputeExecution", "uccp.internal.v1.AgentLink"};
 // Reads that show what only the leader has in memory: what runs where, progress, live output, heartbeats.
-constexpr std::array<std::string_view, 13> kLeaderReads = {
+constexpr std::array<std::string_view, 15> kLeaderReads = {
     "uccp.v1.TaskScheduling/GetTaskStatus",   "uccp.v1.TaskScheduling/ListTasks",
     "uccp.v1.TaskScheduling/GetTaskLogs",     "uccp.v1.TaskScheduling/WatchTasks",
     "uccp.v1.TaskScheduling/GetTaskMetrics",  "uccp.v1.TaskScheduling/ExplainTask",
     "uccp.v1.WorkerManagement/ListWorkers",
     "uccp.v1.WorkerManagement/GetWorkerStatus", "uccp.v1.ComputeExecution/GetResult",
     "uccp.v1.ComputeExecution/StreamResults", "uccp.v1.KeyValue/GetLease",
+    "uccp.v1.EventBus/GetSubscription",       "uccp.v1.EventBus/ListSubscriptions",
     // In the directory of the node that makes them.
     "uccp.v1.Administration/GetBackup",       "uccp.v1.Administration/ListBackups"};
 // Changes that any node makes: blobs are copied between the nodes, not replicated by a log; certificates of agents are not
-// stored.
-constexpr std::array<std::string_view, 3> kLocalChanges = {"uccp.internal.v1.AgentLink/PutBlob",
+// stored; publishing finds the groups that it changes by itself.
+constexpr std::array<std::string_view, 4> kLocalChanges = {"uccp.internal.v1.AgentLink/PutBlob",
                                                            "uccp.internal.v1.CertificateLink/Sign",
-                                                           "uccp.internal.v1.CertificateLink/Report"};
+                                                           "uccp.internal.v1.CertificateLink/Report",
+                                                           "uccp.v1.EventBus/Publish"};
+// Their requests say where they are served.
+constexpr std::string_view kPropose = "uccp.internal.v1.NodeLink/Propose";
+constexpr std::string_view kSubscribe = "uccp.v1.EventBus/Subscribe";
+constexpr uint32_t kProposeGroup = 1;
+constexpr uint32_t kSubscribeSubscription = 3;
 
 Status no_leader(GroupId group) {
   return Status(Code::kUnavailable, "NO_LEADER",
@@ -143,6 +150,20 @@ Placement placement_of(const Method& method) {
   return placement;
 }
 
+Placement placement_of(const Method& method, std::string_view request) {
+  Placement placement = placement_of(method);
+  const bool propose = method.full_name == kPropose;
+  if (!propose && method.full_name != kSubscribe) return placement;
+  placement.leader_only = propose;
+  WireReader reader(request);
+  for (WireField field; reader.next(field);) {
+    if (propose && field.number == kProposeGroup) placement.group = GroupId(field.value);
+    // What a stream without a name reads, every node has.
+    if (!propose && field.number == kSubscribeSubscription) placement.leader_only = !field.bytes.empty();
+  }
+  return placement;
+}
+
 struct Forwarder::Shared {
   const HandlerTable& local;
   ForwardPort& port;
@@ -187,13 +208,13 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
     (*shared.local.find(call.method))(inner, std::move(request));
   }
 
-  void run_there(const Shared& shared, const CallPtr& call, NodeId to, std::string request) {
+  void run_there(const Shared& shared, const CallPtr& call, GroupId group, NodeId to, std::string request) {
     ForwardRequest first;
     *first.mutable_header() = header_of(*call, std::move(request), shared.clock.boot());
     auto stream = shared.port.open(
         to, {.on_message = [self = shared_from_this()](std::string bytes) { self->take(std::move(bytes)); },
              .on_done = [self = shared_from_this(), call](Status status) { self->stream_done(*call, std::move(status)); }});
-    if (stream == nullptr) return end({.status = no_leader(placement_of(*call->method).group)});
+    if (stream == nullptr) return end({.status = no_leader(group)});
     {
       std::lock_guard lock(mutex_);
       // One that has ended already is not kept: its callbacks hold this object.
@@ -319,7 +340,7 @@ class Forwarder::UnaryForward : public std::enable_shared_from_this<UnaryForward
     }
     if (here) return attempt->run_here(*shared_, *call_, request_);
     shared_->forwarded.add();
-    attempt->run_there(*shared_, call_, leader, request_);
+    attempt->run_there(*shared_, call_, group_, leader, request_);
   }
 
   void take(Answer answer) {
@@ -530,7 +551,18 @@ void Forwarder::add_handlers(HandlerTable& doors) {
     const Handler* own = shared_->local.find(&method);
     if (own == nullptr || doors.find(&method) != nullptr) continue;
     const Placement placement = placement_of(method);
-    if (!placement.leader_only) {
+    if (method.full_name == kPropose) {
+      doors.add(method.full_name, [shared = shared_](const CallPtr& call, std::string request) {
+        const GroupId group = placement_of(*call->method, request).group;
+        std::make_shared<UnaryForward>(shared, call, std::move(request), group)->start();
+      });
+    } else if (method.full_name == kSubscribe) {
+      doors.add(method.full_name, [shared = shared_, own](const CallPtr& call, std::string request) {
+        const Placement at = placement_of(*call->method, request);
+        if (!at.leader_only) return (*own)(call, std::move(request));
+        std::make_shared<StreamForward>(shared, call, std::move(request), at.group)->start();
+      });
+    } else if (!placement.leader_only) {
       doors.add(method.full_name, *own);
     } else if (method.client_streaming || method.server_streaming) {
       doors.add(method.full_name, [shared = shared_, group = placement.group](const CallPtr& call, std::string request) {

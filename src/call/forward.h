@@ -32,6 +32,8 @@ struct Placement {
   bool leader_only = false;
 };
 Placement placement_of(const Method& method);
+// The same for one call, where the request decides: a command for a group, a stream of a subscription with a name.
+Placement placement_of(const Method& method, std::string_view request);
 
 // A stream of messages to another node.
 class ForwardStream {

@@ -126,7 +126,7 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
     if (handler == nullptr) {
       return refuse(Status(Code::kUnimplemented, "METHOD_UNIMPLEMENTED", header.method() + " is not built on this node"));
     }
-    const Placement placement = placement_of(*method);
+    const Placement placement = placement_of(*method, header.request());
     if (placement.leader_only && !service_.port_.leads(placement.group)) {
       const NodeId leader = service_.port_.leader(placement.group);
       Status status(Code::kNotLeader, "NOT_LEADER", "this node does not lead the group that serves " + method->full_name);

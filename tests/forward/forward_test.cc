@@ -207,7 +207,9 @@ TEST_F(ForwardTest, EveryMethodHasAPlace) {
     if (method.service == "uccp.internal.v1.NodeLink") {
       EXPECT_FALSE(placement.leader_only) << method.full_name;
     }
-    if (method.mutating && method.service.starts_with("uccp.v1.")) {
+    // Publishing goes to the leaders of the groups that it finds.
+    const bool finds_groups = method.full_name == "uccp.v1.EventBus/Publish";
+    if (method.mutating && method.service.starts_with("uccp.v1.") && !finds_groups) {
       EXPECT_TRUE(placement.leader_only) << method.full_name;
     }
     to_leader += placement.leader_only ? 1 : 0;
@@ -217,6 +219,20 @@ TEST_F(ForwardTest, EveryMethodHasAPlace) {
   EXPECT_TRUE(placement_of(*Contract::get().find(kGetTask)).leader_only);
   EXPECT_EQ(placement_of(*Contract::get().find(kRegister)).group, kCoreGroup);
   EXPECT_FALSE(placement_of(*Contract::get().find(kDiscover)).leader_only);
+}
+
+TEST_F(ForwardTest, ARequestMaySayWhereItIsServed) {
+  const Method& propose = *Contract::get().find("uccp.internal.v1.NodeLink/Propose");
+  std::string request;
+  put_uint(request, 1, 17);
+  EXPECT_EQ(placement_of(propose, request).group, GroupId(17));
+  EXPECT_TRUE(placement_of(propose, request).leader_only);
+  const Method& subscribe = *Contract::get().find("uccp.v1.EventBus/Subscribe");
+  request.clear();
+  put_bytes(request, 1, "orders");
+  EXPECT_FALSE(placement_of(subscribe, request).leader_only);
+  put_bytes(request, 3, "billing");
+  EXPECT_TRUE(placement_of(subscribe, request).leader_only);
 }
 
 TEST_F(ForwardTest, AChangeIsServedByTheLeaderWithThePrincipalOfTheCaller) {
