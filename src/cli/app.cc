@@ -56,6 +56,8 @@ constexpr auto kRunners = std::to_array<std::pair<std::string_view, Result<int> 
     {"health", run_health},
     {"version", run_version},
     {"wait", run_wait},
+    {"publish", run_publish},
+    {"subscribe", run_subscribe},
     {"help", run_help},
 });
 

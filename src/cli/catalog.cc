@@ -27,13 +27,14 @@ constexpr std::array<VerbAlias, 8> kVerbAliases = {{
     {"", "describe", "get"},
 }};
 
-constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kNounAliases = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNounAliases = {{
+    {"subscription", "group"},
     {"svc", "service"},
     {"cert", "certificate"},
     {"cfg", "config"},
 }};
 
-constexpr std::array<Verbless, 8> kVerbless = {{
+constexpr std::array<Verbless, 10> kVerbless = {{
     {"api", "api METHOD [--data JSON]", "Calls any method of the contract by name"},
     {"context", "context list | set NAME | use NAME | show [NAME] | delete NAME", "Names clusters and chooses one"},
     {"completion", "completion bash | zsh | fish", "Prints what makes a shell complete words with Tab"},
@@ -41,6 +42,9 @@ constexpr std::array<Verbless, 8> kVerbless = {{
     {"health", "health", "Shows whether the cluster works"},
     {"version", "version", "Shows the versions of this program and of the server"},
     {"wait", "wait NOUN ID --for FIELD=VALUE | --for deleted", "Waits until a resource is as wanted"},
+    {"publish", "publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE]", "Publishes an event"},
+    {"subscribe", "subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]",
+     "Prints the events of topics"},
     {"help", "help [NOUN [VERB]] | help exit-codes", "Explains a command"},
 }};
 

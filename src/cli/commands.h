@@ -24,6 +24,8 @@ Result<int> run_completion(Session& session, Args args);
 Result<int> run_complete(Session& session, Args args);
 Result<int> run_explain(Session& session, Args args);
 Result<int> run_wait(Session& session, Args args);
+Result<int> run_publish(Session& session, Args args);
+Result<int> run_subscribe(Session& session, Args args);
 
 // Parsing that commands of one method share: flags of the request on top of a body, `extra` before everything.
 struct ParsedRequest {

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/log.h"
+#include "services/events/bus_rows.h"
 #include "storage/lmdb/lmdb_log_table.h"
 #include "storage/placed_log_store.h"
 #include "storage/rocksdb/rocks_log_table.h"
@@ -64,6 +65,7 @@ Status check_kind(FileSystem& files, const std::string& directory, LogKind wante
 }  // namespace
 
 const std::map<std::string, GroupId>& group_names() {
+  // The logs of the groups bus-* are their data, and always their own.
   static const std::map<std::string, GroupId> names = {{"core", kCoreGroup}, {"work", kWorkGroup}};
   return names;
 }
@@ -99,6 +101,10 @@ Result<LogOptions> log_options(const Config& config) {
     }
     options.own.insert(group->second);
     at = comma + 1;
+  }
+  const int64_t bus_groups = config.integer("bus_groups");
+  for (uint32_t number = 0; number < bus_groups && number < events::kBusGroupsMax; ++number) {
+    options.own.insert(events::bus_group(number));
   }
   return options;
 }

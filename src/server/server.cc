@@ -23,6 +23,7 @@
 #include "runtime/real_clock.h"
 #include "server/authenticator.h"
 #include "server/backup_side.h"
+#include "server/bus_side.h"
 #include "server/certificate_wiring.h"
 #include "server/clock_watch.h"
 #include "server/cluster_side.h"
@@ -74,7 +75,8 @@ bool frees_space(std::string_view command) {
       "machine.expire",  "discovery.deregister", "tasks.cancel",      "tasks.prune",     "tasks.outcomes",
       "workers.fence",   "workers.hello",        "workers.drain",     "permits.release", "workers.deregister",
       "permits.abandon", "permits.break",        "elections.resign",  "sync.withdraw",   "sync.delete_latch",
-      "kv.delete",       "kv.compact",           "kv.sweep",          "kv.revoke"};
+      "kv.delete",       "kv.compact",           "kv.sweep",          "kv.revoke",       "topics.delete",
+      "bus.drop"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -158,6 +160,7 @@ struct Server::Parts {
   std::unique_ptr<runtime::Loop> loop, io, flush, watch, reads, blob_io, collecting;
   std::unique_ptr<ClusterSide> cluster;
   std::unique_ptr<SharedBlobs> shared_blobs;
+  std::unique_ptr<BusSide> bus;
   std::unique_ptr<node::Node> node;
   std::unique_ptr<tasks::WorkRuntime> work;
   std::unique_ptr<tasks::BlobCollector> blob_collector;
@@ -195,6 +198,7 @@ struct Server::Parts {
   Status open_storage(const ServerOptions& options, const Config& config);
   void set_compression(node::GroupOptions& group, const storage::CompressionOptions& chosen);
   Status build_node(const ServerOptions& options, const Config& config);
+  void build_leaders(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
   Status build_key_value(const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
@@ -262,6 +266,13 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   UCCP_RETURN_IF_ERROR(apply_raft_settings(config, node_options));
   node_options.disk_reserved_bytes = static_cast<uint64_t>(config.integer("disk_reserved"));
   node_options.frees_space = frees_space;
+  UCCP_TRY(const events::EventsOptions bus_options, bus_settings(config));
+  bus = std::make_unique<BusSide>(bus_options);
+  std::vector<node::GroupSpec> groups = {
+      {kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state, &kv_state,
+                            &backup_state, &identity_state, &certificates_state, &bus->topics()}},
+      {kWorkGroup, "work", {&tasks_state, &workers_state}}};
+  for (node::GroupSpec& spec : bus->groups()) groups.push_back(std::move(spec));
   node = std::make_unique<node::Node>(
       node_options,
       node::NodeEnvironment{.loop = *loop, .io = *io, .watch = *watch, .clock = clock, .random = node_random,
@@ -269,9 +280,15 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
                             .network = cluster->network(), .reads = reads.get(), .flush = flush.get(),
                             .free_bytes = [this, dir = options.data_dir] { return files.free_bytes(dir); },
                             .fatal = [this](Status status) { fatal(std::move(status)); }},
-      std::vector<node::GroupSpec>{{kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state,
-                                                            &kv_state, &backup_state, &identity_state, &certificates_state}},
-                                   {kWorkGroup, "work", {&tasks_state, &workers_state}}});
+      std::move(groups));
+  page_tokens = std::make_unique<call::PageTokenSigner>(sha256("page tokens " + options.token_key_pem));
+  bus->build({*node, *loop, *watch, *reads, clock, metrics, *page_tokens}, handlers, door_handlers);
+  build_leaders(options, config);
+  return Status::ok();
+}
+
+// What runs where a group is led.
+void Server::Parts::build_leaders(const ServerOptions& options, const Config& config) {
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
   work_options.agent_lease_ms = options.worker_lease_ms;
@@ -290,7 +307,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
     changed.notify();
   });
   blob_collector = std::make_unique<tasks::BlobCollector>(*collecting, *node, *blobs, metrics,
-                                                          std::clamp<int64_t>(grace_ms / 4, 100, kCollectMsMax));
+                                                          std::clamp<int64_t>(blob_grace_ms(config, options) / 4, 100, kCollectMsMax));
   clock_watch = std::make_unique<ClockWatch>(*watch, clock, metrics);
   live.on_worker([this] { changed.notify(); });
   kv_sweeper = std::make_unique<kv::KvSweeper>(*node, *node, *loop, *reads);
@@ -299,7 +316,13 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
     kv_sweeper->on_leadership(ready);
     changed.notify();
   });
-  return Status::ok();
+  for (const GroupId group : bus->group_ids()) {
+    node->on_leadership(group, [this, group](bool ready, Term) {
+      cluster->on_leadership(group, ready);
+      bus->on_leadership(group, ready);
+      changed.notify();
+    });
+  }
 }
 
 Status Server::Parts::start_node(const ServerOptions& options) {
@@ -336,8 +359,6 @@ Status Server::Parts::build_key_value(const Config& config) {
 }
 
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
-  page_tokens = std::make_unique<call::PageTokenSigner>(sha256("page tokens " + options.token_key_pem));
-
   UCCP_TRY(identity_side, IdentitySide::make({.token_key_pem = options.token_key_pem, .cluster_id = identity.cluster_id}, config,
                                              {*node, *reads, clock, system_random, metrics, *page_tokens}));
   identity_side->add_handlers(handlers);
@@ -356,6 +377,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   sync = std::make_unique<sync::SyncService>(sync::SyncEnvironment{*node, *node, *node, *node, *reads, clock});
   sync->add_handlers(handlers);
   UCCP_RETURN_IF_ERROR(build_key_value(config));
+  bus->start();
   tasks_service = std::make_unique<tasks::TasksService>(tasks::TasksEnvironment{
       .proposer = *node, .reader = *node,
       .logs = {.loop = *loop, .io = *reads, .runtime = *work, .blobs = *shared_blobs, .watcher = *node,

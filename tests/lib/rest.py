@@ -159,11 +159,13 @@ class Rest:
     def delete(self, path, query=None, headers=None):
         return self.call("DELETE", path, query=query, headers=headers)
 
-    def stream(self, path, sse=False, query=None, headers=None):
-        """Opens a server stream on a connection of its own."""
+    def stream(self, path, sse=False, query=None, headers=None, body=None):
+        """Opens a server stream on a connection of its own: GET, or POST with a body that is sent as JSON."""
         connection = self.connect()
         head = {"Accept": "text/event-stream" if sse else "application/x-ndjson", **(headers or {})}
-        connection.request("GET", self._target(path, query), headers=self._head(head, False))
+        data = None if body is None else json.dumps(body).encode()
+        connection.request("GET" if data is None else "POST", self._target(path, query), data,
+                           headers=self._head(head, data is not None))
         return Stream(connection, connection.getresponse(), sse)
 
 

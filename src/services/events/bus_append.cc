@@ -1,0 +1,220 @@
+#include "services/events/bus_append.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/bytes.h"
+#include "call/wire.h"
+#include "services/events/bus_state.h"
+#include "uccp/v1/events.pb.h"
+
+namespace uccp::events {
+namespace {
+
+using internal::v1::BusBatch;
+using internal::v1::BusBatchResult;
+using internal::v1::BusProducerRow;
+using internal::v1::BusSeenRow;
+using machine::ApplyContext;
+
+// The id that the publisher gave; empty if none. A stored event has no other one.
+std::string_view id_of(std::string_view event) {
+  std::string_view id;
+  call::WireReader reader(event);
+  for (call::WireField field; reader.next(field);) {
+    if (field.number == v1::Event::kIdFieldNumber) id = field.bytes;
+  }
+  return id;
+}
+
+// One batch on its way into a partition.
+class Append {
+ public:
+  Append(ApplyContext& context, const BusBatch& batch, uint32_t number, BusPartitionRow row)
+      : c_(context), batch_(batch), number_(number), id_{batch.topic(), batch.partition()}, row_(std::move(row)) {}
+
+  BusBatchResult run() {
+    if (batch_.has_expected_offset() && batch_.expected_offset() != row_.next_offset()) {
+      refuse(BusBatchResult::UNEXPECTED_OFFSET, row_.next_offset());
+      return std::move(result_);
+    }
+    if (!batch_.producer_id().empty() && !check_producer()) return std::move(result_);
+    forget_old();
+    find_repeats();
+    result_.set_first_offset(row_.next_offset());
+    const auto count = static_cast<uint64_t>(batch_.events_size() - result_.duplicates_size());
+    if (count > 0) store(count);
+    if (!batch_.producer_id().empty()) kProducers.put(c_.state(), c_.scope(), producer_key(), producer_);
+    return std::move(result_);
+  }
+
+ private:
+  void refuse(BusBatchResult::Refusal why, uint64_t expected) {
+    result_.set_refusal(why);
+    result_.set_expected(expected);
+  }
+
+  std::string producer_key() const { return partition_key(id_) + batch_.producer_id(); }
+
+  // False if the batch is refused. Otherwise the first repeated_ events were stored before.
+  bool check_producer() {
+    producer_ = kProducers.get(c_.state(), c_.scope(), producer_key()).value_or(BusProducerRow());
+    if (batch_.producer_epoch() < producer_.epoch()) {
+      refuse(BusBatchResult::STALE_EPOCH, producer_.epoch());
+      return false;
+    }
+    if (batch_.producer_epoch() > producer_.epoch()) {
+      producer_.Clear();
+      producer_.set_epoch(batch_.producer_epoch());
+    }
+    producer_.set_seen_ms(c_.now_ms());
+    if (batch_.sequence() == 0) return true;
+    const uint64_t next = std::max<uint64_t>(producer_.next_sequence(), 1);
+    if (batch_.sequence() > next) {
+      refuse(BusBatchResult::SEQUENCE_GAP, next);
+      return false;
+    }
+    repeated_ = std::min<uint64_t>(next - batch_.sequence(), static_cast<uint64_t>(batch_.events_size()));
+    for (uint64_t place = 0; place < repeated_; ++place) {
+      const uint64_t sequence = batch_.sequence() + place;
+      const bool known = sequence >= producer_.last_sequence() && producer_.last_sequence() > 0;
+      repeat(static_cast<uint32_t>(place),
+             known ? producer_.last_offset() + (sequence - producer_.last_sequence()) : 0);
+    }
+    if (repeated_ == static_cast<uint64_t>(batch_.events_size())) return true;
+    producer_.set_next_sequence(batch_.sequence() + static_cast<uint64_t>(batch_.events_size()));
+    producer_.set_last_sequence(next);
+    producer_.set_last_offset(row_.next_offset());
+    return true;
+  }
+
+  void repeat(uint32_t place, uint64_t offset) {
+    result_.add_duplicates(place);
+    result_.add_duplicate_offsets(offset);
+  }
+
+  void forget_old() {
+    const int64_t before_ms = c_.now_ms() - row_.settings().dedup_window_ms();
+    std::vector<std::pair<std::string, std::string>> old;
+    const std::string prefix = partition_key(id_);
+    kSeenAge.scan(c_.state(), c_.scope(), prefix, "", [&](std::string_view key, std::string_view id) {
+      if (static_cast<int64_t>(ByteReader(key.substr(prefix.size())).u64()) > before_ms) return false;
+      old.emplace_back(key, id);
+      return old.size() < kForgottenPerBatch;
+    });
+    for (const auto& [key, id] : old) {
+      kSeenAge.erase(c_.state(), c_.scope(), key);
+      const auto seen = kSeen.get(c_.state(), c_.scope(), prefix + id);
+      // Its id may have come again since, and counts from then on.
+      if (seen && seen->seen_ms() <= before_ms) kSeen.erase(c_.state(), c_.scope(), prefix + id);
+    }
+  }
+
+  // Ids that were published within the window, and those that come twice in this batch.
+  void find_repeats() {
+    const int64_t window_ms = row_.settings().dedup_window_ms();
+    if (window_ms == 0) return;
+    uint64_t offset = row_.next_offset();
+    std::map<std::string, uint64_t, std::less<>> here;
+    for (auto place = static_cast<uint32_t>(repeated_); place < static_cast<uint32_t>(batch_.events_size()); ++place) {
+      const std::string_view id = id_of(batch_.events(static_cast<int>(place)));
+      if (id.empty()) {
+        ++offset;
+        continue;
+      }
+      const std::string key = partition_key(id_) + std::string(id);
+      const auto seen = kSeen.get(c_.state(), c_.scope(), key);
+      if (seen && c_.now_ms() - seen->seen_ms() < window_ms) {
+        repeat(place, seen->offset());
+        continue;
+      }
+      if (const auto [it, fresh] = here.emplace(id, offset); !fresh) {
+        repeat(place, it->second);
+        continue;
+      }
+      ++offset;
+    }
+    for (const auto& [id, at] : here) {
+      BusSeenRow row;
+      row.set_offset(at);
+      row.set_seen_ms(c_.now_ms());
+      kSeen.put(c_.state(), c_.scope(), partition_key(id_) + id, row);
+      kSeenAge.put(c_.state(), c_.scope(),
+                   ByteWriter().raw(partition_key(id_)).u64(static_cast<uint64_t>(c_.now_ms())).u64(at).take(), id);
+    }
+  }
+
+  void store(uint64_t count) {
+    uint64_t bytes = 0;
+    for (const std::string& event : batch_.events()) bytes += event.size();
+    BusIndexRow index;
+    index.set_log_index(c_.index().value);
+    index.set_batch(number_);
+    index.set_first_offset(row_.next_offset());
+    index.set_publish_us(c_.envelope().wall.us);
+    index.set_events(static_cast<uint32_t>(batch_.events_size()));
+    *index.mutable_skipped() = result_.duplicates();
+    row_.set_next_offset(row_.next_offset() + count);
+    row_.set_bytes(row_.bytes() + bytes);
+    row_.set_bytes_ever(row_.bytes_ever() + bytes);
+    index.set_bytes_ever(row_.bytes_ever());
+    // Rows that nobody had before: there is nothing to read.
+    c_.state().replace(machine::table_key::make(kIndexTable, c_.scope(), index_key(id_, row_.next_offset() - 1)),
+                       std::nullopt, machine::Table<BusIndexRow>::serialize(index));
+    c_.state().replace(machine::table_key::make(kNeededTable, {}, needed_key(c_.index(), number_)), std::nullopt,
+                       ByteWriter().varint(1).take());
+    kPartitions.put(c_.state(), c_.scope(), partition_key(id_), row_);
+    internal::v1::BusNotice notice;
+    *notice.mutable_row() = std::move(index);
+    *notice.mutable_batch() = batch_;
+    c_.notify(kBusTopic, partition_key(id_), 0, notice.SerializeAsString());
+  }
+
+  ApplyContext& c_;
+  const BusBatch& batch_;
+  const uint32_t number_;
+  const PartitionId id_;
+  BusPartitionRow row_;
+  BusProducerRow producer_;
+  uint64_t repeated_ = 0;  // first events of the batch that the producer has sent before
+  BusBatchResult result_;
+};
+
+}  // namespace
+
+BusBatchResult append_batch(ApplyContext& context, const BusBatch& batch, uint32_t number) {
+  const PartitionId id{batch.topic(), batch.partition()};
+  if (batch.ephemeral()) {
+    internal::v1::BusNotice notice;
+    notice.mutable_row()->set_log_index(context.index().value);
+    notice.mutable_row()->set_batch(number);
+    notice.mutable_row()->set_publish_us(context.envelope().wall.us);
+    *notice.mutable_batch() = batch;
+    context.notify(kBusTopic, partition_key(id), 0, notice.SerializeAsString());
+    return {};
+  }
+  auto row = kPartitions.get(context.state(), context.scope(), partition_key(id));
+  if (!row || row->dropped()) {
+    BusBatchResult result;
+    result.set_refusal(BusBatchResult::UNKNOWN_PARTITION);
+    return result;
+  }
+  return Append(context, batch, number, std::move(*row)).run();
+}
+
+void need_entry(ApplyContext& context, const BusIndexRow& row) {
+  const std::string key = needed_key(LogIndex(row.log_index()), row.batch());
+  const auto stored = kNeeded.get(context.state(), {}, key);
+  const uint64_t rows = stored ? ByteReader(*stored).varint() : 0;
+  kNeeded.put(context.state(), {}, key, ByteWriter().varint(rows + 1).take());
+}
+
+void release_entry(ApplyContext& context, const BusIndexRow& row) {
+  const std::string key = needed_key(LogIndex(row.log_index()), row.batch());
+  const auto stored = kNeeded.get(context.state(), {}, key);
+  const uint64_t rows = stored ? ByteReader(*stored).varint() : 0;
+  if (rows <= 1) kNeeded.erase(context.state(), {}, key);
+  else kNeeded.put(context.state(), {}, key, ByteWriter().varint(rows - 1).take());
+}
+
+}  // namespace uccp::events

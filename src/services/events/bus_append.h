@@ -1,0 +1,19 @@
+// One batch of bus.append: what of it counts, and the rows that say so.
+#pragma once
+
+#include "machine/domain.h"
+#include "services/events/bus_rows.h"
+
+namespace uccp::events {
+
+// Event ids and producers whose time is over that one batch forgets, so that they do not gather.
+inline constexpr size_t kForgottenPerBatch = 64;
+
+// Stores the batch, which is the `number`th of the command, and tells those who watch. A refusal writes nothing.
+internal::v1::BusBatchResult append_batch(machine::ApplyContext& context, const internal::v1::BusBatch& batch,
+                                          uint32_t number);
+// A row of the index was put that names the batch; one was erased. A batch is needed while a row names it.
+void need_entry(machine::ApplyContext& context, const BusIndexRow& row);
+void release_entry(machine::ApplyContext& context, const BusIndexRow& row);
+
+}  // namespace uccp::events

@@ -1,0 +1,86 @@
+#include "services/events/bus_keeper.h"
+
+
+#include "services/events/bus_state.h"
+#include "services/events/join.h"
+
+namespace uccp::events {
+
+using machine::GroupView;
+using machine::ReadLevel;
+using machine::Scope;
+
+BusKeeper::BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere,
+                     machine::Reader& reader, Executor& loop, Executor& work)
+    : options_(options), local_(local), anywhere_(anywhere), reader_(reader), loop_(loop), work_(work) {}
+
+void BusKeeper::on_leadership(GroupId group, bool leads) {
+  if (!leads) {
+    rounds_.erase(group);
+    return;
+  }
+  rounds_[group] = ++last_round_;
+  look(group, last_round_);
+}
+
+void BusKeeper::look(GroupId group, uint64_t round) {
+  const auto at = rounds_.find(group);
+  if (at == rounds_.end() || at->second != round) return;
+  loop_.post_after(options_.interval_ms, [this, group, round] { look(group, round); });
+  // The bus group first: whatever it has was made in core before, so a topic that is then not there is gone.
+  reader_.read(group, {.kind = ReadLevel::Kind::kSession}, [this, group](Result<GroupView> bus) {
+    if (!bus) return;
+    reader_.read(kCoreGroup, ReadLevel::linearizable(), [this, group, bus = std::move(*bus)](Result<GroupView> core) {
+      if (!core) return;
+      work_.post([this, group, bus, core = std::move(*core)] { clean(group, bus, core); });
+    });
+  });
+}
+
+void BusKeeper::clean(GroupId group, const GroupView& bus, const GroupView& core) {
+  std::set<uint64_t> known;
+  kTopics.scan_all(core, [&](const Scope&, std::string_view, const TopicRow& topic) {
+    known.insert(topic.number());
+    return true;
+  });
+  std::map<uint64_t, Scope> gone;
+  kPartitions.scan_all(bus, [&](const Scope& scope, std::string_view key, const BusPartitionRow&) {
+    const uint64_t topic = decode_partition_key(key).topic;
+    if (!known.contains(topic)) gone[topic] = scope;
+    return true;
+  });
+  for (const auto& [topic, scope] : gone) {
+    drop_in(local_, group, scope, topic, [](const Status&) {});
+  }
+}
+
+// Step by step until nothing is left.
+void BusKeeper::drop_in(machine::Proposer& proposer, GroupId group, const Scope& scope, uint64_t topic, Done done) {
+  internal::v1::BusDropCommand command;
+  command.set_topic(topic);
+  command.set_rows_max(options_.rows_per_command);
+  machine::Envelope envelope;
+  envelope.scope = scope;
+  envelope.principal = "system";
+  envelope.command = std::string(kBusDomain) + ".drop";
+  envelope.payload = command.SerializeAsString();
+  proposer.propose(group, std::move(envelope),
+                   [this, &proposer, group, scope, topic, done = std::move(done)](Result<machine::Applied> applied) mutable {
+                     if (!applied) return done(std::move(applied.error()));
+                     internal::v1::BusProgress progress;
+                     if (!progress.ParseFromString(applied->response) || progress.done()) return done(Status::ok());
+                     drop_in(proposer, group, scope, topic, std::move(done));
+                   });
+}
+
+void BusKeeper::drop(const Scope& scope, const TopicRow& topic, Done done) {
+  const std::set<uint32_t> groups(topic.groups().begin(), topic.groups().end());
+  const auto join = Join::make(groups.size(), std::move(done));
+  for (const uint32_t group : groups) {
+    drop_in(anywhere_, bus_group(group), scope, topic.number(), [join](Status status) {
+      join->arrive(std::move(status));
+    });
+  }
+}
+
+}  // namespace uccp::events

@@ -1,0 +1,55 @@
+// Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone. Re-runnable: what there is to do is
+// found in the states, so a new leader goes on.
+//
+// Thread: the loop's, but for drop(), which is callable from any thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "base/executor.h"
+#include "base/metrics.h"
+#include "machine/ports.h"
+#include "services/events/bus_rows.h"
+#include "services/events/topics_state.h"
+
+namespace uccp::events {
+
+struct BusKeeperOptions {
+  // Time between two looks at everything.
+  int64_t interval_ms = 10'000;
+  // Rows that one command goes through: about a millisecond of the loop.
+  uint32_t rows_per_command = 500;
+};
+
+class BusKeeper {
+ public:
+  // Everything must outlive the keeper, and the keeper every command it proposes. `local` proposes on this node,
+  // `anywhere` to the leader wherever it is.
+  BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere, machine::Reader& reader,
+            Executor& loop, Executor& work);
+
+  // This node leads the group or no longer does.
+  void on_leadership(GroupId group, bool leads);
+  // Forgets all partitions of a topic that was deleted, in all its groups.
+  using Done = std::move_only_function<void(Status)>;
+  void drop(const machine::Scope& scope, const TopicRow& topic, Done done);
+
+ private:
+  void look(GroupId group, uint64_t round);
+  void clean(GroupId group, const machine::GroupView& bus, const machine::GroupView& core);
+  void drop_in(machine::Proposer& proposer, GroupId group, const machine::Scope& scope, uint64_t topic, Done done);
+
+  const BusKeeperOptions options_;
+  machine::Proposer& local_;
+  machine::Proposer& anywhere_;
+  machine::Reader& reader_;
+  Executor& loop_;
+  Executor& work_;
+  std::map<GroupId, uint64_t> rounds_;  // of groups that this node leads; another round ends the earlier one
+  uint64_t last_round_ = 0;
+};
+
+}  // namespace uccp::events

@@ -1,0 +1,105 @@
+#include "services/events/bus_state.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "call/wire.h"
+#include "services/events/bus_append.h"
+#include "services/events/bus_rows.h"
+
+namespace uccp::events {
+namespace {
+
+using machine::ApplyContext;
+using machine::ApplyResult;
+
+template <typename Command>
+Command parse(std::string_view payload) {
+  Command command;
+  UCCP_CHECK(command.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
+  return command;
+}
+
+ApplyResult open(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusOpenCommand>(payload);
+  for (const uint32_t partition : command.partitions()) {
+    const std::string key = partition_key({command.topic(), partition});
+    BusPartitionRow row = kPartitions.get(context.state(), context.scope(), key).value_or(BusPartitionRow());
+    *row.mutable_settings() = command.settings();
+    kPartitions.put(context.state(), context.scope(), key, row);
+  }
+  return std::string();
+}
+
+ApplyResult append(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusAppendCommand>(payload);
+  internal::v1::BusAppendResult result;
+  for (int i = 0; i < command.batches_size(); ++i) {
+    *result.add_batches() = append_batch(context, command.batches(i), static_cast<uint32_t>(i));
+  }
+  return result.SerializeAsString();
+}
+
+// Rows of one table below a key, at most `rows_max`. True if that was all.
+bool erase_below(ApplyContext& context, machine::TableId table, const std::string& key, uint32_t& rows_max) {
+  const std::string prefix = machine::table_key::make(table, context.scope(), key);
+  std::vector<std::string> keys;
+  context.state().scan(prefix, machine::prefix_end(prefix), [&](std::string_view found, std::string_view) {
+    keys.emplace_back(found);
+    return keys.size() <= rows_max;
+  });
+  const bool whole = keys.size() <= rows_max;
+  if (!whole) keys.pop_back();
+  for (const std::string& found : keys) context.state().erase(found);
+  rows_max -= static_cast<uint32_t>(keys.size());
+  return whole;
+}
+
+// Index rows of the topic, at most `rows_max`. True if that was all.
+bool erase_index(ApplyContext& context, const std::string& topic, uint32_t& rows_max) {
+  std::vector<std::pair<std::string, BusIndexRow>> rows;
+  kIndex.scan(context.state(), context.scope(), topic, "", [&](std::string_view key, BusIndexRow row) {
+    rows.emplace_back(key, std::move(row));
+    return rows.size() <= rows_max;
+  });
+  const bool whole = rows.size() <= rows_max;
+  if (!whole) rows.pop_back();
+  for (const auto& [key, row] : rows) {
+    kIndex.erase(context.state(), context.scope(), key);
+    release_entry(context, row);
+  }
+  rows_max -= static_cast<uint32_t>(rows.size());
+  return whole;
+}
+
+// Until the last step the partitions stay, closed to publishers and readers, so that whoever goes on finds them.
+ApplyResult drop(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusDropCommand>(payload);
+  uint32_t left = std::max<uint32_t>(command.rows_max(), 1);
+  const std::string topic = ByteWriter().u64(command.topic()).take();
+  std::vector<std::pair<std::string, BusPartitionRow>> open;
+  kPartitions.scan(context.state(), context.scope(), topic, "", [&](std::string_view key, BusPartitionRow row) {
+    if (!row.dropped()) open.emplace_back(key, std::move(row));
+    return true;
+  });
+  for (auto& [key, row] : open) {
+    row.set_dropped(true);
+    kPartitions.put(context.state(), context.scope(), key, row);
+  }
+  bool done = erase_index(context, topic, left);
+  for (const machine::TableId table : {kProducerTable, kSeenTable, kSeenAgeTable, kPartitionTable}) {
+    done = done && erase_below(context, table, topic, left);
+  }
+  internal::v1::BusProgress progress;
+  progress.set_done(done);
+  return progress.SerializeAsString();
+}
+
+}  // namespace
+
+std::map<std::string, machine::ApplyFunction, std::less<>> BusState::commands() {
+  return {{"open", open}, {"append", append}, {"drop", drop}};
+}
+
+}  // namespace uccp::events

@@ -1,0 +1,95 @@
+// The methods of the event bus: topics, publishing, streams. Must outlive every call. Callable from any thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "base/clock.h"
+#include "base/executor.h"
+#include "base/metrics.h"
+#include "call/handler.h"
+#include "call/listing.h"
+#include "machine/log_reader.h"
+#include "machine/ports.h"
+#include "services/events/bus_keeper.h"
+#include "services/events/feed.h"
+#include "services/events/fetcher.h"
+#include "services/events/gatherer.h"
+#include "services/events/publisher.h"
+#include "services/events/streams.h"
+#include "services/events/topic_directory.h"
+
+namespace uccp::events {
+
+// As in the configuration; docs/events.md has the defaults and why.
+struct EventsOptions {
+  uint32_t groups = 1;  // bus-0 to bus-(groups - 1)
+  uint64_t topics_max = 100'000;
+  TopicLimits topic;
+  GathererOptions gatherer;
+  PublisherOptions publisher;
+  StreamOptions stream;
+  BusKeeperOptions keeper;
+};
+
+// Everything must outlive the service.
+struct EventsEnvironment {
+  machine::Proposer& local;     // proposes on this node
+  machine::Proposer& anywhere;  // to the leader of the group, wherever it is
+  machine::Reader& reader;
+  machine::LogReader& log;
+  machine::Watcher& watcher;
+  Executor& loop;
+  Executor& events;  // where the watcher's callbacks come
+  Executor& work;
+  const Clock& clock;
+  MetricsRegistry& metrics;
+  const call::PageTokenSigner& page_tokens;
+  std::function<NodeId(GroupId)> leader;  // as far as this node knows; 0: none
+};
+
+class EventsService {
+ public:
+  EventsService(EventsOptions options, EventsEnvironment environment);
+
+  void add_handlers(call::HandlerTable& handlers);
+  // The node runs: begins to listen to its groups.
+  void start() { feed_.start(); }
+  // On the loop: this node leads the group, which is one of the bus groups, or no longer does.
+  void on_leadership(GroupId group, bool leads) { keeper_.on_leadership(group, leads); }
+
+ private:
+  using OnTopic = std::move_only_function<void(const call::CallPtr&, TopicRow)>;
+  using Views = std::map<GroupId, machine::GroupView>;
+
+  void create(const call::CallPtr& call, std::string bytes);
+  void update(const call::CallPtr& call, std::string bytes);
+  void remove(const call::CallPtr& call, std::string bytes);
+  void get(const call::CallPtr& call, const v1::GetTopicMetadataRequest& request);
+  void list(const call::CallPtr& call, std::string bytes);
+  void subscribe(const call::CallPtr& call, const v1::SubscribeRequest& request);
+
+  // Proposes topics.`verb`; what it answers goes on.
+  void propose(const call::CallPtr& call, std::string_view bytes, std::string_view verb,
+               const google::protobuf::MessageLite& command, OnTopic on_topic);
+  // Opens the partitions of a topic and answers it.
+  void open_and_reply(const call::CallPtr& call, const TopicRow& topic);
+  // The states of the groups at the call's read level.
+  void read_groups(const call::CallPtr& call, std::set<GroupId> groups,
+                   std::move_only_function<void(const call::CallPtr&, Views)> done);
+  v1::Topic shown(const machine::Scope& scope, const TopicRow& row, const Views& views) const;
+
+  const EventsOptions options_;
+  EventsEnvironment env_;
+  TopicDirectory topics_;
+  Gatherer gatherer_;
+  Publisher publisher_;
+  Feed feed_;
+  Fetcher fetcher_;
+  BusKeeper keeper_;
+  const std::shared_ptr<Streams> streams_;
+};
+
+}  // namespace uccp::events

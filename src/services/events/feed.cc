@@ -1,0 +1,88 @@
+#include "services/events/feed.h"
+
+#include "base/log.h"
+#include "services/events/bus_state.h"
+
+namespace uccp::events {
+
+using machine::Change;
+
+Feed::Feed(machine::Watcher& watcher, Executor& events, uint32_t groups)
+    : watcher_(watcher), events_(events), groups_(groups) {}
+
+void Feed::start() {
+  events_.post([this] {
+    for (uint32_t number = 0; number < groups_; ++number) watch_group(bus_group(number));
+    watch_topics();
+  });
+}
+
+void Feed::watch_group(GroupId group) {
+  watches_[group] = watcher_.watch(
+      {.group = group, .topic = std::string(kBusTopic), .live_only = true}, LogIndex(0),
+      [this, group](const Change& change) { return on_change(group, change); },
+      [this, group](const Status& status) {
+        // Not from within the hub that calls.
+        events_.post([this, group, status] { on_lost(group, status); });
+      });
+}
+
+void Feed::watch_topics() {
+  watches_[kCoreGroup] = watcher_.watch(
+      {.group = kCoreGroup, .topic = std::string(kTopicChanges), .live_only = true}, LogIndex(0),
+      [this](const Change& change) { return on_topic(change); },
+      [this](const Status& status) { events_.post([this, status] { on_lost(kCoreGroup, status); }); });
+}
+
+void Feed::on_lost(GroupId group, const Status& status) {
+  const std::set<FeedListener*> all = listeners_;
+  if (status.code() == Code::kUnavailable) {
+    watches_.erase(group);
+    for (FeedListener* listener : all) {
+      if (listeners_.contains(listener)) listener->on_stop(status);
+    }
+    return;
+  }
+  if (group == kCoreGroup) watch_topics();
+  else watch_group(group);
+  for (FeedListener* listener : all) {
+    if (listeners_.contains(listener)) listener->on_gap(group);
+  }
+}
+
+bool Feed::on_change(GroupId group, const Change& change) {
+  const PartitionId id = decode_partition_key(change.key);
+  const auto readers = readers_.find({group, id});
+  if (readers == readers_.end()) return true;
+  const auto batch = decode_notice(group, id, change.payload);
+  if (!batch) {
+    log::error("a batch of events cannot be read", {{"group", group.value}, {"why", batch.error().to_string()}});
+    return true;
+  }
+  const std::set<FeedListener*> all = readers->second;
+  for (FeedListener* listener : all) {
+    if (listeners_.contains(listener)) listener->on_batch(*batch);
+  }
+  return true;
+}
+
+bool Feed::on_topic(const Change& change) {
+  TopicRow topic;
+  if (!topic.ParseFromString(change.payload)) return true;
+  const std::set<FeedListener*> all = listeners_;
+  for (FeedListener* listener : all) {
+    if (listeners_.contains(listener)) listener->on_topic(change.scope, topic, static_cast<TopicChange>(change.kind));
+  }
+  return true;
+}
+
+void Feed::remove(FeedListener* listener) { listeners_.erase(listener); }
+
+void Feed::unread(FeedListener* listener, GroupId group, PartitionId id) {
+  const auto readers = readers_.find({group, id});
+  if (readers == readers_.end()) return;
+  readers->second.erase(listener);
+  if (readers->second.empty()) readers_.erase(readers);
+}
+
+}  // namespace uccp::events

@@ -1,0 +1,62 @@
+// What apply tells of new batches and changed topics on this node, handed to those who read them.
+//
+// A listener registers first and looks at the state afterwards: whatever is told before it registered is in the state that
+// it then finds. Everything happens on the events executor, where the watcher's callbacks come.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "base/executor.h"
+#include "machine/ports.h"
+#include "services/events/batches.h"
+#include "services/events/topics_state.h"
+
+namespace uccp::events {
+
+class FeedListener {
+ public:
+  virtual ~FeedListener() = default;
+  // A new batch of a partition that the listener named.
+  virtual void on_batch(const BatchPtr& batch) = 0;
+  // The state of a group was replaced: batches may have been missed.
+  virtual void on_gap(GroupId group) = 0;
+  // A topic was made, changed or deleted, in any namespace.
+  virtual void on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) = 0;
+  // The node stops.
+  virtual void on_stop(const Status& status) = 0;
+};
+
+class Feed {
+ public:
+  // Everything must outlive the feed and its listeners. Listens to groups bus-0 to bus-(groups - 1).
+  Feed(machine::Watcher& watcher, Executor& events, uint32_t groups);
+
+  // Begins to listen to the groups. Callable from any thread.
+  void start();
+
+  // On the events executor.
+  void add(FeedListener* listener) { listeners_.insert(listener); }
+  void remove(FeedListener* listener);
+  void read(FeedListener* listener, GroupId group, PartitionId id) { readers_[{group, id}].insert(listener); }
+  void unread(FeedListener* listener, GroupId group, PartitionId id);
+  uint32_t groups() const { return groups_; }
+
+ private:
+  void watch_group(GroupId group);
+  void watch_topics();
+  bool on_change(GroupId group, const machine::Change& change);
+  bool on_topic(const machine::Change& change);
+  void on_lost(GroupId group, const Status& status);
+
+  machine::Watcher& watcher_;
+  Executor& events_;
+  const uint32_t groups_;
+  std::map<GroupId, std::shared_ptr<machine::Watch>> watches_;
+  std::set<FeedListener*> listeners_;
+  std::map<std::pair<GroupId, PartitionId>, std::set<FeedListener*>> readers_;
+};
+
+}  // namespace uccp::events

@@ -1,0 +1,87 @@
+// One stream of Subscribe without a name. See streams.h. Events executor only.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "call/listing_filter.h"
+#include "services/events/streams.h"
+
+namespace uccp::events {
+
+class Streams::Stream final : public FeedListener, public std::enable_shared_from_this<Stream> {
+ public:
+  Stream(std::shared_ptr<Streams> owner, call::CallPtr call, v1::SubscribeRequest request, Cursor since,
+         call::Filter filter);
+
+  // Registers with the feed, then finds the topics and where to begin in them.
+  void start();
+  void on_batch(const BatchPtr& batch) override;
+  void on_gap(GroupId group) override;
+  void on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) override;
+  void on_stop(const Status& status) override;
+  // Nothing was sent for a while.
+  void keep_alive(BootTime now);
+  const call::CallPtr& call() const { return call_; }
+
+ private:
+  struct Partition {
+    std::string topic;
+    uint64_t number = 0;
+    int64_t ttl_ms = 0;
+    bool ephemeral = false;
+    uint64_t next = 0;
+    uint64_t until = UINT64_MAX;  // with no_follow: the end of what there was at the beginning
+  };
+  struct Group {
+    std::map<PartitionId, Partition> partitions;
+    bool asked = false;   // its state was asked for, to find the places to begin at
+    bool begun = false;   // they are known
+    bool behind = true;   // something may be there that was not sent
+  };
+
+  void find_topics(const machine::GroupView& core);
+  bool wants(const std::string& name) const;
+  // Partitions that the stream has not yet. False: there are too many, and the stream has ended.
+  bool add_topic(const TopicRow& topic);
+  void begin_groups();
+  void begin_group(GroupId id, const machine::GroupView& view);
+  uint64_t first_offset(const machine::GroupView& view, GroupId group, PartitionId id) const;
+  void go_on();
+  void fetch(GroupId id, Group& group);
+  void take(GroupId id, Result<Fetched> fetched);
+  bool send_batch(const Batch& batch, Partition& partition);
+  void send_event(const Batch& batch, size_t number, const Partition& partition);
+  bool blocked() const { return call_->sink->queued_bytes() > owner_->options_.queue_bytes_max; }
+  void wait_for_client();
+  void check_end();
+  void end(v1::StreamEndReason reason, const std::string& message, Status status = Status::ok());
+  void fail(Status status);
+  void forget();
+
+  const std::shared_ptr<Streams> owner_;
+  const call::CallPtr call_;
+  const v1::SubscribeRequest request_;
+  const machine::Scope scope_;
+  const Cursor since_;
+  const call::Filter filter_;
+  Cursor cursor_;
+  std::map<GroupId, Group> groups_;
+  std::set<uint64_t> topics_;  // numbers
+  std::set<int32_t> only_partitions_;
+  size_t partitions_ = 0;
+  size_t beginning_ = 0;  // groups whose state was asked for
+  bool found_ = false;    // the topics were looked up
+  bool fetching_ = false;
+  bool waiting_ = false;  // for the client
+  bool ended_ = false;
+  int failures_ = 0;  // of fetches, one after the other
+  GroupId last_group_;
+  uint64_t sent_ = 0;
+  BootTime sent_at_;
+};
+
+}  // namespace uccp::events

@@ -1,0 +1,158 @@
+// Topics and subscriptions: names, patterns, defaults, and which group holds which partition.
+#include "services/events/topics_state.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "machine/machine.h"
+#include "storage/memory/memory_kv.h"
+
+namespace uccp::events {
+namespace {
+
+const machine::Scope kScope{"t", "n"};
+
+class TopicsLab {
+ public:
+  TopicsLab() : machine_(kCoreGroup, kv_, {&state_}) { EXPECT_TRUE(machine_.open().is_ok()); }
+  machine::ApplyResult apply(std::string verb, const google::protobuf::MessageLite& command) {
+    machine::Envelope e;
+    e.scope = kScope;
+    e.command = "topics." + verb;
+    e.wall = {1'700'000'000'000'000};
+    e.payload = command.SerializeAsString();
+    const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
+    auto batch = machine_.apply({&entry, 1});
+    EXPECT_TRUE(batch.has_value());
+    EXPECT_TRUE(machine_.verify_digest().is_ok());
+    return batch->results[0].result;
+  }
+  Result<TopicRow> create(const std::string& name, int32_t partitions = 1, uint64_t topics_max = 100) {
+    internal::v1::TopicCreateCommand command;
+    command.mutable_topic()->set_name(name);
+    command.mutable_topic()->set_partitions(partitions);
+    command.set_groups(3);
+    command.set_topics_max(topics_max);
+    return row(apply("create", command));
+  }
+  static Result<TopicRow> row(machine::ApplyResult result) {
+    if (!result) return std::unexpected(result.error());
+    TopicRow row;
+    EXPECT_TRUE(row.ParseFromString(*result));
+    return row;
+  }
+  std::vector<std::string> names(const std::string& after = "") const {
+    std::vector<std::string> names;
+    scan_topics(machine_.view(), kScope, after, [&](std::string_view, const machine::Scope&, const TopicRow& row) {
+      names.push_back(row.topic().name());
+      return true;
+    });
+    return names;
+  }
+
+ private:
+  storage::MemoryKv kv_;
+  TopicsState state_;
+  machine::Machine machine_;
+};
+
+TEST(Topics, PartitionsGoToTheGroupsInTurnAndStayThere) {
+  TopicsLab lab;
+  const auto made = lab.create("a", 5);
+  ASSERT_TRUE(made.has_value());
+  std::set<uint32_t> groups(made->groups().begin(), made->groups().end());
+  EXPECT_EQ(groups, (std::set<uint32_t>{0, 1, 2}));
+  internal::v1::TopicUpdateCommand more;
+  more.mutable_topic()->set_name("a");
+  more.mutable_topic()->set_partitions(7);
+  more.add_paths("partitions");
+  more.set_groups(3);
+  const auto grown = TopicsLab::row(lab.apply("update", more));
+  ASSERT_TRUE(grown.has_value());
+  EXPECT_EQ(grown->groups_size(), 7);
+  EXPECT_TRUE(std::equal(made->groups().begin(), made->groups().end(), grown->groups().begin()));
+  more.mutable_topic()->set_partitions(6);
+  EXPECT_EQ(lab.apply("update", more).error().reason(), "PARTITIONS_SHRINK");
+}
+
+TEST(Topics, ANameIsTakenUntilItsTopicIsDeletedAndNumbersAreNeverUsedAgain) {
+  TopicsLab lab;
+  const auto first = lab.create("a");
+  EXPECT_EQ(lab.create("a").error().reason(), "TOPIC_EXISTS");
+  internal::v1::TopicDeleteCommand command;
+  command.set_name("a");
+  command.set_if_match("wrong");
+  EXPECT_EQ(lab.apply("delete", command).error().reason(), "ETAG_MISMATCH");
+  command.set_if_match(first->topic().etag());
+  EXPECT_TRUE(lab.apply("delete", command).has_value());
+  EXPECT_EQ(lab.apply("delete", command).error().reason(), "TOPIC_NOT_FOUND");
+  const auto second = lab.create("a");
+  ASSERT_TRUE(second.has_value());
+  EXPECT_NE(second->number(), first->number());
+}
+
+TEST(Topics, ANamespaceHasNoMoreThanItsLimit) {
+  TopicsLab lab;
+  EXPECT_TRUE(lab.create("a", 1, 2).has_value());
+  EXPECT_TRUE(lab.create("b", 1, 2).has_value());
+  EXPECT_EQ(lab.create("c", 1, 2).error().reason(), "TOPICS_EXHAUSTED");
+  internal::v1::TopicDeleteCommand command;
+  command.set_name("a");
+  EXPECT_TRUE(lab.apply("delete", command).has_value());
+  EXPECT_TRUE(lab.create("c", 1, 2).has_value());
+}
+
+TEST(Topics, AreListedByNameAndFromWhereAPageEnded) {
+  TopicsLab lab;
+  for (const char* name : {"b", "a", "a.b", "c"}) EXPECT_TRUE(lab.create(name).has_value());
+  EXPECT_EQ(lab.names(), (std::vector<std::string>{"a", "a.b", "b", "c"}));
+  EXPECT_EQ(lab.names("a"), (std::vector<std::string>{"a.b", "b", "c"}));
+}
+
+TEST(Topics, APatternMatchesPartsAndTheRest) {
+  EXPECT_TRUE(matches_pattern("a.b", "a.b"));
+  EXPECT_TRUE(matches_pattern("a.*", "a.b"));
+  EXPECT_TRUE(matches_pattern("*.b", "a.b"));
+  EXPECT_TRUE(matches_pattern("a.>", "a.b.c"));
+  EXPECT_TRUE(matches_pattern(">", "a"));
+  for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
+           {"a", "a.b"}, {"a.b", "a"}, {"a.*", "a"}, {"a.*", "a.b.c"}, {"a.>", "a"}, {"a.>", "b.c"}, {"*", "a.b"}}) {
+    EXPECT_FALSE(matches_pattern(pattern, name)) << pattern << " " << name;
+  }
+}
+
+TEST(Topics, WhatIsNotSaidHasADefaultAndWhatIsTooMuchIsRefused) {
+  v1::Topic topic;
+  topic.set_name("a");
+  const auto made = with_defaults(topic, {});
+  ASSERT_TRUE(made.has_value());
+  EXPECT_EQ(made->partitions(), 1);
+  EXPECT_EQ(made->persistence(), v1::TOPIC_PERSISTENCE_PERSISTENT);
+  EXPECT_EQ(made->retention().seconds(), 7 * 24 * 3600);
+  EXPECT_EQ(made->message_bytes_max(), 1u << 20);
+  topic.set_partitions(257);
+  EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
+  topic.set_partitions(1);
+  topic.set_message_bytes_max(2u << 20);
+  EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
+  topic.clear_message_bytes_max();
+  topic.mutable_schema();
+  EXPECT_EQ(with_defaults(topic, {}).error().reason(), "TOPIC_SETTING_UNBUILT");
+}
+
+TEST(Topics, AnUpdateNamesOnlyWhatCanBeChanged) {
+  v1::UpdateTopicRequest request;
+  request.mutable_topic()->set_name("a");
+  request.mutable_topic()->set_retention_bytes(7);
+  std::vector<std::string> paths;
+  EXPECT_TRUE(check_update(request, {}, paths).is_ok());
+  EXPECT_EQ(paths, std::vector<std::string>{"retention_bytes"});
+  request.mutable_update_mask()->add_paths("persistence");
+  EXPECT_EQ(check_update(request, {}, paths).reason(), "FIELD_INVALID");
+  request.mutable_update_mask()->set_paths(0, "retention");
+  EXPECT_EQ(check_update(request, {}, paths).reason(), "FIELD_INVALID") << "it cannot be cleared";
+}
+
+}  // namespace
+}  // namespace uccp::events
