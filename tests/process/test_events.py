@@ -1,3 +1,5 @@
+# timeout: 300
+# labels: cluster
 """Events through REST and the CLI: topics, order, replay, cursors, and kill -9 of the server under publishers."""
 import http.client
 import json
@@ -6,6 +8,7 @@ import threading
 import unittest
 import uuid
 
+from lib.cluster import Cluster
 from lib.uccp import CLI, Node, NodeTest, SERVER, require
 from lib.wait import wait_until
 
@@ -284,6 +287,66 @@ class Killed(unittest.TestCase):
             for label, numbers in kept.items():
                 self.assertEqual(found.get(label, []), sorted(set(found.get(label, []))), "in order, each once")
                 self.assertEqual(sorted(set(numbers) - set(found.get(label, []))), [], f"lost of {label}")
+
+
+class Clustered(unittest.TestCase):
+    def setUp(self):
+        self.cluster = Cluster(nodes=3)
+        self.addCleanup(self.cluster.close)
+        self.cluster.start()
+
+    def publish_until_stored(self, number):
+        """Goes from node to node with one request id until the event is stored; answers its place."""
+        body = {"topic": "c", "events": [{"text": str(number), "key": "k"}], "requestId": f"n{number}"}
+
+        def stored():
+            for name in self.cluster.names():
+                rest = self.cluster.rest(name, timeout=10)
+                try:
+                    answer = rest.post("events/publish", body)
+                    if answer.status == 200:
+                        return answer.json["results"][0]
+                    self.assertIn(answer.status, (429, 500, 503, 504), answer)
+                except (OSError, http.client.HTTPException):
+                    pass
+                finally:
+                    rest.close()
+            return None
+
+        return wait_until(stored, 30, what=f"event {number} to be stored")
+
+    def read(self, name, **fields):
+        with self.cluster.rest(name).stream(
+                "events/subscribe", body={"topics": ["c"], "start": "EARLIEST", "noFollow": True, **fields}) as stream:
+            return stream.until(lambda item: "end" in item)
+
+    def test_any_node_takes_and_delivers_and_leaders_may_die(self):
+        made = self.cluster.rest("n2").post("events/topics", {"name": "c", "partitions": 4})
+        self.assertEqual(made.status, 201, made)
+        for number in range(20):
+            self.publish_until_stored(number)
+        for name in self.cluster.names():
+            self.assertEqual(payloads(self.read(name)), [str(number) for number in range(20)], name)
+        items = self.read("n1", limit=5)
+        group = f"bus-{sorted(self.holders())[0]}"
+        leader = self.cluster.leader(group)
+        self.cluster.kill(leader)
+        others = [name for name in self.cluster.names() if name != leader]
+        for number in range(20, 30):
+            self.publish_until_stored(number)
+        for name in others:
+            self.assertEqual(payloads(self.read(name)), [str(number) for number in range(30)], name)
+        rest = self.read(others[0], since=items[-1]["cursor"])
+        self.assertEqual(payloads(rest), [str(number) for number in range(5, 30)], "a cursor is good on every node")
+        self.cluster.start()
+        wait_until(lambda: payloads(self.read(leader)) == [str(number) for number in range(30)], 30,
+                   what="the node that was killed to catch up")
+
+    def holders(self):
+        """Numbers of the bus groups that hold a partition with events."""
+        topic = self.cluster.rest("n1").get("events/topics/c").json
+        used = [state.get("partition", 0) for state in topic["partitionStates"] if state.get("nextOffset")]
+        return {(topic["generation"] + partition) % 2 for partition in used}
 
 
 if __name__ == "__main__":
