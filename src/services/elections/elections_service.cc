@@ -211,16 +211,29 @@ void ElectionsService::elect(const CallPtr& call, std::string bytes) {
   campaign->group = request->group();
   campaign->wait_ms = ms_of(request->wait_timeout());
   campaign->started = env_.clock.boot();
-  propose(call, bytes, "enter", command, [this, campaign](ElectionResult result, LogIndex index) {
-    const ElectionCandidate& own = result.candidate();
-    times_.heard(own.lease(), env_.clock.wall(), own.ttl_ms());
-    const bool leads = result.row().leader() == own.id();
-    if (leads || campaign->wait_ms == 0 || own.observer()) {
-      return campaign->call->reply(shown(campaign->scope.name_space, result.row(), &own).SerializeAsString());
-    }
-    campaign->candidate = own;
-    wait(campaign, index);
+  propose(call, bytes, "enter", command, [this, campaign](const ElectionResult& result, LogIndex index) {
+    if (campaign->call->request_id.empty()) return entered(campaign, result.row(), result.candidate(), index);
+    // The answer to a repeated request is that of the first one: the candidacy, or its leadership, may have ended since.
+    const ReadLevel level{.kind = ReadLevel::Kind::kSession, .token = {{kCoreGroup, index}}};
+    env_.reader.read(kCoreGroup, level, [this, campaign, index, was = result.candidate()](Result<GroupView> view) {
+      if (!view) return campaign->call->finish(std::move(view.error()));
+      const auto row = kGroups.get(*view, campaign->scope, campaign->group).value_or(ElectionRow());
+      const auto* own = find_candidate(row, was.lease(), was.secret());
+      if (own == nullptr) return campaign->call->finish(candidacy_ended(campaign->group));
+      entered(campaign, row, *own, index);
+    });
   });
+}
+
+void ElectionsService::entered(const std::shared_ptr<Campaign>& campaign, const ElectionRow& row,
+                               const ElectionCandidate& own, LogIndex index) {
+  times_.heard(own.lease(), env_.clock.wall(), own.ttl_ms());
+  const bool leads = row.leader() == own.id();
+  if (leads || campaign->wait_ms == 0 || own.observer()) {
+    return campaign->call->reply(shown(campaign->scope.name_space, row, &own).SerializeAsString());
+  }
+  campaign->candidate = own;
+  wait(campaign, index);
 }
 
 void ElectionsService::wait(const std::shared_ptr<Campaign>& campaign, LogIndex since) {

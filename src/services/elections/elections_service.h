@@ -54,6 +54,8 @@ class ElectionsService {
   void list(const call::CallPtr& call, std::string bytes);
   void watch(const call::CallPtr& call, const v1::WatchLeaderRequest& request);
 
+  void entered(const std::shared_ptr<Campaign>& campaign, const internal::v1::ElectionRow& row,
+               const internal::v1::ElectionCandidate& own, LogIndex index);
   void wait(const std::shared_ptr<Campaign>& campaign, LogIndex since);
   void look(const std::shared_ptr<Campaign>& campaign, uint64_t wait_id, LogIndex since);
   void wait_ended(const std::shared_ptr<Campaign>& campaign, coordination::Waits::End why,

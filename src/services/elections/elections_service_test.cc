@@ -66,6 +66,16 @@ class ElectionsServiceTest : public ::testing::Test {
   uint64_t term_ = 0, token_ = 0;
 };
 
+TEST_F(ElectionsServiceTest, ARepeatIsNotAnsweredWithALeadershipThatHasEnded) {
+  const auto a = enter("a", "", R"(,"ttl":"2s")", {.request_id = "r1"}).answer<v1::Election>();
+  EXPECT_TRUE(enter("a", "", R"(,"ttl":"2s")", {.request_id = "r1"}).answer<v1::Election>().is_leader());
+  const auto b = enter("b", "", R"(,"ttl":"60s")").answer<v1::Election>();
+  EXPECT_EQ(n_.ask("TransferLeadership", R"({"group":"g","targetId":"b"})").reason(), "");
+  EXPECT_FALSE(enter("a", "", R"(,"ttl":"2s")", {.request_id = "r1"}).answer<v1::Election>().is_leader());
+  n_.scheduler.run_for_ms(5000);
+  EXPECT_EQ(enter("a", "", R"(,"ttl":"2s")", {.request_id = "r1"}).reason(), "CANDIDACY_ENDED");
+}
+
 TEST_F(ElectionsServiceTest, TheFirstLeadsUntilItResignsAndTheNextFollows) {
   const auto a = enter("a", R"(,"address":"h:1")").answer<v1::Election>();
   EXPECT_TRUE(a.is_leader());

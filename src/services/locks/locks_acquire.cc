@@ -87,6 +87,7 @@ void LocksService::acquire_lock(const CallPtr& call, std::string bytes) {
   if (request->type() == v1::LOCK_TYPE_SHARED) holder.set_permits(1);
   holder.set_priority(request->priority());
   holder.set_reentrant(request->reentrant());
+  holder.set_tree(request->tree());
   *holder.mutable_metadata() = request->metadata();
   a->command.set_preempt(request->preempt());
   a->command.set_fifo(request->queue_order() == v1::QUEUE_ORDER_FIFO);
@@ -102,6 +103,7 @@ void LocksService::try_lock(const CallPtr& call, std::string bytes) {
   if (request->type() == v1::LOCK_TYPE_SHARED) holder.set_permits(1);
   holder.set_priority(request->priority());
   holder.set_reentrant(request->reentrant());
+  holder.set_tree(request->tree());
   *holder.mutable_metadata() = request->metadata();
   a->never_waits = true;
   a->wait_ms = 0;
@@ -115,6 +117,7 @@ void LocksService::acquire_read_lock(const CallPtr& call, std::string bytes) {
   PermitHolder& holder = *a->command.mutable_holder();
   holder.set_permits(1);
   holder.set_priority(request->priority());
+  holder.set_tree(request->tree());
   *holder.mutable_metadata() = request->metadata();
   a->wait_ms = wait_ms_of(request->has_wait_timeout(), request->wait_timeout());
   acquire(a, std::move(bytes));
@@ -140,9 +143,22 @@ void LocksService::acquire(const std::shared_ptr<Acquisition>& a, std::string by
     if (!applied) return refused(a, std::move(applied.error()));
     put_session(a->call, applied->index);
     const auto result = coordination::parse<AcquireResult>(applied->response);
-    if (result.has_holder()) return granted(a, result.holder(), result.row());
+    if (result.has_holder()) return confirm(a, result, applied->index);
     a->waiter = result.waiter();
     wait(a, applied->index);
+  });
+}
+
+// The answer to a repeated request is that of the first one, and its hold may have ended since. A grant of this very
+// command has its index in its token; anything else is looked up.
+void LocksService::confirm(const std::shared_ptr<Acquisition>& a, const AcquireResult& result, LogIndex index) {
+  if (result.holder().fencing_token() >> kTokenBits == index.value) return granted(a, result.holder(), result.row());
+  const ReadLevel level{.kind = ReadLevel::Kind::kSession, .token = {{kCoreGroup, index}}};
+  env_.reader.read(kCoreGroup, level, [this, a, held = result.holder()](Result<GroupView> view) {
+    if (!view) return a->call->finish(std::move(view.error()));
+    const auto holder = find_holder(*view, a->scope, a->kind(), a->name(), held.lease(), held.secret());
+    if (!holder) return gave_up(a);
+    granted(a, *holder, find_permits(*view, a->scope, a->kind(), a->name()).value_or(PermitRow()));
   });
 }
 

@@ -1,7 +1,7 @@
 // Runs tests/scripts/coordination/*.txt: commands, "----", what they resulted in.
 // UCCP_REWRITE=1 writes the transcripts anew; the diff is what gets reviewed.
 //
-//   acquire OWNER NAME [shared] [try] [fifo] [preempt] [reentrant] [priority=N] [ttl=MS] [permits=N of=N] [as=LABEL]
+//   acquire OWNER NAME [shared] [try] [fifo] [preempt] [reentrant] [tree] [priority=N] [ttl=MS] [permits=N of=N] [as=LABEL]
 //   release LABEL [all] | extend LABEL [ttl=MS] | transfer LABEL to=OWNER [as=LABEL] | abandon LABEL [release]
 //   break NAME [token=LABEL] | advance MS | show NAME
 // A name with permits= or of= is a semaphore. A label is the owner unless as= says otherwise.
@@ -87,6 +87,7 @@ class Script {
     holder.set_permits(static_cast<int32_t>(semaphore ? number("permits", 1) : has("shared") ? 1 : kLockPermits));
     holder.set_priority(static_cast<int32_t>(number("priority", 0)));
     holder.set_reentrant(has("reentrant"));
+    holder.set_tree(has("tree"));
     holder.set_ttl_ms(number("ttl", 30'000));
     command.set_capacity(static_cast<int32_t>(number("of", 0)));
     command.set_wait(!has("try"));
@@ -172,11 +173,11 @@ class Script {
     const auto row = lab_.row(kind, name);
     if (!row) return say("there is no " + name);
     for (const auto& h : lab_.holders(kind, name)) {
-      say("  holds: " + h.owner() + " token=" + token_text(h.fencing_token()) + " count=" +
+      say("  holds: " + h.owner() + (h.tree() ? " tree" : "") + " token=" + token_text(h.fencing_token()) + " count=" +
           std::to_string(h.hold_count()) + (h.waited_ms() > 0 ? " waited=" + std::to_string(h.waited_ms()) : ""));
     }
     for (const auto& w : lab_.waiters(kind, name)) {
-      say("  waits: " + w.holder().owner() + " priority=" + std::to_string(w.holder().priority()));
+      say("  waits: " + w.holder().owner() + (w.holder().tree() ? " tree" : "") + " priority=" + std::to_string(w.holder().priority()));
     }
     const auto& n = row->counts();
     say("  grants=" + std::to_string(n.acquisitions()) + " contended=" + std::to_string(n.contended()) +

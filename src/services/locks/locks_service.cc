@@ -113,6 +113,7 @@ void LocksService::add_handlers(call::HandlerTable& handlers) {
   parsed("RenewSemaphore", &LocksService::renew_semaphore);
   parsed("GetLock", &LocksService::get_lock);
   parsed("GetSemaphore", &LocksService::get_semaphore);
+  parsed("CheckFencingToken", &LocksService::check_token);
   parsed("GetLockStatistics", &LocksService::statistics);
   parsed("WatchLocks", &LocksService::watch);
   handlers.add(method_name("ListLocks"), [this](const CallPtr& call, std::string bytes) {
@@ -312,6 +313,32 @@ void LocksService::get_semaphore(const CallPtr& call, const v1::GetSemaphoreRequ
     if (!row) return call->finish(not_found(kSemaphore, name));
     call->reply(shown_semaphore(view, scope_of(*call), *row, times_).SerializeAsString());
   });
+}
+
+void LocksService::check_token(const CallPtr& call, const v1::CheckFencingTokenRequest& request) {
+  const auto answer = [this, call, request](Result<GroupView> view) {
+    if (!view) return call->finish(std::move(view.error()));
+    put_session(call, view->applied());
+    std::optional<PermitHolder> found;
+    uint64_t greatest = 0;
+    if (const auto row = find_permits(*view, scope_of(*call), kLock, request.name())) {
+      scan_holders(*view, scope_of(*call), *row, [&](PermitHolder holder) {
+        greatest = std::max(greatest, holder.fencing_token());
+        if (holder.fencing_token() == request.fencing_token()) found = std::move(holder);
+        return !found;
+      });
+    }
+    if (!found) {
+      return call->finish(Status(Code::kFailedPrecondition, "FENCING_TOKEN_STALE",
+                                 "the lock " + request.name() + " is not held with the token " +
+                                     std::to_string(request.fencing_token()) +
+                                     (greatest == 0 ? ": nobody holds it" : " but with " + std::to_string(greatest)) +
+                                     "; refuse what came with it")
+                              .with_resource("lock", request.name()));
+    }
+    call->reply(shown_check(request.name(), *found, times_).SerializeAsString());
+  };
+  env_.reader.read(kCoreGroup, ReadLevel::linearizable(), answer);
 }
 
 void LocksService::statistics(const CallPtr& call, const v1::GetLockStatisticsRequest& request) {

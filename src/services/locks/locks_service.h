@@ -62,6 +62,7 @@ class LocksService {
   void renew_semaphore(const call::CallPtr& call, const v1::RenewSemaphoreRequest& request);
   void get_lock(const call::CallPtr& call, const v1::GetLockRequest& request);
   void get_semaphore(const call::CallPtr& call, const v1::GetSemaphoreRequest& request);
+  void check_token(const call::CallPtr& call, const v1::CheckFencingTokenRequest& request);
   void statistics(const call::CallPtr& call, const v1::GetLockStatisticsRequest& request);
   void list(const call::CallPtr& call, std::string bytes, internal::v1::PermitKind kind, std::string prefix);
   void watch(const call::CallPtr& call, const v1::WatchLocksRequest& request);
@@ -71,6 +72,7 @@ class LocksService {
   std::shared_ptr<Acquisition> begin(const call::CallPtr& call, internal::v1::PermitKind kind, const std::string& name,
                                      const std::string& owner, int64_t ttl_ms);
   void acquire(const std::shared_ptr<Acquisition>& a, std::string bytes);
+  void confirm(const std::shared_ptr<Acquisition>& a, const internal::v1::AcquireResult& result, LogIndex index);
   void refused(const std::shared_ptr<Acquisition>& a, Status status);
   void wait(const std::shared_ptr<Acquisition>& a, LogIndex since);
   void wait_ended(const std::shared_ptr<Acquisition>& a, coordination::Waits::End why, const machine::Change* change);

@@ -128,6 +128,49 @@ TEST_F(LocksServiceTest, AHoldEndsByItsTtlUnlessItIsRenewed) {
   EXPECT_EQ(statistic("l"), "2,1,0,1,0");
 }
 
+TEST_F(LocksServiceTest, ARepeatIsNotAnsweredWithAHoldThatHasEnded) {
+  const v1::Lock a = held(acquire("a", "l", R"("ttl":"2s")", {.request_id = "r1"}));
+  EXPECT_EQ(held(acquire("a", "l", R"("ttl":"2s")", {.request_id = "r1"})).lease_id(), a.lease_id());
+  n_.scheduler.run_for_ms(5000);
+  EXPECT_EQ(fails(acquire("a", "l", R"("ttl":"2s")", {.request_id = "r1"})), "HOLD_ENDED");
+  const v1::Lock b = held(acquire("b", "l"));
+  EXPECT_EQ(fails(acquire("a", "l", R"("ttl":"2s")", {.request_id = "r1"})), "HOLD_ENDED");
+  release(b);
+  // A hold that grew or was renewed meanwhile is answered as it is now.
+  const v1::Lock c = held(acquire("c", "m", R"("reentrant":true)", {.request_id = "r2"}));
+  held(acquire("c", "m", R"("reentrant":true)"));
+  EXPECT_EQ(held(acquire("c", "m", R"("reentrant":true)", {.request_id = "r2"})).hold_count(), 2);
+  release(c);
+  release(c);
+  EXPECT_EQ(fails(acquire("c", "m", R"("reentrant":true)", {.request_id = "r2"})), "HOLD_ENDED");
+}
+
+TEST_F(LocksServiceTest, AFencingTokenIsGoodAsLongAsItsHold) {
+  const auto check = [&](uint64_t token) {
+    return n_.ask("CheckFencingToken", R"({"name":"l","fencingToken":)" + std::to_string(token) + "}");
+  };
+  EXPECT_EQ(check(7).reason(), "FENCING_TOKEN_STALE");
+  const v1::Lock a = held(acquire("a", "l", R"("ttl":"2s")"));
+  EXPECT_EQ(check(a.fencing_token()).answer<v1::FencingCheck>().owner(), "a");
+  EXPECT_EQ(check(a.fencing_token() + 1).reason(), "FENCING_TOKEN_STALE");
+  const v1::Lock b = held(acquire("b", "l"));
+  EXPECT_EQ(check(a.fencing_token()).reason(), "FENCING_TOKEN_STALE") << "it expired";
+  EXPECT_EQ(check(b.fencing_token()).answer<v1::FencingCheck>().owner(), "b");
+}
+
+TEST_F(LocksServiceTest, ATreeKeepsOthersFromTheNamesBelow) {
+  const v1::Lock tree = held(acquire("t", "a", R"("tree":true)"));
+  EXPECT_TRUE(tree.tree());
+  const Exchange tried = n_.ask("TryLock", R"({"name":"a/b","owner":"x"})");
+  EXPECT_EQ(tried.reason(), "LOCK_HELD");
+  EXPECT_NE(tried.sink->status.message().find("t, under a name above"), std::string::npos);
+  const Exchange below = acquire("b", "a/b");
+  n_.scheduler.run_for_ms(500);
+  EXPECT_FALSE(below.done());
+  release(tree);
+  EXPECT_EQ(held(below).owner(), "b");
+}
+
 TEST_F(LocksServiceTest, ARepeatWithTheRequestIdKeepsThePlaceInTheQueue) {
   const v1::Lock a = held(acquire("a", "l"));
   Exchange first = acquire("b", "l", "", {.request_id = "r1"});

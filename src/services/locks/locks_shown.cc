@@ -33,6 +33,7 @@ void show_owner(const PermitHolder& holder, const LeaseTimes& times, v1::Lock& l
   lock.set_fencing_token(holder.fencing_token());
   lock.set_hold_count(holder.hold_count());
   lock.set_reentrant(holder.reentrant());
+  lock.set_tree(holder.tree());
   *lock.mutable_metadata() = holder.metadata();
   lock.set_principal(holder.principal());
 }
@@ -66,6 +67,7 @@ void show_hold(const PermitHolder& holder, const LeaseTimes& times, v1::LockHold
   set_wall(out->mutable_expire_time(), {times_of(holder, times).expire_us});
   out->set_fencing_token(holder.fencing_token());
   out->set_principal(holder.principal());
+  out->set_tree(holder.tree());
 }
 
 v1::Lock shown_hold(const PermitRow& row, const std::string& name_space, const PermitHolder& holder,
@@ -93,6 +95,7 @@ v1::Lock shown_lock(const machine::KeyReader& state, const machine::Scope& scope
     shown.set_priority(waiter.holder().priority());
     *shown.mutable_enqueue_time() = waiter.enqueue_time();
     shown.set_principal(waiter.holder().principal());
+    shown.set_tree(waiter.holder().tree());
     return lock.wait_queue_size() < kShownWaitersMax;
   });
   return lock;
@@ -142,6 +145,15 @@ v1::Semaphore shown_semaphore(const machine::KeyReader& state, const machine::Sc
     return semaphore.holders_size() < kListedHoldersMax;
   });
   return semaphore;
+}
+
+v1::FencingCheck shown_check(const std::string& name, const PermitHolder& holder, const LeaseTimes& times) {
+  v1::FencingCheck check;
+  check.set_name(name);
+  check.set_fencing_token(holder.fencing_token());
+  check.set_owner(holder.owner());
+  set_wall(check.mutable_expire_time(), {times_of(holder, times).expire_us});
+  return check;
 }
 
 v1::LockStatistics shown_statistics(const PermitRow& row) {

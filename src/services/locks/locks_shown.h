@@ -28,6 +28,8 @@ v1::SemaphoreLease shown_lease(const internal::v1::PermitRow& row, const std::st
                                const internal::v1::PermitHolder& holder, const coordination::LeaseTimes& times);
 v1::Semaphore shown_semaphore(const machine::KeyReader& state, const machine::Scope& scope,
                               const internal::v1::PermitRow& row, const coordination::LeaseTimes& times);
+v1::FencingCheck shown_check(const std::string& name, const internal::v1::PermitHolder& holder,
+                             const coordination::LeaseTimes& times);
 v1::LockStatistics shown_statistics(const internal::v1::PermitRow& row);
 
 // Visits the rows of one kind whose name begins with `prefix`, of one namespace or, with "-", of all of the tenant.

@@ -13,31 +13,59 @@ using coordination::parse;
 using internal::v1::AcquireResult;
 using machine::ApplyResult;
 
-// The owners that stand in the way at one lock. Of a semaphore only if it is one: of several, any may be enough.
-std::vector<std::string> blockers(ApplyContext& c, std::string_view permit) {
+// What one owner waits for.
+struct Awaited {
+  std::string permit;
+  PermitHolder wanted;  // what of it matters across names
+  Place place;
+};
+
+// The owners that stand in the way of one wait. Of a semaphore only if it is one: of several, any may be enough.
+std::vector<std::string> blockers(ApplyContext& c, const Awaited& awaited) {
   std::vector<std::string> owners;
-  const auto row = kPermits.get(c.state(), c.scope(), permit);
-  if (!row) return owners;
-  scan_holders(c.state(), c.scope(), *row, [&](const PermitHolder& holder) {
-    if (std::ranges::find(owners, holder.owner()) == owners.end()) owners.push_back(holder.owner());
+  const auto add = [&](const std::string& owner) {
+    if (std::ranges::find(owners, owner) == owners.end()) owners.push_back(owner);
     return owners.size() < kCycleSearchMax;
-  });
-  if (row->kind() == internal::v1::PERMIT_KIND_SEMAPHORE && owners.size() > 1) owners.clear();
+  };
+  const auto row = kPermits.get(c.state(), c.scope(), awaited.permit);
+  if (row) scan_holders(c.state(), c.scope(), *row, [&](const PermitHolder& holder) { return add(holder.owner()); });
+  if (row && row->kind() == internal::v1::PERMIT_KIND_SEMAPHORE && owners.size() > 1) owners.clear();
+  ByteReader in(awaited.permit);
+  if (in.u8() != internal::v1::PERMIT_KIND_LOCK) return owners;
+  owners_across(c.state(), c.scope(), in.key_part(), awaited.wanted, awaited.place, add);
   return owners;
 }
 
-// The first owner on the way of a cycle, if `owner` would wait for itself through others. That an owner holds the very
+// The waits of an owner as they stand in the queues; the first one of it in each.
+std::vector<Awaited> waits_of(ApplyContext& c, const std::string& owner) {
+  std::vector<Awaited> waits;
+  for (std::string& key : awaited_by(c.state(), c.scope(), owner)) {
+    const bool tree = (static_cast<uint8_t>(key[0]) & kTreeWait) != 0;
+    if (tree) key[0] = static_cast<char>(static_cast<uint8_t>(key[0]) & ~kTreeWait);
+    const auto row = kPermits.get(c.state(), c.scope(), key);
+    if (!row) continue;
+    scan_waiters(c.state(), c.scope(), *row, [&](const internal::v1::PermitWaiter& waiter) {
+      if (waiter.holder().owner() != owner || waiter.holder().tree() != tree) return true;
+      waits.push_back({key, waiter.holder(), {waiter.rank(), waiter.id()}});
+      return false;
+    });
+  }
+  return waits;
+}
+
+// The first owner on the way of a cycle, if the wait would be for its owner through others. That an owner holds the very
 // thing itself is no cycle: two clients may use one name, and the hold may end by its ttl.
-std::optional<std::string> find_cycle(ApplyContext& c, const std::string& permit, const std::string& owner) {
+std::optional<std::string> find_cycle(ApplyContext& c, const Awaited& wait) {
+  const std::string& owner = wait.wanted.owner();
   std::set<std::string> seen;
   std::vector<std::string> open;
-  for (std::string& holder : blockers(c, permit)) {
+  for (std::string& holder : blockers(c, wait)) {
     if (holder != owner && seen.insert(holder).second) open.push_back(std::move(holder));
   }
   while (!open.empty() && seen.size() < kCycleSearchMax) {
     const std::string at = std::move(open.back());
     open.pop_back();
-    for (const std::string& other : awaited_by(c.state(), c.scope(), at)) {
+    for (const Awaited& other : waits_of(c, at)) {
       for (std::string& holder : blockers(c, other)) {
         if (holder == owner) return at;
         if (seen.insert(holder).second) open.push_back(std::move(holder));
@@ -82,12 +110,17 @@ Status check_capacity(const Permits& permits, const PermitRow& row, const Acquir
   return Status::ok();
 }
 
-Status held_by(const Permits& permits, const AcquireCommand& command) {
+Status held_by(ApplyContext& c, const Permits& permits, const AcquireCommand& command, Place place) {
   const auto holders = permits.holders();
   const std::string kind(noun(command.kind()));
+  const auto across = command.kind() == internal::v1::PERMIT_KIND_LOCK
+                          ? hindered(c.state(), c.scope(), command.name(), command.holder(), place)
+                          : std::nullopt;
   return Status(Code::kAlreadyExists, "LOCK_HELD",
                 "the " + kind + " " + command.name() + " is held by " +
-                    (holders.empty() ? "nobody, but others wait for it" : holders[0].owner()))
+                    (!holders.empty() ? holders[0].owner()
+                     : across         ? *across + ", under a name above or below it"
+                                      : "nobody, but others wait for it"))
       .with_resource(kind, command.name());
 }
 
@@ -167,6 +200,10 @@ ApplyResult LocksState::acquire(ApplyContext& c, std::string_view payload) {
   if (wanted.reentrant()) {
     for (PermitHolder& holder : permits.holders()) {
       if (!holder.reentrant() || holder.owner() != wanted.owner() || holder.permits() < wanted.permits()) continue;
+      if (wanted.tree() && !holder.tree()) {
+        return fail(Code::kFailedPrecondition, "HOLD_NOT_TREE",
+                    wanted.owner() + " holds " + command.name() + " without the names below it; release it first");
+      }
       holder.set_hold_count(holder.hold_count() + 1);
       c.touch_lease(holder.lease(), holder.ttl_ms());
       permits.put(holder);
@@ -176,7 +213,8 @@ ApplyResult LocksState::acquire(ApplyContext& c, std::string_view payload) {
   }
   // Whoever comes must not overtake those who wait already, unless it goes ahead of all of them by its priority.
   const auto head = permits.head();
-  const bool ahead = !head || (!command.fifo() && kRankMax - static_cast<uint32_t>(wanted.priority()) < head->rank());
+  const Place place = permits.place_of(command);
+  const bool ahead = (!head || (!command.fifo() && place.first < head->rank())) && permits.clear_across(wanted, place);
   if (command.preempt() && ahead && !permits.fits(wanted)) permits.preempt(wanted);
   std::optional<PermitHolder> holder;
   std::optional<PermitWaiter> waiter;
@@ -185,11 +223,11 @@ ApplyResult LocksState::acquire(ApplyContext& c, std::string_view payload) {
     // What was taken away may be more than was asked for.
     if (command.preempt()) permits.serve();
   } else if (!command.wait()) {
-    return fail(held_by(permits, command));
+    return fail(held_by(c, permits, command, place));
   } else if (permits.row().waiters() >= kWaitersMax) {
     return fail(Code::kExhausted, "WAITERS_EXHAUSTED",
                 std::to_string(kWaitersMax) + " wait for it already; retry later");
-  } else if (const auto through = find_cycle(c, permits.key(), wanted.owner())) {
+  } else if (const auto through = find_cycle(c, {permits.key(), wanted, place})) {
     return fail(Code::kConflict, "DEADLOCK",
                 "waiting would never end: " + *through + ", on whom " + command.name() + " depends, waits for what " +
                     wanted.owner() + " holds. Release that first, and acquire locks in one order everywhere");
@@ -313,6 +351,7 @@ void LocksState::on_lease_expired(ApplyContext& c, LeaseId lease, std::string_vi
   const auto kind = static_cast<PermitKind>(in.u8());
   Permits permits(c, kind, in.key_part());
   if (what == kMemoryLease) return permits.forget();
+  if (what == kServeLease) return permits.serve_below(in.key_part());
   if (const auto holder = kHolders.get(c.state(), c.scope(), holder_key(permits.key(), lease))) {
     permits.end(*holder, ChangeKind::kExpired);
   } else if (const auto waiter = permits.waiter(rank, waiter_id)) {

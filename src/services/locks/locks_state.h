@@ -43,6 +43,8 @@ enum class ChangeKind : uint8_t {
 inline constexpr int32_t kLockPermits = 1 << 20;
 inline constexpr int kWaitersMax = 10'000;
 inline constexpr int kHoldersMax = 10'000;
+// Several grants of one entry get different tokens; the log index makes them grow over everything before.
+inline constexpr int kTokenBits = 14;
 // Names of locks and semaphores of one namespace. A lock is remembered for a day after its last use.
 inline constexpr uint64_t kNamesMax = 1'000'000;
 inline constexpr int64_t kForgetAfterMs = 24 * 3600 * 1000;

@@ -10,6 +10,7 @@
 
 #include "machine/machine.h"
 #include "services/locks/locks_state.h"
+#include "services/locks/locks_tree.h"
 #include "storage/memory/memory_kv.h"
 
 namespace uccp::locks {
@@ -118,8 +119,25 @@ class LockLab {
     for (const auto& waiter : queue)
       EXPECT_TRUE(deadlines_.contains(waiter.lease())) << name << ": a waiter without a lease";
     // Nobody waits for what is free.
-    if (!queue.empty()) {
-      EXPECT_GT(queue[0].holder().permits(), r->capacity() - held) << name << ": the head could be served";
+    if (!queue.empty() && queue[0].holder().permits() <= r->capacity() - held) {
+      EXPECT_TRUE(hindered(machine_.view(), kLabScope, name, queue[0].holder(), {queue[0].rank(), queue[0].id()}))
+          << name << ": the head could be served";
+    }
+    check_across(kind, name, held_by);
+  }
+
+  // Of two holds that are in each other's way there is only one, whatever the names.
+  void check_across(internal::v1::PermitKind kind, const std::string& name,
+                    const std::vector<internal::v1::PermitHolder>& held_by) {
+    if (kind != kLock) return;
+    for (const auto& holder : held_by) {
+      for (const std::string& above : names_above(name)) {
+        for (const auto& other : holders(kLock, above)) {
+          const bool both_shared = other.permits() < kLockPermits && holder.permits() < kLockPermits;
+          const bool own = other.owner() == holder.owner() && other.reentrant() && holder.reentrant();
+          EXPECT_TRUE(!other.tree() || both_shared || own) << name << " is held under " << above;
+        }
+      }
     }
   }
 

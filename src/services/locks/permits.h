@@ -13,6 +13,7 @@
 #include "machine/planted.h"
 #include "services/coordination_types.h"
 #include "services/locks/locks_state.h"
+#include "services/locks/locks_tree.h"
 
 namespace uccp::locks {
 
@@ -28,12 +29,13 @@ using machine::LeaseId;
 using machine::Scope;
 
 inline constexpr uint32_t kRankMax = 100;
-// Several grants of one entry get different tokens; the log index makes them grow over everything before.
-inline constexpr int kTokenBits = 14;
-static_assert(kHoldersMax < 1 << kTokenBits);
 // First byte of a lease's key: a holder or waiter, or the memory of a lock that nobody uses.
 inline constexpr uint8_t kUseLease = 1;
 inline constexpr uint8_t kMemoryLease = 2;
+// The rest of the names below a tree that ended: key of the lock, name that was served last.
+inline constexpr uint8_t kServeLease = 3;
+// In the list of what an owner waits for, a wait for a name with all below it has this bit in its kind.
+inline constexpr uint8_t kTreeWait = 0x40;
 
 template <typename Message>
 std::string serialize(const Message& message) {
@@ -64,8 +66,9 @@ inline void count_duration(google::protobuf::RepeatedField<uint64_t>& buckets, i
 // One lock or semaphore while a command changes it.
 class Permits {
  public:
-  Permits(ApplyContext& context, PermitKind kind, const std::string& name)
-      : c_(context), kind_(kind), key_(permit_key(kind, name)) {
+  // `grants`: grants of this entry before, of other names.
+  Permits(ApplyContext& context, PermitKind kind, const std::string& name, uint64_t grants = 0)
+      : c_(context), kind_(kind), key_(permit_key(kind, name)), grants_(grants) {
     if (auto row = kPermits.get(c_.state(), c_.scope(), key_)) {
       row_ = std::move(*row);
       exists_ = true;
@@ -102,6 +105,16 @@ class Permits {
   bool fits(const PermitHolder& wanted) const {
     return wanted.permits() <= row_.capacity() - row_.held() && row_.holders() < kHoldersMax;
   }
+  // The place in the queue of who comes now.
+  Place place_of(const AcquireCommand& command) const {
+    const uint32_t last = row_.waiters() == 0 ? 0 : row_.last_rank();
+    const uint32_t rank = command.fifo() ? last : kRankMax - static_cast<uint32_t>(command.holder().priority());
+    return {rank, c_.index().value};
+  }
+  // Nobody of another name is in the way: a lock that covers this one, or, of a tree, one below.
+  bool clear_across(const PermitHolder& wanted, Place place) const {
+    return kind_ != internal::v1::PERMIT_KIND_LOCK || !hindered(c_.state(), c_.scope(), row_.name(), wanted, place);
+  }
 
   void put(const PermitHolder& holder) {
     kHolders.put(c_.state(), c_.scope(), holder_key(key_, holder.lease()), holder);
@@ -127,6 +140,7 @@ class Permits {
     row_.set_held(row_.held() + wanted.permits());
     row_.set_first_lease(row_.holders() == 0 ? lease : std::min(row_.first_lease(), lease));
     row_.set_holders(row_.holders() + 1);
+    if (wanted.tree()) row_.set_trees(row_.trees() + 1);
     count(1, wanted.permits());
     put(wanted);
     changes_.push_back({ChangeKind::kAcquired, wanted});
@@ -143,6 +157,8 @@ class Permits {
     if (why == ChangeKind::kExpired) counts.set_expirations(counts.expirations() + 1);
     row_.set_held(row_.held() - holder.permits());
     row_.set_holders(row_.holders() - 1);
+    if (holder.tree()) row_.set_trees(row_.trees() - 1);
+    note_freed(holder);
     if (row_.first_lease() == holder.lease()) {
       scan_holders(c_.state(), c_.scope(), row_, [&](const PermitHolder& next) {
         row_.set_first_lease(next.lease());
@@ -156,8 +172,8 @@ class Permits {
   PermitWaiter enqueue(const AcquireCommand& command) {
     PermitWaiter waiter;
     waiter.set_id(c_.index().value);
+    waiter.set_rank(place_of(command).first);
     if (row_.waiters() == 0) row_.set_last_rank(0);
-    waiter.set_rank(command.fifo() ? row_.last_rank() : kRankMax - static_cast<uint32_t>(command.holder().priority()));
     if (machine::planted_bug("overtake")) waiter.set_rank(kRankMax - waiter.id() % 4);
     row_.set_last_rank(std::max(row_.last_rank(), waiter.rank()));
     waiter.set_lease(c_.create_lease(kDomain, lease_key(waiter.rank(), waiter.id()), command.waiter_ttl_ms()));
@@ -172,7 +188,8 @@ class Permits {
       row_.set_head_id(waiter.id());
     }
     row_.set_waiters(row_.waiters() + 1);
-    count_waiting(command.holder().owner(), 1);
+    if (command.holder().tree()) row_.set_tree_waiters(row_.tree_waiters() + 1);
+    count_waiting(command.holder(), 1);
     count_waiters(1);
     return waiter;
   }
@@ -188,12 +205,14 @@ class Permits {
         return false;
       });
     }
-    count_waiting(waiter.holder().owner(), -1);
+    if (waiter.holder().tree()) row_.set_tree_waiters(row_.tree_waiters() - 1);
+    count_waiting(waiter.holder(), -1);
     count_waiters(-1);
   }
   // Ends a wait without a grant.
   void drop(const PermitWaiter& waiter, bool lease_is_over) {
     unqueue(waiter);
+    note_freed(waiter.holder());
     if (!lease_is_over) c_.delete_lease(waiter.lease());
     auto& counts = *row_.mutable_counts();
     counts.set_wait_timeouts(counts.wait_timeouts() + 1);
@@ -207,7 +226,7 @@ class Permits {
   void serve() {
     if (machine::planted_bug("lost_wakeup") && c_.index().value % 16 == 0) return;
     while (auto first = head()) {
-      if (!fits(first->holder())) return;
+      if (!fits(first->holder()) || !clear_across(first->holder(), {first->rank(), first->id()})) return;
       unqueue(*first);
       grant(first->holder(), first->lease(), c_.now_ms() - first->enqueued_ms());
     }
@@ -244,6 +263,20 @@ class Permits {
     if (totals_changed_) kTotals.put(c_.state(), {}, "", totals_);
     for (Pending& pending : changes_) emit(pending);
     changes_.clear();
+    if (std::exchange(freed_, false)) serve_across();
+  }
+
+  // Goes on with the names below a tree that ended, behind `after`.
+  void serve_below(std::string after) {
+    int served = 0;
+    while (const auto name = next_waited_below(c_.state(), c_.scope(), row_.name(), after)) {
+      if (++served > kTreeServedMax || grants_ > kTreeGrantsMax) {
+        c_.create_lease(kDomain, ByteWriter().u8(kServeLease).raw(key_).key_part(after).take(), 1);
+        return;
+      }
+      serve_other(*name);
+      after = *name;
+    }
   }
 
   uint64_t names() const {
@@ -272,11 +305,34 @@ class Permits {
   }
   void remember_for(int64_t ms) { c_.create_lease(kDomain, ByteWriter().u8(kMemoryLease).raw(key_).take(), ms); }
 
-  void count_waiting(const std::string& owner, int change) {
+  void note_freed(const PermitHolder& gone) {
+    if (kind_ != internal::v1::PERMIT_KIND_LOCK) return;
+    freed_ = true;
+    tree_freed_ |= gone.tree();
+  }
+  // What ended here may have been in the way of trees above, and, if it was a tree, of all names below.
+  void serve_across() {
+    for (const std::string& above : names_above(row_.name())) {
+      const auto row = find_permits(c_.state(), c_.scope(), kind_, above);
+      if (row && row->tree_waiters() > 0) serve_other(above);
+    }
+    if (std::exchange(tree_freed_, false)) serve_below("");
+  }
+  void serve_other(const std::string& name) {
+    Permits other(c_, kind_, name, grants_);
+    other.serve();
+    other.store();
+    grants_ = other.grants_;
+  }
+
+  void count_waiting(const PermitHolder& wanted, int change) {
+    const std::string& owner = wanted.owner();
     auto permits = awaited_by(c_.state(), c_.scope(), owner);
+    std::string key = key_;
+    if (wanted.tree()) key[0] = static_cast<char>(static_cast<uint8_t>(key[0]) | kTreeWait);
     if (change > 0) {
-      if (permits.size() < kAwaitedMax) permits.push_back(key_);
-    } else if (const auto at = std::ranges::find(permits, key_); at != permits.end()) {
+      if (permits.size() < kAwaitedMax) permits.push_back(key);
+    } else if (const auto at = std::ranges::find(permits, key); at != permits.end()) {
       permits.erase(at);
     }
     if (permits.empty()) return kWaiting.erase(c_.state(), c_.scope(), owner);
@@ -320,7 +376,9 @@ class Permits {
   const std::string key_;
   PermitRow row_;
   bool exists_ = false;
-  uint64_t grants_ = 0;
+  uint64_t grants_;
+  bool freed_ = false;
+  bool tree_freed_ = false;
   internal::v1::PermitTotals totals_;
   bool totals_changed_ = false;
   std::vector<Pending> changes_;
