@@ -217,7 +217,7 @@ void ClusterMember::announce_if_due(const std::vector<MemberRow>& members) {
   known_ = row != members.end() && row->goal() != internal::v1::MEMBER_GOAL_REMOVED &&
            row->incarnation() == own.incarnation() && row->raft_address() == own.raft_address() &&
            row->grpc_address() == own.grpc_address() && row->https_address() == own.https_address() &&
-           row->metrics_address() == own.metrics_address() && row->version() == own.version();
+           row->metrics_address() == own.metrics_address() && row->etcd_address() == own.etcd_address() && row->version() == own.version();
   const bool lonely = network_ != nullptr && (core == groups.end() || !core->leader);
   if (known_ && !lonely) {
     next_announcement_ = now.plus_ms(kLonelyMs);

@@ -77,6 +77,7 @@ internal::v1::MemberRow ClusterSide::own_row(const ServerEndpoints& endpoints) c
   row.set_grpc_address(options_.enabled ? advertised(endpoints.grpc, bare) : endpoints.grpc);
   row.set_https_address(options_.enabled ? advertised(endpoints.https, bare) : endpoints.https);
   row.set_metrics_address(endpoints.metrics.ends_with(":0") ? "" : endpoints.metrics);
+  row.set_etcd_address(options_.enabled ? advertised(endpoints.etcd, bare) : endpoints.etcd);
   row.set_version(std::string(admin::program_version()));
   return row;
 }

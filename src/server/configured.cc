@@ -79,6 +79,8 @@ int run_configured(const Config& config) {
   options.metrics_port = static_cast<uint16_t>(config.integer("metrics_port"));
   if (config.boolean("enable_etcd")) options.etcd_port = static_cast<uint16_t>(config.integer("etcd_port"));
   else options.etcd_port.reset();
+  if (config.boolean("enable_dns")) options.dns_port = static_cast<uint16_t>(config.integer("dns_port"));
+  else options.dns_port.reset();
   options.worker_lease_ms = config.duration_ms("worker_lease");
   runtime::DevPkiOptions pki_options;
   pki_options.directory = options.data_dir + "/pki";
@@ -112,7 +114,7 @@ int run_configured(const Config& config) {
   if (Status status = write_file_atomically(files, json, node_json(*node, at, options.data_dir)); !status.is_ok()) {
     return report(status);
   }
-  log::info("serving", {{"grpc", at.grpc}, {"https", at.https}, {"metrics", at.metrics}, {"etcd", at.etcd}, {"raft", at.raft}});
+  log::info("serving", {{"grpc", at.grpc}, {"https", at.https}, {"metrics", at.metrics}, {"etcd", at.etcd}, {"dns", at.dns}, {"raft", at.raft}});
   const auto failure = stop.wait();
   (void)files.remove(json);
   if (failure) (void)report(*failure);

@@ -36,6 +36,7 @@ std::string context_json(const ContextFile& context) {
     json.key("grpc").value(context.endpoints.grpc).key("https").value(context.endpoints.https);
     json.key("metrics").value(context.endpoints.metrics);
     if (!context.endpoints.etcd.empty()) json.key("etcd").value(context.endpoints.etcd);
+    if (!context.endpoints.dns.empty()) json.key("dns").value(context.endpoints.dns);
     json.key("ca").value(context.ca).key("cert").value(context.cert).key("key").value(context.key);
     if (!context.token.empty()) json.key("token").value(context.token);
     json.key("pid").value(static_cast<int64_t>(::getpid()));
@@ -64,6 +65,7 @@ void print_welcome(const ServerEndpoints& at, const std::string& path) {
              "  REST     https://{}/api/v1\n"
              "  gRPC     {}\n"
              "  etcd     {}\n"
+             "  DNS      {}\n"
              "  metrics  http://{}/metrics\n"
              "  context  {}   (addresses, certificates and a token)\n\n"
              "Try:\n\n"
@@ -71,7 +73,7 @@ void print_welcome(const ServerEndpoints& at, const std::string& path) {
              "  {} service register web 127.0.0.1 8080\n"
              "  {} worker list\n\n"
              "Ctrl-C stops everything.\n",
-             at.https, at.grpc, at.etcd.empty() ? "closed" : at.etcd, at.metrics, dev_json, cli, cli, cli);
+             at.https, at.grpc, at.etcd.empty() ? "closed" : at.etcd, at.dns.empty() ? "closed" : at.dns, at.metrics, dev_json, cli, cli, cli);
   std::fflush(stdout);
 }
 
@@ -101,8 +103,10 @@ int run_dev(const DevOptions& dev, const Config& config) {
     options.https_port = static_cast<uint16_t>(config.integer("https_port"));
     options.metrics_port = static_cast<uint16_t>(config.integer("metrics_port"));
     options.etcd_port = static_cast<uint16_t>(config.integer("etcd_port"));
+    options.dns_port = static_cast<uint16_t>(config.integer("dns_port"));
   }
   if (!config.boolean("enable_etcd")) options.etcd_port.reset();
+  if (!config.boolean("enable_dns")) options.dns_port.reset();
   options.certificate_pem = pki->server.certificate_pem;
   options.key_pem = pki->server.key_pem;
   options.client_ca_pem = pki->ca.certificate_pem;

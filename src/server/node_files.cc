@@ -30,7 +30,7 @@ constexpr uint16_t kPortMin = 20'000;
 constexpr uint16_t kPortMax = 32'000;
 
 struct NodePorts {
-  uint16_t grpc = 0, https = 0, raft = 0, metrics = 0, etcd = 0;
+  uint16_t grpc = 0, https = 0, raft = 0, metrics = 0, etcd = 0, dns = 0;
 };
 
 bool is_free(const std::string& host, uint16_t port) {
@@ -56,7 +56,7 @@ class PortChooser {
       if (taken_.insert(port).second && is_free(host_, port)) return port;
     }
   }
-  NodePorts all() { return {next(), next(), next(), next(), next()}; }
+  NodePorts all() { return {next(), next(), next(), next(), next(), next()}; }
 
  private:
   const std::string host_;
@@ -67,7 +67,8 @@ class PortChooser {
 NodePorts fixed_ports(NodeId node) {
   const auto k = static_cast<uint16_t>(node.value - 1);
   return {static_cast<uint16_t>(50'000 + 10 * k), static_cast<uint16_t>(8443 + 10 * k),
-          static_cast<uint16_t>(50'061 + 10 * k), static_cast<uint16_t>(9100 + 10 * k), static_cast<uint16_t>(2379 + 10 * k)};
+          static_cast<uint16_t>(50'061 + 10 * k), static_cast<uint16_t>(9100 + 10 * k), static_cast<uint16_t>(2379 + 10 * k),
+          static_cast<uint16_t>(8600 + 10 * k)};
 }
 
 std::string name_of(NodeId node) { return "n" + std::to_string(node.value); }
@@ -185,9 +186,9 @@ Status write_config(FileSystem& files, const ClusterInitOptions& options, const 
       files, dir + "/uccp.yaml",
       fmt::format("# Written by uccp cluster. Every key: uccp config explain\n"
                   "node_id: {}\ncluster_id: \"{}\"\nraft_dir: \"{}\"\nlisten_host: {}\nadvertise_host: {}\n"
-                  "grpc_port: {}\nhttps_port: {}\nraft_port: {}\nmetrics_port: {}\netcd_port: {}\n{}{}",
+                  "grpc_port: {}\nhttps_port: {}\nraft_port: {}\nmetrics_port: {}\netcd_port: {}\ndns_port: {}\n{}{}",
                   name_of(planned.node), cluster_id, dir, options.host, options.host, planned.ports.grpc,
-                  planned.ports.https, planned.ports.raft, planned.ports.metrics, planned.ports.etcd,
+                  planned.ports.https, planned.ports.raft, planned.ports.metrics, planned.ports.etcd, planned.ports.dns,
                   members.empty() ? "" : "initial_members: \"" + members + "\"\n",
                   join.empty() ? "" : "join_address: \"" + join + "\"\n"));
 }
@@ -267,7 +268,7 @@ Status prepare_node(FileSystem& files, const Clock& clock, const ClusterInitOpti
   if (exists) {
     UCCP_TRY(auto values, read_config(files, path));
     const auto port = [&](const char* key) { return static_cast<uint16_t>(std::strtoul(values[key].c_str(), nullptr, 10)); };
-    planned.ports = {port("grpc_port"), port("https_port"), port("raft_port"), port("metrics_port"), port("etcd_port")};
+    planned.ports = {port("grpc_port"), port("https_port"), port("raft_port"), port("metrics_port"), port("etcd_port"), port("dns_port")};
   } else {
     planned.ports = options.auto_ports ? PortChooser(options.host).all() : fixed_ports(node);
   }
@@ -298,7 +299,9 @@ Result<std::string> cluster_context(FileSystem& files, const Clock& clock, const
     json.key(name).value(node.fields().at(name).string_value());
   };
   const auto addresses = [&](const google::protobuf::Struct& node) {
-    if (node.fields().contains("etcd")) text(node, "etcd");
+    for (const char* name : {"etcd", "dns"}) {
+      if (node.fields().contains(name)) text(node, name);
+    }
     for (const char* name : {"id", "grpc", "https", "metrics", "raft", "dataDir"}) text(node, name);
     json.key("pid").value(static_cast<int64_t>(node.fields().at("pid").number_value()));
   };
@@ -354,6 +357,7 @@ std::string node_json(NodeId node, const ServerEndpoints& endpoints, const std::
   json.begin_object().key("id").value(name_of(node)).key("pid").value(static_cast<int64_t>(::getpid()));
   json.key("grpc").value(endpoints.grpc).key("https").value(endpoints.https).key("metrics").value(endpoints.metrics);
   if (!endpoints.etcd.empty()) json.key("etcd").value(endpoints.etcd);
+  if (!endpoints.dns.empty()) json.key("dns").value(endpoints.dns);
   json.key("raft").value(endpoints.raft).key("dataDir").value(data_dir).key("clusterId").value(endpoints.cluster_id);
   json.end_object();
   return json.take() + "\n";

@@ -25,7 +25,9 @@
 #include "server/backup_side.h"
 #include "server/bus_side.h"
 #include "server/certificate_wiring.h"
+#include "server/checks_side.h"
 #include "server/clock_watch.h"
+#include "server/dns_side.h"
 #include "server/cluster_side.h"
 #include "server/encryption.h"
 #include "server/health.h"
@@ -167,6 +169,7 @@ struct Server::Parts {
   std::unique_ptr<ClockWatch> clock_watch;
   std::unique_ptr<call::PageTokenSigner> page_tokens;
   std::unique_ptr<discovery::DiscoveryService> discovery;
+  std::unique_ptr<ChecksSide> checks;
   std::unique_ptr<locks::LocksService> locks;
   std::unique_ptr<elections::ElectionsService> elections;
   std::unique_ptr<sync::SyncService> sync;
@@ -188,6 +191,7 @@ struct Server::Parts {
   std::unique_ptr<certificates::CertificatesService> certificates_service;
   doors::GrpcDoor grpc;
   doors::GrpcDoor etcd;
+  std::unique_ptr<DnsSide> dns;
   doors::RestDoor rest;
   doors::MetricsDoor metrics_door;
   ServerEndpoints endpoints;
@@ -201,10 +205,11 @@ struct Server::Parts {
   void build_leaders(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
   Status build_key_value(const Config& config);
+  void build_discovery(const ServerOptions& options, const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
   Status build_backup(const ServerOptions& options, const Config& config);
   Result<std::string> open_etcd(const ServerOptions& options);
-  Status open_doors(const ServerOptions& options);
+  Status open_doors(const ServerOptions& options, const Config& config);
   Status build_certificates(const ServerOptions& options);
   CertificateUsers certificate_users(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
@@ -328,9 +333,10 @@ void Server::Parts::build_leaders(const ServerOptions& options, const Config& co
 Status Server::Parts::start_node(const ServerOptions& options) {
   UCCP_RETURN_IF_ERROR(node->open(cluster->founders()));
   const auto at = [](const std::string& host, uint16_t port) { return host + ":" + std::to_string(port); };
-  UCCP_RETURN_IF_ERROR(cluster->join(*node, {at(options.host, options.grpc_port), at(options.host, options.https_port),
-                                             at(options.metrics_host, options.metrics_port), cluster->raft_address(),
-                                             identity.cluster_id}));
+  ServerEndpoints planned{at(options.host, options.grpc_port), at(options.host, options.https_port),
+                          at(options.metrics_host, options.metrics_port)};
+  if (options.etcd_port) planned.etcd = at(options.host, *options.etcd_port);
+  UCCP_RETURN_IF_ERROR(cluster->join(*node, planned));
   io->start("uccp-disk");
   flush->start("uccp-flush");
   watch->start("uccp-watch");
@@ -358,15 +364,23 @@ Status Server::Parts::build_key_value(const Config& config) {
   return Status::ok();
 }
 
+void Server::Parts::build_discovery(const ServerOptions& options, const Config& config) {
+  discovery = std::make_unique<discovery::DiscoveryService>(
+      discovery::DiscoveryOptions{},
+      discovery::DiscoveryEnvironment{*node, *node, *node, *node, *reads, clock, service_random, metrics, *page_tokens});
+  discovery->add_handlers(handlers);
+  if (config.boolean("enable_health_checks")) {
+    checks = std::make_unique<ChecksSide>(options.node, ChecksSide::Environment{*node, cluster->links(), discovery->observations(),
+                                                                                clock, system_random.next(), metrics});
+  }
+}
+
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
   UCCP_TRY(identity_side, IdentitySide::make({.token_key_pem = options.token_key_pem, .cluster_id = identity.cluster_id}, config,
                                              {*node, *reads, clock, system_random, metrics, *page_tokens}));
   identity_side->add_handlers(handlers);
   const auto permits = identity_side->permits();
-  discovery = std::make_unique<discovery::DiscoveryService>(
-      discovery::DiscoveryOptions{},
-      discovery::DiscoveryEnvironment{*node, *node, *node, *node, *reads, clock, service_random, metrics, *page_tokens});
-  discovery->add_handlers(handlers);
+  build_discovery(options, config);
   // Secrets of leases come from the kernel.
   locks = std::make_unique<locks::LocksService>(locks::LocksEnvironment{
       *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits});
@@ -475,7 +489,7 @@ CertificateUsers Server::Parts::certificate_users(const ServerOptions& options) 
           .has_etcd = options.etcd_port.has_value(), .rest_takes_certificates = options.rest_takes_certificates};
 }
 
-Status Server::Parts::open_doors(const ServerOptions& options) {
+Status Server::Parts::open_doors(const ServerOptions& options, const Config& config) {
   const CertificateMaterial shown = certificates->current();
   doors::GrpcDoorOptions grpc_options;
   grpc_options.host = options.host;
@@ -483,6 +497,11 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
   grpc_options.certificates = door_certificates_of(shown, true);
   UCCP_TRY(const uint16_t grpc_port, grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health->ready(); }));
   UCCP_TRY(const std::string etcd_endpoint, open_etcd(options));
+  std::string dns_endpoint;
+  if (options.dns_port) {
+    UCCP_TRY(dns, DnsSide::open(*options.dns_port, config, options.token_key_pem, *pipeline, clock, metrics));
+    dns_endpoint = dns->endpoint();
+  }
   doors::RestDoorOptions rest_options;
   rest_options.http.host = options.host;
   rest_options.http.port = options.https_port;
@@ -493,7 +512,7 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
            metrics_door.start({.host = options.metrics_host, .port = options.metrics_port}, clock, metrics, *health));
   const auto at = [](const std::string& host, uint16_t port) { return host + ":" + std::to_string(port); };
   endpoints = {at(options.host, grpc_port), at(options.host, https_port), at(options.metrics_host, metrics_port),
-               etcd_endpoint, cluster->raft_address(), identity.cluster_id};
+               etcd_endpoint, cluster->raft_address(), identity.cluster_id, dns_endpoint};
   const CertificateUsers users = certificate_users(options);
   connect_certificates(*certificates, users, [this] { certificates_service->trust_changed(); });
   identity_side->on_change([this, users] {
@@ -502,6 +521,7 @@ Status Server::Parts::open_doors(const ServerOptions& options) {
   });
   health->set_started();
   cluster->serve(endpoints);
+  if (checks) checks->start();
   return Status::ok();
 }
 
@@ -516,7 +536,7 @@ Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options, cons
   std::unique_ptr<Server> server(new Server(std::move(parts)));
   UCCP_RETURN_IF_ERROR(server->parts_->start_node(options));
   UCCP_RETURN_IF_ERROR(server->parts_->build_services(options, config));
-  UCCP_RETURN_IF_ERROR(server->parts_->open_doors(options));
+  UCCP_RETURN_IF_ERROR(server->parts_->open_doors(options, config));
   return server;
 }
 
@@ -535,6 +555,7 @@ void Server::stop() {
   if (!p.running) return;
   if (p.health) p.health->set_stopping();
   if (p.backup) p.backup->give_up();
+  if (p.checks) p.checks->stop();
   if (p.cluster) p.cluster->hand_over(kHandOverMs);
   if (p.pipeline) p.pipeline->close();
   if (p.certificates) p.certificates->stop();
@@ -550,6 +571,7 @@ void Server::stop() {
     done.notify();
   });
   done.wait(kDrainMs, [&] { return stopped.load(); });
+  if (p.dns) p.dns->stop();
   p.etcd.stop(kDrainMs);
   p.grpc.stop(kDrainMs);
   p.metrics_door.stop();

@@ -40,6 +40,7 @@ struct ServerOptions {
   uint16_t https_port = 0;
   uint16_t metrics_port = 0;
   std::optional<uint16_t> etcd_port = 0;  // nothing: the door stays closed
+  std::optional<uint16_t> dns_port = 0;   // the same
   std::string certificate_pem, key_pem;
   std::string client_ca_pem;
   bool rest_takes_certificates = true;  // the gRPC port always does: agents and nodes have nothing else
@@ -54,6 +55,7 @@ struct ServerEndpoints {
   std::string etcd;                  // empty: closed
   std::string raft;                  // empty for a cluster of one
   std::string cluster_id;
+  std::string dns;                   // empty: closed
 };
 
 class Server {

@@ -32,11 +32,12 @@ etcd::MemberListResponse members_of(const EtcdContext& context, const v1::Cluste
     member.set_name(replica.node_id());
     member.set_is_learner(std::ranges::find(replica.learners(), replica.node_id()) != replica.learners().end());
     for (const v1::ClusterMember& known : status.members()) {
-      if (known.id() == replica.node_id() && !known.raft_address().empty()) {
-        member.add_peer_urls("https://" + known.raft_address());
-      }
+      if (known.id() != replica.node_id()) continue;
+      if (!known.raft_address().empty()) member.add_peer_urls("https://" + known.raft_address());
+      // Nodes tell each other where their doors are; of one that runs alone nobody is told.
+      if (!known.etcd_address().empty()) member.add_client_urls("https://" + known.etcd_address());
     }
-    if (member.id() == context.member_id) {
+    if (member.client_urls().empty() && member.id() == context.member_id) {
       member.add_client_urls("https://" + context.host + ":" + std::to_string(context.port.load()));
     }
   }

@@ -45,6 +45,7 @@ v1::ClusterMember public_member(const MemberRow& row) {
   member.set_grpc_address(row.grpc_address());
   member.set_https_address(row.https_address());
   member.set_metrics_address(row.metrics_address());
+  member.set_etcd_address(row.etcd_address());
   if (row.incarnation() != 0) member.set_incarnation(to_hex(ByteWriter().u64(row.incarnation()).data()));
   member.set_version(row.version());
   if (row.has_create_time()) *member.mutable_create_time() = row.create_time();

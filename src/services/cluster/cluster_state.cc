@@ -105,6 +105,7 @@ ApplyResult ClusterState::announce(ApplyContext& c, std::string_view payload) {
   row->set_grpc_address(told.grpc_address());
   row->set_https_address(told.https_address());
   row->set_metrics_address(told.metrics_address());
+  row->set_etcd_address(told.etcd_address());
   row->set_version(told.version());
   return store(c, *row, MemberChange::kAnnounced);
 }
@@ -128,6 +129,7 @@ ApplyResult ClusterState::set_goal(ApplyContext& c, std::string_view payload) {
     row->clear_grpc_address();
     row->clear_https_address();
     row->clear_metrics_address();
+    row->clear_etcd_address();
     row->clear_version();
   } else if (!row || (!member && command.goal() != MEMBER_GOAL_REMOVED)) {
     return fail(Status(Code::kNotFound, "MEMBER_NOT_FOUND", "there is no member " + node_name(node))

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
+#include <map>
 
 #include "call/wire.h"
 
@@ -13,6 +15,9 @@ using call::WireField;
 using call::WireReader;
 using call::WireType;
 using Registration = v1::ServiceRegistration;
+
+// Who reports no load counts as half full.
+constexpr int32_t kUnknownLoadMilli = 500;
 
 void put_timestamp(std::string& out, uint32_t number, int64_t us) {
   const int64_t seconds = us / 1'000'000;
@@ -37,11 +42,15 @@ RowView view_row(std::string_view row) {
       case ServiceRow::kAvailableFieldNumber: view.available = field.value != 0; break;
       case ServiceRow::kPriorityFieldNumber: view.priority = static_cast<int32_t>(field.value); break;
       case ServiceRow::kWeightFieldNumber: view.weight = static_cast<int32_t>(field.value); break;
+      case ServiceRow::kEffectiveWeightFieldNumber: view.effective_weight = static_cast<int32_t>(field.value); break;
+      case ServiceRow::kLoadMilliFieldNumber: view.load_milli = static_cast<int32_t>(field.value); break;
       case ServiceRow::kHealthScoreFieldNumber: view.health_score = std::bit_cast<double>(field.value); break;
       case ServiceRow::kServiceFieldNumber: view.service = field.bytes; break;
       default: break;
     }
   }
+  // Rows of before there were effective weights.
+  if (view.available && view.effective_weight == 0) view.effective_weight = view.weight;
   return view;
 }
 
@@ -61,6 +70,7 @@ std::string shown_service(std::string_view row, const Presence& presence) {
 struct DiscoverQuery::Place {
   std::string_view region;
   std::string_view zone;
+  RolloutMark mark;
 };
 
 Result<DiscoverQuery> DiscoverQuery::compile(const v1::DiscoverRequest& request) {
@@ -76,13 +86,16 @@ Result<DiscoverQuery> DiscoverQuery::compile(const v1::DiscoverRequest& request)
   query.protocol_ = request.protocol();
   query.capabilities_.assign(request.capabilities().begin(), request.capabilities().end());
   query.any_health_ = request.health() == v1::HEALTH_FILTER_ANY;
-  query.weighted_ = request.order() == v1::DISCOVER_ORDER_WEIGHTED;
+  if (request.order() != v1::DISCOVER_ORDER_UNSPECIFIED) query.order_ = request.order();
+  query.role_ = request.role();
+  query.deployment_ = request.deployment();
   query.near_region_ = request.near_region();
   query.near_zone_ = request.near_zone();
   if (request.limit() > 0) query.limit_ = std::min(static_cast<uint32_t>(request.limit()), kDiscoverLimitMax);
   query.looks_inside_ = query.version_ || !query.labels_.empty() || !query.region_.empty() || !query.zone_.empty() ||
                         !query.type_.empty() || !query.protocol_.empty() || !query.capabilities_.empty() ||
-                        !query.near_region_.empty() || !query.near_zone_.empty();
+                        !query.near_region_.empty() || !query.near_zone_.empty() || query.role_ != v1::DEPLOYMENT_ROLE_UNSPECIFIED ||
+                        !query.deployment_.empty() || query.order_ == v1::DISCOVER_ORDER_WEIGHTED;
   return query;
 }
 
@@ -105,12 +118,15 @@ bool DiscoverQuery::matches(std::string_view service, Place& place) const {
         break;
       case Registration::kRegionFieldNumber: place.region = field.bytes; break;
       case Registration::kZoneFieldNumber: place.zone = field.bytes; break;
+      case Registration::kDeploymentFieldNumber: place.mark = read_mark(field.bytes); break;
       default: break;
     }
   }
   if (!speaks || (!type_.empty() && type != type_)) return false;
   if ((!region_.empty() && place.region != region_) || (!zone_.empty() && place.zone != zone_)) return false;
   if (capable != (1u << capabilities_.size()) - 1) return false;
+  if (role_ != v1::DEPLOYMENT_ROLE_UNSPECIFIED && place.mark.role != role_) return false;
+  if (!deployment_.empty() && place.mark.name != deployment_) return false;
   if (version_ && !version_->matches(version)) return false;
   return labels_.matches(service, Registration::kLabelsFieldNumber);
 }
@@ -122,21 +138,44 @@ int DiscoverQuery::nearness(const Place& place) const {
   return near_zone_.empty() || place.zone == near_zone_ ? 0 : 1;
 }
 
-void DiscoverQuery::sort(std::vector<Candidate>& found, Random& random) const {
-  if (weighted_) {
-    // Efraimidis and Spirakis (2006): the least of these draws is each one's with the probability of its weight.
-    for (Candidate& c : found) c.draw = -std::log(1.0 - random.unit()) / std::max(c.row.weight, 1);
+// Efraimidis and Spirakis (2006): the least of these draws is each one's with the probability of its share.
+void DiscoverQuery::draw_by_share(std::vector<Candidate>& found, Random& random) {
+  std::map<int32_t, std::vector<size_t>> levels;
+  for (size_t i = 0; i < found.size(); ++i) levels[found[i].row.priority].push_back(i);
+  for (const auto& [priority, level] : levels) {
+    std::vector<TrafficMember> members;
+    for (const size_t i : level) members.push_back({found[i].row.effective_weight, found[i].mark});
+    const std::vector<double> shares = traffic_shares(members);
+    for (size_t at = 0; at < level.size(); ++at) {
+      const double spread = -std::log(1.0 - random.unit());
+      // Who gets no traffic comes last.
+      found[level[at]].draw = shares[at] > 0 ? spread / shares[at] : std::numeric_limits<double>::infinity();
+    }
   }
-  const auto better = [this](const Candidate& a, const Candidate& b) {
-    if (a.row.priority != b.row.priority) return a.row.priority < b.row.priority;
-    if (weighted_) return a.draw < b.draw;
-    if (a.nearness != b.nearness) return a.nearness < b.nearness;
-    if (a.row.health_score != b.row.health_score) return a.row.health_score > b.row.health_score;
-    return a.order < b.order;
-  };
+}
+
+bool DiscoverQuery::better(const Candidate& a, const Candidate& b) const {
+  const bool nearest = order_ == v1::DISCOVER_ORDER_NEAREST;
+  if (nearest && a.nearness != b.nearness) return a.nearness < b.nearness;
+  if (a.row.priority != b.row.priority) return a.row.priority < b.row.priority;
+  if (a.draw != b.draw) return a.draw < b.draw;
+  if (order_ == v1::DISCOVER_ORDER_RANK && a.nearness != b.nearness) return a.nearness < b.nearness;
+  if (a.row.health_score != b.row.health_score) return a.row.health_score > b.row.health_score;
+  return a.order < b.order;
+}
+
+void DiscoverQuery::sort(std::vector<Candidate>& found, Random& random) const {
+  if (order_ == v1::DISCOVER_ORDER_WEIGHTED) draw_by_share(found, random);
+  if (order_ == v1::DISCOVER_ORDER_LOAD) {
+    for (Candidate& c : found) {
+      const int32_t load = c.row.load_milli < 0 ? kUnknownLoadMilli : c.row.load_milli;
+      c.draw = (load + 1.0) / std::max(c.row.effective_weight, 1);
+    }
+  }
+  const auto less = [this](const Candidate& a, const Candidate& b) { return better(a, b); };
   const size_t count = std::min<size_t>(limit_, found.size());
   const auto middle = found.begin() + static_cast<ptrdiff_t>(count);
-  if (!std::ranges::is_sorted(found, better)) std::partial_sort(found.begin(), middle, found.end(), better);
+  if (!std::ranges::is_sorted(found, less)) std::partial_sort(found.begin(), middle, found.end(), less);
   found.erase(middle, found.end());
 }
 
@@ -157,7 +196,8 @@ Result<std::string> DiscoverQuery::run(const machine::GroupView& state, const Sc
     const size_t size = row.service.size();
     arena.append(row.service);
     row.service = {};
-    found.push_back({row, offset, size, near, static_cast<uint32_t>(found.size()), 0});
+    place.mark.name = {};
+    found.push_back({row, offset, size, near, static_cast<uint32_t>(found.size()), place.mark, 0});
     return true;
   });
   if (visited > kDiscoverRowsMax) {

@@ -17,6 +17,7 @@
 #include "services/discovery/discovery_state.h"
 #include "services/discovery/presence.h"
 #include "services/discovery/semver.h"
+#include "services/discovery/traffic.h"
 
 namespace uccp::discovery {
 
@@ -34,6 +35,8 @@ struct RowView {
   bool available = false;
   int32_t priority = 0;
   int32_t weight = 0;
+  int32_t effective_weight = 0;
+  int32_t load_milli = -1;  // not known
   double health_score = 0;
   std::string_view service;
 };
@@ -59,11 +62,14 @@ class DiscoverQuery {
     size_t size;
     int nearness;    // 0 is nearest
     uint32_t order;  // in which it was found: by id
-    double draw;     // for the weighted order
+    RolloutMark mark;  // its name is not kept
+    double draw = 0;   // for the orders by weight and by load
   };
   struct Place;
   bool matches(std::string_view service, Place& place) const;
   int nearness(const Place& place) const;
+  bool better(const Candidate& a, const Candidate& b) const;
+  static void draw_by_share(std::vector<Candidate>& found, Random& random);
   void sort(std::vector<Candidate>& found, Random& random) const;
 
   std::string name_;
@@ -72,7 +78,9 @@ class DiscoverQuery {
   call::LabelSelector labels_;
   std::vector<std::string> capabilities_;
   bool any_health_ = false;
-  bool weighted_ = false;
+  v1::DiscoverOrder order_ = v1::DISCOVER_ORDER_RANK;
+  v1::DeploymentRole role_ = v1::DEPLOYMENT_ROLE_UNSPECIFIED;
+  std::string deployment_;
   std::string near_region_, near_zone_;
   uint32_t limit_ = kDiscoverLimitDefault;
   bool looks_inside_ = false;  // some condition needs the registration itself

@@ -1,5 +1,8 @@
 #include "services/discovery/discovery_service.h"
 
+#include <cmath>
+#include <cstdlib>
+
 #include "base/hash.h"
 #include "call/contract.h"
 #include "call/validate.h"
@@ -19,6 +22,8 @@ using internal::v1::UpdateServiceCommand;
 
 // A heartbeat only has to find the lease of an instance; a stale view that misses it is followed by a fresh one.
 constexpr int64_t kHeartbeatBoundMs = 5000;
+// A reported load that moved less than this, in thousandths, is not worth a log entry.
+constexpr int32_t kLoadStepMilli = 50;
 // Counts for metrics may be old: a scrape must not wait.
 constexpr int64_t kMetricsBoundMs = 24 * 3600 * 1000;
 
@@ -91,7 +96,8 @@ struct DiscoveryService::LastCounts {
 };
 
 DiscoveryService::DiscoveryService(DiscoveryOptions options, DiscoveryEnvironment environment)
-    : options_(options), env_(environment), presence_(env_.clock.wall()), counts_(std::make_shared<LastCounts>()) {
+    : options_(options), env_(environment), presence_(env_.clock.wall()),
+      observations_(Observations::make(env_.proposer, env_.work, env_.clock)), counts_(std::make_shared<LastCounts>()) {
   const auto counts = [&reader = env_.reader, last = counts_] {
     reader.read(kCoreGroup, machine::ReadLevel::bounded(kMetricsBoundMs), [last](Result<machine::GroupView> view) {
       if (!view) return;
@@ -137,6 +143,19 @@ void DiscoveryService::add_handlers(call::HandlerTable& handlers) {
   handlers.add_parsed<v1::WatchServicesRequest>(
       method_name("WatchServices"),
       [this](const CallPtr& call, v1::WatchServicesRequest request) { watch(call, std::move(request)); });
+  handlers.add_parsed<v1::ReportServiceCallsRequest>(
+      method_name("ReportServiceCalls"),
+      [this](const CallPtr& call, const v1::ReportServiceCallsRequest& request) { report_calls(call, request); });
+  handlers.add_parsed<v1::GetServiceCatalogRequest>(
+      method_name("GetServiceCatalog"),
+      [this](const CallPtr& call, const v1::GetServiceCatalogRequest& request) { search(call, request); });
+  handlers.add_parsed<v1::GetDependencyGraphRequest>(
+      method_name("GetDependencyGraph"),
+      [this](const CallPtr& call, const v1::GetDependencyGraphRequest& request) { graph(call, request); });
+  handlers.add_parsed<internal::v1::ReportChecksRequest>(
+      "uccp.internal.v1.NodeLink/ReportChecks", [this](const CallPtr& call, internal::v1::ReportChecksRequest request) {
+        report_checks(call, std::move(request));
+      });
 }
 
 uint64_t DiscoveryService::draw() {
@@ -246,6 +265,7 @@ void DiscoveryService::heartbeat(const CallPtr& call, v1::HeartbeatRequest reque
   env_.reader.read(kCoreGroup, level, [this, call, fresh, request = std::move(request)](auto view) mutable {
     if (!view) return call->finish(std::move(view.error()));
     auto instance = find_instance(*view, scope_of(*call), request.id());
+    if (instance && request.has_load()) note_load(call, request, *view, instance->name);
     if (instance) return keep_alive(call, std::move(request), std::move(*instance));
     if (fresh) return call->finish(service_not_found(request.id()));
     heartbeat(call, std::move(request), machine::ReadLevel::linearizable());
@@ -273,6 +293,21 @@ void DiscoveryService::keep_alive(const CallPtr& call, v1::HeartbeatRequest requ
           answer_heartbeat(call, ttl);
         });
       });
+}
+
+// A load is told when it has moved: it is worth a log entry then, shared with those of other instances.
+void DiscoveryService::note_load(const CallPtr& call, const v1::HeartbeatRequest& request,
+                                 const machine::GroupView& view, const std::string& name) {
+  const auto row = row_at(view, scope_of(*call), name, request.id());
+  const auto load = static_cast<int32_t>(std::lround(request.load() * 1000));
+  const int32_t known = row ? view_row(*row).load_milli : load;
+  if (known >= 0 && std::abs(load - known) < kLoadStepMilli && (load != 0 || known == 0)) return;
+  internal::v1::ServiceObservation observation;
+  observation.set_tenant(call->principal.tenant);
+  observation.set_namespace_(call->name_space);
+  observation.set_id(request.id());
+  observation.set_load_milli(load);
+  observations_->add(std::move(observation));
 }
 
 void DiscoveryService::answer_heartbeat(const CallPtr& call, int64_t ttl_ms) {

@@ -16,7 +16,9 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "machine/ports.h"
+#include "services/discovery/call_outcomes.h"
 #include "services/discovery/discovery_state.h"
+#include "services/discovery/observations.h"
 #include "services/discovery/presence.h"
 
 namespace uccp::discovery {
@@ -44,6 +46,8 @@ class DiscoveryService {
   DiscoveryService(DiscoveryOptions options, DiscoveryEnvironment environment);
 
   void add_handlers(call::HandlerTable& handlers);
+  // What nodes find out about instances, if this node leads. Any thread.
+  Observations& observations() { return *observations_; }
 
  private:
   using Reply = std::move_only_function<void(const call::CallPtr&, machine::Applied)>;
@@ -54,6 +58,12 @@ class DiscoveryService {
   void deregister(const call::CallPtr& call, v1::DeregisterRequest request, uint64_t request_hash);
   void heartbeat(const call::CallPtr& call, v1::HeartbeatRequest request, const machine::ReadLevel& level);
   void keep_alive(const call::CallPtr& call, v1::HeartbeatRequest request, InstanceRef instance);
+  void note_load(const call::CallPtr& call, const v1::HeartbeatRequest& request, const machine::GroupView& view,
+                 const std::string& name);
+  void report_calls(const call::CallPtr& call, const v1::ReportServiceCallsRequest& request);
+  void report_checks(const call::CallPtr& call, internal::v1::ReportChecksRequest request);
+  void search(const call::CallPtr& call, const v1::GetServiceCatalogRequest& request);
+  void graph(const call::CallPtr& call, const v1::GetDependencyGraphRequest& request);
   void answer_heartbeat(const call::CallPtr& call, int64_t ttl_ms);
   void discover(const call::CallPtr& call, v1::DiscoverRequest request);
   void get(const call::CallPtr& call, v1::GetServiceMetadataRequest request);
@@ -71,6 +81,8 @@ class DiscoveryService {
   const DiscoveryOptions options_;
   DiscoveryEnvironment env_;
   Presence presence_;
+  const std::shared_ptr<Observations> observations_;
+  const std::shared_ptr<CallOutcomes> outcomes_ = std::make_shared<CallOutcomes>();  // on the work executor only
   std::mutex random_mutex_;
   struct LastCounts;
   std::shared_ptr<LastCounts> counts_;

@@ -36,6 +36,9 @@ inline constexpr int32_t kWeightDefault = 100;
 // A registration has to fit a command with room for its envelope.
 inline constexpr size_t kServiceBytesMax = 768u << 10;
 inline constexpr uint64_t kInstancesMaxDefault = 1'000'000;
+// Time that a circuit stays open before the instance is tried again.
+inline constexpr int64_t kCircuitOpenMs = 10'000;
+inline constexpr int kObservationsMax = 1'000;
 
 // Kinds of changes; the numbers of uccp.v1.ServiceEventKind. The payload is the ServiceRow after the change, of a
 // removal the one before it.
@@ -44,8 +47,8 @@ enum class ChangeKind : uint8_t { kAdded = 1, kUpdated = 2, kRemoved = 3, kExpir
 class DiscoveryState final : public machine::Domain {
  public:
   std::string_view name() const override { return kDomain; }
-  // register, update, deregister, health: each takes its command of discovery_state.proto and answers the ServiceRow
-  // after it (deregister: nothing).
+  // register, update, deregister, health, observe: each takes its command of discovery_state.proto and answers the
+  // ServiceRow after it (deregister, observe: nothing).
   std::map<std::string, machine::ApplyFunction, std::less<>> commands() override;
   void on_lease_expired(machine::ApplyContext& context, machine::LeaseId lease, std::string_view key) override;
 };
@@ -99,6 +102,9 @@ Result<Planned> plan_register(const KeyReader& state, const Scope& scope,
 // Errors: not_found SERVICE_NOT_FOUND; conflict ETAG_MISMATCH; already_exists ENDPOINT_TAKEN; invalid SERVICE_TOO_LARGE.
 Result<Planned> plan_update(const KeyReader& state, const Scope& scope,
                             const internal::v1::UpdateServiceCommand& command, const Stamp& stamp);
+
+// Identifies the checks of an instance and what they are made of.
+uint64_t hash_of_checks(const v1::ServiceRegistration& s);
 
 Status service_not_found(std::string_view id);
 

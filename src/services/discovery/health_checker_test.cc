@@ -1,0 +1,186 @@
+// The checker on several nodes in virtual time: shares, thresholds, take-over, batches, flapping.
+#include "services/discovery/health_checker.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "node/node.h"
+#include "services/discovery/observations.h"
+#include "sim/sim_clock.h"
+#include "sim/sim_executor.h"
+#include "storage/memory/memory_kv.h"
+#include "storage/memory/memory_log_store.h"
+
+namespace uccp::discovery {
+namespace {
+
+// One node with the state; three checkers that tell it.
+class HealthCheckerTest : public ::testing::Test {
+ protected:
+  struct Prober final : HealthProbes {
+    HealthCheckerTest* test = nullptr;
+    void probe(ProbeTarget target, std::move_only_function<void(ProbeOutcome)> done) override {
+      ++asked[target.port];
+      const bool down = test->down_.contains(target.port);
+      done({!down, down ? "refused" : ""});
+    }
+    std::map<int, int> asked;
+  };
+
+  HealthCheckerTest() {
+    EXPECT_TRUE(node_.open({NodeId(1)}).is_ok());
+    node_.start();
+    EXPECT_TRUE(wait([&] { return node_.ready(); }));
+    for (uint64_t id = 1; id <= 3; ++id) {
+      probers_[id].test = this;
+      checkers_[id] = HealthChecker::make(
+          NodeId(id), {node_, node_, work_, random_, probers_[id], metrics_,
+                       [this, id](internal::v1::ReportChecksRequest request, auto done) {
+                         if (cut_.contains(id)) return done(fail(Code::kUnavailable, "CUT", "cut"));
+                         findings_ += request.findings().observations_size();
+                         reports_ += request.findings().observations_size() > 0;
+                         observations_->report(std::move(request), std::move(done));
+                       }});
+      checkers_[id]->start();
+    }
+  }
+  ~HealthCheckerTest() override {
+    for (auto& [id, checker] : checkers_) checker->stop();
+    bool stopped = false;
+    node_.stop([&] { stopped = true; });
+    EXPECT_TRUE(wait([&] { return stopped; }));
+    scheduler_.run_for_ms(100);
+  }
+  bool wait(const std::function<bool()>& condition) {
+    return scheduler_.run_until(condition, scheduler_.now_us() + 60'000'000);
+  }
+  void register_on(int port, std::function<void(v1::HealthCheck&)> change = {}) {
+    internal::v1::RegisterServiceCommand command;
+    auto& s = *command.mutable_service();
+    s.set_id("i" + std::to_string(port));
+    s.set_service_name("web");
+    s.set_address("10.0.0.1");
+    s.set_port(port);
+    s.mutable_ttl()->set_seconds(86'400);
+    auto& check = *s.mutable_health_check();
+    check.set_kind(v1::HEALTH_CHECK_KIND_TCP);
+    check.mutable_interval()->set_seconds(1);
+    if (change) change(check);
+    command.set_instances_max(1000);
+    machine::Envelope e;
+    e.scope = {"t", "n"};
+    e.principal = "p";
+    e.command = "discovery.register";
+    e.payload = command.SerializeAsString();
+    bool done = false;
+    node_.propose(kCoreGroup, std::move(e), [&](auto result) { done = result.has_value(); });
+    EXPECT_TRUE(wait([&] { return done; }));
+  }
+  v1::HealthStatus status(int port) {
+    v1::HealthStatus out{};
+    node_.read(kCoreGroup, machine::ReadLevel::bounded(100'000), [&](auto view) {
+      const auto row = find_row(*view, {"t", "n"}, "i" + std::to_string(port));
+      ServiceRow parsed;
+      if (row && parsed.ParseFromString(*row)) out = parsed.service().health_status();
+    });
+    return out;
+  }
+  int asked(int port) {
+    int sum = 0;
+    for (auto& [id, prober] : probers_) sum += prober.asked[port];
+    return sum;
+  }
+
+  sim::SimScheduler scheduler_;
+  sim::SimClock clock_{scheduler_.time()};
+  sim::SimExecutor loop_{scheduler_}, io_{scheduler_}, watch_{scheduler_}, work_{scheduler_};
+  MetricsRegistry metrics_;
+  SeededRandom node_random_{1}, random_{2};
+  storage::MemoryLogStore log_;
+  storage::MemoryKv kv_;
+  DiscoveryState state_;
+  node::Node node_{{},
+                   {.loop = loop_, .io = io_, .watch = watch_, .clock = clock_, .random = node_random_, .log = log_,
+                    .kv = kv_, .metrics = metrics_, .fatal = [](Status s) { ADD_FAILURE() << s.to_string(); }},
+                   {{kCoreGroup, "core", {&state_}}}};
+  std::shared_ptr<Observations> observations_ = Observations::make(node_, work_, clock_);
+  std::map<uint64_t, Prober> probers_;
+  std::map<uint64_t, std::shared_ptr<HealthChecker>> checkers_;
+  std::set<int> down_;
+  std::set<uint64_t> cut_;
+  int findings_ = 0, reports_ = 0;
+};
+
+TEST_F(HealthCheckerTest, EachCheckIsMadeByOneNodeAndAllHaveSome) {
+  scheduler_.run_for_ms(5'000);
+  for (int port = 1; port <= 60; ++port) register_on(port);
+  scheduler_.run_for_ms(3'000);
+  const int before = asked(7);
+  scheduler_.run_for_ms(10'000);
+  EXPECT_NEAR(asked(7) - before, 10, 1) << "once each interval, whoever does it";
+  for (auto& [id, prober] : probers_) {
+    int instances = 0;
+    for (const auto& [port, times] : prober.asked) instances += times > 5;
+    EXPECT_GT(instances, 8) << "node " << id;
+  }
+  EXPECT_EQ(findings_, 0) << "what goes as before is not told";
+}
+
+TEST_F(HealthCheckerTest, ThresholdsDecideAndFindingsAreBatched) {
+  scheduler_.run_for_ms(5'000);
+  for (int port = 1; port <= 40; ++port) {
+    register_on(port, [](v1::HealthCheck& check) {
+      check.set_unhealthy_threshold(3);
+      check.set_healthy_threshold(2);
+    });
+  }
+  scheduler_.run_for_ms(3'000);
+  for (int port = 1; port <= 40; ++port) down_.insert(port);
+  const int before = asked(7);
+  EXPECT_TRUE(wait([&] { return status(7) == v1::HEALTH_STATUS_UNHEALTHY; }));
+  EXPECT_EQ(asked(7) - before, 3);
+  scheduler_.run_for_ms(3'000);
+  for (int port = 1; port <= 40; ++port) EXPECT_EQ(status(port), v1::HEALTH_STATUS_UNHEALTHY) << port;
+  EXPECT_LT(reports_, findings_ / 2 + 1) << "several in one report";
+  down_.clear();
+  EXPECT_TRUE(wait([&] { return status(7) != v1::HEALTH_STATUS_UNHEALTHY; }));
+  EXPECT_TRUE(wait([&] { return status(7) == v1::HEALTH_STATUS_HEALTHY; })) << "the score recovers";
+}
+
+TEST_F(HealthCheckerTest, TheSharesOfANodeThatIsCutOffGoToTheOthers) {
+  scheduler_.run_for_ms(5'000);
+  for (int port = 1; port <= 30; ++port) register_on(port);
+  scheduler_.run_for_ms(3'000);
+  cut_.insert(2);
+  scheduler_.run_for_ms(kCheckerSilentMs + kCheckerReportMs + 1'000);
+  for (int port = 1; port <= 30; ++port) down_.insert(port);
+  EXPECT_TRUE(wait([&] {
+    for (int port = 1; port <= 30; ++port) {
+      if (status(port) != v1::HEALTH_STATUS_UNHEALTHY) return false;
+    }
+    return true;
+  }));
+  // Back again, it goes on from what the others found: nothing turns healthy for a moment.
+  cut_.clear();
+  for (int i = 0; i < 100; ++i) {
+    scheduler_.run_for_ms(100);
+    for (int port = 1; port <= 30; ++port) ASSERT_EQ(status(port), v1::HEALTH_STATUS_UNHEALTHY) << port;
+  }
+}
+
+TEST_F(HealthCheckerTest, ARegistrationThatGoesOrChangesEndsItsChecks) {
+  scheduler_.run_for_ms(5'000);
+  register_on(1);
+  scheduler_.run_for_ms(3'000);
+  const int before = asked(1);
+  EXPECT_GT(before, 0);
+  register_on(1, [](v1::HealthCheck& check) { check.set_port(2); });
+  scheduler_.run_for_ms(3'000);
+  EXPECT_EQ(asked(1), before);
+  EXPECT_GT(asked(2), 0);
+}
+
+}  // namespace
+}  // namespace uccp::discovery
