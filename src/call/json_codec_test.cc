@@ -68,7 +68,7 @@ TEST(JsonCodec, FactsOfTheServerAreAlwaysWritten) {
   uccp::v1::ServiceRegistration service;
   service.set_id("svc_1");
   const std::string json = *wire_to_json(plan("ServiceRegistration"), service.SerializeAsString());
-  EXPECT_EQ(json, R"({"id":"svc_1","healthy":false,"healthScore":0,"revision":0})");
+  EXPECT_EQ(json, R"({"id":"svc_1","healthy":false,"healthScore":0,"revision":0,"effectiveWeight":0})");
   const std::string all = *wire_to_json(plan("ServiceRegistration"), service.SerializeAsString(), {.emit = Emit::kNumbers});
   EXPECT_NE(all.find(R"("port":0)"), std::string::npos) << all;
   EXPECT_NE(all.find(R"("draining":false)"), std::string::npos) << all;

@@ -2,6 +2,7 @@
 // outcomes of calls; cycles. And the checker with many nodes in virtual time.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 
 #include "machine/machine.h"
