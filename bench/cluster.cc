@@ -178,6 +178,7 @@ Status UccpCluster::read_config(const std::string& node_directory, const Place& 
   for (const std::string& word : {bin_, std::string("--config"), config}) argv.push_back(word);
   nodes_.push_back({host + ":" + yaml_value(text, "grpc_port"), std::move(argv), node_directory + "/uccp.log", {}});
   metrics_.push_back((place.host.empty() ? "127.0.0.1" : host) + ":" + yaml_value(text, "metrics_port"));
+  etcd_.push_back(host + ":" + yaml_value(text, "etcd_port"));
   return Status::ok();
 }
 

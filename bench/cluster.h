@@ -66,6 +66,8 @@ class UccpCluster final : public Cluster {
   Result<size_t> add();
   // The value of a line of the node's metrics, such as `uccp_raft_term{group="core"}`; -1: there is none.
   double metric(size_t node, const std::string& name) const;
+  // Of the node's etcd API.
+  const std::string& etcd_target(size_t node) const { return etcd_[node]; }
 
  private:
   std::optional<size_t> leader_seen_by(size_t node) override;
@@ -73,7 +75,7 @@ class UccpCluster final : public Cluster {
   Status make_places(const std::vector<Place>& places);
   Status read_config(const std::string& node_directory, const Place& place);
   std::string bin_;
-  std::vector<std::string> metrics_;
+  std::vector<std::string> metrics_, etcd_;
 };
 
 // Etcd with its defaults, mutual TLS between nodes too, and the certificates of `pki`, a cluster of ours.

@@ -52,6 +52,7 @@ constexpr auto kRunners = std::to_array<std::pair<std::string_view, Result<int> 
     {"context", run_context},
     {"completion", run_completion},
     {"__complete", run_complete},
+    {"etcd", run_etcd},
     {"explain", run_explain},
     {"health", run_health},
     {"version", run_version},

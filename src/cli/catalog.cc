@@ -34,10 +34,12 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNounAlia
     {"cfg", "config"},
 }};
 
-constexpr std::array<Verbless, 10> kVerbless = {{
+constexpr std::array<Verbless, 11> kVerbless = {{
     {"api", "api METHOD [--data JSON]", "Calls any method of the contract by name"},
     {"context", "context list | set NAME | use NAME | show [NAME] | delete NAME", "Names clusters and chooses one"},
     {"completion", "completion bash | zsh | fish", "Prints what makes a shell complete words with Tab"},
+    {"etcd", "etcd import (--endpoint URL | --file SNAPSHOT) [--prefix KEYS] [--to PREFIX] [--state FILE]",
+     "Imports the keys of an etcd, live or from a snapshot"},
     {"explain", "explain NOUN[.FIELD...]", "Explains the fields of a resource"},
     {"health", "health", "Shows whether the cluster works"},
     {"version", "version", "Shows the versions of this program and of the server"},

@@ -26,6 +26,7 @@ Result<int> run_explain(Session& session, Args args);
 Result<int> run_wait(Session& session, Args args);
 Result<int> run_publish(Session& session, Args args);
 Result<int> run_subscribe(Session& session, Args args);
+Result<int> run_etcd(Session& session, Args args);
 
 // Parsing that commands of one method share: flags of the request on top of a body, `extra` before everything.
 struct ParsedRequest {

@@ -58,6 +58,7 @@ class GrpcTransport final : public Transport {
     if (!channel_) {
       doors::ChannelOptions options;
       options.target = context_.targets[node_];
+      options.plaintext = context_.plaintext;
       options.ca_pem = context_.ca_pem;
       options.certificate_pem = context_.cert_pem;
       options.key_pem = context_.key_pem;

@@ -21,6 +21,7 @@ struct Session {
         catalog(catalog),
         docs(docs),
         globals(global_flags(settings)),
+        connect(connect),
         caller(settings, io, std::move(connect)) {}
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -35,6 +36,7 @@ struct Session {
   const call::ContractDocs& docs;
   Settings settings;
   std::vector<Flag> globals;
+  const Connect connect;  // to what is not of the context
   Caller caller;
 };
 

@@ -16,6 +16,7 @@ ForeignApi etcd_api(const EtcdContextPtr& context) {
   add_etcd_watch(api, context);
   add_etcd_lock(api, context);
   add_etcd_cluster(api, context);
+  add_etcd_snapshot(api, context);
   return api;
 }
 

@@ -11,5 +11,6 @@ void add_etcd_keepalive(ForeignApi& api, const EtcdContextPtr& context);    // L
 void add_etcd_watch(ForeignApi& api, const EtcdContextPtr& context);        // Watch
 void add_etcd_lock(ForeignApi& api, const EtcdContextPtr& context);         // v3lock, v3election
 void add_etcd_cluster(ForeignApi& api, const EtcdContextPtr& context);      // Cluster, Maintenance
+void add_etcd_snapshot(ForeignApi& api, const EtcdContextPtr& context);     // Maintenance/Snapshot
 
 }  // namespace uccp::doors

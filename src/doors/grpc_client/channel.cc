@@ -57,7 +57,9 @@ class Channel final : public GrpcChannel {
     tls.pem_root_certs = options_.ca_pem;
     tls.pem_cert_chain = options_.certificate_pem;
     tls.pem_private_key = options_.key_pem;
-    channel_ = grpc::CreateCustomChannel(options_.target, grpc::SslCredentials(tls), channel_arguments(options_));
+    channel_ = grpc::CreateCustomChannel(options_.target,
+                                         options_.plaintext ? grpc::InsecureChannelCredentials() : grpc::SslCredentials(tls),
+                                         channel_arguments(options_));
     stub_ = std::make_unique<grpc::GenericStub>(channel_);
   }
 
@@ -162,7 +164,7 @@ Result<std::unique_ptr<GrpcChannel>> GrpcChannel::connect(ChannelOptions options
   if (options.target.find(':') == std::string::npos) {
     return invalid("the target '" + options.target + "' is not HOST:PORT");
   }
-  if (options.ca_pem.find("BEGIN CERTIFICATE") == std::string::npos) {
+  if (!options.plaintext && options.ca_pem.find("BEGIN CERTIFICATE") == std::string::npos) {
     return invalid("the CA certificate is missing or not PEM; without it " + options.target + " cannot be verified");
   }
   if (options.certificate_pem.empty() != options.key_pem.empty()) {
