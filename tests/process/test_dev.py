@@ -185,7 +185,7 @@ class Configured(unittest.TestCase):
         """Starts a configured node and waits until it is ready."""
         grpc, https, metrics = free_ports(3)
         path = self.config(f"node_id: n1\nraft_dir: {self.folder}/raft\ngrpc_port: {grpc}\nhttps_port: {https}\n"
-                           f"metrics_port: {metrics}\nlog_format: text\n{more}")
+                           f"metrics_port: {metrics}\netcd_port: 0\ndns_port: 0\nlog_format: text\n{more}")
         with open(self.folder / "err", "wb") as err:
             process = subprocess.Popen([str(SERVER), "--config", str(path)], stderr=err, stdout=err,
                                        env=clean_environment())
