@@ -1,5 +1,5 @@
-// Coordination beside etcd, the same clients over the etcd API on both sides: locks that many want, locks that nobody else
-// wants, watchers of one key; and registration with a TTL beside a lease and a key that is bound to it.
+// Coordination beside etcd, the same clients over the etcd API on both sides: locks that many want, locks that nobody
+// else wants, watchers of one key; and registration with a TTL beside a lease and a key that is bound to it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -90,20 +90,21 @@ double sample_lag(Side& side, Watchers& watchers, const WatchPlan& plan, double 
     return ours ? kv_put(kHotKey, stamped_value()) : etcd_put(kHotKey, stamped_value());
   };
   work.verify = [](uint64_t, std::string_view reply) { return !reply.empty(); };
-  const LoadResult puts = side.run(work, {.in_flight = 4096, .rate = plan.puts_per_second, .seconds = seconds, .warm_up_s = 0});
+  const LoadResult puts =
+      side.run(work, {.in_flight = 4096, .rate = plan.puts_per_second, .seconds = seconds, .warm_up_s = 0});
   note_failures(row, puts, side.ours);
   const uint64_t expected = puts.all_ok * plan.watchers;
   if (!watchers.wait(expected, 30)) {
-    row.problem = fmt::format("{}{} of {} events were seen {}", side.ours ? "" : "of the peer: ", watchers.seen(), expected,
-                              watchers.error());
+    row.problem = fmt::format("{}{} of {} events were seen {}", side.ours ? "" : "of the peer: ", watchers.seen(),
+                              expected, watchers.error());
   }
   row.verified += watchers.seen();
   return watchers.lag().percentile_ms(plan.percentile);
 }
 
 Status measure_watchers(Context& context, Pair& pair, const WatchPlan& plan) {
-  Row row{.metric = fmt::format("{} watchers of one key, {:.0f} puts/s: lag p{:.0f}", plan.watchers, plan.puts_per_second,
-                                plan.percentile * 100),
+  Row row{.metric = fmt::format("{} watchers of one key, {:.0f} puts/s: lag p{:.0f}", plan.watchers,
+                                plan.puts_per_second, plan.percentile * 100),
           .unit = "ms",
           .better = Better::kLower,
           .goal = plan.goal};

@@ -23,7 +23,9 @@ constexpr char kWatch[] = "etcdserverpb.Watch/Watch";
 constexpr int64_t kLeaseSeconds = 600;
 constexpr int64_t kCallMs = 60'000;
 
-int64_t now_ns() { return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count(); }
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+}
 
 // What all clients of one run share.
 struct LockRun {
@@ -119,7 +121,8 @@ LockResult measure(LockRun& run, double warm_up_s, double seconds) {
   run.measuring = false;
   run.result.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
   run.stopping = true;
-  if (!run.changed.wait_for(lock, std::chrono::seconds(60), [&] { return run.active == 0; }) && run.result.error.empty()) {
+  const bool ended = run.changed.wait_for(lock, std::chrono::seconds(60), [&] { return run.active == 0; });
+  if (!ended && run.result.error.empty()) {
     run.result.error = fmt::format("{} clients did not come to an end", run.active);
   }
   return run.result;
@@ -283,7 +286,8 @@ void Watchers::reset() {
 
 bool Watchers::wait(uint64_t events, double seconds) {
   std::unique_lock lock(shared_->mutex);
-  return shared_->changed.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return shared_->seen >= events; });
+  const auto all_seen = [&] { return shared_->seen >= events; };
+  return shared_->changed.wait_for(lock, std::chrono::duration<double>(seconds), all_seen);
 }
 
 uint64_t Watchers::seen() const {

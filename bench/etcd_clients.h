@@ -41,7 +41,8 @@ struct LeaseResult {
 };
 LeaseResult run_leases(const Channels& channels, size_t clients, double seconds);
 
-// Watchers of one key, spread over the connections' streams. Values begin with the time of the put, 16 hexadecimal digits.
+// Watchers of one key, spread over the connections' streams. Values begin with the time of the put, 16 hexadecimal
+// digits.
 class Watchers {
  public:
   // Errors: unavailable BENCH_FAILED when they are not all there in time.
