@@ -57,6 +57,18 @@ std::string short_path(const std::filesystem::path& path) {
   return error || relative.empty() || relative.starts_with("..") ? path.string() : relative;
 }
 
+// Any free ones, or those of the configuration; doors that are to stay closed have none.
+void take_ports(const Config& config, bool any_free, ServerOptions& options) {
+  const auto port = [&](const char* key) { return any_free ? uint16_t{0} : static_cast<uint16_t>(config.integer(key)); };
+  options.grpc_port = port("grpc_port");
+  options.https_port = port("https_port");
+  options.metrics_port = port("metrics_port");
+  options.etcd_port = port("etcd_port");
+  options.dns_port = port("dns_port");
+  if (!config.boolean("enable_etcd")) options.etcd_port.reset();
+  if (!config.boolean("enable_dns")) options.dns_port.reset();
+}
+
 void print_welcome(const ServerEndpoints& at, const std::string& path) {
   const std::string dev_json = short_path(path);
   std::string cli = short_path(std::filesystem::read_symlink("/proc/self/exe").parent_path() / "uccp-cli");
@@ -98,15 +110,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
   options.data_dir = dir;
   options.host = config.text("listen_host");
   options.metrics_host = config.text("metrics_host");
-  if (!dev.auto_ports) {
-    options.grpc_port = static_cast<uint16_t>(config.integer("grpc_port"));
-    options.https_port = static_cast<uint16_t>(config.integer("https_port"));
-    options.metrics_port = static_cast<uint16_t>(config.integer("metrics_port"));
-    options.etcd_port = static_cast<uint16_t>(config.integer("etcd_port"));
-    options.dns_port = static_cast<uint16_t>(config.integer("dns_port"));
-  }
-  if (!config.boolean("enable_etcd")) options.etcd_port.reset();
-  if (!config.boolean("enable_dns")) options.dns_port.reset();
+  take_ports(config, dev.auto_ports, options);
   options.certificate_pem = pki->server.certificate_pem;
   options.key_pem = pki->server.key_pem;
   options.client_ca_pem = pki->ca.certificate_pem;
