@@ -55,7 +55,8 @@ void end(const Status& why) {
 }  // namespace
 
 struct NodeCluster::Member {
-  Member(uint64_t number) : id(number), loop(real_clock, {.sockets = true}), io(real_clock), flush(real_clock), random(number) {}
+  Member(uint64_t number)
+      : id(number), loop(real_clock, {.sockets = true}), io(real_clock), flush(real_clock), random(number) {}
 
   Status open(const std::string& directory, size_t groups, const runtime::PemIdentity& ca) {
     runtime::PeerNetworkOptions peers;

@@ -26,7 +26,8 @@ struct Entry {
   LogIndex index;
   EntryKind kind = EntryKind::kCommand;
   std::string data;
-  // Of `data`, where it is known and smaller: made once, then written, sent and received as it is.
+  // Of `data`, where it is smaller: made once, then written, sent and received as it is. Encoding 0, without bytes: it
+  // was tried, and `data` is what is written and sent.
   std::shared_ptr<const PackedData> packed = nullptr;
 
   bool operator==(const Entry& other) const {

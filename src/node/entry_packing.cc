@@ -14,7 +14,7 @@ EntryPacking::EntryPacking(storage::CompressionOptions options, MetricsRegistry&
 std::shared_ptr<const PackedData> EntryPacking::pack(std::string_view data) {
   std::string bytes;
   const Encoding encoding = packer_.pack(data, bytes);
-  if (encoding == Encoding::kRaw) return nullptr;
+  if (encoding == Encoding::kRaw) return stays_;
   bytes.shrink_to_fit();
   return std::make_shared<const PackedData>(static_cast<uint8_t>(encoding), std::move(bytes));
 }
@@ -22,7 +22,7 @@ std::shared_ptr<const PackedData> EntryPacking::pack(std::string_view data) {
 void EntryPacking::count_sent(const raft::Message& message) {
   uint64_t saved = 0;
   for (const Entry& entry : message.entries) {
-    if (entry.packed != nullptr && entry.packed->bytes.size() < entry.data.size()) {
+    if (entry.packed != nullptr && entry.packed->encoding != 0 && entry.packed->bytes.size() < entry.data.size()) {
       saved += entry.data.size() - entry.packed->bytes.size();
     }
   }

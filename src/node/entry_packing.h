@@ -17,13 +17,14 @@ class EntryPacking {
  public:
   EntryPacking(storage::CompressionOptions options, MetricsRegistry& metrics);
 
-  // Null if it is too small or does not become smaller.
+  // As Entry::packed says.
   std::shared_ptr<const PackedData> pack(std::string_view data);
   // Counts what the packed entries of a message that is sent save.
   void count_sent(const raft::Message& message);
 
  private:
   storage::Packer packer_;
+  const std::shared_ptr<const PackedData> stays_ = std::make_shared<const PackedData>();
   Counter& saved_bytes_;
 };
 

@@ -57,7 +57,7 @@ std::string encode_message(const Message& message, EntryForm form) {
   uint64_t index = message.log.index.value;
   for (const Entry& entry : message.entries) {
     UCCP_CHECK(entry.index.value == ++index, "the entries of a message follow its log position");
-    const bool packed = form == EntryForm::kPacked && entry.packed != nullptr;
+    const bool packed = form == EntryForm::kPacked && entry.packed != nullptr && entry.packed->encoding != 0;
     const int encoding = packed ? entry.packed->encoding : 0;
     out.varint(entry.term.value).u8(static_cast<uint8_t>(static_cast<int>(entry.kind) | encoding << kEncodingShift));
     out.bytes(packed ? entry.packed->bytes : entry.data);

@@ -54,6 +54,12 @@ TEST(MessageTest, AnEntryTravelsPackedOnlyIfTheReceiverUnderstandsIt) {
   EXPECT_EQ(decoded.entries[1].packed, nullptr);
 }
 
+TEST(MessageTest, AnEntryThatDoesNotBecomeSmallerTravelsAsItIs) {
+  Message message = sample();
+  message.entries[0].packed = std::make_shared<const PackedData>();
+  EXPECT_EQ(encode_message(message, EntryForm::kPacked), encode_message(sample()));
+}
+
 TEST(MessageTest, WhatIsPackedInAnotherWayIsRefused) {
   Message message = sample();
   message.entries[0].packed = std::make_shared<const PackedData>(PackedData{3, "x"});

@@ -65,6 +65,10 @@ Encoding Packer::pack(std::string_view piece, std::string& out) {
 
 Encoding Packer::pack(const Entry& entry, std::string& out) {
   if (entry.packed == nullptr) return pack(entry.data, out);
+  if (entry.packed->encoding == static_cast<uint8_t>(Encoding::kRaw)) {
+    out.append(entry.data);
+    return Encoding::kRaw;
+  }
   out.append(entry.packed->bytes);
   if (saved_bytes_ != nullptr) saved_bytes_->add(entry.data.size() - std::min(entry.data.size(), entry.packed->bytes.size()));
   return static_cast<Encoding>(entry.packed->encoding);

@@ -26,6 +26,21 @@ TEST(Compression, WhatIsPackedComesBack) {
   }
 }
 
+TEST(Compression, AnEntryIsWrittenInTheFormInWhichItCame) {
+  Packer packer({Encoding::kLz4, 16});
+  Entry entry{Term(1), LogIndex(1), EntryKind::kCommand, std::string(5000, 'x')};
+  std::string made;
+  EXPECT_EQ(packer.pack(entry, made), Encoding::kLz4) << "nobody packed it yet";
+  entry.packed = std::make_shared<const PackedData>(PackedData{static_cast<uint8_t>(Encoding::kZstd), "as it came"});
+  std::string out;
+  EXPECT_EQ(packer.pack(entry, out), Encoding::kZstd);
+  EXPECT_EQ(out, "as it came");
+  out.clear();
+  entry.packed = std::make_shared<const PackedData>();
+  EXPECT_EQ(packer.pack(entry, out), Encoding::kRaw) << "it was tried, and did not become smaller";
+  EXPECT_EQ(out, entry.data);
+}
+
 TEST(Compression, SmallAndRandomPiecesStayRaw) {
   for (const Encoding encoding : {Encoding::kLz4, Encoding::kZstd}) {
     Packer packer({encoding, 1000});

@@ -25,7 +25,8 @@ constexpr uint64_t kGroups = 64;
 const runtime::RealClock real_clock;
 
 struct TestNode {
-  TestNode(uint64_t number, const runtime::PemIdentity& ca) : loop(real_clock), io(real_clock), random(number) {
+  TestNode(uint64_t number, const runtime::PemIdentity& ca)
+      : loop(real_clock, {.sockets = true}), io(real_clock), random(number) {
     runtime::PeerNetworkOptions peers;
     peers.self = NodeId(number);
     peers.cluster_id = "c1";
