@@ -4,7 +4,8 @@
 // expire_any_generation (a lease that was touched since expires), snapshot_without_replies (of earlier requests),
 // watch_gap (a change is not delivered), ignore_bound and ignore_token (reads of these levels see what is there),
 // no_fence (the outcome of an epoch that has passed counts), reuse_token (of a grant before), lost_wakeup (a waiter is
-// not served), overtake (a later waiter is). Set before anything applies.
+// not served), overtake (a later waiter is), reuse_term (of an election),
+// keep_expired (an instance stays when its lease ended). Set before anything applies.
 #pragma once
 
 #include <string>

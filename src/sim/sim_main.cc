@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -43,7 +44,7 @@ constexpr const char* kUsage =
     "  --evidence FILE  writes what ran and what it met; not clean if a kind of fault never fired\n"
     "  --commit ID      of the program, for the evidence\n"
     "  --quiet          a line only for seeds that are not clean, and one at the end\n"
-    "  --plant NAME     with a planted bug (preset `planted` only); NAME `list` lists them\n"
+    "  --plant NAME     with a planted bug (uccp-sim-planted only); NAME `list` lists them\n"
     "  --trace          prints what happens\n"
     "Exit code: 0 if every seed is clean, 1 if one is not, 2 for a wrong command line.\n";
 
@@ -98,8 +99,8 @@ void print(uint64_t seed, const SimResult& r, bool clean) {
 }
 
 bool run_seed(uint64_t seed, const Arguments& arguments, Evidence& evidence) {
-  std::snprintf(reproduce, sizeof reproduce, "  reproduce: build/%sbin/uccp-sim --seed %llu --ops %llu%s%s\n",
-                arguments.plant.empty() ? "" : "planted/", static_cast<unsigned long long>(seed),
+  std::snprintf(reproduce, sizeof reproduce, "  reproduce: build/bin/uccp-sim%s --seed %llu --ops %llu%s%s\n",
+                arguments.plant.empty() ? "" : "-planted", static_cast<unsigned long long>(seed),
                 static_cast<unsigned long long>(arguments.operations), arguments.plant.empty() ? "" : " --plant ",
                 arguments.plant.c_str());
   const SimOptions options = draw_options(seed, arguments.operations);
@@ -183,7 +184,8 @@ int run(int argc, char** argv) {
     if (!run_seed(seed, arguments, evidence)) evidence.failed(seed);
   }
   const double took_s = wall_s() - begin_s;
-  if (arguments.seeds > 1) std::printf("%s\n", evidence.summary(took_s).c_str());
+  const double cpu_s = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  if (arguments.seeds > 1) std::printf("%s\n", evidence.summary(took_s, cpu_s).c_str());
   bool clean = evidence.clean();
   if (!arguments.evidence.empty()) clean = write_evidence(arguments, evidence) && clean;
   return clean ? 0 : 1;

@@ -1,6 +1,7 @@
 // Planted bugs: known mistakes that the simulator and the checkers have to find, compiled only with UCCP_PLANTED_BUGS.
 //
-// Names: skip_fsync (the write-ahead log acknowledges without fsync). Set before the threads of a node start.
+// Names: skip_fsync (the write-ahead log acknowledges without fsync), trust_torn (a record counts
+// whatever its checksum says). Set before the threads of a node start.
 #pragma once
 
 #include <string>

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "machine/planted.h"
 #include "services/discovery/discovery_rows.h"
 
 namespace uccp::discovery {
@@ -98,6 +99,7 @@ void DiscoveryState::on_lease_expired(ApplyContext& context, machine::LeaseId le
   UCCP_CHECK(in.at_end(), "the key of a service lease is readable");
   if (what == kFailingLease) return failing_too_long(context, scope, id, lease);
   if (what == kCircuitLease) return circuit_cooled(context, scope, id, lease);
+  if (machine::planted_bug("keep_expired") && context.index().value % 3 == 0) return;
   if (const auto row = load(context.state(), scope, id)) remove(context, scope, *row, ChangeKind::kExpired, lease);
 }
 

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "base/bytes.h"
+#include "machine/planted.h"
 #include "services/coordination_types.h"
 
 namespace uccp::elections {
@@ -64,7 +65,8 @@ class Group {
 
   void begin_leadership(const std::string& id) {
     row_.set_leader(id);
-    row_.set_term(row_.term() + 1);
+    const bool reused = machine::planted_bug("reuse_term") && row_.term() > 0 && c_.index().value % 4 == 0;
+    if (!reused) row_.set_term(row_.term() + 1);
     // The newest stands first.
     internal::v1::ElectionTerm& added = *row_.add_history();
     added.set_term(row_.term());

@@ -10,11 +10,13 @@
 #include "sim/checkers/kv_checker.h"
 #include "sim/checkers/leader_checker.h"
 #include "sim/checkers/linearizability.h"
+#include "sim/checkers/listing_checker.h"
 #include "sim/checkers/log_checker.h"
 #include "sim/checkers/order_checker.h"
 #include "sim/checkers/queue_checker.h"
 #include "sim/checkers/run_checker.h"
 #include "sim/checkers/task_checker.h"
+#include "sim/checkers/term_checker.h"
 #include "sim/checkers/ttl_checker.h"
 #include "sim/checkers/value_checker.h"
 #include "sim/checkers/violations.h"
@@ -24,8 +26,8 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply dedup digest durability fencing freshness holds kv leaders linearizability logs order queues runs tasks ttl "
-    "values watch progress";
+    "apply dedup digest durability fencing freshness holds kv leaders linearizability listings logs order queues runs tasks "
+    "terms ttl values watch progress";
 
 struct Checkers {
   explicit Checkers(int64_t drift_ppm_max)
@@ -41,12 +43,14 @@ struct Checkers {
   KvChecker kv{violations};
   OrderChecker kv_order{violations};
   LeaderChecker leaders{violations};
+  ListingChecker listings{violations};
   LogChecker logs{violations};
   OrderChecker order{violations};
   QueueChecker queues{violations};
   LinearizabilityChecker registers{violations};
   RunChecker runs{violations};
   TaskChecker tasks{violations};
+  TermChecker terms{violations};
   TtlChecker ttl;
   ValueChecker values{violations};
   WatchChecker watches{violations};

@@ -37,6 +37,21 @@ void KvChecker::compared(int64_t revision, const std::string& key, const std::st
                             (equal ? " to be " : " not to be ") + value + "; it was " + shown(before));
 }
 
+void KvChecker::compacted(int64_t revision) {
+  if (revision <= compacted_ || revision > this->revision()) {
+    violations_.add("kv", "revision " + std::to_string(revision) + " was compacted after " +
+                              std::to_string(compacted_) + ", when the newest was " +
+                              std::to_string(this->revision()));
+  }
+  compacted_ = revision;
+}
+
+void KvChecker::refused(const std::string& who, int64_t revision, int64_t least) {
+  if (revision < compacted_ && least <= compacted_ && (least == 0 || revision < least)) return;
+  violations_.add("kv", who + " was told that revision " + std::to_string(revision) + " is compacted, and " +
+                            std::to_string(least) + " not; " + std::to_string(compacted_) + " is");
+}
+
 void KvChecker::read(const std::string& reader, int64_t revision, const std::string& from, const std::string& to,
                      const std::vector<Pair>& pairs) {
   std::map<std::string, Pair> got;

@@ -40,6 +40,10 @@ class KvChecker {
   void changed(int64_t revision, const std::string& key, std::optional<std::string> value);
   // A transaction that compared the value of a key said so.
   void compared(int64_t revision, const std::string& key, const std::string& value, bool equal);
+  // The first application of a compaction: what is older than `revision` may be refused.
+  void compacted(int64_t revision);
+  // `who` asked for `revision` and was told that it is compacted; `least`, if not 0, is what is left.
+  void refused(const std::string& who, int64_t revision, int64_t least = 0);
   // A read of all keys in [from, to) showed these at `revision`.
   void read(const std::string& reader, int64_t revision, const std::string& from, const std::string& to,
             const std::vector<Pair>& pairs);
@@ -62,6 +66,7 @@ class KvChecker {
   Violations& violations_;
   std::map<std::string, std::vector<Version>> keys_;
   std::vector<Event> events_;
+  int64_t compacted_ = 0;
   std::vector<Watch> watches_;
 };
 

@@ -24,6 +24,12 @@ class QueueChecker {
     violations_.add("queues", "waiter " + std::to_string(waiter) + " of " + name + " was served after waiter " +
                                   std::to_string(std::prev(it)->second) + ", which came later");
   }
+  // What a command left behind: nobody waits for what nobody holds.
+  void left(const std::string& name, uint64_t index, size_t waiters, size_t holders) {
+    if (waiters == 0 || holders > 0) return;
+    violations_.add("queues", std::to_string(waiters) + " wait for " + name + " after index " + std::to_string(index) +
+                                  ", which nobody holds");
+  }
   // A wait that began after everything was healed took so long; the bound follows from how long others hold it.
   void waited(const std::string& who, int64_t waited_us, int64_t bound_us) {
     if (waited_us <= bound_us) return;

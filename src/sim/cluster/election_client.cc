@@ -53,11 +53,18 @@ void ElectionClient::entered(int64_t called_us, const std::string& response) {
     return cluster_.checkers().violations.add("elections", candidate_ + ": no election");
   }
   lease_ = election.lease_id();
+  note(election);
   if (!election.is_leader()) return chance(0.3) ? resign() : lead();
   HoldChecker& holds = cluster_.checkers().holds;
   holds.shown("elections", election.fencing_token(), candidate_);
   holds.holds(kElection, candidate_, called_us, ttl_ms_, cluster_.now_us());
   lead();
+}
+
+void ElectionClient::note(const v1::Election& election) {
+  TermChecker& terms = cluster_.checkers().terms;
+  if (election.has_leader()) terms.led(election.term(), election.leader().id());
+  for (const v1::Leadership& past : election.history()) terms.led(past.term(), past.candidate_id());
 }
 
 void ElectionClient::lead() {
@@ -78,6 +85,7 @@ void ElectionClient::renew() {
            [this](const Result<machine::Applied>& result, int64_t called_us) {
              v1::Election election;
              if (result && election.ParseFromString(result->response)) {
+               note(election);
                HoldChecker& holds = cluster_.checkers().holds;
                if (election.is_leader()) {
                  holds.holds(kElection, candidate_, called_us, ttl_ms_, cluster_.now_us());

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "sim/cluster/sim_client.h"
+#include "uccp/v1/coordination.pb.h"
 
 namespace uccp::sim {
 
@@ -18,6 +19,7 @@ class ElectionClient final : public SimClient {
  private:
   void enter();
   void entered(int64_t called_us, const std::string& response);
+  void note(const v1::Election& election);
   void lead();
   void renew();
   void resign();

@@ -37,13 +37,13 @@ std::string Evidence::missing() const {
   return names;
 }
 
-std::string Evidence::summary(double wall_s) const {
+std::string Evidence::summary(double wall_s, double cpu_s) const {
   std::string out = fmt::format(
       "{} seeds, {} not clean; {} operations, {} faults, {:.0f} virtual seconds; {:.0f} operations and {:.0f} faults a "
-      "second, {:.3f} s a seed; hash {:016x}",
+      "second of a core, {:.3f} s a seed; took {:.1f} s of a core, {:.1f} s in all; hash {:016x}",
       seeds_, failed_.size(), operations_, injected_, static_cast<double>(virtual_us_) / 1e6,
-      static_cast<double>(operations_) / wall_s, static_cast<double>(injected_) / wall_s,
-      wall_s / static_cast<double>(seeds_), hash_);
+      static_cast<double>(operations_) / cpu_s, static_cast<double>(injected_) / cpu_s,
+      cpu_s / static_cast<double>(seeds_), cpu_s, wall_s, hash_);
   for (const uint64_t seed : failed_) out += fmt::format("\nnot clean: seed {}", seed);
   return out;
 }

@@ -22,7 +22,8 @@ class Evidence {
   bool clean() const { return failed_.empty(); }
   // Names of faults that never fired, each behind a space.
   std::string missing() const;
-  std::string summary(double wall_s) const;
+  // `cpu_s`: of one core, whatever else ran on it.
+  std::string summary(double wall_s, double cpu_s) const;
   // One fact a line: name, tab, value. The hash is of the trace hashes of all seeds in their order.
   std::string to_tsv(const std::string& commit, uint64_t first_seed, uint64_t operations) const;
 

@@ -20,6 +20,8 @@ class KvClient final : public SimClient {
   void erase();
   void transact();
   void read();
+  // Of `past`, or of what is there if that is 0.
+  void read_failed(const Status& why, int64_t past, bool bounded);
   void compact();
   std::string any_key();
   std::string fresh_value();

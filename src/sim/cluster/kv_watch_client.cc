@@ -69,6 +69,10 @@ void KvWatchClient::take(const std::string& bytes) {
     // What came of a revision may be cut by a crash: it is seen whole with the next one.
     next_revision_ = event.pair().mod_revision();
   }
+  if (response.compact_revision() > 0) {
+    cluster_.checkers().kv.refused(name(), next_revision_, response.compact_revision());
+    next_revision_ = response.compact_revision();
+  }
   if (response.events().empty() || response.fragment()) return;
   next_revision_ = std::max(next_revision_, response.revision() + 1);
 }

@@ -35,6 +35,19 @@ void LockClient::next() {
   if (left_ == 0) return;
   lock_ = "lock-" + std::to_string(below(kLocks));
   owner_ = name() + "." + std::to_string(++holds_);
+  waits_since_us_ = cluster_.healed() ? cluster_.now_us() : 0;
+  acquire();
+}
+
+int64_t LockClient::longest_wait_us() const {
+  const auto others = static_cast<int64_t>(cluster_.options().lock_clients + 1);
+  return others * (kTtlMsMax * 2000 + kHoldUsMax * kRenewalsMax) + kDeadlineMs * 2000;
+}
+
+// It asks again, and is served in the end, within the bound.
+void LockClient::passed_over() {
+  if (waits_since_us_ == 0) return completed();
+  cluster_.checkers().queues.waited(owner_, cluster_.now_us() - waits_since_us_, longest_wait_us());
   acquire();
 }
 
@@ -46,18 +59,17 @@ void LockClient::acquire() {
   request.set_owner(owner_);
   set_ms(request.mutable_ttl(), ttl_ms_);
   ask({.method = acquire, .request = request.SerializeAsString(), .deadline_ms = kDeadlineMs},
-      [this, begun_healed = cluster_.healed()](const Result<machine::Applied>& result, int64_t called_us) {
+      [this](const Result<machine::Applied>& result, int64_t called_us) {
         if (result) {
-          const auto others = static_cast<int64_t>(cluster_.options().lock_clients + 1);
-          const int64_t longest_us = others * (kTtlMsMax * 2000 + kHoldUsMax * kRenewalsMax);
-          if (begun_healed) {
-            cluster_.checkers().queues.waited(owner_, cluster_.now_us() - called_us, longest_us + kDeadlineMs * 2000);
+          if (waits_since_us_ > 0) {
+            cluster_.checkers().queues.waited(owner_, cluster_.now_us() - waits_since_us_, longest_wait_us());
           }
           return acquired(called_us, result->response);
         }
         // Not its turn in time, or the hold ended before the answer came: both are answers.
         const Code code = result.error().code();
-        if (code != Code::kDeadline && code != Code::kFailedPrecondition) {
+        if (code == Code::kDeadline) return passed_over();
+        if (code != Code::kFailedPrecondition) {
           cluster_.checkers().violations.add("locks", owner_ + ": " + result.error().to_string());
         }
         completed();

@@ -18,6 +18,10 @@ class LockClient final : public SimClient {
  private:
   void next();
   void acquire();
+  // Not served in time.
+  void passed_over();
+  // Others hold it before, each for its time, and an earlier holder may have fallen silent.
+  int64_t longest_wait_us() const;
   void acquired(int64_t called_us, const std::string& response);
   void hold();
   void renew();
@@ -28,6 +32,7 @@ class LockClient final : public SimClient {
   std::string lock_;
   std::string owner_;  // of one hold, so that two holds of one client are told apart
   uint64_t holds_ = 0;
+  int64_t waits_since_us_ = 0;  // if it began when everything was healed; else 0
   std::string lease_;
   int64_t ttl_ms_ = 0;
   int renewals_ = 0;

@@ -2,7 +2,9 @@
 
 #include "base/bytes.h"
 #include "base/hash.h"
+#include "services/discovery/discovery_state.h"
 #include "services/kv/kv_service.h"
+#include "services/locks/locks_state.h"
 #include "services/tasks/tasks_state.h"
 #include "sim/cluster/register_domain.h"
 
@@ -28,6 +30,8 @@ void Observation::applied(NodeId node, GroupId group, machine::ApplyContext& con
     const RegisterCommand change = decode_command(payload);
     checkers_.values.wrote(change.key, context.index(), change.value);
   }
+  if (command.starts_with("discovery.")) note_discovery(context.index(), command, payload, *result);
+  if (command.starts_with("permits.")) note_permits(context);
   if (command.starts_with("kv.")) note_kv(command, payload, *result);
   if (group == kWorkGroup) note_work(context, command, payload, *result);
 }
@@ -39,6 +43,41 @@ void Observation::note_request(GroupId group, const machine::ApplyContext& conte
   if (e.dedup.session) key += std::to_string(e.dedup.session.value) + "." + std::to_string(e.dedup.sequence);
   else key += e.method + "/" + e.dedup.request_id;
   checkers_.dedup.executed(key, context.index());
+}
+
+void Observation::note_discovery(LogIndex index, std::string_view command, std::string_view payload,
+                                 const std::string& result) {
+  using Health = ListingChecker::Health;
+  if (command == "discovery.expired") {
+    ByteReader key(payload);
+    key.bytes();
+    key.bytes();
+    checkers_.listings.changed(index, std::string(key.bytes()), "", Health::kGone);
+  } else if (command == "discovery.deregister") {
+    internal::v1::DeregisterServiceCommand ended;
+    if (ended.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+      checkers_.listings.changed(index, ended.id(), "", Health::kGone);
+    }
+  } else if (discovery::ServiceRow row; row.ParseFromString(result)) {
+    const v1::HealthStatus health = row.service().health_status();
+    const bool healthy = health == v1::HEALTH_STATUS_HEALTHY || health == v1::HEALTH_STATUS_DEGRADED;
+    checkers_.listings.changed(index, row.service().id(), row.service().service_name(),
+                               healthy ? Health::kHealthy : Health::kUnhealthy);
+  }
+}
+
+// Counts rows, and not what the rows of locks say about their number.
+void Observation::note_permits(machine::ApplyContext& context) {
+  const machine::Scope scope{"t", "n"};
+  locks::kPermits.scan(context.state(), scope, "", "", [&](std::string_view key, const internal::v1::PermitRow& row) {
+    size_t waiters = 0;
+    size_t holders = 0;
+    locks::kWaiters.scan(context.state(), scope, key, "", [&](std::string_view, const auto&) { return ++waiters > 0; });
+    if (waiters == 0) return true;
+    locks::kHolders.scan(context.state(), scope, key, "", [&](std::string_view, const auto&) { return ++holders == 0; });
+    checkers_.queues.left(row.name(), context.index().value, waiters, holders);
+    return true;
+  });
 }
 
 // Clients of the simulation write single keys, and in transactions that compare one value.
@@ -59,6 +98,9 @@ void Observation::note_kv(std::string_view command, std::string_view payload,
     if (parse(erase, payload) && parse(answer, result) && answer.deleted() > 0) {
       kv.changed(answer.revision(), erase.request().key(), std::nullopt);
     }
+  } else if (command == "kv.compact") {
+    internal::v1::KvCompactCommand compact;
+    if (parse(compact, payload)) kv.compacted(compact.revision());
   } else if (command == "kv.txn") {
     internal::v1::KvTxnCommand txn;
     v1::TxnResponse answer;

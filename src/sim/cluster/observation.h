@@ -20,6 +20,8 @@ class Observation {
 
  private:
   void note_request(GroupId group, const machine::ApplyContext& context);
+  void note_discovery(LogIndex index, std::string_view command, std::string_view payload, const std::string& result);
+  void note_permits(machine::ApplyContext& context);
   void note_kv(std::string_view command, std::string_view payload, const std::string& result);
   void note_work(machine::ApplyContext& context, std::string_view command, std::string_view payload,
                  const std::string& result);

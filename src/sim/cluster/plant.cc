@@ -14,6 +14,7 @@ namespace uccp::sim {
 namespace {
 
 constexpr std::string_view kBugs[] = {"skip_fsync",
+                                      "trust_torn",
                                       "forget_vote",
                                       "ack_before_persist",
                                       "commit_old_term",
@@ -34,7 +35,9 @@ constexpr std::string_view kBugs[] = {"skip_fsync",
                                       "no_fence",
                                       "reuse_token",
                                       "lost_wakeup",
-                                      "overtake"};
+                                      "overtake",
+                                      "reuse_term",
+                                      "keep_expired"};
 
 }  // namespace
 
@@ -52,7 +55,7 @@ std::string plant(const std::string& name) {
 }
 #else
 std::string plant(const std::string& name) {
-  return name.empty() ? "" : "--plant needs a build with -DUCCP_PLANTED_BUGS=ON (preset `planted`)";
+  return name.empty() ? "" : "--plant needs uccp-sim-planted, which has the bugs compiled in";
 }
 #endif
 

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "call/contract.h"
 #include "services/discovery/discovery_state.h"
 
 namespace uccp::sim {
@@ -64,6 +65,7 @@ void ServiceClient::beat() {
   if (choice < 6) return deregister();
   if (choice < 12) return report_health();
   if (choice < 15) return list();
+  if (choice < 30) return discover();
   heartbeat();
 }
 
@@ -108,6 +110,30 @@ void ServiceClient::list() {
        });
 }
 
+// Of any node: what it shows is right as of the index that it names, and not older than it may be.
+void ServiceClient::discover() {
+  static const call::Method* const discover = call::Contract::get().find("uccp.v1.ServiceDiscovery/Discover");
+  const std::string wanted = "service-" + std::to_string(below(2));
+  v1::DiscoverRequest request;
+  request.set_name(wanted);
+  ServiceCall call{.method = discover, .request = request.SerializeAsString(), .deadline_ms = 400};
+  const int64_t bound_ms = chance(0.5) ? 50 + below(1000) : 0;
+  call.level = bound_ms > 0 ? machine::ReadLevel::bounded(bound_ms) : machine::ReadLevel::linearizable();
+  ask_any_node(std::move(call), [this, wanted, bound_ms](const Result<machine::Applied>& result, int64_t called_us) {
+    v1::DiscoverResponse response;
+    if (result && response.ParseFromString(result->response)) {
+      std::set<std::string> shown;
+      for (const auto& service : response.services()) shown.insert(service.id());
+      const LogIndex index(response.revision());
+      cluster_.checkers().listings.listed(name(), index, wanted, shown);
+      if (bound_ms > 0) cluster_.checkers().freshness.bounded(kCoreGroup, called_us, bound_ms, index);
+    } else if (!result && result.error().code() != Code::kDeadline) {
+      cluster_.checkers().violations.add("services", name() + ": " + result.error().to_string());
+    }
+    later(below(50'000));
+  });
+}
+
 void ServiceClient::deregister() {
   internal::v1::DeregisterServiceCommand command;
   command.set_id(id_);
@@ -119,7 +145,9 @@ void ServiceClient::deregister() {
 void ServiceClient::report_health() {
   internal::v1::ServiceHealthCommand command;
   command.set_id(id_);
-  command.set_status(chance(0.5) ? v1::HEALTH_STATUS_HEALTHY : v1::HEALTH_STATUS_DEGRADED);
+  static constexpr v1::HealthStatus kStates[] = {v1::HEALTH_STATUS_HEALTHY, v1::HEALTH_STATUS_DEGRADED,
+                                                 v1::HEALTH_STATUS_UNHEALTHY};
+  command.set_status(kStates[below(std::size(kStates))]);
   write(kCoreGroup, envelope("discovery.health", command.SerializeAsString()),
         [this](const Result<machine::Applied>&, int64_t) { later(below(ttl_ms_ * 1000 / 3)); });
 }

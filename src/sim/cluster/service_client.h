@@ -18,6 +18,7 @@ class ServiceClient final : public SimClient {
   void beat();
   void heartbeat();
   void list();
+  void discover();
   void deregister();
   void report_health();
   void later(int64_t us);

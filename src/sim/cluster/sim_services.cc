@@ -43,10 +43,12 @@ bool permits(const call::Principal&, std::string_view) { return true; }
 SimServices::SimServices(const Environment& e, uint64_t seed)
     : clock_(e.clock),
       random_(seed),
+      discovery_({}, {e.node, e.node, e.node, e.node, e.work, e.clock, random_, e.metrics, page_tokens_}),
       locks_({e.node, e.node, e.node, e.node, e.work, e.clock, random_, e.metrics, page_tokens_, permits}),
       elections_({e.node, e.node, e.node, e.node, e.work, e.clock, random_, e.metrics, page_tokens_, permits}),
       sweeper_(e.node, e.node, e.loop, e.work),
       kv_({}, {e.node, e.node, e.node, e.node, sweeper_, e.watch, e.work, e.clock, e.metrics, page_tokens_}) {
+  discovery_.add_handlers(handlers_);
   locks_.add_handlers(handlers_);
   elections_.add_handlers(handlers_);
   kv_.add_handlers(handlers_);

@@ -1,5 +1,5 @@
-// The services of one process that clients of the simulation call: locks, elections and the key-value store, as they
-// ship, behind their handlers. What is left out is the pipeline before them, which decides nothing about the state.
+// The services of one process that clients of the simulation call: discovery, locks, elections and the key-value store, as
+// they ship, behind their handlers. What is left out is the pipeline before them, which decides nothing about the state.
 #pragma once
 
 #include <functional>
@@ -11,6 +11,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "node/node.h"
+#include "services/discovery/discovery_service.h"
 #include "services/elections/elections_service.h"
 #include "services/kv/kv_service.h"
 #include "services/kv/kv_sweeper.h"
@@ -61,6 +62,7 @@ class SimServices {
   const Clock& clock_;
   SeededRandom random_;
   call::PageTokenSigner page_tokens_{"simulated"};
+  discovery::DiscoveryService discovery_;
   locks::LocksService locks_;
   elections::ElectionsService elections_;
   kv::KvSweeper sweeper_;

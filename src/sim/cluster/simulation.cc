@@ -25,6 +25,9 @@ constexpr int64_t kChaosLimitUs = 300'000'000;
 constexpr int64_t kProgressLimitUs = 120'000'000;
 constexpr int64_t kStopLimitUs = 5'000'000;
 constexpr int64_t kReadyLimitUs = 5'000'000;
+// Many times what a run needs: a loop in which hardly any time passes would never come to a limit of time.
+constexpr uint64_t kEventsMax = 1'000'000;
+constexpr uint64_t kEventsOfOperationMax = 400;
 constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
 
 class Simulation {
@@ -76,7 +79,14 @@ class Simulation {
   }
 
  private:
-  bool failed() { return !cluster_.checkers().violations.empty(); }
+  bool failed() {
+    Violations& violations = cluster_.checkers().violations;
+    if (cluster_.scheduler().events() > kEventsMax + kEventsOfOperationMax * cluster_.options().operations &&
+        violations.empty()) {
+      violations.add("progress", "too much happens: " + std::to_string(cluster_.scheduler().events()) + " events");
+    }
+    return !violations.empty();
+  }
   // Clients that have an end have come to it.
   bool worked() {
     while (!ending_.empty() && ending_.back()->finished()) ending_.pop_back();

@@ -77,7 +77,9 @@ void WatchClient::note_election(const machine::Change& change) {
   internal::v1::ElectionResult result;
   if (!result.ParseFromString(change.payload) || result.row().history().empty()) return;
   const auto& term = result.row().history(0);
-  cluster_.checkers().holds.granted("elections", change.index.value << 16 | change.sequence, term.fencing_token());
+  const uint64_t position = change.index.value << 16 | change.sequence;
+  cluster_.checkers().holds.granted("elections", position, term.fencing_token());
+  cluster_.checkers().terms.began(position, term.term(), term.candidate_id());
 }
 
 }  // namespace uccp::sim
