@@ -5,7 +5,10 @@
 #include <string>
 
 #include "sim/cluster/sim_client.h"
-#include "uccp/v1/coordination.pb.h"
+
+namespace uccp::v1 {
+class Election;
+}
 
 namespace uccp::sim {
 

@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kVotersMax = 7;
 constexpr size_t kVotersMin = 3;
+constexpr size_t kReplacedMax = 3;
 constexpr int64_t kLookMs = 60;
 constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
 
@@ -68,12 +69,17 @@ bool SimOperator::shrink() {
 
 bool SimOperator::replace() {
   if (!takes_orders() || voters_.size() < kVotersMin) return false;
-  const NodeId fresh = cluster_.add_machine();
-  if (!fresh) return false;
-  voters_.erase(any_voter());
-  voters_.insert(fresh);
-  order();
-  return true;
+  // Several at once: then a majority of the old ones and one of the new ones need not have a node in common.
+  std::vector<NodeId> fresh;
+  for (size_t wanted = std::min(1 + random_.below(kReplacedMax), voters_.size()); fresh.size() < wanted;) {
+    const NodeId id = cluster_.add_machine();
+    if (!id) break;
+    fresh.push_back(id);
+  }
+  for (size_t i = 0; i < fresh.size(); ++i) voters_.erase(any_voter());
+  voters_.insert(fresh.begin(), fresh.end());
+  if (!fresh.empty()) order();
+  return !fresh.empty();
 }
 
 bool SimOperator::add_learner() {

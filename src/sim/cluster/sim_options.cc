@@ -1,6 +1,7 @@
 #include "sim/cluster/sim_options.h"
 
 #include <array>
+#include <span>
 
 #include "base/random.h"
 
@@ -14,6 +15,13 @@ constexpr std::array<std::string_view, kFaults> kNames = {
     "link_reset",     "transfer",    "grow",           "shrink",       "replace",    "learner",
     "rolling_restart", "agent_kill", "agent_disconnect", "agent_partition", "frame_lost", "frame_replayed",
     "call_lost",      "write_lost",  "write_torn",  "tail_cut",       "snapshot"};
+
+// Leaders hardly stay: processes come back at once while what was meant for the earlier ones is still on its way.
+constexpr Fault kOfElections[] = {Fault::kKill,     Fault::kKill,     Fault::kCrash, Fault::kClog,
+                                  Fault::kSlowLink, Fault::kTransfer, Fault::kClog,  Fault::kLinkReset};
+// The members change while they do not hear each other.
+constexpr Fault kOfMembers[] = {Fault::kReplace, Fault::kReplace, Fault::kGrow,     Fault::kShrink,
+                                Fault::kSplit,   Fault::kSplit,   Fault::kHalfDeaf, Fault::kKill};
 
 }  // namespace
 
@@ -36,6 +44,12 @@ SimOptions draw_options(uint64_t seed, uint64_t operations) {
     if (random.chance(0.5) && !calm) o.faults.push_back(static_cast<Fault>(fault));
   }
   o.fault_interval_ms = between(30, 400);
+  const auto only = [&](std::span<const Fault> faults) {
+    o.faults.assign(faults.begin(), faults.end());
+    o.fault_interval_ms = between(60, 200);
+  };
+  if (seed % 10 == 3) only(kOfElections);
+  if (seed % 10 == 5) only(kOfMembers);
   o.loss = random.chance(0.5) && !calm ? 0.03 * random.unit() : 0;
   o.frame_loss = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;
   o.frame_replay = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;

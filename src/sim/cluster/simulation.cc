@@ -26,8 +26,8 @@ constexpr int64_t kProgressLimitUs = 120'000'000;
 constexpr int64_t kStopLimitUs = 5'000'000;
 constexpr int64_t kReadyLimitUs = 5'000'000;
 // Many times what a run needs: a loop in which hardly any time passes would never come to a limit of time.
-constexpr uint64_t kEventsMax = 1'000'000;
-constexpr uint64_t kEventsOfOperationMax = 400;
+constexpr uint64_t kEventsMax = 500'000;
+constexpr uint64_t kEventsOfOperationMax = 200;
 constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
 
 class Simulation {
