@@ -33,6 +33,9 @@ std::string compare_list_with_changes(const machine::GroupView& state) {
          " follow from the changes, at index " + std::to_string(state.applied().value);
 }
 
+// Leases are looked at once a tick.
+constexpr int64_t kLateUs = 60'000;
+
 }  // namespace
 
 std::string lease_name(machine::LeaseId lease) { return "lease " + std::to_string(lease); }
@@ -66,6 +69,11 @@ void ServiceClient::beat() {
   if (choice < 12) return report_health();
   if (choice < 15) return list();
   if (choice < 30) return discover();
+  if (choice < 45) {
+    // Just when its time is over: before, behind or together with the expiry.
+    const int64_t at_us = renewed_us_ + ttl_ms_ * 1000 - kLateUs / 4 + below(kLateUs);
+    return after_us(at_us - cluster_.now_us(), [this] { enroll(); });
+  }
   heartbeat();
 }
 
@@ -86,6 +94,7 @@ void ServiceClient::enroll() {
           if (result && row.ParseFromString(result->response)) {
             lease_ = row.lease();
             cluster_.checkers().ttl.renewed(lease_name(lease_), called_us, ttl_ms_);
+            renewed_us_ = cluster_.now_us();
           }
           later(below(ttl_ms_ * 1000 / 3));
         });
@@ -94,8 +103,12 @@ void ServiceClient::enroll() {
 void ServiceClient::heartbeat() {
   try_once(kCoreGroup, SimCluster::keep_alive(kCoreGroup, lease_),
            [this, lease = lease_](const Result<machine::Applied>& result, int64_t called_us) {
-             if (result) cluster_.checkers().ttl.renewed(lease_name(lease), called_us, ttl_ms_);
-             else if (result.error().code() == Code::kNotFound) lease_ = 0;
+             if (result) {
+               cluster_.checkers().ttl.renewed(lease_name(lease), called_us, ttl_ms_);
+               renewed_us_ = cluster_.now_us();
+             } else if (result.error().code() == Code::kNotFound) {
+               lease_ = 0;
+             }
              later(below(ttl_ms_ * 1000 / 3));
            });
 }

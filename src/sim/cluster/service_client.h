@@ -28,6 +28,7 @@ class ServiceClient final : public SimClient {
   const int64_t port_;
   const int64_t ttl_ms_;
   machine::LeaseId lease_ = 0;
+  int64_t renewed_us_ = 0;  // when it last learned so
   bool ended_ = false;
 };
 
