@@ -44,6 +44,7 @@ bool SimNetwork::observe(NodeId from, NodeId to, std::string_view frame) const {
 void SimNetwork::transmit(NodeId from, NodeId to, NetworkLane lane, std::string frame) {
   Link& link = links_[{from, to}];
   const bool repeatable = observe(from, to, frame);
+  sent_bytes_ += frame.size();
   if (link.cut) return;
   if (options_.loss > 0 && random_.chance(options_.loss)) {
     ++lost_;

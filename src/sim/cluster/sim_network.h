@@ -64,6 +64,8 @@ class SimNetwork {
   void heal();
 
   uint64_t lost() const { return lost_; }
+  // Of all frames so far.
+  uint64_t sent_bytes() const { return sent_bytes_; }
   uint64_t replayed() const { return replayed_; }
 
  private:
@@ -85,6 +87,7 @@ class SimNetwork {
   std::map<NodeId, End*> ends_;
   std::map<std::pair<NodeId, NodeId>, Link> links_;
   uint64_t lost_ = 0;
+  uint64_t sent_bytes_ = 0;
   uint64_t replayed_ = 0;
 };
 

@@ -17,8 +17,8 @@ constexpr std::array<std::string_view, kFaults> kNames = {
     "call_lost",      "write_lost",  "write_torn",  "tail_cut",       "snapshot"};
 
 // Leaders hardly stay: processes come back at once while what was meant for the earlier ones is still on its way.
-constexpr Fault kOfElections[] = {Fault::kKill,     Fault::kKill,     Fault::kCrash, Fault::kClog,
-                                  Fault::kSlowLink, Fault::kTransfer, Fault::kClog,  Fault::kLinkReset};
+constexpr Fault kOfElections[] = {Fault::kKill,     Fault::kCrash,    Fault::kCrash, Fault::kClog,
+                                  Fault::kSlowLink, Fault::kTransfer, Fault::kSlowDisk, Fault::kLinkReset};
 // The members change while they do not hear each other.
 constexpr Fault kOfMembers[] = {Fault::kReplace, Fault::kReplace, Fault::kGrow,     Fault::kShrink,
                                 Fault::kSplit,   Fault::kSplit,   Fault::kHalfDeaf, Fault::kKill};

@@ -28,6 +28,8 @@ constexpr int64_t kReadyLimitUs = 5'000'000;
 // Many times what a run needs: a loop in which hardly any time passes would never come to a limit of time.
 constexpr uint64_t kEventsMax = 500'000;
 constexpr uint64_t kEventsOfOperationMax = 200;
+constexpr uint64_t kSentBytesMax = 100'000'000;
+constexpr uint64_t kSentBytesOfOperationMax = 10'000;
 constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
 
 class Simulation {
@@ -81,9 +83,14 @@ class Simulation {
  private:
   bool failed() {
     Violations& violations = cluster_.checkers().violations;
-    if (cluster_.scheduler().events() > kEventsMax + kEventsOfOperationMax * cluster_.options().operations &&
-        violations.empty()) {
-      violations.add("progress", "too much happens: " + std::to_string(cluster_.scheduler().events()) + " events");
+    const uint64_t operations = cluster_.options().operations;
+    const uint64_t events = cluster_.scheduler().events();
+    const uint64_t sent_bytes = cluster_.network().sent_bytes();
+    const bool too_much = events > kEventsMax + kEventsOfOperationMax * operations ||
+                          sent_bytes > kSentBytesMax + kSentBytesOfOperationMax * operations;
+    if (too_much && violations.empty()) {
+      violations.add("progress", "too much happens: " + std::to_string(events) + " events, and nodes send each other " +
+                                     std::to_string(sent_bytes) + " bytes");
     }
     return !violations.empty();
   }
