@@ -11,6 +11,31 @@ SOURCES = ROOT / "src"
 SIM = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin")) / "uccp-sim-planted"
 RUN_LIMIT_S = 120
 CAUGHT_WITHIN = {
+    "skip_fsync": (5, {"durability", "apply", "start", "fatal", "digest", "logs", "check"}),
+    "trust_torn": (40, {"check", "apply", "digest", "logs", "fatal"}),
+    "forget_vote": (150, {"leaders", "logs", "apply"}),
+    "ack_before_persist": (150, {"durability", "apply", "digest", "logs", "fatal", "check", "progress"}),
+    "commit_old_term": (150, {"apply", "durability", "logs", "check"}),
+    "commit_alone": (20, {"apply", "durability", "digest", "check", "dedup"}),
+    "stale_lease_read": (100, {"order", "linearizability", "freshness", "values"}),
+    "read_unconfirmed": (60, {"order", "linearizability", "freshness"}),
+    "ignore_config_on_append": (80, {"progress", "leaders", "logs", "apply", "check"}),
+    "new_quorum_alone": (150, {"leaders", "logs", "apply", "durability", "check"}),
+    "skip_log_matching": (80, {"logs", "apply", "dedup", "check"}),
+    "vote_for_stale": (40, {"logs", "apply", "leaders", "durability", "check"}),
+    "drop_dedup": (10, {"dedup", "durability", "linearizability"}),
+    "apply_twice": (5, {"apply", "durability", "kv"}),
+    "expire_any_generation": (40, {"ttl", "holds"}),
+    "snapshot_without_replies": (15, {"dedup", "apply", "digest", "fatal", "kv"}),
+    "watch_gap": (5, {"watch", "kv"}),
+    "ignore_bound": (20, {"freshness"}),
+    "ignore_token": (20, {"freshness"}),
+    "no_fence": (80, {"tasks", "runs"}),
+    "reuse_token": (5, {"fencing"}),
+    "lost_wakeup": (15, {"queues"}),
+    "overtake": (15, {"queues"}),
+    "reuse_term": (5, {"terms"}),
+    "keep_expired": (10, {"listings", "progress"}),
 }
 
 

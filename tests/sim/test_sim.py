@@ -6,6 +6,8 @@ The seeds are cut into ranges that run at the same time, one a core. A seed that
 that repeats it.
 """
 import concurrent.futures
+import importlib.machinery
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -83,6 +85,35 @@ class Seeds(unittest.TestCase):
         self.assertEqual(found["seeds_not_clean"], "0")
         self.assertEqual(found["fault_crash"], "0")
         self.assertEqual(len(found["hash"]), 16)
+
+    def test_ranges_become_one_evidence(self):
+        loader = importlib.machinery.SourceFileLoader("sim_evidence", str(ROOT / "tools" / "sim_evidence"))
+        tool = importlib.util.module_from_spec(importlib.util.spec_from_loader("sim_evidence", loader))
+        loader.exec_module(tool)
+        with tempfile.TemporaryDirectory() as folder:
+            parts = {}
+            for first in (1, 3):
+                parts[first, 2] = pathlib.Path(folder) / f"{first}.tsv"
+                printed = run(first, 2, 300, "--evidence", str(parts[first, 2]), "--commit", "c0ffee").stdout
+                self.assertIn(f"hash {facts(parts[first, 2])['hash']}", printed)
+            merged = tool.merge(parts)
+            both = [facts(path) for path in parts.values()]
+        self.assertEqual((merged["commit"], merged["first_seed"], merged["seeds"]), ("c0ffee", 1, 4))
+        for name in ("operations", "events", "fault_call_lost", "fault_kill"):
+            self.assertEqual(merged[name], sum(int(one[name]) for one in both), name)
+        self.assertEqual([merged["range_1_2"], merged["range_3_4"]], [one["hash"] for one in both])
+        self.assertTrue(tool.text_of(merged).startswith("commit\tc0ffee\nfirst_seed\t1\nseeds\t4\nseeds_not_clean\t0\nhash\t"))
+
+    def test_the_evidence_that_is_kept_is_whole(self):
+        for path in sorted((ROOT / "docs" / "evidence").glob("sim-*.tsv")):
+            with self.subTest(path.name):
+                kept = facts(path)
+                self.assertEqual(path.name, f"sim-{kept['commit']}.tsv")
+                self.assertEqual(kept["seeds_not_clean"], "0")
+                ranges = [name.split("_")[1:] for name in kept if name.startswith("range_")]
+                self.assertEqual(sum(int(last) - int(first) + 1 for first, last in ranges), int(kept["seeds"]))
+                fired = {name: int(count) for name, count in kept.items() if name.startswith("fault_")}
+                self.assertEqual([name for name, count in fired.items() if count == 0], [])
 
     def test_a_wrong_command_line_is_explained(self):
         for arguments in (["--seed", "x"], ["--seeds"], ["--what", "1"], ["--plant", "forget_vote"]):
