@@ -52,7 +52,9 @@ void Observation::note_discovery(LogIndex index, std::string_view command, std::
     ByteReader key(payload);
     key.bytes();
     key.bytes();
-    checkers_.listings.changed(index, std::string(key.bytes()), "", Health::kGone);
+    const std::string_view id = key.bytes();
+    // Other leases of an instance end without it.
+    if (key.at_end()) checkers_.listings.changed(index, std::string(id), "", Health::kGone);
   } else if (command == "discovery.deregister") {
     internal::v1::DeregisterServiceCommand ended;
     if (ended.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
