@@ -6,11 +6,13 @@ import pathlib
 import re
 import sys
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 370, 70, 70, 40, 60
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 390, 70, 70, 56, 76
 RATE, COST = "#1f5fa8", "#b3541e"
-CPU_BUSY_PERCENT, DISK_MEGABYTES = 85, 40
+CPU_BUSY_PERCENT, DISK_MEGABYTES = 85, 20
+# An axis whose values differ by more than this is logarithmic.
+LOGARITHMIC_RATIO = 30
 CHARTS = {
-    "value": ("Puts over the size of values", "bytes of a value", "put"),
+    "value": ("Puts over the size of values", "size of a value", "put"),
     "groups": ("Changes over the number of groups", "groups", "change"),
     "nodes": ("Puts over the number of nodes", "nodes", "put"),
     "keys": ("Linearizable gets over the number of keys", "keys", "get"),
@@ -46,10 +48,34 @@ def short(value):
     return f"{value:g}"
 
 
+def in_bytes(value):
+    for limit, unit in ((1 << 20, " MiB"), (1 << 10, " KiB")):
+        if value >= limit:
+            return f"{value / limit:g}{unit}"
+    return f"{value:g} B"
+
+
 def ceiling(value):
     """The next of 1, 2, 5 times a power of ten."""
     power = 10 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+
+
+class Axis:
+    """From the bottom to the top: from 0 in four steps, or in powers of ten."""
+
+    def __init__(self, values):
+        if max(values) > LOGARITHMIC_RATIO * min(values):
+            self.low, self.high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+            self.marks = [10.0 ** power for power in range(self.low, self.high + 1)]
+        else:
+            top = ceiling(max(values))
+            self.low, self.high = None, top
+            self.marks = [top * part / 4 for part in range(5)]
+
+    def y_of(self, value):
+        part = value / self.high if self.low is None else (math.log10(value) - self.low) / (self.high - self.low)
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - part)
 
 
 def line(points, color):
@@ -67,30 +93,28 @@ def chart(subject, rows):
     linear = subject == "nodes"
     place = (lambda v: v) if linear else math.log10
     low, high = place(rows[0][0]), place(rows[-1][0])
-    inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    label = in_bytes if subject == "value" else short
 
     def x_of(value):
-        return LEFT + inner_width * (place(value) - low) / ((high - low) or 1)
-
-    def y_of(value, top):
-        return TOP + inner_height * (1 - value / top)
-    rate_top, cost_top = ceiling(max(r[1] for r in rows)), ceiling(max(r[2] for r in rows))
+        return LEFT + (WIDTH - LEFT - RIGHT) * (place(value) - low) / ((high - low) or 1)
+    rates, costs = Axis([row[1] for row in rows]), Axis([row[2] for row in rows])
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', text(WIDTH / 2, 22, title, size=15)]
-    for part in range(5):
-        y = TOP + inner_height * part / 4
+    for mark in rates.marks:
+        y = rates.y_of(mark)
         out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
-        out.append(text(LEFT - 6, y + 4, short(rate_top * (4 - part) / 4), "end", RATE))
-        out.append(text(WIDTH - RIGHT + 6, y + 4, short(cost_top * (4 - part) / 4), "start", COST))
+        out.append(text(LEFT - 6, y + 4, short(mark), "end", RATE))
+    for mark in costs.marks:
+        out.append(text(WIDTH - RIGHT + 6, costs.y_of(mark) + 4, short(mark), "start", COST))
     for value, *_ in rows:
-        out.append(text(x_of(value), HEIGHT - BOTTOM + 18, short(value)))
-    out.append(text(WIDTH / 2, HEIGHT - BOTTOM + 34, axis))
-    for row, x, anchor in ((rows[0], LEFT - 60, "start"), (rows[-1], WIDTH - RIGHT + 60, "end")):
-        out.append(text(x, HEIGHT - 8, f"{short(row[0])}: {row[3]}", anchor, size=10))
-    out.append(text(LEFT, TOP - 6, f"{verb}s a second", "start", RATE))
-    out.append(text(WIDTH - RIGHT, TOP - 6, f"CPU of all nodes, us a {verb}", "end", COST))
-    out.append(line([(x_of(v), y_of(rate, rate_top)) for v, rate, *_ in rows], RATE))
-    out.append(line([(x_of(v), y_of(cost, cost_top)) for v, _, cost, _ in rows], COST))
+        out.append(text(x_of(value), HEIGHT - BOTTOM + 18, label(value)))
+    out.append(text(WIDTH / 2, HEIGHT - BOTTOM + 36, axis))
+    for row, y, x, anchor in ((rows[0], HEIGHT - 24, LEFT, "start"), (rows[-1], HEIGHT - 8, WIDTH - RIGHT, "end")):
+        out.append(text(x, y, f"{label(row[0])}: {row[3]}", anchor, size=11))
+    out.append(text(LEFT, TOP - 14, f"{verb}s a second", "start", RATE))
+    out.append(text(WIDTH - RIGHT, TOP - 14, f"CPU of all nodes, us a {verb}", "end", COST))
+    out.append(line([(x_of(v), rates.y_of(rate)) for v, rate, *_ in rows], RATE))
+    out.append(line([(x_of(v), costs.y_of(cost)) for v, _, cost, _ in rows], COST))
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
