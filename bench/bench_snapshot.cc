@@ -15,6 +15,7 @@ namespace {
 constexpr double kPutsPerSecond = 500;
 constexpr double kTransferMaxSeconds = 180;
 constexpr size_t kBytes = 1024;
+constexpr const char* kKvBytesMax = "8589934592";  // more than is written
 
 double sent_megabytes(const UccpCluster& cluster) {
   double bytes = 0;
@@ -30,7 +31,7 @@ Status run_snapshot(Context& context) {
   // Compressed, it would be another size than the one that is named: values are random.
   const uint64_t keys = context.quick ? 150'000 : 2'000'000;
   UCCP_TRY(const auto cluster,
-           UccpCluster::start(context, {.settings = {{"snapshot_threshold", "1000"}}}));
+           UccpCluster::start(context, {.settings = {{"snapshot_threshold", "1000"}, {"kv_bytes_max", kKvBytesMax}}}));
   Side side{.cluster = cluster.get(), .ours = true, .load = nullptr};
   UCCP_RETURN_IF_ERROR(side.connect(Side::Endpoints::kLeader, 4));
   UCCP_RETURN_IF_ERROR(fill(side, keys, kBytes));
