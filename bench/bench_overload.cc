@@ -51,6 +51,7 @@ Status run_overload(Context& context) {
   UCCP_TRY(const auto server, DevServer::start(context, {}));
   UCCP_TRY(const auto load, GrpcLoad::connect(server->grpc(), server->tls(), 16));
   UCCP_TRY(const auto beats, GrpcLoad::connect(server->grpc(), server->tls(), 1));
+  UCCP_TRY(const auto checks, GrpcLoad::connect(server->grpc(), server->tls(), 1));
   const Work writing = register_work(false);
   (void)load->run(writing, {.in_flight = 512, .operations = kLoadNames});
   const LoadResult saturated =
@@ -80,7 +81,7 @@ Status run_overload(Context& context) {
   Work reading = id_work("uccp.v1.ServiceDiscovery/GetServiceMetadata", 1);
   reading.consistency = "linearizable";
   for (int i = 0; i < 20; ++i) {
-    alive = beats->run(reading, {.in_flight = 64, .operations = kLeases});
+    alive = checks->run(reading, {.in_flight = 64, .operations = kLeases});
     if (alive.ok + alive.not_found == kLeases) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(250));
   }

@@ -1,14 +1,6 @@
 #include "bench/rest_load.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,55 +9,20 @@
 #include <deque>
 #include <vector>
 
+#include "bench/tls_client.h"
+
 namespace uccp::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using SslContext = std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)>;
-using Ssl = std::unique_ptr<SSL, decltype(&SSL_free)>;
-using Bio = std::unique_ptr<BIO, decltype(&BIO_free_all)>;
-
-Bio bio_of(const std::string& pem) { return {BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free_all}; }
-
-std::unexpected<Status> cannot(const std::string& what) {
-  return fail(Code::kUnavailable, "CONNECT_FAILED", "the REST load generator cannot " + what);
-}
-
-Result<SslContext> make_context(const TlsIdentity& tls) {
-  SslContext context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
-  SSL_CTX_set_min_proto_version(context.get(), TLS1_3_VERSION);
-  SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
-  const std::unique_ptr<X509, decltype(&X509_free)> ca(
-      PEM_read_bio_X509(bio_of(tls.ca_pem).get(), nullptr, nullptr, nullptr), X509_free);
-  if (ca == nullptr || X509_STORE_add_cert(SSL_CTX_get_cert_store(context.get()), ca.get()) != 1) {
-    return cannot("read the CA certificate");
-  }
-  const std::unique_ptr<X509, decltype(&X509_free)> certificate(
-      PEM_read_bio_X509(bio_of(tls.certificate_pem).get(), nullptr, nullptr, nullptr), X509_free);
-  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
-      PEM_read_bio_PrivateKey(bio_of(tls.key_pem).get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
-  if (certificate == nullptr || key == nullptr || SSL_CTX_use_certificate(context.get(), certificate.get()) != 1 ||
-      SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1) {
-    return cannot("read the client certificate");
-  }
-  return context;
-}
-
 struct Connection {
-  int fd = -1;
-  Ssl ssl{nullptr, SSL_free};
+  std::unique_ptr<TlsClient> socket;
   std::string in;
   size_t body_at = 0;  // 0: the head is not complete
   size_t body_bytes = 0;
   bool right_status = false;
   uint64_t index = 0;
   SteadyTime due;
-
-  Connection() = default;
-  Connection(Connection&& other) noexcept : fd(std::exchange(other.fd, -1)), ssl(std::move(other.ssl)) {}
-  ~Connection() {
-    if (fd >= 0) ::close(fd);
-  }
 };
 
 bool same_ignoring_case(std::string_view a, std::string_view b) {
@@ -100,28 +57,13 @@ class Load final : public RestLoad {
   ~Load() override { ::close(epoll_); }
 
   Status open(const std::string& target, int count) {
-    const size_t colon = target.rfind(':');
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    const std::string host = target.substr(0, colon);
-    if (::inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1) return cannot("use the address " + target).error();
-    address.sin_port = htons(static_cast<uint16_t>(std::stoi(target.substr(colon + 1))));
     connections_.reserve(static_cast<size_t>(count));
     for (int i = 0; i < count; ++i) {
       Connection connection;
-      connection.fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      if (::connect(connection.fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-        return cannot("connect to " + target).error();
-      }
-      const int one = 1;
-      ::setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-      connection.ssl.reset(SSL_new(context_.get()));
-      SSL_set_fd(connection.ssl.get(), connection.fd);
-      if (SSL_connect(connection.ssl.get()) != 1) return cannot("shake hands with " + target).error();
-      ::fcntl(connection.fd, F_SETFL, O_NONBLOCK);
-      connections_.push_back(std::move(connection));
+      UCCP_TRY(connection.socket, TlsClient::connect(*context_, target, 10));
       epoll_event event{.events = EPOLLIN, .data = {.u64 = static_cast<uint64_t>(i)}};
-      ::epoll_ctl(epoll_, EPOLL_CTL_ADD, connections_.back().fd, &event);
+      ::epoll_ctl(epoll_, EPOLL_CTL_ADD, connection.socket->fd(), &event);
+      connections_.push_back(std::move(connection));
     }
     return Status::ok();
   }
@@ -188,7 +130,7 @@ class Load final : public RestLoad {
     connection.body_at = 0;
     const std::string request = work_->request(connection.index);
     // A request of some hundred bytes always fits into the socket's buffer of an idle connection.
-    if (SSL_write(connection.ssl.get(), request.data(), static_cast<int>(request.size())) <= 0) {
+    if (connection.socket->write(request.data(), request.size()) != TlsClient::Outcome::kDone) {
       broken_ = "a connection did not take a request";
     }
   }
@@ -205,12 +147,11 @@ class Load final : public RestLoad {
     Connection& connection = connections_[at];
     std::array<char, 16384> buffer;
     while (true) {
-      const int got = SSL_read(connection.ssl.get(), buffer.data(), static_cast<int>(buffer.size()));
-      if (got <= 0) {
-        if (SSL_get_error(connection.ssl.get(), got) != SSL_ERROR_WANT_READ) broken_ = "the server closed a connection";
-        return;
-      }
-      connection.in.append(buffer.data(), static_cast<size_t>(got));
+      size_t got = 0;
+      const TlsClient::Outcome outcome = connection.socket->read(buffer.data(), buffer.size(), got);
+      if (outcome == TlsClient::Outcome::kClosed) broken_ = "the server closed a connection";
+      if (outcome != TlsClient::Outcome::kDone) return;
+      connection.in.append(buffer.data(), got);
       if (connection.body_at == 0) read_head(connection);
       if (connection.body_at == 0 || connection.in.size() < connection.body_at + connection.body_bytes) continue;
       answered(connection);
@@ -252,7 +193,7 @@ class Load final : public RestLoad {
 
 Result<std::unique_ptr<RestLoad>> RestLoad::connect(const std::string& target, const TlsIdentity& tls,
                                                     int connections) {
-  UCCP_TRY(SslContext context, make_context(tls));
+  UCCP_TRY(SslContext context, make_client_context(tls, ""));
   auto load = std::make_unique<Load>(std::move(context));
   UCCP_RETURN_IF_ERROR(load->open(target, connections));
   return std::unique_ptr<RestLoad>(std::move(load));
