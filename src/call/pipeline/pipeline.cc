@@ -192,26 +192,48 @@ Status Pipeline::limit(Call& call, const std::string& request) {
   return Status::ok();
 }
 
-Status Pipeline::limit_work(const Call& call) const {
-  // Agents and administration keep room when users' calls fill the node.
-  const bool reserved = call.method != nullptr && call.method->lane != Lane::kUser;
-  const size_t max = reserved ? options_.calls_in_flight_max * 2 : options_.calls_in_flight_max;
-  const size_t working = calls_working();
-  // The longer calls take, the later it makes sense to come again.
-  const int64_t change_us = change_us_.load(std::memory_order_relaxed);
-  const auto retry_ms = static_cast<uint32_t>(std::clamp<int64_t>(2 * change_us / 1000, 200, 5'000));
-  if (working > max) {
-    return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
-                  "this node works on " + std::to_string(options_.calls_in_flight_max) + " calls; retry later")
-        .with_retry_after_ms(retry_ms);
+// Agents and administration keep room when users' calls fill the node.
+bool Pipeline::has_room(const Method* method, size_t working) const {
+  const bool reserved = method != nullptr && method->lane != Lane::kUser;
+  return working <= (reserved ? options_.calls_in_flight_max * 2 : options_.calls_in_flight_max);
+}
+
+// The longer calls take, the later it makes sense to come again.
+uint32_t Pipeline::retry_ms() const {
+  constexpr int64_t kStepMs = 100;
+  const int64_t wanted_ms = 2 * change_us_.load(std::memory_order_relaxed) / 1000;
+  return static_cast<uint32_t>(std::clamp<int64_t>((wanted_ms + kStepMs - 1) / kStepMs * kStepMs, 200, 5'000));
+}
+
+Status Pipeline::no_room(uint32_t retry) const {
+  return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
+                "this node works on " + std::to_string(options_.calls_in_flight_max) + " calls; retry later")
+      .with_retry_after_ms(retry);
+}
+
+std::shared_ptr<const Status> Pipeline::turn_away(const Method& method, Call::Door door) {
+  if (has_room(&method, calls_working() + 1)) return nullptr;
+  count(&method, door, Code::kExhausted, 0);
+  const uint32_t retry = retry_ms();
+  auto known = no_room_.load();
+  if (known == nullptr || known->detail().retry_after_ms != retry) {
+    known = std::make_shared<const Status>(no_room(retry));
+    no_room_.store(known);
   }
+  return known;
+}
+
+Status Pipeline::limit_work(const Call& call) const {
+  const size_t working = calls_working();
+  if (!has_room(call.method, working)) return no_room(retry_ms());
   // Under load, what cannot be done before its deadline is not begun: nobody would wait for the answer.
   const bool loaded = working > options_.calls_in_flight_max / 4;
-  if (loaded && !reserved && call.method != nullptr && call.method->mutating && call.deadline &&
+  const int64_t change_us = change_us_.load(std::memory_order_relaxed);
+  if (loaded && call.method != nullptr && call.method->lane == Lane::kUser && call.method->mutating && call.deadline &&
       call.deadline->us - call.started.us < change_us) {
     return Status(Code::kExhausted, "DEADLINE_TOO_SHORT",
                   "changes take " + std::to_string(change_us / 1000) + " ms just now, which is longer than the call may take")
-        .with_retry_after_ms(retry_ms);
+        .with_retry_after_ms(retry_ms());
   }
   return Status::ok();
 }
@@ -336,29 +358,30 @@ void Pipeline::note_duration(const Call& call) {
   change_us_.store(before + (took_us - before) / 16, std::memory_order_relaxed);
 }
 
-void Pipeline::account(Call& call, const Status& status) {
-  enter(call, Stage::kAudit);
-  const auto& methods = Contract::get().methods();
-  MethodMetrics& metrics = *method_metrics_[call.method != nullptr ? call.method->index : methods.size()];
-  const auto door = static_cast<size_t>(call.door);
-  const std::string name = call.method != nullptr ? call.method->full_name : "unknown";
-  const std::string prefix = "uccp_" + std::string(door_name(call.door));
-  auto& counter = metrics.requests[door][static_cast<size_t>(status.code())];
-  if (counter.load() == nullptr) {
-    counter.store(&metrics_.counter(prefix + "_requests_total", "Requests by method and outcome",
-                                    {{"method", name}, {"code", std::string(code_info(status.code()).name)}}));
-  }
-  counter.load()->add();
+void Pipeline::count(const Method* method, Call::Door at, Code code, int64_t took_us) {
+  MethodMetrics& metrics = *method_metrics_[method != nullptr ? method->index : Contract::get().methods().size()];
+  const auto door = static_cast<size_t>(at);
+  auto& counter = metrics.requests[door][static_cast<size_t>(code)];
   auto& seconds = metrics.seconds[door];
-  if (seconds.load() == nullptr) {
+  if (counter.load() == nullptr || seconds.load() == nullptr) {
+    const std::string name = method != nullptr ? method->full_name : "unknown";
+    const std::string prefix = "uccp_" + std::string(door_name(at));
+    counter.store(&metrics_.counter(prefix + "_requests_total", "Requests by method and outcome",
+                                    {{"method", name}, {"code", std::string(code_info(code).name)}}));
     seconds.store(&metrics_.histogram(prefix + "_duration_seconds", "Time from arrival to answer", {{"method", name}}));
   }
-  seconds.load()->observe(static_cast<double>(clock_.boot().us - call.started.us) / 1e6);
+  counter.load()->add();
+  seconds.load()->observe(static_cast<double>(took_us) / 1e6);
+}
+
+void Pipeline::account(Call& call, const Status& status) {
+  enter(call, Stage::kAudit);
+  count(call.method, call.door, status.code(), clock_.boot().us - call.started.us);
   const bool denied = status.code() == Code::kPermission || status.code() == Code::kUnauthenticated;
   if (!denied && status.code() != Code::kInternal && status.code() != Code::kCorruption) return;
   log::write({.level = denied ? log::Level::kWarn : log::Level::kError,
               .message = denied ? "call denied" : "call failed",
-              .fields = {{"method", name},
+              .fields = {{"method", call.method != nullptr ? call.method->full_name : "unknown"},
                          {"reason", status.reason()},
                          {"detail", denied ? std::string_view() : std::string_view(status.message())},
                          {"principal", call.principal.name},

@@ -67,6 +67,11 @@ class Pipeline {
   // call is always finished, at once or later. `method_name` is for the error if call->method is null.
   void dispatch(const CallPtr& call, std::string request, std::string_view method_name = {});
 
+  // For a door that answers without making a Call: what a unary call of `method` is answered for want of room, the same
+  // object while the answer is the same, or null if there is room. Counts the call if not. The cheaper a refusal, the
+  // more is left for the calls that were taken.
+  std::shared_ptr<const Status> turn_away(const Method& method, Call::Door door);
+
   // Refuses further calls with unavailable SHUTTING_DOWN.
   void close();
   size_t calls_in_flight() const { return in_flight_.load(); }
@@ -87,6 +92,9 @@ class Pipeline {
   Status run_stages(const CallPtr& call, std::string& request, std::string_view method_name);
   Status limit(Call& call, const std::string& request);
   Status limit_work(const Call& call) const;
+  bool has_room(const Method* method, size_t working) const;
+  Status no_room(uint32_t retry) const;
+  uint32_t retry_ms() const;
   void trace(const CallPtr& call);
   Status match(const Call& call, std::string_view method_name);
   Status authenticate(Call& call);
@@ -95,6 +103,7 @@ class Pipeline {
   Status authorize(const Call& call, const std::string& request) { return authorize(call, call.principal, request); }
   Status authorize(const Call& call, const Principal& principal, const std::string& request) const;
   void account(Call& call, const Status& status);
+  void count(const Method* method, Call::Door door, Code code, int64_t took_us);
   void note_duration(const Call& call);
   void enter(const Call& call, Stage stage) {
     if (observer_) observer_(call, stage);
@@ -112,6 +121,7 @@ class Pipeline {
   std::atomic<int64_t> waiting_{0};  // unary, parked
   std::atomic<int64_t> change_us_{0};  // what a change takes of late
   Gauge& waiting_gauge_;
+  std::atomic<std::shared_ptr<const Status>> no_room_;
   std::atomic<bool> closed_{false};
   std::vector<std::unique_ptr<MethodMetrics>> method_metrics_;
   RateLimiter limiter_;

@@ -107,6 +107,13 @@ void GrpcCall::take(std::string message) {
   if (streams_in()) return call_->deliver_message(std::move(message));
   if (std::exchange(got_message_, true)) return;
   begun_ = true;
+  if (call_->method != nullptr) {
+    if (const auto refusal = shared_->pipeline.turn_away(*call_->method, call_->door)) {
+      answering_ = true;
+      call_ = nullptr;
+      return connection_->refuse(*this, refusal);
+    }
+  }
   connection_->identify(*call_);
   const call::CallPtr call = call_;
   shared_->pipeline.dispatch(call, std::move(message), method_name_);

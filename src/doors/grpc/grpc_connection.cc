@@ -27,7 +27,7 @@ nghttp2_nv header_of(std::string_view name, std::string_view value, uint8_t flag
 std::string_view view(const uint8_t* data, size_t size) { return {reinterpret_cast<const char*>(data), size}; }
 
 // What each answer begins with stays in the client's table; what differs from call to call is kept out of it.
-std::vector<nghttp2_nv> fields_of(const GrpcHeaders& headers, bool begins) {
+std::vector<nghttp2_nv> fields_of(const GrpcHeaders& headers, bool begins, bool often = false) {
   constexpr uint8_t kStatic = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
   std::vector<nghttp2_nv> out;
   out.reserve(headers.size() + 2);
@@ -36,7 +36,7 @@ std::vector<nghttp2_nv> fields_of(const GrpcHeaders& headers, bool begins) {
     out.push_back(header_of("content-type", "application/grpc", kStatic));
   }
   for (const auto& [name, value] : headers) {
-    out.push_back(header_of(name, value, name == "grpc-status" ? NGHTTP2_NV_FLAG_NONE : NGHTTP2_NV_FLAG_NO_INDEX));
+    out.push_back(header_of(name, value, often || name == "grpc-status" ? NGHTTP2_NV_FLAG_NONE : NGHTTP2_NV_FLAG_NO_INDEX));
   }
   return out;
 }
@@ -333,6 +333,17 @@ void GrpcConnection::answer(GrpcCall& call, const GrpcHeaders& headers) {
 
 void GrpcConnection::answer_without_message(GrpcCall& call, const GrpcHeaders& headers) {
   const auto fields = fields_of(headers, true);
+  nghttp2_submit_response(session_, call.stream(), fields.data(), fields.size(), nullptr);
+  loop_->flush_later(*this);
+}
+
+void GrpcConnection::refuse(GrpcCall& call, const std::shared_ptr<const Status>& status) {
+  if (refusal_ != status) {
+    refusal_ = status;
+    refusal_headers_.clear();
+    add_status(refusal_headers_, *status);
+  }
+  const auto fields = fields_of(refusal_headers_, true, true);
   nghttp2_submit_response(session_, call.stream(), fields.data(), fields.size(), nullptr);
   loop_->flush_later(*this);
 }

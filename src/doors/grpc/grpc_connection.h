@@ -52,6 +52,8 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
   void identify(call::Call& call) const;
   void answer(GrpcCall& call, const GrpcHeaders& headers);
   void answer_without_message(GrpcCall& call, const GrpcHeaders& headers);
+  // With an error that many calls get, which the client's header table is made to hold.
+  void refuse(GrpcCall& call, const std::shared_ptr<const Status>& status);
   void resume(GrpcCall& call);
   // To what is not gRPC.
   void refuse_media_type(GrpcCall& call);
@@ -78,6 +80,9 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
   std::unordered_map<int32_t, GrpcCallPtr> calls_;
   State state_ = State::kHandshake;
   uint32_t wanted_ = 0;
+  // What calls are refused with, and how that is said.
+  std::shared_ptr<const Status> refusal_;
+  GrpcHeaders refusal_headers_;
   std::string out_;
   size_t out_at_ = 0;
   bool blocked_ = false;  // until the socket takes more
