@@ -22,6 +22,10 @@
 
 extern char** environ;
 
+// Read by jemalloc at the start: what was freed goes back to the system after a second, on a thread of its own.
+extern "C" const char* malloc_conf;
+const char* malloc_conf = "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
+
 namespace uccp::server {
 namespace {
 
