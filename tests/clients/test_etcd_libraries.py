@@ -14,15 +14,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def installed(marker, *commands):
-    """None once the commands have run; else why not."""
-    if marker.exists():
+    """None once just these commands have run; else why not."""
+    wanted = repr(commands)
+    if marker.exists() and marker.read_text() == wanted:
         return None
     for command in commands:
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300,
                               stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             return f"{command[0]} cannot install it: {(done.stdout + done.stderr).strip()[-300:]}"
-    marker.touch()
+    marker.write_text(wanted)
     return None
 
 
@@ -38,10 +39,10 @@ class LibraryTest(EtcdTest):
 class Python(LibraryTest):
     def test_etcd3(self):
         venv = ROOT / "build" / "venv-etcd3"
-        # It was made for the protobuf of its time, so it has an environment of its own.
-        missing = installed(venv / "installed", ["/usr/bin/python3", "-m", "venv", venv],
+        # It was made for the protobuf and the tenacity of its time, so it has an environment of its own.
+        missing = installed(venv / "installed", ["/usr/bin/python3", "-m", "venv", "--clear", venv],
                             [venv / "bin" / "pip", "install", "-q", "--disable-pip-version-check", "etcd3==0.12.0",
-                             "protobuf==3.20.3"])
+                             "protobuf==3.20.3", "tenacity==6.3.1"])
         if missing:
             self.skipTest(missing)
         context = self.node.context
