@@ -367,7 +367,8 @@ Status Server::Parts::build_key_value(const Config& config) {
 void Server::Parts::build_discovery(const ServerOptions& options, const Config& config) {
   discovery = std::make_unique<discovery::DiscoveryService>(
       discovery::DiscoveryOptions{},
-      discovery::DiscoveryEnvironment{*node, *node, *node, *node, *reads, clock, service_random, metrics, *page_tokens});
+      discovery::DiscoveryEnvironment{*node, *node, *node, *node, *reads, clock, service_random, metrics, *page_tokens,
+                                      [this] { return node->feature_level(); }});
   discovery->add_handlers(handlers);
   if (config.boolean("enable_health_checks")) {
     checks = std::make_unique<ChecksSide>(options.node, ChecksSide::Environment{*node, cluster->links(), discovery->observations(),
@@ -383,7 +384,8 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   build_discovery(options, config);
   // Secrets of leases come from the kernel.
   locks = std::make_unique<locks::LocksService>(locks::LocksEnvironment{
-      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits});
+      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits,
+      [this] { return node->feature_level(); }});
   locks->add_handlers(handlers);
   elections = std::make_unique<elections::ElectionsService>(elections::ElectionsEnvironment{
       *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits});

@@ -76,6 +76,15 @@ void on_change(const EtcdContextPtr& context, const call::CallPtr& call, const v
   context->pipeline.dispatch(watch, request.SerializeAsString(), "uccp.v1.KeyValue/Watch");
 }
 
+// The last two that were created up to a revision: own key and the one before it.
+v1::RangeRequest last_two(const std::string& prefix, int64_t created) {
+  v1::RangeRequest range = first_created(prefix);
+  range.set_descending(true);
+  range.set_limit(2);
+  if (created > 0) range.set_max_create_revision(created);
+  return range;
+}
+
 // One that queues up below a prefix, until it is in.
 class Contender : public std::enable_shared_from_this<Contender> {
  public:
@@ -111,7 +120,8 @@ class Contender : public std::enable_shared_from_this<Contender> {
     put.set_key(place_.key);
     put.set_value(value_);
     put.set_lease(lease);
-    *txn.add_success()->mutable_range() = first_created(prefix_);
+    // The key is the newest one now; whoever came last before it is what to wait for.
+    *txn.add_success()->mutable_range() = last_two(prefix_, 0);
     txn.add_failure()->mutable_range()->set_key(place_.key);
     *txn.add_failure()->mutable_range() = first_created(prefix_);
     // Whether the key is there must be known even if the client has gone: it is taken back then.
@@ -128,19 +138,18 @@ class Contender : public std::enable_shared_from_this<Contender> {
     if (call_->finished()) return leave();
     if (answer.responses_size() < 2) return call_->finish(unreadable());
     place_.created = answer.revision();
-    if (!answer.succeeded()) {
-      const auto& own = answer.responses(0).range();
-      if (own.pairs().empty()) return call_->finish(unreadable());
-      place_.created = own.pairs(0).create_revision();
-      if (own.pairs(0).value() != value_) return replace(answer);
-    }
+    if (answer.succeeded()) return found(answer.responses(1).range(), answer.revision(), "");
+    const auto& own = answer.responses(0).range();
+    if (own.pairs().empty()) return call_->finish(unreadable());
+    place_.created = own.pairs(0).create_revision();
+    if (own.pairs(0).value() != value_) return replace(answer);
     look(answer);
   }
 
   void look(const v1::TxnResponse& answer) {
     const auto& first = answer.responses(1).range().pairs();
     if (first.empty() || first.Get(0).create_revision() >= place_.created) return enter_now(answer.revision());
-    wait();
+    wait("");
   }
 
   // It queues already, with another value: that of the last call counts.
@@ -153,23 +162,29 @@ class Contender : public std::enable_shared_from_this<Contender> {
                              [self = shared_from_this(), answer](const v1::PutResponse&) { self->look(answer); });
   }
 
-  // For the one that was created last before this one.
-  void wait() {
-    v1::RangeRequest range = first_created(prefix_);
-    range.set_descending(true);
-    range.set_max_create_revision(place_.created - 1);
-    ask_for<v1::RangeResponse>(*context_, call_, {"uccp.v1.KeyValue/Range"}, range,
-                               [self = shared_from_this()](const v1::RangeResponse& answer) { self->found(answer); });
+  // For the one that was created last before this one. `level`: how new the state has to be in which to look for it.
+  void wait(std::string_view level) {
+    ask_for<v1::RangeResponse>(*context_, call_, {"uccp.v1.KeyValue/Range", level}, last_two(prefix_, place_.created),
+                               [self = shared_from_this(), level](const v1::RangeResponse& answer) {
+                                 self->found(answer, answer.revision(), level);
+                               });
     give_up_with_call();
   }
 
-  void found(const v1::RangeResponse& answer) {
-    if (answer.pairs().empty()) return enter_now(answer.revision());
+  void found(const v1::RangeResponse& answer, int64_t revision, std::string_view level) {
+    if (answer.pairs().empty() || answer.pairs(0).key() != place_.key) {
+      // Not there yet, or not any more.
+      if (!level.empty()) return wait("");
+      return call_->finish(Status(Code::kFailedPrecondition, "SESSION_EXPIRED", "mutex: session is expired"));
+    }
+    if (answer.pairs_size() < 2) return enter_now(revision);
     v1::WatchRequest watch;
-    watch.set_key(answer.pairs(0).key());
-    watch.set_start_revision(answer.revision() + 1);
+    watch.set_key(answer.pairs(1).key());
+    watch.set_start_revision(revision + 1);
     watch.set_no_put(true);
-    on_change(context_, call_, watch, [self = shared_from_this()] { self->wait(); });
+    // Nobody can come in between any more, so this node's own state is good enough: if it is older than what the watch
+    // told, the next watch begins before that and tells it again.
+    on_change(context_, call_, watch, [self = shared_from_this()] { self->wait(kEtcdSerializable); });
     give_up_with_call();
   }
 

@@ -93,7 +93,7 @@ void take_circuit(ApplyContext& context, const Scope& scope, v1::CircuitState to
 
 // Derives, and writes what is different. A load alone is no change that watchers are told.
 void settle(ApplyContext& context, const Scope& scope, const ServiceRow& before, ServiceRow after) {
-  derive(after);
+  derive(after, context.envelope().feature_level);
   if (serialize(after) == serialize(before)) return;
   v1::ServiceRegistration seen = after.service(), was = before.service();
   seen.clear_load();
@@ -114,7 +114,7 @@ uint64_t hash_of_checks(const v1::ServiceRegistration& s) {
   return hash64(serialize(only));
 }
 
-void derive(ServiceRow& row) {
+void derive(ServiceRow& row, uint32_t feature_level) {
   v1::ServiceRegistration& s = *row.mutable_service();
   set_health(row, s);
   s.set_circuit_state(circuit_of(row));
@@ -131,6 +131,11 @@ void derive(ServiceRow& row) {
   row.set_effective_weight(s.effective_weight());
   row.set_health_score(s.health_score());
   row.set_ttl_ms(s.ttl().seconds() * 1000 + s.ttl().nanos() / 1'000'000);
+  if (feature_level >= services::kCoordinationLevel) return;
+  s.clear_circuit_state();
+  s.clear_effective_weight();
+  row.clear_effective_weight();
+  row.clear_self_health();
 }
 
 ApplyResult apply_health(ApplyContext& context, std::string_view payload) {

@@ -38,6 +38,7 @@ class DiscoveryHealthTest : public ::testing::Test {
     machine::Envelope e;
     e.scope = std::move(scope);
     e.principal = "p";
+    e.feature_level = level_;
     e.command = std::move(command);
     e.boot = {1'000'000};
     e.wall = {wall_us_ += 1'000'000};
@@ -108,7 +109,26 @@ class DiscoveryHealthTest : public ::testing::Test {
   int64_t wall_us_ = 1'700'000'000'000'000;
   std::map<machine::LeaseId, std::pair<int64_t, uint64_t>> leases_;
   size_t changes_ = 0;
+  uint32_t level_ = services::kCoordinationLevel;
 };
+
+TEST_F(DiscoveryHealthTest, AtAnOlderLevelRowsAreWhatTheyWere) {
+  level_ = 1;
+  registration_.set_id("b");
+  registration_.set_port(81);
+  register_it();
+  const auto bytes = *find_row(machine_.view(), kScope, "b");
+  ServiceRow row;
+  ASSERT_TRUE(row.ParseFromString(bytes));
+  EXPECT_EQ(row.self_health(), v1::HEALTH_STATUS_UNSPECIFIED);
+  EXPECT_EQ(row.effective_weight(), 0);
+  EXPECT_EQ(row.service().circuit_state(), v1::CIRCUIT_STATE_UNSPECIFIED);
+  EXPECT_EQ(row.service().health_status(), v1::HEALTH_STATUS_HEALTHY);
+  level_ = 2;
+  registration_.set_version("2");
+  register_it();
+  EXPECT_EQ(load(machine_.view(), kScope, "b")->effective_weight(), 200);
+}
 
 TEST_F(DiscoveryHealthTest, WeightFollowsTheScore) {
   EXPECT_EQ(seen(), "HEALTHY CLOSED 200");

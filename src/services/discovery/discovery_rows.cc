@@ -17,7 +17,9 @@ std::string row_key(const v1::ServiceRegistration& s) { return discovery::row_ke
 std::string encode_ref(const ServiceRow& row) {
   ByteWriter out;
   out.u64(row.lease()).u64(static_cast<uint64_t>(row.ttl_ms()));
-  out.u8(static_cast<uint8_t>(row.self_health())).raw(row.service().service_name());
+  const bool says = row.self_health() != v1::HEALTH_STATUS_UNSPECIFIED;
+  out.u8(static_cast<uint8_t>(says ? row.self_health() : row.service().health_status()));
+  out.raw(row.service().service_name());
   return out.take();
 }
 
@@ -73,7 +75,9 @@ std::optional<ServiceRow> load(const KeyReader& state, const Scope& scope, std::
   return parse_row(*bytes);
 }
 
-Stamp stamp_of(const ApplyContext& context) { return {context.envelope().wall, context.index()}; }
+Stamp stamp_of(const ApplyContext& context) {
+  return {context.envelope().wall, context.index(), context.envelope().feature_level};
+}
 
 void set_time(google::protobuf::Timestamp& time, WallTime wall) {
   time.set_seconds(wall.us / 1'000'000);

@@ -35,7 +35,8 @@ void set_defaults(v1::ServiceRegistration& s);
 void set_version(v1::ServiceRegistration& s, const Stamp& stamp);
 
 // Fills what follows from the registration, from what the instance reports of itself, from checks and from the circuit.
-void derive(ServiceRow& row);
+// Below kCoordinationLevel a row is what it was before there were the latter two.
+void derive(ServiceRow& row, uint32_t feature_level);
 
 internal::v1::ServiceCounts read_counts(const KeyReader& state, const Scope& scope);
 

@@ -97,7 +97,7 @@ struct DiscoveryService::LastCounts {
 
 DiscoveryService::DiscoveryService(DiscoveryOptions options, DiscoveryEnvironment environment)
     : options_(options), env_(environment), presence_(env_.clock.wall()),
-      observations_(Observations::make(env_.proposer, env_.work, env_.clock)), counts_(std::make_shared<LastCounts>()) {
+      observations_(Observations::make(env_.proposer, env_.work, env_.clock, env_.feature_level)), counts_(std::make_shared<LastCounts>()) {
   const auto counts = [&reader = env_.reader, last = counts_] {
     reader.read(kCoreGroup, machine::ReadLevel::bounded(kMetricsBoundMs), [last](Result<machine::GroupView> view) {
       if (!view) return;

@@ -39,6 +39,7 @@ struct DiscoveryEnvironment {
   Random& random;  // the service's own: it is used from all threads, under the service's lock
   MetricsRegistry& metrics;
   const call::PageTokenSigner& page_tokens;
+  std::function<uint32_t()> feature_level = {};  // of the cluster; none: the newest
 };
 
 class DiscoveryService {

@@ -165,7 +165,7 @@ Result<Planned> plan_register(const KeyReader& state, const Scope& scope, const 
     row.set_created_index(stamp.index.value);
   }
   UCCP_RETURN_IF_ERROR(check_endpoint(state, scope, s));
-  derive(row);
+  derive(row, stamp.feature_level);
   planned.changed = !before || serialize(s) != serialize(before->service());
   if (planned.changed) set_version(s, stamp);
   UCCP_RETURN_IF_ERROR(check_size(s));
@@ -194,7 +194,7 @@ Result<Planned> plan_update(const KeyReader& state, const Scope& scope, const Up
   set_defaults(s);
   UCCP_RETURN_IF_ERROR(check_endpoint(state, scope, s));
   if (hash_of_checks(before->service()) != hash_of_checks(s)) planned.after.clear_checks();
-  derive(planned.after);
+  derive(planned.after, stamp.feature_level);
   planned.changed = serialize(s) != serialize(before->service());
   if (planned.changed) set_version(s, stamp);
   UCCP_RETURN_IF_ERROR(check_size(s));

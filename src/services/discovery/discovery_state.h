@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "machine/domain.h"
 #include "machine/table.h"
+#include "services/feature_types.h"
 #include "uccp/internal/v1/discovery_state.pb.h"
 
 namespace uccp::discovery {
@@ -90,6 +91,7 @@ Counts count_services(const KeyReader& state);
 struct Stamp {
   WallTime wall;
   LogIndex index;
+  uint32_t feature_level = services::kCoordinationLevel;
 };
 struct Planned {
   std::optional<ServiceRow> before;

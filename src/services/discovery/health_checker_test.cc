@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "machine/machine.h"
 #include "node/node.h"
 #include "services/discovery/observations.h"
 #include "sim/sim_clock.h"
@@ -33,6 +34,7 @@ class HealthCheckerTest : public ::testing::Test {
     EXPECT_TRUE(node_.open({NodeId(1)}).is_ok());
     node_.start();
     EXPECT_TRUE(wait([&] { return node_.ready(); }));
+    raise_level();
     for (uint64_t id = 1; id <= 3; ++id) {
       probers_[id].test = this;
       checkers_[id] = HealthChecker::make(
@@ -55,6 +57,15 @@ class HealthCheckerTest : public ::testing::Test {
   }
   bool wait(const std::function<bool()>& condition) {
     return scheduler_.run_until(condition, scheduler_.now_us() + 60'000'000);
+  }
+  void raise_level() {
+    machine::Envelope e;
+    e.principal = "system";
+    e.command = "machine.set_feature_level";
+    e.payload = machine::encode_feature_level(machine::kFeatureLevelMax);
+    bool done = false;
+    node_.propose(kCoreGroup, std::move(e), [&](auto result) { done = result.has_value(); });
+    EXPECT_TRUE(wait([&] { return done; }));
   }
   void register_on(int port, std::function<void(v1::HealthCheck&)> change = {}) {
     internal::v1::RegisterServiceCommand command;

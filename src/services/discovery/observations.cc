@@ -34,6 +34,10 @@ void Observations::flush() {
 }
 
 void Observations::propose(const internal::v1::ObserveServicesCommand& command, machine::Proposer::Done done) {
+  if (feature_level_) {
+    Status level = services::check_feature_level(feature_level_(), services::kCoordinationLevel);
+    if (!level.is_ok()) return done(std::unexpected(std::move(level)));
+  }
   machine::Envelope envelope;
   envelope.principal = "system";
   envelope.command = std::string(kDomain) + ".observe";

@@ -19,8 +19,10 @@ namespace uccp::discovery {
 
 class Observations : public std::enable_shared_from_this<Observations> {
  public:
-  static std::shared_ptr<Observations> make(machine::Proposer& proposer, Executor& executor, const Clock& clock) {
-    return std::shared_ptr<Observations>(new Observations(proposer, executor, clock));
+  // `feature_level`: that of the cluster; none: the newest.
+  static std::shared_ptr<Observations> make(machine::Proposer& proposer, Executor& executor, const Clock& clock,
+                                            std::function<uint32_t()> feature_level = {}) {
+    return std::shared_ptr<Observations>(new Observations(proposer, executor, clock, std::move(feature_level)));
   }
 
   // Any thread. Later findings about an instance replace earlier ones, field by field.
@@ -30,8 +32,8 @@ class Observations : public std::enable_shared_from_this<Observations> {
   void report(internal::v1::ReportChecksRequest request, Told done);
 
  private:
-  Observations(machine::Proposer& proposer, Executor& executor, const Clock& clock)
-      : proposer_(proposer), executor_(executor), clock_(clock) {}
+  Observations(machine::Proposer& proposer, Executor& executor, const Clock& clock, std::function<uint32_t()> level)
+      : proposer_(proposer), executor_(executor), clock_(clock), feature_level_(std::move(level)) {}
   void flush();
   void propose(const internal::v1::ObserveServicesCommand& command, machine::Proposer::Done done);
   internal::v1::ReportChecksResponse checkers(uint64_t told);
@@ -39,6 +41,7 @@ class Observations : public std::enable_shared_from_this<Observations> {
   machine::Proposer& proposer_;
   Executor& executor_;
   const Clock& clock_;
+  const std::function<uint32_t()> feature_level_;
   std::map<std::string, internal::v1::ServiceObservation> gathered_;
   bool flushing_ = false;
   std::map<uint64_t, BootTime> heard_;  // nodes that make checks

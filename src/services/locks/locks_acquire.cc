@@ -1,6 +1,7 @@
 // Acquiring locks and permits: the command, the wait for its turn, the answer.
 #include "base/bytes.h"
 #include "call/command.h"
+#include "services/feature_types.h"
 #include "services/locks/locks_service.h"
 #include "services/locks/locks_shown.h"
 
@@ -136,6 +137,10 @@ void LocksService::acquire_semaphore(const CallPtr& call, std::string bytes) {
 }
 
 void LocksService::acquire(const std::shared_ptr<Acquisition>& a, std::string bytes) {
+  if (a->command.holder().tree() && env_.feature_level) {
+    Status level = services::check_feature_level(env_.feature_level(), services::kCoordinationLevel);
+    if (!level.is_ok()) return a->call->finish(std::move(level));
+  }
   a->command.set_wait(a->wait_ms != 0);
   auto envelope =
       call::make_envelope(*a->call, bytes, std::string(kDomain) + ".acquire", a->command.SerializeAsString());

@@ -37,6 +37,7 @@ struct LocksEnvironment {
   const call::PageTokenSigner& page_tokens;
   // May the principal do that: for what depends on the request, such as preemption.
   std::function<bool(const call::Principal&, std::string_view permission)> permits;
+  std::function<uint32_t()> feature_level = {};  // of the cluster; none: the newest
 };
 
 class LocksService {
