@@ -15,6 +15,7 @@ DIG = shutil.which("dig")
 @unittest.skipUnless(DIG, "there is no dig: tools/setup installs bind9-dnsutils")
 class Dig(NodeTest):
     agent = False
+    feature_level = 2
 
     def register(self, name, address, port=80, **fields):
         response = self.rest.post("services", {"serviceName": name, "address": address, "port": port, "ttl": "600s", **fields})

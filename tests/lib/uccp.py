@@ -308,6 +308,7 @@ class NodeTest(unittest.TestCase):
     agent = True
     flags = ()
     environment = None
+    feature_level = 1  # waited for: a new cluster rises to the newest within seconds
     node = None
 
     @classmethod
@@ -316,6 +317,9 @@ class NodeTest(unittest.TestCase):
         cls.node = Node(agent=cls.agent, flags=cls.flags, environment=cls.environment)
         cls.addClassCleanup(cls.node.close)
         cls.node.start()
+        if cls.feature_level > 1:
+            wait_until(lambda: cls.node.rest.get("version").json.get("featureLevel", 0) >= cls.feature_level,
+                       what=f"feature level {cls.feature_level}")
 
     @property
     def rest(self):

@@ -7,6 +7,8 @@ from test_services import ServicesTest
 
 
 class Selection(ServicesTest):
+    feature_level = 2
+
     def test_versions_and_capabilities_are_matched(self):
         for number, (version, able) in enumerate((("1.2.0", ["pay"]), ("1.4.9", ["pay", "refund"]), ("2.0.0-rc.1", ["pay"]),
                                                   ("2.1.0", ["pay", "refund"]))):
@@ -79,6 +81,8 @@ class Selection(ServicesTest):
 
 
 class Rollouts(ServicesTest):
+    feature_level = 2
+
     def shares(self, name, number=400):
         first = collections.Counter(self.found(name, order="WEIGHTED")[0] for _ in range(number))
         return {identity: count / number for identity, count in first.items()}
@@ -112,6 +116,8 @@ class Rollouts(ServicesTest):
 
 
 class Overview(ServicesTest):
+    feature_level = 2
+
     def read(self, what, **query):
         response = self.rest.call("GET", f"services:{what}", query={"consistency": "linearizable", **query})
         self.assertEqual(response.status, 200, response)

@@ -73,6 +73,8 @@ def self_signed():
 
 
 class ChecksTest(ServicesTest):
+    feature_level = 2
+
     def web(self, **options):
         web = Web(**options)
         self.addCleanup(web.close)

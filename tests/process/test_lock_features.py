@@ -7,6 +7,8 @@ from lib.wait import wait_until
 
 
 class Trees(CoordinationTest):
+    feature_level = 2
+
     def test_a_lock_with_its_tree_covers_the_names_below(self):
         tree = self.acquire("shop", "t", tree=True)
         refused = self.rest.post("locks/shop%2Forders%2F1:try", {"owner": "x"})
