@@ -267,6 +267,9 @@ class Spread(unittest.TestCase):
                 found = re.search(r'^uccp_health_checks_total{outcome="passed"} ([0-9.e+]+)$', response.read().decode(), re.M)
             return float(found.group(1)) if found else 0
         wait_until(lambda: all(made(name) > 0 for name in names), timeout=40, what="all nodes to make checks")
+        # Findings are told once all members know of them, which takes all members.
+        wait_until(lambda: all(cluster.rest(name).get("version").json["featureLevel"] >= 2 for name in names), timeout=40,
+                   what="the newest feature level")
         victim = cluster.leader("core")
         cluster.kill(victim, signal.SIGKILL)
         web.status = 500
