@@ -57,6 +57,7 @@ Result<events::EventsOptions> bus_settings(const Config& config) {
   UCCP_TRY(options.gatherer.queue_bytes_max, read(config, "bus_queue_bytes_max", 1 << 20, int64_t{1} << 40));
   UCCP_TRY(options.stream.streams_max, read(config, "bus_streams_max", 1, 1'000'000));
   UCCP_TRY(options.stream.partitions_max, read(config, "bus_stream_partitions_max", 1, 10'000'000));
+  UCCP_TRY(options.subscriptions.subscriptions_max, read(config, "bus_subscriptions_max", 1, 1'000'000));
   return options;
 }
 

@@ -45,7 +45,8 @@ class BusSide {
   void build(const BusSideEnvironment& environment, call::HandlerTable& handlers, const call::HandlerTable& doors);
   // The node runs.
   void start() { service_->start(); }
-  // From the node's callback.
+  // From the node's callbacks.
+  void on_core_leadership(bool leads) { service_->on_core_leadership(leads); }
   void on_leadership(GroupId group, bool leads) { service_->on_leadership(group, leads); }
 
  private:

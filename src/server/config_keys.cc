@@ -120,6 +120,7 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"bus_message_bytes_max", kInteger, "1048576", kActs, "most bytes of an event, and the default of a topic"},
     {"bus_request_bytes_max", kInteger, "1572864", kActs, "most bytes of the events of one Publish"},
     {"bus_queue_bytes_max", kInteger, "67108864", kActs, "most bytes of events on a node that wait to be stored"},
+    {"bus_subscriptions_max", kInteger, "1000", kActs, "most subscriptions with a name in a namespace"},
     {"bus_streams_max", kInteger, "20000", kActs, "streams of events open on this node at a time"},
     {"bus_stream_partitions_max", kInteger, "10000", kActs, "most partitions that one stream of events reads"},
     {"rate_limit_write", kInteger, "0", kActs, "write calls a second of one principal; 0: not limited"},

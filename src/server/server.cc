@@ -319,6 +319,7 @@ void Server::Parts::build_leaders(const ServerOptions& options, const Config& co
   node->on_leadership(kCoreGroup, [this](bool ready, Term) {
     cluster->on_leadership(kCoreGroup, ready);
     kv_sweeper->on_leadership(ready);
+    bus->on_core_leadership(ready);
     changed.notify();
   });
   for (const GroupId group : bus->group_ids()) {

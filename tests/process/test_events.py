@@ -4,6 +4,7 @@
 import http.client
 import json
 import random
+import socket
 import threading
 import unittest
 import uuid
@@ -215,6 +216,159 @@ class Subscribing(EventsTest):
             self.assertEqual(stream.until(lambda item: "end" in item)[-1]["end"]["reason"], "DELETED")
 
 
+class Subscriptions(EventsTest):
+    def subscribe(self, topic, name=None, **fields):
+        name = name or "s" + uuid.uuid4().hex[:8]
+        body = {"topics": [topic], "subscription": name, "start": "EARLIEST", **fields}
+        return name, self.rest.stream("events/subscribe", body=body)
+
+    def made(self, topic, **fields):
+        """A subscription with no member, made by a stream that goes away again."""
+        name, stream = self.subscribe(topic, **fields)
+        wait_until(lambda: self.state(name).get("subscribers", 0) == 1, what="the stream to be there")
+        stream.close()
+        wait_until(lambda: self.state(name).get("subscribers", 0) == 0, what="the stream to be gone")
+        return name
+
+    def state(self, name):
+        response = self.rest.get(f"events/subscriptions/{name}")
+        return response.json if response.status == 200 else {}
+
+    def pull(self, name, **fields):
+        response = self.rest.post(f"events/subscriptions/{name}:pull", fields)
+        self.assertEqual(response.status, 200, response)
+        return response.json.get("deliveries", [])
+
+    def ack(self, name, deliveries):
+        response = self.rest.post(f"events/subscriptions/{name}:ack", {"ackIds": [d["ackId"] for d in deliveries]})
+        self.assertEqual(response.status, 200, response)
+        return response.json.get("expiredAckIds", [])
+
+    def test_what_is_confirmed_does_not_come_again_and_the_rest_does(self):
+        topic = self.topic()
+        self.publish(topic, "a", "b", "c")
+        name, stream = self.subscribe(topic)
+        with stream:
+            items = [stream.next() for _ in range(3)]
+            self.assertEqual(payloads(items), ["a", "b", "c"])
+            self.assertEqual(self.ack(name, [items[0], items[2]]), [])
+            self.assertEqual(self.ack(name, [items[0]]), [items[0]["ackId"]], "confirmed already")
+        _, stream = self.subscribe(topic, name)
+        with stream:
+            item = stream.next()
+            self.assertEqual((item["event"]["text"], item["deliveryAttempt"]), ("b", 2))
+            self.ack(name, [item])
+            self.publish(topic, "d")
+            self.assertEqual(stream.next()["event"]["text"], "d")
+
+    def test_time_without_a_confirmation_and_what_is_given_back(self):
+        topic = self.topic()
+        self.publish(topic, "late", "back")
+        name, stream = self.subscribe(topic, ackTimeout="1s")
+        with stream:
+            late, back = stream.next(), stream.next()
+            answer = self.rest.post(f"events/subscriptions/{name}:nack", {"ackIds": [back["ackId"]]})
+            self.assertEqual(answer.status, 200, answer)
+            again = [stream.next(), stream.next()]
+            self.assertEqual({(i["event"]["text"], i["deliveryAttempt"]) for i in again}, {("back", 2), ("late", 2)})
+            self.assertEqual(self.ack(name, [late]), [late["ackId"]], "its time was over")
+
+    def test_the_last_delivery_goes_to_the_dead_letters_with_the_reason(self):
+        topic, dead = self.topic(), self.topic()
+        self.publish(topic, "poison", keys=["k"])
+        name, stream = self.subscribe(topic, deliveriesMax=2, deadLetterTopic=dead)
+        with stream:
+            for attempt in (1, 2):
+                item = stream.next()
+                self.assertEqual(item["deliveryAttempt"], attempt)
+                self.rest.post(f"events/subscriptions/{name}:nack", {"ackIds": [item["ackId"]]})
+            found = wait_until(lambda: [i["event"] for i in self.read(dead) if "event" in i], what="the dead letter")
+            self.assertEqual([(e["text"], e["key"], e["deadLetterReason"], e["deadLetterAttempts"], e["deadLetterSource"])
+                              for e in found], [("poison", "k", "it was given back", 2, topic)])
+            wait_until(lambda: self.state(name).get("backlog", 0) == 0, what="the poison to be confirmed")
+
+    def test_members_share_partitions_and_none_is_served_twice(self):
+        topic = self.topic(partitions=6)
+        name, first = self.subscribe(topic)
+        wait_until(lambda: self.state(name).get("subscribers", 0) == 1, what="the first member")
+        _, second = self.subscribe(topic, name)
+        wait_until(lambda: self.state(name).get("subscribers", 0) == 2, what="the second member")
+        keys = [f"k{number}" for number in range(40)]
+        self.publish(topic, *keys, keys=keys)
+        got = {"1": [], "2": []}
+
+        def take(stream, label):
+            try:
+                for item in stream:
+                    if "event" in item:
+                        got[label].append(item)
+            except (OSError, ValueError, http.client.HTTPException):
+                pass  # the test has cut the connection
+
+        threads = [threading.Thread(target=take, args=(stream, label), daemon=True)
+                   for stream, label in ((first, "1"), (second, "2"))]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: sum(map(len, got.values())) == 40, what="all events to be delivered")
+        parts = {label: {item["event"]["partition"] for item in items} for label, items in got.items()}
+        self.assertEqual(parts["1"] & parts["2"], set(), "a partition belongs to one member")
+        self.assertEqual(sorted(payloads(got["1"] + got["2"])), sorted(keys))
+        self.assertLessEqual(abs(len(parts["1"]) - len(parts["2"])), 2)
+        again = set(payloads(got["2"]))
+        before = len(got["1"])
+        second.connection.sock.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: set(payloads(got["1"][before:])) == again, what="what the other one had not confirmed")
+        self.assertEqual({item["deliveryAttempt"] for item in got["1"][before:]}, {2})
+        first.connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def test_pull_and_push_are_one_engine(self):
+        topic = self.topic()
+        name = self.made(topic)
+        self.assertEqual(self.pull(name), [])
+        self.publish(topic, *[str(number) for number in range(5)])
+        first = self.pull(name, maxEvents=3, wait="5s")
+        self.assertEqual(payloads(first), ["0", "1", "2"])
+        self.ack(name, first)
+        second = self.pull(name, wait="5s")
+        self.assertEqual(payloads(second), ["3", "4"])
+        self.ack(name, second)
+        self.assertEqual(self.state(name).get("backlog", 0), 0)
+
+    def test_a_seek_replays_and_skips(self):
+        topic = self.topic()
+        self.publish(topic, "0", "1", "2", "3")
+        name = self.made(topic)
+        self.ack(name, self.pull(name, wait="5s"))
+        back = self.rest.post(f"events/subscriptions/{name}:seek", {"position": {"topic": topic, "offset": 2}})
+        self.assertEqual((back.status, back.json["backlog"]), (200, 2), back)
+        self.assertEqual(payloads(self.pull(name, wait="5s")), ["2", "3"])
+        far = self.rest.post(f"events/subscriptions/{name}:seek", {"position": {"topic": topic, "offset": 9}})
+        self.assert_problem(far, 400, "OFFSET_OUT_OF_RANGE", "position.offset")
+        self.assertEqual(self.rest.post(f"events/subscriptions/{name}:seek", {"start": "LATEST"}).json.get("backlog", 0), 0)
+        self.assertEqual(self.pull(name), [])
+        listed = self.node.cli("group", "list")
+        self.assertIn(name.encode(), listed.stdout, listed)
+        reset = self.node.cli("group", "reset", name, "--start", "earliest")
+        self.assertEqual(reset.returncode, 0, reset.stderr)
+        self.assertIn(b"backlog", self.node.cli("group", "describe", name, "-o", "yaml").stdout)
+        self.assertEqual(len(self.pull(name, wait="5s")), 4)
+
+    def test_other_topics_under_a_taken_name_and_an_exclusive_one_are_refused(self):
+        topic, other = self.topic(), self.topic()
+        name, stream = self.subscribe(topic, sharing="EXCLUSIVE")
+        with stream:
+            wait_until(lambda: self.state(name).get("subscribers", 0) == 1, what="the subscriber")
+            taken = self.rest.post("events/subscribe", {"topics": [other], "subscription": name})
+            self.assert_problem(taken, 409, "SUBSCRIPTION_DIFFERS")
+            second = self.rest.post("events/subscribe", {"topics": [topic], "subscription": name})
+            self.assert_problem(second, 412, "SUBSCRIPTION_EXCLUSIVE")
+            self.assert_problem(self.rest.delete(f"events/topics/{topic}"), 412, "TOPIC_IN_USE")
+            self.assertEqual(self.rest.delete(f"events/subscriptions/{name}").status, 204)
+            self.assertEqual(stream.until(lambda item: "end" in item)[-1]["end"]["reason"], "DELETED")
+        self.assert_problem(self.rest.get(f"events/subscriptions/{name}"), 404, "SUBSCRIPTION_NOT_FOUND")
+        self.assertEqual(self.rest.delete(f"events/topics/{topic}").status, 204)
+
+
 class Shell(EventsTest):
     def test_topics_publish_and_subscribe(self):
         name = "cli" + uuid.uuid4().hex[:6]
@@ -287,6 +441,31 @@ class Killed(unittest.TestCase):
             for label, numbers in kept.items():
                 self.assertEqual(found.get(label, []), sorted(set(found.get(label, []))), "in order, each once")
                 self.assertEqual(sorted(set(numbers) - set(found.get(label, []))), [], f"lost of {label}")
+
+
+class KilledConsumer(unittest.TestCase):
+    def test_confirmed_places_survive_kill_nine(self):
+        node = Node(agent=False)
+        self.addCleanup(node.close)
+        node.start()
+        self.assertEqual(node.rest.post("events/topics", {"name": "work", "partitions": 2}).status, 201)
+        texts = [str(number) for number in range(60)]
+        body = {"topic": "work", "events": [{"text": text, "key": text} for text in texts]}
+        self.assertEqual(node.rest.post("events/publish", body).status, 200)
+        confirmed = []
+        subscribe = {"topics": ["work"], "subscription": "worker", "start": "EARLIEST"}
+        for _ in range(3):
+            with node.rest.stream("events/subscribe", body=subscribe) as stream:
+                items = [stream.next() for _ in range(20)]
+                self.assertEqual(set(payloads(items)) & set(confirmed), set(), "confirmed events come no more")
+                done = node.rest.post("events/subscriptions/worker:ack", {"ackIds": [i["ackId"] for i in items[:15]]})
+                self.assertEqual(done.status, 200, done)
+                confirmed += payloads(items[:15])
+                node.kill()
+            node.restart()
+        with node.rest.stream("events/subscribe", body=subscribe) as stream:
+            left = payloads([stream.next() for _ in range(len(texts) - len(confirmed))])
+        self.assertEqual(sorted(left + confirmed, key=int), texts, "every event exactly once among those confirmed")
 
 
 class Clustered(unittest.TestCase):

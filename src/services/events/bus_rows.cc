@@ -27,6 +27,10 @@ std::string index_key(PartitionId id, uint64_t last_offset) {
   return ByteWriter().u64(id.topic).u32(id.partition).u64(last_offset).take();
 }
 
+std::string position_key(PartitionId id, uint64_t subscription) {
+  return ByteWriter().u64(id.topic).u32(id.partition).u64(subscription).take();
+}
+
 std::string needed_key(LogIndex index, uint32_t batch) { return ByteWriter().u64(index.value).u32(batch).take(); }
 
 void scan_index(const KeyReader& state, const Scope& scope, PartitionId id, uint64_t offset,

@@ -34,10 +34,13 @@ inline constexpr machine::TableId kProducerTable = 195;   // u64 topic, u32 part
 inline constexpr machine::TableId kSeenTable = 196;       // u64 topic, u32 partition, event id: BusSeenRow
 inline constexpr machine::TableId kSeenAgeTable = 197;    // u64 topic, u32 partition, u64 ms, u64 offset: event id
 
+inline constexpr machine::TableId kPositionTable = 198;   // u64 topic, u32 partition, u64 subscription: BusPosition
+
 inline constexpr machine::Table<BusPartitionRow> kPartitions{kPartitionTable};
 inline constexpr machine::Table<BusIndexRow> kIndex{kIndexTable};
 inline constexpr machine::Table<internal::v1::BusProducerRow> kProducers{kProducerTable};
 inline constexpr machine::Table<internal::v1::BusSeenRow> kSeen{kSeenTable};
+inline constexpr machine::Table<internal::v1::BusPosition> kPositions{kPositionTable};
 inline constexpr machine::BytesTable kNeeded{kNeededTable};
 inline constexpr machine::BytesTable kSeenAge{kSeenAgeTable};
 
@@ -52,6 +55,7 @@ struct PartitionId {
 std::string partition_key(PartitionId id);
 PartitionId decode_partition_key(std::string_view key);
 std::string index_key(PartitionId id, uint64_t last_offset);
+std::string position_key(PartitionId id, uint64_t subscription);
 std::string needed_key(LogIndex index, uint32_t batch);
 
 // A row of the index with the offset that its key ends with.

@@ -41,6 +41,27 @@ ApplyResult append(ApplyContext& context, std::string_view payload) {
   return result.SerializeAsString();
 }
 
+// Positions in partitions that are gone are of no use.
+ApplyResult commit(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusCommitCommand>(payload);
+  for (const auto& commit : command.commits()) {
+    const PartitionId id{commit.topic(), commit.partition()};
+    const auto partition = kPartitions.get(context.state(), context.scope(), partition_key(id));
+    if (!partition || partition->dropped()) continue;
+    kPositions.put(context.state(), context.scope(), position_key(id, commit.subscription()), commit.position());
+  }
+  return std::string();
+}
+
+ApplyResult forget(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusForgetCommand>(payload);
+  for (const auto& partition : command.partitions()) {
+    kPositions.erase(context.state(), context.scope(),
+                     position_key({partition.topic(), partition.partition()}, command.subscription()));
+  }
+  return std::string();
+}
+
 // Rows of one table below a key, at most `rows_max`. True if that was all.
 bool erase_below(ApplyContext& context, machine::TableId table, const std::string& key, uint32_t& rows_max) {
   const std::string prefix = machine::table_key::make(table, context.scope(), key);
@@ -88,7 +109,7 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
     kPartitions.put(context.state(), context.scope(), key, row);
   }
   bool done = erase_index(context, topic, left);
-  for (const machine::TableId table : {kProducerTable, kSeenTable, kSeenAgeTable, kPartitionTable}) {
+  for (const machine::TableId table : {kProducerTable, kSeenTable, kSeenAgeTable, kPositionTable, kPartitionTable}) {
     done = done && erase_below(context, table, topic, left);
   }
   internal::v1::BusProgress progress;
@@ -99,7 +120,7 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> BusState::commands() {
-  return {{"open", open}, {"append", append}, {"drop", drop}};
+  return {{"open", open}, {"append", append}, {"drop", drop}, {"commit", commit}, {"forget", forget}};
 }
 
 }  // namespace uccp::events

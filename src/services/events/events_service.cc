@@ -38,7 +38,10 @@ EventsService::EventsService(EventsOptions options, EventsEnvironment environmen
       fetcher_(env_.reader, env_.log, env_.work),
       keeper_(options_.keeper, env_.local, env_.anywhere, env_.reader, env_.loop, env_.work),
       streams_(Streams::make(options_.stream,
-                             {env_.reader, feed_, fetcher_, env_.events, env_.clock, env_.metrics})) {}
+                             {env_.reader, feed_, fetcher_, env_.events, env_.clock, env_.metrics})),
+      subscriptions_(options_.subscriptions,
+                     {env_.local, env_.anywhere, env_.reader, feed_, fetcher_, gatherer_, topics_, env_.events, env_.work,
+                      env_.clock, env_.metrics, env_.page_tokens, options_.groups}) {}
 
 void EventsService::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("CreateTopic"),
@@ -54,9 +57,9 @@ void EventsService::add_handlers(call::HandlerTable& handlers) {
                [this](const CallPtr& call, std::string bytes) { list(call, std::move(bytes)); });
   handlers.add(method_name("Publish"),
                [this](const CallPtr& call, std::string bytes) { publisher_.publish(call, std::move(bytes)); });
-  handlers.add_parsed<v1::SubscribeRequest>(
-      method_name("Subscribe"),
-      [this](const CallPtr& call, const v1::SubscribeRequest& request) { subscribe(call, request); });
+  handlers.add(method_name("Subscribe"),
+               [this](const CallPtr& call, std::string bytes) { subscribe(call, std::move(bytes)); });
+  subscriptions_.add_handlers(handlers);
 }
 
 void EventsService::propose(const CallPtr& call, std::string_view bytes, std::string_view verb,
@@ -224,14 +227,11 @@ void EventsService::list(const CallPtr& call, std::string bytes) {
   });
 }
 
-void EventsService::subscribe(const CallPtr& call, const v1::SubscribeRequest& request) {
-  if (!request.subscription().empty()) {
-    return call->finish(Status(Code::kUnimplemented, "SUBSCRIPTIONS_UNBUILT",
-                               "subscriptions that keep their progress are not built; subscribe without a name, and "
-                               "go on from the cursor")
-                            .with_field("subscription", "is not built; leave it out"));
-  }
-  streams_->open(call, request);
+void EventsService::subscribe(const CallPtr& call, std::string bytes) {
+  const auto request = parse_or_finish<v1::SubscribeRequest>(call, bytes);
+  if (!request) return;
+  if (!request->subscription().empty()) return subscriptions_.subscribe(call, *request, std::move(bytes));
+  streams_->open(call, *request);
 }
 
 }  // namespace uccp::events

@@ -19,6 +19,7 @@
 #include "services/events/gatherer.h"
 #include "services/events/publisher.h"
 #include "services/events/streams.h"
+#include "services/events/subscriptions.h"
 #include "services/events/topic_directory.h"
 
 namespace uccp::events {
@@ -31,6 +32,7 @@ struct EventsOptions {
   GathererOptions gatherer;
   PublisherOptions publisher;
   StreamOptions stream;
+  Subscriptions::Options subscriptions;
   BusKeeperOptions keeper;
 };
 
@@ -59,6 +61,8 @@ class EventsService {
   void start() { feed_.start(); }
   // On the loop: this node leads the group, which is one of the bus groups, or no longer does.
   void on_leadership(GroupId group, bool leads) { keeper_.on_leadership(group, leads); }
+  // On the loop: the same for core.
+  void on_core_leadership(bool leads) { subscriptions_.on_leadership(leads); }
 
  private:
   using OnTopic = std::move_only_function<void(const call::CallPtr&, TopicRow)>;
@@ -69,7 +73,7 @@ class EventsService {
   void remove(const call::CallPtr& call, std::string bytes);
   void get(const call::CallPtr& call, const v1::GetTopicMetadataRequest& request);
   void list(const call::CallPtr& call, std::string bytes);
-  void subscribe(const call::CallPtr& call, const v1::SubscribeRequest& request);
+  void subscribe(const call::CallPtr& call, std::string bytes);
 
   // Proposes topics.`verb`; what it answers goes on.
   void propose(const call::CallPtr& call, std::string_view bytes, std::string_view verb,
@@ -90,6 +94,7 @@ class EventsService {
   Fetcher fetcher_;
   BusKeeper keeper_;
   const std::shared_ptr<Streams> streams_;
+  Subscriptions subscriptions_;
 };
 
 }  // namespace uccp::events

@@ -192,9 +192,13 @@ std::map<std::string, machine::ApplyFunction, std::less<>> TopicsState::commands
           {"unsubscribe", unsubscribe}};
 }
 
-void scan_topics(const machine::KeyReader& state, const Scope& scope, std::string_view after, const VisitTopic& visit) {
+namespace {
+
+template <typename Row, typename Visit>
+void scan_rows(const machine::KeyReader& state, machine::TableId table, const Scope& scope, std::string_view after,
+               const Visit& visit) {
   const bool everywhere = scope.name_space == "-";
-  ByteWriter begin = machine::table_key::begin(kTopicTable);
+  ByteWriter begin = machine::table_key::begin(table);
   begin.key_part(scope.tenant);
   if (!everywhere) begin.key_part(scope.name_space);
   const std::string prefix = begin.take();
@@ -204,10 +208,21 @@ void scan_topics(const machine::KeyReader& state, const Scope& scope, std::strin
     const std::string_view position = key.substr(prefix.size());
     Scope at = scope;
     if (everywhere) at.name_space = ByteReader(position).key_part();
-    TopicRow row;
-    UCCP_CHECK(row.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())), "a stored topic is readable");
+    Row row;
+    UCCP_CHECK(row.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())), "a stored row is readable");
     return visit(position, at, row);
   });
+}
+
+}  // namespace
+
+void scan_topics(const machine::KeyReader& state, const Scope& scope, std::string_view after, const VisitTopic& visit) {
+  scan_rows<TopicRow>(state, kTopicTable, scope, after, visit);
+}
+
+void scan_subscriptions(const machine::KeyReader& state, const Scope& scope, std::string_view after,
+                        const VisitSubscription& visit) {
+  scan_rows<SubscriptionRow>(state, kSubscriptionTable, scope, after, visit);
 }
 
 Status topic_not_found(std::string_view name) {

@@ -43,6 +43,10 @@ class TopicsState final : public machine::Domain {
 using VisitTopic = std::function<bool(std::string_view position, const machine::Scope& at, const TopicRow& row)>;
 void scan_topics(const machine::KeyReader& state, const machine::Scope& scope, std::string_view after,
                  const VisitTopic& visit);
+using VisitSubscription =
+    std::function<bool(std::string_view position, const machine::Scope& at, const SubscriptionRow& row)>;
+void scan_subscriptions(const machine::KeyReader& state, const machine::Scope& scope, std::string_view after,
+                        const VisitSubscription& visit);
 Status topic_not_found(std::string_view name);
 Status subscription_not_found(std::string_view name);
 

@@ -1,0 +1,388 @@
+// Places and confirmations of a subscription, and who its members are. What is read and sent is in
+// subscription_delivery.cc.
+#include "services/events/subscription.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "services/events/bus_state.h"
+#include "services/events/join.h"
+
+namespace uccp::events {
+namespace {
+
+using machine::GroupView;
+using machine::ReadLevel;
+
+constexpr int64_t kAckTimeoutDefaultMs = 30'000;
+
+}  // namespace
+
+Subscription::Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
+                           call::Filter filter)
+    : env_(environment), scope_(std::move(scope)), row_(std::move(row)), filter_(std::move(filter)),
+      epoch_(static_cast<uint64_t>(env_.clock.boot().us)) {}
+
+int64_t Subscription::ack_timeout_ms() const {
+  const auto& timeout = row_.subscription().ack_timeout();
+  const int64_t ms = timeout.seconds() * 1000 + timeout.nanos() / 1'000'000;
+  return ms > 0 ? ms : kAckTimeoutDefaultMs;
+}
+
+// --- loading --------------------------------------------------------------------------------------------------------
+
+void Subscription::load(Done done) {
+  env_.feed.add(this);
+  env_.reader.read(kCoreGroup, ReadLevel::linearizable(),
+                   [self = shared_from_this(), done = std::move(done)](Result<GroupView> core) mutable {
+                     self->env_.events.post([self, core = std::move(core), done = std::move(done)]() mutable {
+                       if (!core) return done(std::move(core.error()));
+                       scan_topics(*core, self->scope_, "", [&](std::string_view, const machine::Scope&, const TopicRow& topic) {
+                         if (self->wants(topic.topic().name())) self->add_topic(topic);
+                         return true;
+                       });
+                       self->find_places(std::move(done));
+                     });
+                   });
+}
+
+bool Subscription::wants(const std::string& topic) const {
+  return std::ranges::any_of(row_.subscription().topics(),
+                             [&](const std::string& pattern) { return matches_pattern(pattern, topic); });
+}
+
+void Subscription::add_topic(const TopicRow& topic) {
+  if (topic.topic().persistence() == v1::TOPIC_PERSISTENCE_EPHEMERAL) return;
+  for (int number = 0; number < topic.groups_size(); ++number) {
+    const PartitionId id{topic.number(), static_cast<uint32_t>(number)};
+    const auto [at, fresh] = partitions_.try_emplace(id);
+    Partition& partition = at->second;
+    const auto& ttl = topic.topic().message_ttl();
+    partition.ttl_ms = ttl.seconds() * 1000 + ttl.nanos() / 1'000'000;
+    if (!fresh) continue;
+    partition.group = bus_group(topic.groups(number));
+    partition.topic = topic.topic().name();
+    partition.topic_number = topic.number();
+    env_.feed.read(this, partition.group, id);
+  }
+}
+
+// Of partitions whose place is not known yet.
+void Subscription::find_places(Done done) {
+  std::set<GroupId> groups;
+  for (const auto& [id, partition] : partitions_) {
+    if (!partition.known) groups.insert(partition.group);
+  }
+  if (groups.empty()) return done(Status::ok());
+  const auto join = Join::make(groups.size(), std::move(done));
+  for (const GroupId group : groups) {
+    env_.reader.read(group, ReadLevel::linearizable(), [self = shared_from_this(), join, group](Result<GroupView> view) {
+      self->env_.events.post([self, join, group, view = std::move(view)]() mutable {
+        if (!view) return join->arrive(std::move(view.error()));
+        for (auto& [id, partition] : self->partitions_) {
+          if (partition.group == group && !partition.known) self->take_place(id, partition, *view);
+        }
+        join->arrive(Status::ok());
+      });
+    });
+  }
+}
+
+void Subscription::take_place(const PartitionId& id, Partition& partition, const GroupView& view) {
+  partition.known = true;
+  const auto stored = kPartitions.get(view, scope_, partition_key(id));
+  if (const auto position = kPositions.get(view, scope_, position_key(id, row_.number()))) {
+    partition.committed = position->offset();
+    partition.above.insert(position->above().begin(), position->above().end());
+    for (const auto& attempts : position->attempts()) partition.attempts[attempts.offset()] = attempts.attempts();
+  } else if (stored && id.topic < row_.number()) {
+    // The topic was there when the subscription was made; of a later one it reads everything.
+    switch (row_.start()) {
+      case v1::SUBSCRIBE_START_EARLIEST: partition.committed = stored->first_offset(); break;
+      case v1::SUBSCRIBE_START_TIME:
+        partition.committed = first_offset_where(view, scope_, id, *stored, [this](const BusIndexRow& row) {
+          return row.publish_us() >= row_.start_time_us();
+        });
+        break;
+      default: partition.committed = stored->next_offset();
+    }
+    mark_dirty(id, partition);
+  }
+  if (stored) partition.committed = std::max(partition.committed, stored->first_offset());
+  partition.next = partition.committed;
+}
+
+// --- members --------------------------------------------------------------------------------------------------------
+
+void Subscription::join(const MemberPtr& member) {
+  member->id = ++last_member_;
+  member->sent_at = env_.clock.boot();
+  members_.push_back(member);
+  assign();
+  schedule_tick();
+  pump();
+}
+
+void Subscription::leave(const MemberPtr& member) {
+  const auto at = std::ranges::find(members_, member);
+  if (at == members_.end()) return;
+  members_.erase(at);
+  for (auto& [id, partition] : partitions_) {
+    if (partition.owner == member) partition.owner = nullptr;
+    // What was pulled is confirmed later, by calls of their own.
+    if (member->pull) continue;
+    for (auto it = partition.in_flight.begin(); it != partition.in_flight.end();) {
+      if (it->second.member != member) {
+        ++it;
+        continue;
+      }
+      Item item = std::move(it->second.item);
+      it = partition.in_flight.erase(it);
+      give_back(id, partition, std::move(item), 0);
+    }
+  }
+  assign();
+  pump();
+}
+
+// Each member gets as many partitions as any other, give or take one; a partition stays where it is if that allows it.
+void Subscription::assign() {
+  const v1::SubscriptionSharing sharing = row_.subscription().sharing();
+  if (members_.empty()) return;
+  if (sharing == v1::SUBSCRIPTION_SHARING_EXCLUSIVE || sharing == v1::SUBSCRIPTION_SHARING_FAILOVER) {
+    for (auto& [id, partition] : partitions_) partition.owner = members_.front();
+    return;
+  }
+  std::map<uint64_t, size_t> load;
+  for (const MemberPtr& member : members_) load[member->id] = 0;
+  const size_t most = (partitions_.size() + members_.size() - 1) / members_.size();
+  for (auto& [id, partition] : partitions_) {
+    const bool stays = partition.owner && load.contains(partition.owner->id) && load[partition.owner->id] < most;
+    if (stays) ++load[partition.owner->id];
+    else partition.owner = nullptr;
+  }
+  for (auto& [id, partition] : partitions_) {
+    if (partition.owner) continue;
+    partition.owner = *std::ranges::min_element(members_, {}, [&](const MemberPtr& member) { return load[member->id]; });
+    ++load[partition.owner->id];
+  }
+}
+
+// --- confirmations --------------------------------------------------------------------------------------------------
+
+std::string Subscription::ack_id(const PartitionId& id, const Item& item) const {
+  return std::to_string(id.topic) + "." + std::to_string(id.partition) + "." + std::to_string(item.offset) + "." +
+         std::to_string(item.attempts) + "." + std::to_string(epoch_);
+}
+
+std::optional<std::pair<PartitionId, uint64_t>> Subscription::find_delivery(const std::string& ack_id) const {
+  uint64_t numbers[5] = {};
+  const char* at = ack_id.data();
+  const char* end = at + ack_id.size();
+  for (size_t i = 0; i < 5; ++i) {
+    const auto parsed = std::from_chars(at, end, numbers[i]);
+    if (parsed.ec != std::errc()) return std::nullopt;
+    at = parsed.ptr;
+    if (i < 4 && (at == end || *at++ != '.')) return std::nullopt;
+  }
+  const PartitionId id{numbers[0], static_cast<uint32_t>(numbers[1])};
+  const auto partition = partitions_.find(id);
+  if (at != end || numbers[4] != epoch_ || partition == partitions_.end()) return std::nullopt;
+  const auto in_flight = partition->second.in_flight.find(numbers[2]);
+  if (in_flight == partition->second.in_flight.end() || in_flight->second.item.attempts != numbers[3]) return std::nullopt;
+  return std::pair(id, numbers[2]);
+}
+
+std::vector<std::string> Subscription::ack(const std::vector<std::string>& ids, Done done) {
+  std::vector<std::string> expired;
+  std::set<GroupId> groups;
+  for (const std::string& ack : ids) {
+    const auto found = find_delivery(ack);
+    if (!found) {
+      expired.push_back(ack);
+      continue;
+    }
+    Partition& partition = partitions_.at(found->first);
+    auto node = partition.in_flight.extract(found->second);
+    --node.mapped().member->in_flight;
+    env_.counters.acknowledged.add();
+    confirm(found->first, partition, found->second);
+    groups.insert(partition.group);
+  }
+  pump();
+  if (groups.empty()) {
+    done(Status::ok());
+    return expired;
+  }
+  const auto join = Join::make(groups.size(), std::move(done));
+  for (const GroupId group : groups) {
+    commits_[group].waiting.emplace_back([join](Status status) { join->arrive(std::move(status)); });
+    commit(group);
+  }
+  return expired;
+}
+
+std::vector<std::string> Subscription::nack(const std::vector<std::string>& ids, int64_t delay_ms, bool dead_letter) {
+  std::vector<std::string> expired;
+  for (const std::string& ack : ids) {
+    const auto found = find_delivery(ack);
+    if (!found) {
+      expired.push_back(ack);
+      continue;
+    }
+    Partition& partition = partitions_.at(found->first);
+    auto node = partition.in_flight.extract(found->second);
+    --node.mapped().member->in_flight;
+    failed(found->first, partition, std::move(node.mapped().item), delay_ms, "it was given back", dead_letter);
+  }
+  pump();
+  return expired;
+}
+
+// The event will not be delivered again.
+void Subscription::confirm(const PartitionId& id, Partition& partition, uint64_t offset) {
+  partition.attempts.erase(offset);
+  if (offset >= partition.committed) partition.above.insert(offset);
+  while (!partition.above.empty() && *partition.above.begin() <= partition.committed) {
+    partition.committed = std::max(partition.committed, *partition.above.begin() + 1);
+    partition.above.erase(partition.above.begin());
+  }
+  mark_dirty(id, partition);
+}
+
+void Subscription::mark_dirty(const PartitionId& id, const Partition& partition) {
+  commits_[partition.group].dirty.insert(id);
+}
+
+// One command at a time: what is confirmed meanwhile goes with the next one.
+void Subscription::commit(GroupId group) {
+  Commit& commit = commits_[group];
+  if (closed_ || commit.under_way || (commit.dirty.empty() && commit.waiting.empty())) return;
+  commit.under_way = true;
+  internal::v1::BusCommitCommand command;
+  const std::set<PartitionId> dirty = std::exchange(commit.dirty, {});
+  for (const PartitionId& id : dirty) {
+    const auto found = partitions_.find(id);
+    if (found == partitions_.end()) continue;
+    const Partition& partition = found->second;
+    auto& one = *command.add_commits();
+    one.set_subscription(row_.number());
+    one.set_topic(id.topic);
+    one.set_partition(id.partition);
+    one.mutable_position()->set_offset(partition.committed);
+    for (const uint64_t offset : partition.above) one.mutable_position()->add_above(offset);
+    for (const auto& [offset, attempts] : partition.attempts) {
+      auto& entry = *one.mutable_position()->add_attempts();
+      entry.set_offset(offset);
+      entry.set_attempts(attempts);
+    }
+  }
+  machine::Envelope envelope;
+  envelope.scope = scope_;
+  envelope.principal = "system";
+  envelope.command = std::string(kBusDomain) + ".commit";
+  envelope.payload = command.SerializeAsString();
+  auto waiting = std::make_shared<std::vector<Done>>(std::exchange(commit.waiting, {}));
+  env_.anywhere.propose(group, std::move(envelope), [self = shared_from_this(), group, dirty, waiting](auto applied) {
+    Status status = applied ? Status::ok() : std::move(applied.error());
+    self->env_.events.post([self, group, dirty, waiting, status = std::move(status)] {
+      Commit& commit = self->commits_[group];
+      commit.under_way = false;
+      if (!status.is_ok()) commit.dirty.insert(dirty.begin(), dirty.end());
+      for (Done& done : *waiting) done(status);
+      if (status.is_ok()) self->commit(group);
+    });
+  });
+}
+
+void Subscription::seek(const std::map<PartitionId, uint64_t>& places, Done done) {
+  // Ids of deliveries before mean nothing from now on.
+  ++epoch_;
+  std::set<GroupId> groups;
+  for (const auto& [id, offset] : places) {
+    const auto found = partitions_.find(id);
+    if (found == partitions_.end()) continue;
+    Partition& partition = found->second;
+    for (auto& [at, in_flight] : partition.in_flight) --in_flight.member->in_flight;
+    partition.in_flight.clear();
+    partition.ready.clear();
+    partition.delayed.clear();
+    partition.above.clear();
+    partition.attempts.clear();
+    partition.committed = partition.next = offset;
+    partition.behind = true;
+    mark_dirty(id, partition);
+    groups.insert(partition.group);
+  }
+  pump();
+  if (groups.empty()) return done(Status::ok());
+  const auto join = Join::make(groups.size(), std::move(done));
+  for (const GroupId group : groups) {
+    commits_[group].waiting.emplace_back([join](Status status) { join->arrive(std::move(status)); });
+    commit(group);
+  }
+}
+
+// --- what happens around it -----------------------------------------------------------------------------------------
+
+std::map<PartitionId, std::pair<GroupId, std::string>> Subscription::partitions() const {
+  std::map<PartitionId, std::pair<GroupId, std::string>> out;
+  for (const auto& [id, partition] : partitions_) out[id] = {partition.group, partition.topic};
+  return out;
+}
+
+size_t Subscription::in_flight() const {
+  size_t count = 0;
+  for (const auto& [id, partition] : partitions_) count += partition.in_flight.size();
+  return count;
+}
+
+void Subscription::on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) {
+  if (closed_ || scope != scope_ || !wants(topic.topic().name())) return;
+  if (change == TopicChange::kSet) {
+    add_topic(topic);
+    return find_places([self = shared_from_this()](const Status&) {
+      self->assign();
+      self->pump();
+    });
+  }
+  for (auto at = partitions_.begin(); at != partitions_.end();) {
+    if (at->second.topic_number != topic.number()) {
+      ++at;
+      continue;
+    }
+    for (auto& [offset, in_flight] : at->second.in_flight) --in_flight.member->in_flight;
+    env_.feed.unread(this, at->second.group, at->first);
+    at = partitions_.erase(at);
+  }
+  assign();
+}
+
+void Subscription::on_gap(GroupId group) {
+  for (auto& [id, partition] : partitions_) partition.behind |= partition.group == group;
+  pump();
+}
+
+void Subscription::on_stop(const Status& status) { close(v1::STREAM_END_REASON_RECONNECT, status); }
+
+void Subscription::close(v1::StreamEndReason reason, const Status& status) {
+  if (std::exchange(closed_, true)) return;
+  for (const auto& [id, partition] : partitions_) env_.feed.unread(this, partition.group, id);
+  env_.feed.remove(this);
+  for (const MemberPtr& member : std::exchange(members_, {})) {
+    if (member->pull) {
+      member->call->finish(status);
+      continue;
+    }
+    v1::EventDelivery last;
+    last.mutable_end()->set_reason(reason);
+    last.mutable_end()->set_message(status.message());
+    member->call->send(last.SerializeAsString());
+    member->call->finish(status.code() == Code::kUnavailable ? status : Status::ok());
+  }
+  for (auto& [group, commit] : commits_) {
+    for (Done& done : std::exchange(commit.waiting, {})) done(status);
+  }
+}
+
+}  // namespace uccp::events

@@ -1,0 +1,442 @@
+#include "services/events/subscriptions.h"
+
+#include <algorithm>
+
+#include "call/command.h"
+#include "services/events/bus_state.h"
+#include "services/events/join.h"
+
+namespace uccp::events {
+namespace {
+
+using call::CallPtr;
+using machine::GroupView;
+using machine::ReadLevel;
+using machine::Scope;
+
+constexpr int32_t kInFlightDefault = 100;
+constexpr int32_t kPulledDefault = 100;
+
+std::string method_name(std::string_view rpc) { return "uccp.v1.EventBus/" + std::string(rpc); }
+
+Scope scope_of(const call::Call& call) { return {call.principal.tenant, call.name_space}; }
+
+int64_t ms_of(const google::protobuf::Duration& duration) {
+  return duration.seconds() * 1000 + duration.nanos() / 1'000'000;
+}
+
+// The subscription that the request makes if there is none.
+SubscriptionRow row_of(const v1::SubscribeRequest& request) {
+  SubscriptionRow row;
+  v1::Subscription& subscription = *row.mutable_subscription();
+  subscription.set_name(request.subscription());
+  *subscription.mutable_topics() = request.topics();
+  subscription.set_filter(request.filter());
+  subscription.set_ack_mode(request.ack_mode() == v1::ACK_MODE_UNSPECIFIED ? v1::ACK_MODE_MANUAL : request.ack_mode());
+  subscription.set_sharing(request.sharing() == v1::SUBSCRIPTION_SHARING_UNSPECIFIED ? v1::SUBSCRIPTION_SHARING_KEY
+                                                                                     : request.sharing());
+  subscription.set_dead_letter_topic(request.dead_letter_topic());
+  subscription.set_deliveries_max(request.deliveries_max());
+  if (request.has_ack_timeout()) *subscription.mutable_ack_timeout() = request.ack_timeout();
+  else subscription.mutable_ack_timeout()->set_seconds(30);
+  row.set_start(request.start());
+  row.set_start_time_us(request.start_time().seconds() * 1'000'000 + request.start_time().nanos() / 1000);
+  return row;
+}
+
+Status unbuilt(std::string_view field, std::string_view what) {
+  return Status(Code::kUnimplemented, "SUBSCRIPTION_SETTING_UNBUILT", std::string(what) + " is not built for subscriptions")
+      .with_field(std::string(field), "is not built; leave it out");
+}
+
+Status check(const v1::SubscribeRequest& request) {
+  if (!request.since().empty()) {
+    return Status(Code::kInvalid, "FIELD_INVALID", "a subscription keeps its own place; move it with SeekSubscription")
+        .with_field("since", "cannot be given with a subscription");
+  }
+  if (request.has_idle_ttl()) return unbuilt("idleTtl", "removal after idle time");
+  if (request.no_follow()) return unbuilt("noFollow", "a stream that ends by itself");
+  if (request.start() == v1::SUBSCRIBE_START_OFFSET) return unbuilt("start", "a beginning at an offset");
+  if (request.partitions_size() > 0) return unbuilt("partitions", "a choice of partitions");
+  return Status::ok();
+}
+
+}  // namespace
+
+Subscriptions::Subscriptions(Options options, const Environment& environment)
+    : options_(options), env_(environment),
+      counters_{env_.metrics.counter("uccp_subscription_delivered_total", "Deliveries of subscriptions"),
+                env_.metrics.counter("uccp_subscription_redelivered_total", "Of them, those that were not the first"),
+                env_.metrics.counter("uccp_subscription_acknowledged_total", "Deliveries that were confirmed"),
+                env_.metrics.counter("uccp_subscription_dead_lettered_total", "Events moved to a dead-letter topic"),
+                env_.metrics.counter("uccp_subscription_dropped_total",
+                                     "Events that a subscription gave up: no dead-letter topic, or no longer kept")},
+      members_(env_.metrics.gauge("uccp_event_subscribers", "Streams of subscriptions that this node serves")) {}
+
+void Subscriptions::add_handlers(call::HandlerTable& handlers) {
+  handlers.add(method_name("Unsubscribe"),
+               [this](const CallPtr& call, std::string bytes) { unsubscribe(call, std::move(bytes)); });
+  handlers.add_parsed<v1::AckEventsRequest>(
+      method_name("AckEvents"), [this](const CallPtr& call, v1::AckEventsRequest request) { ack(call, std::move(request)); });
+  handlers.add_parsed<v1::NackEventsRequest>(
+      method_name("NackEvents"),
+      [this](const CallPtr& call, v1::NackEventsRequest request) { nack(call, std::move(request)); });
+  handlers.add_parsed<v1::PullEventsRequest>(
+      method_name("PullEvents"), [this](const CallPtr& call, const v1::PullEventsRequest& request) { pull(call, request); });
+  handlers.add_parsed<v1::SeekSubscriptionRequest>(
+      method_name("SeekSubscription"),
+      [this](const CallPtr& call, const v1::SeekSubscriptionRequest& request) { seek(call, request); });
+  handlers.add_parsed<v1::GetSubscriptionRequest>(
+      method_name("GetSubscription"),
+      [this](const CallPtr& call, const v1::GetSubscriptionRequest& request) { get(call, request.subscription()); });
+  handlers.add(method_name("ListSubscriptions"),
+               [this](const CallPtr& call, std::string bytes) { list(call, std::move(bytes)); });
+}
+
+// --- which there are ------------------------------------------------------------------------------------------------
+
+void Subscriptions::on_leadership(bool leads) {
+  if (leads) return;
+  env_.events.post([this] {
+    const Status moved(Code::kUnavailable, "LEADER_MOVED", "another node serves the subscription now; connect again");
+    for (auto& [key, slot] : std::exchange(slots_, {})) {
+      if (slot.subscription) slot.subscription->close(v1::STREAM_END_REASON_RECONNECT, moved);
+      for (OnLoaded& done : slot.waiting) done(std::unexpected(moved));
+    }
+    members_.set(0);
+  });
+}
+
+void Subscriptions::find(const Scope& scope, const std::string& name, OnLoaded done) {
+  env_.events.post([this, key = Key(scope, name), done = std::move(done)]() mutable {
+    const auto at = slots_.find(key);
+    if (at != slots_.end() && at->second.loaded) return done(at->second.subscription);
+    Slot& slot = slots_[key];
+    slot.waiting.push_back(std::move(done));
+    if (slot.waiting.size() > 1) return;
+    env_.reader.read(kCoreGroup, ReadLevel::linearizable(), [this, key](Result<GroupView> view) {
+      env_.events.post([this, key, view = std::move(view)]() mutable {
+        if (!view) return take_loaded(key, nullptr, view.error());
+        auto row = kSubscriptions.get(*view, key.first, key.second);
+        if (!row) return take_loaded(key, nullptr, subscription_not_found(key.second));
+        load(key, std::move(*row));
+      });
+    });
+  });
+}
+
+void Subscriptions::load(const Key& key, SubscriptionRow row) {
+  auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Event"), row.subscription().filter());
+  if (!filter) return take_loaded(key, nullptr, filter.error());
+  auto subscription = std::make_shared<Subscription>(
+      SubscriptionEnvironment{options_.subscription, env_.anywhere, env_.reader, env_.feed, env_.fetcher, env_.gatherer,
+                              env_.topics, env_.events, env_.clock, counters_},
+      key.first, std::move(row), std::move(*filter));
+  subscription->load([this, key, subscription](Status status) { take_loaded(key, subscription, status); });
+}
+
+void Subscriptions::take_loaded(const Key& key, const SubscriptionPtr& subscription, const Status& status) {
+  const auto at = slots_.find(key);
+  if (at == slots_.end()) {
+    // The leadership went meanwhile.
+    if (subscription) subscription->close(v1::STREAM_END_REASON_RECONNECT, status);
+    return;
+  }
+  std::vector<OnLoaded> waiting = std::exchange(at->second.waiting, {});
+  if (!status.is_ok()) {
+    slots_.erase(at);
+    if (subscription) subscription->close(v1::STREAM_END_REASON_RECONNECT, status);
+    for (OnLoaded& done : waiting) done(std::unexpected(status));
+    return;
+  }
+  at->second.subscription = subscription;
+  at->second.loaded = true;
+  for (OnLoaded& done : waiting) done(subscription);
+}
+
+// --- members --------------------------------------------------------------------------------------------------------
+
+void Subscriptions::subscribe(const CallPtr& call, const v1::SubscribeRequest& request, std::string bytes) {
+  if (Status status = check(request); !status.is_ok()) return call->finish(std::move(status));
+  if (auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Event"), request.filter()); !filter) {
+    return call->finish(std::move(filter.error()));
+  }
+  internal::v1::SubscriptionCreateCommand command;
+  *command.mutable_row() = row_of(request);
+  command.set_subscriptions_max(options_.subscriptions_max);
+  auto envelope = call::make_envelope(*call, bytes, std::string(kTopicsDomain) + ".subscribe", command.SerializeAsString());
+  auto member = std::make_shared<Member>();
+  member->call = call;
+  member->manual = command.row().subscription().ack_mode() == v1::ACK_MODE_MANUAL;
+  member->in_flight_max = static_cast<size_t>(request.in_flight_max() > 0 ? request.in_flight_max() : kInFlightDefault);
+  member->limit = static_cast<uint64_t>(request.limit());
+  env_.local.propose(kCoreGroup, std::move(envelope), [this, call, member](Result<machine::Applied> applied) {
+    if (!applied) return call->finish(std::move(applied.error()));
+    SubscriptionRow row;
+    if (!row.ParseFromString(applied->response)) {
+      return call->finish(Status(Code::kInternal, "SUBSCRIPTION_ROW", "the answer is no SubscriptionRow"));
+    }
+    find(scope_of(*call), row.subscription().name(), [this, call, member](Result<SubscriptionPtr> subscription) {
+      if (!subscription) return call->finish(std::move(subscription.error()));
+      join(call, *subscription, member);
+    });
+  });
+}
+
+void Subscriptions::join(const CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member) {
+  if (call->finished()) return;
+  const auto sharing = subscription->row().subscription().sharing();
+  if (sharing == v1::SUBSCRIPTION_SHARING_EXCLUSIVE && subscription->members() > 0) {
+    return call->finish(Status(Code::kFailedPrecondition, "SUBSCRIPTION_EXCLUSIVE",
+                               "the subscription '" + subscription->row().subscription().name() +
+                                   "' is exclusive and has a subscriber; wait until that is gone"));
+  }
+  if (!member->pull) {
+    members_.add(1);
+    call->on_cancel([this, weak = std::weak_ptr(subscription), member] {
+      member->call->finish(Status(Code::kCancelled, "CANCELLED", "the client went away"));
+      env_.events.post([this, weak, member] {
+        members_.add(-1);
+        if (const auto subscription = weak.lock()) subscription->leave(member);
+      });
+    });
+  }
+  subscription->join(member);
+}
+
+void Subscriptions::pull(const CallPtr& call, const v1::PullEventsRequest& request) {
+  auto member = std::make_shared<Member>();
+  member->call = call;
+  member->pull = true;
+  member->limit = static_cast<uint64_t>(request.max_events() > 0 ? request.max_events() : kPulledDefault);
+  member->in_flight_max = member->limit;
+  const int64_t wait_ms = ms_of(request.wait());
+  find(scope_of(*call), request.subscription(), [this, call, member, wait_ms](Result<SubscriptionPtr> subscription) {
+    if (!subscription) return call->finish(std::move(subscription.error()));
+    member->manual = (*subscription)->row().subscription().ack_mode() == v1::ACK_MODE_MANUAL;
+    join(call, *subscription, member);
+    // What there is may have to be read first.
+    env_.events.post_after(std::max<int64_t>(wait_ms, options_.subscription.tick_ms), [subscription = *subscription, member] {
+      if (member->call->finished()) return;
+      member->call->reply(member->pulled.SerializeAsString());
+      subscription->leave(member);
+    });
+  });
+}
+
+void Subscriptions::ack(const CallPtr& call, v1::AckEventsRequest request) {
+  find(scope_of(*call), request.subscription(), [call, request = std::move(request)](Result<SubscriptionPtr> subscription) {
+    if (!subscription) return call->finish(std::move(subscription.error()));
+    auto response = std::make_shared<v1::AckEventsResponse>();
+    const std::vector<std::string> ids(request.ack_ids().begin(), request.ack_ids().end());
+    // The answer waits until the places are committed, which is never within ack().
+    auto expired = std::make_shared<std::vector<std::string>>();
+    auto answered = std::make_shared<std::pair<bool, Status>>();
+    const auto reply = [call, expired](const Status& status) {
+      if (!status.is_ok()) return call->finish(status);
+      v1::AckEventsResponse response;
+      for (const std::string& id : *expired) response.add_expired_ack_ids(id);
+      call->reply(response.SerializeAsString());
+    };
+    auto within = std::make_shared<bool>(true);
+    *expired = (*subscription)->ack(ids, [reply, within, answered](Status status) {
+      if (*within) *answered = {true, std::move(status)};
+      else reply(status);
+    });
+    *within = false;
+    if (answered->first) reply(answered->second);
+  });
+}
+
+void Subscriptions::nack(const CallPtr& call, v1::NackEventsRequest request) {
+  find(scope_of(*call), request.subscription(), [call, request = std::move(request)](Result<SubscriptionPtr> subscription) {
+    if (!subscription) return call->finish(std::move(subscription.error()));
+    v1::NackEventsResponse response;
+    const std::vector<std::string> ids(request.ack_ids().begin(), request.ack_ids().end());
+    for (std::string& id : (*subscription)->nack(ids, ms_of(request.delay()), request.dead_letter())) {
+      response.add_expired_ack_ids(std::move(id));
+    }
+    call->reply(response.SerializeAsString());
+  });
+}
+
+void Subscriptions::unsubscribe(const CallPtr& call, std::string bytes) {
+  auto request = call::parse_request<v1::UnsubscribeRequest>(bytes);
+  if (!request) return call->finish(std::move(request.error()));
+  const std::string name = request->subscription();
+  // Loaded first, so that its places are known and can be removed.
+  find(scope_of(*call), name, [this, call, name, bytes = std::move(bytes)](Result<SubscriptionPtr> subscription) {
+    if (!subscription) return call->finish(std::move(subscription.error()));
+    internal::v1::SubscriptionDeleteCommand command;
+    command.set_name(name);
+    auto envelope =
+        call::make_envelope(*call, bytes, std::string(kTopicsDomain) + ".unsubscribe", command.SerializeAsString());
+    env_.local.propose(kCoreGroup, std::move(envelope), [this, call, name, subscription = *subscription](auto applied) {
+      if (!applied) return call->finish(std::move(applied.error()));
+      env_.events.post([this, call, name, subscription] {
+        slots_.erase(Key(subscription->scope(), name));
+        forget_places(subscription->scope(), subscription->row(), subscription->partitions());
+        subscription->close(v1::STREAM_END_REASON_DELETED,
+                            Status(Code::kNotFound, "SUBSCRIPTION_NOT_FOUND", "the subscription was removed"));
+        call->reply(v1::UnsubscribeResponse().SerializeAsString());
+      });
+    });
+  });
+}
+
+// A place that is not removed costs its row and nothing else: numbers of subscriptions are never used again.
+void Subscriptions::forget_places(const Scope& scope, const SubscriptionRow& row,
+                                  std::map<PartitionId, std::pair<GroupId, std::string>> partitions) {
+  std::map<GroupId, internal::v1::BusForgetCommand> commands;
+  for (const auto& [id, place] : partitions) {
+    auto& partition = *commands[place.first].add_partitions();
+    partition.set_topic(id.topic);
+    partition.set_partition(id.partition);
+  }
+  for (auto& [group, command] : commands) {
+    command.set_subscription(row.number());
+    machine::Envelope envelope;
+    envelope.scope = scope;
+    envelope.principal = "system";
+    envelope.command = std::string(kBusDomain) + ".forget";
+    envelope.payload = command.SerializeAsString();
+    env_.anywhere.propose(group, std::move(envelope), [](const Result<machine::Applied>&) {});
+  }
+}
+
+// --- progress -------------------------------------------------------------------------------------------------------
+
+void Subscriptions::read_views(const CallPtr& call, std::move_only_function<void(const Views&)> done) {
+  std::vector<GroupId> groups{kCoreGroup};
+  for (uint32_t number = 0; number < env_.groups; ++number) groups.push_back(bus_group(number));
+  auto views = std::make_shared<Views>();
+  const auto join = Join::make(groups.size(), [call, views, done = std::move(done)](Status status) mutable {
+    if (!status.is_ok()) return call->finish(std::move(status));
+    done(*views);
+  });
+  for (const GroupId group : groups) {
+    env_.reader.read(group, call->read_level, [join, views, group](Result<GroupView> view) {
+      Status status = view ? Status::ok() : std::move(view.error());
+      join->arrive(std::move(status), [&] {
+        if (view) (*views)[group] = std::move(*view);
+      });
+    });
+  }
+}
+
+v1::Subscription Subscriptions::shown(const Scope& scope, const SubscriptionRow& row, const Views& views) const {
+  v1::Subscription out = row.subscription();
+  uint64_t backlog = 0;
+  scan_topics(views.at(kCoreGroup), scope, "", [&](std::string_view, const Scope&, const TopicRow& topic) {
+    const bool read = std::ranges::any_of(
+        out.topics(), [&](const std::string& pattern) { return matches_pattern(pattern, topic.topic().name()); });
+    for (int number = 0; read && number < topic.groups_size(); ++number) {
+      const auto view = views.find(bus_group(topic.groups(number)));
+      if (view == views.end()) continue;
+      const PartitionId id{topic.number(), static_cast<uint32_t>(number)};
+      const auto partition = kPartitions.get(view->second, scope, partition_key(id));
+      const auto position = kPositions.get(view->second, scope, position_key(id, row.number()));
+      if (!partition || !position) continue;
+      auto& place = *out.add_positions();
+      place.set_topic(topic.topic().name());
+      place.set_partition(number);
+      place.set_offset(position->offset());
+      const uint64_t from = std::max(position->offset(), partition->first_offset());
+      const uint64_t left = partition->next_offset() - std::min(partition->next_offset(), from);
+      backlog += left - std::min<uint64_t>(left, static_cast<uint64_t>(position->above_size()));
+    }
+    return true;
+  });
+  out.set_backlog(backlog);
+  return out;
+}
+
+void Subscriptions::overlay(v1::Subscription& shown, const Scope& scope) const {
+  const auto at = slots_.find(Key(scope, shown.name()));
+  if (at == slots_.end() || !at->second.loaded) return;
+  shown.set_in_flight(static_cast<int32_t>(at->second.subscription->in_flight()));
+  shown.set_subscribers(static_cast<int32_t>(at->second.subscription->members()));
+}
+
+void Subscriptions::get(const CallPtr& call, const std::string& name) {
+  // Loaded, so that the places of a new subscription are committed.
+  find(scope_of(*call), name, [this, call](Result<SubscriptionPtr> subscription) {
+    if (!subscription) return call->finish(std::move(subscription.error()));
+    read_views(call, [this, call, row = (*subscription)->row()](const Views& views) {
+      v1::Subscription out = shown(scope_of(*call), row, views);
+      env_.events.post([this, call, out = std::move(out)]() mutable {
+        overlay(out, scope_of(*call));
+        call->reply(out.SerializeAsString());
+      });
+    });
+  });
+}
+
+void Subscriptions::list(const CallPtr& call, std::string bytes) {
+  const bool everywhere = call->name_space == "-";
+  auto query = call::compile_list(*call->method, bytes,
+                                  {.signer = &env_.page_tokens,
+                                   .now = env_.clock.wall(),
+                                   .scope = scope_of(*call),
+                                   .key_order = everywhere ? "" : "name"});
+  if (!query) return call->finish(std::move(query.error()));
+  read_views(call, [this, call, query = std::move(*query)](const Views& views) {
+    env_.events.post([this, call, query, views] {
+      auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
+        scan_subscriptions(views.at(kCoreGroup), scope_of(*call), after,
+                           [&](std::string_view position, const Scope& at, const SubscriptionRow& row) {
+                             v1::Subscription out = shown(at, row, views);
+                             overlay(out, at);
+                             out.clear_positions();
+                             return visit(position, out.SerializeAsString());
+                           });
+      });
+      if (!page) return call->finish(std::move(page.error()));
+      call->reply(call::encode_page(*call->method, *page));
+    });
+  });
+}
+
+void Subscriptions::seek(const CallPtr& call, const v1::SeekSubscriptionRequest& request) {
+  find(scope_of(*call), request.subscription(), [this, call, request](Result<SubscriptionPtr> subscription) {
+    if (!subscription) return call->finish(std::move(subscription.error()));
+    read_views(call, [this, call, request, subscription = *subscription](const Views& views) {
+      env_.events.post([this, call, request, subscription, views] {
+        std::map<PartitionId, uint64_t> places;
+        const Scope scope = scope_of(*call);
+        for (const auto& [id, place] : subscription->partitions()) {
+          const auto view = views.find(place.first);
+          const auto row = view == views.end() ? std::nullopt : kPartitions.get(view->second, scope, partition_key(id));
+          if (!row) continue;
+          if (request.has_position()) {
+            const auto& wanted = request.position();
+            if (wanted.topic() != place.second || static_cast<uint32_t>(wanted.partition()) != id.partition) continue;
+            if (wanted.offset() < row->first_offset() || wanted.offset() > row->next_offset()) {
+              return call->finish(Status(Code::kInvalid, "OFFSET_OUT_OF_RANGE",
+                                         "the partition keeps the offsets from " + std::to_string(row->first_offset()) +
+                                             " to " + std::to_string(row->next_offset()))
+                                      .with_field("position.offset", "is not kept"));
+            }
+            places[id] = wanted.offset();
+          } else if (request.has_time()) {
+            const int64_t us = request.time().seconds() * 1'000'000 + request.time().nanos() / 1000;
+            places[id] = first_offset_where(view->second, scope, id, *row,
+                                            [us](const BusIndexRow& r) { return r.publish_us() >= us; });
+          } else {
+            places[id] = request.start() == v1::SUBSCRIBE_START_EARLIEST ? row->first_offset() : row->next_offset();
+          }
+        }
+        if (places.empty()) {
+          return call->finish(Status(Code::kInvalid, "FIELD_INVALID", "the subscription reads no such partition")
+                                  .with_field("position", "names a partition that the subscription does not read"));
+        }
+        subscription->seek(places, [this, call, name = request.subscription()](Status status) {
+          if (!status.is_ok()) return call->finish(std::move(status));
+          get(call, name);
+        });
+      });
+    });
+  });
+}
+
+}  // namespace uccp::events

@@ -1,0 +1,88 @@
+// The subscriptions with a name of this node, as long as it leads core: made when somebody first asks for them, with their
+// places from the bus groups. The methods of the contract that name a subscription.
+//
+// Subscriptions live on the events executor; the methods are callable from any thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "call/call.h"
+#include "call/handler.h"
+#include "call/listing.h"
+#include "services/events/subscription.h"
+
+namespace uccp::events {
+
+class Subscriptions {
+ public:
+  struct Options {
+    uint64_t subscriptions_max = 1'000;  // of a namespace
+    SubscriptionOptions subscription;
+  };
+  // Everything must outlive the calls. `local` proposes on this node.
+  struct Environment {
+    machine::Proposer& local;
+    machine::Proposer& anywhere;
+    machine::Reader& reader;
+    Feed& feed;
+    Fetcher& fetcher;
+    Gatherer& gatherer;
+    TopicDirectory& topics;
+    Executor& events;
+    Executor& work;
+    const Clock& clock;
+    MetricsRegistry& metrics;
+    const call::PageTokenSigner& page_tokens;
+    uint32_t groups;
+  };
+  Subscriptions(Options options, const Environment& environment);
+
+  void add_handlers(call::HandlerTable& handlers);
+  // Requires that the request names a subscription.
+  void subscribe(const call::CallPtr& call, const v1::SubscribeRequest& request, std::string bytes);
+  // This node leads core or no longer does.
+  void on_leadership(bool leads);
+
+ private:
+  using Key = std::pair<machine::Scope, std::string>;
+  using SubscriptionPtr = std::shared_ptr<Subscription>;
+  using OnLoaded = std::move_only_function<void(Result<SubscriptionPtr>)>;
+  struct Slot {
+    SubscriptionPtr subscription;
+    bool loaded = false;
+    std::vector<OnLoaded> waiting;
+  };
+
+  void unsubscribe(const call::CallPtr& call, std::string bytes);
+  void ack(const call::CallPtr& call, v1::AckEventsRequest request);
+  void nack(const call::CallPtr& call, v1::NackEventsRequest request);
+  void pull(const call::CallPtr& call, const v1::PullEventsRequest& request);
+  void seek(const call::CallPtr& call, const v1::SeekSubscriptionRequest& request);
+  void get(const call::CallPtr& call, const std::string& name);
+  void list(const call::CallPtr& call, std::string bytes);
+
+  // The subscription of that name, with its places. `done` comes on the events executor.
+  void find(const machine::Scope& scope, const std::string& name, OnLoaded done);
+  void load(const Key& key, SubscriptionRow row);
+  void take_loaded(const Key& key, const SubscriptionPtr& subscription, const Status& status);
+  // With what is known of its progress; `views` are the states of core and the bus groups.
+  using Views = std::map<GroupId, machine::GroupView>;
+  v1::Subscription shown(const machine::Scope& scope, const SubscriptionRow& row, const Views& views) const;
+  void overlay(v1::Subscription& shown, const machine::Scope& scope) const;
+  void read_views(const call::CallPtr& call, std::move_only_function<void(const Views&)> done);
+  void join(const call::CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member);
+  void forget_places(const machine::Scope& scope, const SubscriptionRow& row,
+                     std::map<PartitionId, std::pair<GroupId, std::string>> partitions);
+
+  const Options options_;
+  const Environment env_;
+  SubscriptionCounters counters_;
+  Gauge& members_;
+  std::map<Key, Slot> slots_;
+};
+
+}  // namespace uccp::events
