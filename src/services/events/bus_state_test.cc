@@ -171,6 +171,41 @@ TEST(BusState, AnEphemeralBatchIsToldAndNotKept) {
   EXPECT_EQ(lab.rows_of(kNeededTable), 0u);
 }
 
+TEST(BusState, ThePlaceOfASubscriptionGoesWithItsPartitionOrWhenItIsForgotten) {
+  BusLab lab;
+  lab.open(7, 1);
+  lab.open(8, 1);
+  const auto commit = [&](uint64_t topic, uint64_t offset) {
+    internal::v1::BusCommitCommand command;
+    auto& one = *command.add_commits();
+    one.set_subscription(99);
+    one.set_topic(topic);
+    one.mutable_position()->set_offset(offset);
+    one.mutable_position()->add_above(offset + 2);
+    EXPECT_TRUE(lab.apply("bus.commit", command.SerializeAsString()).has_value());
+  };
+  const auto place = [&](uint64_t topic) {
+    return kPositions.get(lab.machine().view(), kLabScope, position_key({topic, 0}, 99));
+  };
+  commit(7, 3);
+  commit(8, 4);
+  commit(9, 5);
+  ASSERT_TRUE(place(7) && place(8));
+  EXPECT_EQ(place(7)->offset(), 3u);
+  EXPECT_EQ(place(7)->above(0), 5u);
+  EXPECT_FALSE(place(9)) << "there is no such partition";
+  internal::v1::BusDropCommand drop;
+  drop.set_topic(7);
+  drop.set_rows_max(100);
+  lab.run_to_end("drop", drop);
+  EXPECT_FALSE(place(7));
+  internal::v1::BusForgetCommand forget;
+  forget.set_subscription(99);
+  forget.add_partitions()->set_topic(8);
+  EXPECT_TRUE(lab.apply("bus.forget", forget.SerializeAsString()).has_value());
+  EXPECT_FALSE(place(8));
+}
+
 TEST(BusRows, AnOffsetIsFoundByWhatItsBatchesSay) {
   BusLab lab;
   lab.open(7, 1);
