@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <ctime>
@@ -19,6 +20,7 @@ constexpr std::array<std::string_view, 6> kCategoryNames = {"system",      "audi
                                                             "application", "access", "performance"};
 
 Options g_options;
+std::atomic<Level> g_level{Level::kInfo};
 Sink g_sink = nullptr;
 
 std::string iso8601(int64_t wall_us) {
@@ -77,7 +79,12 @@ std::string format_text(const Record& record, const std::source_location& where,
 
 }  // namespace
 
-void configure(Options options) { g_options = std::move(options); }
+void configure(Options options) {
+  g_level.store(options.level);
+  g_options = std::move(options);
+}
+
+void set_level(Level level) { g_level.store(level); }
 
 bool parse_level(std::string_view name, Level& level) {
   for (size_t i = 0; i < kLevelNames.size(); ++i) {
@@ -89,7 +96,7 @@ bool parse_level(std::string_view name, Level& level) {
   return false;
 }
 
-bool enabled(Level level) { return level >= g_options.level; }
+bool enabled(Level level) { return level >= g_level.load(std::memory_order_relaxed); }
 
 std::string format_record(const Record& record, const std::source_location& where, int64_t wall_us) {
   return g_options.format == Format::kJson ? format_json(record, where, wall_us) : format_text(record, where, wall_us);

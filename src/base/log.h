@@ -41,6 +41,8 @@ struct Options {
 
 // Sets the process-wide options. Not thread safe against records being written: call it at start-up.
 void configure(Options options);
+// Changes the level while records are being written.
+void set_level(Level level);
 // Errors are reported by returning false: the name is none of TRACE DEBUG INFO WARN ERROR FATAL, in any case.
 bool parse_level(std::string_view name, Level& level);
 bool enabled(Level level);

@@ -69,6 +69,7 @@ struct CertificateSide::Step {
 
 CertificateSide::CertificateSide(CertificateSources sources, const std::string& token_key_pem, CertificateEnvironment environment)
     : sources_(std::move(sources)),
+      alert_before_s_(sources_.alert_before_s),
       env_(environment),
       paths_(runtime::dev_pki_paths(sources_.pki.directory)),
       crypto_(token_key_pem, environment.random),
@@ -316,7 +317,7 @@ void CertificateSide::show_end(const std::string& name, const std::string& pem) 
   env_.metrics.gauge("uccp_certificate_expiry_seconds", "Seconds until the certificate ends", {{"certificate", name}})
       .set(static_cast<double>(left_us) / 1e6);
   const int64_t life_us = info->not_after.us - info->not_before.us;
-  if (left_us > std::min(sources_.alert_before_s * 1'000'000, life_us / 4)) return;
+  if (left_us > std::min(alert_before_s_.load() * 1'000'000, life_us / 4)) return;
   int64_t& alerted = alerted_us_[name];
   const int64_t now_us = env_.clock.boot().us;
   if (alerted != 0 && now_us - alerted < kAlertEveryUs) return;

@@ -8,6 +8,7 @@
 // Threads: made and ended on the main thread, looks on the executor given; what AuthorityPort has from any thread.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -67,6 +68,7 @@ class CertificateSide final : public certificates::AuthorityPort {
   void on_replace(std::function<Status(const CertificateMaterial&)> sink) { sinks_.push_back(std::move(sink)); }
   void start(CertificateHooks hooks);
   void stop();
+  void set_alert_before(int64_t seconds) { alert_before_s_.store(seconds); }
 
   Status is_own() const override;
   Result<internal::v1::AuthorityRow> make_authority() override;
@@ -97,6 +99,7 @@ class CertificateSide final : public certificates::AuthorityPort {
   void show_end(const std::string& name, const std::string& pem);
 
   const CertificateSources sources_;
+  std::atomic<int64_t> alert_before_s_;
   const CertificateEnvironment env_;
   const runtime::DevPkiPaths paths_;
   mutable ClusterCrypto crypto_;

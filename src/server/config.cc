@@ -11,12 +11,6 @@
 namespace uccp::server {
 namespace {
 
-const ConfigKey* find_key(std::string_view name) {
-  const auto keys = config_keys();
-  const auto it = std::ranges::find(keys, name, &ConfigKey::name);
-  return it == keys.end() ? nullptr : &*it;
-}
-
 std::string upper(std::string_view name) {
   std::string out(name);
   std::ranges::transform(out, out.begin(), [](unsigned char c) { return std::toupper(c); });
@@ -38,13 +32,15 @@ size_t distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-Status unknown_key(std::string_view name, std::string_view origin) {
+std::string_view nearest_key(std::string_view name) {
   const auto keys = config_keys();
-  const auto nearest = std::ranges::min_element(
-      keys, {}, [&](const ConfigKey& key) { return distance(key.name, name); });
+  return std::ranges::min_element(keys, {}, [&](const ConfigKey& key) { return distance(key.name, name); })->name;
+}
+
+Status unknown_key(std::string_view name, std::string_view origin) {
   return Status(Code::kInvalid, "CONFIG_INVALID",
                 fmt::format("{}: there is no configuration key '{}'; did you mean '{}'? 'uccp config explain' lists all",
-                            origin, name, nearest->name));
+                            origin, name, nearest_key(name)));
 }
 
 bool parse_bool(std::string_view text, bool& out) {
@@ -82,6 +78,12 @@ bool well_formed(KeyType type, const std::string& text) {
 
 }  // namespace
 
+const ConfigKey* find_config_key(std::string_view name) {
+  const auto keys = config_keys();
+  const auto it = std::ranges::find(keys, name, &ConfigKey::name);
+  return it == keys.end() ? nullptr : &*it;
+}
+
 Result<int64_t> parse_duration_ms(std::string_view text) {
   const auto malformed = [&] {
     return fail(Code::kInvalid, "DURATION_INVALID", "'" + std::string(text) + "' is no duration such as 90s, 5m or 1h30m");
@@ -106,12 +108,12 @@ Result<int64_t> parse_duration_ms(std::string_view text) {
 }
 
 std::string_view source_name(ConfigSource source) {
-  static constexpr std::string_view names[] = {"default", "file", "environment", "flag"};
+  static constexpr std::string_view names[] = {"default", "file", "cluster", "environment", "flag"};
   return names[static_cast<size_t>(source)];
 }
 
 Status Config::set(std::string_view name, std::string text, ConfigSource source, std::string origin) {
-  const ConfigKey* key = find_key(name);
+  const ConfigKey* key = find_config_key(name);
   if (key == nullptr) return unknown_key(name, origin);
   if (!text.empty() && !well_formed(key->type, text)) {
     const std::string shown = key->type == KeyType::kSecret ? "the value" : "'" + text + "'";
@@ -126,6 +128,8 @@ Result<Config> Config::load(std::string_view yaml, std::string_view yaml_name,
                             const std::map<std::string, std::string>& environment,
                             const std::map<std::string, std::string>& flags) {
   Config config;
+  config.yaml_name_ = yaml_name;
+  config.flags_ = flags;
   for (const ConfigKey& key : config_keys()) {
     config.values_[std::string(key.name)] = {std::string(key.fallback), ConfigSource::kDefault, "default"};
   }
@@ -148,6 +152,7 @@ Result<Config> Config::load(std::string_view yaml, std::string_view yaml_name,
   for (const ConfigKey& key : config_keys()) {
     const auto it = environment.find(upper(key.name));
     if (it == environment.end()) continue;
+    config.environment_.insert(*it);
     UCCP_RETURN_IF_ERROR(config.set(key.name, it->second, ConfigSource::kEnvironment, it->first));
   }
   for (const auto& [flag, value] : flags) {
@@ -156,6 +161,28 @@ Result<Config> Config::load(std::string_view yaml, std::string_view yaml_name,
     UCCP_RETURN_IF_ERROR(config.set(name, value, ConfigSource::kFlag, "--" + flag));
   }
   return config;
+}
+
+Config Config::with_cluster(const std::map<std::string, std::string>& values) const {
+  Config out = *this;
+  for (const auto& [name, text] : values) {
+    const auto it = out.values_.find(name);
+    if (it == out.values_.end() || it->second.source > ConfigSource::kCluster || !check(name, text).is_ok()) continue;
+    it->second = {text, ConfigSource::kCluster, "the cluster"};
+  }
+  return out;
+}
+
+Status Config::check(std::string_view name, const std::string& text) {
+  const ConfigKey* key = find_config_key(name);
+  if (key == nullptr) {
+    return Status(Code::kNotFound, "SETTING_NOT_FOUND",
+                  fmt::format("there is no setting '{}'; did you mean '{}'? config get lists all", name, nearest_key(name)))
+        .with_resource("setting", std::string(name));
+  }
+  if (text.empty() || well_formed(key->type, text)) return Status::ok();
+  const std::string shown = key->type == KeyType::kSecret ? "the value" : "'" + text + "'";
+  return Status(Code::kInvalid, "SETTING_INVALID", fmt::format("{} of '{}' is not {}", shown, name, expected(key->type)));
 }
 
 const std::string& Config::text(std::string_view key) const {
@@ -181,7 +208,7 @@ int64_t Config::duration_ms(std::string_view key) const { return parse_duration_
 std::vector<std::string> Config::unused() const {
   std::vector<std::string> out;
   for (const auto& [name, value] : values_) {
-    if (value.source != ConfigSource::kDefault && find_key(name)->effect == KeyEffect::kUnused) {
+    if (value.source != ConfigSource::kDefault && find_config_key(name)->effect == KeyEffect::kUnused) {
       out.push_back(value.origin + " (" + name + ")");
     }
   }
@@ -195,7 +222,8 @@ std::string Config::explain() const {
     const bool hidden = key.type == KeyType::kSecret && !value.text.empty();
     fmt::format_to(std::back_inserter(out), "{:<22} {:<18} {:<12} {}{}\n", key.name,
                    value.text.empty() ? "(unset)" : hidden ? "(hidden)" : value.text, source_name(value.source), key.help,
-                   key.effect == KeyEffect::kUnused ? " [no effect in this version]" : "");
+                   key.effect == KeyEffect::kUnused ? " [no effect in this version]"
+                   : key.effect == KeyEffect::kLive ? " [changes while the node runs]" : "");
   }
   return out;
 }

@@ -17,6 +17,7 @@ namespace uccp::server {
 enum class KeyType : uint8_t { kString, kInteger, kPort, kBool, kDuration, kSecret };
 enum class KeyEffect : uint8_t {
   kActs,    // read at start
+  kLive,    // and again when it changes while the node runs
   kUnused,  // accepted, so that one configuration fits all versions; says so when set
 };
 
@@ -29,7 +30,9 @@ struct ConfigKey {
 };
 std::span<const ConfigKey> config_keys();
 
-enum class ConfigSource : uint8_t { kDefault, kFile, kEnvironment, kFlag };
+// In rising precedence. What the cluster sets holds for all nodes whose own environment and flags leave it open.
+enum class ConfigSource : uint8_t { kDefault, kFile, kCluster, kEnvironment, kFlag };
+const ConfigKey* find_config_key(std::string_view name);
 std::string_view source_name(ConfigSource source);
 
 class Config {
@@ -45,6 +48,14 @@ class Config {
                              const std::map<std::string, std::string>& environment,
                              const std::map<std::string, std::string>& flags);
 
+  // The same with another content of the file. Errors: those of load().
+  Result<Config> with_file(std::string_view yaml) const { return load(yaml, yaml_name_, environment_, flags_); }
+  const std::string& file() const { return yaml_name_; }
+  // With what the cluster sets; names that this version does not know are left out.
+  Config with_cluster(const std::map<std::string, std::string>& values) const;
+  // Errors: not_found SETTING_NOT_FOUND with a suggestion; invalid SETTING_INVALID for a value of another type.
+  static Status check(std::string_view name, const std::string& text);
+
   const std::string& text(std::string_view key) const;
   int64_t integer(std::string_view key) const;
   bool boolean(std::string_view key) const;
@@ -59,6 +70,9 @@ class Config {
  private:
   Status set(std::string_view key, std::string text, ConfigSource source, std::string origin);
   std::map<std::string, Value, std::less<>> values_;
+  std::string yaml_name_;
+  std::map<std::string, std::string> environment_;  // of keys
+  std::map<std::string, std::string> flags_;
 };
 
 // "90s", "1h30m", "250ms" or a bare number of seconds.

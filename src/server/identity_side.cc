@@ -50,6 +50,7 @@ Result<std::unique_ptr<IdentitySide>> IdentitySide::make(const IdentityKeys& key
                                                          IdentitySideEnvironment environment) {
   std::unique_ptr<IdentitySide> side(new IdentitySide(keys, environment));
   IdentitySide& s = *side;
+  s.set_session_ttl(config.duration_ms("session_ttl"));
   node::Node& node = environment.node;
   const auto view = [&node] { return node.view(kCoreGroup); };
   s.directory_ = identity::IdentityDirectory::make({node, view, environment.reads, environment.clock, environment.metrics});
@@ -64,7 +65,7 @@ Result<std::unique_ptr<IdentitySide>> IdentitySide::make(const IdentityKeys& key
       .random = environment.random, .metrics = environment.metrics, .page_tokens = environment.page_tokens,
       .crypto = s.crypto_, .directory = *s.directory_,
       .has_data = [raw = side.get()](const machine::Scope& scope) { return raw->has_data(scope); },
-      .session_ttl_ms = config.duration_ms("session_ttl")});
+      .session_ttl_ms = [raw = side.get()] { return raw->session_ttl_ms_.load(); }});
   s.passwords_.start("uccp-passwords");
   if (s.issuer_) {
     s.outside_.start("uccp-issuer");

@@ -3,6 +3,7 @@
 // Built and ended on the main thread, before the doors open and after they are closed.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -50,6 +51,8 @@ class IdentitySide {
   std::function<bool(const call::Principal&, std::string_view permission)> permits() const;
   // Called when who may what has changed, on a thread of its own.
   void on_change(std::function<void()> callback) { directory_->on_change(std::move(callback)); }
+  // Of sessions that begin from now on.
+  void set_session_ttl(int64_t ms) { session_ttl_ms_.store(ms); }
   // No callback comes afterwards.
   void stop();
 
@@ -58,6 +61,7 @@ class IdentitySide {
   bool has_data(const machine::Scope& scope) const;
 
   IdentitySideEnvironment env_;
+  std::atomic<int64_t> session_ttl_ms_{0};
   ClusterCrypto crypto_;
   runtime::Loop passwords_;  // slow hashes
   runtime::Loop outside_;    // waits for issuers

@@ -33,6 +33,7 @@
 #include "server/health.h"
 #include "server/identity_side.h"
 #include "server/kv_settings.h"
+#include "server/live_settings.h"
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
 #include "server/restore.h"
@@ -104,27 +105,14 @@ class Latch {
   std::condition_variable changed_;
 };
 
-// The configuration as GetConfiguration shows it.
-class ConfigSettings final : public admin::ConfigurationSource {
- public:
-  explicit ConfigSettings(Config config) : config_(std::move(config)) {}
-
-  std::vector<admin::SettingInForce> settings() const override {
-    static constexpr std::string_view kTypes[] = {"string", "int", "int", "bool", "duration", "string"};
-    std::vector<admin::SettingInForce> out;
-    for (const ConfigKey& key : config_keys()) {
-      const Config::Value& value = config_.values().find(key.name)->second;
-      out.push_back({.name = std::string(key.name), .value = value.text, .default_value = std::string(key.fallback),
-                     .source = std::string(source_name(value.source)),
-                     .type = std::string(kTypes[static_cast<size_t>(key.type)]), .description = std::string(key.help),
-                     .secret = key.type == KeyType::kSecret});
-    }
-    return out;
+Result<std::vector<call::RateRule>> rate_rules(const Config& config) {
+  UCCP_TRY(std::vector<call::RateRule> rules, call::parse_rate_rules(config.text("rate_limits")));
+  for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
+    const auto rate = static_cast<double>(config.integer(key));
+    if (rate > 0) rules.push_back({.quota_class = quota_class, .per_second = rate, .burst = rate});
   }
-
- private:
-  const Config config_;
-};
+  return rules;
+}
 
 }  // namespace
 
@@ -157,6 +145,7 @@ struct Server::Parts {
   cluster::ClusterState cluster_state;
   backup::BackupState backup_state;
   certificates::CertificatesState certificates_state;
+  admin::SettingsState settings_state;
   tasks::LiveTasks live;
   Latch changed;
   std::unique_ptr<runtime::Loop> loop, io, flush, watch, reads, blob_io, collecting;
@@ -183,7 +172,7 @@ struct Server::Parts {
   std::unique_ptr<IdentitySide> identity_side;
   std::unique_ptr<call::Pipeline> pipeline;
   std::unique_ptr<NodeHealth> health;
-  std::unique_ptr<ConfigSettings> settings;
+  std::unique_ptr<LiveSettings> settings;
   std::unique_ptr<admin::AdminService> admin;
   std::unique_ptr<audit::AuditService> audit;
   std::unique_ptr<BackupSide> backup;
@@ -212,6 +201,7 @@ struct Server::Parts {
   Status open_doors(const ServerOptions& options, const Config& config);
   Status build_certificates(const ServerOptions& options);
   CertificateUsers certificate_users(const ServerOptions& options);
+  void follow_settings();
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
 };
 
@@ -412,11 +402,12 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
 
   const std::string node_name = "n" + std::to_string(options.node.value);
   health = std::make_unique<NodeHealth>(*node, node_name, [this] { return log->size_bytes(); });
-  settings = std::make_unique<ConfigSettings>(config);
+  settings = std::make_unique<LiveSettings>(config, files, *blob_io);
   admin = std::make_unique<admin::AdminService>(admin::AdminEnvironment{
       .health = health->registry(), .metrics = metrics, .configuration = *settings, .clock = clock,
       .node_id = node_name, .cluster_id = identity.cluster_id,
-      .feature_level = [this] { return node->feature_level(); }});
+      .feature_level = [this] { return node->feature_level(); }, .proposer = node.get(),
+      .cluster_settings = [this] { return admin::kClusterSettings.get(node->view(kCoreGroup), {}, ""); }});
   admin->add_handlers(handlers);
   audit = std::make_unique<audit::AuditService>(
       audit::AuditEnvironment{.reader = *node, .work = *reads, .clock = clock, .page_tokens = *page_tokens});
@@ -435,11 +426,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
 
   call::PipelineOptions pipeline_options{.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max")),
                                          .calls_waiting_max = static_cast<size_t>(config.integer("calls_waiting_max"))};
-  UCCP_TRY(pipeline_options.rates, call::parse_rate_rules(config.text("rate_limits")));
-  for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
-    const auto rate = static_cast<double>(config.integer(key));
-    if (rate > 0) pipeline_options.rates.push_back({.quota_class = quota_class, .per_second = rate, .burst = rate});
-  }
+  UCCP_TRY(pipeline_options.rates, rate_rules(config));
   pipeline_options.policies = [side = identity_side.get()] { return side->policies(); };
   pipeline = std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers, identity_side->authenticator(), clock, call_random, metrics, pipeline_options);
   return Status::ok();
@@ -486,6 +473,37 @@ Status Server::Parts::build_certificates(const ServerOptions& options) {
   return Status::ok();
 }
 
+// What a change of the configuration reaches while the node runs.
+void Server::Parts::follow_settings() {
+  const auto any = [](const Config&) { return Status::ok(); };
+  settings->add({{"log_level"},
+                 [](const Config& config) {
+                   log::Level level;
+                   if (log::parse_level(config.text("log_level"), level)) return Status::ok();
+                   return Status(Code::kInvalid, "SETTING_INVALID", "log_level is TRACE, DEBUG, INFO, WARN, ERROR or FATAL");
+                 },
+                 [](const Config& config) {
+                   log::Level level;
+                   if (log::parse_level(config.text("log_level"), level)) log::set_level(level);
+                 }});
+  settings->add({{"rate_limits", "rate_limit_write", "rate_limit_read"},
+                 [](const Config& config) -> Status { return rate_rules(config) ? Status::ok() : rate_rules(config).error(); },
+                 [this](const Config& config) { pipeline->set_rates(rate_rules(config).value_or(std::vector<call::RateRule>())); }});
+  const auto some = [](const Config& config) {
+    if (config.integer("calls_in_flight_max") > 0) return Status::ok();
+    return Status(Code::kInvalid, "SETTING_INVALID", "calls_in_flight_max must be at least 1, or nobody could raise it again");
+  };
+  settings->add({{"calls_in_flight_max", "calls_waiting_max"}, some, [this](const Config& config) {
+                   pipeline->set_limits(static_cast<size_t>(config.integer("calls_in_flight_max")),
+                                        static_cast<size_t>(config.integer("calls_waiting_max")));
+                 }});
+  settings->add({{"session_ttl"}, any, [this](const Config& config) { identity_side->set_session_ttl(config.duration_ms("session_ttl")); }});
+  settings->add({{"certificate_alert"}, any, [this](const Config& config) {
+                   certificates->set_alert_before(config.duration_ms("certificate_alert") / 1000);
+                 }});
+  settings->start([this] { return node->view(kCoreGroup); });
+}
+
 CertificateUsers Server::Parts::certificate_users(const ServerOptions& options) {
   return {.node = *node, .cluster = *cluster, .identity = *identity_side, .grpc = grpc, .etcd = etcd, .rest = rest,
           .node_name = node_name_of(options.node), .has_peers = options.cluster.enabled,
@@ -522,6 +540,7 @@ Status Server::Parts::open_doors(const ServerOptions& options, const Config& con
     pipeline->recheck_streams();
     check_open_connections(users);
   });
+  follow_settings();
   health->set_started();
   cluster->serve(endpoints);
   if (checks) checks->start();
@@ -562,6 +581,7 @@ void Server::stop() {
   if (p.cluster) p.cluster->hand_over(kHandOverMs);
   if (p.pipeline) p.pipeline->close();
   if (p.certificates) p.certificates->stop();
+  if (p.settings) p.settings->stop();
   if (p.identity_side) p.identity_side->stop();
   if (p.node) p.node->end_watches();
   p.rest.stop(kDrainMs);

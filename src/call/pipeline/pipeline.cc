@@ -66,9 +66,9 @@ class Pipeline::Place {
   explicit Place(Pipeline& pipeline) : pipeline_(pipeline) { pipeline_.working_.fetch_add(1); }
 
   Status park() {
-    if (pipeline_.waiting_.load() >= static_cast<int64_t>(pipeline_.options_.calls_waiting_max)) {
+    if (pipeline_.waiting_.load() >= static_cast<int64_t>(pipeline_.calls_waiting_max_.load())) {
       return Status(Code::kExhausted, "WAITS_EXHAUSTED",
-                    std::to_string(pipeline_.options_.calls_waiting_max) +
+                    std::to_string(pipeline_.calls_waiting_max_.load()) +
                         " calls wait on this node already; ask without waiting, or another node")
           .with_retry_after_ms(1000);
     }
@@ -101,6 +101,8 @@ Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, c
       metrics_(metrics),
       options_(std::move(options)),
       waiting_gauge_(metrics.gauge("uccp_calls_waiting", "Unary calls that wait for something and do no work")),
+      calls_in_flight_max_(options_.calls_in_flight_max),
+      calls_waiting_max_(options_.calls_waiting_max),
       limiter_(options_.rates) {
   // One more for calls of methods that do not exist.
   for (size_t i = 0; i <= Contract::get().methods().size(); ++i) {
@@ -109,6 +111,14 @@ Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, c
 }
 
 Pipeline::~Pipeline() = default;
+
+void Pipeline::set_limits(size_t calls_in_flight_max, size_t calls_waiting_max) {
+  calls_in_flight_max_.store(calls_in_flight_max);
+  calls_waiting_max_.store(calls_waiting_max);
+  no_room_.store(nullptr);
+}
+
+void Pipeline::set_rates(std::vector<RateRule> rates) { limiter_.replace(std::move(rates)); }
 
 void Pipeline::close() { closed_.store(true); }
 
@@ -195,7 +205,8 @@ Status Pipeline::limit(Call& call, const std::string& request) {
 // Agents and administration keep room when users' calls fill the node.
 bool Pipeline::has_room(const Method* method, size_t working) const {
   const bool reserved = method != nullptr && method->lane != Lane::kUser;
-  return working <= (reserved ? options_.calls_in_flight_max * 2 : options_.calls_in_flight_max);
+  const size_t max = calls_in_flight_max_.load(std::memory_order_relaxed);
+  return working <= (reserved ? max * 2 : max);
 }
 
 // The longer calls take, the later it makes sense to come again.
@@ -207,7 +218,7 @@ uint32_t Pipeline::retry_ms() const {
 
 Status Pipeline::no_room(uint32_t retry) const {
   return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
-                "this node works on " + std::to_string(options_.calls_in_flight_max) + " calls; retry later")
+                "this node works on " + std::to_string(calls_in_flight_max_.load()) + " calls; retry later")
       .with_retry_after_ms(retry);
 }
 
@@ -227,7 +238,7 @@ Status Pipeline::limit_work(const Call& call) const {
   const size_t working = calls_working();
   if (!has_room(call.method, working)) return no_room(retry_ms());
   // Under load, what cannot be done before its deadline is not begun: nobody would wait for the answer.
-  const bool loaded = working > options_.calls_in_flight_max / 4;
+  const bool loaded = working > calls_in_flight_max_.load(std::memory_order_relaxed) / 4;
   const int64_t change_us = change_us_.load(std::memory_order_relaxed);
   if (loaded && call.method != nullptr && call.method->lane == Lane::kUser && call.method->mutating && call.deadline &&
       call.deadline->us - call.started.us < change_us) {

@@ -80,6 +80,9 @@ class Pipeline {
   size_t calls_waiting() const { return static_cast<size_t>(std::max<int64_t>(0, waiting_.load())); }
   // Ends the streams whose credentials or permissions are gone. To be called when who may what has changed.
   void recheck_streams();
+  // Limits from now on; the rates begin with full buckets. Any thread.
+  void set_limits(size_t calls_in_flight_max, size_t calls_waiting_max);
+  void set_rates(std::vector<RateRule> rates);
 
   // For tests: called with each stage that a call enters.
   void observe_stages(std::function<void(const Call&, Stage)> observer) { observer_ = std::move(observer); }
@@ -124,6 +127,8 @@ class Pipeline {
   std::atomic<std::shared_ptr<const Status>> no_room_;
   std::atomic<bool> closed_{false};
   std::vector<std::unique_ptr<MethodMetrics>> method_metrics_;
+  std::atomic<size_t> calls_in_flight_max_;
+  std::atomic<size_t> calls_waiting_max_;
   RateLimiter limiter_;
   LiveStreams streams_;
   std::mutex cache_mutex_;

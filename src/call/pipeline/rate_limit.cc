@@ -107,8 +107,15 @@ void RateLimiter::drop_full_buckets(BootTime now) {
   });
 }
 
+void RateLimiter::replace(std::vector<RateRule> rules) {
+  std::lock_guard lock(mutex_);
+  any_.store(!rules.empty());
+  rules_ = std::move(rules);
+  buckets_.clear();
+}
+
 Status RateLimiter::take(const Caller& caller, RateState& state) {
-  if (rules_.empty()) return Status::ok();
+  if (!any_.load(std::memory_order_relaxed)) return Status::ok();
   const double cost = caller.method.quota_cost;
   std::vector<std::pair<const RateRule*, Bucket*>> counted;
   std::lock_guard lock(mutex_);

@@ -4,6 +4,7 @@
 // of them is charged. Callable from any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -37,7 +38,7 @@ class RateLimiter {
   // Full buckets are dropped beyond this number.
   static constexpr size_t kBucketsMax = 100'000;
 
-  explicit RateLimiter(std::vector<RateRule> rules) : rules_(std::move(rules)) {}
+  explicit RateLimiter(std::vector<RateRule> rules) { replace(std::move(rules)); }
 
   struct Caller {
     std::string_view tenant, principal;
@@ -48,6 +49,8 @@ class RateLimiter {
   };
   // Takes the tokens that the method costs and says in `state` what the tightest rule leaves. Errors: exhausted
   // RATE_LIMITED with the time after which the tokens are there.
+  // Other rules from now on, each with full buckets.
+  void replace(std::vector<RateRule> rules);
   Status take(const Caller& caller, RateState& state);
 
  private:
@@ -59,8 +62,9 @@ class RateLimiter {
   static std::string subject_of(const RateRule& rule, const Caller& caller);
   void drop_full_buckets(BootTime now);
 
-  const std::vector<RateRule> rules_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // of what follows
+  std::vector<RateRule> rules_;
+  std::atomic<bool> any_{false};  // without it nothing is locked
   std::map<std::pair<size_t, std::string>, Bucket> buckets_;  // by rule and whom
 };
 

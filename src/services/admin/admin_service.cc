@@ -1,11 +1,15 @@
 #include "services/admin/admin_service.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "base/hash.h"
+#include "call/command.h"
 #include "machine/machine.h"
 #include "services/admin/build_info.h"
+#include "services/coordination_types.h"
+#include "services/feature_types.h"
 
 namespace uccp::admin {
 namespace {
@@ -27,6 +31,22 @@ void set_value(google::protobuf::Value& out, std::string_view text, std::string_
   out.set_string_value(std::string(text));
 }
 
+// As the configuration file has it; nothing for what is no single value.
+std::optional<std::string> text_of(const google::protobuf::Value& value) {
+  switch (value.kind_case()) {
+    case google::protobuf::Value::kStringValue: return value.string_value();
+    case google::protobuf::Value::kBoolValue: return value.bool_value() ? "true" : "false";
+    case google::protobuf::Value::kNumberValue: {
+      std::array<char, 64> text;
+      const auto end = std::to_chars(text.data(), text.data() + text.size(), value.number_value(), std::chars_format::fixed).ptr;
+      return std::string(text.data(), end);
+    }
+    case google::protobuf::Value::kStructValue:
+    case google::protobuf::Value::kListValue: return std::nullopt;
+    default: return "";
+  }
+}
+
 }  // namespace
 
 AdminService::AdminService(AdminEnvironment environment)
@@ -42,6 +62,9 @@ void AdminService::add_handlers(call::HandlerTable& handlers) {
   handlers.add_parsed<v1::GetConfigurationRequest>(
       method_name("GetConfiguration"),
       [this](const CallPtr& call, v1::GetConfigurationRequest r) { get_configuration(call, r); });
+  if (env_.proposer == nullptr) return;
+  handlers.add(method_name("UpdateConfiguration"),
+               [this](const CallPtr& call, const std::string& bytes) { update_configuration(call, bytes); });
 }
 
 void AdminService::get_health(const CallPtr& call, const v1::GetHealthRequest& request) {
@@ -93,12 +116,12 @@ void AdminService::get_version(const CallPtr& call) {
   call->reply(version.SerializeAsString());
 }
 
-void AdminService::get_configuration(const CallPtr& call, const v1::GetConfigurationRequest& request) {
+v1::Configuration AdminService::shown(std::string_view prefix) const {
   std::vector<SettingInForce> settings = env_.configuration.settings();
   std::ranges::sort(settings, {}, &SettingInForce::name);
   v1::Configuration configuration;
   for (const SettingInForce& in : settings) {
-    if (!in.name.starts_with(request.prefix())) continue;
+    if (!in.name.starts_with(prefix)) continue;
     v1::Setting& out = *configuration.add_settings();
     const auto shown = [&](const std::string& text) { return in.secret && !text.empty() ? kHidden : std::string_view(text); };
     out.set_name(in.name);
@@ -110,14 +133,53 @@ void AdminService::get_configuration(const CallPtr& call, const v1::GetConfigura
     out.set_secret(in.secret);
     out.set_description(in.description);
   }
+  const auto row = env_.cluster_settings ? env_.cluster_settings() : std::nullopt;
+  if (row) *configuration.mutable_update_time() = row->update_time();
+  // What the cluster sets has a number; the rest is over what is shown, since a hash of a secret would let it be guessed.
+  configuration.set_etag(std::to_string(row ? row->revision() : 0) + "-" + std::to_string(hash64(configuration.SerializeAsString())));
+  return configuration;
+}
+
+void AdminService::get_configuration(const CallPtr& call, const v1::GetConfigurationRequest& request) {
+  const v1::Configuration configuration = shown(request.prefix());
   if (configuration.settings().empty() && !request.prefix().empty()) {
     return call->finish(Status(Code::kNotFound, "SETTING_NOT_FOUND",
                                "no setting begins with '" + request.prefix() + "'; see docs/configuration.md")
                             .with_resource("setting", request.prefix()));
   }
-  // Over what is shown: a hash of a secret would let it be guessed.
-  configuration.set_etag(std::to_string(hash64(configuration.SerializeAsString())));
   call->reply(configuration.SerializeAsString());
+}
+
+void AdminService::update_configuration(const CallPtr& call, const std::string& bytes) {
+  const auto request = coordination::parse<v1::UpdateConfigurationRequest>(bytes);
+  Status level = services::check_feature_level(env_.feature_level(), services::kAdministrationLevel);
+  if (!level.is_ok()) return call->finish(std::move(level));
+  internal::v1::UpdateSettingsCommand command;
+  command.set_request_us(env_.clock.wall().us);
+  // The number of the cluster's settings; nodes differ in the rest.
+  command.set_if_match(request.if_match().substr(0, request.if_match().find('-')));
+  std::vector<NewValue> values;
+  for (const v1::Setting& setting : request.settings()) {
+    const auto text = text_of(setting.value());
+    if (!text) {
+      return call->finish(Status(Code::kInvalid, "SETTING_INVALID", "the value of '" + setting.name() + "' is a list or an object; "
+                                 "it must be a text, a number, true or false, or null for the default"));
+    }
+    internal::v1::SettingChange& change = *command.add_changes();
+    change.set_name(setting.name());
+    // Nothing is no value of any setting: it is the way back to the default.
+    change.set_unset(text->empty());
+    if (!change.unset()) change.set_value(*text);
+    values.push_back({setting.name(), change.unset() ? std::nullopt : text});
+  }
+  if (Status refused = env_.configuration.check(values); !refused.is_ok()) return call->finish(std::move(refused));
+  if (request.validate_only()) return call->reply(shown("").SerializeAsString());
+  auto envelope = call::make_envelope(*call, bytes, std::string(kSettingsDomain) + ".update", command.SerializeAsString());
+  envelope.scope.name_space.clear();
+  env_.proposer->propose(kCoreGroup, std::move(envelope), [this, call](Result<machine::Applied> applied) {
+    if (!applied) return call->finish(std::move(applied.error()));
+    env_.configuration.refresh([this, call] { call->reply(shown("").SerializeAsString()); });
+  });
 }
 
 // --- metrics --------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ struct IdentityEnvironment {
   // Whether a tenant, or a namespace of it, holds services, locks or tasks at work.
   std::function<bool(const machine::Scope& scope)> has_data;
   std::string issuer = "uccp";  // shown in authenticator apps
-  int64_t session_ttl_ms = 12 * 3600 * 1000;
+  std::function<int64_t()> session_ttl_ms = [] { return int64_t{12} * 3600 * 1000; };
 };
 
 // Passwords that wait to be checked; more attempts are refused.

@@ -292,12 +292,13 @@ void IdentityService::check_sign_in(const CallPtr& call, const v1::SignInRequest
     command.set_name(request.name());
     command.set_accepted(true);
     command.set_password_hash(row->password_hash());
-    command.set_session_ttl_ms(env_.session_ttl_ms);
+    const int64_t session_ttl_ms = env_.session_ttl_ms();
+    command.set_session_ttl_ms(session_ttl_ms);
     SessionRow& session = *command.mutable_session();
     session.set_id(make_id("ses"));
     session.set_tenant(request.tenant());
     session.set_principal(request.name());
-    session.set_expire_us(env_.clock.wall().us + env_.session_ttl_ms * 1000);
+    session.set_expire_us(env_.clock.wall().us + session_ttl_ms * 1000);
     const std::string refresh = to_base64url(env_.crypto.random_bytes(kSecretBytes));
     session.set_secret_hash(hash_secret(refresh));
     propose_sign_in(call, command, [this, call, refresh](const machine::Applied& applied) {
