@@ -253,12 +253,14 @@ Result<TokenClaims> TokenVerifier::verify(std::string_view token, WallTime now) 
   const std::string algorithm = header.text("alg");
   const std::string key_id = header.text("kid");
   if (!header.ok()) return malformed("its header is not what it should be");
-  if (std::ranges::find(kAlgorithms, algorithm) == kAlgorithms.end()) {
-    return refused("TOKEN_ALGORITHM", "only signatures by EdDSA, ES256 and RS256 are accepted");
+  const bool known_algorithm = only_key_ ? only_key_->algorithm() == algorithm : std::ranges::find(kAlgorithms, algorithm) != kAlgorithms.end();
+  if (!known_algorithm) {
+    return refused("TOKEN_ALGORITHM", "its algorithm is none that is accepted for this issuer");
   }
   if (header.has("crit")) return malformed("it demands extensions");
   std::optional<TokenKey> key;
-  if (const auto known = keys_.find(key_id); known != keys_.end()) key = known->second;
+  if (only_key_) key = only_key_;
+  else if (const auto known = keys_.find(key_id); known != keys_.end()) key = known->second;
   else if (source_ && !key_id.empty() && key_id.size() <= kKeyIdBytesMax) key = source_(key_id);
   if (!key) return refused("TOKEN_SIGNATURE", "its key is not known here");
   // The algorithm is that of the key, whatever the token says.

@@ -1,5 +1,5 @@
 // Access tokens: compact JWTs (RFC 7519). Ours are signed with Ed25519 (RFC 8037); those of outside issuers may be signed
-// with ES256 or RS256.
+// with ES256 or RS256, and with HS256 where an operator has turned it on.
 //
 // Invariants: kid must name a known key, exactly, and alg must be the algorithm that is pinned to that key; a header with
 // "crit", a duplicate JSON key, a non-canonical base64url part or more than 8 KiB is refused; exp is required. Every
@@ -84,6 +84,8 @@ class TokenVerifier {
   // Asked for keys that were not added.
   using KeySource = std::function<std::optional<TokenKey>(std::string_view key_id)>;
   void set_key_source(KeySource source) { source_ = std::move(source); }
+  // The one key of an issuer whose tokens need not name it. Without it no HS256 is taken.
+  void set_only_key(TokenKey key) { only_key_ = std::move(key); }
   // The claims of a token that is valid at `now`. Errors, all unauthenticated: TOKEN_MALFORMED, TOKEN_ALGORITHM,
   // TOKEN_SIGNATURE (also for an unknown key), TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_AUDIENCE, TOKEN_ISSUER.
   Result<TokenClaims> verify(std::string_view token, WallTime now) const;
@@ -92,6 +94,7 @@ class TokenVerifier {
   TokenExpectation expectation_;
   std::map<std::string, TokenKey, std::less<>> keys_;
   KeySource source_;
+  std::optional<TokenKey> only_key_;
 };
 
 // Claims that nobody has checked: only to find out who should. Empty if the token is malformed.

@@ -2,7 +2,9 @@
 
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/param_build.h>
 #include <simdjson.h>
 
@@ -18,6 +20,7 @@ namespace {
 
 constexpr size_t kEs256SignatureBytes = 64;
 constexpr size_t kKeysMax = 100;
+constexpr size_t kSecretBytesMin = 32;
 constexpr int kRsaBitsMin = 2048;
 constexpr int kRsaBitsMax = 8192;
 
@@ -131,7 +134,24 @@ Result<TokenKey> TokenKey::from_public_pem(std::string_view pem) {
   return from_key(std::shared_ptr<EVP_PKEY>(std::move(key)));
 }
 
+Result<TokenKey> TokenKey::from_secret(std::string secret) {
+  if (secret.size() < kSecretBytesMin) {
+    return fail(Code::kInvalid, "KEY_TOO_SHORT", "a secret for HS256 has at least 32 bytes; make one with: openssl rand -hex 32");
+  }
+  TokenKey out;
+  out.secret_ = std::move(secret);
+  out.algorithm_ = "HS256";
+  return out;
+}
+
 bool TokenKey::verifies(std::string_view message, std::string_view signature) const {
+  if (algorithm_ == "HS256") {
+    std::array<unsigned char, 32> mac{};
+    unsigned size = 0;
+    const bool made = HMAC(EVP_sha256(), secret_.data(), static_cast<int>(secret_.size()), bytes_of(message), message.size(),
+                           mac.data(), &size) != nullptr;
+    return made && signature.size() == mac.size() && CRYPTO_memcmp(mac.data(), signature.data(), mac.size()) == 0;
+  }
   std::string der;
   if (algorithm_ == "ES256") {
     if (signature.size() != kEs256SignatureBytes) return false;

@@ -1,5 +1,6 @@
-// Public keys that verify access tokens, each pinned to one algorithm: EdDSA (Ed25519), ES256 (P-256) or RS256 (RSA of at
-// least 2048 bits). There are no symmetric keys: a token signed with HS256 finds none (RFC 8725, 2.1).
+// Keys that verify access tokens, each pinned to one algorithm: EdDSA (Ed25519), ES256 (P-256) or RS256 (RSA of at least 2048
+// bits), all public; and HS256 with a secret, which whoever checks could also sign with. A key set never has one of these:
+// it is made from a file that an operator names for one issuer (RFC 8725, 2.1).
 //
 // Immutable; callable from any thread.
 #pragma once
@@ -20,6 +21,9 @@ class TokenKey {
   // Errors: corruption PEM_INVALID, also for keys of another kind.
   static Result<TokenKey> from_public_pem(std::string_view pem);
 
+  // HS256. Errors: invalid KEY_TOO_SHORT for less than 32 bytes (RFC 7518, 3.2).
+  static Result<TokenKey> from_secret(std::string secret);
+
   std::string_view algorithm() const { return algorithm_; }
   bool verifies(std::string_view message, std::string_view signature) const;
 
@@ -28,6 +32,7 @@ class TokenKey {
   static Result<TokenKey> from_key(std::shared_ptr<evp_pkey_st> key);
 
   std::shared_ptr<evp_pkey_st> key_;
+  std::string secret_;  // of HS256
   std::string_view algorithm_;
 };
 

@@ -112,6 +112,18 @@ TEST_F(JwtTest, OnlyTheOneAlgorithmIsAccepted) {
   EXPECT_EQ(reason(forge(R"({"alg":"EdDSA"})", payload())), "TOKEN_SIGNATURE") << "a key id is required";
 }
 
+TEST(SharedSecrets, ASecretIsAKeyForHs256AndNeedsLength) {
+  EXPECT_EQ(TokenKey::from_secret(std::string(31, 'x')).error().reason(), "KEY_TOO_SHORT");
+  const TokenKey key = TokenKey::from_secret(std::string(20, 0x0b) + std::string(12, 0)).value();
+  EXPECT_EQ(key.algorithm(), "HS256");
+  // RFC 4231, test case 1: a key shorter than a block is the same one with zeros behind it.
+  const std::string mac = from_hex("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7").value();
+  EXPECT_TRUE(key.verifies("Hi There", mac));
+  EXPECT_FALSE(key.verifies("Hi there", mac));
+  EXPECT_FALSE(key.verifies("Hi There", mac.substr(0, 31)));
+  EXPECT_FALSE(key.verifies("Hi There", ""));
+}
+
 TEST_F(JwtTest, AmbiguousOrOddDocumentsAreMalformed) {
   EXPECT_EQ(reason(forge(header(), payload())), "OK");
   const std::vector<std::string> odd_claims = {

@@ -99,8 +99,10 @@ Result<call::Principal> KeyAuthenticator::from_api_key(const std::string& key) c
 
 Result<call::Principal> KeyAuthenticator::from_token(const std::string& token) const {
   const std::string issuer = runtime::unverified_claims(token).issuer;
-  if (options_.outside != nullptr && options_.outside->is_issuer(issuer)) {
-    UCCP_TRY(call::Principal principal, options_.outside->identify(token, clock_.wall()));
+  const bool by_shared = options_.shared != nullptr && options_.shared->is_issuer(issuer);
+  if (by_shared || (options_.outside != nullptr && options_.outside->is_issuer(issuer))) {
+    UCCP_TRY(call::Principal principal,
+             by_shared ? options_.shared->identify(token, clock_.wall()) : options_.outside->identify(token, clock_.wall()));
     UCCP_RETURN_IF_ERROR(directory_.check_token(principal.tenant, principal.name, principal.credential_id, "", principal.issued_us));
     return principal;
   }

@@ -12,6 +12,7 @@
 #include "call/pipeline/authenticator.h"
 #include "runtime/jwt.h"
 #include "server/outside_issuer.h"
+#include "server/shared_issuer.h"
 #include "services/identity/identity_directory.h"
 
 namespace uccp::server {
@@ -25,6 +26,7 @@ class KeyAuthenticator final : public call::Authenticator {
     std::string operator_key_pem;  // public half of the key of the operators, whose tokens name roles themselves
     std::string cluster_id;        // certificates of nodes are accepted from this cluster
     OutsideIssuer* outside = nullptr;
+    const SharedIssuer* shared = nullptr;
   };
   // Errors: corruption PEM_INVALID. `directory`, `clock` and the outside issuer must outlive it.
   static Result<std::unique_ptr<KeyAuthenticator>> make(const Options& options, const identity::IdentityDirectory& directory,

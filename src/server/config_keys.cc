@@ -135,6 +135,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"oidc_tenant", kString, "default", kActs, "tenant that the users of the OpenID Connect issuer belong to"},
     {"oidc_subject_claim", kString, "sub", kActs, "claim that is the name of the principal"},
     {"oidc_groups_claim", kString, "groups", kActs, "claim with the groups, which bindings name as group:NAME"},
+    {"hs256_issuer", kString, "", kActs, "issuer whose tokens are signed with a shared secret (HS256); unset: none is taken"},
+    {"hs256_key_file", kString, "", kActs, "file with that secret, at least 32 bytes"},
     {"oidc_ca_file", kString, "", kActs, "authorities of the OpenID Connect issuer, PEM; unset: those of the system"},
 });
 

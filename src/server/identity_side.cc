@@ -56,9 +56,10 @@ Result<std::unique_ptr<IdentitySide>> IdentitySide::make(const IdentityKeys& key
   s.directory_ = identity::IdentityDirectory::make({node, view, environment.reads, environment.clock, environment.metrics});
   UCCP_TRY(OutsideIssuerOptions outside, issuer_options(config));
   if (!outside.url.empty()) s.issuer_ = std::make_unique<OutsideIssuer>(std::move(outside), s.outside_, environment.clock);
+  UCCP_TRY(s.shared_issuer_, SharedIssuer::open(config, environment.files));
   UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(keys.token_key_pem));
   UCCP_TRY(s.authenticator_,
-           KeyAuthenticator::make({.operator_key_pem = signer.public_key_pem(), .cluster_id = keys.cluster_id, .outside = s.issuer_.get()},
+           KeyAuthenticator::make({.operator_key_pem = signer.public_key_pem(), .cluster_id = keys.cluster_id, .outside = s.issuer_.get(), .shared = s.shared_issuer_.get()},
                                   *s.directory_, environment.clock));
   s.service_ = std::make_unique<identity::IdentityService>(identity::IdentityEnvironment{
       .proposer = node, .reader = node, .work = environment.reads, .passwords = s.passwords_, .clock = environment.clock,

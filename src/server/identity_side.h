@@ -25,6 +25,7 @@ struct IdentityKeys {
 };
 
 struct IdentitySideEnvironment {
+  FileSystem& files;
   node::Node& node;
   Executor& reads;
   const Clock& clock;
@@ -67,6 +68,7 @@ class IdentitySide {
   runtime::Loop outside_;    // waits for issuers
   std::shared_ptr<identity::IdentityDirectory> directory_;
   std::unique_ptr<OutsideIssuer> issuer_;
+  std::unique_ptr<SharedIssuer> shared_issuer_;
   std::unique_ptr<KeyAuthenticator> authenticator_;
   std::unique_ptr<identity::IdentityService> service_;
 };

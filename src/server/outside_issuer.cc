@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "runtime/http_get.h"
+#include "server/shared_issuer.h"
 
 namespace uccp::server {
 namespace {
@@ -113,16 +114,7 @@ Result<call::Principal> OutsideIssuer::identify(const std::string& token, WallTi
     }
     return std::unexpected(std::move(claims.error()));
   }
-  call::Principal principal;
-  principal.kind = call::Principal::Kind::kUser;
-  principal.tenant = options_.tenant;
-  principal.name = claims->subject;
-  principal.groups = claims->groups;
-  principal.expires_us = claims->expires_at_s * 1'000'000;
-  principal.issued_us = claims->issued_at_s * 1'000'000;
-  principal.credential = call::Principal::Credential::kOidc;
-  principal.credential_id = claims->token_id;
-  return principal;
+  return outside_principal(*claims, options_.tenant);
 }
 
 }  // namespace uccp::server

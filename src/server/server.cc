@@ -265,7 +265,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   bus = std::make_unique<BusSide>(bus_options);
   std::vector<node::GroupSpec> groups = {
       {kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state, &kv_state,
-                            &backup_state, &identity_state, &certificates_state, &bus->topics()}},
+                            &backup_state, &identity_state, &certificates_state, &settings_state, &bus->topics()}},
       {kWorkGroup, "work", {&tasks_state, &workers_state}}};
   for (node::GroupSpec& spec : bus->groups()) groups.push_back(std::move(spec));
   node = std::make_unique<node::Node>(
@@ -369,7 +369,7 @@ void Server::Parts::build_discovery(const ServerOptions& options, const Config& 
 
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
   UCCP_TRY(identity_side, IdentitySide::make({.token_key_pem = options.token_key_pem, .cluster_id = identity.cluster_id}, config,
-                                             {*node, *reads, clock, system_random, metrics, *page_tokens}));
+                                             {files, *node, *reads, clock, system_random, metrics, *page_tokens}));
   identity_side->add_handlers(handlers);
   const auto permits = identity_side->permits();
   build_discovery(options, config);

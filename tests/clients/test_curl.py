@@ -41,6 +41,14 @@ class Curl(NodeTest):
         self.assertEqual(gone.stdout, b"204")
         self.assertEqual(self.json("services/discover?name=curl&health=any")["services"], [])
 
+    def test_answers_come_compressed_to_who_takes_it(self):
+        for encoding in ("br", "gzip"):
+            packed = self.curl("config", "-H", f"Accept-Encoding: {encoding}", "-D", "-").stdout
+            self.assertIn(f"Content-Encoding: {encoding}\r\n".encode(), packed)
+        # curl asks for all that it can take and unpacks the answer.
+        unpacked = self.json("config", "--compressed")
+        self.assertEqual({s["name"] for s in unpacked["settings"]}, {s["name"] for s in self.json("config")["settings"]})
+
     def test_post_without_a_content_type_of_json_is_refused(self):
         # What curl -d sends by itself.
         refused = self.curl("services", "-d", '{"serviceName":"x"}', "-w", "%{http_code}").stdout.decode()

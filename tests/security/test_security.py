@@ -5,13 +5,14 @@ import re
 import socket
 import ssl
 import struct
+import subprocess
 import tempfile
 import time
 import urllib.request
 
 from lib import credentials
 from lib.credentials import openssl
-from lib.uccp import AGENT, NodeTest
+from lib.uccp import AGENT, SERVER, NodeTest, clean_environment
 from lib.wait import wait_until
 
 
@@ -216,6 +217,54 @@ class Roles(SecurityTest):
         self.assertEqual(self.answer(other, "services?namespace=-").json["services"], [])
         self.assertEqual(self.answer(other, "services/discover?name=t&health=any").json.get("services", []), [])
         self.rest.delete(f"services/{mine['id']}")
+
+
+class SharedSecret(SecurityTest):
+    """An issuer whose tokens are signed with HS256, which is off unless it is turned on."""
+
+    SECRET = b"0123456789abcdef0123456789abcdef"
+    ISSUER = "https://legacy.example.com"
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="uccp-test-")
+        cls.addClassCleanup(folder.cleanup)
+        path = pathlib.Path(folder.name) / "secret"
+        path.write_bytes(cls.SECRET + b"\n")
+        cls.flags = ("--hs256-issuer", cls.ISSUER, "--hs256-key-file", path)
+        super().setUpClass()
+
+    def hs256(self, secret=None, **changes):
+        return credentials.hs256_token(secret or self.SECRET, "any", **{"iss": self.ISSUER, "sub": "lea", **changes})
+
+    def test_its_tokens_are_taken_and_nothing_else_is(self):
+        self.assert_problem(self.answer(self.hs256()), 403, "PERMISSION_DENIED")
+        made = self.rest.post("bindings", {"binding": {"role": "viewer", "members": ["lea"]}})
+        if made.status != 201:
+            made = self.rest.post("bindings", {"role": "viewer", "members": ["lea"]})
+        self.assertEqual(made.status, 201, made)
+        self.assertEqual(self.answer(self.hs256()).status, 200)
+        # What the issuer may not say counts for nothing.
+        self.assert_problem(self.answer(self.hs256(sub="eve", roles=["admin"], tenant="other")), 403)
+        now = int(time.time())
+        for token, reason in ((self.hs256(secret=b"x" * 32), "TOKEN_SIGNATURE"), (self.hs256(exp=now - 3600), "TOKEN_EXPIRED"),
+                              (self.hs256(aud="else"), "TOKEN_AUDIENCE"), (self.hs256(iss="uccp"), "TOKEN_ALGORITHM"),
+                              (credentials.token(self.key, iss=self.ISSUER), "TOKEN_ALGORITHM"),
+                              (credentials.hs256_token(self.SECRET, self.key_id), "TOKEN_ALGORITHM")):
+            with self.subTest(reason):
+                self.assert_refused(token, reason)
+        self.assert_refused(credentials.unsigned_token("any", iss=self.ISSUER), "TOKEN_ALGORITHM")
+
+    def test_the_settings_belong_together_and_are_checked(self):
+        short = self.folder / "short"
+        short.write_text("tooshort")
+        for flags, says in ((["--hs256-issuer", "a"], b"together"), (["--hs256-issuer", "a", "--hs256-key-file", short], b"32 bytes"),
+                            (["--hs256-issuer", "uccp", "--hs256-key-file", short], b"keys of its own")):
+            with self.subTest(flags):
+                done = subprocess.run([SERVER, "dev", "--data-dir", self.folder / "other", "--ports", "auto", "--no-agent", *map(str, flags)],
+                                      capture_output=True, timeout=60, env=clean_environment())
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(says, done.stderr)
 
 
 class Certificates(SecurityTest):

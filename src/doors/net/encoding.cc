@@ -1,8 +1,12 @@
 #include "doors/net/encoding.h"
 
+#include <brotli/decode.h>
+#include <brotli/encode.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <charconv>
+#include <memory>
 
 #include "base/check.h"
 
@@ -11,6 +15,8 @@ namespace {
 
 constexpr int kGzipWindow = 15 + 16;  // the largest window, with a gzip header
 constexpr size_t kStep = 64 * 1024;
+// About as fast as the fastest gzip.
+constexpr int kBrotliQuality = 3;
 
 std::string_view trimmed(std::string_view text) {
   while (text.starts_with(' ')) text.remove_prefix(1);
@@ -18,26 +24,63 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-bool is_refused(std::string_view parameters) {
+// Thousandths; what cannot be read counts as one, as if it were not there.
+int quality_of(std::string_view parameters) {
   const size_t q = parameters.find("q=");
-  return q != std::string_view::npos && parameters.substr(q + 2).find_first_of("123456789") == std::string_view::npos;
+  if (q == std::string_view::npos) return 1000;
+  double value = 1;
+  const std::string_view text = parameters.substr(q + 2);
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+  return parsed.ec == std::errc() ? static_cast<int>(std::clamp(value, 0.0, 1.0) * 1000) : 1000;
+}
+
+Status too_large(size_t bytes_max) {
+  return Status(Code::kInvalid, "REQUEST_TOO_LARGE",
+                "the body has more than " + std::to_string(bytes_max) + " bytes when decompressed");
 }
 
 }  // namespace
 
-bool accepts_gzip(std::string_view header) {
-  bool any = false;
+std::string_view encoding_name(Encoding encoding) {
+  static constexpr std::string_view kNames[] = {"", "gzip", "br"};
+  return kNames[static_cast<size_t>(encoding)];
+}
+
+Encoding accepted_encoding(std::string_view header) {
+  int any = 0;
+  int gzip_quality = -1, brotli_quality = -1;
   while (!header.empty()) {
     const size_t comma = header.find(',');
     const std::string_view item = header.substr(0, comma);
     header = comma == std::string_view::npos ? std::string_view() : header.substr(comma + 1);
     const size_t semicolon = item.find(';');
     const std::string_view name = trimmed(item.substr(0, semicolon));
-    const bool refused = semicolon != std::string_view::npos && is_refused(item.substr(semicolon));
-    if (name == "gzip" || name == "x-gzip") return !refused;
-    if (name == "*" && !refused) any = true;
+    const int quality = semicolon == std::string_view::npos ? 1000 : quality_of(item.substr(semicolon));
+    if (name == "gzip" || name == "x-gzip") gzip_quality = quality;
+    else if (name == "br") brotli_quality = quality;
+    else if (name == "*") any = quality;
   }
-  return any;
+  if (gzip_quality < 0) gzip_quality = any;
+  if (brotli_quality < 0) brotli_quality = any;
+  if (gzip_quality == 0 && brotli_quality == 0) return Encoding::kNone;
+  return brotli_quality >= gzip_quality ? Encoding::kBrotli : Encoding::kGzip;
+}
+
+Result<Encoding> content_encoding(std::string_view name) {
+  if (name.empty() || name == "identity") return Encoding::kNone;
+  if (name == "gzip" || name == "x-gzip") return Encoding::kGzip;
+  if (name == "br") return Encoding::kBrotli;
+  return fail(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED",
+              "the content encoding '" + std::string(name.substr(0, 40)) + "' is not taken; send gzip, br, or the body as it is");
+}
+
+std::string encode(Encoding encoding, std::string data) {
+  return encoding == Encoding::kGzip ? gzip(data) : encoding == Encoding::kBrotli ? brotli(data) : data;
+}
+
+Result<std::string> decode(Encoding encoding, std::string data, size_t bytes_max) {
+  if (encoding == Encoding::kNone) return data;
+  return encoding == Encoding::kGzip ? gunzip(data, bytes_max) : unbrotli(data, bytes_max);
 }
 
 std::string gzip(std::string_view data) {
@@ -72,12 +115,42 @@ Result<std::string> gunzip(std::string_view data, size_t bytes_max) {
   }
   const bool rest = stream.avail_in > 0;
   inflateEnd(&stream);
-  if (out.size() > bytes_max) {
-    return fail(Code::kInvalid, "REQUEST_TOO_LARGE",
-                "the body has more than " + std::to_string(bytes_max) + " bytes when decompressed");
-  }
+  if (out.size() > bytes_max) return fail(too_large(bytes_max));
   if (result != Z_STREAM_END || rest)
     return fail(Code::kInvalid, "ENCODING_INVALID", "the body is not gzip, as Content-Encoding says, or is cut off");
+  return out;
+}
+
+std::string brotli(std::string_view data) {
+  std::string out(BrotliEncoderMaxCompressedSize(data.size()), '\0');
+  size_t size = out.size();
+  const bool done = BrotliEncoderCompress(kBrotliQuality, BROTLI_DEFAULT_WINDOW, BROTLI_MODE_TEXT, data.size(),
+                                          reinterpret_cast<const uint8_t*>(data.data()), &size,
+                                          reinterpret_cast<uint8_t*>(out.data())) == BROTLI_TRUE;
+  UCCP_CHECK(done, "the bound of brotli holds");
+  out.resize(size);
+  return out;
+}
+
+Result<std::string> unbrotli(std::string_view data, size_t bytes_max) {
+  const std::unique_ptr<BrotliDecoderState, decltype(&BrotliDecoderDestroyInstance)> state(
+      BrotliDecoderCreateInstance(nullptr, nullptr, nullptr), BrotliDecoderDestroyInstance);
+  UCCP_CHECK(state != nullptr, "brotli can start");
+  const auto* in = reinterpret_cast<const uint8_t*>(data.data());
+  size_t left = data.size();
+  std::string out;
+  BrotliDecoderResult result = BROTLI_DECODER_RESULT_NEEDS_MORE_OUTPUT;
+  while (result == BROTLI_DECODER_RESULT_NEEDS_MORE_OUTPUT && out.size() <= bytes_max) {
+    const size_t had = out.size();
+    size_t room = std::min(kStep, bytes_max + 1 - had);
+    out.resize(had + room);
+    auto* to = reinterpret_cast<uint8_t*>(out.data() + had);
+    result = BrotliDecoderDecompressStream(state.get(), &left, &in, &room, &to, nullptr);
+    out.resize(out.size() - room);
+  }
+  if (out.size() > bytes_max) return fail(too_large(bytes_max));
+  if (result != BROTLI_DECODER_RESULT_SUCCESS || left > 0)
+    return fail(Code::kInvalid, "ENCODING_INVALID", "the body is not brotli, as Content-Encoding says, or is cut off");
   return out;
 }
 

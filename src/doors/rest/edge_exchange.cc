@@ -1,6 +1,7 @@
 #include "doors/rest/edge_exchange.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "doors/net/encoding.h"
 
@@ -22,13 +23,13 @@ bool is_text(std::string_view type) {
          type.find("javascript") != std::string_view::npos;
 }
 
-void compress(bool gzip_taken, HttpResponse& response) {
+void compress(Encoding encoding, HttpResponse& response) {
   const std::string* type = header_of(response, "Content-Type");
-  if (type == nullptr || !is_text(*type) || response.body.size() <= kGzipBytesMin) return;
+  if (type == nullptr || !is_text(*type) || response.body.size() <= kEncodedBytesMin) return;
   response.headers.emplace_back("Vary", "Accept-Encoding");
-  if (!gzip_taken || header_of(response, "Content-Encoding") != nullptr) return;
-  response.body = gzip(response.body);
-  response.headers.emplace_back("Content-Encoding", "gzip");
+  if (encoding == Encoding::kNone || header_of(response, "Content-Encoding") != nullptr) return;
+  response.body = encode(encoding, std::move(response.body));
+  response.headers.emplace_back("Content-Encoding", encoding_name(encoding));
   // The tag names the content, which has other bytes now.
   if (std::string* etag = header_of(response, "ETag"); etag != nullptr && !etag->starts_with("W/"))
     etag->insert(0, "W/");
@@ -45,7 +46,7 @@ void allow_origin(const EdgeOptions& options, HttpResponse& response) {
 }  // namespace
 
 void finish_at_edge(const EdgeOptions& options, HttpResponse& response) {
-  compress(options.gzip, response);
+  compress(options.encoding, response);
   allow_origin(options, response);
 }
 

@@ -5,12 +5,13 @@
 #include <memory>
 #include <string>
 
+#include "doors/net/encoding.h"
 #include "doors/rest/http.h"
 
 namespace uccp::doors {
 
 struct EdgeOptions {
-  bool gzip = false;         // the client takes it
+  Encoding encoding = Encoding::kNone;  // that the client takes
   bool cors = false;         // some origins are allowed, so answers vary by it
   std::string allow_origin;  // the origin of this request, if it is allowed
 };

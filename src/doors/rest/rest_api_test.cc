@@ -15,18 +15,27 @@ using namespace testing;
 using call::CallPtr;
 
 TEST(Encoding, AcceptEncodingIsRead) {
-  EXPECT_TRUE(accepts_gzip("gzip, deflate, br"));
-  EXPECT_TRUE(accepts_gzip("br;q=1.0, gzip;q=0.8"));
-  EXPECT_TRUE(accepts_gzip("*"));
-  EXPECT_FALSE(accepts_gzip(""));
-  EXPECT_FALSE(accepts_gzip("br, identity"));
-  EXPECT_FALSE(accepts_gzip("gzip;q=0, *"));
-  EXPECT_FALSE(accepts_gzip("*;q=0.0"));
+  for (const auto& [header, expected] : std::initializer_list<std::pair<std::string_view, std::string_view>>{
+           {"gzip, deflate, br", "br"}, {"gzip", "gzip"}, {"x-gzip", "gzip"}, {"br;q=0.8, gzip;q=1.0", "gzip"},
+           {"br;q=1.0, gzip;q=0.8", "br"}, {"*", "br"}, {"", ""}, {"deflate, identity", ""}, {"gzip;q=0, *", "br"},
+           {"br;q=0, *;q=0.5", "gzip"}, {"*;q=0.0", ""}, {"gzip;q=0.001", "gzip"}, {"br;q=x", "br"}}) {
+    EXPECT_EQ(encoding_name(accepted_encoding(header)), expected) << header;
+  }
 }
 
 TEST(Encoding, WhatWasCompressedComesBackUnlessItIsTooMuch) {
   std::string text;
   for (int i = 0; i < 100'000; ++i) text += std::to_string(i) + ",";
+  EXPECT_EQ(*unbrotli(brotli(text), text.size()), text);
+  EXPECT_EQ(*unbrotli(brotli(""), 10), "");
+  EXPECT_LT(brotli(text).size(), gzip(text).size());
+  EXPECT_EQ(unbrotli(brotli(text), text.size() - 1).error().reason(), "REQUEST_TOO_LARGE");
+  const std::string small_bomb = brotli(std::string(64u << 20, '0'));
+  EXPECT_LT(small_bomb.size(), 10'000u);
+  EXPECT_EQ(unbrotli(small_bomb, 4u << 20).error().reason(), "REQUEST_TOO_LARGE");
+  for (const std::string& wrong : {brotli(text).substr(0, 100), std::string("no brotli"), std::string(), brotli("a") + "b"}) {
+    EXPECT_EQ(unbrotli(wrong, text.size()).error().reason(), "ENCODING_INVALID");
+  }
   EXPECT_EQ(*gunzip(gzip(text), text.size()), text);
   EXPECT_EQ(*gunzip(gzip(""), 10), "");
   EXPECT_EQ(gunzip(gzip(text), text.size() - 1).error().reason(), "REQUEST_TOO_LARGE");
@@ -98,6 +107,9 @@ TEST_F(RestApiTest, LargeAnswersAreCompressedForWhoTakesIt) {
   EXPECT_EQ(packed.headers.at("etag"), "W/\"v1\"");
   const auto plain = gunzip(packed.body, 1 << 20);
   ASSERT_TRUE(plain);
+  const auto smaller = ask("GET", "/api/v1/tasks/large", {}, "Accept-Encoding: gzip, br\r\n");
+  EXPECT_EQ(smaller.headers.at("content-encoding"), "br");
+  EXPECT_EQ(*unbrotli(smaller.body, 1 << 20), *plain);
   EXPECT_EQ(ask("GET", "/api/v1/tasks/large", {}, {}, "admin:other").body, *plain);
 }
 
@@ -107,7 +119,9 @@ TEST_F(RestApiTest, CompressedRequestsAreTakenUpToALimit) {
   EXPECT_EQ(ask("POST", "/api/v1/tasks", gzip(body), head).status, 201);
   EXPECT_EQ(ask("POST", "/api/v1/tasks", body, head).status, 400);
   EXPECT_EQ(ask("POST", "/api/v1/tasks", gzip(std::string(64u << 20, ' ')), head).status, 413);
-  EXPECT_EQ(ask("POST", "/api/v1/tasks", body, json + "Content-Encoding: br\r\n").status, 415);
+  EXPECT_EQ(ask("POST", "/api/v1/tasks", body, json + "Content-Encoding: deflate\r\n").status, 415);
+  EXPECT_EQ(ask("POST", "/api/v1/tasks", brotli(body), json + "Content-Encoding: br\r\n").status, 201);
+  EXPECT_EQ(ask("POST", "/api/v1/tasks", brotli(std::string(64u << 20, ' ')), json + "Content-Encoding: br\r\n").status, 413);
 }
 
 TEST_F(RestApiTest, AProjectionAnswersTheFieldsAskedForAndNoOthers) {

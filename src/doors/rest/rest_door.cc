@@ -192,7 +192,7 @@ class RestDoor::Router final : public HttpHandler {
 
   EdgeOptions edge_of(const HttpRequest& request) const {
     EdgeOptions edge;
-    edge.gzip = accepts_gzip(request.header("accept-encoding"));
+    edge.encoding = accepted_encoding(request.header("accept-encoding"));
     edge.cors = !options_.cors_origins.empty();
     const std::string_view origin = request.header("origin");
     const bool allowed =
@@ -212,14 +212,13 @@ class RestDoor::Router final : public HttpHandler {
   }
 
   Status decode_body(HttpRequest& request) {
-    const std::string encoding = media_type(request.header("content-encoding"));
-    if (encoding.empty() || encoding == "identity" || !request.has_body) return Status::ok();
-    if ((encoding != "gzip" && encoding != "x-gzip") || body_mode(request) == BodyMode::kStreamed) {
-      return Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED",
-                    "the content encoding '" + encoding.substr(0, 100) +
-                        "' is not taken; send gzip, or streams and other bodies as they are");
+    if (!request.has_body) return Status::ok();
+    UCCP_TRY(const Encoding encoding, content_encoding(media_type(request.header("content-encoding"))));
+    if (encoding == Encoding::kNone) return Status::ok();
+    if (body_mode(request) == BodyMode::kStreamed) {
+      return Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED", "streams are taken as they are, without a content encoding");
     }
-    UCCP_TRY(request.body, gunzip(request.body, options_.http.body_bytes_max));
+    UCCP_TRY(request.body, decode(encoding, std::move(request.body), options_.http.body_bytes_max));
     return Status::ok();
   }
 
