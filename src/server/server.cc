@@ -37,6 +37,7 @@
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
 #include "server/restore.h"
+#include "server/settings_wiring.h"
 #include "server/shared_blobs.h"
 #include "services/admin/admin_service.h"
 #include "services/audit/audit_service.h"
@@ -104,15 +105,6 @@ class Latch {
   std::mutex mutex_;
   std::condition_variable changed_;
 };
-
-Result<std::vector<call::RateRule>> rate_rules(const Config& config) {
-  UCCP_TRY(std::vector<call::RateRule> rules, call::parse_rate_rules(config.text("rate_limits")));
-  for (const auto& [quota_class, key] : {std::pair{"write", "rate_limit_write"}, {"read", "rate_limit_read"}}) {
-    const auto rate = static_cast<double>(config.integer(key));
-    if (rate > 0) rules.push_back({.quota_class = quota_class, .per_second = rate, .burst = rate});
-  }
-  return rules;
-}
 
 }  // namespace
 
@@ -201,7 +193,6 @@ struct Server::Parts {
   Status open_doors(const ServerOptions& options, const Config& config);
   Status build_certificates(const ServerOptions& options);
   CertificateUsers certificate_users(const ServerOptions& options);
-  void follow_settings();
   machine::GroupView work_view() const { return node->view(kWorkGroup); }
 };
 
@@ -473,37 +464,6 @@ Status Server::Parts::build_certificates(const ServerOptions& options) {
   return Status::ok();
 }
 
-// What a change of the configuration reaches while the node runs.
-void Server::Parts::follow_settings() {
-  const auto any = [](const Config&) { return Status::ok(); };
-  settings->add({{"log_level"},
-                 [](const Config& config) {
-                   log::Level level;
-                   if (log::parse_level(config.text("log_level"), level)) return Status::ok();
-                   return Status(Code::kInvalid, "SETTING_INVALID", "log_level is TRACE, DEBUG, INFO, WARN, ERROR or FATAL");
-                 },
-                 [](const Config& config) {
-                   log::Level level;
-                   if (log::parse_level(config.text("log_level"), level)) log::set_level(level);
-                 }});
-  settings->add({{"rate_limits", "rate_limit_write", "rate_limit_read"},
-                 [](const Config& config) -> Status { return rate_rules(config) ? Status::ok() : rate_rules(config).error(); },
-                 [this](const Config& config) { pipeline->set_rates(rate_rules(config).value_or(std::vector<call::RateRule>())); }});
-  const auto some = [](const Config& config) {
-    if (config.integer("calls_in_flight_max") > 0) return Status::ok();
-    return Status(Code::kInvalid, "SETTING_INVALID", "calls_in_flight_max must be at least 1, or nobody could raise it again");
-  };
-  settings->add({{"calls_in_flight_max", "calls_waiting_max"}, some, [this](const Config& config) {
-                   pipeline->set_limits(static_cast<size_t>(config.integer("calls_in_flight_max")),
-                                        static_cast<size_t>(config.integer("calls_waiting_max")));
-                 }});
-  settings->add({{"session_ttl"}, any, [this](const Config& config) { identity_side->set_session_ttl(config.duration_ms("session_ttl")); }});
-  settings->add({{"certificate_alert"}, any, [this](const Config& config) {
-                   certificates->set_alert_before(config.duration_ms("certificate_alert") / 1000);
-                 }});
-  settings->start([this] { return node->view(kCoreGroup); });
-}
-
 CertificateUsers Server::Parts::certificate_users(const ServerOptions& options) {
   return {.node = *node, .cluster = *cluster, .identity = *identity_side, .grpc = grpc, .etcd = etcd, .rest = rest,
           .node_name = node_name_of(options.node), .has_peers = options.cluster.enabled,
@@ -540,7 +500,8 @@ Status Server::Parts::open_doors(const ServerOptions& options, const Config& con
     pipeline->recheck_streams();
     check_open_connections(users);
   });
-  follow_settings();
+  follow_settings(*settings, {*pipeline, *identity_side, *certificates});
+  settings->start([this] { return node->view(kCoreGroup); });
   health->set_started();
   cluster->serve(endpoints);
   if (checks) checks->start();
