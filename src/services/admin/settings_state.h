@@ -8,7 +8,7 @@
 namespace uccp::admin {
 
 inline constexpr std::string_view kSettingsDomain = "settings";
-inline constexpr machine::TableId kSettingsTable = 178;  // "" -> ClusterSettingsRow
+inline constexpr machine::TableId kSettingsTable = 242;  // "" -> ClusterSettingsRow
 inline constexpr machine::Table<internal::v1::ClusterSettingsRow> kClusterSettings(kSettingsTable);
 
 class SettingsState final : public machine::Domain {

@@ -11,8 +11,8 @@ inline constexpr std::string_view kDomain = "certificates";
 inline constexpr size_t kAuthoritiesMax = 8;
 inline constexpr size_t kNodesMax = 64;
 
-inline constexpr machine::TableId kAuthoritiesTable = 176;  // "" -> AuthoritiesRow
-inline constexpr machine::TableId kNodeTable = 177;         // node id -> NodeCertificatesRow
+inline constexpr machine::TableId kAuthoritiesTable = 240;  // "" -> AuthoritiesRow
+inline constexpr machine::TableId kNodeTable = 241;         // node id -> NodeCertificatesRow
 inline constexpr machine::Table<internal::v1::AuthoritiesRow> kAuthorities(kAuthoritiesTable);
 inline constexpr machine::Table<internal::v1::NodeCertificatesRow> kNodeCertificates(kNodeTable);
 
