@@ -344,17 +344,21 @@ class ThreeNodes(unittest.TestCase):
         load = [Load(cluster.node(name)["https"], bundle, cluster.context["token"]) for name in cluster.names()]
         for thread in load:
             thread.start()
-        made = rotate(cluster.cli, "--scope", "AUTHORITY", "--overlap", "12s")["certificates"][0]
-
         def listed():
             return json.loads(cluster.cli_ok("certificate", "list", "-o", "json"))
+
+        def of_nodes():
+            """A server's and a node's certificate of each of three, once all have told of theirs."""
+            serials = {c["serial"] for c in listed() if c["kind"] != "AUTHORITY"}
+            return serials if len(serials) == 6 else None
+
+        before = wait_until(of_nodes, 30, "six certificates")
+        made = rotate(cluster.cli, "--scope", "AUTHORITY", "--overlap", "12s")["certificates"][0]
 
         # Clients get the new authority from the cluster, in the first half of the overlap.
         (cluster.base / "ca.new").write_text(cluster.rest("n1").get("certificates").json["caPem"])
         os.rename(cluster.base / "ca.new", bundle)
         self.assertEqual(len(names_of(bundle.read_text())), 2)
-        before = {c["serial"] for c in listed() if c["kind"] != "AUTHORITY"}
-        self.assertEqual(len(before), 6, "a server's and a node's certificate of each of three")
         for name in cluster.names():
             for port in ("https", "grpc", "etcd"):
                 wait_until(lambda: made["subject"] in field(shown_by(cluster.node(name)[port])[0], "issuer"), 30, f"{port} of {name}")
