@@ -38,7 +38,7 @@ void note(Row& row, const char* prefix, const LoadResult& result) {
   row.detail(name("GeneratorCores"), result.generator_cores);
 }
 
-// Syncs of the leader for each acknowledged put, by a pass under strace that is not measured otherwise; the followers do
+// Syncs of the leader for each acknowledged put, by a pass under strace that is not measured otherwise. The followers do
 // the same.
 std::optional<double> syncs_per_op(const Context& context, Side& side, const Work& work, Plan plan) {
   const auto leader = side.cluster->leader();

@@ -345,6 +345,7 @@ void GrpcConnection::refuse(GrpcCall& call, const std::shared_ptr<const Status>&
   }
   const auto fields = fields_of(refusal_headers_, true, true);
   nghttp2_submit_response(session_, call.stream(), fields.data(), fields.size(), nullptr);
+  loop_->rest();
   loop_->flush_later(*this);
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "base/check.h"
@@ -106,6 +107,7 @@ void IoLoop::run() {
     tick();
     flush();
     leaving_.clear();
+    if (std::exchange(rest_due_, false)) std::this_thread::sleep_for(std::chrono::microseconds(kRestUs));
   }
   // Destroying them may post more, which is dropped with them.
   std::vector<std::shared_ptr<IoWork>> rest;

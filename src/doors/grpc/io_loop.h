@@ -40,6 +40,7 @@ class IoSource {
 class IoLoop {
  public:
   static constexpr int kTickMs = 100;
+  static constexpr int kRestUs = 2'000;
 
   explicit IoLoop(const Clock& clock);
   ~IoLoop();  // stop()
@@ -61,6 +62,9 @@ class IoLoop {
   void flush_later(IoSource& source);
   // Calls on_ready(0) in the next turn: there is more to read than the socket tells.
   void again(IoSource& source) { again_.push_back(&source); }
+  // The loop sleeps a little after this turn. A node that refuses calls for want of room so reads them in larger pieces,
+  // which cost less, and leaves the cores to the calls that it has taken.
+  void rest() { rest_due_ = true; }
   const std::vector<std::shared_ptr<IoSource>>& sources() const { return sources_; }
 
  private:
@@ -86,6 +90,7 @@ class IoLoop {
   std::vector<std::shared_ptr<IoSource>> leaving_;
   std::vector<IoSource*> again_;
   std::vector<IoSource*> to_flush_;
+  bool rest_due_ = false;
   BootTime next_tick_;
 };
 
