@@ -60,7 +60,7 @@ TEST(RaftSettings, TheFeatureLevelCanBeHeldBackAndNotBeMadeUp) {
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().reason(), "CONFIG_INVALID");
   EXPECT_NE(unknown.error().message().find("feature_level_max"), std::string::npos);
-  EXPECT_FALSE(limit("feature_level_max: -1"));
+  EXPECT_FALSE(Config::load("feature_level_max: -1", "c.yaml", {}, {}).has_value());
 }
 
 TEST(RaftSettings, TheLeaseIsShorterThanTheTimeoutByTheDriftAndTheRounding) {
