@@ -38,8 +38,8 @@ void note(Row& row, const char* prefix, const LoadResult& result) {
   row.detail(name("GeneratorCores"), result.generator_cores);
 }
 
-// Syncs of the leader for each acknowledged put, by a pass under strace that is not measured otherwise. The followers do
-// the same.
+// Syncs of the leader for each acknowledged put, by a pass under strace that is not measured otherwise. Followers do as
+// many.
 std::optional<double> syncs_per_op(const Context& context, Side& side, const Work& work, Plan plan) {
   const auto leader = side.cluster->leader();
   if (!leader) return std::nullopt;
