@@ -47,16 +47,17 @@ class Topics(EventsTest):
     def test_life_of_a_topic(self):
         name = self.topic(partitions=4)
         got = self.rest.get(f"events/topics/{name}")
-        self.assertEqual((got.json["partitions"], got.json["persistence"], got.json["retention"]),
-                         (4, "PERSISTENT", "604800s"))
+        self.assertEqual((got.json["partitions"], got.json["persistence"]), (4, "PERSISTENT"))
         self.assertEqual(len(got.json["partitionStates"]), 4)
         self.assert_problem(self.rest.post("events/topics", {"name": name}), 409, "TOPIC_EXISTS")
         changed = self.rest.call("PATCH", f"events/topics/{name}", {"partitions": 6, "labels": {"team": "a"}},
                                  headers={"If-Match": got.headers["ETag"]})
         self.assertEqual((changed.status, changed.json["partitions"]), (200, 6), changed)
         self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"partitions": 2}), 412, "PARTITIONS_SHRINK")
-        self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"retention": "60s"},
+        self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"labels": {"team": "b"}},
                                            headers={"If-Match": got.headers["ETag"]}), 412, "ETAG_MISMATCH")
+        for setting in ({"retention": "60s"}, {"retentionBytes": 9}, {"retentionEvents": 9}):
+            self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", setting), 501, "TOPIC_SETTING_UNBUILT")
         listed = self.rest.get("events/topics", filter='labels.team = "a"').json["topics"]
         self.assertEqual([topic["name"] for topic in listed], [name])
         self.assertEqual(self.rest.delete(f"events/topics/{name}").status, 204)

@@ -7,7 +7,6 @@
 namespace uccp::events {
 namespace {
 
-constexpr int64_t kRetentionDefaultS = 7 * 24 * 3600;
 constexpr int64_t kDedupWindowDefaultS = 600;
 constexpr int32_t kPartitionsDefault = 1;
 
@@ -35,6 +34,10 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
   };
   if (topic.has_schema()) return unbuilt("schema");
   if (topic.compacted()) return unbuilt("compacted");
+  // Events stay until their topic is deleted; nobody shall think otherwise.
+  if (topic.has_retention()) return unbuilt("retention");
+  if (topic.retention_bytes() != 0) return unbuilt("retentionBytes");
+  if (topic.retention_events() != 0) return unbuilt("retentionEvents");
   return Status::ok();
 }
 
@@ -43,7 +46,6 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
 Result<v1::Topic> with_defaults(v1::Topic topic, const TopicLimits& limits) {
   if (topic.partitions() == 0) topic.set_partitions(kPartitionsDefault);
   if (topic.persistence() == v1::TOPIC_PERSISTENCE_UNSPECIFIED) topic.set_persistence(v1::TOPIC_PERSISTENCE_PERSISTENT);
-  if (!topic.has_retention()) topic.mutable_retention()->set_seconds(kRetentionDefaultS);
   if (!topic.has_dedup_window()) topic.mutable_dedup_window()->set_seconds(kDedupWindowDefaultS);
   if (topic.message_bytes_max() == 0) topic.set_message_bytes_max(limits.message_bytes_max);
   UCCP_RETURN_IF_ERROR(check_bounds(topic, limits));
@@ -58,7 +60,7 @@ Status check_update(const v1::UpdateTopicRequest& request, const TopicLimits& li
     if (field == nullptr) field = descriptor->FindFieldByCamelcaseName(name);
     if (field == nullptr || std::ranges::find(kChangeable, field->name()) == kChangeable.end()) {
       return Status(Code::kInvalid, "FIELD_INVALID", "the update mask names '" + name + "', which cannot be changed")
-          .with_field("updateMask", "names '" + name + "', which is unknown, immutable or set by the server", "retention");
+          .with_field("updateMask", "names '" + name + "', which is unknown, immutable or set by the server", "labels");
     }
     paths.push_back(field->name());
   }
@@ -73,7 +75,7 @@ Status check_update(const v1::UpdateTopicRequest& request, const TopicLimits& li
   for (const std::string& path : paths) {
     const auto* field = descriptor->FindFieldByName(path);
     // A topic always has these.
-    const bool needed = path == "partitions" || path == "retention" || path == "message_bytes_max" || path == "dedup_window";
+    const bool needed = path == "partitions" || path == "message_bytes_max" || path == "dedup_window";
     if (needed && !reflection->HasField(request.topic(), field)) {
       return Status(Code::kInvalid, "FIELD_INVALID", "the update would clear " + path + ", which every topic has")
           .with_field("topic." + field->camelcase_name(), "cannot be cleared; give a value");

@@ -129,7 +129,7 @@ TEST(Topics, WhatIsNotSaidHasADefaultAndWhatIsTooMuchIsRefused) {
   ASSERT_TRUE(made.has_value());
   EXPECT_EQ(made->partitions(), 1);
   EXPECT_EQ(made->persistence(), v1::TOPIC_PERSISTENCE_PERSISTENT);
-  EXPECT_EQ(made->retention().seconds(), 7 * 24 * 3600);
+  EXPECT_FALSE(made->has_retention()) << "it is not built, and so there is none";
   EXPECT_EQ(made->message_bytes_max(), 1u << 20);
   topic.set_partitions(257);
   EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
@@ -144,14 +144,18 @@ TEST(Topics, WhatIsNotSaidHasADefaultAndWhatIsTooMuchIsRefused) {
 TEST(Topics, AnUpdateNamesOnlyWhatCanBeChanged) {
   v1::UpdateTopicRequest request;
   request.mutable_topic()->set_name("a");
-  request.mutable_topic()->set_retention_bytes(7);
+  request.mutable_topic()->set_message_bytes_max(7);
   std::vector<std::string> paths;
   EXPECT_TRUE(check_update(request, {}, paths).is_ok());
-  EXPECT_EQ(paths, std::vector<std::string>{"retention_bytes"});
+  EXPECT_EQ(paths, std::vector<std::string>{"message_bytes_max"});
   request.mutable_update_mask()->add_paths("persistence");
   EXPECT_EQ(check_update(request, {}, paths).reason(), "FIELD_INVALID");
-  request.mutable_update_mask()->set_paths(0, "retention");
+  request.mutable_update_mask()->set_paths(0, "dedup_window");
   EXPECT_EQ(check_update(request, {}, paths).reason(), "FIELD_INVALID") << "it cannot be cleared";
+  request.mutable_update_mask()->set_paths(0, "retention_bytes");
+  request.mutable_topic()->set_retention_bytes(7);
+  paths.clear();
+  EXPECT_EQ(check_update(request, {}, paths).reason(), "TOPIC_SETTING_UNBUILT");
 }
 
 }  // namespace
