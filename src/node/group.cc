@@ -300,6 +300,7 @@ void Group::apply_committed() {
   if (!batch) return env_.fatal(batch.error());
   apply_seconds_.observe(static_cast<double>(env_.clock.boot().us - start.us) / 1e6);
   cache_.release(machine_.applied());
+  if (core_->leader() && machine_.applied() >= commit_) caught_up_ = true;
   env_.publish(id_, machine_.view());
   step(raft::Applied{machine_.applied()});
   if (batch->replaced) begin_anew();
@@ -342,10 +343,12 @@ void Group::finish_applied(machine::AppliedBatch batch) {
 
 bool Group::serving() const {
   if (leads()) return ready();
-  return core_->leader() && machine_.applied() >= std::min(commit_, core_->commit());
+  // One that has caught up serves while it applies what comes: it is always an entry or two behind.
+  return core_->leader() && (caught_up_ || machine_.applied() >= std::min(commit_, core_->commit()));
 }
 
 void Group::note_state_change() {
+  if (!core_->leader()) caught_up_ = false;
   if (!leads()) {
     sender_.clear();
     finish_transfer(LogIndex());

@@ -293,6 +293,7 @@ class Group {
   SnapshotSender sender_;
   SnapshotReceiver receiver_;
   bool installing_ = false;  // the state is about to be replaced
+  bool caught_up_ = false;   // a follower had all that was committed once, since it has this leader
   bool fetching_ = false;
   DigestCheck digests_;
   bool read_only_ = false;

@@ -152,6 +152,7 @@ void Group::install(const machine::SnapshotHeader& header) {
   if (!membership || header.position.index <= machine_.applied()) return receiver_.finished(false);
   if (const Status status = machine_.switch_slot(header.position); !status.is_ok()) return env_.fatal(status);
   installing_ = true;
+  caught_up_ = false;
   env_.disk.run([this] { return kv_.flush(); },
                 [this, header, membership = std::move(*membership)] { finish_install(header, membership); });
 }

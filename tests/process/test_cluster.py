@@ -113,8 +113,9 @@ class AnyNode(unittest.TestCase):
         names = self.cluster.names()
         self.assertEqual(names, ["n1", "n2", "n3"])
         for name in names:
-            health = self.cluster.rest(name).get("/health/raft")
-            self.assertEqual(health.status, 200, health)
+            # A node is ready before the groups of the bus have a leader.
+            health = wait_until(lambda: (got := self.cluster.rest(name).get("/health/raft")).status == 200 and got, 10,
+                                f"{name} to say that all its groups serve")
             self.assertEqual(health.json["nodeId"], name)
             for group in ("core", "work"):
                 state = health.json["groups"][group]

@@ -209,7 +209,7 @@ class SlowNetwork(Faults):
 
 
 class FullDisk(Faults):
-    SIZE = 160 << 20
+    SIZE = 320 << 20  # three logs of 64 MiB, and room
     RESERVED = 16 << 20
     flags = ("--disk-reserved", str(RESERVED))
 
