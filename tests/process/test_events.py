@@ -57,7 +57,7 @@ class Topics(EventsTest):
         self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"labels": {"team": "b"}},
                                            headers={"If-Match": got.headers["ETag"]}), 412, "ETAG_MISMATCH")
         for setting in ({"retention": "60s"}, {"retentionBytes": 9}, {"retentionEvents": 9}):
-            self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", setting), 501, "TOPIC_SETTING_UNBUILT")
+            self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", setting), 400, "TOPIC_SETTING_UNBUILT")
         listed = self.rest.get("events/topics", filter='labels.team = "a"').json["topics"]
         self.assertEqual([topic["name"] for topic in listed], [name])
         self.assertEqual(self.rest.delete(f"events/topics/{name}").status, 204)

@@ -105,7 +105,7 @@ Result<Publisher::Sorted> Publisher::sort(const RequestPtr& request, const Topic
     v1::Event& event = *wanted.mutable_events(i);
     const std::string field = "events[" + std::to_string(i) + "]";
     if (event.has_deliver_time()) {
-      return fail(Status(Code::kUnimplemented, "SCHEDULED_UNBUILT", "scheduled delivery is not built")
+      return fail(Status(Code::kInvalid, "SCHEDULED_UNBUILT", "scheduled delivery is not built")
                       .with_field(field + ".deliverTime", "is not built; leave it out"));
     }
     const uint32_t partition = wanted.has_partition() ? static_cast<uint32_t>(wanted.partition())

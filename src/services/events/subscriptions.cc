@@ -45,7 +45,7 @@ SubscriptionRow row_of(const v1::SubscribeRequest& request) {
 }
 
 Status unbuilt(std::string_view field, std::string_view what) {
-  return Status(Code::kUnimplemented, "SUBSCRIPTION_SETTING_UNBUILT", std::string(what) + " is not built for subscriptions")
+  return Status(Code::kInvalid, "SUBSCRIPTION_SETTING_UNBUILT", std::string(what) + " is not built for subscriptions")
       .with_field(std::string(field), "is not built; leave it out");
 }
 

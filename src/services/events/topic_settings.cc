@@ -29,7 +29,7 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
         .with_field("topic.messageBytesMax", "is more than " + std::to_string(limits.message_bytes_max), "65536");
   }
   const auto unbuilt = [](std::string_view field) {
-    return Status(Code::kUnimplemented, "TOPIC_SETTING_UNBUILT", "topics with " + std::string(field) + " are not built")
+    return Status(Code::kInvalid, "TOPIC_SETTING_UNBUILT", "topics with " + std::string(field) + " are not built")
         .with_field("topic." + std::string(field), "is not built; leave it out");
   };
   if (topic.has_schema()) return unbuilt("schema");
