@@ -35,7 +35,7 @@ class Append {
 
   BusBatchResult run() {
     if (batch_.has_expected_offset() && batch_.expected_offset() != row_.next_offset()) {
-      refuse(BusBatchResult::UNEXPECTED_OFFSET, row_.next_offset());
+      refuse(BusBatchResult::REFUSAL_UNEXPECTED_OFFSET, row_.next_offset());
       return std::move(result_);
     }
     if (!batch_.producer_id().empty() && !check_producer()) return std::move(result_);
@@ -60,7 +60,7 @@ class Append {
   bool check_producer() {
     producer_ = kProducers.get(c_.state(), c_.scope(), producer_key()).value_or(BusProducerRow());
     if (batch_.producer_epoch() < producer_.epoch()) {
-      refuse(BusBatchResult::STALE_EPOCH, producer_.epoch());
+      refuse(BusBatchResult::REFUSAL_STALE_EPOCH, producer_.epoch());
       return false;
     }
     if (batch_.producer_epoch() > producer_.epoch()) {
@@ -71,7 +71,7 @@ class Append {
     if (batch_.sequence() == 0) return true;
     const uint64_t next = std::max<uint64_t>(producer_.next_sequence(), 1);
     if (batch_.sequence() > next) {
-      refuse(BusBatchResult::SEQUENCE_GAP, next);
+      refuse(BusBatchResult::REFUSAL_SEQUENCE_GAP, next);
       return false;
     }
     repeated_ = std::min<uint64_t>(next - batch_.sequence(), static_cast<uint64_t>(batch_.events_size()));
@@ -196,7 +196,7 @@ BusBatchResult append_batch(ApplyContext& context, const BusBatch& batch, uint32
   auto row = kPartitions.get(context.state(), context.scope(), partition_key(id));
   if (!row || row->dropped()) {
     BusBatchResult result;
-    result.set_refusal(BusBatchResult::UNKNOWN_PARTITION);
+    result.set_refusal(BusBatchResult::REFUSAL_UNKNOWN_PARTITION);
     return result;
   }
   return Append(context, batch, number, std::move(*row)).run();

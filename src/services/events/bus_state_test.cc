@@ -44,7 +44,7 @@ TEST(BusState, OffsetsOfAPartitionAreConsecutiveAndEachIsReadFromItsEntry) {
 
 TEST(BusState, APartitionThatIsNotOpenTakesNothing) {
   BusLab lab;
-  EXPECT_EQ(lab.append(BusLab::batch(7, 0, {"a"})).refusal(), BusBatchResult::UNKNOWN_PARTITION);
+  EXPECT_EQ(lab.append(BusLab::batch(7, 0, {"a"})).refusal(), BusBatchResult::REFUSAL_UNKNOWN_PARTITION);
   EXPECT_EQ(lab.rows_of(kIndexTable), 0u);
   EXPECT_TRUE(lab.changes.empty());
   lab.open(7, 1);
@@ -79,7 +79,7 @@ TEST(BusState, ATopicIsDroppedInStepsAndTakesNothingMeanwhile) {
   drop.set_rows_max(4);
   const auto progress = lab.apply("bus.drop", drop.SerializeAsString());
   ASSERT_TRUE(progress.has_value());
-  EXPECT_EQ(lab.append(BusLab::batch(7, 0, {"late"})).refusal(), BusBatchResult::UNKNOWN_PARTITION);
+  EXPECT_EQ(lab.append(BusLab::batch(7, 0, {"late"})).refusal(), BusBatchResult::REFUSAL_UNKNOWN_PARTITION);
   EXPECT_GT(lab.run_to_end("drop", drop), 5);
   for (const auto table : {kPartitionTable, kIndexTable, kNeededTable, kSeenTable, kSeenAgeTable}) {
     EXPECT_EQ(lab.rows_of(table), 0u) << table;
@@ -120,7 +120,7 @@ TEST(BusState, AProducerIsHeardOnceForEachSequenceNumber) {
   batch.set_producer_id("p");
   batch.set_producer_epoch(3);
   batch.set_sequence(1);
-  EXPECT_EQ(lab.append(batch).refusal(), BusBatchResult::NONE);
+  EXPECT_EQ(lab.append(batch).refusal(), BusBatchResult::REFUSAL_UNSPECIFIED);
   EXPECT_EQ(lab.append(batch).duplicates_size(), 2) << "a repeat";
   auto longer = BusLab::batch(7, 0, {"b", "c"});
   longer.set_producer_id("p");
@@ -131,19 +131,19 @@ TEST(BusState, AProducerIsHeardOnceForEachSequenceNumber) {
   EXPECT_EQ(overlap.duplicate_offsets(0), 1u);
   longer.set_sequence(9);
   const auto gap = lab.append(longer);
-  EXPECT_EQ(gap.refusal(), BusBatchResult::SEQUENCE_GAP);
+  EXPECT_EQ(gap.refusal(), BusBatchResult::REFUSAL_SEQUENCE_GAP);
   EXPECT_EQ(gap.expected(), 4u);
   auto older = BusLab::batch(7, 0, {"z"});
   older.set_producer_id("p");
   older.set_producer_epoch(2);
   const auto fenced = lab.append(older);
-  EXPECT_EQ(fenced.refusal(), BusBatchResult::STALE_EPOCH);
+  EXPECT_EQ(fenced.refusal(), BusBatchResult::REFUSAL_STALE_EPOCH);
   EXPECT_EQ(fenced.expected(), 3u);
   auto newer = BusLab::batch(7, 0, {"d"});
   newer.set_producer_id("p");
   newer.set_producer_epoch(4);
   newer.set_sequence(1);
-  EXPECT_EQ(lab.append(newer).refusal(), BusBatchResult::NONE) << "a new epoch counts from 1";
+  EXPECT_EQ(lab.append(newer).refusal(), BusBatchResult::REFUSAL_UNSPECIFIED) << "a new epoch counts from 1";
   EXPECT_EQ(lab.read(7, 0), (Texts{"a", "b", "c", "d"}));
 }
 
@@ -152,9 +152,9 @@ TEST(BusState, AnExpectedOffsetGuardsAStreamOfEvents) {
   lab.open(7, 1);
   auto batch = BusLab::batch(7, 0, {"a"});
   batch.set_expected_offset(0);
-  EXPECT_EQ(lab.append(batch).refusal(), BusBatchResult::NONE);
+  EXPECT_EQ(lab.append(batch).refusal(), BusBatchResult::REFUSAL_UNSPECIFIED);
   const auto late = lab.append(batch);
-  EXPECT_EQ(late.refusal(), BusBatchResult::UNEXPECTED_OFFSET);
+  EXPECT_EQ(late.refusal(), BusBatchResult::REFUSAL_UNEXPECTED_OFFSET);
   EXPECT_EQ(late.expected(), 1u);
 }
 
@@ -162,7 +162,7 @@ TEST(BusState, AnEphemeralBatchIsToldAndNotKept) {
   BusLab lab;
   auto batch = BusLab::batch(7, 0, {"a"});
   batch.set_ephemeral(true);
-  EXPECT_EQ(lab.append(batch).refusal(), BusBatchResult::NONE);
+  EXPECT_EQ(lab.append(batch).refusal(), BusBatchResult::REFUSAL_UNSPECIFIED);
   ASSERT_EQ(lab.changes.size(), 1u);
   EXPECT_FALSE(lab.changes[0].kept);
   const auto told = decode_notice(bus_group(0), {7, 0}, lab.changes[0].payload);

@@ -32,16 +32,16 @@ void strip(v1::Event& event) {
 Status refusal_of(const BusBatchResult& result, const std::string& topic) {
   const std::string expected = std::to_string(result.expected());
   switch (result.refusal()) {
-    case BusBatchResult::STALE_EPOCH:
+    case BusBatchResult::REFUSAL_STALE_EPOCH:
       return Status(Code::kFailedPrecondition, "PRODUCER_FENCED",
                     "a producer of this name with epoch " + expected +
                         " has published to '" + topic + "'; this one was replaced and must stop");
-    case BusBatchResult::SEQUENCE_GAP:
+    case BusBatchResult::REFUSAL_SEQUENCE_GAP:
       return Status(Code::kFailedPrecondition, "SEQUENCE_GAP",
                     "the producer's next sequence number in this partition of '" + topic + "' is " + expected +
                         "; send the events that are missing first")
           .with_field("sequence", "is not " + expected, expected);
-    case BusBatchResult::UNEXPECTED_OFFSET:
+    case BusBatchResult::REFUSAL_UNEXPECTED_OFFSET:
       return Status(Code::kConflict, "OFFSET_MISMATCH",
                     "the next offset of the partition of '" + topic + "' is " + expected +
                         "; read what was published meanwhile, then try again")
@@ -205,14 +205,14 @@ void Publisher::take(const RequestPtr& request, uint32_t group, Result<std::vect
   if (!results) return request->join->arrive(std::move(results.error()));
   Request::Part& part = request->parts[group];
   const bool unknown = std::ranges::any_of(
-      *results, [](const auto& r) { return r.refusal() == BusBatchResult::UNKNOWN_PARTITION; });
+      *results, [](const auto& r) { return r.refusal() == BusBatchResult::REFUSAL_UNKNOWN_PARTITION; });
   // All of them: partitions of one topic are opened together, in a group.
   if (unknown && !std::exchange(part.reopened, true)) return reopen(request, group);
   Status status;
   for (size_t i = 0; i < part.batches.size() && i < results->size(); ++i) {
     const BusBatch& batch = part.batches[i];
     const BusBatchResult& result = (*results)[i];
-    if (result.refusal() != BusBatchResult::NONE) {
+    if (result.refusal() != BusBatchResult::REFUSAL_UNSPECIFIED) {
       status = refusal_of(result, request->request.topic());
       continue;
     }

@@ -257,7 +257,7 @@ void Subscription::bury(const PartitionId& id, Item item, const std::string& rea
     self->env_.gatherer.append(group, self->scope_, std::move(batches), std::nullopt,
                                [self, back, item = std::move(item)](auto results) mutable {
                                  const bool stored = results && !results->empty() &&
-                                                     results->front().refusal() == internal::v1::BusBatchResult::NONE;
+                                                     results->front().refusal() == internal::v1::BusBatchResult::REFUSAL_UNSPECIFIED;
                                  if (stored) self->env_.counters.dead_lettered.add();
                                  back(std::move(item), stored);
                                });
