@@ -1,7 +1,5 @@
 #include "server/bus_side.h"
 
-#include <fmt/format.h>
-
 #include "base/limits.h"
 #include "services/events/bus_rows.h"
 #include "uccp/internal/v1/node.pb.h"
@@ -12,14 +10,6 @@ namespace {
 constexpr std::string_view kPropose = "uccp.internal.v1.NodeLink/Propose";
 // What the log adds to the events of a command.
 constexpr int64_t kCommandOverheadBytes = 256 << 10;
-
-Result<uint64_t> read(const Config& config, std::string_view key, int64_t min, int64_t max) {
-  const int64_t number = config.integer(key);
-  if (number >= min && number <= max) return static_cast<uint64_t>(number);
-  const Config::Value& value = config.values().find(key)->second;
-  return fail(Code::kInvalid, "CONFIG_INVALID",
-              fmt::format("{}: '{}' of '{}' is out of range; it must be {} to {}", value.origin, value.text, key, min, max));
-}
 
 // The sink of a proposal that goes through the handlers.
 class Answer final : public call::Sink {
@@ -46,18 +36,18 @@ class Answer final : public call::Sink {
 Result<events::EventsOptions> bus_settings(const Config& config) {
   events::EventsOptions options;
   const auto command_max = static_cast<int64_t>(limits::kCommandBytesMax) - kCommandOverheadBytes;
-  UCCP_TRY(const uint64_t groups, read(config, "bus_groups", 1, events::kBusGroupsMax));
+  UCCP_TRY(const uint64_t groups, config.integer_between("bus_groups", 1, events::kBusGroupsMax));
   options.groups = static_cast<uint32_t>(groups);
-  UCCP_TRY(options.topics_max, read(config, "bus_topics_max", 1, int64_t{1} << 30));
-  UCCP_TRY(const uint64_t partitions, read(config, "bus_partitions_max", 1, 1024));
+  UCCP_TRY(options.topics_max, config.integer_between("bus_topics_max", 1, int64_t{1} << 30));
+  UCCP_TRY(const uint64_t partitions, config.integer_between("bus_partitions_max", 1, 1024));
   options.topic.partitions_max = static_cast<int32_t>(partitions);
-  UCCP_TRY(options.topic.message_bytes_max, read(config, "bus_message_bytes_max", 1 << 10, command_max));
-  UCCP_TRY(options.publisher.request_bytes_max, read(config, "bus_request_bytes_max", 1 << 10, command_max));
+  UCCP_TRY(options.topic.message_bytes_max, config.integer_between("bus_message_bytes_max", 1 << 10, command_max));
+  UCCP_TRY(options.publisher.request_bytes_max, config.integer_between("bus_request_bytes_max", 1 << 10, command_max));
   options.gatherer.command_bytes_max = std::min(options.gatherer.command_bytes_max, options.publisher.request_bytes_max);
-  UCCP_TRY(options.gatherer.queue_bytes_max, read(config, "bus_queue_bytes_max", 1 << 20, int64_t{1} << 40));
-  UCCP_TRY(options.stream.streams_max, read(config, "bus_streams_max", 1, 1'000'000));
-  UCCP_TRY(options.stream.partitions_max, read(config, "bus_stream_partitions_max", 1, 10'000'000));
-  UCCP_TRY(options.subscriptions.subscriptions_max, read(config, "bus_subscriptions_max", 1, 1'000'000));
+  UCCP_TRY(options.gatherer.queue_bytes_max, config.integer_between("bus_queue_bytes_max", 1 << 20, int64_t{1} << 40));
+  UCCP_TRY(options.stream.streams_max, config.integer_between("bus_streams_max", 1, 1'000'000));
+  UCCP_TRY(options.stream.partitions_max, config.integer_between("bus_stream_partitions_max", 1, 10'000'000));
+  UCCP_TRY(options.subscriptions.subscriptions_max, config.integer_between("bus_subscriptions_max", 1, 1'000'000));
   return options;
 }
 

@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "base/check.h"
+#include "call/policy/words.h"
 
 namespace uccp::server {
 namespace {
@@ -17,24 +18,9 @@ std::string upper(std::string_view name) {
   return out;
 }
 
-// Levenshtein distance, for suggestions only.
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t old = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = old;
-    }
-  }
-  return row[b.size()];
-}
-
 std::string_view nearest_key(std::string_view name) {
   const auto keys = config_keys();
-  return std::ranges::min_element(keys, {}, [&](const ConfigKey& key) { return distance(key.name, name); })->name;
+  return std::ranges::min_element(keys, {}, [&](const ConfigKey& key) { return call::edit_distance(key.name, name); })->name;
 }
 
 Status unknown_key(std::string_view name, std::string_view origin) {
@@ -195,6 +181,14 @@ int64_t Config::integer(std::string_view key) const {
   int64_t out = 0;
   parse_integer(text(key), out);
   return out;
+}
+
+Result<uint64_t> Config::integer_between(std::string_view key, int64_t min, int64_t max) const {
+  const int64_t number = integer(key);
+  if (number >= min && number <= max) return static_cast<uint64_t>(number);
+  const Value& value = values().find(key)->second;
+  return fail(Code::kInvalid, "CONFIG_INVALID",
+              fmt::format("{}: '{}' of '{}' is out of range; it must be {} to {}", value.origin, value.text, key, min, max));
 }
 
 bool Config::boolean(std::string_view key) const {

@@ -58,6 +58,8 @@ class Config {
 
   const std::string& text(std::string_view key) const;
   int64_t integer(std::string_view key) const;
+  // Errors: invalid CONFIG_INVALID, which names where the value was set. Requires min >= 0.
+  Result<uint64_t> integer_between(std::string_view key, int64_t min, int64_t max) const;
   bool boolean(std::string_view key) const;
   int64_t duration_ms(std::string_view key) const;
   bool is_set(std::string_view key) const { return !text(key).empty(); }

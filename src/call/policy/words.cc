@@ -9,8 +9,9 @@ namespace {
 
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
-// Levenshtein distance, upper and lower case being the same.
-size_t distance(std::string_view a, std::string_view b) {
+}  // namespace
+
+size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
@@ -23,8 +24,6 @@ size_t distance(std::string_view a, std::string_view b) {
   }
   return row[b.size()];
 }
-
-}  // namespace
 
 bool glob_matches(std::string_view pattern, std::string_view text) {
   size_t p = 0;
@@ -54,7 +53,7 @@ std::string nearest_word(std::string_view word, std::span<const std::string> can
   size_t least = std::max<size_t>(2, word.size() / 3) + 1;
   if (word.size() > 128) return best;
   for (const std::string& candidate : candidates) {
-    const size_t far = distance(word, candidate);
+    const size_t far = edit_distance(word, candidate);
     if (far < least) {
       least = far;
       best = candidate;

@@ -1,7 +1,6 @@
 #include "services/events/events_service.h"
 
 #include "call/command.h"
-#include "services/events/join.h"
 
 namespace uccp::events {
 namespace {
@@ -136,24 +135,6 @@ void EventsService::remove(const CallPtr& call, std::string bytes) {
   });
 }
 
-void EventsService::read_groups(const CallPtr& call, std::set<GroupId> groups,
-                                std::move_only_function<void(const CallPtr&, Views)> done) {
-  if (groups.empty()) return done(call, {});
-  auto views = std::make_shared<Views>();
-  const auto join = Join::make(groups.size(), [call, views, done = std::move(done)](Status status) mutable {
-    if (!status.is_ok()) return call->finish(std::move(status));
-    done(call, std::move(*views));
-  });
-  for (const GroupId group : groups) {
-    env_.reader.read(group, call->read_level, [join, views, group](Result<GroupView> view) {
-      Status status = view ? Status::ok() : std::move(view.error());
-      join->arrive(std::move(status), [&] {
-        if (view) (*views)[group] = std::move(*view);
-      });
-    });
-  }
-}
-
 v1::Topic EventsService::shown(const Scope& scope, const TopicRow& row, const Views& views) const {
   v1::Topic topic = row.topic();
   uint64_t size = 0;
@@ -184,7 +165,7 @@ void EventsService::get(const CallPtr& call, const v1::GetTopicMetadataRequest& 
     if (!row) return call->finish(topic_not_found(name));
     std::set<GroupId> groups;
     for (const uint32_t group : row->groups()) groups.insert(bus_group(group));
-    read_groups(call, std::move(groups), [this, row = std::move(*row)](const CallPtr& call, const Views& views) {
+    read_views(env_.reader, call, groups, [this, call, row = std::move(*row)](const Views& views) {
       call->reply(shown(scope_of(*call), row, views).SerializeAsString());
     });
   });
@@ -203,10 +184,10 @@ void EventsService::list(const CallPtr& call, std::string bytes) {
   if (!query) return call->finish(std::move(query.error()));
   std::set<GroupId> groups;
   for (uint32_t number = 0; number < options_.groups; ++number) groups.insert(bus_group(number));
-  read_groups(call, std::move(groups), [this, pattern = request->pattern(), query = std::move(*query)](
-                                           const CallPtr& call, Views views) mutable {
+  read_views(env_.reader, call, groups, [this, call, pattern = request->pattern(), query = std::move(*query)](
+                                             const Views& views) mutable {
     env_.reader.read(kCoreGroup, call->read_level,
-                     [this, call, pattern, query, views = std::move(views)](Result<GroupView> view) mutable {
+                     [this, call, pattern, query, views](Result<GroupView> view) mutable {
       if (!view) return call->finish(std::move(view.error()));
       put_session(call, view->applied());
       env_.work.post([this, call, pattern, query, views = std::move(views), view = std::move(*view)] {

@@ -21,6 +21,7 @@
 #include "services/events/streams.h"
 #include "services/events/subscriptions.h"
 #include "services/events/topic_directory.h"
+#include "services/events/views.h"
 
 namespace uccp::events {
 
@@ -66,7 +67,6 @@ class EventsService {
 
  private:
   using OnTopic = std::move_only_function<void(const call::CallPtr&, TopicRow)>;
-  using Views = std::map<GroupId, machine::GroupView>;
 
   void create(const call::CallPtr& call, std::string bytes);
   void update(const call::CallPtr& call, std::string bytes);
@@ -80,9 +80,6 @@ class EventsService {
                const google::protobuf::MessageLite& command, OnTopic on_topic);
   // Opens the partitions of a topic and answers it.
   void open_and_reply(const call::CallPtr& call, const TopicRow& topic);
-  // The states of the groups at the call's read level.
-  void read_groups(const call::CallPtr& call, std::set<GroupId> groups,
-                   std::move_only_function<void(const call::CallPtr&, Views)> done);
   v1::Topic shown(const machine::Scope& scope, const TopicRow& row, const Views& views) const;
 
   const EventsOptions options_;

@@ -193,22 +193,30 @@ std::optional<std::pair<PartitionId, uint64_t>> Subscription::find_delivery(cons
   return std::pair(id, numbers[2]);
 }
 
-std::vector<std::string> Subscription::ack(const std::vector<std::string>& ids, Done done) {
+template <typename Each>
+std::vector<std::string> Subscription::take_deliveries(const std::vector<std::string>& ids, Each each) {
   std::vector<std::string> expired;
-  std::set<GroupId> groups;
-  for (const std::string& ack : ids) {
-    const auto found = find_delivery(ack);
+  for (const std::string& id : ids) {
+    const auto found = find_delivery(id);
     if (!found) {
-      expired.push_back(ack);
+      expired.push_back(id);
       continue;
     }
     Partition& partition = partitions_.at(found->first);
     auto node = partition.in_flight.extract(found->second);
     --node.mapped().member->in_flight;
-    env_.counters.acknowledged.add();
-    confirm(found->first, partition, found->second);
-    groups.insert(partition.group);
+    each(found->first, partition, std::move(node));
   }
+  return expired;
+}
+
+std::vector<std::string> Subscription::ack(const std::vector<std::string>& ids, Done done) {
+  std::set<GroupId> groups;
+  auto expired = take_deliveries(ids, [&](PartitionId id, Partition& partition, auto delivery) {
+    env_.counters.acknowledged.add();
+    confirm(id, partition, delivery.key());
+    groups.insert(partition.group);
+  });
   pump();
   if (groups.empty()) {
     done(Status::ok());
@@ -223,18 +231,9 @@ std::vector<std::string> Subscription::ack(const std::vector<std::string>& ids, 
 }
 
 std::vector<std::string> Subscription::nack(const std::vector<std::string>& ids, int64_t delay_ms, bool dead_letter) {
-  std::vector<std::string> expired;
-  for (const std::string& ack : ids) {
-    const auto found = find_delivery(ack);
-    if (!found) {
-      expired.push_back(ack);
-      continue;
-    }
-    Partition& partition = partitions_.at(found->first);
-    auto node = partition.in_flight.extract(found->second);
-    --node.mapped().member->in_flight;
-    failed(found->first, partition, std::move(node.mapped().item), delay_ms, "it was given back", dead_letter);
-  }
+  auto expired = take_deliveries(ids, [&](PartitionId id, Partition& partition, auto delivery) {
+    failed(id, partition, std::move(delivery.mapped().item), delay_ms, "it was given back", dead_letter);
+  });
   pump();
   return expired;
 }

@@ -131,6 +131,10 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   std::string ack_id(const PartitionId& id, const Item& item) const;
   // The delivery that the id names, if it is the last one of its event.
   std::optional<std::pair<PartitionId, uint64_t>> find_delivery(const std::string& ack_id) const;
+  // Takes each delivery that an id names out of flight and hands it to `each`(partition id, partition, delivery's key and
+  // value). Returns the ids that name none any more.
+  template <typename Each>
+  std::vector<std::string> take_deliveries(const std::vector<std::string>& ids, Each each);
   int64_t ack_timeout_ms() const;
 
   SubscriptionEnvironment env_;

@@ -4,7 +4,6 @@
 
 #include "call/command.h"
 #include "services/events/bus_state.h"
-#include "services/events/join.h"
 
 namespace uccp::events {
 namespace {
@@ -306,22 +305,10 @@ void Subscriptions::forget_places(const Scope& scope, const SubscriptionRow& row
 
 // --- progress -------------------------------------------------------------------------------------------------------
 
-void Subscriptions::read_views(const CallPtr& call, std::move_only_function<void(const Views&)> done) {
-  std::vector<GroupId> groups{kCoreGroup};
-  for (uint32_t number = 0; number < env_.groups; ++number) groups.push_back(bus_group(number));
-  auto views = std::make_shared<Views>();
-  const auto join = Join::make(groups.size(), [call, views, done = std::move(done)](Status status) mutable {
-    if (!status.is_ok()) return call->finish(std::move(status));
-    done(*views);
-  });
-  for (const GroupId group : groups) {
-    env_.reader.read(group, call->read_level, [join, views, group](Result<GroupView> view) {
-      Status status = view ? Status::ok() : std::move(view.error());
-      join->arrive(std::move(status), [&] {
-        if (view) (*views)[group] = std::move(*view);
-      });
-    });
-  }
+void Subscriptions::read_all(const CallPtr& call, std::move_only_function<void(const Views&)> done) {
+  std::set<GroupId> groups{kCoreGroup};
+  for (uint32_t number = 0; number < env_.groups; ++number) groups.insert(bus_group(number));
+  events::read_views(env_.reader, call, groups, std::move(done));
 }
 
 v1::Subscription Subscriptions::shown(const Scope& scope, const SubscriptionRow& row, const Views& views) const {
@@ -362,7 +349,7 @@ void Subscriptions::get(const CallPtr& call, const std::string& name) {
   // Loaded, so that the places of a new subscription are committed.
   find(scope_of(*call), name, [this, call](Result<SubscriptionPtr> subscription) {
     if (!subscription) return call->finish(std::move(subscription.error()));
-    read_views(call, [this, call, row = (*subscription)->row()](const Views& views) {
+    read_all(call, [this, call, row = (*subscription)->row()](const Views& views) {
       v1::Subscription out = shown(scope_of(*call), row, views);
       env_.events.post([this, call, out = std::move(out)]() mutable {
         overlay(out, scope_of(*call));
@@ -380,7 +367,7 @@ void Subscriptions::list(const CallPtr& call, std::string bytes) {
                                    .scope = scope_of(*call),
                                    .key_order = everywhere ? "" : "name"});
   if (!query) return call->finish(std::move(query.error()));
-  read_views(call, [this, call, query = std::move(*query)](const Views& views) {
+  read_all(call, [this, call, query = std::move(*query)](const Views& views) {
     env_.events.post([this, call, query, views] {
       auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
         scan_subscriptions(views.at(kCoreGroup), scope_of(*call), after,
@@ -400,7 +387,7 @@ void Subscriptions::list(const CallPtr& call, std::string bytes) {
 void Subscriptions::seek(const CallPtr& call, const v1::SeekSubscriptionRequest& request) {
   find(scope_of(*call), request.subscription(), [this, call, request](Result<SubscriptionPtr> subscription) {
     if (!subscription) return call->finish(std::move(subscription.error()));
-    read_views(call, [this, call, request, subscription = *subscription](const Views& views) {
+    read_all(call, [this, call, request, subscription = *subscription](const Views& views) {
       env_.events.post([this, call, request, subscription, views] {
         std::map<PartitionId, uint64_t> places;
         const Scope scope = scope_of(*call);

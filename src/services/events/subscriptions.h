@@ -14,6 +14,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "services/events/subscription.h"
+#include "services/events/views.h"
 
 namespace uccp::events {
 
@@ -70,10 +71,9 @@ class Subscriptions {
   void load(const Key& key, SubscriptionRow row);
   void take_loaded(const Key& key, const SubscriptionPtr& subscription, const Status& status);
   // With what is known of its progress; `views` are the states of core and the bus groups.
-  using Views = std::map<GroupId, machine::GroupView>;
   v1::Subscription shown(const machine::Scope& scope, const SubscriptionRow& row, const Views& views) const;
   void overlay(v1::Subscription& shown, const machine::Scope& scope) const;
-  void read_views(const call::CallPtr& call, std::move_only_function<void(const Views&)> done);
+  void read_all(const call::CallPtr& call, std::move_only_function<void(const Views&)> done);
   void join(const call::CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member);
   void forget_places(const machine::Scope& scope, const SubscriptionRow& row,
                      std::map<PartitionId, std::pair<GroupId, std::string>> partitions);
