@@ -110,7 +110,9 @@ class DevPkiMaker {
 
  private:
   bool still_good(const PemIdentity& kept, const CertificateRequest& request) const {
-    if (!check_identity(kept, ca_.certificate_pem, leaf_horizon_).is_ok()) return false;
+    // The first authority signs. While it replaces another both are trusted, and what that one signed ends with it.
+    const std::vector<std::string> authorities = split_pem(ca_.certificate_pem);
+    if (authorities.empty() || !check_identity(kept, authorities.front(), leaf_horizon_).is_ok()) return false;
     const Result<CertificateInfo> info = inspect_certificate(kept.certificate_pem);
     return info && info->common_name == request.common_name && info->uris == request.uris &&
            contains_all(info->organizations, request.organizations) &&

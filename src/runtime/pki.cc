@@ -268,6 +268,18 @@ Result<std::string> make_revocation_list(const PemIdentity& ca, const std::vecto
   return text_of(bio.get());
 }
 
+std::vector<std::string> split_pem(const std::string& pem) {
+  constexpr std::string_view kEnd = "-----END CERTIFICATE-----";
+  std::vector<std::string> out;
+  for (size_t at = 0;;) {
+    const size_t begin = pem.find("-----BEGIN CERTIFICATE-----", at);
+    const size_t end = begin == std::string::npos ? begin : pem.find(kEnd, begin);
+    if (end == std::string::npos) return out;
+    at = end + kEnd.size();
+    out.push_back(pem.substr(begin, at - begin) + "\n");
+  }
+}
+
 Result<CertificateInfo> inspect_certificate(std::string_view pem) {
   UCCP_TRY(const auto certificates, openssl::parse_certificates(pem));
   return openssl::describe(certificates.front().get());

@@ -76,6 +76,8 @@ Result<std::string> sign_request(const PemIdentity& ca, const std::string& reque
 // A list of revoked serial numbers (hexadecimal), signed by `ca`, to be replaced after `valid_s`.
 Result<std::string> make_revocation_list(const PemIdentity& ca, const std::vector<std::string>& serials, WallTime now,
                                          int64_t valid_s);
+// The certificates in `pem`, one by one.
+std::vector<std::string> split_pem(const std::string& pem);
 // Reads the first certificate of `pem`. Errors: corruption PEM_INVALID.
 Result<CertificateInfo> inspect_certificate(std::string_view pem);
 // OK if the key belongs to the certificate and the certificate is valid at `now` and issued by `ca_pem`. Errors:

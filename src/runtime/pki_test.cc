@@ -149,6 +149,19 @@ TEST_F(DevPkiTest, RenewsTheAuthorityTogetherWithEverythingBelowIt) {
   EXPECT_TRUE(check_identity(renewed.node, renewed.ca.certificate_pem, clock.wall()).is_ok());
 }
 
+TEST_F(DevPkiTest, WhatAnAuthorityOnItsWayOutSignedIsReplaced) {
+  const DevPki first = ensure().value();
+  PemIdentity both = create_ca("the next", 10, clock.wall()).value();
+  const std::string next = both.certificate_pem;
+  both.certificate_pem += first.ca.certificate_pem;
+  ASSERT_TRUE(replace_authority(files, both, first.paths).is_ok());
+  const DevPki second = ensure().value();
+  EXPECT_EQ(split_pem(second.ca.certificate_pem), (std::vector<std::string>{next, first.ca.certificate_pem}));
+  for (const PemIdentity* identity : {&second.server, &second.node, &second.admin, &second.agent}) {
+    EXPECT_TRUE(check_identity(*identity, next, clock.wall()).is_ok());
+  }
+}
+
 TEST_F(DevPkiTest, IssuesANewCertificateWhenANameIsMissingOrAFileIsDamaged) {
   const DevPki first = ensure().value();
   options.hosts = {"10.1.2.3", "db.example"};

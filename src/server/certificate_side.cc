@@ -42,18 +42,6 @@ Result<std::string> open_authority_key(const std::string& ca_pem, const std::str
   return ClusterCrypto(token_key_pem, random).open(sealed, seal_context(ca_pem));
 }
 
-std::vector<std::string> split_pem(const std::string& pem) {
-  constexpr std::string_view kEnd = "-----END CERTIFICATE-----";
-  std::vector<std::string> out;
-  for (size_t at = 0;;) {
-    const size_t begin = pem.find("-----BEGIN CERTIFICATE-----", at);
-    const size_t end = begin == std::string::npos ? begin : pem.find(kEnd, begin);
-    if (end == std::string::npos) return out;
-    at = end + kEnd.size();
-    out.push_back(pem.substr(begin, at - begin) + "\n");
-  }
-}
-
 // Whom the trusts ask that are in use. They may outlive the side in connections that are about to close.
 struct CertificateSide::Revoked {
   std::mutex mutex;
@@ -178,7 +166,7 @@ void CertificateSide::read_files(Step& step) {
 }
 
 Result<runtime::PemIdentity> CertificateSide::signing_identity(const std::string& ca_pem, const AuthoritiesRow& row) const {
-  const std::vector<std::string> all = split_pem(ca_pem);
+  const std::vector<std::string> all = runtime::split_pem(ca_pem);
   if (all.empty()) return fail(Code::kFailedPrecondition, "AUTHORITY_KEY_MISSING", "there is no authority");
   runtime::PemIdentity signing{all.front(), ""};
   const auto sealed = std::ranges::find(row.authorities(), signing.certificate_pem, &AuthorityRow::certificate_pem);
@@ -249,7 +237,7 @@ void CertificateSide::renew(Step& step) {
 // `asked`: a request to renew the nodes' certificates is about this one.
 Status CertificateSide::renew_one(Step& step, const runtime::PemIdentity& now, const runtime::CertificateRequest& names, bool asked,
                                   const std::string& certificate_path, const std::string& key_path, runtime::PemIdentity* into) {
-  const std::vector<std::string> authorities = split_pem(step.next.ca_pem);
+  const std::vector<std::string> authorities = runtime::split_pem(step.next.ca_pem);
   if (authorities.empty()) return Status::ok();
   const WallTime horizon{env_.clock.wall().us + runtime::renew_before_us(sources_.pki.lifetime_s)};
   bool due = !runtime::check_identity(now, authorities.front(), horizon).is_ok();
@@ -361,7 +349,7 @@ Result<AuthorityRow> CertificateSide::make_authority() {
 std::vector<AuthorityRow> CertificateSide::known() const {
   std::lock_guard lock(mutex_);
   std::vector<AuthorityRow> out;
-  for (const std::string& pem : split_pem(current_.ca_pem)) {
+  for (const std::string& pem : runtime::split_pem(current_.ca_pem)) {
     AuthorityRow row;
     row.set_certificate_pem(pem);
     if (out.empty() && !signing_.key_pem.empty()) row.set_key_sealed(crypto_.seal(signing_.key_pem, seal_context(pem)));

@@ -128,7 +128,4 @@ class CertificateSide final : public certificates::AuthorityPort {
 Result<std::string> seal_authority_key(const runtime::PemIdentity& authority, const std::string& token_key_pem);
 Result<std::string> open_authority_key(const std::string& ca_pem, const std::string& sealed, const std::string& token_key_pem);
 
-// The certificates in `pem`, one by one.
-std::vector<std::string> split_pem(const std::string& pem);
-
 }  // namespace uccp::server
