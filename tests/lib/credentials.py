@@ -85,8 +85,8 @@ def new_authority(folder, name="another CA"):
 
 
 def client_certificate(folder, name, ca, ca_key, organization=None, tenant="default", days=2, usage="clientAuth",
-                       uri=None):
-    """A client certificate issued by `ca`: paths of the certificate and its key."""
+                       uri=None, serial=None):
+    """A client certificate issued by `ca`: paths of the certificate and its key. `serial`: a number, random if none is given."""
     folder = pathlib.Path(folder)
     cert, key, request, extensions = (folder / f"{name}.{end}" for end in ("crt", "key", "csr", "ext"))
     subject = f"/CN={name}" + (f"/O={organization}" if organization else "")
@@ -96,5 +96,5 @@ def client_certificate(folder, name, ca, ca_key, organization=None, tenant="defa
     extensions.write_text("basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
                           f"extendedKeyUsage={usage}\n" + (f"subjectAltName=URI:{uri}\n" if uri else ""))
     openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-set_serial",
-            str(int.from_bytes(os.urandom(8), "big")), "-days", str(days), "-extfile", extensions, "-out", cert)
+            str(serial or int.from_bytes(os.urandom(8), "big")), "-days", str(days), "-extfile", extensions, "-out", cert)
     return cert, key

@@ -221,7 +221,7 @@ Status IdentityDirectory::check_token(std::string_view tenant, std::string_view 
 
 Status IdentityDirectory::check_certificate(std::string_view tenant, std::string_view serial) const {
   const machine::GroupView view = env_.view();
-  const std::string key = certificate_revocation_key(serial);
+  const std::string key = certificate_revocation_key(canonical_serial(std::string(serial)));
   if (!kRevocations.contains(view, tenant_scope(tenant), key) &&
       !kRevocations.contains(view, tenant_scope(call::kOperatorsTenant), key)) {
     return Status::ok();

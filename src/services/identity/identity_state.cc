@@ -2,6 +2,9 @@
 // identity_credentials.cc what is proven and revoked.
 #include "services/identity/identity_state.h"
 
+#include <algorithm>
+#include <cctype>
+
 #include "base/bytes.h"
 #include "services/identity/identity_apply.h"
 
@@ -49,6 +52,12 @@ std::vector<std::string> ids_of(const machine::KeyReader& state, const machine::
 }
 
 }  // namespace
+
+std::string canonical_serial(std::string serial) {
+  std::ranges::transform(serial, serial.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  serial.erase(0, std::min(serial.find_first_not_of('0'), serial.size() - 1));
+  return serial;
+}
 
 machine::Scope tenant_scope(std::string_view tenant) { return {std::string(tenant), ""}; }
 std::string token_revocation_key(std::string_view token_id) { return "t" + std::string(token_id); }

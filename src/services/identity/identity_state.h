@@ -65,9 +65,12 @@ inline constexpr int64_t kSessionEndKeptMs = 2 * kAccessTtlMs;
 machine::Scope tenant_scope(std::string_view tenant);
 inline const machine::Scope kNoScope{};
 
+// A certificate's serial number as revocations keep it: hexadecimal in lower case without leading zeros, which tools differ in.
+std::string canonical_serial(std::string serial);
+
 // Keys of revocations. A session is revoked like a token, by its id; a user with all it has until then.
 std::string token_revocation_key(std::string_view token_id);
-std::string certificate_revocation_key(std::string_view serial);
+std::string certificate_revocation_key(std::string_view canonical_serial);
 std::string user_revocation_key(std::string_view user);
 
 class IdentityState final : public machine::Domain {

@@ -88,13 +88,6 @@ Result<std::vector<std::string>> narrowed(const call::Principal& caller, std::ve
   return wanted;
 }
 
-// Lower case, without leading zeros.
-std::string canonical_serial(std::string serial) {
-  std::ranges::transform(serial, serial.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  serial.erase(0, std::min(serial.find_first_not_of('0'), serial.size() - 1));
-  return serial;
-}
-
 }  // namespace
 
 void IdentityService::add_tokens(call::HandlerTable& handlers) {
