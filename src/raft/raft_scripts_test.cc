@@ -17,13 +17,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
 #include <sstream>
 
+#include "base/test_transcripts.h"
 #include "raft/test_cluster.h"
 
 namespace uccp::raft {
@@ -345,68 +343,11 @@ class Script {
   std::string out_;
 };
 
-std::filesystem::path script_folder() {
-  return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "tests/scripts/raft";
-}
-
-std::vector<std::string> script_names() {
-  std::vector<std::string> names;
-  for (const std::filesystem::path& root : {std::filesystem::path("tests/scripts/raft"), script_folder()}) {
-    if (!std::filesystem::is_directory(root)) continue;
-    for (const auto& file : std::filesystem::directory_iterator(root)) {
-      if (file.path().extension() == ".txt") names.push_back(file.path().string());
-    }
-    break;
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-// The file with the transcripts that its commands produce now.
-std::string replay(std::istream& file) {
-  Script script;
-  std::string result;
-  std::vector<std::string> commands;
-  bool in_transcript = false;
-  for (std::string line; std::getline(file, line);) {
-    if (in_transcript) {
-      if (!line.empty()) continue;
-      in_transcript = false;
-    }
-    result += line + "\n";
-    if (line == "----") {
-      std::string transcript;
-      for (const std::string& command : commands) transcript += script.run(command);
-      result += transcript.empty() ? "ok\n" : transcript;
-      commands.clear();
-      in_transcript = true;
-    } else if (!line.empty() && line[0] != '#') {
-      commands.push_back(line);
-    }
-  }
-  return result;
-}
-
 class RaftScriptTest : public testing::TestWithParam<std::string> {};
 
-TEST_P(RaftScriptTest, ProducesItsTranscript) {
-  std::ifstream file(GetParam());
-  std::stringstream expected;
-  expected << file.rdbuf();
-  std::istringstream in(expected.str());
-  const std::string actual = replay(in);
-  if (std::getenv("UCCP_REWRITE") != nullptr) {
-    std::ofstream(GetParam(), std::ios::trunc) << actual;
-    return;
-  }
-  EXPECT_EQ(actual, expected.str()) << "run with UCCP_REWRITE=1 and review the diff";
-}
+TEST_P(RaftScriptTest, ProducesItsTranscript) { test::expect_transcript<Script>(GetParam()); }
 
-INSTANTIATE_TEST_SUITE_P(All, RaftScriptTest, testing::ValuesIn(script_names()), [](const auto& info) {
-  std::string name = std::filesystem::path(info.param).stem().string();
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, RaftScriptTest, testing::ValuesIn(test::transcripts("raft")), test::transcript_name);
 // An installation without the sources of the tests has no scripts.
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(RaftScriptTest);
 

@@ -2,72 +2,25 @@
 
 #include <gtest/gtest.h>
 
-#include "call/contract.h"
-#include "call/json_codec.h"
-#include "node/node.h"
+#include "services/coordination_test_node.h"
 #include "services/discovery/discovery_watch.h"
-#include "sim/sim_clock.h"
-#include "sim/sim_executor.h"
-#include "storage/memory/memory_kv.h"
-#include "storage/memory/memory_log_store.h"
 
 namespace uccp::discovery {
 namespace {
 
-// What a client got. The queue is as long as the test says.
-class Collector final : public call::Sink {
- public:
-  void send(std::string message) override { messages.push_back(std::move(message)); }
-  void finish(Status s) override {
-    EXPECT_FALSE(done);
-    done = true;
-    status = std::move(s);
-  }
-  size_t queued_bytes() const override { return queued; }
+using coordination::Exchange;
+using coordination::TestNode;
 
-  std::vector<std::string> messages;
-  Status status;
-  bool done = false;
-  size_t queued = 0;
-};
-
-// A client call with its answer.
-struct Exchange {
-  std::shared_ptr<call::Call> call;
-  std::shared_ptr<Collector> sink;
-};
-
-// A node of one in virtual time, with the service on it.
 class DiscoveryServiceTest : public ::testing::Test {
  protected:
   DiscoveryServiceTest() {
-    EXPECT_TRUE(node_.open({NodeId(1)}).is_ok());
-    service_.add_handlers(handlers_);
+    service_.add_handlers(node_.handlers);
     node_.start();
-    EXPECT_TRUE(wait([&] { return node_.ready(); }));
-  }
-  ~DiscoveryServiceTest() override {
-    bool stopped = false;
-    node_.stop([&] { stopped = true; });
-    EXPECT_TRUE(wait([&] { return stopped; }));
   }
 
-  bool wait(const std::function<bool()>& condition) {
-    return scheduler_.run_until(condition, scheduler_.now_us() + 60'000'000);
-  }
-
+  bool wait(const std::function<bool()>& condition) { return node_.wait(condition); }
   Exchange begin(std::string_view rpc, std::string_view json, std::string request_id = "") {
-    Exchange x{std::make_shared<call::Call>(), std::make_shared<Collector>()};
-    x.call->method = call::Contract::get().find("uccp.v1.ServiceDiscovery/" + std::string(rpc));
-    x.call->sink = x.sink;
-    x.call->principal = {.kind = call::Principal::Kind::kUser, .tenant = "t", .name = "alice", .roles = {"admin"}};
-    x.call->name_space = "n";
-    x.call->request_id = std::move(request_id);
-    x.call->read_level = machine::ReadLevel::linearizable();
-    auto request = call::json_to_wire(*x.call->method->request, json);
-    EXPECT_TRUE(request.has_value()) << (request ? "" : request.error().to_string());
-    (*handlers_.find(x.call->method))(x.call, std::move(*request));
-    return x;
+    return node_.begin("ServiceDiscovery/" + std::string(rpc), json, {.request_id = std::move(request_id), .deadline_ms = 0});
   }
   template <typename Response>
   Result<Response> ask(std::string_view rpc, std::string_view json, std::string request_id = "") {
@@ -111,22 +64,11 @@ class DiscoveryServiceTest : public ::testing::Test {
     return event.cursor();
   }
 
-  sim::SimScheduler scheduler_;
-  sim::SimClock clock_{scheduler_.time()};
-  sim::SimExecutor loop_{scheduler_}, io_{scheduler_}, watch_{scheduler_}, work_{scheduler_};
-  SeededRandom random_{1}, service_random_{2};
-  storage::MemoryLogStore log_;
-  storage::MemoryKv kv_;
-  MetricsRegistry metrics_;
   DiscoveryState state_;
-  node::Node node_{{},
-                   {.loop = loop_, .io = io_, .watch = watch_, .clock = clock_, .random = random_, .log = log_, .kv = kv_,
-                    .metrics = metrics_, .fatal = [](Status s) { ADD_FAILURE() << s.to_string(); }},
-                   {{kCoreGroup, "core", {&state_}}}};
-  call::PageTokenSigner signer_{"key"};
+  TestNode node_{{&state_}};
   DiscoveryService service_{{.instances_max = 1000},
-                            {node_, node_, node_, node_, work_, clock_, service_random_, metrics_, signer_}};
-  call::HandlerTable handlers_;
+                            {node_.node, node_.node, node_.node, node_.node, node_.work, node_.clock, node_.service_random,
+                             node_.metrics, node_.signer}};
   std::string token_;
 };
 
@@ -145,8 +87,8 @@ TEST_F(DiscoveryServiceTest, WhatIsRegisteredIsFoundAtOnce) {
   auto got = ask<v1::ServiceRegistration>("GetServiceMetadata", "{\"id\":\"" + registered->id() + "\"}");
   EXPECT_EQ(got->address(), "10.0.0.1");
   EXPECT_EQ(ask<v1::ServiceRegistration>("GetServiceMetadata", R"({"id":"nope"})").error().reason(), "SERVICE_NOT_FOUND");
-  EXPECT_EQ(metrics_.value("uccp_services_registered"), 1);
-  EXPECT_EQ(metrics_.value("uccp_services_healthy"), 1);
+  EXPECT_EQ(node_.metrics.value("uccp_services_registered"), 1);
+  EXPECT_EQ(node_.metrics.value("uccp_services_healthy"), 1);
 }
 
 TEST_F(DiscoveryServiceTest, ARepeatedRequestAnswersTheFirstResultAndAnotherOneConflicts) {
@@ -160,18 +102,18 @@ TEST_F(DiscoveryServiceTest, ARepeatedRequestAnswersTheFirstResultAndAnotherOneC
 TEST_F(DiscoveryServiceTest, AnInstanceLivesByItsHeartbeats) {
   ASSERT_TRUE(add("a", "web", 80, R"("ttl":"3s")").has_value());
   for (int i = 0; i < 10; ++i) {
-    scheduler_.run_for_ms(2000);
+    node_.scheduler.run_for_ms(2000);
     auto beat = ask<v1::HeartbeatResponse>("Heartbeat", R"({"id":"a"})");
     ASSERT_TRUE(beat.has_value()) << beat.error().to_string();
     EXPECT_EQ(beat->ttl().seconds(), 3);
   }
-  const LogIndex before = node_.status().at(kCoreGroup).group.last;
+  const LogIndex before = node_.last();
   auto got = ask<v1::ServiceRegistration>("GetServiceMetadata", R"({"id":"a"})");
-  EXPECT_LE(clock_.wall().us / 1'000'000 - got->last_seen().seconds(), 1);
+  EXPECT_LE(node_.clock.wall().us / 1'000'000 - got->last_seen().seconds(), 1);
   EXPECT_EQ(got->expire_time().seconds(), got->last_seen().seconds() + 3);
   // Heartbeats are not log entries.
-  EXPECT_EQ(node_.status().at(kCoreGroup).group.last, before);
-  scheduler_.run_for_ms(4000);
+  EXPECT_EQ(node_.last(), before);
+  node_.scheduler.run_for_ms(4000);
   EXPECT_EQ(discover(R"({"name":"web","health":"ANY"})"), "");
   auto late = ask<v1::HeartbeatResponse>("Heartbeat", R"({"id":"a"})");
   EXPECT_EQ(late.error().reason(), "SERVICE_NOT_FOUND");
@@ -246,7 +188,7 @@ TEST_F(DiscoveryServiceTest, UpdatesAreMaskedCheckedAndGuardedByTheEtag) {
 TEST_F(DiscoveryServiceTest, ListsInTheOrderOfCreationWithFilters) {
   for (const char* id : {"z", "y", "x"}) {
     ASSERT_TRUE(add(id, "web", 80 + id[0]).has_value());
-    scheduler_.run_for_ms(1);
+    node_.scheduler.run_for_ms(1);
   }
   ASSERT_TRUE(add("w", "db", 1, R"("labels":{"tier":"data"})").has_value());
   const auto list = [&](std::string json) {
@@ -277,7 +219,7 @@ TEST_F(DiscoveryServiceTest, AWatchBeginsWithWhatIsThereAndMissesNothing) {
   ASSERT_TRUE(add("b", "web", 82, R"("ttl":"2s")").has_value());
   ASSERT_TRUE(ask<v1::DeregisterResponse>("Deregister", R"({"id":"a"})").has_value());
   ASSERT_TRUE(ask<v1::DeregisterResponse>("Deregister", R"({"id":"other"})").has_value());
-  scheduler_.run_for_ms(3000);
+  node_.scheduler.run_for_ms(3000);
   EXPECT_EQ(events(watch), "ADDED a\nSYNCED\nADDED b\nUPDATED b\nREMOVED a\nEXPIRED b\n");
   watch.call->deliver_cancel();
   EXPECT_EQ(watch.sink->status.code(), Code::kCancelled);
@@ -286,13 +228,13 @@ TEST_F(DiscoveryServiceTest, AWatchBeginsWithWhatIsThereAndMissesNothing) {
 TEST_F(DiscoveryServiceTest, AWatchGoesOnFromEveryCursor) {
   Exchange first = begin("WatchServices", "{}");
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(add("s" + std::to_string(i), "web", 80 + i).has_value());
-  scheduler_.run_for_ms(10);
+  node_.scheduler.run_for_ms(10);
   ASSERT_EQ(first.sink->messages.size(), 6u);
   for (size_t seen = 1; seen <= 6; ++seen) {
     v1::ServiceEvent event;
     ASSERT_TRUE(event.ParseFromString(first.sink->messages[seen - 1]));
     Exchange resumed = begin("WatchServices", "{\"since\":\"" + event.cursor() + "\"}");
-    scheduler_.run_for_ms(10);
+    node_.scheduler.run_for_ms(10);
     ASSERT_EQ(resumed.sink->messages.size(), 6 - seen);
     for (size_t i = seen; i < 6; ++i) EXPECT_EQ(resumed.sink->messages[i - seen], first.sink->messages[i]);
     resumed.call->deliver_cancel();
@@ -312,7 +254,7 @@ TEST_F(DiscoveryServiceTest, AWatchWithASelectorReportsWhatLeavesIt) {
   ASSERT_TRUE(add("a", "web", 80, R"("labels":{"tier":"y"})").has_value());
   ASSERT_TRUE(add("b", "web", 81, R"("labels":{"tier":"x"})").has_value());
   ASSERT_TRUE(add("c", "web", 82).has_value());
-  scheduler_.run_for_ms(10);
+  node_.scheduler.run_for_ms(10);
   EXPECT_EQ(events(watch), "ADDED a\nSYNCED\nREMOVED a\nUPDATED b\n");
   watch.call->deliver_cancel();
 }
@@ -320,7 +262,7 @@ TEST_F(DiscoveryServiceTest, AWatchWithASelectorReportsWhatLeavesIt) {
 TEST_F(DiscoveryServiceTest, ASlowWatcherIsCutOffWithACursorToGoOnFrom) {
   Exchange watch = begin("WatchServices", "{}");
   ASSERT_TRUE(add("a", "web", 80).has_value());
-  scheduler_.run_for_ms(10);
+  node_.scheduler.run_for_ms(10);
   const std::string cursor = last_cursor(watch);
   watch.sink->queued = kWatchQueueBytesMax + 1;
   ASSERT_TRUE(add("b", "web", 81).has_value());
@@ -330,7 +272,7 @@ TEST_F(DiscoveryServiceTest, ASlowWatcherIsCutOffWithACursorToGoOnFrom) {
   EXPECT_EQ(events(watch), "SYNCED\nADDED a\nEND TOO_SLOW\n");
   EXPECT_EQ(last_cursor(watch), cursor);
   Exchange resumed = begin("WatchServices", "{\"since\":\"" + cursor + "\"}");
-  scheduler_.run_for_ms(10);
+  node_.scheduler.run_for_ms(10);
   EXPECT_EQ(events(resumed), "ADDED b\n");
   resumed.call->deliver_cancel();
 }
@@ -339,15 +281,15 @@ TEST_F(DiscoveryServiceTest, TheInitialRowsWaitForASlowClient) {
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(add("s" + std::to_string(i), "web", 80 + i).has_value());
   Exchange watch = begin("WatchServices", "{}");
   watch.sink->queued = kInitialQueueBytesMax + 1;
-  scheduler_.run_for_ms(20'000);
+  node_.scheduler.run_for_ms(20'000);
   EXPECT_TRUE(watch.sink->messages.empty());
   watch.sink->queued = 0;
-  scheduler_.run_for_ms(20);
+  node_.scheduler.run_for_ms(20);
   EXPECT_EQ(events(watch), "ADDED s0\nADDED s1\nADDED s2\nSYNCED\n");
   watch.call->deliver_cancel();
   Exchange stuck = begin("WatchServices", "{}");
   stuck.sink->queued = kInitialQueueBytesMax + 1;
-  scheduler_.run_for_ms(kInitialStallMsMax + 1000);
+  node_.scheduler.run_for_ms(kInitialStallMsMax + 1000);
   EXPECT_EQ(stuck.sink->status.reason(), "WATCHER_TOO_SLOW");
 }
 
@@ -367,10 +309,11 @@ class CompactedWatcher final : public machine::Watcher {
 };
 
 TEST_F(DiscoveryServiceTest, ACompactedCursorEndsTheStreamSayingSo) {
-  CompactedWatcher compacted(watch_);
-  DiscoveryService service({}, {node_, node_, compacted, node_, work_, clock_, service_random_, metrics_, signer_});
-  handlers_ = {};
-  service.add_handlers(handlers_);
+  CompactedWatcher compacted(node_.watch);
+  DiscoveryService service({}, {node_.node, node_.node, compacted, node_.node, node_.work, node_.clock, node_.service_random, node_.metrics,
+                              node_.signer});
+  node_.handlers = {};
+  service.add_handlers(node_.handlers);
   Exchange watch = begin("WatchServices", R"({"since":"1.1"})");
   ASSERT_TRUE(wait([&] { return watch.sink->done; }));
   EXPECT_EQ(events(watch), "END COMPACTED\n");
@@ -379,8 +322,8 @@ TEST_F(DiscoveryServiceTest, ACompactedCursorEndsTheStreamSayingSo) {
 
 TEST_F(DiscoveryServiceTest, WatchesEndWhenTheNodeStops) {
   Exchange watch = begin("WatchServices", "{}");
-  scheduler_.run_for_ms(10);
-  node_.stop([] {});
+  node_.scheduler.run_for_ms(10);
+  node_.node.stop([] {});
   ASSERT_TRUE(wait([&] { return watch.sink->done; }));
   EXPECT_EQ(events(watch), "SYNCED\nEND RECONNECT\n");
   EXPECT_EQ(watch.sink->status.code(), Code::kUnavailable);

@@ -2,8 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "machine/machine.h"
-#include "storage/memory/memory_kv.h"
+#include "machine/test_lab.h"
 
 namespace uccp::discovery {
 namespace {
@@ -13,29 +12,16 @@ using internal::v1::RegisterServiceCommand;
 using internal::v1::ServiceHealthCommand;
 using internal::v1::UpdateServiceCommand;
 
-const Scope kScope{"t", "n"};
+const Scope& kScope = machine::kLabScope;
 
 // Applies commands to a machine, without raft.
 class DiscoveryStateTest : public ::testing::Test {
  protected:
-  DiscoveryStateTest() : machine_(kCoreGroup, kv_, {&state_}) { EXPECT_TRUE(machine_.open().is_ok()); }
-
+  // Each command a second after the other.
   machine::ApplyResult apply(std::string command, std::string payload, std::string request_id = "", Scope scope = kScope) {
-    machine::Envelope e;
-    e.scope = std::move(scope);
-    e.principal = "p";
-    e.method = "m";
-    e.command = std::move(command);
-    e.dedup.request_id = std::move(request_id);
-    e.boot = {1'000'000};
-    e.wall = {wall_us_ += 1'000'000};
-    e.payload = std::move(payload);
-    const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
-    auto batch = machine_.apply({&entry, 1});
-    EXPECT_TRUE(batch.has_value());
-    EXPECT_TRUE(machine_.verify_digest().is_ok());
-    last_ = std::move(*batch);
-    return last_.results[0].result;
+    auto result = lab_.apply(std::move(command), std::move(payload), std::move(request_id), std::move(scope));
+    lab_.advance(1000);
+    return result;
   }
   static v1::ServiceRegistration instance(std::string id, std::string name, int port) {
     v1::ServiceRegistration s;
@@ -67,7 +53,7 @@ class DiscoveryStateTest : public ::testing::Test {
     return apply("discovery.deregister", command.SerializeAsString());
   }
   machine::ApplyResult expire(machine::LeaseId lease, uint64_t generation) {
-    return apply("machine.expire", machine::encode_expire(lease, generation, Term(1)), "", {});
+    return lab_.expire(lease, generation);
   }
   static Result<ServiceRow> row_of(machine::ApplyResult result) {
     if (!result) return std::unexpected(result.error());
@@ -77,7 +63,7 @@ class DiscoveryStateTest : public ::testing::Test {
   }
   std::string ids(std::string_view name) {
     std::string out;
-    scan_services(machine_.view(), kScope, name, "", [&](std::string_view, std::string_view bytes) {
+    scan_services(lab_.view(), kScope, name, "", [&](std::string_view, std::string_view bytes) {
       ServiceRow row;
       EXPECT_TRUE(row.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
       out.append(out.empty() ? "" : ",").append(row.service().id());
@@ -85,13 +71,9 @@ class DiscoveryStateTest : public ::testing::Test {
     });
     return out;
   }
-  ChangeKind change() { return last_.changes.size() == 1 ? static_cast<ChangeKind>(last_.changes[0].kind) : ChangeKind(0); }
+  ChangeKind change() { return lab_.last().changes.size() == 1 ? static_cast<ChangeKind>(lab_.last().changes[0].kind) : ChangeKind(0); }
 
-  storage::MemoryKv kv_;
-  DiscoveryState state_;
-  machine::Machine machine_;
-  machine::AppliedBatch last_;
-  int64_t wall_us_ = 1'700'000'000'000'000;
+  machine::MachineLab<DiscoveryState> lab_;
   int made_ = 0;
 };
 
@@ -108,9 +90,9 @@ TEST_F(DiscoveryStateTest, ARegistrationIsHealthyWithDefaultsAndALease) {
   EXPECT_EQ(s.revision(), 1u);
   EXPECT_EQ(s.create_time().seconds(), 1'700'000'001);
   EXPECT_EQ(row->ttl_ms(), 30'000);
-  EXPECT_EQ(machine_.leases().at(row->lease()).ttl_ms, 30'000);
+  EXPECT_EQ(lab_.machine().leases().at(row->lease()).ttl_ms, 30'000);
   EXPECT_EQ(change(), ChangeKind::kAdded);
-  EXPECT_EQ(last_.changes[0].scope, kScope);
+  EXPECT_EQ(lab_.last().changes[0].scope, kScope);
 }
 
 TEST_F(DiscoveryStateTest, TheSameIdOrEndpointUpdatesThatInstance) {
@@ -126,17 +108,17 @@ TEST_F(DiscoveryStateTest, TheSameIdOrEndpointUpdatesThatInstance) {
   // The old endpoint is free again.
   EXPECT_EQ(register_instance(instance("other", "web", 80))->service().id(), "other");
   EXPECT_EQ(ids("web"), "other,svc_1");
-  EXPECT_EQ(count_services(machine_.view()).registered, 2u);
+  EXPECT_EQ(count_services(lab_.view()).registered, 2u);
 }
 
 TEST_F(DiscoveryStateTest, TheSameContentAgainOnlyRenewsTheLease) {
   auto first = register_instance(instance("", "web", 80));
   auto second = register_instance(instance("", "web", 80));
-  EXPECT_TRUE(last_.changes.empty());
+  EXPECT_TRUE(lab_.last().changes.empty());
   EXPECT_EQ(second->service().etag(), first->service().etag());
   EXPECT_GT(second->seen_us(), first->seen_us());
-  ASSERT_EQ(last_.leases.size(), 1u);
-  EXPECT_EQ(last_.leases[0].generation, 2u);
+  ASSERT_EQ(lab_.last().leases.size(), 1u);
+  EXPECT_EQ(lab_.last().leases[0].generation, 2u);
 }
 
 TEST_F(DiscoveryStateTest, IdsAndEndpointsBelongToOneInstance) {
@@ -174,11 +156,11 @@ TEST_F(DiscoveryStateTest, ExpiryRemovesEverythingAndTellsTheScope) {
   auto row = register_instance(instance("a", "web", 80));
   ASSERT_TRUE(expire(row->lease(), 1).has_value());
   EXPECT_EQ(change(), ChangeKind::kExpired);
-  EXPECT_EQ(last_.changes[0].scope, kScope);
+  EXPECT_EQ(lab_.last().changes[0].scope, kScope);
   EXPECT_EQ(ids("web"), "");
-  EXPECT_EQ(count_services(machine_.view()).registered, 0u);
-  EXPECT_FALSE(find_row(machine_.view(), kScope, "a").has_value());
-  EXPECT_TRUE(machine_.leases().empty());
+  EXPECT_EQ(count_services(lab_.view()).registered, 0u);
+  EXPECT_FALSE(find_row(lab_.view(), kScope, "a").has_value());
+  EXPECT_TRUE(lab_.machine().leases().empty());
   // Nothing is left but what the machine itself keeps: the endpoint can be taken by another id.
   EXPECT_EQ(register_instance(instance("b", "web", 80))->service().id(), "b");
 }
@@ -211,11 +193,11 @@ TEST_F(DiscoveryStateTest, AnUpdateChangesNamedFieldsAndClearsAbsentOnes) {
   EXPECT_EQ(row->service().metadata_size(), 0);
   EXPECT_EQ(row->service().region(), "eu");
   EXPECT_EQ(change(), ChangeKind::kUpdated);
-  EXPECT_TRUE(last_.leases.empty());
+  EXPECT_TRUE(lab_.last().leases.empty());
   EXPECT_EQ(update(changed, {"address"}).error().reason(), "FIELD_INVALID");
   changed.mutable_ttl()->set_seconds(60);
   EXPECT_EQ(update(changed, {"ttl"})->ttl_ms(), 60'000);
-  EXPECT_EQ(last_.leases.at(0).ttl_ms, 60'000);
+  EXPECT_EQ(lab_.last().leases.at(0).ttl_ms, 60'000);
 }
 
 TEST_F(DiscoveryStateTest, AnEtagOfTheLastReadIsNeeded) {
@@ -243,16 +225,16 @@ TEST_F(DiscoveryStateTest, HealthAndDrainingDecideWhetherItIsAvailable) {
   };
   EXPECT_TRUE(report(v1::HEALTH_STATUS_DEGRADED)->service().healthy());
   EXPECT_EQ(report(v1::HEALTH_STATUS_UNHEALTHY)->service().health_score(), 0);
-  EXPECT_EQ(count_services(machine_.view()).available, 0u);
-  EXPECT_EQ(find_instance(machine_.view(), kScope, "a")->health, v1::HEALTH_STATUS_UNHEALTHY);
+  EXPECT_EQ(count_services(lab_.view()).available, 0u);
+  EXPECT_EQ(find_instance(lab_.view(), kScope, "a")->health, v1::HEALTH_STATUS_UNHEALTHY);
   EXPECT_TRUE(report(v1::HEALTH_STATUS_HEALTHY)->available());
   (void)report(v1::HEALTH_STATUS_HEALTHY);
-  EXPECT_TRUE(last_.changes.empty());
+  EXPECT_TRUE(lab_.last().changes.empty());
   auto s = instance("a", "web", 80);
   s.set_draining(true);
   EXPECT_FALSE(update(s, {"draining"})->service().healthy());
-  EXPECT_EQ(count_services(machine_.view()).available, 0u);
-  EXPECT_EQ(count_services(machine_.view()).registered, 1u);
+  EXPECT_EQ(count_services(lab_.view()).available, 0u);
+  EXPECT_EQ(count_services(lab_.view()).registered, 1u);
 }
 
 TEST_F(DiscoveryStateTest, CreationOrderCrossesNamespacesAndGoesOnBehindAPosition) {
@@ -263,7 +245,7 @@ TEST_F(DiscoveryStateTest, CreationOrderCrossesNamespacesAndGoesOnBehindAPositio
   const auto listed = [&](const Scope& scope, std::string after, size_t skip_to = 0) {
     std::string out;
     std::string at;
-    scan_by_creation(machine_.view(), scope, after, [&](std::string_view position, std::string_view bytes) {
+    scan_by_creation(lab_.view(), scope, after, [&](std::string_view position, std::string_view bytes) {
       ServiceRow row;
       EXPECT_TRUE(row.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
       out += row.service().id();

@@ -6,12 +6,10 @@
 //   delete [KEY] [to=KEY] [prefix=P] [prev] | history KEY | rollback [KEY] [prefix=P] to-revision=REV
 //   txn [if KEY ATTRIBUTE OP VALUE [; ...]] then OPERATION [; ...] [else OPERATION [; ...]]   (operations as above)
 //   compact REV | sweep N | grant MS [id=N] | revoke ID | advance MS | log from=REV [prefix=P] | store
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 
+#include "base/test_transcripts.h"
 #include "services/kv/kv_history.h"
 #include "services/kv/kv_past.h"
 #include "services/kv/kv_test_lab.h"
@@ -246,55 +244,11 @@ class Script {
   std::string out_;
 };
 
-class KvScript : public testing::TestWithParam<std::filesystem::path> {};
+class KvScriptTest : public testing::TestWithParam<std::string> {};
 
-TEST_P(KvScript, DoesWhatTheTranscriptSays) {
-  std::ifstream file(GetParam());
-  Script script;
-  std::string written, expected, got, line;
-  bool in_transcript = false;
-  const auto finish = [&] {
-    if (in_transcript && got != expected) EXPECT_EQ(got, expected) << GetParam();
-    if (in_transcript) written += got;
-    in_transcript = false;
-    got.clear();
-    expected.clear();
-  };
-  while (std::getline(file, line)) {
-    if (line == "----") {
-      in_transcript = true;
-      written += line + "\n";
-    } else if (line.empty()) {
-      finish();
-      written += "\n";
-    } else if (in_transcript) {
-      expected += line + "\n";
-    } else {
-      written += line + "\n";
-      if (!line.starts_with('#')) got += script.run(line);
-    }
-  }
-  finish();
-  if (std::getenv("UCCP_REWRITE") != nullptr) std::ofstream(GetParam()) << written;
-}
+TEST_P(KvScriptTest, ProducesItsTranscript) { test::expect_transcript<Script>(GetParam()); }
 
-std::vector<std::filesystem::path> scripts() {
-  std::vector<std::filesystem::path> paths;
-  const auto source = std::filesystem::path(__FILE__).parent_path() / "../../../tests/scripts/kv";
-  for (const std::filesystem::path& root : {std::filesystem::path("tests/scripts/kv"), source}) {
-    if (!std::filesystem::is_directory(root)) continue;
-    for (const auto& entry : std::filesystem::directory_iterator(root)) paths.push_back(entry.path());
-    break;
-  }
-  std::ranges::sort(paths);
-  return paths;
-}
-
-INSTANTIATE_TEST_SUITE_P(Scripts, KvScript, testing::ValuesIn(scripts()), [](const auto& param) {
-  std::string name = param.param.stem().string();
-  std::ranges::replace(name, '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, KvScriptTest, testing::ValuesIn(test::transcripts("kv")), test::transcript_name);
 
 }  // namespace
 }  // namespace uccp::kv

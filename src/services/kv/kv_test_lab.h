@@ -4,26 +4,23 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <string>
 #include <vector>
 
-#include "machine/machine.h"
+#include "machine/test_lab.h"
 #include "services/kv/kv_compaction.h"
 #include "services/kv/kv_events.h"
 #include "services/kv/kv_range.h"
 #include "services/kv/kv_state.h"
 #include "services/kv/kv_txn.h"
-#include "storage/memory/memory_kv.h"
 
 namespace uccp::kv {
 
-inline const machine::Scope kLabScope{"t", "n"};
+using machine::kLabScope;
 
-class KvLab {
+class KvLab : public machine::MachineLab<KvState> {
  public:
-  KvLab() : machine_(kCoreGroup, kv_, {&state_}) {
-    EXPECT_TRUE(machine_.open().is_ok());
+  KvLab() {
     limits.set_bytes_max(1ull << 30);
     limits.set_keys_max(1'000'000);
     limits.set_leases_max(1'000);
@@ -31,24 +28,13 @@ class KvLab {
   }
 
   machine::ApplyResult apply(std::string command, std::string payload, machine::Scope scope = kLabScope) {
-    machine::Envelope e;
-    e.scope = command == "machine.expire" ? machine::Scope() : std::move(scope);
-    e.principal = "p";
-    e.method = "m";
-    e.command = std::move(command);
-    e.boot = {now_ms_ * 1000};
-    e.wall = {1'700'000'000'000'000 + now_ms_ * 1000};
-    e.payload = std::move(payload);
-    const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
-    auto batch = machine_.apply({&entry, 1});
-    EXPECT_TRUE(batch.has_value());
+    auto result = MachineLab::apply(std::move(command), std::move(payload), "", std::move(scope));
     if (checked) check();
-    for (const auto& change : batch->leases) {
-      if (change.ttl_ms < 0) deadlines_.erase(change.lease);
-      else deadlines_[change.lease] = {now_ms_ + change.ttl_ms, change.generation};
-    }
-    for (machine::Change& change : batch->changes) changes.push_back(std::move(change));
-    return batch->results[0].result;
+    return result;
+  }
+  void advance(int64_t ms) {
+    MachineLab::advance(ms);
+    if (checked) check();
   }
 
   template <typename Response>
@@ -122,11 +108,11 @@ class KvLab {
     return run<v1::RevokeLeaseResponse>("revoke", command);
   }
 
-  Head head(const machine::Scope& scope = kLabScope) const { return read_head(machine_.view(), scope); }
+  Head head(const machine::Scope& scope = kLabScope) const { return read_head(view(), scope); }
   Result<v1::RangeResponse> range(const v1::RangeRequest& request, size_t keys_a_step = 1'000) const {
     UCCP_TRY(RangeRun run, RangeRun::make(request, kLabScope, head()));
     while (true) {
-      UCCP_TRY(const bool whole, run.step(machine_.view(), keys_a_step));
+      UCCP_TRY(const bool whole, run.step(view(), keys_a_step));
       if (whole) break;
     }
     v1::RangeResponse response;
@@ -143,29 +129,11 @@ class KvLab {
     return response->pairs(0);
   }
 
-  // Leases end in the order of their deadlines, each at its time.
-  void advance(int64_t ms) {
-    const int64_t until = now_ms_ + ms;
-    while (true) {
-      auto due = deadlines_.end();
-      for (auto it = deadlines_.begin(); it != deadlines_.end(); ++it) {
-        if (it->second.at_ms <= until && (due == deadlines_.end() || it->second.at_ms < due->second.at_ms)) due = it;
-      }
-      if (due == deadlines_.end()) break;
-      now_ms_ = due->second.at_ms;
-      const auto [lease, deadline] = *due;
-      deadlines_.erase(due);
-      EXPECT_TRUE(apply("machine.expire", machine::encode_expire(lease, deadline.generation, Term(1))).has_value());
-    }
-    now_ms_ = until;
-  }
-
   // The head counts exactly the rows that there are.
   void check() const {
-    EXPECT_TRUE(machine_.verify_digest().is_ok());
     const auto rows = [&](machine::TableId table, const auto& visit) {
       const std::string prefix = machine::table_key::scope_prefix(table, kLabScope);
-      machine_.view().scan(prefix, machine::prefix_end(prefix), [&](std::string_view key, std::string_view row) {
+      view().scan(prefix, machine::prefix_end(prefix), [&](std::string_view key, std::string_view row) {
         visit(key.substr(prefix.size()), row);
         return true;
       });
@@ -197,27 +165,11 @@ class KvLab {
   size_t rows_of(machine::TableId table) const {
     size_t rows = 0;
     const std::string prefix = machine::table_key::scope_prefix(table, kLabScope);
-    machine_.view().scan(prefix, machine::prefix_end(prefix), [&](auto, auto) { return ++rows > 0; });
+    view().scan(prefix, machine::prefix_end(prefix), [&](auto, auto) { return ++rows > 0; });
     return rows;
   }
 
-  const machine::Machine& machine() const { return machine_; }
-  int64_t now_ms() const { return now_ms_; }
-
   internal::v1::KvLimits limits;
-  bool checked = true;
-  std::vector<machine::Change> changes;  // since the test cleared it
-
- private:
-  struct Deadline {
-    int64_t at_ms;
-    uint64_t generation;
-  };
-  storage::MemoryKv kv_;
-  KvState state_;
-  machine::Machine machine_;
-  int64_t now_ms_ = 1000;
-  std::map<machine::LeaseId, Deadline> deadlines_;
 };
 
 }  // namespace uccp::kv

@@ -5,11 +5,9 @@
 //   release LABEL [all] | extend LABEL [ttl=MS] | transfer LABEL to=OWNER [as=LABEL] | abandon LABEL [release]
 //   break NAME [token=LABEL] | advance MS | show NAME
 // A name with permits= or of= is a semaphore. A label is the owner unless as= says otherwise.
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <sstream>
 
+#include "base/test_transcripts.h"
 #include "services/locks/locks_test_lab.h"
 
 namespace uccp::locks {
@@ -205,65 +203,12 @@ class Script {
   std::string out_;
 };
 
-std::vector<std::string> script_names() {
-  std::vector<std::string> names;
-  const auto source = std::filesystem::path(__FILE__).parent_path() / "../../../tests/scripts/coordination";
-  for (const std::filesystem::path& root : {std::filesystem::path("tests/scripts/coordination"), source}) {
-    if (!std::filesystem::is_directory(root)) continue;
-    for (const auto& file : std::filesystem::directory_iterator(root)) {
-      if (file.path().extension() == ".txt") names.push_back(file.path().string());
-    }
-    break;
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-// The file with the transcripts that its commands produce now.
-std::string replay(std::istream& file) {
-  Script script;
-  std::string result;
-  std::vector<std::string> commands;
-  bool in_transcript = false;
-  for (std::string line; std::getline(file, line);) {
-    if (in_transcript) {
-      if (!line.empty()) continue;
-      in_transcript = false;
-    }
-    result += line + "\n";
-    if (line == "----") {
-      std::string transcript;
-      for (const std::string& command : commands) transcript += script.run(command);
-      result += transcript.empty() ? "ok\n" : transcript;
-      commands.clear();
-      in_transcript = true;
-    } else if (!line.empty() && line[0] != '#') {
-      commands.push_back(line);
-    }
-  }
-  return result;
-}
-
 class CoordinationScriptTest : public testing::TestWithParam<std::string> {};
 
-TEST_P(CoordinationScriptTest, ProducesItsTranscript) {
-  std::ifstream file(GetParam());
-  std::stringstream expected;
-  expected << file.rdbuf();
-  std::istringstream in(expected.str());
-  const std::string actual = replay(in);
-  if (std::getenv("UCCP_REWRITE") != nullptr) {
-    std::ofstream(GetParam(), std::ios::trunc) << actual;
-    return;
-  }
-  EXPECT_EQ(actual, expected.str()) << "run with UCCP_REWRITE=1 and review the diff";
-}
+TEST_P(CoordinationScriptTest, ProducesItsTranscript) { test::expect_transcript<Script>(GetParam()); }
 
-INSTANTIATE_TEST_SUITE_P(All, CoordinationScriptTest, testing::ValuesIn(script_names()), [](const auto& info) {
-  std::string name = std::filesystem::path(info.param).stem().string();
-  std::ranges::replace(name, '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, CoordinationScriptTest, testing::ValuesIn(test::transcripts("coordination")),
+                         test::transcript_name);
 
 }  // namespace
 }  // namespace uccp::locks

@@ -8,63 +8,21 @@
 #include <string>
 #include <vector>
 
-#include "machine/machine.h"
+#include "machine/test_lab.h"
 #include "services/locks/locks_state.h"
 #include "services/locks/locks_tree.h"
-#include "storage/memory/memory_kv.h"
 
 namespace uccp::locks {
 
 inline constexpr auto kLock = internal::v1::PERMIT_KIND_LOCK;
 inline constexpr auto kSemaphore = internal::v1::PERMIT_KIND_SEMAPHORE;
-inline const machine::Scope kLabScope{"t", "n"};
+using machine::kLabScope;
 
-class LockLab {
+class LockLab : public machine::MachineLab<LocksState> {
  public:
-  LockLab() : machine_(kCoreGroup, kv_, {&state_}) { EXPECT_TRUE(machine_.open().is_ok()); }
-
-  machine::ApplyResult apply(std::string command, std::string payload, std::string request_id = "") {
-    machine::Envelope e;
-    e.scope = command == "machine.expire" ? machine::Scope() : kLabScope;
-    e.principal = "p";
-    e.method = "m";
-    e.command = std::move(command);
-    e.dedup.request_id = std::move(request_id);
-    e.boot = {now_ms_ * 1000};
-    e.wall = {1'700'000'000'000'000 + now_ms_ * 1000};
-    e.payload = std::move(payload);
-    const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
-    auto batch = machine_.apply({&entry, 1});
-    EXPECT_TRUE(batch.has_value());
-    EXPECT_TRUE(machine_.verify_digest().is_ok());
-    for (const auto& change : batch->leases) {
-      if (change.ttl_ms < 0) deadlines_.erase(change.lease);
-      else deadlines_[change.lease] = {now_ms_ + change.ttl_ms, change.generation};
-    }
-    for (machine::Change& change : batch->changes) changes.push_back(std::move(change));
-    return batch->results[0].result;
-  }
-
-  // Leases end in the order of their deadlines, each at its time.
-  void advance(int64_t ms) {
-    const int64_t until = now_ms_ + ms;
-    while (true) {
-      auto due = deadlines_.end();
-      for (auto it = deadlines_.begin(); it != deadlines_.end(); ++it) {
-        if (it->second.at_ms <= until && (due == deadlines_.end() || it->second.at_ms < due->second.at_ms)) due = it;
-      }
-      if (due == deadlines_.end()) break;
-      now_ms_ = due->second.at_ms;
-      const auto [lease, deadline] = *due;
-      deadlines_.erase(due);
-      EXPECT_TRUE(apply("machine.expire", machine::encode_expire(lease, deadline.generation, Term(1))).has_value());
-    }
-    now_ms_ = until;
-  }
-
   std::vector<internal::v1::PermitHolder> holders(internal::v1::PermitKind kind, std::string_view name) const {
     std::vector<internal::v1::PermitHolder> out;
-    scan_holders(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()),
+    scan_holders(view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()),
                  [&](internal::v1::PermitHolder h) {
                    out.push_back(std::move(h));
                    return true;
@@ -73,7 +31,7 @@ class LockLab {
   }
   std::vector<internal::v1::PermitWaiter> waiters(internal::v1::PermitKind kind, std::string_view name) const {
     std::vector<internal::v1::PermitWaiter> out;
-    scan_waiters(machine_.view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()),
+    scan_waiters(view(), kLabScope, row(kind, name).value_or(internal::v1::PermitRow()),
                  [&](internal::v1::PermitWaiter w) {
                    out.push_back(std::move(w));
                    return true;
@@ -81,7 +39,7 @@ class LockLab {
     return out;
   }
   std::optional<internal::v1::PermitRow> row(internal::v1::PermitKind kind, std::string_view name) const {
-    return find_permits(machine_.view(), kLabScope, kind, name);
+    return find_permits(view(), kLabScope, kind, name);
   }
 
   // What always holds between two commands.
@@ -96,7 +54,7 @@ class LockLab {
     int32_t held = 0;
     for (const auto& holder : held_by) {
       held += holder.permits();
-      EXPECT_TRUE(deadlines_.contains(holder.lease())) << name << ": a holder without a lease";
+      EXPECT_TRUE(has_deadline(holder.lease())) << name << ": a holder without a lease";
       uint64_t& greatest = greatest_token_[name];
       if (token_of_.try_emplace(holder.lease(), 0).first->second == holder.fencing_token()) continue;
       token_of_[holder.lease()] = holder.fencing_token();
@@ -106,9 +64,9 @@ class LockLab {
     before_[name] = greatest_token_[name];
     // Nothing lies before the first one that the row names.
     size_t holder_rows = 0, waiter_rows = 0;
-    kHolders.scan(machine_.view(), kLabScope, permit_key(kind, name), "",
+    kHolders.scan(view(), kLabScope, permit_key(kind, name), "",
                   [&](auto, auto) { return ++holder_rows > 0; });
-    kWaiters.scan(machine_.view(), kLabScope, permit_key(kind, name), "",
+    kWaiters.scan(view(), kLabScope, permit_key(kind, name), "",
                   [&](auto, auto) { return ++waiter_rows > 0; });
     EXPECT_EQ(holder_rows, held_by.size());
     EXPECT_EQ(waiter_rows, queue.size());
@@ -117,10 +75,10 @@ class LockLab {
     EXPECT_EQ(static_cast<int>(held_by.size()), r->holders());
     EXPECT_EQ(static_cast<int>(queue.size()), r->waiters());
     for (const auto& waiter : queue)
-      EXPECT_TRUE(deadlines_.contains(waiter.lease())) << name << ": a waiter without a lease";
+      EXPECT_TRUE(has_deadline(waiter.lease())) << name << ": a waiter without a lease";
     // Nobody waits for what is free.
     if (!queue.empty() && queue[0].holder().permits() <= r->capacity() - held) {
-      EXPECT_TRUE(hindered(machine_.view(), kLabScope, name, queue[0].holder(), {queue[0].rank(), queue[0].id()}))
+      EXPECT_TRUE(hindered(view(), kLabScope, name, queue[0].holder(), {queue[0].rank(), queue[0].id()}))
           << name << ": the head could be served";
     }
     check_across(kind, name, held_by);
@@ -141,22 +99,7 @@ class LockLab {
     }
   }
 
-  int64_t now_ms() const { return now_ms_; }
-  const machine::Machine& machine() const { return machine_; }
-  size_t leases() const { return deadlines_.size(); }
-
-  std::vector<machine::Change> changes;  // since the test cleared it
-
  private:
-  struct Deadline {
-    int64_t at_ms;
-    uint64_t generation;
-  };
-  storage::MemoryKv kv_;
-  LocksState state_;
-  machine::Machine machine_;
-  int64_t now_ms_ = 1000;
-  std::map<machine::LeaseId, Deadline> deadlines_;
   std::map<machine::LeaseId, uint64_t> token_of_;
   std::map<std::string, uint64_t> greatest_token_, before_;
 };
