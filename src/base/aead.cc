@@ -1,5 +1,6 @@
 #include "base/aead.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
@@ -37,6 +38,13 @@ void check(int code) { UCCP_CHECK(code == 1, "AES-256-GCM is available"); }
 
 }  // namespace
 
+void wipe(std::string& secret) {
+  OPENSSL_cleanse(secret.data(), secret.size());
+  secret.clear();
+}
+
+SecretKey::~SecretKey() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
+
 SecretKey SecretKey::make(Random& random) {
   SecretKey key;
   for (size_t i = 0; i < kBytes; i += 8) {
@@ -50,12 +58,19 @@ Result<SecretKey> SecretKey::parse(std::string_view text) {
   const auto is_space = [](char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; };
   while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
   while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
-  const auto bytes = from_hex(text);
+  auto bytes = from_hex(text);
   if (!bytes || bytes->size() != kBytes) {
     return fail(Code::kInvalid, "KEY_INVALID", "a key is 64 lower-case hexadecimal digits, such as 'openssl rand -hex 32' writes");
   }
+  auto key = from_bytes(*bytes);
+  wipe(*bytes);
+  return key;
+}
+
+Result<SecretKey> SecretKey::from_bytes(std::string_view bytes) {
+  if (bytes.size() != kBytes) return fail(Code::kInvalid, "KEY_INVALID", "a key has 32 bytes");
   SecretKey key;
-  std::copy(bytes->begin(), bytes->end(), key.bytes_.begin());
+  std::copy(bytes.begin(), bytes.end(), key.bytes_.begin());
   return key;
 }
 
@@ -63,9 +78,12 @@ std::string SecretKey::text() const { return to_hex(bytes()) + "\n"; }
 
 SecretKey SecretKey::derive(std::string_view salt, std::string_view purpose) const {
   // One block of output is one key.
-  const std::string expanded = hmac(hmac(salt, bytes()), std::string(purpose) + '\x01');
+  std::string extracted = hmac(salt, bytes());
+  std::string expanded = hmac(extracted, std::string(purpose) + '\x01');
   SecretKey key;
   std::copy(expanded.begin(), expanded.end(), key.bytes_.begin());
+  wipe(extracted);
+  wipe(expanded);
   return key;
 }
 

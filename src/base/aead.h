@@ -12,15 +12,25 @@
 
 namespace uccp {
 
-// 32 secret bytes.
+// Overwrites what is no longer needed, so that it is not found in memory later. Copies that a library made stay.
+void wipe(std::string& secret);
+
+// 32 secret bytes, overwritten at the end.
 class SecretKey {
  public:
   static constexpr size_t kBytes = 32;
+
+  SecretKey() = default;  // of zeros, to be replaced
+  SecretKey(const SecretKey&) = default;
+  SecretKey& operator=(const SecretKey&) = default;
+  ~SecretKey();
 
   // `random` must be the system's: a key from a seed is no secret.
   static SecretKey make(Random& random);
   // The form of key files: 64 hexadecimal digits, white space around them allowed. Errors: invalid KEY_INVALID.
   static Result<SecretKey> parse(std::string_view text);
+  // From as many bytes, such as open() gave. Errors: invalid KEY_INVALID.
+  static Result<SecretKey> from_bytes(std::string_view bytes);
   std::string text() const;  // with a newline
 
   // HKDF-SHA-256 (RFC 5869): a key for one purpose, so that no two files share one.

@@ -22,6 +22,10 @@
 #include "call/principal.h"
 #include "machine/read_level.h"
 
+namespace uccp {
+class SecretKey;
+}
+
 namespace uccp::call {
 
 struct Method;
@@ -77,6 +81,8 @@ class Call : public std::enable_shared_from_this<Call> {
   std::string resource;    // the resource named in the request, for policy and audit
   BootTime started;
   RateState rate;
+  // Of the cluster, for what is stored about requests with secret fields; outlives the call. Null: there is none.
+  const SecretKey* hash_key = nullptr;
 
   // For the handler. -----------------------------------------------------------------------------------------------
   void send(std::string message) { sink->send(std::move(message)); }

@@ -4,6 +4,7 @@
 #include <google/protobuf/descriptor.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/check.h"
 #include "call/contract_link.h"
@@ -145,6 +146,14 @@ FieldPath namespace_of(const MessagePlan& request) {
   return {};
 }
 
+bool has_redacted(const MessagePlan& plan, std::set<const MessagePlan*>& seen) {
+  if (!seen.insert(&plan).second) return false;
+  return std::ranges::any_of(plan.fields, [&](const FieldPlan& field) {
+    const FieldPlan& inner = field.is_map() ? *field.map_value : field;
+    return field.redact || inner.redact || (inner.is_message() && has_redacted(*inner.message, seen));
+  });
+}
+
 void compile_policy(const uccp::v1::MethodPolicy& policy, Method& method) {
   if (policy.permission().empty()) broken(method, "no permission");
   method.permission = policy.permission();
@@ -161,6 +170,8 @@ void compile_policy(const uccp::v1::MethodPolicy& policy, Method& method) {
   auto tree = FieldTree::compile(*method.request, redact);
   if (!tree) broken(method, tree.error().message());
   method.redact = std::move(*tree);
+  std::set<const MessagePlan*> seen;
+  method.has_secrets = !redact.empty() || has_redacted(*method.request, seen);
 
   method.mutating = policy.has_idempotency();
   method.naturally_idempotent = policy.idempotency().natural();

@@ -106,6 +106,7 @@ CallPtr copy_of(const Call& call, std::shared_ptr<Sink> sink) {
   copy->name_space = call.name_space;
   copy->resource = call.resource;
   copy->started = call.started;
+  copy->hash_key = call.hash_key;
   copy->sink = std::move(sink);
   return copy;
 }

@@ -158,6 +158,7 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
     inner->read_level = std::move(*level);
     inner->name_space = header.namespace_();
     inner->resource = header.resource();
+    inner->hash_key = outer_->hash_key;
     inner->sink = sink_;
     sink_->attach(inner);
     {

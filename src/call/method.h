@@ -71,6 +71,7 @@ struct Method {
   FieldPath name_space;         // `namespace` of the request or of its body resource; empty: none
   AuditLevel audit = AuditLevel::kNone;
   FieldTree redact;             // never in audit or logs, beside fields marked so
+  bool has_secrets = false;     // there are such fields
 
   // Repeating it.
   bool mutating = false;        // has an idempotency rule

@@ -44,6 +44,8 @@ Result<int> run_verb(Session& session, const std::string& noun, Args args, Progr
   if (command->method->name == "SignIn") return run_auth_login(session, *command, words);
   if (command->method->name == "SignOut") return run_auth_logout(session, *command, words);
   if (command->method->name == "SetPassword") return run_set_password(session, *command, words);
+  if (command->method->name == "PutSecret") return run_secret_put(session, *command, words);
+  if (command->method->name == "AccessSecret") return run_secret_access(session, *command, words);
   return run_command(session, *command, words);
 }
 

@@ -14,6 +14,8 @@ using Args = std::span<const std::string>;
 Result<int> run_command(Session& session, const Command& command, Args args);
 Result<int> run_task_submit(Session& session, const Command& command, Args args);
 Result<int> run_task_logs(Session& session, const Command& command, Args args);
+Result<int> run_secret_put(Session& session, const Command& command, Args args);
+Result<int> run_secret_access(Session& session, const Command& command, Args args);
 Result<int> run_api(Session& session, Args args);
 Result<int> run_version(Session& session, Args args);
 Result<int> run_health(Session& session, Args args);

@@ -36,7 +36,8 @@ Result<v1::Tokens> tokens_of(const std::string& response) {
   return fail(Code::kInternal, "WIRE_INVALID", "the server answered something else than tokens");
 }
 
-// Asks for a secret that neither a flag nor the body gave.
+}  // namespace
+
 Status fill_secret(const Session& session, const call::Method& method, std::string_view field, const std::string& prompt,
                    std::string& wire) {
   UCCP_TRY(const call::FieldPath path, call::FieldPath::compile(*method.request, field));
@@ -45,8 +46,6 @@ Status fill_secret(const Session& session, const call::Method& method, std::stri
   call::set_string(path, wire, secret);
   return Status::ok();
 }
-
-}  // namespace
 
 std::string session_path(const Io& io) {
   if (const auto path = io.env("UCCP_SESSION_FILE"); path && !path->empty()) return *path;

@@ -24,6 +24,10 @@ Status save_session(const Io& io, const StoredSession& session);
 // ExchangeToken.
 Status refresh_session(const Io& io, const Connect& connect, Context& context);
 
+// Asks for a secret that neither arguments nor the body gave.
+Status fill_secret(const Session& session, const call::Method& method, std::string_view field, const std::string& prompt,
+                   std::string& wire);
+
 Result<int> run_auth_login(Session& session, const Command& command, Args args);
 Result<int> run_auth_logout(Session& session, const Command& command, Args args);
 Result<int> run_set_password(Session& session, const Command& command, Args args);

@@ -8,12 +8,12 @@ namespace {
 // A hash takes tens of milliseconds, a fetch seconds: neither is a stall.
 constexpr int64_t kNoStallMs = 60'000;
 
-// Tables whose rows are services, locks, semaphores, elections, barriers, latches, keys and tasks at work.
+// Tables whose rows are services, locks, semaphores, elections, barriers, latches, keys, secrets and tasks at work.
 struct DataTable {
   GroupId group;
   machine::TableId table;
 };
-constexpr DataTable kDataTables[] = {{kCoreGroup, 16}, {kCoreGroup, 50}, {kCoreGroup, 65}, {kCoreGroup, 67}, {kCoreGroup, 81}, {kWorkGroup, 33}};
+constexpr DataTable kDataTables[] = {{kCoreGroup, 16}, {kCoreGroup, 50}, {kCoreGroup, 65}, {kCoreGroup, 67}, {kCoreGroup, 81}, {kCoreGroup, 248}, {kWorkGroup, 33}};
 
 Result<OutsideIssuerOptions> issuer_options(const Config& config) {
   const std::string& provider = config.text("auth_provider");

@@ -37,6 +37,7 @@
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
 #include "server/restore.h"
+#include "server/secrets_side.h"
 #include "server/settings_wiring.h"
 #include "server/shared_blobs.h"
 #include "services/admin/admin_service.h"
@@ -52,6 +53,7 @@
 #include "services/locks/locks_service.h"
 #include "services/objects/blob_store.h"
 #include "services/objects/collected_blobs.h"
+#include "services/secrets/secrets_state.h"
 #include "services/sync/sync_service.h"
 #include "services/tasks/agent_link_service.h"
 #include "services/tasks/blob_collector.h"
@@ -80,7 +82,7 @@ bool frees_space(std::string_view command) {
       "workers.fence",   "workers.hello",        "workers.drain",     "permits.release", "workers.deregister",
       "permits.abandon", "permits.break",        "elections.resign",  "sync.withdraw",   "sync.delete_latch",
       "kv.delete",       "kv.compact",           "kv.sweep",          "kv.revoke",       "topics.delete",
-      "bus.drop"};
+      "bus.drop",       "secrets.delete"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -138,6 +140,7 @@ struct Server::Parts {
   backup::BackupState backup_state;
   certificates::CertificatesState certificates_state;
   admin::SettingsState settings_state;
+  secrets::SecretsState secrets_state;
   tasks::LiveTasks live;
   Latch changed;
   std::unique_ptr<runtime::Loop> loop, io, flush, watch, reads, blob_io, collecting;
@@ -170,6 +173,7 @@ struct Server::Parts {
   std::unique_ptr<BackupSide> backup;
   std::unique_ptr<CertificateSide> certificates;
   std::unique_ptr<certificates::CertificatesService> certificates_service;
+  std::unique_ptr<SecretsSide> secrets;
   doors::GrpcDoor grpc;
   doors::GrpcDoor etcd;
   std::unique_ptr<DnsSide> dns;
@@ -256,7 +260,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   bus = std::make_unique<BusSide>(bus_options);
   std::vector<node::GroupSpec> groups = {
       {kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state, &kv_state,
-                            &backup_state, &identity_state, &certificates_state, &settings_state, &bus->topics()}},
+                            &backup_state, &identity_state, &certificates_state, &settings_state, &secrets_state, &bus->topics()}},
       {kWorkGroup, "work", {&tasks_state, &workers_state}}};
   for (node::GroupSpec& spec : bus->groups()) groups.push_back(std::move(spec));
   node = std::make_unique<node::Node>(
@@ -405,6 +409,9 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   audit->add_handlers(handlers);
   UCCP_RETURN_IF_ERROR(build_backup(options, config));
   UCCP_RETURN_IF_ERROR(build_certificates(options));
+  UCCP_TRY(secrets, SecretsSide::make(config, options.token_key_pem, system_random,
+                                      {*node, *node, *reads, clock, *page_tokens, [this] { return node->feature_level(); }}));
+  secrets->add_handlers(handlers);
 
   cluster->add_handlers(handlers, [this] { return health->ready(); });
   if (options.cluster.enabled) {
@@ -418,6 +425,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   call::PipelineOptions pipeline_options{.calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max")),
                                          .calls_waiting_max = static_cast<size_t>(config.integer("calls_waiting_max"))};
   UCCP_TRY(pipeline_options.rates, rate_rules(config));
+  pipeline_options.hash_key = nodes_key(options.token_key_pem, "uccp request hashes");
   pipeline_options.policies = [side = identity_side.get()] { return side->policies(); };
   pipeline = std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers, identity_side->authenticator(), clock, call_random, metrics, pipeline_options);
   return Status::ok();

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "doors/grpc_client/process.h"
+#include "runtime/core_dumps.h"
 #include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
 #include "server/config.h"
@@ -226,6 +227,9 @@ int run(int argc, char** argv) {
   if (command == "config" && line->words.size() == 2 && line->words[1] == "explain") {
     fmt::print("{}", config->explain());
     return 0;
+  }
+  if (!config->boolean("core_dumps")) {
+    if (Status status = runtime::forbid_core_dumps(); !status.is_ok()) return report(status);
   }
   if (command == "dev") return run_dev(dev, *config);
   if (command.empty()) return run_configured(*config);

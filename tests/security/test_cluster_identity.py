@@ -64,3 +64,19 @@ class EveryNode(unittest.TestCase):
         self.must(rest.call("DELETE", "policies/closed?tenant=acme"))
         self.must(rest.call("PATCH", "users/ana?tenant=acme", {"disabled": True}))
         self.everywhere(key, "USER_DISABLED", 1)
+
+    def test_a_secret_of_any_node_is_opened_by_all_of_them(self):
+        clients = {name: self.cluster.rest(name) for name in self.cluster.names()}
+        for rest in clients.values():
+            self.addCleanup(rest.close)
+        wait_until(lambda: clients[self.follower].get("version").json.get("featureLevel", 0) >= 2, what="feature level 2")
+        self.must(clients[self.follower].put("secrets/shared", {"value": "of all nodes"}))
+        for rest in clients.values():
+            self.assertEqual(self.must(rest.post("secrets/shared:access", {}))["value"], "of all nodes")
+        # A repeat at another node is the same request, though what is kept of it depends on a key.
+        headers = {"Idempotency-Key": "shared-once"}
+        answers = [self.must(rest.put("secrets/shared", {"value": "the second"}, headers=headers)) for rest in clients.values()]
+        self.assertEqual([answer["version"] for answer in answers], [2, 2, 2])
+        self.assertEqual(self.must(clients[self.follower].post("secrets:rotateKeys", {}))["rewrapped"], 2)
+        for rest in clients.values():
+            self.assertEqual(self.must(rest.post("secrets/shared:access", {"version": 1}))["value"], "of all nodes")

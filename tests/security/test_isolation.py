@@ -78,16 +78,17 @@ class Isolation(NodeTest):
         binding = must(v.post("bindings", {"role": "victim-role", "members": ["victim-user"]}))
         must(v.call("PUT", "policies/victim-policy", {"text": "forbid (principal == \"nobody\", action, resource);",
                                                       "description": SECRET}))
+        must(v.put("secrets/victim-secret", {"value": SECRET, "labels": {"team": "victims"}}))
         key = must(v.post("apikeys", {"principal": "victim-user", "displayName": SECRET}))
         cls.names = ["victim", "victim-web", service["id"], "victim-task", task["id"], "victim-lock", lock["leaseId"],
                      "victim-election", "victim-latch", "victim-user", "victim-role", binding["id"], "victim-policy",
-                     key["apiKey"]["id"]]
+                     "victim-secret",                      key["apiKey"]["id"]]
         cls.before = cls.state()
 
     @classmethod
     def state(cls):
         """All that the victim has, as it sees it."""
-        paths = ["services", "tasks", "locks", "elections", "users", "roles", "bindings", "policies", "apikeys"]
+        paths = ["services", "tasks", "locks", "elections", "users", "roles", "bindings", "policies", "apikeys", "secrets"]
         out = {}
         for path in paths:
             document = cls.must(cls.victim.get(path))

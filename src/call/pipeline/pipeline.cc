@@ -147,6 +147,7 @@ void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_vi
 Status Pipeline::run_stages(const CallPtr& call, std::string& request, std::string_view method_name) {
   enter(*call, Stage::kTrace);
   trace(call);
+  if (options_.hash_key) call->hash_key = &*options_.hash_key;
   enter(*call, Stage::kLimits);
   UCCP_RETURN_IF_ERROR(limit(*call, request));
   enter(*call, Stage::kMethod);

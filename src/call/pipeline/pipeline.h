@@ -13,10 +13,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/aead.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/random.h"
@@ -53,6 +55,8 @@ struct PipelineOptions {
   std::vector<RateRule> rates;
   // The policies in force; absent: the built-in roles alone. Callable from any thread.
   std::function<std::shared_ptr<const PolicySet>()> policies;
+  // For Call::hash_key; the same on all nodes.
+  std::optional<SecretKey> hash_key;
   size_t credentials_cached_max = 10'000;
   size_t streams_per_principal_max = 10'000;
 };
