@@ -27,6 +27,7 @@ DEPTH = 3
 @unittest.skipIf(MISSING, MISSING or "")
 class Isolation(NodeTest):
     agent = False
+    feature_level = 2
 
     @classmethod
     def setUpClass(cls):
@@ -82,7 +83,7 @@ class Isolation(NodeTest):
         key = must(v.post("apikeys", {"principal": "victim-user", "displayName": SECRET}))
         cls.names = ["victim", "victim-web", service["id"], "victim-task", task["id"], "victim-lock", lock["leaseId"],
                      "victim-election", "victim-latch", "victim-user", "victim-role", binding["id"], "victim-policy",
-                     "victim-secret",                      key["apiKey"]["id"]]
+                     "victim-secret", key["apiKey"]["id"]]
         cls.before = cls.state()
 
     @classmethod
