@@ -71,6 +71,7 @@ class Call : public std::enable_shared_from_this<Call> {
   std::optional<BootTime> deadline;
   std::string consistency;        // the read level as text, empty: the method's default
   std::string default_namespace;  // from the door, when the request names none
+  bool dry_run = false;           // check the change and do not make it: call/dry_run.h
   std::string request_id;         // Idempotency-Key; wins over an empty request_id field
   std::shared_ptr<Sink> sink;
 

@@ -259,7 +259,8 @@ void Document::parameters(JsonWriter& json, const RestBinding& binding, const Pa
     put_parameter_reference(json, "Namespace");
   }
   if (!method.mutating) put_parameter_reference(json, "Consistency");
-  if (method.request->by_name("validate_only") != nullptr) put_parameter_reference(json, "DryRun");
+  const bool unary = !method.client_streaming && !method.server_streaming;
+  if (method.mutating && unary && !method.is_public) put_parameter_reference(json, "DryRun");
   if (!method.server_streaming && method.rest_success != 204) put_parameter_reference(json, "Pretty");
   if (!method.request_id.empty()) put_parameter_reference(json, "IdempotencyKey");
   if (!method.if_match.empty()) put_parameter_reference(json, "IfMatch");

@@ -33,7 +33,8 @@ struct Parameter {
 constexpr auto kParameters = std::to_array<Parameter>({
     {"Pretty", "pretty", "query", "True: the answer is indented.", R"({"type":"boolean","default":false})"},
     {"DryRun", "dryRun", "query",
-     "True: check everything and answer what would result, but change nothing; the same as `validateOnly`.",
+     "True: check the change and do not make it. Where there is `validateOnly` it is the same, and checked against the "
+     "state; elsewhere credentials, permission and the request itself are checked.",
      R"({"type":"boolean","default":false})"},
     {"Consistency", "consistency", "query",
      "How fresh a read has to be: `linearizable`, `lease`, `bounded:MS` or `session:TOKEN` with the token of a former "

@@ -133,6 +133,33 @@ class Niceties(SurfaceTest):
         tasks = self.rest.get("tasks", filter='name = "dry"', consistency="linearizable").json["tasks"]
         self.assertEqual(tasks, [])
 
+    def test_every_change_can_be_run_dry(self):
+        document = self.document()
+        dry, offered = {"$ref": "#/components/parameters/DryRun"}, set()
+        for path, verb, operation in operations(document):
+            if dry in operation.get("parameters", []):
+                offered.add((verb, path))
+            # Reads, streams and what needs no credentials are not changes to be tried; parts of a batch say it themselves.
+            excused = (verb in ("get", "head") or operation.get("x-uccp-stream") or {} in operation.get("security", [])
+                       or path == "/api/v1/batch")
+            self.assertTrue(excused or (verb, path) in offered, (verb, path))
+        self.assertGreater(len(offered), 80)
+        body = {"roles": {"name": "dry-role", "permissions": ["tasks.read"]}, "users": {"name": "dry-user"},
+                "tenants": {"name": "dry-tenant"}, "namespaces": {"name": "dry-namespace"}, "locks": {"name": "dry-lock"},
+                "latches": {"name": "dry-latch", "count": 1}, "bindings": {"role": "viewer", "members": ["dry-user"]}}
+        for kind, resource in body.items():
+            response = self.rest.post(kind, resource, query={"dryRun": "true"})
+            self.assertIn(response.status, (200, 201), (kind, response))
+            if kind != "latches":
+                self.assertNotIn(b'"dry-', self.rest.get(kind, consistency="linearizable").body, kind)
+        self.rest.post("roles", body["roles"])
+        self.assertEqual(self.rest.call("DELETE", "/api/v1/roles/dry-role?dryRun=true").status, 204)
+        self.assertEqual(self.rest.get("roles/dry-role").status, 200)
+        # What would be refused is refused, and says the same.
+        self.assert_problem(self.rest.post("roles", {"name": "Not A Name"}, query={"dryRun": "true"}), 400, "FIELD_INVALID")
+        self.assert_problem(self.node.client(token="x").post("roles", body["roles"], query={"dryRun": "true"}), 401)
+        self.assert_problem(self.rest.get("roles", dryRun="true"), 400, "DRY_RUN_UNSUPPORTED")
+
     def test_bodies_may_be_compressed_both_ways(self):
         body = gzip.compress(json.dumps({"serviceName": "zip", "address": "10.0.0.1", "port": 1}).encode())
         response = self.rest.call("POST", "services", body, headers={"Content-Encoding": "gzip"})

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "call/dry_run.h"
 #include "call/validate.h"
 
 namespace uccp::call {
@@ -141,6 +142,7 @@ void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_vi
   if (Status status = run_stages(call, request, method_name); !status.is_ok()) return call->finish(std::move(status));
   if (place == nullptr) streams_.add(call, request);
   enter(*call, Stage::kHandler);
+  if (call->dry_run && !checks_dry_runs(*call->method)) return call->reply(dry_run_answer(*call->method, request));
   (*handlers_.find(call->method))(call, std::move(request));
 }
 
@@ -317,7 +319,7 @@ Status Pipeline::decode(Call& call, std::string& request) {
   if (call.name_space.empty()) {
     call.name_space = call.principal.namespaces.empty() ? "default" : call.principal.namespaces.front();
   }
-  if (method.client_streaming) return Status::ok();
+  if (method.client_streaming) return call.dry_run ? prepare_dry_run(method, request) : Status::ok();
   // What the door knows fills fields that the request left empty, before anything is checked.
   if (!method.name_space.empty()) {
     const auto named = get_string(method.name_space, request);
@@ -329,6 +331,7 @@ Status Pipeline::decode(Call& call, std::string& request) {
     if (id && !id->empty()) call.request_id = *id;
     else if (!call.request_id.empty()) set_string(method.request_id, request, call.request_id);
   }
+  if (call.dry_run) UCCP_RETURN_IF_ERROR(prepare_dry_run(method, request));
   UCCP_RETURN_IF_ERROR(validate(*method.request, request));
   if (!method.resource.empty()) call.resource = get_text(method.resource, request).value_or("");
   // Names are text in logs and in the audit trail, also where the contract has bytes.

@@ -59,6 +59,8 @@ void GrpcCall::on_header(std::string_view name, std::string_view value) {
     call.traceparent = value;
   } else if (name == "uccp-request-id" || name == "idempotency-key") {
     call.request_id = value;
+  } else if (name == "uccp-dry-run") {
+    call.dry_run = value == "true";
   } else if (name == "uccp-namespace") {
     call.default_namespace = value;
   }

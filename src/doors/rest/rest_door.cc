@@ -278,7 +278,7 @@ class RestDoor::Router final : public HttpHandler {
     std::string bytes;
     if (!method.client_streaming) {
       auto built = call::build_request(match, *query, request.body, kReserved);
-      Status status = built ? apply_dry_run(method, *query, *built) : std::move(built.error());
+      Status status = built ? take_dry_run(*query, call->dry_run) : std::move(built.error());
       if (status.is_ok()) {
         bytes = std::move(*built);
         fill_from_headers(method, request, bytes);
@@ -292,17 +292,14 @@ class RestDoor::Router final : public HttpHandler {
         ->dispatch(pipeline_, std::move(call), std::move(bytes), clock_);
   }
 
-  // `dryRun=true` sets the request's `validate_only`.
-  static Status apply_dry_run(const call::Method& method, call::QueryPairs query, std::string& bytes) {
+  static Status take_dry_run(call::QueryPairs query, bool& dry_run) {
     for (const auto& [name, value] : query) {
-      if (name != "dryRun" || value == "false") continue;
-      const auto wrong = [&](std::string what) {
-        Status status(Code::kInvalid, "FIELD_INVALID", "dryRun " + what);
-        return std::move(status).with_field("dryRun", std::move(what), "true");
-      };
-      if (value != "true" && !value.empty()) return wrong("is true or false");
-      if (method.request->by_name("validate_only") == nullptr) return wrong("is not offered by " + method.name);
-      call::set_uint(*call::FieldPath::compile(*method.request, "validate_only"), bytes, 1);
+      if (name != "dryRun") continue;
+      if (value != "true" && value != "false" && !value.empty()) {
+        Status status(Code::kInvalid, "FIELD_INVALID", "dryRun is true or false");
+        return std::move(status).with_field("dryRun", "is true or false", "true");
+      }
+      dry_run = value != "false";
     }
     return Status::ok();
   }

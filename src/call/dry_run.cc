@@ -1,0 +1,36 @@
+#include "call/dry_run.h"
+
+#include "call/validate.h"
+
+namespace uccp::call {
+namespace {
+
+constexpr std::string_view kField = "validate_only";
+
+}  // namespace
+
+bool checks_dry_runs(const Method& method) { return method.request->by_name(kField) != nullptr; }
+
+Status prepare_dry_run(const Method& method, std::string& request) {
+  const bool unary = !method.client_streaming && !method.server_streaming;
+  if (!method.mutating || !unary || method.is_public) {
+    const std::string what = "is not offered by " + method.name + ": it " +
+                             (!method.mutating ? "changes nothing" : unary ? "needs no credentials" : "is a stream");
+    return Status(Code::kInvalid, "DRY_RUN_UNSUPPORTED", "a dry run " + what).with_field("dryRun", what);
+  }
+  if (checks_dry_runs(method)) set_uint(*FieldPath::compile(*method.request, kField), request, 1);
+  return Status::ok();
+}
+
+std::string dry_run_answer(const Method& method, std::string_view request) {
+  for (const FieldPlan& field : method.request->fields) {
+    if (!field.is_message() || field.message != method.response) continue;
+    const Result<FieldPath> path = FieldPath::compile(*method.request, field.name);
+    const std::string sent = path ? get_message(*path, request).value_or("") : "";
+    // Without what the client had no say in.
+    return canonical(*method.response, sent).value_or("");
+  }
+  return {};
+}
+
+}  // namespace uccp::call
