@@ -35,6 +35,11 @@ Result<int> run_verb(Session& session, const std::string& noun, Args args, Progr
     (asked ? session.io.out : session.io.err)(file_command_help(*command));
     return asked ? kExitOk : kExitUsage;
   }
+  if (rest.front() == "describe" && session.catalog.find(noun, "get") != nullptr) {
+    std::vector<std::string> described(rest.begin(), rest.end());
+    described.front() = noun;
+    return run_describe(session, described);
+  }
   UCCP_TRY(const Command* command, session.catalog.command(noun, rest.front()));
   progress.usage = usage_line(*command);
   const Args words = Args(rest).subspan(1);
@@ -56,6 +61,12 @@ constexpr auto kRunners = std::to_array<std::pair<std::string_view, Result<int> 
     {"__complete", run_complete},
     {"etcd", run_etcd},
     {"explain", run_explain},
+    {"apply", run_apply},
+    {"delete", run_delete},
+    {"describe", run_describe},
+    {"diff", run_diff},
+    {"get", run_get},
+    {"logs", run_logs},
     {"health", run_health},
     {"version", run_version},
     {"wait", run_wait},

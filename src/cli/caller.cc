@@ -51,6 +51,7 @@ CallOptions Caller::options_for(const call::Method& method) const {
   const bool waits = method.server_streaming || (method.cli && method.cli->long_running);
   options.timeout_ms = settings_.timeout_ms >= 0 ? settings_.timeout_ms : waits ? 0 : kTimeoutMs;
   if (!settings_.consistency.empty()) options.metadata.emplace_back("uccp-consistency", settings_.consistency);
+  if (settings_.dry_run && method.mutating) options.metadata.emplace_back("uccp-dry-run", "true");
   return options;
 }
 

@@ -16,7 +16,7 @@ struct VerbAlias {
 
 constexpr size_t kSuggestionsMax = 4;
 
-constexpr std::array<VerbAlias, 8> kVerbAliases = {{
+constexpr std::array<VerbAlias, 7> kVerbAliases = {{
     {"task", "run", "submit"},
     {"service", "ls", "list"},
     {"service", "rm", "deregister"},
@@ -24,7 +24,6 @@ constexpr std::array<VerbAlias, 8> kVerbAliases = {{
     {"", "ls", "list"},
     {"", "rm", "delete"},
     {"", "show", "get"},
-    {"", "describe", "get"},
 }};
 
 constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNounAliases = {{
@@ -34,7 +33,13 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNounAlia
     {"cfg", "config"},
 }};
 
-constexpr std::array<Verbless, 11> kVerbless = {{
+constexpr std::array<Verbless, 17> kVerbless = {{
+    {"get", "get KIND [NAME...] [--watch] [FLAGS]", "Shows resources of a kind"},
+    {"describe", "describe KIND NAME [FLAGS]", "Shows a resource and what else is known of it"},
+    {"apply", "apply -f FILE... [--dry-run]", "Makes what files say there should be"},
+    {"diff", "diff -f FILE...", "Shows what apply would change"},
+    {"delete", "delete KIND NAME... | delete -f FILE...", "Removes resources by name, or all that files name"},
+    {"logs", "logs [KIND/]NAME [-f] [FLAGS]", "Shows what a resource wrote"},
     {"api", "api METHOD [--data JSON]", "Calls any method of the contract by name"},
     {"context", "context list | set NAME | use NAME | show [NAME] | delete NAME", "Names clusters and chooses one"},
     {"completion", "completion bash | zsh | fish", "Prints what makes a shell complete words with Tab"},

@@ -29,6 +29,14 @@ Result<int> run_wait(Session& session, Args args);
 Result<int> run_publish(Session& session, Args args);
 Result<int> run_subscribe(Session& session, Args args);
 Result<int> run_etcd(Session& session, Args args);
+Result<int> run_get(Session& session, Args args);
+Result<int> run_describe(Session& session, Args args);
+Result<int> run_logs(Session& session, Args args);
+Result<int> run_apply(Session& session, Args args);
+Result<int> run_diff(Session& session, Args args);
+Result<int> run_delete(Session& session, Args args);
+// The command once for each name, if it takes one.
+Result<int> run_each(Session& session, const Command& command, Args args);
 
 // Parsing that commands of one method share: flags of the request on top of a body, `extra` before everything.
 struct ParsedRequest {

@@ -148,7 +148,7 @@ class Completer {
   void values_of(const Flag& flag, const std::vector<std::string>& before) {
     const std::string& name = flag.names.front();
     if (name == "output") {
-      found_ = {"table", "wide", "json", "jsonl", "yaml", "csv", "name", "jsonpath="};
+      found_ = {"table", "wide", "json", "jsonl", "yaml", "csv", "name", "manifest", "jsonpath="};
     } else if (name == "context") {
       found_ = context_names(session_.io);
     } else if (name == "consistency") {

@@ -80,6 +80,18 @@ std::string render_error(const Status& status, const Settings& settings, const E
   return out;
 }
 
+Status located(const std::string& where, const Status& status) {
+  Status out(status.code(), status.reason(), where + ": " + status.message());
+  const StatusDetail& detail = status.detail();
+  for (const FieldViolation& one : detail.fields) {
+    out = std::move(out).with_field(one.field, one.description, one.example);
+  }
+  if (!detail.resource_type.empty()) out = std::move(out).with_resource(detail.resource_type, detail.resource_name);
+  if (!detail.help.empty()) out = std::move(out).with_help(detail.help);
+  if (detail.retry_after_ms > 0) out = std::move(out).with_retry_after_ms(detail.retry_after_ms);
+  return out;
+}
+
 int exit_code(const Status& status) { return code_info(status.code()).exit; }
 
 std::string exit_code_help() {

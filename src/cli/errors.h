@@ -24,6 +24,8 @@ struct ErrorContext {
 std::string render_error(const Status& status, const Settings& settings, const ErrorContext& context);
 // "What to do" in one sentence; empty: nothing is known.
 std::string hint_for(const Status& status, const ErrorContext& context);
+// The same error with `where` in front of its message: "roles.yaml line 3: ...".
+Status located(const std::string& where, const Status& status);
 int exit_code(const Status& status);
 // The table of exit codes, for help.
 std::string exit_code_help();

@@ -35,6 +35,7 @@ struct Io {
   // What to print when Ctrl-C ends the program from here on; empty: nothing.
   std::function<void(const std::string& note)> set_interrupt_note;
   bool err_is_terminal = false;
+  bool out_is_terminal = false;
 };
 
 // The Io of a process; installs the handler that turns Ctrl-C into exit code 130.

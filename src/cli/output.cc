@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/json_path.h"
+#include "cli/manifest.h"
 #include "cli/render.h"
 #include "cli/text.h"
 #include "cli/yaml.h"
@@ -38,6 +39,15 @@ Status print_json_path(Session& session, std::string_view json) {
   std::string text = path.apply(json);
   if (!session.settings.json_path.contains("\\n") && !text.empty()) text += "\n";
   session.io.out(printable(text, Breaks::kKeep));
+  return Status::ok();
+}
+
+// What `apply` takes: the resources as documents.
+Status print_manifest(Session& session, const Command& command, const std::vector<std::string>& items) {
+  const Kinds kinds(session.catalog);
+  UCCP_TRY(const Kind* kind, kinds.find(command.noun));
+  UCCP_TRY(const std::string text, manifest_of(*kind, items));
+  session.io.out(text);
   return Status::ok();
 }
 
@@ -88,7 +98,7 @@ Status print_change(Session& session, const Command& command, const std::string&
     session.io.out(subject(method, request, response) + "\n");
     return Status::ok();
   }
-  session.io.out(confirmation(command, request, response) + "\n");
+  session.io.out(confirmation(session, command, request, response) + "\n");
   // An answer that is not the resource itself says something of its own.
   if (resource_id(*method.response, response).empty()) return print_message(session, *method.response, response);
   return Status::ok();
@@ -107,7 +117,7 @@ Status print_table(Session& session, const Command& command, const std::vector<s
     UCCP_TRY(const std::string json, message_json_full(plan, item));
     rows.push_back(columns.cells(json));
   }
-  session.io.out(render_table(rows));
+  session.io.out(render_table(rows, &session.paint));
   return Status::ok();
 }
 
@@ -120,7 +130,8 @@ call::FieldPath raw_data_field(const call::MessagePlan& plan) {
   return path ? *path : call::FieldPath();
 }
 
-std::string confirmation(const Command& command, const std::string& request, const std::string& response) {
+std::string confirmation(const Session& session, const Command& command, const std::string& request,
+                         const std::string& response) {
   const call::Method& method = *command.method;
   std::string line = command.noun;
   const std::string id = subject(method, request, response);
@@ -130,7 +141,8 @@ std::string confirmation(const Command& command, const std::string& request, con
     const std::string value = field_text(*method.response, name, response);
     if (!value.empty()) line += " " + std::string(name) + "=" + printable(value);
   }
-  if (field_text(*method.request, "validate_only", request) == "true") line += " (checked only, nothing was changed)";
+  const bool checked = session.settings.dry_run || field_text(*method.request, "validate_only", request) == "true";
+  if (checked) line += " (checked only, nothing was changed)";
   return line;
 }
 
@@ -145,6 +157,7 @@ Status print_rows(Session& session, const Command& command, const std::vector<st
     return Status::ok();
   }
   if (is_plain_view(format)) return print_table(session, command, items);
+  if (format == Format::kManifest) return print_manifest(session, command, items);
   if (format == Format::kCsv) return print_csv(session, plan, *command.method->cli, items);
   std::vector<std::string> rendered;
   for (const std::string& item : items) {
@@ -174,6 +187,7 @@ Status print_answer(Session& session, const Command& command, const std::string&
     session.io.out(command.noun + "/" + printable(subject(method, request, response)) + "\n");
     return Status::ok();
   }
+  if (session.settings.format == Format::kManifest) return print_manifest(session, command, {response});
   if (is_plain_view(session.settings.format)) {
     if (method.mutating) return print_change(session, command, request, response);
     const call::FieldPath data = raw_data_field(*method.response);

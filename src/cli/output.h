@@ -14,7 +14,8 @@ Status print_rows(Session& session, const Command& command, const std::vector<st
 // The single answer of a method: a resource, a confirmation of a change, or rows if the method has items.
 Status print_answer(Session& session, const Command& command, const std::string& request, const std::string& response);
 // "task/task_01J... cancelled"
-std::string confirmation(const Command& command, const std::string& request, const std::string& response);
+std::string confirmation(const Session& session, const Command& command, const std::string& request,
+                         const std::string& response);
 
 // Prints the items of a stream as they come.
 class StreamPrinter {

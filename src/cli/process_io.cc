@@ -197,6 +197,7 @@ Io process_io() {
   io.make_request_id = random_request_id;
   io.set_interrupt_note = set_note;
   io.err_is_terminal = ::isatty(STDERR_FILENO) == 1;
+  io.out_is_terminal = ::isatty(STDOUT_FILENO) == 1;
   return io;
 }
 

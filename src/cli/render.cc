@@ -154,7 +154,7 @@ std::string csv_record(const std::vector<std::string>& values) {
   return out + "\n";
 }
 
-std::string render_table(const std::vector<std::vector<std::string>>& rows) {
+std::string render_table(const std::vector<std::vector<std::string>>& rows, const Paint* paint) {
   std::vector<size_t> widths;
   for (const std::vector<std::string>& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
@@ -162,7 +162,11 @@ std::string render_table(const std::vector<std::vector<std::string>>& rows) {
   }
   std::string out;
   for (const std::vector<std::string>& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) out += i + 1 < row.size() ? padded(row[i], widths[i] + kColumnGap) : row[i];
+    for (size_t i = 0; i < row.size(); ++i) {
+      const bool heading = &row == &rows.front();
+      out += paint == nullptr ? row[i] : heading ? paint->heading(row[i]) : paint->cell(row[i]);
+      if (i + 1 < row.size()) out.append(widths[i] + kColumnGap - display_width(row[i]), ' ');
+    }
     out.push_back('\n');
   }
   return out;

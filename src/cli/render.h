@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "call/method.h"
+#include "cli/paint.h"
 #include "cli/settings.h"
 
 namespace uccp::cli {
@@ -40,7 +41,8 @@ class Columns {
 };
 
 // Left-aligned columns, three blanks between them, a line break behind each row.
-std::string render_table(const std::vector<std::vector<std::string>>& rows);
+// With `paint` headings and states have their colors.
+std::string render_table(const std::vector<std::vector<std::string>>& rows, const Paint* paint = nullptr);
 
 // One record of comma-separated values, quoted as in RFC 4180, with a line break.
 std::string csv_record(const std::vector<std::string>& values);

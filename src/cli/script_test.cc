@@ -310,7 +310,7 @@ TEST_P(Transcript, DoesWhatIsWritten) {
   if (std::getenv("UCCP_REWRITE") != nullptr) std::ofstream(path) << out;
 }
 
-INSTANTIATE_TEST_SUITE_P(Cli, Transcript, testing::Values("requests", "answers", "streams", "tasks", "errors", "login", "local"),
+INSTANTIATE_TEST_SUITE_P(Cli, Transcript, testing::Values("requests", "answers", "streams", "tasks", "errors", "login", "local", "generic"),
                          [](const testing::TestParamInfo<const char*>& info) { return std::string(info.param); });
 
 }  // namespace

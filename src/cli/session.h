@@ -10,6 +10,7 @@
 #include "cli/catalog.h"
 #include "cli/errors.h"
 #include "cli/io.h"
+#include "cli/paint.h"
 #include "cli/request.h"
 #include "cli/settings.h"
 
@@ -35,6 +36,7 @@ struct Session {
   const Catalog& catalog;
   const call::ContractDocs& docs;
   Settings settings;
+  const Paint paint{settings, io};
   std::vector<Flag> globals;
   const Connect connect;  // to what is not of the context
   Caller caller;

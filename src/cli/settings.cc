@@ -20,7 +20,7 @@ constexpr int64_t kMsPerSecond = 1000;
 constexpr int64_t kNsPerMs = 1000000;
 
 Status parse_format(std::string_view text, Settings& settings) {
-  static constexpr std::array<std::pair<std::string_view, Format>, 8> kFormats = {{
+  static constexpr std::array<std::pair<std::string_view, Format>, 9> kFormats = {{
       {"table", Format::kTable},
       {"wide", Format::kWide},
       {"json", Format::kJson},
@@ -29,6 +29,7 @@ Status parse_format(std::string_view text, Settings& settings) {
       {"jsonl", Format::kJsonl},
       {"ndjson", Format::kJsonl},
       {"csv", Format::kCsv},
+      {"manifest", Format::kManifest},
   }};
   for (const auto& [name, value] : kFormats) {
     if (text == name) {
@@ -43,7 +44,7 @@ Status parse_format(std::string_view text, Settings& settings) {
     const Result<JsonPath> parsed = JsonPath::parse(settings.json_path);
     return parsed ? Status::ok() : parsed.error();
   }
-  return usage_error("-o \"" + std::string(text) + "\" is not one of table, wide, json, jsonl, yaml, csv, name, jsonpath=TEMPLATE");
+  return usage_error("-o \"" + std::string(text) + "\" is not one of table, wide, json, jsonl, yaml, csv, name, manifest, jsonpath=TEMPLATE");
 }
 
 Status parse_switch(std::string_view text, bool& value) {
@@ -169,9 +170,10 @@ std::vector<Flag> global_flags(Settings& settings) {
   flags.push_back({.names = {"output"},
                    .letter = 'o',
                    .value_name = "FORMAT",
-                   .help = "table, wide, json, jsonl, yaml, csv, name or jsonpath=TEMPLATE; default table",
+                   .help = "table, wide, json, jsonl, yaml, csv, name, manifest or jsonpath=TEMPLATE; default table",
                    .set = [&settings](std::string_view value) { return parse_format(value, settings); }});
   flags.push_back(text_flag("namespace", 'n', "NAME", "namespace; default the credential's", settings.name_space));
+  flags.push_back(switch_flag("dry-run", 0, "check a change and do not make it", settings.dry_run));
   flags.push_back(switch_flag("quiet", 'q', "print ids only and no notes", settings.quiet));
   flags.push_back({.names = {"timeout", "call-timeout"},
                    .value_name = "DURATION",

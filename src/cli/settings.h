@@ -12,7 +12,7 @@
 
 namespace uccp::cli {
 
-enum class Format : uint8_t { kTable, kWide, kJson, kYaml, kName, kJsonl, kCsv, kJsonPath };
+enum class Format : uint8_t { kTable, kWide, kJson, kYaml, kName, kJsonl, kCsv, kJsonPath, kManifest };
 
 struct Settings {
   std::string context_file;
@@ -31,6 +31,7 @@ struct Settings {
   std::string data;         // --data: the body as JSON
   std::string data_file;    // -f: the body as a file
   bool anonymous = false;   // without any credential: whoever signs in has none yet
+  bool dry_run = false;     // check changes and make none
   bool quiet = false;
   bool no_color = false;
   bool help = false;

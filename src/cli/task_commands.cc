@@ -157,7 +157,7 @@ Result<int> follow_up(Session& session, const Command& command, const std::strin
   const call::MessagePlan& plan = *command.method->response;
   const std::string id = text_at(plan, "id", task);
   const std::string name_space = text_at(plan, "namespace", task);
-  say(session, options, confirmation(command, request, task));
+  say(session, options, confirmation(session, command, request, task));
   session.io.set_interrupt_note("interrupted; task/" + id + " goes on. `uccp-cli task logs " + id +
                                 " -f` follows it, `uccp-cli task cancel " + id + "` stops it");
   if (options.follow) {

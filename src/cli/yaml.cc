@@ -93,6 +93,40 @@ Status append_node(const YAML::Node& node, const Expected& expected, int depth, 
   return Status::ok();
 }
 
+Status yaml_error(std::string_view origin, const YAML::Exception& error) {
+  return {Code::kInvalid, "YAML_INVALID",
+          std::string(origin) + " line " + std::to_string(error.mark.line + 1) + " column " +
+              std::to_string(error.mark.column + 1) + ": " + error.msg};
+}
+
+Status at_line(std::string_view origin, const YAML::Node& node, const std::string& what) {
+  return {Code::kInvalid, "YAML_INVALID", std::string(origin) + " line " + std::to_string(node.Mark().line + 1) + ": " + what};
+}
+
+Status append_sections(const YAML::Node& document, std::string_view origin, const PlanOf& plan_of,
+                       std::vector<YamlSection>& out) {
+  if (!document.IsDefined() || document.IsNull()) return Status::ok();
+  if (!document.IsMap()) return at_line(origin, document, "a document has resources by kind, such as `role: {name: dev}`");
+  for (const auto& member : document) {
+    const std::string key = member.first.as<std::string>("");
+    const Result<const MessagePlan*> plan = plan_of(key);
+    if (!plan) return at_line(origin, member.first, plan.error().message());
+    const auto append = [&](const YAML::Node& node) -> Status {
+      if (!node.IsMap()) return at_line(origin, node, key + " is an object with the fields of a " + key);
+      YamlSection section{.key = key, .json = {}, .line = static_cast<uint32_t>(node.Mark().line + 1)};
+      UCCP_RETURN_IF_ERROR(append_node(node, {*plan, nullptr}, 0, section.json));
+      out.push_back(std::move(section));
+      return Status::ok();
+    };
+    if (!member.second.IsSequence()) {
+      UCCP_RETURN_IF_ERROR(append(member.second));
+      continue;
+    }
+    for (const auto& item : member.second) UCCP_RETURN_IF_ERROR(append(item));
+  }
+  return Status::ok();
+}
+
 // --- out -------------------------------------------------------------------------------------------------------------
 
 bool is_plain(std::string_view text) {
@@ -185,9 +219,19 @@ Result<std::string> yaml_to_json(std::string_view yaml, const MessagePlan& plan,
     UCCP_RETURN_IF_ERROR(append_node(documents[0], {&plan, nullptr}, 0, json));
     return json;
   } catch (const YAML::Exception& error) {
-    return fail(Code::kInvalid, "YAML_INVALID",
-                std::string(origin) + " line " + std::to_string(error.mark.line + 1) + " column " +
-                    std::to_string(error.mark.column + 1) + ": " + error.msg);
+    return std::unexpected(yaml_error(origin, error));
+  }
+}
+
+Result<std::vector<YamlSection>> yaml_sections(std::string_view yaml, std::string_view origin, const PlanOf& plan_of) {
+  try {
+    std::vector<YamlSection> sections;
+    for (const YAML::Node& document : YAML::LoadAll(std::string(yaml))) {
+      UCCP_RETURN_IF_ERROR(append_sections(document, origin, plan_of, sections));
+    }
+    return sections;
+  } catch (const YAML::Exception& error) {
+    return std::unexpected(yaml_error(origin, error));
   }
 }
 
