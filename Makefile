@@ -38,9 +38,8 @@ build-all: setup ## Builds everything, tests included
 	@tools/b
 build-core: setup ## Builds the server, the agent and the command line
 	@tools/b uccp uccp-cli uccp-agent
-build-ml: ## Builds the Python package
-	@if [ -f python/pyproject.toml ]; then python3 -m compileall -q python/uccp; \
-	  else echo "python/uccp arrives later; nothing to build"; fi
+build-ml: setup ## Builds the Python package, and build/venv with it
+	@tools/python
 build-proto: setup ## Generates and builds the code of the contract in api/
 	@tools/b uccp_api uccp_contract_image
 

@@ -5,7 +5,7 @@ Writes build/test-results/NAME.xml (JUnit; $UCCP_TEST_RESULTS names another fold
 case was skipped without a reason, or there was none. CASE is part of a case's name: `Class.method`.
 
 Uses the interpreter of build/venv-test when there is one, so that every test can import what is in
-tests/clients/requirements.txt. $UCCP_TEST_DEADLINE_S ends the case that is running after that many seconds, with the
+tests/clients/requirements.txt; that of build/venv, which has python/uccp, for a file that asks for it. $UCCP_TEST_DEADLINE_S ends the case that is running after that many seconds, with the
 stacks of all threads, while there is still time to clean up. Processes that a test leaves behind are killed.
 
 First lines of a test file may hold, each as a comment line of its own:
@@ -13,6 +13,7 @@ First lines of a test file may hold, each as a comment line of its own:
   # full             only in `make test-full`
   # timeout: 600     seconds, default 300
   # labels: load     further ctest labels, separated by blanks
+  # needs: uccp      the Python package, as tools/python builds it
 """
 import ctypes
 import faulthandler
@@ -28,10 +29,13 @@ import xml.etree.ElementTree as ET
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PR_SET_CHILD_SUBREAPER = 36
+HEAD_LINES = 40
 
 
-def use_test_interpreter():
-    venv = ROOT / "build" / "venv-test"
+def use_test_interpreter(file):
+    with open(file) as lines:
+        head = [line.rstrip("\n") for _, line in zip(range(HEAD_LINES), lines)]
+    venv = ROOT / "build" / ("venv" if "# needs: uccp" in head else "venv-test")
     python = venv / "bin" / "python3"
     if python.exists() and pathlib.Path(sys.prefix) != venv:
         os.execv(python, [str(python)] + sys.argv)
@@ -208,5 +212,5 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    use_test_interpreter()
+    use_test_interpreter(sys.argv[1] if len(sys.argv) > 1 else __file__)
     sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""UCCP from Python: functions on a cluster, locks, elections, keys, events, services and tasks.
+
+    import uccp
+    uccp.init(context_file="data/dev.json")      # or the context of the command line
+
+    with uccp.lock("orders/42", timeout=5):
+        ...
+
+python/README.md has the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uccp.client import Client, connect, current, init, shutdown
+from uccp.coordination import Election, Lock
+from uccp.discovery import Discovery, Instance, Registration
+from uccp.errors import (
+    AlreadyExists,
+    Cancelled,
+    Conflict,
+    ContextInvalid,
+    Corruption,
+    CursorCompacted,
+    DeadlineExceeded,
+    Exhausted,
+    FailedPrecondition,
+    InternalError,
+    InvalidRequest,
+    LeaseLost,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    RemoteError,
+    SerializationError,
+    TaskCancelled,
+    TaskError,
+    TaskTimeout,
+    UccpError,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    WorkerCrashed,
+)
+from uccp.events import Event, Events
+from uccp.kv import KeyValue
+from uccp.tasks import Task, Tasks
+
+__version__ = "1.0.0"
+
+
+def lock(name: str, **options: Any) -> Lock:
+    """A lock of the cluster of init(): `with uccp.lock("orders/42", timeout=5):`; options are those of Client.lock."""
+    return current().lock(name, **options)
+
+
+def election(group: str, **options: Any) -> Election:
+    """A candidacy in the cluster of init(): `with uccp.election("scheduler"):`; options are those of
+    Client.election."""
+    return current().election(group, **options)
+
+
+__all__ = [
+    "AlreadyExists",
+    "Cancelled",
+    "Client",
+    "Conflict",
+    "ContextInvalid",
+    "Corruption",
+    "CursorCompacted",
+    "DeadlineExceeded",
+    "Discovery",
+    "Election",
+    "Event",
+    "Events",
+    "Exhausted",
+    "FailedPrecondition",
+    "Instance",
+    "InternalError",
+    "InvalidRequest",
+    "KeyValue",
+    "LeaseLost",
+    "Lock",
+    "NotFound",
+    "OutcomeUnknown",
+    "PermissionDenied",
+    "Registration",
+    "RemoteError",
+    "SerializationError",
+    "Task",
+    "TaskCancelled",
+    "TaskError",
+    "TaskTimeout",
+    "Tasks",
+    "UccpError",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "WorkerCrashed",
+    "connect",
+    "current",
+    "election",
+    "init",
+    "lock",
+    "shutdown",
+]

@@ -1,0 +1,150 @@
+"""A client of one cluster, and the one that `uccp.init()` makes for the module's functions."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from typing import Any
+
+from uccp import context as contexts
+from uccp import errors
+from uccp.connection import DEFAULT_TIMEOUT_S, Connection
+from uccp.coordination import LEADER_TTL_S, LOCK_TTL_S, Election, Keeper, Lock
+from uccp.discovery import Discovery
+from uccp.events import Events
+from uccp.kv import KeyValue
+from uccp.tasks import Tasks
+
+
+class Client:
+    """Everything of a cluster that this package speaks of; any number of threads may use one.
+
+    `client.call("Service/Method", field=value)` calls any other method of the contract."""
+
+    def __init__(self, context: contexts.Context) -> None:
+        self.context = context
+        self.connection = Connection(context)
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._keeper = Keeper()
+        self.kv = KeyValue(self.connection)
+        self.events = Events(self.connection)
+        self.discovery = Discovery(self.connection, self._keeper)
+        self.tasks = Tasks(self.connection)
+        self._lock = threading.Lock()
+
+    def call(self, method: str, /, *, within: float | None = DEFAULT_TIMEOUT_S, **fields: Any) -> Any:
+        """Calls a method of the contract with the fields of its request, and answers its response, `within`
+        seconds."""
+        return self.connection.call(method, within=within, **fields)
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: float = LOCK_TTL_S,
+        timeout: float | None = None,
+        shared: bool = False,
+        owner: str | None = None,
+        priority: int = 0,
+    ) -> Lock:
+        """A lock to be used with `with`: waits at most `timeout` seconds, is renewed while it is held."""
+        return Lock(
+            self.connection,
+            self._keeper,
+            name,
+            ttl=ttl,
+            timeout=timeout,
+            shared=shared,
+            owner=owner or f"{self.id}-{uuid.uuid4().hex[:8]}",
+            priority=priority,
+        )
+
+    def election(
+        self,
+        group: str,
+        *,
+        candidate: str | None = None,
+        ttl: float = LEADER_TTL_S,
+        address: str = "",
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Election:
+        """A candidacy to be used with `with`: inside, this process leads the group."""
+        return Election(
+            self.connection,
+            self._keeper,
+            group,
+            candidate=candidate or self.id,
+            ttl=ttl,
+            address=address,
+            priority=priority,
+            timeout=timeout,
+        )
+
+    def close(self) -> None:
+        """Ends what runs in the background. What is held is not given back: it ends with its time to live."""
+        self._keeper.stop()
+        self.connection.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_client: Client | None = None
+_client_lock = threading.Lock()
+
+
+def connect(
+    context_file: str | os.PathLike[str] | None = None,
+    *,
+    context: str | None = None,
+    token: str | None = None,
+    namespace: str | None = None,
+) -> Client:
+    """A client of its own. Raises ContextInvalid."""
+    return Client(contexts.load(context_file, name=context, token=token, namespace=namespace))
+
+
+def init(
+    context_file: str | os.PathLike[str] | None = None,
+    *,
+    context: str | None = None,
+    token: str | None = None,
+    namespace: str | None = None,
+) -> Client:
+    """Names the cluster that `uccp.lock`, `uccp.remote` and the others of this module use: a context file, a context
+    of the
+    command line by name, or the one in use. A second call replaces the first. Raises ContextInvalid."""
+    global _client
+    made = connect(context_file, context=context, token=token, namespace=namespace)
+    with _client_lock:
+        before, _client = _client, made
+    if before is not None:
+        before.close()
+    return made
+
+
+def current() -> Client:
+    """The client of init(); the first use without one takes the context in use, as the command line does."""
+    global _client
+    with _client_lock:
+        if _client is None:
+            _client = connect()
+        return _client
+
+
+def shutdown() -> None:
+    """Ends the client of init(). Idempotent."""
+    global _client
+    with _client_lock:
+        before, _client = _client, None
+    if before is not None:
+        before.close()
+
+
+__all__ = ["Client", "connect", "current", "errors", "init", "shutdown"]
