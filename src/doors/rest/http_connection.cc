@@ -58,6 +58,15 @@ std::string_view http_date(int64_t wall_us) {
   return text;
 }
 
+// Whether the body's framing is one that every reader understands in the same way: none, or chunked and nothing else.
+template <typename Message>
+bool is_plainly_framed(const Message& message) {
+  const auto [from, to] = message.equal_range(http::field::transfer_encoding);
+  if (from == to) return true;
+  return message.version() >= 11 && std::next(from) == to &&
+         lower({from->value().data(), from->value().size()}) == "chunked";
+}
+
 bool is_safe(std::string_view header) {
   return header.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos;
 }
@@ -167,6 +176,11 @@ void HttpConnection::set_state(State state, int64_t timeout_ms) {
   if (has_deadline_) deadline_ = clock_.boot().plus_ms(timeout_ms);
 }
 
+int64_t HttpConnection::pace_ms(BootTime began, size_t bytes, int64_t timeout_ms) const {
+  const int64_t whole_ms = timeout_ms + static_cast<int64_t>(bytes) * 1000 / options_.bytes_per_s_min;
+  return std::clamp<int64_t>(whole_ms - clock_.boot().ms_since(began), 1, timeout_ms);
+}
+
 void HttpConnection::begin() {
   set_state(State::kHandshake, options_.header_timeout_ms);
   transport_->handshake([self = shared_from_this()](bool ok, size_t) {
@@ -221,7 +235,8 @@ void HttpConnection::process() {
         linger(false);
         break;
       }
-      if (in_at_ == in_.size()) break;
+      // Answers that nobody reads do not pile up: the next request waits until they are taken.
+      if (in_at_ == in_.size() || out_bytes_ > kDrainedBytes) break;
       set_state(State::kHeader, options_.header_timeout_ms);
     }
     if (!parse()) break;
@@ -250,7 +265,8 @@ bool HttpConnection::parse() {
     if (state_ != State::kBody) return true;
   }
   if (state_ == State::kBody) {
-    if (used > 0) set_state(State::kBody, options_.body_timeout_ms);
+    body_bytes_ += used;
+    if (used > 0) set_state(State::kBody, pace_ms(body_began_, body_bytes_, options_.body_timeout_ms));
     body_bytes();
     return used > 0 || state_ != State::kBody;
   }
@@ -276,6 +292,9 @@ void HttpConnection::on_header() {
   if (refuse_)
     return refuse(503, "CONNECTIONS_EXHAUSTED", "this node has all the connections it takes; use another one or retry");
   if (!request_.path.starts_with('/')) return refuse(400, "HTTP_INVALID", "the request target must be a path");
+  if (!is_plainly_framed(message)) {
+    return refuse(400, "HTTP_INVALID", "the only Transfer-Encoding that is taken is chunked, once and in HTTP/1.1");
+  }
   streamed_ = handler_.body_mode(request_) == BodyMode::kStreamed;
   if (!streamed_ && parser.content_length().value_or(0) > options_.body_bytes_max) {
     return refuse(413, "REQUEST_TOO_LARGE",
@@ -283,6 +302,8 @@ void HttpConnection::on_header() {
                       std::to_string(options_.body_bytes_max) + " are taken");
   }
   parser.eager(true);
+  body_began_ = clock_.boot();
+  body_bytes_ = 0;
   set_state(State::kBody, options_.body_timeout_ms);
   if (request_.has_body && lower(request_.header("expect")) == "100-continue") put("HTTP/1.1 100 Continue\r\n\r\n");
   body_done_ = parser.is_done();
@@ -373,6 +394,10 @@ std::string HttpConnection::head_of(const HttpResponse& response, Framing framin
 
 void HttpConnection::put(std::string bytes) {
   if (state_ == State::kClosed) return;
+  if (out_bytes_ == 0) {
+    write_began_ = clock_.boot();
+    written_ = 0;
+  }
   out_bytes_ += bytes.size();
   if (exchange_ != nullptr) exchange_->queued_.store(out_bytes_, std::memory_order_relaxed);
   out_.push_back(std::move(bytes));
@@ -395,7 +420,7 @@ void HttpConnection::write() {
     }
   }
   writing_ = true;
-  write_deadline_ = clock_.boot().plus_ms(options_.write_timeout_ms);
+  write_deadline_ = clock_.boot().plus_ms(pace_ms(write_began_, written_, options_.write_timeout_ms));
   transport_->write_some(write_space_.data() + write_at_, write_space_.size() - write_at_,
                          [self = shared_from_this()](bool ok, size_t bytes) { self->on_write(ok, bytes); });
 }
@@ -407,6 +432,7 @@ void HttpConnection::on_write(bool ok, size_t bytes) {
   write_at_ += bytes;
   const bool was_full = out_bytes_ > kDrainedBytes;
   out_bytes_ -= std::min(out_bytes_, bytes);
+  written_ += bytes;
   write();
   const bool drained = out_bytes_ == 0 || (was_full && out_bytes_ <= kDrainedBytes);
   if (const auto exchange = exchange_; exchange != nullptr) {
@@ -414,6 +440,7 @@ void HttpConnection::on_write(bool ok, size_t bytes) {
     if (drained && exchange->events_.on_drain) exchange->events_.on_drain();
   }
   if (state_ == State::kLinger && out_bytes_ == 0 && shut_down_after_) transport_->shut_down();
+  if (state_ == State::kIdle && drained) process();
 }
 
 void HttpConnection::tick(BootTime now) {
@@ -427,6 +454,10 @@ void HttpConnection::tick(BootTime now) {
       case State::kBody:
         // A streamed upload has an exchange that must learn of it.
         if (exchange_ == nullptr) return refuse(408, "REQUEST_TIMEOUT", "the body did not come in time");
+        return close();
+      case State::kIdle:
+        // Its last answer is still being taken, and has a time of its own.
+        if (out_bytes_ > 0) return set_state(State::kIdle, options_.idle_timeout_ms);
         return close();
       default: return close();
     }

@@ -88,6 +88,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void next_request();
   void answer_complete();
   void set_state(State state, int64_t timeout_ms);
+  // What is left of `timeout_ms` for the next byte of something that began then and of which so many bytes are done.
+  int64_t pace_ms(BootTime began, size_t bytes, int64_t timeout_ms) const;
   void linger(bool client_sends);
 
   void put(std::string bytes);
@@ -105,7 +107,11 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   State state_ = State::kHandshake;
   BootTime deadline_;  // of the state
   bool has_deadline_ = false;
+  BootTime body_began_;      // kBody
+  size_t body_bytes_ = 0;    // of it, framing included
   BootTime write_deadline_;  // while writing_
+  BootTime write_began_;     // since there has always been something to write
+  size_t written_ = 0;       // of that
   std::shared_ptr<const PeerTrust> check_later_;  // when the handshake is over
   bool refused_ = false;     // the client's certificate is not taken any more
   BootTime refused_until_;

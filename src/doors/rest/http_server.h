@@ -32,6 +32,9 @@ struct HttpServerOptions {
   int64_t idle_timeout_ms = 75'000;    // between requests
   int64_t body_timeout_ms = 30'000;    // without a byte of the body
   int64_t write_timeout_ms = 30'000;   // without a byte taken by the client
+  // A body that comes, and answers that are taken, may take these times and as long as they need at this rate: who sends a
+  // byte now and then does not hold a connection.
+  int64_t bytes_per_s_min = 1024;
   // Prefix of the metrics <name>_connections, <name>_connections_refused_total, <name>_rejected_total.
   std::string metric = "uccp_http";
 };
