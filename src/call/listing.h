@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -130,6 +131,7 @@ class LabelSelector {
   bool empty() const { return terms_.empty(); }
   // `labels_field` is the number of a map<string, string> field of the message.
   bool matches(std::string_view message, uint32_t labels_field) const;
+  bool matches(const std::map<std::string, std::string>& labels) const;
 
  private:
   struct Term {

@@ -131,4 +131,13 @@ bool LabelSelector::matches(std::string_view message, uint32_t labels_field) con
   return true;
 }
 
+bool LabelSelector::matches(const std::map<std::string, std::string>& labels) const {
+  return std::ranges::all_of(terms_, [&](const Term& term) {
+    const auto found = labels.find(term.key);
+    if (found == labels.end()) return holds(term, nullptr);
+    const std::string_view value = found->second;
+    return holds(term, &value);
+  });
+}
+
 }  // namespace uccp::call

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "services/tasks/attempts.h"
 #include "services/work_types.h"
 
 namespace uccp::tasks {
@@ -90,6 +91,46 @@ Marks tolerations_of(const v1::Task& task) {
     marks.push_back({one.key(), one.value(), kind_of(one.effect(), TaintKind::kAny)});
   }
   return marks;
+}
+
+namespace {
+
+void set_affinity(Demand& demand, const v1::Task& task) {
+  const v1::Affinity& affinity = task.affinity();
+  demand.required.assign(affinity.worker_required().begin(), affinity.worker_required().end());
+  for (const v1::WeightedSelector& one : affinity.worker_preferred()) {
+    demand.preferred.emplace_back(one.selector(), one.weight() == 0 ? 1 : one.weight());
+  }
+  const auto add = [&](const auto& terms, bool away) {
+    for (const v1::TaskAffinity& one : terms) demand.near.push_back({one.selector(), one.topology_key(), away, one.preferred()});
+  };
+  add(affinity.near_tasks(), false);
+  add(affinity.away_from_tasks(), true);
+  if (!demand.near.empty()) demand.labels.insert(task.labels().begin(), task.labels().end());
+}
+
+}  // namespace
+
+QueuedTask queued_of(const TaskRef& ref, const v1::Task& task) {
+  QueuedTask queued{.ref = ref};
+  queued.priority = task.has_priority() ? task.priority() : work::kPriorityDefault;
+  Demand& demand = queued.demand;
+  demand.shape = shape_of(task.resources());
+  demand.gpu = {task.resources().gpu().type(), static_cast<int64_t>(task.resources().gpu().memory())};
+  demand.tolerations = tolerations_of(task);
+  demand.selector.insert(task.node_selector().begin(), task.node_selector().end());
+  set_affinity(demand, task);
+  if (!demand.near.empty()) {
+    demand.tenant = ref.tenant;
+    demand.name_space = ref.name_space;
+  }
+  // The time limit is what is sure of its length; what is lent to it is taken back then. The stop takes its grace.
+  if (task.has_timeout()) demand.duration_ms = to_ms(task.timeout()) + (task.has_grace_period() ? to_ms(task.grace_period()) : 10'000);
+  queued.labels.insert(task.labels().begin(), task.labels().end());
+  queued.queue = task.queue();
+  queued.user = task.principal();
+  queued.order = task.revision();
+  return queued;
 }
 
 WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {

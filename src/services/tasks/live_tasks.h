@@ -80,6 +80,8 @@ class LiveTasks {
 Shape shape_of(const v1::Resources& resources);
 void set_resources(v1::Resources& out, const Shape& shape);
 Marks tolerations_of(const v1::Task& task);
+// What the scheduler has to know of a task, all but its times.
+QueuedTask queued_of(const TaskRef& ref, const v1::Task& task);
 // What the scheduler has to know of a connected worker. Its pool, type, region and zone are labels too, named uccp/pool
 // and so on, so that selectors can name them.
 WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots);

@@ -3,218 +3,375 @@
 #include <algorithm>
 
 namespace uccp::tasks {
-
-bool Shape::fits_in(const Shape& free) const {
-  return cpu_milli <= free.cpu_milli && memory <= free.memory && disk <= free.disk && gpus <= free.gpus &&
-         network_bps <= free.network_bps && std::ranges::all_of(counted, [&](const auto& need) {
-           const auto have = free.counted.find(need.first);
-           return have != free.counted.end() && need.second <= have->second;
-         });
-}
-
-Shape& Shape::operator+=(const Shape& o) {
-  cpu_milli += o.cpu_milli;
-  memory += o.memory;
-  disk += o.disk;
-  gpus += o.gpus;
-  network_bps += o.network_bps;
-  for (const auto& [name, amount] : o.counted) {
-    const auto sum = counted.try_emplace(name, 0).first;
-    sum->second += amount;
-    if (sum->second == 0) counted.erase(sum);
-  }
-  return *this;
-}
-
-Shape& Shape::operator-=(const Shape& o) {
-  cpu_milli -= o.cpu_milli;
-  memory -= o.memory;
-  disk -= o.disk;
-  gpus -= o.gpus;
-  network_bps -= o.network_bps;
-  for (const auto& [name, amount] : o.counted) {
-    const auto rest = counted.try_emplace(name, 0).first;
-    rest->second -= amount;
-    if (rest->second == 0) counted.erase(rest);
-  }
-  return *this;
-}
-
 namespace {
 
-// Per mille of the capacity that is free in the scarcest resource.
-int64_t dominant_free_share(const Shape& capacity, const Shape& free) {
-  int64_t share = 1000;
-  const auto consider = [&](int64_t total, int64_t left) {
-    if (total > 0) share = std::min(share, static_cast<int64_t>(static_cast<__int128>(left) * 1000 / total));
-  };
-  consider(capacity.cpu_milli, free.cpu_milli);
-  consider(capacity.memory, free.memory);
-  consider(capacity.gpus, free.gpus);
-  consider(capacity.network_bps, free.network_bps);
-  for (const auto& [name, total] : capacity.counted) {
-    const auto left = free.counted.find(name);
-    consider(total, left == free.counted.end() ? 0 : left->second);
-  }
-  return share;
-}
-
-bool selected(const LabelMap& selector, const LabelMap& labels) {
-  return std::ranges::all_of(selector, [&](const auto& wanted) {
-    const auto it = labels.find(wanted.first);
-    return it != labels.end() && it->second == wanted.second;
-  });
-}
-
-bool has_gpus(const GpuNeed& need, int64_t count, const std::vector<GpuKind>& kinds) {
-  if (count == 0 || (need.type.empty() && need.memory == 0)) return true;
-  return std::ranges::any_of(kinds, [&](const GpuKind& kind) {
-    return kind.type.starts_with(need.type) && kind.memory >= need.memory && kind.count >= count;
-  });
-}
-
-bool has_taint(const Marks& taints, const Marks& tolerations, bool preferred) {
-  return std::ranges::any_of(taints, [&](const Mark& taint) {
-    return (taint.kind == TaintKind::kPreferNot) == preferred && !tolerates(tolerations, taint);
-  });
-}
+// So many workers that have got room are tried for a class one by one; with more, all are searched again.
+constexpr size_t kCandidatesMax = 256;
 
 }  // namespace
 
-bool tolerates(const Marks& tolerations, const Mark& taint) {
-  return std::ranges::any_of(tolerations, [&](const Mark& one) {
-    return (one.key.empty() || one.key == taint.key) && (one.value.empty() || one.value == taint.value) &&
-           (one.kind == TaintKind::kAny || one.kind == taint.kind);
-  });
+Scheduler::Scheduler(SchedulerOptions options)
+    : options_(options), fleet_(options.packing), queues_(options.fairness) {}
+
+Scheduler::~Scheduler() = default;
+
+std::vector<std::string> Scheduler::path_of(const QueuedTask& task) {
+  return {task.ref.tenant, task.ref.name_space, task.queue, task.user};
 }
 
-bool Scheduler::GroupKey::operator<(const GroupKey& o) const {
-  if (priority != o.priority) return priority > o.priority;
-  if (shape != o.shape) return shape < o.shape;
-  if (selector != o.selector) return selector < o.selector;
-  if (gpu != o.gpu) return gpu < o.gpu;
-  return tolerations < o.tolerations;
+// --- classes
+
+Scheduler::Class* Scheduler::class_of(Demand demand) {
+  const auto found = classes_.find(demand);
+  if (found != classes_.end()) return &found->second;
+  Demand key = demand;
+  Class& cls = classes_.try_emplace(std::move(key), std::move(demand), fleet_, next_class_++).first->second;
+  if (!cls.asked.demand().near.empty()) {
+    near_classes_.emplace(cls.number, &cls);
+    near_.add_class(cls.number, cls.asked.demand(), residents());
+  }
+  return &cls;
 }
 
-void Scheduler::enqueue(const QueuedTask& task) { groups_[key_of(task)].emplace(task.order, task.ref); }
+void Scheduler::leave_class(Class* cls) {
+  if (--cls->members > 0) return;
+  if (cls->reserved != kNoWorker) end_reservation(cls->reserved);
+  limited_.erase(cls->number);
+  if (near_classes_.erase(cls->number) > 0) near_.remove_class(cls->number, cls->asked.demand());
+  classes_.erase(classes_.find(cls->asked.demand()));
+}
+
+// --- queued tasks
 
 void Scheduler::add_task(QueuedTask task) {
   remove_task(task.ref);
-  if (task.not_before_ms > 0) delayed_.emplace(task.not_before_ms, task.ref);
-  else enqueue(task);
-  queued_.emplace(task.ref, std::move(task));
+  const TaskRef ref = task.ref;
+  Class* cls = class_of(std::move(task.demand));
+  task.demand = {};
+  ++cls->members;
+  Queued& queued = queued_.try_emplace(ref).first->second;
+  queued = {std::move(task), cls};
+  if (queued.task.not_before_ms > 0) delayed_.emplace(queued.task.not_before_ms, ref);
+  else enqueue(queued);
+}
+
+void Scheduler::enqueue(Queued& queued) {
+  const QueuedTask& task = queued.task;
+  queued.line = queues_.push(queues_.leaf(path_of(task)), task.priority, queued.cls->number, queued.cls,
+                             {task.order, &task.ref}, task.queued_ms);
+}
+
+void Scheduler::leave_line(Queued& queued) {
+  FairQueues::Line* line = std::exchange(queued.line, nullptr);
+  if (line->parked && line->tasks.size() == 1) std::erase(queued.cls->parked_lines, line);
+  queues_.erase(line, {queued.task.order, &queued.task.ref});
 }
 
 bool Scheduler::remove_task(const TaskRef& ref) {
   const auto it = queued_.find(ref);
   if (it == queued_.end()) return false;
-  delayed_.erase({it->second.not_before_ms, ref});
-  if (const auto group = groups_.find(key_of(it->second)); group != groups_.end()) {
-    group->second.erase({it->second.order, ref});
-    if (group->second.empty()) groups_.erase(group);
-  }
+  Queued& queued = it->second;
+  if (queued.line != nullptr) leave_line(queued);
+  else delayed_.erase({queued.task.not_before_ms, ref});
+  leave_class(queued.cls);
   queued_.erase(it);
   return true;
 }
 
-void Scheduler::set_worker(const WorkerView& view) { workers_[view.id].view = view; }
+int64_t Scheduler::next_due_ms() const { return delayed_.empty() ? -1 : delayed_.begin()->first; }
+
+// --- workers
+
+void Scheduler::set_worker(const WorkerView& view) {
+  const WorkerSlot known = fleet_.find(view.id);
+  const bool moved = known != kNoWorker && fleet_.view(known).labels != view.labels;
+  const WorkerSlot slot = fleet_.set(view);
+  if (moved && !near_.empty()) near_.recount(residents());
+  if (on_worker_.size() <= slot) on_worker_.resize(slot + 1);
+  if (fleet_.held(slot) && !fleet_.open(slot)) end_reservation(slot);
+}
 
 void Scheduler::disconnect_worker(const std::string& id) {
-  if (const auto worker = workers_.find(id); worker != workers_.end()) worker->second.view.connected = false;
+  const WorkerSlot slot = fleet_.find(id);
+  if (slot == kNoWorker) return;
+  WorkerView view = fleet_.view(slot);
+  view.connected = false;
+  set_worker(view);
 }
 
 void Scheduler::remove_worker(const std::string& id) {
-  workers_.erase(id);
-  std::erase_if(running_, [&](const auto& entry) { return entry.second.worker == id; });
+  const WorkerSlot slot = fleet_.find(id);
+  if (slot == kNoWorker) return;
+  if (fleet_.held(slot)) end_reservation(slot);
+  while (!on_worker_[slot].empty()) release(TaskRef(on_worker_[slot].begin()->first));
+  fleet_.remove(slot);
+  for (auto& [number, cls] : limited_) cls->candidates.erase(slot);
 }
 
-void Scheduler::occupy(const std::string& worker, const TaskRef& task, const Shape& shape) {
-  release(task);
-  Worker& w = workers_[worker];
-  w.view.id = worker;
-  w.used += shape;
-  w.running += 1;
-  running_[task] = {worker, shape};
+void Scheduler::occupy(const std::string& worker, const QueuedTask& task) {
+  release(task.ref);
+  if (fleet_.find(worker) == kNoWorker) set_worker({.id = worker, .connected = false});
+  start(task.ref, {.worker = fleet_.find(worker),
+                   .needs = fleet_.needs_of(task.demand.shape),
+                   .leaf = queues_.leaf(path_of(task)),
+                   .ends_ms = task.demand.duration_ms > 0 ? now_ms_ + task.demand.duration_ms : 0,
+                   .labels = task.labels});
+}
+
+void Scheduler::start(const TaskRef& ref, Running running) {
+  fleet_.take(running.worker, running.needs);
+  queues_.charge(running.leaf, running.needs, 1);
+  near_.started({ref.tenant, ref.name_space, running.labels, fleet_.view(running.worker)});
+  const auto [it, is_new] = running_.try_emplace(ref, std::move(running));
+  on_worker_[it->second.worker].emplace(ref, &it->second);
 }
 
 void Scheduler::release(const TaskRef& task) {
   const auto it = running_.find(task);
   if (it == running_.end()) return;
-  if (const auto worker = workers_.find(it->second.worker); worker != workers_.end()) {
-    worker->second.used -= it->second.shape;
-    worker->second.running -= 1;
-  }
+  const Running& running = it->second;
+  fleet_.give(running.worker, running.needs);
+  queues_.charge(running.leaf, running.needs, -1);
+  near_.ended({it->first.tenant, it->first.name_space, running.labels, fleet_.view(running.worker)});
+  on_worker_[running.worker].erase(task);
   running_.erase(it);
 }
 
-Obstacle Scheduler::obstacle(const GroupKey& group, const Worker& worker) {
-  const WorkerView& view = worker.view;
-  if (!view.connected) return Obstacle::kNotConnected;
-  if (!view.accepts) return Obstacle::kCordoned;
-  if (!selected(group.selector, view.labels)) return Obstacle::kLabels;
-  if (has_taint(view.taints, group.tolerations, false)) return Obstacle::kTaints;
-  if (!group.shape.fits_in(view.capacity) || !has_gpus(group.gpu, group.shape.gpus, view.gpus)) return Obstacle::kTooSmall;
-  if (worker.running >= view.slots) return Obstacle::kSlots;
-  Shape free = view.capacity;
-  free -= worker.used;
-  return group.shape.fits_in(free) ? Obstacle::kNone : Obstacle::kBusy;
+NearBook::ForEachResident Scheduler::residents() const {
+  return [this](const NearBook::Visit& visit) {
+    for (const auto& on_one : on_worker_) {
+      for (const auto& [ref, running] : on_one) {
+        visit({ref.tenant, ref.name_space, running->labels, fleet_.view(running->worker)});
+      }
+    }
+  };
 }
 
-Scheduler::Worker* Scheduler::best_fit(const GroupKey& group) {
-  Worker* best = nullptr;
-  // Workers that it is better kept away from come last.
-  std::pair<bool, int64_t> best_cost;
-  for (auto& [id, worker] : workers_) {
-    if (obstacle(group, worker) != Obstacle::kNone) continue;
-    Shape free = worker.view.capacity;
-    free -= worker.used;
-    free -= group.shape;
-    const std::pair cost(has_taint(worker.view.taints, group.tolerations, true),
-                         dominant_free_share(worker.view.capacity, free));
-    if (best == nullptr || cost < best_cost) {
-      best = &worker;
-      best_cost = cost;
-    }
-  }
-  return best;
-}
+// --- rounds
 
 std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
+  now_ms_ = std::max(now_ms_, now_ms);
+  queues_.refresh(now_ms_, fleet_);
   while (!delayed_.empty() && delayed_.begin()->first <= now_ms) {
-    enqueue(queued_.at(delayed_.begin()->second));
+    Queued& queued = queued_.at(delayed_.begin()->second);
     delayed_.erase(delayed_.begin());
+    enqueue(queued);
   }
+  try_freed_workers();
+  try_moved_neighbours();
+  reserve_for_the_starved();
   std::vector<Assignment> out;
-  for (auto group = groups_.begin(); group != groups_.end() && out.size() < count_max;) {
-    while (!group->second.empty() && out.size() < count_max) {
-      Worker* worker = best_fit(group->first);
-      if (worker == nullptr) break;
-      const TaskRef ref = group->second.begin()->second;
-      group->second.erase(group->second.begin());
-      queued_.erase(ref);
-      out.push_back({ref, worker->view.id});
-      occupy(worker->view.id, ref, group->first.shape);
+  while (out.size() < count_max) {
+    FairQueues::Line* line = queues_.next();
+    if (line == nullptr) {
+      if (try_moved_neighbours()) continue;
+      break;
     }
-    group = group->second.empty() ? groups_.erase(group) : std::next(group);
+    Class& cls = *static_cast<Class*>(line->owner);
+    const WorkerSlot worker = cls.parked ? kNoWorker : pick(cls);
+    if (worker == kNoWorker) {
+      park(cls, line);
+      continue;
+    }
+    const auto it = queued_.find(*line->tasks.begin()->second);
+    out.push_back({it->first, fleet_.view(worker).id});
+    const int64_t duration_ms = cls.asked.demand().duration_ms;
+    start(it->first, {.worker = worker,
+                      .needs = cls.asked.needs(),
+                      .leaf = line->queue->leaf,
+                      .ends_ms = duration_ms > 0 ? now_ms_ + duration_ms : 0,
+                      .labels = std::move(it->second.task.labels)});
+    queues_.served(line);
+    if (cls.reserved != kNoWorker) end_reservation(cls.reserved);
+    cls.starving_since_ms = -1;
+    leave_line(it->second);
+    leave_class(&cls);
+    queued_.erase(it);
   }
   return out;
 }
 
-int64_t Scheduler::next_due_ms() const { return delayed_.empty() ? -1 : delayed_.begin()->first; }
+// The best worker of all. What a task wishes of its neighbours comes before what is tightest.
+WorkerSlot Scheduler::search(Class& cls) {
+  const Demand& demand = cls.asked.demand();
+  if (demand.near.empty()) return fleet_.pick(cls.asked);
+  for (const bool wishes : {true, false}) {
+    const WorkerSlot worker = fleet_.pick(
+        cls.asked, [&](WorkerSlot slot) { return near_.allows(demand, fleet_.view(slot), wishes); });
+    if (worker != kNoWorker) return worker;
+  }
+  return kNoWorker;
+}
+
+// A worker for the next task of the class.
+WorkerSlot Scheduler::pick(Class& cls) {
+  Fleet::Asked& asked = cls.asked;
+  if (!cls.limited) {
+    const WorkerSlot worker = search(cls);
+    if (worker != kNoWorker) return worker;
+    cls.limited = true;
+    limited_.emplace(cls.number, &cls);
+    // What is held for others is not searched, but may be lent, or be its own.
+    for (const auto& [slot, owner] : reservations_) {
+      if (fleet_.meets(slot, asked)) cls.candidates.insert(slot);
+    }
+  }
+  WorkerSlot best = kNoWorker;
+  for (auto it = cls.candidates.begin(); it != cls.candidates.end();) {
+    if (!fleet_.open(*it) || !fleet_.fits(*it, asked.needs())) {
+      it = cls.candidates.erase(it);
+      continue;
+    }
+    if (usable(cls, *it) && (best == kNoWorker || fleet_.better(*it, best, asked))) best = *it;
+    ++it;
+  }
+  return best;
+}
+
+// A worker that is held for another class is lent to what surely ends before that could begin (EASY backfill).
+bool Scheduler::usable(const Class& cls, WorkerSlot worker) const {
+  if (!near_.allows(cls.asked.demand(), fleet_.view(worker), false)) return false;
+  if (!fleet_.held(worker)) return true;
+  const Class* owner = reservations_.at(worker);
+  if (owner == &cls) return true;
+  const int64_t duration_ms = cls.asked.demand().duration_ms;
+  return duration_ms > 0 && now_ms_ + duration_ms <= free_at_ms(worker, owner->asked.needs());
+}
+
+void Scheduler::park(Class& cls, FairQueues::Line* line) {
+  cls.parked = true;
+  if (cls.starving_since_ms < 0) cls.starving_since_ms = now_ms_;
+  cls.parked_lines.push_back(line);
+  queues_.park(line);
+}
+
+// Takes up a class that was parked. False if it was not.
+bool Scheduler::retry(Class& cls) {
+  if (!std::exchange(cls.parked, false)) return false;
+  for (FairQueues::Line* line : std::exchange(cls.parked_lines, {})) queues_.unpark(line);
+  return true;
+}
+
+// Takes up the classes for which a worker has got room.
+void Scheduler::try_freed_workers() {
+  const std::vector<WorkerSlot> freed = fleet_.take_freed();
+  if (freed.empty()) return;
+  for (auto it = limited_.begin(); it != limited_.end();) {
+    Class& cls = *(it++)->second;
+    for (const WorkerSlot slot : freed) {
+      if (fleet_.open(slot) && fleet_.fits(slot, cls.asked.needs()) && fleet_.meets(slot, cls.asked)) {
+        cls.candidates.insert(slot);
+      }
+    }
+    if (cls.candidates.size() > kCandidatesMax) {
+      cls.candidates.clear();
+      cls.limited = false;
+      limited_.erase(cls.number);
+    } else if (cls.candidates.empty()) {
+      continue;
+    }
+    retry(cls);
+  }
+}
+
+// Takes up the classes whose tasks may now run where their near tasks did not let them. False if there is none.
+bool Scheduler::try_moved_neighbours() {
+  bool any = false;
+  for (const uint64_t number : near_.take_changed()) {
+    Class& cls = *near_classes_.at(number);
+    cls.limited = false;
+    cls.candidates.clear();
+    limited_.erase(number);
+    any = retry(cls) || any;
+  }
+  return any;
+}
+
+// --- reservations
+
+// When the worker has room at the latest, as far as is known of what runs there; 0: not known.
+int64_t Scheduler::free_at_ms(WorkerSlot worker, const Needs& needs) const {
+  std::vector<const Running*> ends;
+  for (const auto& [ref, running] : on_worker_[worker]) {
+    if (running->ends_ms > 0) ends.push_back(running);
+  }
+  std::ranges::sort(ends, {}, &Running::ends_ms);  // those that end together count together
+  Needs missing;
+  for (const Need& need : needs) missing.push_back({need.dimension, need.amount - fleet_.free(worker, need.dimension)});
+  const auto enough = [&] { return std::ranges::all_of(missing, [](const Need& need) { return need.amount <= 0; }); };
+  if (enough()) return now_ms_;
+  for (const Running* one : ends) {
+    for (const Need& freed : one->needs) {
+      for (Need& need : missing) {
+        if (need.dimension == freed.dimension) need.amount -= freed.amount;
+      }
+    }
+    if (enough()) return one->ends_ms;
+  }
+  return 0;
+}
+
+void Scheduler::reserve_for_the_starved() {
+  if (reservations_.size() >= options_.reservations_max) return;
+  std::vector<std::tuple<int64_t, uint64_t, Class*>> starved;
+  for (const auto& [number, cls] : limited_) {
+    if (cls->parked && cls->reserved == kNoWorker && now_ms_ - cls->starving_since_ms >= options_.reserve_after_ms) {
+      starved.emplace_back(cls->starving_since_ms, number, cls);
+    }
+  }
+  std::ranges::sort(starved);
+  for (const auto& [since, number, cls] : starved) {
+    if (reservations_.size() >= options_.reservations_max) return;
+    reserve(*cls);
+  }
+}
+
+// Holds the worker that is free for the class soonest, or else the one that lacks least.
+void Scheduler::reserve(Class& cls) {
+  const Needs& needs = cls.asked.needs();
+  WorkerSlot best = kNoWorker;
+  std::pair<int64_t, double> best_cost;
+  for (const auto& [id, slot] : fleet_.by_id()) {
+    if (!fleet_.open(slot) || fleet_.held(slot) || !fleet_.fits_empty(slot, needs) || !fleet_.meets(slot, cls.asked)) continue;
+    const int64_t free_at = free_at_ms(slot, needs);
+    const std::pair cost(free_at > 0 ? free_at : std::numeric_limits<int64_t>::max(), -fleet_.left(slot, needs));
+    if (best == kNoWorker || cost < best_cost) {
+      best = slot;
+      best_cost = cost;
+    }
+  }
+  // Asked again only after as long a wait: nothing that exists may hold it.
+  cls.starving_since_ms = now_ms_;
+  if (best == kNoWorker) return;
+  cls.reserved = best;
+  cls.candidates.insert(best);
+  reservations_[best] = &cls;
+  fleet_.hold(best, true);
+}
+
+void Scheduler::end_reservation(WorkerSlot worker) {
+  const auto it = reservations_.find(worker);
+  if (it == reservations_.end()) return;
+  it->second->reserved = kNoWorker;
+  reservations_.erase(it);
+  fleet_.hold(worker, false);
+}
+
+std::string Scheduler::reserved_for(const TaskRef& ref) const {
+  const auto it = queued_.find(ref);
+  if (it == queued_.end() || it->second.cls->reserved == kNoWorker) return {};
+  return fleet_.view(it->second.cls->reserved).id;
+}
+
+// --- use
 
 Scheduler::Usage Scheduler::usage(const std::string& id) const {
-  const auto it = workers_.find(id);
-  return it == workers_.end() ? Usage{} : Usage{it->second.view.capacity, it->second.used, it->second.running};
+  const WorkerSlot slot = fleet_.find(id);
+  return slot == kNoWorker ? Usage{} : Usage{fleet_.view(slot).capacity, fleet_.used(slot), on_worker_[slot].size()};
 }
 
 Scheduler::Usage Scheduler::total_usage() const {
-  Usage total;
-  for (const auto& [id, worker] : workers_) {
-    total.capacity += worker.view.capacity;
-    total.used += worker.used;
-    total.running += worker.running;
-  }
-  return total;
+  return {fleet_.total_capacity(), fleet_.total_used(), running_.size()};
 }
 
 }  // namespace uccp::tasks

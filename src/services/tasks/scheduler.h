@@ -1,102 +1,40 @@
-// Which queued task goes to which worker: a deterministic core, events in and assignments out.
+// Which queued task goes to which worker: a deterministic core, events in and actions out.
 //
-// No IO, no clock, no randomness: time comes with the calls, ties are broken by id. Lives in the memory of the leader,
-// which rebuilds it after a change of leadership.
+// No IO, no clock, no randomness: time comes with the calls, ties are broken by position. Lives in the memory of the leader,
+// which rebuilds it after a change of leadership; the same events give the same actions, live and in simulation.
 //
-// Tasks are kept in groups of equal shape (resources, selector, tolerations) and priority, so that a round costs by groups and
-// not by tasks: once one task of a group fits nowhere, the others are not tried. Among the workers that fit, the one
-// that is left with the smallest dominant share of free resources is taken (best fit), so that large tasks keep finding
-// room.
+// Whose turn it is, FairQueues says; which worker is best, Fleet. Here they meet. Tasks of equal demand are one class: once
+// a class fits nowhere it is parked, and only workers that have got more room since are tried for it, so a round costs
+// by what changed and not by what waits. docs/design/scheduling.md has the whole.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "services/tasks/fair_queues.h"
+#include "services/tasks/fleet.h"
+#include "services/tasks/near_book.h"
+#include "services/tasks/shapes.h"
+
 namespace uccp::tasks {
-
-// Fixed point: CPU in thousandths of a core.
-struct Shape {
-  int64_t cpu_milli = 0;
-  int64_t memory = 0;
-  int64_t disk = 0;
-  int64_t gpus = 0;
-  int64_t network_bps = 0;
-  // What has no field of its own, in thousandths, by name: accelerators ("tpu", and "tpu v5e-8" for a type of them), and
-  // what workers declare under names of their own ("licence/matlab"). Never with an amount of zero.
-  std::map<std::string, int64_t> counted;
-
-  auto operator<=>(const Shape&) const = default;
-  bool fits_in(const Shape& free) const;
-  Shape& operator+=(const Shape& other);
-  Shape& operator-=(const Shape& other);
-};
-
-using LabelMap = std::map<std::string, std::string>;
-
-// Tenant, namespace and id in one key; equal ids of two namespaces are two tasks.
-struct TaskRef {
-  std::string tenant, name_space, id;
-  auto operator<=>(const TaskRef&) const = default;
-};
-
-// What the graphics processors of a task have to be; how many is in its shape.
-struct GpuNeed {
-  std::string type;  // prefix of vendor and model; empty: any
-  int64_t memory = 0;
-
-  auto operator<=>(const GpuNeed&) const = default;
-};
-
-// Graphics processors of one kind in a worker.
-struct GpuKind {
-  std::string type;
-  int64_t count = 0;
-  int64_t memory = 0;  // of each
-};
-
-enum class TaintKind : uint8_t { kAny, kNoSchedule, kPreferNot, kNoExecute };
-
-// A mark that keeps tasks away, and what a task says to pass by it: then an empty key or value, and kAny, fit everything.
-struct Mark {
-  std::string key, value;
-  TaintKind kind = TaintKind::kAny;
-
-  auto operator<=>(const Mark&) const = default;
-};
-using Marks = std::vector<Mark>;
-
-// True if one of the tolerations fits the taint.
-bool tolerates(const Marks& tolerations, const Mark& taint);
 
 struct QueuedTask {
   TaskRef ref;
   int32_t priority = 50;
-  Shape shape;
-  GpuNeed gpu;
-  LabelMap selector;          // labels that the worker must have
-  Marks tolerations;
+  Demand demand;
+  std::string queue, user;    // below its namespace
+  LabelMap labels;            // its own, for the near terms of others
   uint64_t order = 0;         // position among equals: the revision that queued it
   int64_t not_before_ms = 0;  // on the caller's clock
+  int64_t queued_ms = 0;      // since when it waits; 0: since it is added
+  bool preemptible = false;
 };
-
-struct WorkerView {
-  std::string id;
-  Shape capacity;
-  LabelMap labels;
-  std::vector<GpuKind> gpus;
-  Marks taints;
-  size_t slots = 0;       // most attempts at a time
-  bool accepts = true;    // not cordoned, not draining
-  bool connected = true;  // its agent
-};
-
-// What keeps a task from a worker.
-enum class Obstacle : uint8_t { kNone, kNotConnected, kCordoned, kLabels, kTooSmall, kBusy, kSlots, kTaints };
 
 struct Explanation {
   struct Reason {
@@ -115,8 +53,22 @@ struct Assignment {
   std::string worker;
 };
 
+struct SchedulerOptions {
+  Packing packing = Packing::kTight;
+  FairnessOptions fairness;
+  // A task that fits nowhere for so long gets a worker kept free for it ...
+  int64_t reserve_after_ms = 30'000;
+  // ... if there are fewer of these already.
+  size_t reservations_max = 8;
+};
+
 class Scheduler {
  public:
+  explicit Scheduler(SchedulerOptions options = {});
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
   // Queues a task, or replaces it.
   void add_task(QueuedTask task);
   // Forgets a queued task. False if it is not queued.
@@ -130,7 +82,7 @@ class Scheduler {
   // Its agent is gone for now: nothing is placed there until set_worker().
   void disconnect_worker(const std::string& id);
   // Counts an attempt that runs already (found after a change of leader, or assigned elsewhere).
-  void occupy(const std::string& worker, const TaskRef& task, const Shape& shape);
+  void occupy(const std::string& worker, const QueuedTask& task);
   // Frees what an attempt used.
   void release(const TaskRef& task);
 
@@ -138,50 +90,85 @@ class Scheduler {
   std::vector<Assignment> assign(int64_t now_ms, size_t count_max);
   // Earliest time at which a delayed task becomes due; -1: none.
   int64_t next_due_ms() const;
+  // Weight of a node of the tree of fairness: tenant, namespace, queue, user, as far as named.
+  void set_weight(const std::vector<std::string>& path, double weight) { queues_.set_weight(path, weight); }
 
-  // Why a task that is queued here waits; nothing if it is not queued. Costs by workers and by groups.
-  std::optional<Explanation> explain(const TaskRef& ref) const;
+  // Why a task that is queued here waits; nothing if it is not queued. Costs by workers.
+  std::optional<Explanation> explain(const TaskRef& ref);
   // The same for a task that is not queued, as if it were now.
-  Explanation explain_unqueued(const QueuedTask& task) const;
+  Explanation explain_unqueued(const QueuedTask& task);
   struct Usage {
     Shape capacity, used;
     size_t running = 0;
   };
   Usage usage(const std::string& worker) const;
   Usage total_usage() const;
+  // The worker that is kept free for a task of the same class as this queued one; empty if none is.
+  std::string reserved_for(const TaskRef& ref) const;
 
  private:
-  struct GroupKey {
-    int32_t priority;  // higher first
-    Shape shape;
-    LabelMap selector;
-    GpuNeed gpu;
-    Marks tolerations;
-    bool operator<(const GroupKey& other) const;
+  // Tasks of equal demand.
+  struct Class {
+    Class(Demand demand, Fleet& fleet, uint64_t number_) : asked(std::move(demand), fleet), number(number_) {}
+    Fleet::Asked asked;
+    uint64_t number;
+    size_t members = 0;  // queued tasks
+    bool parked = false;
+    std::vector<FairQueues::Line*> parked_lines;
+    // Once the class fitted nowhere, only workers that have got more room since can hold it: these.
+    bool limited = false;
+    std::set<WorkerSlot> candidates;
+    int64_t starving_since_ms = -1;   // nothing of it was placed since; -1: it does not wait for room
+    WorkerSlot reserved = kNoWorker;  // kept free for it
   };
-  struct Worker {
-    WorkerView view;
-    Shape used;
-    size_t running = 0;
+  struct Queued {
+    QueuedTask task;  // without its demand, which is in the class
+    Class* cls = nullptr;
+    FairQueues::Line* line = nullptr;  // nullptr while its time has not come
   };
   struct Running {
-    std::string worker;
-    Shape shape;
+    WorkerSlot worker = kNoWorker;
+    Needs needs;
+    FairQueues::Node* leaf = nullptr;
+    int64_t ends_ms = 0;  // at the latest; 0: not known
+    LabelMap labels;
   };
-  using Group = std::set<std::pair<uint64_t, TaskRef>>;
 
-  Worker* best_fit(const GroupKey& group);
-  void enqueue(const QueuedTask& task);
-  static Obstacle obstacle(const GroupKey& group, const Worker& worker);
-  static GroupKey key_of(const QueuedTask& task) {
-    return {task.priority, task.shape, task.selector, task.gpu, task.tolerations};
-  }
+  static std::vector<std::string> path_of(const QueuedTask& task);
+  Class* class_of(Demand demand);
+  void leave_class(Class* cls);
+  void enqueue(Queued& queued);
+  void leave_line(Queued& queued);
+  void start(const TaskRef& ref, Running running);
 
-  std::map<TaskRef, QueuedTask> queued_;
-  std::map<GroupKey, Group> groups_;               // tasks that are due
+  WorkerSlot pick(Class& cls);
+  bool usable(const Class& cls, WorkerSlot worker) const;
+  void park(Class& cls, FairQueues::Line* line);
+  WorkerSlot search(Class& cls);
+  bool retry(Class& cls);
+  void try_freed_workers();
+  bool try_moved_neighbours();
+  NearBook::ForEachResident residents() const;
+  void reserve_for_the_starved();
+  void reserve(Class& cls);
+  void end_reservation(WorkerSlot worker);
+  int64_t free_at_ms(WorkerSlot worker, const Needs& needs) const;
+  Explanation explain_class(Fleet::Asked& asked);
+
+  const SchedulerOptions options_;
+  Fleet fleet_;
+  FairQueues queues_;
+  NearBook near_;
+  int64_t now_ms_ = 0;
+  std::unordered_map<TaskRef, Queued, TaskRefHash> queued_;
+  std::map<Demand, Class> classes_;
+  std::map<uint64_t, Class*> near_classes_;  // that have near terms, by number
+  std::map<uint64_t, Class*> limited_;  // by number
   std::set<std::pair<int64_t, TaskRef>> delayed_;  // by the time they become due
-  std::map<std::string, Worker> workers_;
-  std::map<TaskRef, Running> running_;
+  std::unordered_map<TaskRef, Running, TaskRefHash> running_;
+  std::vector<std::map<TaskRef, const Running*>> on_worker_;  // by slot
+  std::map<WorkerSlot, Class*> reservations_;
+  uint64_t next_class_ = 1;
 };
 
 }  // namespace uccp::tasks

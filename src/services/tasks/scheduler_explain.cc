@@ -9,8 +9,6 @@
 namespace uccp::tasks {
 namespace {
 
-constexpr size_t kObstacles = 8;
-
 std::string cores(int64_t milli) { return fmt::format("{:g} CPU", static_cast<double>(milli) / 1000); }
 std::string mebibytes(int64_t bytes, std::string_view what) {
   return fmt::format("{:.4g} MiB of {}", static_cast<double>(bytes) / (1 << 20), what);
@@ -61,6 +59,13 @@ std::string list_of(const LabelMap& labels) {
   return text;
 }
 
+std::string wanted_labels(const Demand& demand) {
+  std::string text;
+  if (!demand.selector.empty()) text = list_of(demand.selector) + " of the task's node selector";
+  for (const std::string& one : demand.required) text += (text.empty() ? "" : " and ") + one + " of its affinity";
+  return text;
+}
+
 // Of the workers that one obstacle keeps the task from: how many, and the one that comes closest.
 struct Tally {
   size_t workers = 0;
@@ -68,12 +73,13 @@ struct Tally {
   std::optional<Shortage> lacks;
 };
 
-std::string message_of(Obstacle obstacle, const Tally& tally, const LabelMap& selector, const GpuNeed& gpu) {
+std::string message_of(Obstacle obstacle, const Tally& tally, const Demand& demand) {
+  const GpuNeed& gpu = demand.gpu;
   switch (obstacle) {
     case Obstacle::kNone: return "it fits on " + tally.nearest + " and is about to be placed";
     case Obstacle::kNotConnected: return "no connection to the agent of " + tally.nearest;
     case Obstacle::kCordoned: return tally.nearest + " is cordoned or being drained; uncordon it to use it";
-    case Obstacle::kLabels: return "has not the labels " + list_of(selector) + " of the task's node selector, such as " + tally.nearest;
+    case Obstacle::kLabels: return "has not the labels " + wanted_labels(demand) + ", such as " + tally.nearest;
     case Obstacle::kTooSmall:
       if (!tally.lacks) {
         return fmt::format("no GPUs of type \"{}\" with {} and as many as asked for in one worker, such as {}", gpu.type,
@@ -85,6 +91,8 @@ std::string message_of(Obstacle obstacle, const Tally& tally, const LabelMap& se
                          tally.lacks ? tally.lacks->there : "none");
     case Obstacle::kTaints: return tally.nearest + " has a taint that the task does not tolerate";
     case Obstacle::kSlots: return tally.nearest + " runs as many attempts as it may";
+    case Obstacle::kReserved: return tally.nearest + " is kept free for a task that has waited longer";
+    case Obstacle::kNear: return tally.nearest + " is not where the task's near tasks let it run";
   }
   return "";
 }
@@ -100,23 +108,25 @@ std::string summary_of(const std::array<Tally, kObstacles>& tallies, size_t work
   if (labelled == 0) return fmt::format("none of {} workers has the labels of its node selector", accepting);
   if (tolerated == 0) return fmt::format("each of {} workers has a taint that it does not tolerate", labelled);
   if (large_enough == 0) return fmt::format("none of {} workers is large enough", tolerated);
+  if (count(Obstacle::kNear) == large_enough) return "no worker is where its near tasks let it run";
   if (count(Obstacle::kNone) > 0) return "it is about to be placed";
   return fmt::format("waits for free resources on {} workers", large_enough);
 }
 
 }  // namespace
 
-Explanation Scheduler::explain_unqueued(const QueuedTask& task) const {
-  const GroupKey key = key_of(task);
+Explanation Scheduler::explain_class(Fleet::Asked& asked) {
+  const Demand& demand = asked.demand();
   Explanation out;
-  out.workers = workers_.size();
+  out.workers = fleet_.size();
   std::array<Tally, kObstacles> tallies;
-  for (const auto& [id, worker] : workers_) {
-    const Obstacle obstacle = Scheduler::obstacle(key, worker);
+  for (const auto& [id, slot] : fleet_.by_id()) {
+    Obstacle obstacle = fleet_.obstacle(slot, asked);
+    if (obstacle == Obstacle::kNone && !near_.allows(demand, fleet_.view(slot), false)) obstacle = Obstacle::kNear;
     Tally& tally = tallies[static_cast<size_t>(obstacle)];
-    Shape have = worker.view.capacity;
-    if (obstacle == Obstacle::kBusy) have -= worker.used;
-    const auto lacks = shortage(task.shape, have);
+    Shape have = fleet_.view(slot).capacity;
+    if (obstacle == Obstacle::kBusy) have -= fleet_.used(slot);
+    const auto lacks = shortage(demand.shape, have);
     const bool nearer = !tally.lacks || (lacks && lacks->share > tally.lacks->share);
     if (tally.workers++ == 0 || nearer) {
       tally.nearest = id;
@@ -126,33 +136,35 @@ Explanation Scheduler::explain_unqueued(const QueuedTask& task) const {
   for (size_t i = 0; i < kObstacles; ++i) {
     if (tallies[i].workers == 0) continue;
     const auto obstacle = static_cast<Obstacle>(i);
-    out.reasons.push_back({obstacle, tallies[i].workers, message_of(obstacle, tallies[i], task.selector, task.gpu)});
+    out.reasons.push_back({obstacle, tallies[i].workers, message_of(obstacle, tallies[i], demand)});
   }
   std::ranges::sort(out.reasons, [](const auto& a, const auto& b) {
     return a.workers != b.workers ? a.workers > b.workers : a.obstacle < b.obstacle;
   });
-  out.summary = summary_of(tallies, workers_.size());
+  out.summary = summary_of(tallies, fleet_.size());
   return out;
 }
 
-std::optional<Explanation> Scheduler::explain(const TaskRef& ref) const {
+Explanation Scheduler::explain_unqueued(const QueuedTask& task) {
+  Fleet::Asked asked(task.demand, fleet_);
+  const uint64_t number = next_class_++;
+  near_.add_class(number, task.demand, residents());
+  Explanation out = explain_class(asked);
+  near_.remove_class(number, task.demand);
+  return out;
+}
+
+std::optional<Explanation> Scheduler::explain(const TaskRef& ref) {
   const auto it = queued_.find(ref);
   if (it == queued_.end()) return std::nullopt;
-  const QueuedTask& task = it->second;
-  const GroupKey key = key_of(task);
-  Explanation out = explain_unqueued(task);
-  if (delayed_.contains({task.not_before_ms, ref})) {
+  Queued& queued = it->second;
+  Explanation out = explain_class(queued.cls->asked);
+  if (queued.line == nullptr) {
     out.summary = "waits for its next attempt";
     return out;
   }
-  for (const auto& [group, members] : groups_) {
-    if (!(group < key)) {
-      const auto own = members.find({task.order, ref});
-      if (own != members.end()) out.ahead += static_cast<size_t>(std::distance(members.begin(), own));
-      break;
-    }
-    out.ahead += members.size();
-  }
+  if (queued.cls->reserved != kNoWorker) out.summary += "; " + fleet_.view(queued.cls->reserved).id + " is kept free for it";
+  out.ahead = queues_.ahead(queued.line, {queued.task.order, &queued.task.ref});
   return out;
 }
 

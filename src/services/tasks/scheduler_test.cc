@@ -9,7 +9,7 @@ namespace {
 
 QueuedTask task(const std::string& id, Shape shape, int32_t priority = 50, uint64_t order = 0) {
   static uint64_t next = 1;
-  return {.ref = {"t", "n", id}, .priority = priority, .shape = shape, .order = order != 0 ? order : next++};
+  return {.ref = {"t", "n", id}, .priority = priority, .demand = {.shape = shape}, .order = order != 0 ? order : next++};
 }
 
 WorkerView worker(const std::string& id, Shape capacity) { return {.id = id, .capacity = capacity, .slots = 100}; }
@@ -83,7 +83,7 @@ TEST(Scheduler, ASelectorAndAClosedWorkerKeepTasksAway) {
   closed.accepts = false;
   s.set_worker(closed);
   QueuedTask picky = task("picky", {1000});
-  picky.selector = {{"kind", "cpu"}};
+  picky.demand.selector = {{"kind", "cpu"}};
   s.add_task(picky);
   s.add_task(task("any", {1000}));
   EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"any@gpu"}));
@@ -103,13 +103,13 @@ TEST(Scheduler, GpusAreHandedOutByCountTypeAndMemory) {
   s.set_worker(view);
   s.set_worker(worker("plain", {8000}));
   QueuedTask two = task("two", {100});
-  two.shape.gpus = 2;
-  two.gpu = {"nvidia", 40};
+  two.demand.shape.gpus = 2;
+  two.demand.gpu = {"nvidia", 40};
   QueuedTask three = task("three", {100});
-  three.shape.gpus = 3;
+  three.demand.shape.gpus = 3;
   QueuedTask other = task("other", {100});
-  other.shape.gpus = 1;
-  other.gpu = {"amd", 0};
+  other.demand.shape.gpus = 1;
+  other.demand.gpu = {"amd", 0};
   s.add_task(two);
   s.add_task(three);
   s.add_task(other);
@@ -128,11 +128,11 @@ TEST(Scheduler, CountedResourcesAreNeverHandedOutTwice) {
   s.set_worker(view);
   for (const char* id : {"a", "b", "c"}) {
     QueuedTask t = task(id, {100});
-    t.shape.counted = {{"licence/matlab", 1000}};
+    t.demand.shape.counted = {{"licence/matlab", 1000}};
     s.add_task(t);
   }
   QueuedTask none = task("none", {100});
-  none.shape.counted = {{"licence/other", 1000}};
+  none.demand.shape.counted = {{"licence/other", 1000}};
   s.add_task(none);
   EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"a@w", "b@w"}));
   EXPECT_EQ(s.explain({"t", "n", "c"})->reasons.at(0).message,
@@ -157,14 +157,14 @@ TEST(Scheduler, TaintsKeepAwayWhatDoesNotTolerateThem) {
                                  {"key", {"team", "", TaintKind::kAny}},
                                  {"all", {"", "", TaintKind::kAny}}}) {
     QueuedTask t = task(id, {1000});
-    t.tolerations = {mark};
+    t.demand.tolerations = {mark};
     s.add_task(t);
     EXPECT_EQ(ids(s.assign(0, 10)), Ids{id + "@reserved"});
   }
   for (const auto& [id, mark] : {std::pair<std::string, Mark>{"value", {"team", "web", TaintKind::kAny}},
                                  {"effect", {"team", "ml", TaintKind::kNoExecute}}}) {
     QueuedTask t = task(id, {1000});
-    t.tolerations = {mark};
+    t.demand.tolerations = {mark};
     s.add_task(t);
     EXPECT_TRUE(s.assign(0, 10).empty()) << id;
   }
@@ -178,8 +178,8 @@ TEST(Scheduler, AWorkerThatIsBetterKeptFreeIsTakenLast) {
   s.set_worker(worker("b", {8000}));
   s.add_task(task("one", {1000}));
   EXPECT_EQ(ids(s.assign(0, 10)), Ids{"one@b"});
-  s.add_task(task("large", {7000}));
   s.add_task(task("two", {1000}));
+  s.add_task(task("large", {7000}));
   EXPECT_EQ(ids(s.assign(0, 10)), (Ids{"two@b"}));
   s.add_task(task("three", {1000}, 90));
   EXPECT_EQ(ids(s.assign(0, 1)), (Ids{"three@b"}));
@@ -213,7 +213,7 @@ TEST(Scheduler, UsageIsAlwaysTheSumOfWhatRuns) {
                           {static_cast<int64_t>(random.below(4000)), static_cast<int64_t>(random.below(300))},
                           static_cast<int32_t>(random.below(3)));
       if (random.chance(0.2)) t.not_before_ms = step + static_cast<int64_t>(random.below(50));
-      shapes[t.ref] = t.shape;
+      shapes[t.ref] = t.demand.shape;
       s.add_task(t);
     }
     for (const Assignment& a : s.assign(step, 5)) running[a.task] = {a.worker, shapes[a.task]};

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "call/listing.h"
 #include "services/tasks/task_checks.h"
 #include "services/tasks/tasks_service.h"
 
@@ -50,6 +51,31 @@ Status check_devices(const v1::Resources& resources) {
   return Status::ok();
 }
 
+Status check_selector(const std::string& text, const std::string& field) {
+  const auto selector = call::LabelSelector::compile(text, field);
+  return selector ? Status::ok() : selector.error();
+}
+
+Status check_affinity(const v1::Affinity& affinity) {
+  const std::string field = "task.affinity.";
+  const auto item = [&](const char* list, int i) { return field + list + "[" + std::to_string(i) + "]"; };
+  for (int i = 0; i < affinity.worker_required_size(); ++i) {
+    UCCP_RETURN_IF_ERROR(check_selector(affinity.worker_required(i), item("workerRequired", i)));
+  }
+  for (int i = 0; i < affinity.worker_preferred_size(); ++i) {
+    UCCP_RETURN_IF_ERROR(check_selector(affinity.worker_preferred(i).selector(), item("workerPreferred", i) + ".selector"));
+  }
+  for (int i = 0; i < affinity.near_tasks_size(); ++i) {
+    UCCP_RETURN_IF_ERROR(check_selector(affinity.near_tasks(i).selector(), item("nearTasks", i) + ".selector"));
+  }
+  for (int i = 0; i < affinity.away_from_tasks_size(); ++i) {
+    UCCP_RETURN_IF_ERROR(check_selector(affinity.away_from_tasks(i).selector(), item("awayFromTasks", i) + ".selector"));
+  }
+  if (!affinity.prefer_data()) return Status::ok();
+  return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "preferring workers that hold the inputs is not built yet")
+      .with_field(field + "preferData", "must be absent or false");
+}
+
 }  // namespace
 
 // Checks what field options cannot say, and fills defaults.
@@ -96,6 +122,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
     return Status(Code::kInvalid, "TOLERATION_DURATION_UNIMPLEMENTED", "tolerations for a time are not built yet")
         .with_field("task.tolerations[" + std::to_string(i) + "].duration", "must be absent");
   }
+  UCCP_RETURN_IF_ERROR(check_affinity(task.affinity()));
   return check_devices(task.resources());
 }
 

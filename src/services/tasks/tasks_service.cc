@@ -89,7 +89,7 @@ void TasksService::schedule(const CallPtr& call, std::string bytes) {
   if (request->validate_only()) return call->reply(task.SerializeAsString());
   if (!request->reject_unplaceable()) return store(call, std::move(bytes), std::move(row));
   env_.logs.loop.post([this, call, bytes = std::move(bytes), row = std::move(row)]() mutable {
-    if (Status status = env_.logs.runtime.check_placeable(row.task()); !status.is_ok()) return call->finish(std::move(status));
+    if (Status status = env_.logs.runtime.check_placeable(call->principal.tenant, row.task()); !status.is_ok()) return call->finish(std::move(status));
     store(call, std::move(bytes), std::move(row));
   });
 }

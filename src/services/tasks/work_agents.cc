@@ -141,7 +141,7 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
 
   send_drain(worker, row);
   const WorkerView view = view_of(row, options_.slots_per_worker);
-  scheduler_.set_worker(view);
+  scheduler_->set_worker(view);
   evict_intolerant(worker, view);
   update_live(worker);
   log::info("worker connected", {{"worker", worker.id}, {"epoch", worker.epoch}, {"running", carried.size()}});
@@ -160,7 +160,7 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   }
   const auto known = attempts_.find(ref);
   if (known != attempts_.end() && !same(known->second.id, running.attempt())) return false;
-  scheduler_.remove_task(ref);
+  scheduler_->remove_task(ref);
   held_.erase(ref);
   LiveAttempt attempt;
   attempt.id = running.attempt();
@@ -169,7 +169,7 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   attempt.start_time = running.start_time();
   if (known != attempts_.end()) attempt.usage = known->second.usage;
   attempts_[ref] = attempt;
-  scheduler_.occupy(worker.id, ref, attempt.shape);
+  scheduler_->occupy(worker.id, queued_of(ref, row->task()));
   live_.set(ref, attempt);
   if (row->task().status() == v1::TASK_STATUS_STOPPING)
     env_.loop.post([this, ref] {
@@ -252,7 +252,7 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
   if (worker == nullptr) return;
   worker->session = nullptr;
   worker->live.connected = false;
-  scheduler_.disconnect_worker(worker->id);
+  scheduler_->disconnect_worker(worker->id);
   update_live(*worker);
   // Followers of its output ask again when it is back.
   internal::v1::LogReply over;
@@ -277,11 +277,11 @@ void WorkRuntime::judge_health(Worker& worker, BootTime now) {
   worker.live.health_score = score;
   if (was_well && score < 1) {
     log::warn("heartbeats of a worker are missing", {{"worker", worker.id}, {"late_ms", late_ms}});
-    scheduler_.disconnect_worker(worker.id);
+    scheduler_->disconnect_worker(worker.id);
   }
   if (!was_well && score >= 1) {
     const auto row = work::kWorkers.get(env_.view(), work::kWorkerScope, worker.id);
-    if (row && worker.epoch == row->epoch()) scheduler_.set_worker(view_of(*row, options_.slots_per_worker));
+    if (row && worker.epoch == row->epoch()) scheduler_->set_worker(view_of(*row, options_.slots_per_worker));
     schedule_round();
   }
   update_live(worker);
@@ -345,7 +345,7 @@ void WorkRuntime::fence(Worker& worker) {
                           it->second.lease_until = {};
                           it->second.live.connected = false;
                           lose_attempts(id, "the worker was lost", {});
-                          scheduler_.remove_worker(id);
+                          scheduler_->remove_worker(id);
                           recovering_.erase(id);
                           update_live(it->second);
                           finish_recovery_if_done();
@@ -372,7 +372,7 @@ void WorkRuntime::on_worker_change(const machine::Change& change) {
       worker.session->send(std::move(message));
     }
     lose_attempts(worker.id, "the worker was deregistered", {});
-    scheduler_.remove_worker(worker.id);
+    scheduler_->remove_worker(worker.id);
     live_.erase_worker(worker.id);
     recovering_.erase(worker.id);
     workers_.erase(it);
@@ -382,7 +382,7 @@ void WorkRuntime::on_worker_change(const machine::Change& change) {
   if (!worker.session || worker.epoch != row->epoch()) return;
   if (worker.drain_deadline_ms != (row->has_drain() ? row->drain().deadline_ms() : -1)) send_drain(worker, *row);
   const WorkerView view = view_of(*row, options_.slots_per_worker);
-  scheduler_.set_worker(view);
+  scheduler_->set_worker(view);
   evict_intolerant(worker, view);
   update_live(worker);
   schedule_round();

@@ -14,6 +14,8 @@ v1::WaitCause cause_of(Obstacle obstacle) {
     case Obstacle::kBusy: return v1::WAIT_CAUSE_BUSY;
     case Obstacle::kSlots: return v1::WAIT_CAUSE_SLOTS;
     case Obstacle::kTaints: return v1::WAIT_CAUSE_TAINTS;
+    case Obstacle::kReserved: return v1::WAIT_CAUSE_RESERVED;
+    case Obstacle::kNear: return v1::WAIT_CAUSE_NEAR;
   }
   return v1::WAIT_CAUSE_UNSPECIFIED;
 }
@@ -41,7 +43,7 @@ Status WorkRuntime::explain(const TaskRef& ref, const internal::v1::TaskRow& row
     out.set_summary("it may run on a worker that has not connected since the change of leader; decided when it has, or when its lease is over");
     return Status::ok();
   }
-  const auto explanation = scheduler_.explain(ref);
+  const auto explanation = scheduler_->explain(ref);
   if (!explanation) {
     out.set_summary("it is being placed");
     return Status::ok();

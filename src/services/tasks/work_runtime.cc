@@ -87,7 +87,7 @@ void WorkRuntime::step_down() {
   workers_.clear();
   attempts_.clear();
   live_.clear();
-  scheduler_ = Scheduler();
+  scheduler_ = std::make_unique<Scheduler>();
   recovering_.clear();
   held_.clear();
   queue_timeouts_.clear();
@@ -128,7 +128,7 @@ void WorkRuntime::tick() {
     judge_health(worker, now);
   }
   end_queue_timeouts();
-  const int64_t due = scheduler_.next_due_ms();
+  const int64_t due = scheduler_->next_due_ms();
   if (due >= 0 && due <= machine_now_ms()) schedule_round();
   if (++ticks_ % kPruneEveryTicks == 0) prune();
   update_metrics();
@@ -143,7 +143,7 @@ void WorkRuntime::on_task_change(const machine::Change& change) {
 void WorkRuntime::track(const TaskRef& ref) {
   const auto row = row_of(ref);
   if (!row || work::is_terminal(row->task().status())) {
-    scheduler_.remove_task(ref);
+    scheduler_->remove_task(ref);
     held_.erase(ref);
     const auto live = attempts_.find(ref);
     // An attempt of a task that is over is of no use to anybody.
@@ -201,24 +201,9 @@ void WorkRuntime::end_queue_timeouts() {
   }
 }
 
-namespace {
-
-QueuedTask queued_of(const v1::Task& task) {
-  QueuedTask queued;
-  queued.priority = task.has_priority() ? task.priority() : work::kPriorityDefault;
-  queued.shape = shape_of(task.resources());
-  queued.gpu = {task.resources().gpu().type(), static_cast<int64_t>(task.resources().gpu().memory())};
-  queued.tolerations = tolerations_of(task);
-  queued.selector.insert(task.node_selector().begin(), task.node_selector().end());
-  queued.order = task.revision();
-  return queued;
-}
-
-}  // namespace
-
-Status WorkRuntime::check_placeable(const v1::Task& task) const {
+Status WorkRuntime::check_placeable(const std::string& tenant, const v1::Task& task) const {
   if (!leading_) return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; nothing was done, retry");
-  const Explanation explanation = scheduler_.explain_unqueued(queued_of(task));
+  const Explanation explanation = scheduler_->explain_unqueued(queued_of({tenant, task.namespace_(), task.id()}, task));
   const auto may_fit = [](const Explanation::Reason& reason) {
     return reason.obstacle == Obstacle::kNone || reason.obstacle == Obstacle::kBusy || reason.obstacle == Obstacle::kSlots;
   };
@@ -229,10 +214,10 @@ Status WorkRuntime::check_placeable(const v1::Task& task) const {
 }
 
 void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {
-  QueuedTask queued = queued_of(row.task());
-  queued.ref = ref;
+  QueuedTask queued = queued_of(ref, row.task());
+  queued.queued_ms = row.created_ms();
   queued.not_before_ms = row.not_before_ms() > machine_now_ms() ? row.not_before_ms() : 0;
-  scheduler_.add_task(std::move(queued));
+  scheduler_->add_task(std::move(queued));
 }
 
 void WorkRuntime::drop_attempt(const TaskRef& ref) {
@@ -241,7 +226,7 @@ void WorkRuntime::drop_attempt(const TaskRef& ref) {
   const std::string worker = it->second.id.worker_id();
   attempts_.erase(it);
   live_.erase(ref);
-  scheduler_.release(ref);
+  scheduler_->release(ref);
   for (auto sub = subscriptions_.begin(); sub != subscriptions_.end();) {
     if (sub->second.ref != ref) {
       ++sub;
@@ -312,7 +297,7 @@ void WorkRuntime::schedule_round() {
 void WorkRuntime::run_round() {
   round_scheduled_ = false;
   if (!leading_) return;
-  const auto assignments = scheduler_.assign(machine_now_ms(), kAssignPerRound);
+  const auto assignments = scheduler_->assign(machine_now_ms(), kAssignPerRound);
   for (const Assignment& assignment : assignments) launch(assignment);
   if (assignments.size() == kAssignPerRound) schedule_round();
 }
@@ -358,7 +343,7 @@ void WorkRuntime::launch(const Assignment& assignment) {
   Worker& worker = workers_[assignment.worker];
   if (!row || row->task().status() != v1::TASK_STATUS_QUEUED || !worker.session ||
       cancelling_.contains(assignment.task)) {
-    scheduler_.release(assignment.task);
+    scheduler_->release(assignment.task);
     if (row && row->task().status() == v1::TASK_STATUS_QUEUED) queue_task(assignment.task, *row);
     return;
   }
@@ -456,7 +441,7 @@ void WorkRuntime::prune() {
 }
 
 void WorkRuntime::update_live(Worker& worker) {
-  const Scheduler::Usage usage = scheduler_.usage(worker.id);
+  const Scheduler::Usage usage = scheduler_->usage(worker.id);
   worker.live.used = usage.used;
   worker.live.running = usage.running;
   live_.set_worker(worker.id, worker.live);
@@ -465,13 +450,13 @@ void WorkRuntime::update_live(Worker& worker) {
 void WorkRuntime::update_metrics() {
   size_t healthy = 0;
   for (const auto& [id, worker] : workers_) healthy += worker.live.connected ? 1 : 0;
-  const auto [total, used, running] = scheduler_.total_usage();
+  const auto [total, used, running] = scheduler_->total_usage();
   const auto set = [&](std::string_view name, std::string_view help, double value) {
     env_.metrics.gauge(name, help).set(value);
   };
   set("uccp_workers_total", "Total workers", static_cast<double>(workers_.size()));
   set("uccp_workers_healthy", "Healthy workers", static_cast<double>(healthy));
-  set("uccp_tasks_pending", "Pending tasks", static_cast<double>(scheduler_.queued() + held_.size()));
+  set("uccp_tasks_pending", "Pending tasks", static_cast<double>(scheduler_->queued() + held_.size()));
   set("uccp_tasks_running", "Running tasks", static_cast<double>(running));
   set("uccp_cluster_cpu_total", "Total cluster CPU, cores", static_cast<double>(total.cpu_milli) / 1000);
   set("uccp_cluster_cpu_available", "Available CPU, cores",

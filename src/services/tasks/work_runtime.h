@@ -92,7 +92,7 @@ class WorkRuntime {
   std::string why(const TaskRef& ref) const;
   // Errors: failed_precondition TASK_UNPLACEABLE, with what keeps it from every present worker, if it could not even wait
   // for room; unavailable WORK_NOT_READY.
-  Status check_placeable(const v1::Task& task) const;
+  Status check_placeable(const std::string& tenant, const v1::Task& task) const;
 
  private:
   struct Worker {
@@ -166,7 +166,7 @@ class WorkRuntime {
   LogIndex base_applied_;
   int64_t base_machine_ms_ = 0;
   BootTime base_boot_;
-  Scheduler scheduler_;
+  std::unique_ptr<Scheduler> scheduler_ = std::make_unique<Scheduler>();
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
   std::set<TaskRef> cancelling_;  // a cancellation that ends the task at once is under way: start nothing

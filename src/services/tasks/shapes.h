@@ -1,0 +1,117 @@
+// What tasks ask for and workers have: amounts, labels, marks. The vocabulary of the scheduler's parts.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace uccp::tasks {
+
+// Fixed point: CPU in thousandths of a core.
+struct Shape {
+  int64_t cpu_milli = 0;
+  int64_t memory = 0;
+  int64_t disk = 0;
+  int64_t gpus = 0;
+  int64_t network_bps = 0;
+  // What has no field of its own, in thousandths, by name: accelerators ("tpu", and "tpu v5e-8" for a type of them), and
+  // what workers declare under names of their own ("licence/matlab"). Never with an amount of zero.
+  std::map<std::string, int64_t> counted;
+
+  auto operator<=>(const Shape&) const = default;
+  bool fits_in(const Shape& free) const;
+  Shape& operator+=(const Shape& other);
+  Shape& operator-=(const Shape& other);
+};
+
+using LabelMap = std::map<std::string, std::string>;
+
+// Tenant, namespace and id in one key; equal ids of two namespaces are two tasks.
+struct TaskRef {
+  std::string tenant, name_space, id;
+  auto operator<=>(const TaskRef&) const = default;
+};
+
+struct TaskRefHash {
+  size_t operator()(const TaskRef& ref) const {
+    const std::hash<std::string> hash;
+    return hash(ref.id) * 31 + hash(ref.name_space) * 7 + hash(ref.tenant);
+  }
+};
+
+// What the graphics processors of a task have to be; how many is in its shape.
+struct GpuNeed {
+  std::string type;  // prefix of vendor and model; empty: any
+  int64_t memory = 0;
+
+  auto operator<=>(const GpuNeed&) const = default;
+};
+
+// Graphics processors of one kind in a worker.
+struct GpuKind {
+  std::string type;
+  int64_t count = 0;
+  int64_t memory = 0;  // of each
+
+  auto operator<=>(const GpuKind&) const = default;
+};
+
+enum class TaintKind : uint8_t { kAny, kNoSchedule, kPreferNot, kNoExecute };
+
+// A mark that keeps tasks away, and what a task says to pass by it: then an empty key or value, and kAny, fit everything.
+struct Mark {
+  std::string key, value;
+  TaintKind kind = TaintKind::kAny;
+
+  auto operator<=>(const Mark&) const = default;
+};
+using Marks = std::vector<Mark>;
+
+// True if one of the tolerations fits the taint.
+bool tolerates(const Marks& tolerations, const Mark& taint);
+
+// Tasks near which a task has to run, or away from which: those of its namespace whose labels match.
+struct NearTerm {
+  std::string selector;      // of labels of tasks
+  std::string topology_key;  // label of workers whose equal values are near; empty: the same worker
+  bool away = false;
+  bool preferred = false;    // only a wish
+
+  auto operator<=>(const NearTerm&) const = default;
+};
+
+// Where among the workers that fit a task goes.
+enum class Packing : uint8_t { kTight, kSpread };
+
+// All that decides where a task may run. Tasks of equal demand are one class: what holds for one holds for all.
+struct Demand {
+  Shape shape;
+  GpuNeed gpu;
+  LabelMap selector;                                       // labels that the worker must have
+  std::vector<std::string> required;                       // label selectors that it must match, all of them
+  std::vector<std::pair<std::string, int32_t>> preferred;  // label selectors that make it better, with their weights
+  Marks tolerations;
+  int64_t duration_ms = 0;                                 // it surely ends within that time; 0: not known
+  // Only with `near`: whose tasks are meant, and its own labels.
+  std::string tenant, name_space;
+  LabelMap labels;
+  std::vector<NearTerm> near;
+
+  auto operator<=>(const Demand&) const = default;
+};
+
+struct WorkerView {
+  std::string id;
+  Shape capacity;
+  LabelMap labels;
+  std::vector<GpuKind> gpus;
+  Marks taints;
+  size_t slots = 0;       // most attempts at a time
+  bool accepts = true;    // not cordoned, not draining
+  bool connected = true;  // its agent
+};
+
+}  // namespace uccp::tasks
