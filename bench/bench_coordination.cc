@@ -18,24 +18,27 @@ constexpr char kHotKey[] = "bench/watched";
 // Both sides with connections to the leader's etcd API.
 struct Pair {
   std::unique_ptr<Duel> duel;
-  Channels ours, theirs;
+  std::string target, their_target;
+  std::unique_ptr<GrpcCalls> ours, theirs;
 };
 
 Result<Pair> start_pair(Context& context) {
   Pair pair;
   UCCP_TRY(pair.duel, Duel::start(context));
   UCCP_TRY(const size_t leader, pair.duel->uccp->leader());
-  UCCP_TRY(pair.ours, connect_etcd(pair.duel->uccp->etcd_target(leader), pair.duel->uccp->tls(), kConnections));
+  pair.target = pair.duel->uccp->etcd_target(leader);
+  UCCP_TRY(pair.ours, GrpcCalls::connect({pair.target}, pair.duel->uccp->tls(), kConnections));
   if (!pair.duel->etcd) return pair;
   UCCP_TRY(const size_t theirs, pair.duel->etcd->leader());
-  UCCP_TRY(pair.theirs, connect_etcd(pair.duel->etcd->target(theirs), pair.duel->etcd->tls(), kConnections));
+  pair.their_target = pair.duel->etcd->target(theirs);
+  UCCP_TRY(pair.theirs, GrpcCalls::connect({pair.their_target}, pair.duel->etcd->tls(), kConnections));
   return pair;
 }
 
-void take(Row& row, const LockResult& result, bool ours) {
+void take(Row& row, const ChainResult& result, bool ours) {
   if (ours) row.add_ours(result.rate());
   else row.add_peer(result.rate());
-  row.verified += result.acquired;
+  row.verified += result.done;
   if (result.overlaps > 0) row.problem = fmt::format("two held the lock at once, {} times", result.overlaps);
   if (!result.error.empty()) row.problem = (ours ? "" : "of the peer: ") + result.error;
 }
@@ -47,16 +50,16 @@ void measure_locks(Context& context, Pair& pair, LockPlan plan, const std::strin
   Row tail{.metric = what + ", p99 of waiting", .unit = "ms", .better = Better::kLower};
   for (Row* row : {&rate, &tail}) pair.duel->describe(*row, fmt::format("etcd API, {} connections", kConnections));
   plan.seconds = context.seconds();
-  LockResult a, b;
+  ChainResult a, b;
   std::vector<double> rates;
   for (int i = 0; i < context.pairs(); ++i) {
     plan.prefix = fmt::format("bench/{}/{}", plan.distinct ? "own" : "hot", plan.clients);
-    a = run_locks(pair.ours, plan);
+    a = run_locks(*pair.ours, plan);
     take(rate, a, true);
     tail.add_ours(a.wait.percentile_ms(0.99));
     rates.push_back(a.rate());
-    if (pair.theirs.empty()) continue;
-    b = run_locks(pair.theirs, plan);
+    if (!pair.theirs) continue;
+    b = run_locks(*pair.theirs, plan);
     take(rate, b, false);
     tail.add_peer(b.wait.percentile_ms(0.99));
   }
@@ -110,10 +113,10 @@ Status measure_watchers(Context& context, Pair& pair, const WatchPlan& plan) {
           .goal = plan.goal};
   pair.duel->describe(row, fmt::format("etcd API, {} connections", kConnections));
   row.peer_required = plan.goal.of == Goal::Of::kRatio;
-  UCCP_TRY(auto mine, Watchers::start(pair.ours, plan.watchers, kHotKey));
+  UCCP_TRY(auto mine, Watchers::start(pair.target, pair.duel->uccp->tls(), kConnections, plan.watchers, kHotKey));
   std::unique_ptr<Watchers> theirs;
-  if (!pair.theirs.empty()) {
-    UCCP_TRY(theirs, Watchers::start(pair.theirs, plan.watchers, kHotKey));
+  if (pair.theirs) {
+    UCCP_TRY(theirs, Watchers::start(pair.their_target, pair.duel->etcd->tls(), kConnections, plan.watchers, kHotKey));
   }
   for (int i = 0; i < context.pairs(); ++i) {
     row.add_ours(sample_lag(pair.duel->ours, *mine, plan, context.seconds(), row));
@@ -141,9 +144,9 @@ Status measure_registration(Context& context, Pair& pair) {
     const LoadResult a = pair.duel->ours.run(mine, plan);
     row.add_ours(a.rate());
     note_failures(row, a, true);
-    if (pair.theirs.empty()) continue;
-    const LeaseResult b = run_leases(pair.theirs, 64, context.seconds());
-    row.add_peer(b.rate);
+    if (!pair.theirs) continue;
+    const ChainResult b = run_leases(*pair.theirs, 64, context.seconds());
+    row.add_peer(b.rate());
     if (!b.error.empty()) row.problem = "of the peer: " + b.error;
   }
   context.emit(row);

@@ -2,11 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <atomic>
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
+#include <stop_token>
 #include <thread>
+#include <vector>
 
 #include "bench/requests.h"
 #include "call/wire.h"
@@ -16,291 +17,269 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr char kGrant[] = "etcdserverpb.Lease/LeaseGrant";
-constexpr char kLock[] = "v3lockpb.Lock/Lock";
-constexpr char kUnlock[] = "v3lockpb.Lock/Unlock";
-constexpr char kWatch[] = "etcdserverpb.Watch/Watch";
 constexpr int64_t kLeaseSeconds = 600;
 constexpr int64_t kCallMs = 60'000;
 
 int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
 }
+std::chrono::nanoseconds ns_of(double seconds) { return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9)); }
 
 // What all clients of one run share.
-struct LockRun {
-  std::mutex mutex;
-  std::condition_variable changed;
-  LockResult result;
+struct ChainRun {
+  GrpcCalls& calls;
+  ChainResult result = {};
   size_t active = 0;
   bool measuring = false, stopping = false;
-  std::atomic<int> inside{0};  // of the one lock
+  int inside = 0;  // of the one lock; releases are sent at the end of a turn
+
+  void turn(SteadyTime limit) {
+    inside = 0;
+    calls.turn(limit);
+  }
 };
 
-class LockClient : public std::enable_shared_from_this<LockClient> {
+// One client: makes the calls of its chain one after the other, and begins anew until the run ends.
+class Chain : public GrpcCaller {
  public:
-  LockClient(doors::GrpcChannel& channel, std::shared_ptr<LockRun> run, std::string name, bool alone)
-      : channel_(channel), run_(std::move(run)), name_(std::move(name)), alone_(alone) {}
+  Chain(ChainRun& run, size_t number) : run_(run), number_(number) {}
+  // The first call of the client.
+  virtual void start() { begin(); }
 
-  void start() {
-    std::string request;
-    call::put_uint(request, 1, kLeaseSeconds);
-    ask(kGrant, std::move(request), [](LockClient& self, std::string_view reply) {
-      self.lease_ = varint_field(reply, 2);
-      self.lock();
+  void on_ended(GrpcCall& call, SteadyTime) final {
+    if (call.status == kGrpcOk) return std::exchange(next_, nullptr)(*this, call.answer());
+    if (run_.result.error.empty()) run_.result.error = call.message;
+    --run_.active;
+  }
+
+ protected:
+  using Next = void (*)(Chain& self, std::string_view answer);
+  // The first call of the chain.
+  virtual void begin() = 0;
+  void ask(const CallHeaders& headers, std::string_view request, Next next) {
+    next_ = next;
+    run_.calls.start(number_, headers, std::make_unique<GrpcCall>(*this, request),
+                     Clock::now() + std::chrono::milliseconds(kCallMs));
+  }
+  void count() { run_.result.done += run_.measuring; }
+  void again() {
+    if (run_.stopping) --run_.active;
+    else begin();
+  }
+
+  ChainRun& run_;
+  const size_t number_;
+
+ private:
+  Next next_ = nullptr;
+};
+
+std::string grant_request() {
+  std::string request;
+  call::put_uint(request, 1, kLeaseSeconds);
+  return request;
+}
+
+const CallHeaders kGrant("etcdserverpb.Lease/LeaseGrant", kCallMs);
+const CallHeaders kPut(kEtcdPut, kCallMs);
+const CallHeaders kLock("v3lockpb.Lock/Lock", kCallMs);
+const CallHeaders kUnlock("v3lockpb.Lock/Unlock", kCallMs);
+const CallHeaders kWatch("etcdserverpb.Watch/Watch");
+
+class LockClient final : public Chain {
+ public:
+  LockClient(ChainRun& run, size_t number, std::string name, bool alone)
+      : Chain(run, number), name_(std::move(name)), alone_(alone) {}
+
+  void start() override {
+    ask(kGrant, grant_request(), [](Chain& self, std::string_view answer) {
+      auto& client = static_cast<LockClient&>(self);
+      client.lease_ = varint_field(answer, 2);
+      client.again();
     });
   }
 
  private:
-  using Next = void (*)(LockClient& self, std::string_view reply);
-  void ask(std::string_view method, std::string request, Next next) {
-    channel_.unary_async(
-        method, std::move(request),
-        [self = shared_from_this(), next](Result<std::string> reply) {
-          if (!reply) return self->end(reply.error().to_string());
-          next(*self, *reply);
-        },
-        {.deadline_ms = kCallMs});
-  }
-  void lock() {
-    {
-      std::lock_guard lock(run_->mutex);
-      if (run_->stopping) return leave();
-    }
+  void begin() override {
     asked_ns_ = now_ns();
     std::string request;
     call::put_bytes(request, 1, name_);
     call::put_uint(request, 2, lease_);
-    ask(kLock, std::move(request), [](LockClient& self, std::string_view reply) { self.held(bytes_field(reply, 2)); });
+    ask(kLock, request, [](Chain& self, std::string_view answer) {
+      static_cast<LockClient&>(self).held(bytes_field(answer, 2));
+    });
   }
   void held(std::string_view key) {
-    const int64_t waited = now_ns() - asked_ns_;
-    const bool overlap = !alone_ && run_->inside.fetch_add(1) != 0;
-    {
-      std::lock_guard lock(run_->mutex);
-      run_->result.overlaps += overlap;
-      if (run_->measuring) {
-        ++run_->result.acquired;
-        run_->result.wait.record(waited);
-      }
-    }
+    if (!alone_) run_.result.overlaps += run_.inside++ != 0;
+    count();
+    if (run_.measuring) run_.result.wait.record(now_ns() - asked_ns_);
     std::string request;
     call::put_bytes(request, 1, key);
-    if (!alone_) run_->inside.fetch_sub(1);
-    ask(kUnlock, std::move(request), [](LockClient& self, std::string_view) { self.lock(); });
-  }
-  void end(const std::string& why) {
-    std::lock_guard lock(run_->mutex);
-    if (run_->result.error.empty()) run_->result.error = why;
-    leave();
-  }
-  void leave() {
-    --run_->active;
-    run_->changed.notify_all();
+    ask(kUnlock, request, [](Chain& self, std::string_view) { static_cast<LockClient&>(self).again(); });
   }
 
-  doors::GrpcChannel& channel_;
-  const std::shared_ptr<LockRun> run_;
   const std::string name_;
   const bool alone_;
   uint64_t lease_ = 0;
   int64_t asked_ns_ = 0;
 };
 
-// Lets the clients run for a while and then come to their end.
-LockResult measure(LockRun& run, double warm_up_s, double seconds) {
-  const auto pause = [](double s) { std::this_thread::sleep_for(std::chrono::duration<double>(s)); };
-  pause(warm_up_s);
-  const auto begun = Clock::now();
-  {
-    std::lock_guard lock(run.mutex);
-    run.measuring = true;
+class LeaseClient final : public Chain {
+ public:
+  using Chain::Chain;
+
+ private:
+  void begin() override {
+    ask(kGrant, grant_request(), [](Chain& self, std::string_view answer) {
+      static_cast<LeaseClient&>(self).put(varint_field(answer, 2));
+    });
   }
-  pause(seconds);
-  std::unique_lock lock(run.mutex);
+  void put(uint64_t lease) {
+    // As many bytes as the registration of an instance has.
+    ++puts_;
+    std::string request = etcd_put(fmt::format("bench/leased/{}/{}", number_, puts_),
+                                   register_request(number_, puts_, kLeaseSeconds));
+    call::put_uint(request, 3, lease);
+    ask(kPut, request, [](Chain& self, std::string_view) {
+      auto& client = static_cast<LeaseClient&>(self);
+      client.count();
+      client.again();
+    });
+  }
+
+  uint64_t puts_ = 0;
+};
+
+// Lets the clients run for a while and then come to their end.
+ChainResult measure(ChainRun& run, const std::vector<std::unique_ptr<Chain>>& clients, double warm_up_s,
+                    double seconds) {
+  run.active = clients.size();
+  for (const auto& client : clients) client->start();
+  const auto turn_until = [&run](SteadyTime end) {
+    while (Clock::now() < end && run.active > 0) run.turn(end);
+  };
+  turn_until(Clock::now() + ns_of(warm_up_s));
+  const SteadyTime begun = Clock::now();
+  run.measuring = true;
+  turn_until(begun + ns_of(seconds));
   run.measuring = false;
   run.result.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
   run.stopping = true;
-  const bool ended = run.changed.wait_for(lock, std::chrono::seconds(60), [&] { return run.active == 0; });
-  if (!ended && run.result.error.empty()) {
-    run.result.error = fmt::format("{} clients did not come to an end", run.active);
-  }
+  // Each call has a deadline, so each client ends.
+  while (run.active > 0) run.turn(Clock::now() + std::chrono::seconds(1));
   return run.result;
 }
 
-}  // namespace
-
-Result<Channels> connect_etcd(const std::string& target, const TlsIdentity& tls, int connections) {
-  Channels channels;
-  for (int i = 0; i < connections; ++i) {
-    doors::ChannelOptions options;
-    options.target = target;
-    options.ca_pem = tls.ca_pem;
-    options.certificate_pem = tls.certificate_pem;
-    options.key_pem = tls.key_pem;
-    options.message_bytes_max = 64u << 20;
-    UCCP_TRY(auto channel, doors::GrpcChannel::connect(std::move(options)));
-    UCCP_RETURN_IF_ERROR(channel->wait_ready(10'000));
-    channels.push_back(std::move(channel));
-  }
-  return channels;
-}
-
-LockResult run_locks(const Channels& channels, const LockPlan& plan) {
-  const auto run = std::make_shared<LockRun>();
-  run->active = plan.clients;
-  for (size_t i = 0; i < plan.clients; ++i) {
-    const std::string name = plan.distinct ? fmt::format("{}/{}", plan.prefix, i) : plan.prefix;
-    std::make_shared<LockClient>(*channels[i % channels.size()], run, name, plan.distinct)->start();
-  }
-  return measure(*run, plan.warm_up_s, plan.seconds);
-}
-
-namespace {
-
-class LeaseClient : public std::enable_shared_from_this<LeaseClient> {
+class AllWatchers final : public Watchers, public GrpcCaller {
  public:
-  LeaseClient(doors::GrpcChannel& channel, std::shared_ptr<LockRun> run, size_t number)
-      : channel_(channel), run_(std::move(run)), number_(number) {}
-
-  void grant() {
-    {
-      std::lock_guard lock(run_->mutex);
-      if (run_->stopping) return leave();
+  AllWatchers(std::unique_ptr<GrpcCalls> calls, size_t watchers, const std::string& key) : calls_(std::move(calls)) {
+    std::vector<GrpcCall*> streams;
+    for (size_t i = 0; i < calls_->connections(); ++i) streams.push_back(&calls_->open_stream(i, kWatch, *this));
+    for (size_t i = 0; i < watchers; ++i) {
+      std::string create, request;
+      call::put_bytes(create, 1, key);
+      call::put_bytes(request, 1, create);
+      calls_->send(i, *streams[i % streams.size()], request);
     }
-    std::string request;
-    call::put_uint(request, 1, kLeaseSeconds);
-    channel_.unary_async(kGrant, std::move(request), [self = shared_from_this()](Result<std::string> reply) {
-      if (!reply) return self->end(reply.error().to_string());
-      self->put(varint_field(*reply, 2));
-    }, {.deadline_ms = kCallMs});
+    thread_ = std::jthread([this](const std::stop_token& stop) {
+      while (!stop.stop_requested()) calls_->turn(Clock::now() + std::chrono::milliseconds(10));
+    });
+  }
+
+  bool wait_created(size_t watchers) {
+    return wait_until(60, [&] { return created_ >= watchers; });
+  }
+  size_t created() const {
+    std::lock_guard lock(mutex_);
+    return created_;
+  }
+
+  void reset() override {
+    std::lock_guard lock(mutex_);
+    seen_ = 0;
+    lag_ = {};
+  }
+  bool wait(uint64_t events, double seconds) override {
+    return wait_until(seconds, [&] { return seen_ >= events; });
+  }
+  uint64_t seen() const override {
+    std::lock_guard lock(mutex_);
+    return seen_;
+  }
+  LatencyHistogram lag() const override {
+    std::lock_guard lock(mutex_);
+    return lag_;
+  }
+  std::string error() const override {
+    std::lock_guard lock(mutex_);
+    return error_;
   }
 
  private:
-  void put(uint64_t lease) {
-    std::string request;
-    call::put_bytes(request, 1, fmt::format("bench/leased/{}/{}", number_, ++done_));
-    // As many bytes as the registration of an instance has.
-    call::put_bytes(request, 2, register_request(number_, done_, kLeaseSeconds));
-    call::put_uint(request, 3, lease);
-    channel_.unary_async(kEtcdPut, std::move(request), [self = shared_from_this()](Result<std::string> reply) {
-      if (!reply) return self->end(reply.error().to_string());
-      {
-        std::lock_guard lock(self->run_->mutex);
-        self->run_->result.acquired += self->run_->measuring;
-      }
-      self->grant();
-    }, {.deadline_ms = kCallMs});
-  }
-  void end(const std::string& why) {
-    std::lock_guard lock(run_->mutex);
-    if (run_->result.error.empty()) run_->result.error = why;
-    leave();
-  }
-  void leave() {
-    --run_->active;
-    run_->changed.notify_all();
+  template <typename There>
+  bool wait_until(double seconds, const There& there) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return there() || !error_.empty(); });
+    return there();
   }
 
-  doors::GrpcChannel& channel_;
-  const std::shared_ptr<LockRun> run_;
-  const size_t number_;
-  uint64_t done_ = 0;
-};
-
-}  // namespace
-
-LeaseResult run_leases(const Channels& channels, size_t clients, double seconds) {
-  const auto run = std::make_shared<LockRun>();
-  run->active = clients;
-  for (size_t i = 0; i < clients; ++i) {
-    std::make_shared<LeaseClient>(*channels[i % channels.size()], run, i)->grant();
-  }
-  const LockResult result = measure(*run, 0.3, seconds);
-  return {result.rate(), result.error};
-}
-
-struct Watchers::Shared {
-  mutable std::mutex mutex;
-  std::condition_variable changed;
-  size_t created = 0;
-  uint64_t seen = 0;
-  LatencyHistogram lag;
-  std::string error;
-
-  void take(std::string_view response) {
+  void on_message(GrpcCall&, std::string_view response) override {
     const int64_t now = now_ns();
     call::WireReader reader(response);
-    uint64_t events = 0;
-    std::lock_guard lock(mutex);
+    std::lock_guard lock(mutex_);
     for (call::WireField field; reader.next(field);) {
-      if (field.number == 3 && field.value != 0) ++created;
+      if (field.number == 3 && field.value != 0) ++created_;
       if (field.number != 11) continue;
       const std::string_view value = bytes_field(bytes_field(field.bytes, 2), 5);
       int64_t put_ns = 0;
       std::from_chars(value.data(), value.data() + std::min<size_t>(value.size(), 16), put_ns, 16);
-      lag.record(now - put_ns);
-      ++events;
+      lag_.record(now - put_ns);
+      ++seen_;
     }
-    seen += events;
-    changed.notify_all();
+    changed_.notify_all();
   }
+  void on_ended(GrpcCall& stream, SteadyTime) override {
+    std::lock_guard lock(mutex_);
+    error_ = fmt::format("a stream of watches ended: {}", stream.message);
+    changed_.notify_all();
+  }
+
+  const std::unique_ptr<GrpcCalls> calls_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t created_ = 0;
+  uint64_t seen_ = 0;
+  LatencyHistogram lag_;
+  std::string error_;
+  std::jthread thread_;  // last: ends first
 };
 
-Result<std::unique_ptr<Watchers>> Watchers::start(const Channels& channels, size_t watchers, const std::string& key) {
-  std::unique_ptr<Watchers> all(new Watchers(std::make_shared<Shared>()));
-  for (const auto& channel : channels) {
-    doors::StreamCallbacks callbacks;
-    callbacks.on_message = [shared = all->shared_](const std::string& message) { shared->take(message); };
-    callbacks.on_done = [shared = all->shared_](const Status& status) {
-      std::lock_guard lock(shared->mutex);
-      if (!status.is_ok() && status.code() != Code::kCancelled) shared->error = status.to_string();
-      shared->changed.notify_all();
-    };
-    all->streams_.push_back(channel->stream_async(kWatch, std::move(callbacks)));
+}  // namespace
+
+ChainResult run_locks(GrpcCalls& calls, const LockPlan& plan) {
+  ChainRun run{calls};
+  std::vector<std::unique_ptr<Chain>> clients;
+  for (size_t i = 0; i < plan.clients; ++i) {
+    const std::string name = plan.distinct ? fmt::format("{}/{}", plan.prefix, i) : plan.prefix;
+    clients.push_back(std::make_unique<LockClient>(run, i, name, plan.distinct));
   }
-  for (size_t i = 0; i < watchers; ++i) {
-    std::string create, request;
-    call::put_bytes(create, 1, key);
-    call::put_bytes(request, 1, create);
-    all->streams_[i % all->streams_.size()]->send(std::move(request));
-  }
-  Shared& shared = *all->shared_;
-  std::unique_lock lock(shared.mutex);
-  const bool there = shared.changed.wait_for(lock, std::chrono::seconds(60),
-                                             [&] { return shared.created >= watchers || !shared.error.empty(); });
-  if (there && shared.error.empty()) return all;
+  return measure(run, clients, plan.warm_up_s, plan.seconds);
+}
+
+ChainResult run_leases(GrpcCalls& calls, size_t clients, double seconds) {
+  ChainRun run{calls};
+  std::vector<std::unique_ptr<Chain>> all;
+  for (size_t i = 0; i < clients; ++i) all.push_back(std::make_unique<LeaseClient>(run, i));
+  return measure(run, all, 0.3, seconds);
+}
+
+Result<std::unique_ptr<Watchers>> Watchers::start(const std::string& target, const TlsIdentity& tls, int connections,
+                                                  size_t watchers, const std::string& key) {
+  UCCP_TRY(auto calls, GrpcCalls::connect({target}, tls, connections));
+  auto all = std::make_unique<AllWatchers>(std::move(calls), watchers, key);
+  if (all->wait_created(watchers)) return all;
   return fail(Code::kUnavailable, "BENCH_FAILED",
-              fmt::format("{} of {} watchers were made: {}", shared.created, watchers, shared.error));
-}
-
-Watchers::~Watchers() {
-  for (const auto& stream : streams_) stream->cancel();
-}
-
-void Watchers::reset() {
-  std::lock_guard lock(shared_->mutex);
-  shared_->seen = 0;
-  shared_->lag = {};
-}
-
-bool Watchers::wait(uint64_t events, double seconds) {
-  std::unique_lock lock(shared_->mutex);
-  const auto all_seen = [&] { return shared_->seen >= events; };
-  return shared_->changed.wait_for(lock, std::chrono::duration<double>(seconds), all_seen);
-}
-
-uint64_t Watchers::seen() const {
-  std::lock_guard lock(shared_->mutex);
-  return shared_->seen;
-}
-LatencyHistogram Watchers::lag() const {
-  std::lock_guard lock(shared_->mutex);
-  return shared_->lag;
-}
-std::string Watchers::error() const {
-  std::lock_guard lock(shared_->mutex);
-  return shared_->error;
+              fmt::format("{} of {} watchers were made {}", all->created(), watchers, all->error()));
 }
 
 std::string stamped_value() { return fmt::format("{:016x}", static_cast<uint64_t>(now_ns())); }

@@ -1,6 +1,4 @@
-// GrpcLoad: unary calls as fast or as regular as wanted, over a few HTTP/2 connections in the caller's thread.
-//
-// On nghttp2, since the generator shares the cores with what it measures: a call costs it a sixth of what grpc++ takes.
+// GrpcLoad: unary calls as fast or as regular as wanted, over a few connections in the caller's thread.
 #pragma once
 
 #include <memory>
