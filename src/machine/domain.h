@@ -71,6 +71,8 @@ class Domain {
   // Command verb -> function. Asked once.
   virtual std::map<std::string, ApplyFunction, std::less<>> commands() = 0;
   virtual void on_lease_expired(ApplyContext&, LeaseId /*lease*/, std::string_view /*key*/) {}
+  // The state is another one than that which the last command was applied to: what the domain derived from it is void.
+  virtual void on_state_opened() {}
   // Tables that say how the cluster is made. They stay as they are when the state is replaced by that of a backup.
   virtual std::vector<TableNumber> tables_of_the_cluster() const { return {}; }
 };

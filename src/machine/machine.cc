@@ -227,6 +227,7 @@ Status Machine::open() {
   }
   membership_ = kMeta.get(probe, {}, kMembershipKey).value_or("");
   renew_view();
+  for (const auto& [name, domain] : domains_) domain->on_state_opened();
   return Status::ok();
 }
 

@@ -1,15 +1,19 @@
 // v3lock and v3election: queues of keys, as etcd's own concurrency library builds them, so that both see each other.
 //
-// Who wants in writes PREFIX/LEASE with its lease. The one whose key was created first is in; every other waits until the
-// key created just before its own is deleted, so that a release wakes one waiter.
+// Who wants in writes PREFIX/LEASE with its lease. The one whose key was created first is in; every other waits in the
+// queue of its prefix (etcd_queue.h), so that a release wakes one waiter.
+#include <atomic>
 #include <charconv>
 
 #include "doors/etcd/etcd_convert.h"
+#include "doors/etcd/etcd_queue.h"
 #include "doors/etcd/etcd_rpc.h"
 #include "doors/etcd/etcd_services.h"
 
 namespace uccp::doors {
 namespace {
+
+using KeyQueuesPtr = std::shared_ptr<KeyQueues>;
 
 // Of a lease that is granted for a caller that names none; etcd's default of a session.
 constexpr int64_t kSessionTtlSeconds = 60;
@@ -20,18 +24,10 @@ std::string hex(int64_t number) {
   return {text, end};
 }
 
-// The key behind all keys that begin so.
-std::string behind(std::string prefix) {
-  while (!prefix.empty() && static_cast<uint8_t>(prefix.back()) == 0xff) prefix.pop_back();
-  if (prefix.empty()) return std::string(1, '\0');
-  prefix.back() = static_cast<char>(static_cast<uint8_t>(prefix.back()) + 1);
-  return prefix;
-}
-
 v1::RangeRequest first_created(const std::string& prefix) {
   v1::RangeRequest range;
   range.set_key(prefix);
-  range.set_range_end(behind(prefix));
+  range.set_range_end(behind_prefix(prefix));
   range.set_order_by(v1::KEY_ORDER_CREATE_REVISION);
   range.set_limit(1);
   return range;
@@ -56,11 +52,6 @@ class OneChange final : public call::Sink {
   std::atomic<bool> fired_{false};
 };
 
-void end_watch(const call::CallPtr& watch) {
-  watch->deliver_cancel();
-  watch->finish(Status(Code::kCancelled, "CANCELLED", "the watch has done its work"));
-}
-
 // Watches until the first event, and ends with `call`.
 void on_change(const EtcdContextPtr& context, const call::CallPtr& call, const v1::WatchRequest& request,
                std::function<void()> changed) {
@@ -76,15 +67,6 @@ void on_change(const EtcdContextPtr& context, const call::CallPtr& call, const v
   context->pipeline.dispatch(watch, request.SerializeAsString(), "uccp.v1.KeyValue/Watch");
 }
 
-// The last two that were created up to a revision: own key and the one before it.
-v1::RangeRequest last_two(const std::string& prefix, int64_t created) {
-  v1::RangeRequest range = first_created(prefix);
-  range.set_descending(true);
-  range.set_limit(2);
-  if (created > 0) range.set_max_create_revision(created);
-  return range;
-}
-
 // One that queues up below a prefix, until it is in.
 class Contender : public std::enable_shared_from_this<Contender> {
  public:
@@ -96,8 +78,8 @@ class Contender : public std::enable_shared_from_this<Contender> {
   };
   using In = std::function<void(const Place&)>;
 
-  Contender(EtcdContextPtr context, call::CallPtr call, std::string prefix, std::string value, In in)
-      : context_(std::move(context)), call_(std::move(call)), prefix_(std::move(prefix)), value_(std::move(value)),
+  Contender(EtcdContextPtr context, KeyQueuesPtr queues, call::CallPtr call, std::string prefix, std::string value, In in)
+      : context_(std::move(context)), queues_(std::move(queues)), call_(std::move(call)), prefix_(std::move(prefix)), value_(std::move(value)),
         in_(std::move(in)) {}
 
   void run(int64_t lease) {
@@ -120,8 +102,7 @@ class Contender : public std::enable_shared_from_this<Contender> {
     put.set_key(place_.key);
     put.set_value(value_);
     put.set_lease(lease);
-    // The key is the newest one now; whoever came last before it is what to wait for.
-    *txn.add_success()->mutable_range() = last_two(prefix_, 0);
+    *txn.add_success()->mutable_range() = first_created(prefix_);
     txn.add_failure()->mutable_range()->set_key(place_.key);
     *txn.add_failure()->mutable_range() = first_created(prefix_);
     // Whether the key is there must be known even if the client has gone: it is taken back then.
@@ -138,7 +119,7 @@ class Contender : public std::enable_shared_from_this<Contender> {
     if (call_->finished()) return leave();
     if (answer.responses_size() < 2) return call_->finish(unreadable());
     place_.created = answer.revision();
-    if (answer.succeeded()) return found(answer.responses(1).range(), answer.revision(), "");
+    if (answer.succeeded()) return look(answer);
     const auto& own = answer.responses(0).range();
     if (own.pairs().empty()) return call_->finish(unreadable());
     place_.created = own.pairs(0).create_revision();
@@ -149,7 +130,11 @@ class Contender : public std::enable_shared_from_this<Contender> {
   void look(const v1::TxnResponse& answer) {
     const auto& first = answer.responses(1).range().pairs();
     if (first.empty() || first.Get(0).create_revision() >= place_.created) return enter_now(answer.revision());
-    wait("");
+    wait();
+    call_->on_cancel([self = shared_from_this()] {
+      self->queues_->leave(self->ticket_);
+      self->leave();
+    });
   }
 
   // It queues already, with another value: that of the last call counts.
@@ -162,30 +147,21 @@ class Contender : public std::enable_shared_from_this<Contender> {
                              [self = shared_from_this(), answer](const v1::PutResponse&) { self->look(answer); });
   }
 
-  // For the one that was created last before this one. `level`: how new the state has to be in which to look for it.
-  void wait(std::string_view level) {
-    ask_for<v1::RangeResponse>(*context_, call_, {"uccp.v1.KeyValue/Range", level}, last_two(prefix_, place_.created),
-                               [self = shared_from_this(), level](const v1::RangeResponse& answer) {
-                                 self->found(answer, answer.revision(), level);
-                               });
-    give_up_with_call();
+  void wait() {
+    ticket_ = queues_->wait(call_, prefix_, place_.key, place_.created,
+                            [self = shared_from_this()](Result<KeyQueues::Turn> turn, int64_t revision) {
+                              if (!self->call_->finished()) self->told(std::move(turn), revision);
+                            });
   }
 
-  void found(const v1::RangeResponse& answer, int64_t revision, std::string_view level) {
-    if (answer.pairs().empty() || answer.pairs(0).key() != place_.key) {
-      // Not there yet, or not any more.
-      if (!level.empty()) return wait("");
-      return call_->finish(Status(Code::kFailedPrecondition, "SESSION_EXPIRED", "mutex: session is expired"));
+  void told(Result<KeyQueues::Turn> turn, int64_t revision) {
+    if (!turn) return call_->finish(std::move(turn.error()));
+    switch (*turn) {
+      case KeyQueues::Turn::kFirst: return enter_now(revision);
+      case KeyQueues::Turn::kLost: return wait();
+      case KeyQueues::Turn::kGone:
+        return call_->finish(Status(Code::kFailedPrecondition, "SESSION_EXPIRED", "mutex: session is expired"));
     }
-    if (answer.pairs_size() < 2) return enter_now(revision);
-    v1::WatchRequest watch;
-    watch.set_key(answer.pairs(1).key());
-    watch.set_start_revision(revision + 1);
-    watch.set_no_put(true);
-    // Nobody can come in between any more, so this node's own state is good enough: if it is older than what the watch
-    // told, the next watch begins before that and tells it again.
-    on_change(context_, call_, watch, [self = shared_from_this()] { self->wait(kEtcdSerializable); });
-    give_up_with_call();
   }
 
   void enter_now(int64_t revision) {
@@ -194,9 +170,6 @@ class Contender : public std::enable_shared_from_this<Contender> {
   }
 
   // The place is given up with the call, which the client may end at any time.
-  void give_up_with_call() {
-    call_->on_cancel([self = shared_from_this()] { self->leave(); });
-  }
   void leave() {
     v1::DeleteRequest gone;
     gone.set_key(place_.key);
@@ -205,10 +178,12 @@ class Contender : public std::enable_shared_from_this<Contender> {
   }
 
   const EtcdContextPtr context_;
+  const KeyQueuesPtr queues_;
   const call::CallPtr call_;
   const std::string prefix_;
   const std::string value_;
   const In in_;
+  std::atomic<uint64_t> ticket_ = 0;
   Place place_;
 };
 
@@ -240,7 +215,7 @@ class Observer : public std::enable_shared_from_this<Observer> {
     }
     v1::WatchRequest watch;
     watch.set_key(prefix_);
-    watch.set_range_end(behind(prefix_));
+    watch.set_range_end(behind_prefix(prefix_));
     watch.set_start_revision(answer.revision() + 1);
     on_change(context_, call_, watch, [self = shared_from_this()] { self->look(); });
   }
@@ -277,30 +252,34 @@ void as_leader(const EtcdContextPtr& context, const call::CallPtr& call, const e
                            });
 }
 
-void add_locks(ForeignApi& api, const EtcdContextPtr& context) {
+void add_locks(ForeignApi& api, const EtcdContextPtr& context, const KeyQueuesPtr& queues) {
   api.handlers["/v3lockpb.Lock/Lock"] =
-      unary<etcd::LockRequest>([context](const call::CallPtr& call, const etcd::LockRequest& request) {
+      unary<etcd::LockRequest>([context, queues](const call::CallPtr& call, const etcd::LockRequest& request) {
         const auto in = [context, call](const Contender::Place& place) {
           etcd::LockResponse answer;
           answer.set_key(place.key);
           reply(*context, *call, std::move(answer), place.revision);
         };
-        std::make_shared<Contender>(context, call, request.name() + "/", "", in)->run(request.lease());
+        std::make_shared<Contender>(context, queues, call, request.name() + "/", "", in)->run(request.lease());
       });
   api.handlers["/v3lockpb.Lock/Unlock"] =
-      unary<etcd::UnlockRequest>([context](const call::CallPtr& call, const etcd::UnlockRequest& request) {
+      unary<etcd::UnlockRequest>([context, queues](const call::CallPtr& call, const etcd::UnlockRequest& request) {
         v1::DeleteRequest gone;
         gone.set_key(request.key());
-        ask_for<v1::DeleteResponse>(*context, call, {"uccp.v1.KeyValue/Delete"}, gone,
-                                    [context, call](const v1::DeleteResponse& answer) {
-                                      reply(*context, *call, etcd::HeaderResponse(), answer.revision());
-                                    });
+        ask_for<v1::DeleteResponse>(
+            *context, call, {"uccp.v1.KeyValue/Delete"}, gone,
+            [context, queues, call, key = request.key()](const v1::DeleteResponse& answer) {
+              // Whoever is next hears of it first: what this client asks for then comes behind what that one does.
+              queues->after_told(call, key, answer.revision(), [context, call, revision = answer.revision()] {
+                reply(*context, *call, etcd::HeaderResponse(), revision);
+              });
+            });
       });
 }
 
-void add_elections(ForeignApi& api, const EtcdContextPtr& context) {
+void add_elections(ForeignApi& api, const EtcdContextPtr& context, const KeyQueuesPtr& queues) {
   api.handlers["/v3electionpb.Election/Campaign"] =
-      unary<etcd::CampaignRequest>([context](const call::CallPtr& call, const etcd::CampaignRequest& request) {
+      unary<etcd::CampaignRequest>([context, queues](const call::CallPtr& call, const etcd::CampaignRequest& request) {
         const auto in = [context, call, name = request.name()](const Contender::Place& place) {
           etcd::CampaignResponse answer;
           etcd::LeaderKey& leader = *answer.mutable_leader();
@@ -310,7 +289,7 @@ void add_elections(ForeignApi& api, const EtcdContextPtr& context) {
           leader.set_lease(place.lease);
           reply(*context, *call, std::move(answer), place.revision);
         };
-        std::make_shared<Contender>(context, call, request.name() + "/", request.value(), in)->run(request.lease());
+        std::make_shared<Contender>(context, queues, call, request.name() + "/", request.value(), in)->run(request.lease());
       });
   api.handlers["/v3electionpb.Election/Proclaim"] =
       unary<etcd::ProclaimRequest>([context](const call::CallPtr& call, const etcd::ProclaimRequest& request) {
@@ -341,8 +320,9 @@ void add_elections(ForeignApi& api, const EtcdContextPtr& context) {
 }  // namespace
 
 void add_etcd_lock(ForeignApi& api, const EtcdContextPtr& context) {
-  add_locks(api, context);
-  add_elections(api, context);
+  const auto queues = std::make_shared<KeyQueues>(context);
+  add_locks(api, context, queues);
+  add_elections(api, context, queues);
 }
 
 }  // namespace uccp::doors

@@ -31,8 +31,7 @@ std::vector<Logged> read_log(const machine::KeyReader& state, const machine::Sco
 
 }  // namespace
 
-Status compact(machine::ApplyContext& context, uint64_t revision) {
-  StoreWriter writer(context);
+Status compact(StoreWriter& writer, uint64_t revision) {
   Head& head = writer.head();
   if (revision <= head.compacted) {
     return Status(Code::kFailedPrecondition, "REVISION_COMPACTED",
@@ -46,8 +45,7 @@ Status compact(machine::ApplyContext& context, uint64_t revision) {
 
 // A version is given up when the change that replaced it is not newer than the compaction. The log names it, so it need
 // not be searched. The log itself stays from the compaction's revision on: a watch may start there.
-bool sweep(machine::ApplyContext& context, size_t changes_max) {
-  StoreWriter writer(context);
+bool sweep(machine::ApplyContext& context, StoreWriter& writer, size_t changes_max) {
   Head& head = writer.head();
   if (!needs_sweeping(head)) return true;
   machine::Transaction& state = context.state();

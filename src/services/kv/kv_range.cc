@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "call/wire.h"
 
 namespace uccp::kv {
@@ -274,6 +275,7 @@ Result<bool> RangeRun::step(const KeyReader& state, size_t keys_max) {
       whole = false;
       return false;
     }
+    if (learned_ != nullptr) learn(key, row);
     return take(key, row);
   });
   if (too_large_) {
@@ -282,6 +284,56 @@ Result<bool> RangeRun::step(const KeyReader& state, size_t keys_max) {
                     " MiB; name a limit, ask for keys only, or sort by key");
   }
   if (!whole) range_.from = std::move(position);
+  return whole;
+}
+
+// The most that are answered from memory: with rows as large as CreationOrder keeps, a scan sorts as many.
+constexpr uint64_t kInOrderMax = 16;
+
+std::string_view RangeRun::created_below() const {
+  const bool asked = sorted_ && order_ == v1::KEY_ORDER_CREATE_REVISION && !counts_ && at_ == current_ && limit_ > 0 &&
+                     limit_ <= kInOrderMax && min_mod_ == 0 && max_mod_ == UINT64_MAX;
+  const bool whole = !range_.single && CreationOrder::takes(range_.from) && range_.to == machine::prefix_end(range_.from);
+  return asked && whole ? std::string_view(range_.from) : std::string_view();
+}
+
+void RangeRun::take_in_order(const machine::KeyReader& state, const CreationOrder::Keys& keys) {
+  count_ = keys.size();
+  if (min_create_ > max_create_) return;
+  const auto first = keys.lower_bound({min_create_, std::string()});
+  const auto end = max_create_ == UINT64_MAX ? keys.end() : keys.lower_bound({max_create_ + 1, std::string()});
+  const auto take_key = [&](const std::pair<uint64_t, std::string>& place) {
+    const auto row = state.get(key_key(scope_, place.second));
+    UCCP_CHECK(row && decode_version(*row)->create == place.first, "the order of creation is that of the state");
+    take(place.second, *row);
+  };
+  if (!descending_) {
+    for (auto it = first; it != end && matched_ <= limit_; ++it) take_key(*it);
+  }
+  // The newest first; those of one revision by key.
+  for (auto behind = end; descending_ && behind != first && matched_ <= limit_;) {
+    const auto same = keys.lower_bound({std::prev(behind)->first, std::string()});
+    for (auto it = same; it != behind && matched_ <= limit_; ++it) take_key(*it);
+    behind = same;
+  }
+  count_ = keys.size();  // take() has counted those it was given
+}
+
+void RangeRun::learn(std::string_view key, std::string_view row) {
+  if (!*learned_) return;
+  (*learned_)->emplace(decode_version(row)->create, key);
+  const bool too_much = row.size() > CreationOrder::kRowBytesMax ||
+                        (*learned_)->size() > CreationOrder::kKeysOfPrefixMax;
+  if (too_much) learned_->reset();
+}
+
+Result<bool> RangeRun::step_and_learn(const machine::KeyReader& state, size_t keys_max,
+                                      std::optional<CreationOrder::Keys>& keys) {
+  keys.emplace();
+  learned_ = &keys;
+  auto whole = step(state, keys_max);
+  learned_ = nullptr;
+  if (!whole || !*whole) keys.reset();
   return whole;
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "machine/key_reader.h"
+#include "services/kv/creation_order.h"
 #include "services/kv/kv_rows.h"
 #include "uccp/v1/kv.pb.h"
 
@@ -47,6 +48,13 @@ class RangeRun {
   // Looks at about `keys_max` more keys of the same state; true: at the end. Errors: exhausted RANGE_TOO_LARGE if the
   // pairs would have to be sorted and are too many.
   Result<bool> step(const machine::KeyReader& state, size_t keys_max);
+  // For a question that CreationOrder can answer: the prefix whose keys it asks for in the order of their creation, only
+  // few of them. Empty: it is another question.
+  std::string_view created_below() const;
+  // Instead of step(), with the keys that there are.
+  void take_in_order(const machine::KeyReader& state, const CreationOrder::Keys& keys);
+  // As step(), and collects what answers further such questions; nullopt if that should not be kept.
+  Result<bool> step_and_learn(const machine::KeyReader& state, size_t keys_max, std::optional<CreationOrder::Keys>& keys);
   // A serialized RangeResponse. Requires that step() said true.
   std::string answer();
 
@@ -61,6 +69,7 @@ class RangeRun {
 
   bool matches(const Version& version) const;
   bool before(const Kept& a, const Kept& b) const;
+  void learn(std::string_view key, std::string_view row);
   // False: no more is wanted.
   bool take(std::string_view key, std::string_view row);
   bool keep(std::string_view key, std::string_view row, const Version& version);
@@ -87,6 +96,7 @@ class RangeRun {
   uint64_t count_ = 0;
   bool more_ = false;
   bool too_large_ = false;
+  std::optional<CreationOrder::Keys>* learned_ = nullptr;
   std::string next_key_;
 };
 

@@ -21,21 +21,21 @@ Command parse(std::string_view payload) {
   return command;
 }
 
-ApplyResult put(ApplyContext& context, std::string_view payload) {
+ApplyResult put(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvPutCommand>(payload);
-  StoreWriter writer(context);
+  StoreWriter writer(context, order);
   UCCP_TRY(const auto before, writer.put(command.request(), command.limits()));
   std::string answer = put_answer(command.request(), before, writer.revision());
   writer.finish();
   return answer;
 }
 
-ApplyResult erase(ApplyContext& context, std::string_view payload) {
+ApplyResult erase(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvDeleteCommand>(payload);
   const v1::DeleteRequest& request = command.request();
   UCCP_RETURN_IF_ERROR(check_delete(request));
   UCCP_TRY(const KeyRange range, range_of(request));
-  StoreWriter writer(context);
+  StoreWriter writer(context, order);
   UCCP_RETURN_IF_ERROR(writer.check_match(range, request.if_match()));
   UCCP_TRY(const auto deleted, writer.erase(range));
   UCCP_TRY(std::string answer, delete_answer(request, deleted, writer.revision()));
@@ -43,32 +43,34 @@ ApplyResult erase(ApplyContext& context, std::string_view payload) {
   return answer;
 }
 
-ApplyResult txn(ApplyContext& context, std::string_view payload) {
+ApplyResult txn(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvTxnCommand>(payload);
-  StoreWriter writer(context);
+  StoreWriter writer(context, order);
   UCCP_TRY(std::string answer, run_txn(context, writer, command.request(), command.limits()));
   writer.finish();
   return answer;
 }
 
-ApplyResult apply_compact(ApplyContext& context, std::string_view payload) {
+ApplyResult apply_compact(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvCompactCommand>(payload);
-  UCCP_RETURN_IF_ERROR(compact(context, static_cast<uint64_t>(command.revision())));
+  StoreWriter writer(context, order);
+  UCCP_RETURN_IF_ERROR(compact(writer, static_cast<uint64_t>(command.revision())));
   v1::CompactResponse response;
   response.set_revision(static_cast<int64_t>(read_head(context.state(), context.scope()).revision));
   return response.SerializeAsString();
 }
 
-ApplyResult apply_sweep(ApplyContext& context, std::string_view payload) {
+ApplyResult apply_sweep(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvSweepCommand>(payload);
+  StoreWriter writer(context, order);
   internal::v1::KvSweepResult result;
-  result.set_done(sweep(context, command.changes_max()));
+  result.set_done(sweep(context, writer, command.changes_max()));
   return result.SerializeAsString();
 }
 
-ApplyResult grant(ApplyContext& context, std::string_view payload) {
+ApplyResult grant(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvGrantCommand>(payload);
-  StoreWriter writer(context);
+  StoreWriter writer(context, order);
   UCCP_TRY(const int64_t id, writer.grant(command.id(), command.ttl_ms(), command.limits()));
   writer.finish();
   v1::KeyLease lease = shown_lease(context.scope(), id, *read_lease(context.state(), context.scope(), id));
@@ -77,9 +79,9 @@ ApplyResult grant(ApplyContext& context, std::string_view payload) {
   return lease.SerializeAsString();
 }
 
-ApplyResult revoke(ApplyContext& context, std::string_view payload) {
+ApplyResult revoke(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvRevokeCommand>(payload);
-  StoreWriter writer(context);
+  StoreWriter writer(context, order);
   UCCP_TRY(const uint64_t deleted, writer.revoke(command.id()));
   v1::RevokeLeaseResponse response;
   response.set_revision(static_cast<int64_t>(writer.revision()));
@@ -88,9 +90,9 @@ ApplyResult revoke(ApplyContext& context, std::string_view payload) {
   return response.SerializeAsString();
 }
 
-ApplyResult set_quota(ApplyContext& context, std::string_view payload) {
+ApplyResult set_quota(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvQuotaCommand>(payload);
-  StoreWriter writer(context);
+  StoreWriter writer(context, order);
   Head& head = writer.head();
   head.bytes_max = command.request().bytes_max();
   head.keys_max = static_cast<uint64_t>(command.request().keys_max());
@@ -99,9 +101,9 @@ ApplyResult set_quota(ApplyContext& context, std::string_view payload) {
   return shown_store(context.scope(), head, command.limits()).SerializeAsString();
 }
 
-ApplyResult apply_rollback(ApplyContext& context, std::string_view payload) {
+ApplyResult apply_rollback(ApplyContext& context, CreationOrder& order, std::string_view payload) {
   const auto command = parse<internal::v1::KvRollbackCommand>(payload);
-  StoreWriter writer(context);
+  StoreWriter writer(context, order);
   UCCP_TRY(const v1::RollbackResponse response, roll_back(context, writer, command.request(), command.limits()));
   writer.finish();
   return response.SerializeAsString();
@@ -110,13 +112,21 @@ ApplyResult apply_rollback(ApplyContext& context, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> KvState::commands() {
-  return {{"put", put},     {"delete", erase},  {"txn", txn},         {"compact", apply_compact}, {"sweep", apply_sweep},
-          {"grant", grant}, {"revoke", revoke}, {"quota", set_quota},
-          {"rollback", apply_rollback}};
+  using Function = ApplyResult (*)(ApplyContext&, CreationOrder&, std::string_view);
+  const std::pair<const char*, Function> all[] = {
+      {"put", put},     {"delete", erase},  {"txn", txn},         {"compact", apply_compact},  {"sweep", apply_sweep},
+      {"grant", grant}, {"revoke", revoke}, {"quota", set_quota}, {"rollback", apply_rollback}};
+  std::map<std::string, machine::ApplyFunction, std::less<>> commands;
+  for (const auto& [verb, function] : all) {
+    commands[verb] = [this, function](ApplyContext& context, std::string_view payload) {
+      return function(context, order_, payload);
+    };
+  }
+  return commands;
 }
 
 void KvState::on_lease_expired(ApplyContext& context, machine::LeaseId /*lease*/, std::string_view key) {
-  StoreWriter writer(context);
+  StoreWriter writer(context, order_);
   writer.expire(static_cast<int64_t>(ByteReader(key).u64()));
   writer.finish();
 }

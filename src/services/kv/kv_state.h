@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "machine/domain.h"
+#include "services/kv/creation_order.h"
 
 namespace uccp::kv {
 
@@ -18,6 +19,10 @@ class KvState final : public machine::Domain {
   // As kv_state.proto says.
   std::map<std::string, machine::ApplyFunction, std::less<>> commands() override;
   void on_lease_expired(machine::ApplyContext& context, machine::LeaseId lease, std::string_view key) override;
+  void on_state_opened() override { order_.forget(); }
+
+ private:
+  CreationOrder order_;
 };
 
 }  // namespace uccp::kv

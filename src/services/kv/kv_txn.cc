@@ -251,7 +251,15 @@ class Run {
     UCCP_TRY(const uint64_t at, revision_to_read(start_, request.revision()));
     (void)at;
     UCCP_TRY(RangeRun run, RangeRun::make(request, c_.scope(), writer_.head_now()));
-    UCCP_TRY(const bool whole, run.step(c_.state(), kKeysReadMax));
+    const std::string prefix(run.created_below());
+    if (const auto* keys = prefix.empty() ? nullptr : writer_.order().find(c_.scope(), prefix)) {
+      run.take_in_order(c_.state(), *keys);
+      return run.answer();
+    }
+    std::optional<CreationOrder::Keys> learned;
+    UCCP_TRY(const bool whole, prefix.empty() ? run.step(c_.state(), kKeysReadMax)
+                                              : run.step_and_learn(c_.state(), kKeysReadMax, learned));
+    if (learned) writer_.order().learn(c_.scope(), prefix, std::move(*learned));
     if (!whole) return fail(too_large("reads more than " + std::to_string(kKeysReadMax) + " keys"));
     return run.answer();
   }

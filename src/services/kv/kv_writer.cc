@@ -73,9 +73,17 @@ Status key_not_found(std::string_view key) {
       .with_resource("key", is_utf8(key) ? std::string(key) : to_hex(key));
 }
 
-StoreWriter::StoreWriter(machine::ApplyContext& context)
-    : c_(context), scope_(context.scope()), head_key_(head_key(scope_)), head_row_(c_.state().get(head_key_)) {
+StoreWriter::StoreWriter(machine::ApplyContext& context, CreationOrder& order)
+    : c_(context), scope_(context.scope()), head_key_(head_key(scope_)), head_row_(c_.state().get(head_key_)),
+      order_(order) {
   if (head_row_) head_ = decode_head(*head_row_);
+}
+
+StoreWriter::~StoreWriter() {
+  for (auto it = ordered_.rbegin(); it != ordered_.rend(); ++it) {
+    if (it->put) order_.erase(scope_, it->key, it->created);
+    else order_.put(scope_, it->key, it->created, 0);
+  }
 }
 
 Head StoreWriter::head_now() const {
@@ -105,6 +113,8 @@ Result<std::optional<std::string>> StoreWriter::put(const v1::PutRequest& reques
     if (old_lease != 0) detach(old_lease, key);
   }
   std::string row = encode_version(fresh);
+  order_.put(scope_, key, fresh.create, row.size());
+  if (!old) ordered_.push_back({key, fresh.create, true});
   head_.bytes += key.size() + row.size();
   log(ChangeKind::kPut, key, old ? old->mod : 0);
   if (old) {
@@ -146,6 +156,8 @@ void StoreWriter::erase(std::string_view key, const std::string& row) {
   head_.history_bytes += key.size() + tombstone.size();
   c_.state().replace(history_key(scope_, key, revision), std::nullopt, std::move(tombstone));
   append_event(events_, ChangeKind::kDelete, key, {}, row);
+  order_.erase(scope_, key, old.create);
+  ordered_.push_back({std::string(key), old.create, false});
   c_.state().replace(key_key(scope_, key), row, std::nullopt);
 }
 
@@ -254,6 +266,7 @@ void StoreWriter::expire(int64_t id) {
 void StoreWriter::finish() {
   head_.revision = revision();
   const bool any = std::exchange(number_, 0) > 0;
+  ordered_.clear();
   std::string row = encode_head(head_);
   if (row != head_row_) c_.state().replace(head_key_, std::move(head_row_), std::move(row));
   if (any) c_.notify(kTopic, ByteWriter().u64(head_.revision).take(), 0, std::move(events_));

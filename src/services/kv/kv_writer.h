@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "machine/domain.h"
+#include "services/kv/creation_order.h"
 #include "services/kv/kv_rows.h"
 #include "uccp/internal/v1/kv_state.pb.h"
 #include "uccp/v1/kv.pb.h"
@@ -24,7 +25,11 @@ inline constexpr size_t kRevisionRowBytes = 12;
 
 class StoreWriter {
  public:
-  explicit StoreWriter(machine::ApplyContext& context);
+  StoreWriter(machine::ApplyContext& context, CreationOrder& order);
+  // Unless it was finished the machine undoes everything, and so does this with the order.
+  ~StoreWriter();
+  StoreWriter(const StoreWriter&) = delete;
+  StoreWriter& operator=(const StoreWriter&) = delete;
 
   // Answers the row before, if there was one. Errors: not_found KEY_NOT_FOUND, LEASE_NOT_FOUND; conflict ETAG_MISMATCH;
   // exhausted KV_BYTES_EXHAUSTED, KV_KEYS_EXHAUSTED, LEASE_KEYS_EXHAUSTED; invalid VALUE_PROVIDED, LEASE_PROVIDED.
@@ -54,6 +59,8 @@ class StoreWriter {
   Head head_now() const;
   // The revision of the changes; the store's if there are none.
   uint64_t revision() const { return changed() ? head_.revision + 1 : head_.revision; }
+  // Knows each key as it is now, changes of this command included.
+  CreationOrder& order() { return order_; }
   // Writes the head back and tells watchers. Nothing may follow.
   void finish();
 
@@ -72,6 +79,14 @@ class StoreWriter {
   Head head_;
   uint32_t number_ = 0;  // changes so far
   std::string events_;   // for watchers
+
+  CreationOrder& order_;
+  struct Ordered {
+    std::string key;
+    uint64_t created;
+    bool put;  // otherwise erased
+  };
+  std::vector<Ordered> ordered_;
 };
 
 // Errors: invalid RANGE_INVALID: a deletion that names nothing would delete all.

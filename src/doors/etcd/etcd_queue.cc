@@ -1,0 +1,295 @@
+#include "doors/etcd/etcd_queue.h"
+
+#include <algorithm>
+#include <set>
+
+#include "doors/etcd/etcd_convert.h"
+#include "uccp/v1/kv.pb.h"
+
+namespace uccp::doors {
+
+std::string behind_prefix(std::string prefix) {
+  while (!prefix.empty() && static_cast<uint8_t>(prefix.back()) == 0xff) prefix.pop_back();
+  if (prefix.empty()) return std::string(1, '\0');
+  prefix.back() = static_cast<char>(static_cast<uint8_t>(prefix.back()) + 1);
+  return prefix;
+}
+
+void end_watch(const call::CallPtr& watch) {
+  watch->deliver_cancel();
+  watch->finish(Status(Code::kCancelled, "CANCELLED", "the watch has done its work"));
+}
+
+// One prefix. Members are under the mutex of the queues; what is to be told is gathered there and told outside of it.
+class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
+ public:
+  using Calls = std::vector<std::function<void()>>;
+
+  Queue(std::weak_ptr<KeyQueues> queues, EtcdContextPtr context, Name whose, std::string prefix)
+      : name(std::move(whose)), queues_(std::move(queues)), context_(std::move(context)), prefix_(std::move(prefix)) {}
+  ~Queue() {
+    if (watch_) end_watch(watch_);
+  }
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  // Reads the keys with the credentials of `call`, page by page at one revision, then follows them.
+  void open(const call::CallPtr& call, std::string from, int64_t revision) {
+    v1::RangeRequest range;
+    range.set_key(std::move(from));
+    range.set_range_end(behind_prefix(prefix_));
+    range.set_revision(revision);
+    range.set_keys_only(true);
+    // Others may wait in it already when this one has gone.
+    ask(*context_, call, {.method = "uccp.v1.KeyValue/Range", .outlives = true}, range.SerializeAsString(),
+        [self = shared_from_this(), call](Result<std::string> bytes) {
+          v1::RangeResponse page;
+          if (!bytes) return self->end(std::unexpected(std::move(bytes.error())));
+          if (!page.ParseFromString(*bytes)) return self->end(fail(Code::kInternal, "WIRE_INVALID", "a range of keys cannot be parsed"));
+          if (page.more() && !page.next_key().empty()) {
+            self->update([&](Calls&) { self->add(page); });
+            return self->open(call, page.next_key(), page.revision());
+          }
+          self->follow(call, page);
+        });
+  }
+
+  // Under the mutex. ---------------------------------------------------------------------------------------------------
+
+  void wait(uint64_t ticket, const std::string& key, int64_t created, Told told, Calls& calls) {
+    waiters_.emplace(std::pair(created, ticket), Waiter{key, std::move(told)});
+    if (revision_ < created) return;
+    if (!keys_.contains({created, key})) tell_all(created, Turn::kGone, calls);
+    else tell_first(calls);
+  }
+  void leave(uint64_t ticket) {
+    std::erase_if(waiters_, [&](const auto& waiter) { return waiter.first.second == ticket; });
+  }
+  void after_told(int64_t revision, std::function<void()> done, Calls& calls) {
+    if (waiters_.empty() || revision <= revision_) calls.push_back(std::move(done));
+    else after_.emplace(revision, std::move(done));
+  }
+  bool idle() const { return waiters_.empty() && after_.empty(); }
+
+  const Name name;
+  bool noted_idle = false;
+
+ private:
+  struct Waiter {
+    std::string key;
+    Told told;
+  };
+  class Follower;
+
+  template <typename Change>
+  void update(const Change& change) {
+    const auto queues = queues_.lock();
+    if (!queues) return;
+    Calls calls;
+    {
+      std::lock_guard lock(queues->mutex_);
+      change(calls);
+    }
+    for (const auto& call : calls) call();
+    queues->note_idle(shared_from_this());
+  }
+
+  void follow(const call::CallPtr& call, const v1::RangeResponse& last_page);
+  void take(const v1::WatchResponse& item);
+  // An error is the waiters'; without one they wait again, in a new queue.
+  void end(Result<Turn> why);
+
+  void add(const v1::RangeResponse& page) {
+    for (const auto& pair : page.pairs()) add(pair.key(), pair.create_revision());
+  }
+  void add(const std::string& key, int64_t created) {
+    if (created_.try_emplace(key, created).second) keys_.emplace(created, key);
+  }
+  void tell_first(Calls& calls) {
+    if (!keys_.empty()) tell_all(keys_.begin()->first, Turn::kFirst, calls);
+  }
+  // All who wait with the key of that creation; there is more than one if a client asks twice.
+  void tell_all(int64_t created, Result<Turn> turn, Calls& calls) {
+    const auto from = waiters_.lower_bound({created, 0}), to = waiters_.lower_bound({created + 1, 0});
+    for (auto it = from; it != to; ++it) {
+      calls.push_back([told = std::move(it->second.told), turn, revision = revision_] { told(turn, revision); });
+    }
+    waiters_.erase(from, to);
+  }
+
+  const std::weak_ptr<KeyQueues> queues_;
+  const EtcdContextPtr context_;
+  const std::string prefix_;
+  call::CallPtr watch_;
+  int64_t revision_ = 0;  // everything up to it is known
+  std::set<std::pair<int64_t, std::string>> keys_;  // by creation
+  std::map<std::string, int64_t> created_;
+  std::map<std::pair<int64_t, uint64_t>, Waiter> waiters_;  // by creation of their key, and ticket
+  std::multimap<int64_t, std::function<void()>> after_;
+};
+
+// The way back of the watch.
+class KeyQueues::Queue::Follower final : public call::Sink {
+ public:
+  explicit Follower(std::weak_ptr<Queue> queue) : queue_(std::move(queue)) {}
+  void send(std::string message) override {
+    const auto queue = queue_.lock();
+    v1::WatchResponse item;
+    if (queue && item.ParseFromString(message)) queue->take(item);
+  }
+  void finish(Status status) override {
+    const auto queue = queue_.lock();
+    if (!queue) return;
+    // What passes by itself is tried again; the range that comes first then says whether it has.
+    const bool passing = status.is_ok() || status.code() == Code::kUnavailable || status.code() == Code::kCancelled ||
+                         status.code() == Code::kFailedPrecondition;
+    queue->end(passing ? Result<Turn>(Turn::kLost) : std::unexpected(std::move(status)));
+  }
+  size_t queued_bytes() const override { return 0; }
+
+ private:
+  const std::weak_ptr<Queue> queue_;
+};
+
+void KeyQueues::Queue::follow(const call::CallPtr& call, const v1::RangeResponse& last_page) {
+  const call::CallPtr watch = inner_call(call, "uccp.v1.KeyValue/Watch");
+  watch->deadline = std::nullopt;
+  watch->sink = std::make_shared<Follower>(weak_from_this());
+  update([&](Calls& calls) {
+    add(last_page);
+    revision_ = last_page.revision();
+    watch_ = watch;
+    for (auto it = waiters_.begin(); it != waiters_.end() && it->first.first <= revision_;) {
+      const int64_t created = it->first.first;
+      const bool there = keys_.contains({created, it->second.key});
+      if (!there) tell_all(created, Turn::kGone, calls);
+      it = waiters_.lower_bound({created + 1, 0});
+    }
+    tell_first(calls);
+  });
+  v1::WatchRequest request;
+  request.set_key(prefix_);
+  request.set_range_end(behind_prefix(prefix_));
+  request.set_start_revision(last_page.revision() + 1);
+  context_->pipeline.dispatch(watch, request.SerializeAsString(), "uccp.v1.KeyValue/Watch");
+}
+
+void KeyQueues::Queue::take(const v1::WatchResponse& item) {
+  if (item.events().empty()) return;
+  update([&](Calls& calls) {
+    for (const v1::KeyEvent& event : item.events()) {
+      const v1::KeyValuePair& pair = event.pair();
+      // Of a revision that is cut the rest follows.
+      revision_ = std::max(revision_, pair.mod_revision() - (item.fragment() ? 1 : 0));
+      if (event.kind() == v1::KEY_EVENT_KIND_PUT) {
+        add(pair.key(), pair.create_revision());
+        continue;
+      }
+      const auto gone = created_.find(pair.key());
+      if (gone == created_.end()) continue;
+      keys_.erase({gone->second, gone->first});
+      tell_all(gone->second, Turn::kGone, calls);
+      created_.erase(gone);
+    }
+    tell_first(calls);
+    const auto told = after_.upper_bound(revision_);
+    for (auto it = after_.begin(); it != told; ++it) calls.push_back(std::move(it->second));
+    after_.erase(after_.begin(), told);
+  });
+}
+
+void KeyQueues::Queue::end(Result<Turn> why) {
+  const auto queues = queues_.lock();
+  if (!queues) return;
+  queues->forget(shared_from_this());
+  update([&](Calls& calls) {
+    watch_ = nullptr;
+    while (!waiters_.empty()) tell_all(waiters_.begin()->first.first, why, calls);
+    for (auto& [revision, done] : after_) calls.push_back(std::move(done));
+    after_.clear();
+  });
+}
+
+KeyQueues::Name KeyQueues::name_of(const call::Call& call, std::string prefix) {
+  return {call.credentials.bearer_token, call.credentials.certificate_pem, call.default_namespace, std::move(prefix)};
+}
+
+uint64_t KeyQueues::wait(const call::CallPtr& call, const std::string& prefix, const std::string& key, int64_t created,
+                         Told told) {
+  Queue::Calls calls;
+  uint64_t ticket = 0;
+  QueuePtr opened;
+  {
+    std::lock_guard lock(mutex_);
+    ticket = ++last_ticket_;
+    QueuePtr& queue = queues_[name_of(*call, prefix)];
+    if (!queue) {
+      queue = std::make_shared<Queue>(weak_from_this(), context_, name_of(*call, prefix), prefix);
+      opened = queue;
+    }
+    tickets_[ticket] = queue;
+    queue->wait(ticket, key, created, [weak = weak_from_this(), ticket, told = std::move(told)](auto turn, auto revision) {
+      if (const auto self = weak.lock()) {
+        std::lock_guard lock(self->mutex_);
+        // Who has left is not told.
+        if (self->tickets_.erase(ticket) == 0) return;
+      }
+      told(std::move(turn), revision);
+    }, calls);
+  }
+  if (opened) opened->open(call, prefix, 0);
+  for (const auto& tell : calls) tell();
+  return ticket;
+}
+
+void KeyQueues::leave(uint64_t ticket) {
+  QueuePtr queue;
+  {
+    std::lock_guard lock(mutex_);
+    auto found = tickets_.extract(ticket);
+    if (found.empty()) return;
+    queue = found.mapped().lock();
+    if (queue) queue->leave(ticket);
+  }
+  if (queue) note_idle(queue);
+}
+
+void KeyQueues::after_told(const call::CallPtr& call, std::string_view key, int64_t revision,
+                           std::function<void()> done) {
+  Queue::Calls calls;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = queues_.find(name_of(*call, std::string(key.substr(0, key.rfind('/') + 1))));
+    if (found == queues_.end()) calls.push_back(std::move(done));
+    else found->second->after_told(revision, std::move(done), calls);
+  }
+  for (const auto& now : calls) now();
+}
+
+// Lets go of those that have been idle longest.
+void KeyQueues::note_idle(const QueuePtr& queue) {
+  std::vector<QueuePtr> ended;
+  {
+    std::lock_guard lock(mutex_);
+    if (!queue->idle() || std::exchange(queue->noted_idle, true)) return;
+    idle_.push_back(queue);
+    while (idle_.size() > kIdleQueuesMax) {
+      const QueuePtr oldest = idle_.front().lock();
+      idle_.pop_front();
+      if (!oldest) continue;
+      oldest->noted_idle = false;
+      const auto known = queues_.find(oldest->name);
+      if (!oldest->idle() || known == queues_.end() || known->second != oldest) continue;
+      ended.push_back(std::move(known->second));
+      queues_.erase(known);
+    }
+  }
+}
+
+void KeyQueues::forget(const QueuePtr& queue) {
+  std::lock_guard lock(mutex_);
+  const auto known = queues_.find(queue->name);
+  if (known != queues_.end() && known->second == queue) queues_.erase(known);
+}
+
+}  // namespace uccp::doors
