@@ -34,8 +34,8 @@ ChainResult run_locks(GrpcCalls& calls, const LockPlan& plan);
 // Clients that grant a lease of their own and write a key that is bound to it, again and again.
 ChainResult run_leases(GrpcCalls& calls, size_t clients, double seconds);
 
-// Watchers of one key, spread over the connections' streams, in a thread of their own. Values begin with the time of the
-// put, 16 hexadecimal digits.
+// Watchers of one key, spread over the connections' streams, in a thread of their own. Values begin with the time of
+// the put, 16 hexadecimal digits.
 class Watchers {
  public:
   // Errors: unavailable BENCH_FAILED when they are not all there in time.

@@ -1,5 +1,5 @@
-// GrpcCalls: calls and streams over a few HTTP/2 connections, all in the caller's thread. What every load generator that
-// speaks gRPC stands on.
+// GrpcCalls: calls and streams over a few HTTP/2 connections, all in the caller's thread. What every load generator
+// that speaks gRPC stands on.
 //
 // On nghttp2, since the generator shares the cores with what it measures: a call costs it a sixth of what grpc++ takes.
 #pragma once

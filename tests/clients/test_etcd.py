@@ -5,7 +5,8 @@ import shutil
 import subprocess
 import unittest
 
-from lib.uccp import ROOT, NodeTest, clean_environment
+from lib.etcd import go_client
+from lib.uccp import NodeTest, clean_environment
 from lib.wait import wait_until
 
 
@@ -175,7 +176,6 @@ class EtcdCtl(EtcdTest):
         self.assertEqual(self.etcdctl("get", "big/3", "--print-value-only").strip(), "d" * 1_000_000)
 
 
-GO = ROOT / "tests" / "clients" / "etcd_go"
 
 
 class GoClient(EtcdTest):
@@ -183,18 +183,7 @@ class GoClient(EtcdTest):
 
     @classmethod
     def setUpClass(cls):
-        if not shutil.which("go"):
-            raise unittest.SkipTest("go is not installed")
-        cls.program = ROOT / "build" / "etcd-go-client"
-        source = max(path.stat().st_mtime for path in GO.iterdir())
-        if not cls.program.exists() or cls.program.stat().st_mtime < source:
-            done = subprocess.run(["go", "build", "-o", cls.program, "."], cwd=GO, capture_output=True, text=True,
-                                  timeout=280)
-            if done.returncode != 0:
-                missing = "dial tcp" in done.stderr or "no required module" in done.stderr or "proxy" in done.stderr
-                if missing:
-                    raise unittest.SkipTest("the Go modules cannot be had: " + done.stderr[-300:])
-                raise AssertionError(done.stderr)
+        cls.program = go_client()
         super().setUpClass()
 
     def run_case(self, name):
@@ -205,6 +194,9 @@ class GoClient(EtcdTest):
 
     def test_keys_and_transactions(self):
         self.run_case("kv")
+
+    def test_queues_of_the_lock_service(self):
+        self.run_case("queues")
 
     def test_watches_with_progress_and_fragments(self):
         self.run_case("watch")

@@ -132,7 +132,7 @@ class Contender : public std::enable_shared_from_this<Contender> {
     if (first.empty() || first.Get(0).create_revision() >= place_.created) return enter_now(answer.revision());
     wait();
     call_->on_cancel([self = shared_from_this()] {
-      self->queues_->leave(self->ticket_);
+      self->queues_->leave(self->waiting_as_);
       self->leave();
     });
   }
@@ -148,7 +148,7 @@ class Contender : public std::enable_shared_from_this<Contender> {
   }
 
   void wait() {
-    ticket_ = queues_->wait(call_, prefix_, place_.key, place_.created,
+    waiting_as_ = queues_->wait(call_, prefix_, place_.key, place_.created,
                             [self = shared_from_this()](Result<KeyQueues::Turn> turn, int64_t revision) {
                               if (!self->call_->finished()) self->told(std::move(turn), revision);
                             });
@@ -183,7 +183,7 @@ class Contender : public std::enable_shared_from_this<Contender> {
   const std::string prefix_;
   const std::string value_;
   const In in_;
-  std::atomic<uint64_t> ticket_ = 0;
+  std::atomic<uint64_t> waiting_as_ = 0;
   Place place_;
 };
 

@@ -56,14 +56,14 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
 
   // Under the mutex. ---------------------------------------------------------------------------------------------------
 
-  void wait(uint64_t ticket, const std::string& key, int64_t created, Told told, Calls& calls) {
-    waiters_.emplace(std::pair(created, ticket), Waiter{key, std::move(told)});
+  void wait(uint64_t number, const std::string& key, int64_t created, Told told, Calls& calls) {
+    waiters_.emplace(std::pair(created, number), Waiter{key, std::move(told)});
     if (revision_ < created) return;
     if (!keys_.contains({created, key})) tell_all(created, Turn::kGone, calls);
     else tell_first(calls);
   }
-  void leave(uint64_t ticket) {
-    std::erase_if(waiters_, [&](const auto& waiter) { return waiter.first.second == ticket; });
+  void leave(uint64_t number) {
+    std::erase_if(waiters_, [&](const auto& waiter) { return waiter.first.second == number; });
   }
   void after_told(int64_t revision, std::function<void()> done, Calls& calls) {
     if (waiters_.empty() || revision <= revision_) calls.push_back(std::move(done));
@@ -124,7 +124,7 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
   int64_t revision_ = 0;  // everything up to it is known
   std::set<std::pair<int64_t, std::string>> keys_;  // by creation
   std::map<std::string, int64_t> created_;
-  std::map<std::pair<int64_t, uint64_t>, Waiter> waiters_;  // by creation of their key, and ticket
+  std::map<std::pair<int64_t, uint64_t>, Waiter> waiters_;  // by creation of their key, and number
   std::multimap<int64_t, std::function<void()>> after_;
 };
 
@@ -217,39 +217,39 @@ KeyQueues::Name KeyQueues::name_of(const call::Call& call, std::string prefix) {
 uint64_t KeyQueues::wait(const call::CallPtr& call, const std::string& prefix, const std::string& key, int64_t created,
                          Told told) {
   Queue::Calls calls;
-  uint64_t ticket = 0;
+  uint64_t number = 0;
   QueuePtr opened;
   {
     std::lock_guard lock(mutex_);
-    ticket = ++last_ticket_;
+    number = ++last_number_;
     QueuePtr& queue = queues_[name_of(*call, prefix)];
     if (!queue) {
       queue = std::make_shared<Queue>(weak_from_this(), context_, name_of(*call, prefix), prefix);
       opened = queue;
     }
-    tickets_[ticket] = queue;
-    queue->wait(ticket, key, created, [weak = weak_from_this(), ticket, told = std::move(told)](auto turn, auto revision) {
+    places_[number] = queue;
+    queue->wait(number, key, created, [weak = weak_from_this(), number, told = std::move(told)](auto turn, auto revision) {
       if (const auto self = weak.lock()) {
         std::lock_guard lock(self->mutex_);
         // Who has left is not told.
-        if (self->tickets_.erase(ticket) == 0) return;
+        if (self->places_.erase(number) == 0) return;
       }
       told(std::move(turn), revision);
     }, calls);
   }
   if (opened) opened->open(call, prefix, 0);
   for (const auto& tell : calls) tell();
-  return ticket;
+  return number;
 }
 
-void KeyQueues::leave(uint64_t ticket) {
+void KeyQueues::leave(uint64_t number) {
   QueuePtr queue;
   {
     std::lock_guard lock(mutex_);
-    auto found = tickets_.extract(ticket);
+    auto found = places_.extract(number);
     if (found.empty()) return;
     queue = found.mapped().lock();
-    if (queue) queue->leave(ticket);
+    if (queue) queue->leave(number);
   }
   if (queue) note_idle(queue);
 }

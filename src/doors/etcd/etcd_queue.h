@@ -41,7 +41,7 @@ class KeyQueues : public std::enable_shared_from_this<KeyQueues> {
   // Waits with the key that was created at `created`. Ends with leave(), too: nothing is told after it.
   uint64_t wait(const call::CallPtr& call, const std::string& prefix, const std::string& key, int64_t created,
                 Told told);
-  void leave(uint64_t ticket);
+  void leave(uint64_t number);
   // Runs `done` when those who wait behind `key` have been told of everything up to the revision; at once if none do.
   void after_told(const call::CallPtr& call, std::string_view key, int64_t revision, std::function<void()> done);
 
@@ -59,9 +59,9 @@ class KeyQueues : public std::enable_shared_from_this<KeyQueues> {
   const EtcdContextPtr context_;
   std::mutex mutex_;  // of everything here, queues included; never held while something is told
   std::map<Name, QueuePtr> queues_;
-  std::map<uint64_t, std::weak_ptr<Queue>> tickets_;
+  std::map<uint64_t, std::weak_ptr<Queue>> places_;
   std::list<std::weak_ptr<Queue>> idle_;  // longest first
-  uint64_t last_ticket_ = 0;
+  uint64_t last_number_ = 0;
 };
 
 // The key behind all keys that begin so.

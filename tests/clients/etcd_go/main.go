@@ -1,4 +1,5 @@
-// What programs do with etcd's Go library, against any server that speaks its API: etcd-go-client CASE URL CA CERT KEY.
+// What programs do with etcd's Go library, against any server that speaks its API:
+// etcd-go-client CASE URL,... CA CERT KEY.
 // Exits with 1 and says what was wrong.
 package main
 
@@ -248,10 +249,14 @@ func main() {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	c := connect(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
-	defer c.Close()
+	var endpoints []*clientv3.Client
+	for _, url := range strings.Split(os.Args[2], ",") {
+		endpoints = append(endpoints, connect(url, os.Args[3], os.Args[4], os.Args[5]))
+	}
+	c := endpoints[0]
 	cases := map[string]func(context.Context, *clientv3.Client){"kv": keys, "watch": watches, "lease": leases,
-		"mutex": mutexes, "election": elections, "stm": stm, "services": services}
+		"mutex": mutexes, "election": elections, "stm": stm, "services": services, "queues": queues,
+		"turns": func(ctx context.Context, c *clientv3.Client) { turns(ctx, c, endpoints) }}
 	run, known := cases[os.Args[1]]
 	check(known, "no case %s", os.Args[1])
 	run(ctx, c)
