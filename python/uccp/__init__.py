@@ -44,7 +44,9 @@ from uccp.errors import (
     WorkerCrashed,
 )
 from uccp.events import Event, Events
+from uccp.functions import RemoteFunction, put, remote
 from uccp.kv import KeyValue
+from uccp.refs import ObjectRef, get, wait
 from uccp.tasks import Task, Tasks
 
 __version__ = "1.0.0"
@@ -83,10 +85,12 @@ __all__ = [
     "LeaseLost",
     "Lock",
     "NotFound",
+    "ObjectRef",
     "OutcomeUnknown",
     "PermissionDenied",
     "Registration",
     "RemoteError",
+    "RemoteFunction",
     "SerializationError",
     "Task",
     "TaskCancelled",
@@ -101,7 +105,11 @@ __all__ = [
     "connect",
     "current",
     "election",
+    "get",
     "init",
     "lock",
+    "put",
+    "remote",
     "shutdown",
+    "wait",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import socket
 import threading
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from uccp import context as contexts
@@ -15,7 +17,10 @@ from uccp.coordination import LEADER_TTL_S, LOCK_TTL_S, Election, Keeper, Lock
 from uccp.discovery import Discovery
 from uccp.events import Events
 from uccp.kv import KeyValue
+from uccp.refs import Results
 from uccp.tasks import Tasks
+
+SUBMITTERS = 8  # calls that are submitted side by side
 
 
 class Client:
@@ -32,7 +37,17 @@ class Client:
         self.events = Events(self.connection)
         self.discovery = Discovery(self.connection, self._keeper)
         self.tasks = Tasks(self.connection)
+        self.label = uuid.uuid4().hex  # of the tasks whose results come here
+        self.results = Results(self.connection, self.label)
+        self._submitter: concurrent.futures.ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Runs it on one of the threads that submit calls."""
+        with self._lock:
+            if self._submitter is None:
+                self._submitter = concurrent.futures.ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="uccp-submit")
+            self._submitter.submit(work)
 
     def call(self, method: str, /, *, within: float | None = DEFAULT_TIMEOUT_S, **fields: Any) -> Any:
         """Calls a method of the contract with the fields of its request, and answers its response, `within`
@@ -86,6 +101,9 @@ class Client:
     def close(self) -> None:
         """Ends what runs in the background. What is held is not given back: it ends with its time to live."""
         self._keeper.stop()
+        self.results.close()
+        if self._submitter is not None:
+            self._submitter.shutdown(wait=False, cancel_futures=True)
         self.connection.close()
 
     def __enter__(self) -> Client:

@@ -33,8 +33,12 @@ void Agent::launch(wire::LaunchAttempt launch) {
   }
   if (draining_) return deny(id, wire::DENY_REASON_DRAINING, "the worker takes no new attempts");
   const api::Executor executor = launch.task().executor();
-  if ((executor != api::EXECUTOR_UNSPECIFIED && executor != api::EXECUTOR_PROCESS) || launch.task().command().empty()) {
-    return deny(id, wire::DENY_REASON_UNSUPPORTED, "this worker runs commands as processes only");
+  const bool is_function = executor == api::EXECUTOR_FUNCTION && options_.runs_functions && launch.task().has_function();
+  const bool is_process = (executor == api::EXECUTOR_UNSPECIFIED || executor == api::EXECUTOR_PROCESS) && !launch.task().command().empty();
+  if (!is_function && !is_process) {
+    return deny(id, wire::DENY_REASON_UNSUPPORTED,
+                options_.runs_functions ? "this worker runs commands as processes, and functions, only"
+                                        : "this worker runs commands as processes only");
   }
   if (active_ >= options_.attempts_max) {
     return deny(id, wire::DENY_REASON_NO_CAPACITY, "the worker runs " + std::to_string(options_.attempts_max) + " attempts, its limit");
@@ -216,6 +220,7 @@ void Agent::finished(const AttemptKey& key, AttemptEnd end) {
     const bool known = std::ranges::any_of(record.uploads, [&](const BlobSource& one) { return one.sha256 == artifact.sha256; });
     if (!known) record.uploads.push_back({.sha256 = artifact.sha256, .size = artifact.size, .path = artifact.file});
   }
+  if (end.value) *outcome.mutable_value() = payload_of(end);
   followers_.completed(key);
   if (!welcomed_) store(record);
   if (record.uploads.empty()) return report(record);

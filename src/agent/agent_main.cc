@@ -12,10 +12,12 @@
 #include <cstring>
 #include <cctype>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 
 #include "agent/agent.h"
 #include "agent/certificate_keeper.h"
+#include "agent/function_executor.h"
 #include "agent/grpc_link.h"
 #include "agent/guard.h"
 #include "agent/machine_info.h"
@@ -30,6 +32,7 @@
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
 #include "runtime/signals.h"
+#include "services/function_names.h"
 
 namespace uccp::agent {
 namespace {
@@ -50,6 +53,8 @@ struct Flags {
   std::string exit_after_alone;
   std::string log_level = "INFO";
   std::string inventory;
+  std::string python;
+  size_t function_workers_max = 0;
   bool allow_root_tasks = false;
   ServerAddressOptions server;
 };
@@ -92,6 +97,9 @@ void add_flags(CLI::App& app, Flags& flags) {
   app.add_option("--exit-after-alone", flags.exit_after_alone, "End when no server was reachable for so long (30s, 5m) and nothing runs; default never");
   app.add_option("--inventory", flags.inventory, "JSON file with the devices of this machine, in place of what is found")
       ->envname("UCCP_AGENT_INVENTORY");
+  app.add_option("--python", flags.python, "Python of functions, with the package uccp; default ../venv/bin/python beside the agent");
+  app.add_option("--function-workers", flags.function_workers_max,
+                 "Processes that run functions at a time; default two for each core, at least 4");
   app.add_option("--log-level", flags.log_level, "TRACE DEBUG INFO WARN ERROR")->capture_default_str();
   app.add_flag("--allow-root-tasks", flags.allow_root_tasks, "Run tasks as root when the agent is root. Not for shared clusters");
 }
@@ -183,6 +191,40 @@ Capacity capacity_of(const Flags& flags) {
   return capacity;
 }
 
+// Python with the package uccp, and which it is ("python3.11"); empty: functions are not run here.
+struct FunctionPython {
+  std::string path;
+  std::string runtime;
+};
+
+// `pyvenv.cfg` of a virtual environment says which Python it is.
+Result<FunctionPython> find_python(const Flags& flags) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path beside = fs::read_symlink("/proc/self/exe", error).parent_path().parent_path() / "venv" / "bin" / "python";
+  const fs::path path = flags.python.empty() ? beside : fs::absolute(flags.python, error);
+  const auto missing = [&](const std::string& what) -> Result<FunctionPython> {
+    if (flags.python.empty()) return FunctionPython{};
+    return fail(Code::kInvalid, "PYTHON_INVALID", "--python " + flags.python + ": " + what);
+  };
+  if (access(path.c_str(), X_OK) != 0) return missing("there is no such program");
+  std::ifstream config(path.parent_path().parent_path() / "pyvenv.cfg");
+  for (std::string line; std::getline(config, line);) {
+    const size_t at = line.find("version = ");
+    if (at != 0) continue;
+    const std::string version = line.substr(std::string_view("version = ").size());
+    return FunctionPython{path.string(), "python" + version.substr(0, version.find('.', version.find('.') + 1))};
+  }
+  return missing("it is not of a virtual environment; make one and install the package uccp");
+}
+
+FunctionExecutorOptions function_options(const Flags& flags, const FunctionPython& python) {
+  FunctionExecutorOptions options{.data_directory = flags.data_directory, .python = python.path};
+  const auto cores = static_cast<size_t>(capacity_of(flags).cpu_millis / 1000);
+  options.workers_max = flags.function_workers_max > 0 ? flags.function_workers_max : std::max<size_t>(4, 2 * cores);
+  return options;
+}
+
 Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server) {
   static const runtime::RealClock clock;
   // Never destroyed: a late callback of gRPC may still post to it while the process ends.
@@ -201,21 +243,26 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   CertificateKeeper certificates(loop, clock, files,
                                  {.directory = flags.data_directory + "/identity", .configured = [&] { return find_server(flags.server); }});
   GrpcLink link(loop, random, {.find_server = [&] { return certificates.find_server(); }});
+  UCCP_TRY(const FunctionPython python, find_python(flags));
+  options.runs_functions = !python.path.empty();
+  if (options.runs_functions) options.labels.try_emplace(std::string(functions::kRuntimeLabel), python.runtime);
   UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
+  FunctionExecutor functions(loop, clock, random, function_options(flags, python), *agent);
   UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
                                                 {.data_directory = flags.data_directory,
                                                  .allow_root_tasks = flags.allow_root_tasks,
                                                  .capacity = capacity_of(flags),
                                                  .fork_server = &fork_server},
-                                                *agent));
+                                                functions));
+  UCCP_RETURN_IF_ERROR(functions.attach(*executor));
   if (executor->groups().layout().usable()) {
     UCCP_RETURN_IF_ERROR(guard.watch(executor->groups().agent_directories()));
   }
   agent->set_isolation(executor->isolation_note() + "; " + executor->limits_note());
-  log::info("agent started", {{"data", flags.data_directory}, {"isolation", executor->isolation_note()}, {"limits", executor->limits_note()}});
+  log::info("agent started", {{"data", flags.data_directory}, {"functions", python.runtime}, {"isolation", executor->isolation_note()}, {"limits", executor->limits_note()}});
   agent_pointer = agent.get();
   loop.post([&] {
-    agent->start(*executor);
+    agent->start(functions);
     certificates.start([&link](const auto& method, auto request, int64_t timeout_ms,
                                auto done) { link.call(method, std::move(request), timeout_ms, std::move(done)); },
                        [&link] { link.reconnect("the agent has another certificate"); });

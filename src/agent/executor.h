@@ -43,6 +43,22 @@ struct AttemptLimits {
   auto operator<=>(const AttemptLimits&) const = default;
 };
 
+// An argument of a function call, as its content travels.
+struct FunctionArgument {
+  enum class Kind : uint8_t { kNone, kJson, kText, kData, kFile };
+  Kind kind = Kind::kNone;
+  std::string name;  // empty: positional
+  std::string content_type;
+  std::string content;  // JSON, text or bytes
+  std::string input;    // kFile: path of the input that holds it
+};
+
+// A call of a function in place of a command; the function itself is the input functions::kBundleInput.
+struct FunctionCallSpec {
+  std::string name;
+  std::vector<FunctionArgument> arguments;
+};
+
 struct AttemptSpec {
   AttemptKey key;
   // Kept beside the folder and given back by reconcile(); means nothing to executors.
@@ -52,6 +68,7 @@ struct AttemptSpec {
   std::string namespace_name;
   int attempt_number = 1;
   std::vector<std::string> command;
+  std::optional<FunctionCallSpec> function;
   std::map<std::string, std::string> env;
   std::string working_dir;  // relative to the folder
   std::string stdin_bytes;
@@ -81,6 +98,13 @@ struct CollectedArtifact {
   std::string file;  // where the content is until release()
 };
 
+// What a function returned, or how it failed.
+struct AttemptValue {
+  std::string content_type;
+  std::string data;
+  bool is_artifact = false;  // the artifact functions::kValueArtifact holds it in place of `data`
+};
+
 struct AttemptEnd {
   EndKind kind = EndKind::kExited;
   std::optional<int> exit_code;  // only if it exited by itself
@@ -92,6 +116,7 @@ struct AttemptEnd {
   WallTime end;
   AttemptUse usage;
   std::vector<CollectedArtifact> artifacts;
+  std::optional<AttemptValue> value;
 };
 
 class ExecutorSink {

@@ -1,8 +1,11 @@
 #include "agent/wire.h"
 
+#include <google/protobuf/util/json_util.h>
+
 #include <cmath>
 
 #include "agent/task_folder.h"
+#include "services/function_names.h"
 
 namespace uccp::agent {
 namespace {
@@ -20,6 +23,41 @@ void add_checkpoint(const api::Checkpoint& checkpoint, AttemptSpec& spec) {
   if (checkpoint.state().has_data()) file.data = checkpoint.state().data();
   spec.env.try_emplace("UCCP_CHECKPOINT_FILE", std::string(kCheckpointFile));
   spec.inputs.push_back(std::move(file));
+}
+
+std::string json_of(const google::protobuf::Value& value) {
+  std::string text;
+  return google::protobuf::util::MessageToJsonString(value, &text).ok() ? text : "null";
+}
+
+FunctionArgument argument_of(const api::Payload& payload, std::string name, std::string input) {
+  using Kind = FunctionArgument::Kind;
+  FunctionArgument argument{.name = std::move(name), .content_type = payload.content_type()};
+  if (payload.has_json()) {
+    argument.kind = Kind::kJson;
+    argument.content = json_of(payload.json());
+  } else if (payload.has_text()) {
+    argument.kind = Kind::kText;
+    argument.content = payload.text();
+  } else if (payload.has_data()) {
+    argument.kind = Kind::kData;
+    argument.content = payload.data();
+  } else if (payload.has_blob()) {
+    argument.kind = Kind::kFile;
+    argument.input = std::move(input);
+  }
+  return argument;
+}
+
+FunctionCallSpec call_of(const api::FunctionCall& call) {
+  FunctionCallSpec spec{.name = call.name()};
+  for (int i = 0; i < call.args_size(); ++i) {
+    spec.arguments.push_back(argument_of(call.args(i), "", functions::argument_input(static_cast<size_t>(i))));
+  }
+  for (const auto& [name, payload] : call.kwargs()) {
+    spec.arguments.push_back(argument_of(payload, name, functions::argument_input(name)));
+  }
+  return spec;
 }
 
 }  // namespace
@@ -46,6 +84,7 @@ AttemptSpec spec_of(const wire::LaunchAttempt& launch) {
   spec.command.assign(task.command().begin(), task.command().end());
   spec.env.insert(task.env().begin(), task.env().end());
   if (!launch.task_token().empty()) spec.env["UCCP_TASK_TOKEN"] = launch.task_token();
+  if (task.executor() == api::EXECUTOR_FUNCTION) spec.function = call_of(task.function());
   spec.working_dir = task.working_dir();
   spec.stdin_bytes = task.stdin();
   spec.outputs.assign(task.outputs().begin(), task.outputs().end());
@@ -92,6 +131,28 @@ api::Usage usage_of(const AttemptUse& use, WallTime now) {
   usage.set_disk_write_bytes(use.disk_write_bytes);
   *usage.mutable_measure_time() = timestamp_of(now);
   return usage;
+}
+
+// What a function returned, as a payload; content in an artifact is named by its digest.
+api::Payload payload_of(const AttemptEnd& end) {
+  api::Payload payload;
+  const AttemptValue& value = *end.value;
+  payload.set_content_type(value.content_type);
+  if (!value.is_artifact) {
+    const bool is_json = value.content_type == "application/json";
+    if (is_json && google::protobuf::util::JsonStringToMessage(value.data, payload.mutable_json()).ok()) {
+      payload.clear_content_type();
+    } else {
+      payload.set_data(value.data);
+    }
+    return payload;
+  }
+  for (const CollectedArtifact& artifact : end.artifacts) {
+    if (artifact.path != functions::kValueArtifact) continue;
+    payload.mutable_blob()->set_sha256(artifact.sha256);
+    payload.mutable_blob()->set_size(artifact.size);
+  }
+  return payload;
 }
 
 google::protobuf::Timestamp timestamp_of(WallTime time) {

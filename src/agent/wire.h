@@ -19,6 +19,8 @@ AttemptSpec spec_of(const wire::LaunchAttempt& launch);
 api::AttemptOutcomeKind kind_of(EndKind kind);
 EndKind kind_from(api::AttemptOutcomeKind kind);
 api::Usage usage_of(const AttemptUse& use, WallTime now);
+// What a function returned; requires end.value.
+api::Payload payload_of(const AttemptEnd& end);
 google::protobuf::Timestamp timestamp_of(WallTime time);
 google::protobuf::Duration duration_of(int64_t ms);
 // `absent_ms` when the message is not there.

@@ -113,6 +113,7 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"kv_keys_max", kInteger, "10000000", kActs, "most keys in a namespace without a quota of its own"},
     {"kv_leases_max", kInteger, "1000000", kActs, "most leases of keys in a namespace without a quota of its own"},
     {"kv_txn_operations_max", kInteger, "128", kActs, "most comparisons, and most operations of a list, in a transaction"},
+    {"function_versions_max", kInteger, "100000", kActs, "most versions of functions in a namespace"},
     {"secrets_max", kInteger, "10000", kActs, "most secrets in a namespace"},
     {"secret_versions_max", kInteger, "10", kActs, "versions of a secret that are kept; storing another one drops the oldest"},
     {"core_dumps", kBool, "false", kActs,

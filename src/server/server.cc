@@ -37,6 +37,7 @@
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
 #include "server/restore.h"
+#include "server/compute_side.h"
 #include "server/secrets_side.h"
 #include "server/settings_wiring.h"
 #include "server/shared_blobs.h"
@@ -45,6 +46,7 @@
 #include "services/backup/backup_state.h"
 #include "services/certificates/certificates_service.h"
 #include "services/cluster/cluster_state.h"
+#include "services/compute/compute_state.h"
 #include "services/discovery/discovery_service.h"
 #include "services/discovery/discovery_state.h"
 #include "services/elections/elections_service.h"
@@ -82,7 +84,8 @@ bool frees_space(std::string_view command) {
       "workers.fence",   "workers.hello",        "workers.drain",     "permits.release", "workers.deregister",
       "permits.abandon", "permits.break",        "elections.resign",  "sync.withdraw",   "sync.delete_latch",
       "kv.delete",       "kv.compact",           "kv.sweep",          "kv.revoke",       "topics.delete",
-      "bus.drop",       "secrets.delete"};
+      "bus.drop",       "secrets.delete",
+      "compute.remove"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -120,6 +123,7 @@ struct Server::Parts {
   SeededRandom call_random{system_random.next()};
   SeededRandom id_random{system_random.next()};
   SeededRandom worker_id_random{system_random.next()};
+  SeededRandom function_random{system_random.next()};
   SeededRandom service_random{system_random.next()};
   std::optional<runtime::DirectoryLock> lock;
   storage::StoreIdentity identity;
@@ -134,6 +138,7 @@ struct Server::Parts {
   sync::SyncState sync_state;
   kv::KvState kv_state;
   identity::IdentityState identity_state;
+  compute::ComputeState compute_state;
   tasks::TasksState tasks_state;
   workers::WorkersState workers_state;
   cluster::ClusterState cluster_state;
@@ -160,6 +165,7 @@ struct Server::Parts {
   std::unique_ptr<kv::KvSweeper> kv_sweeper;
   std::unique_ptr<kv::KvService> key_value;
   std::unique_ptr<tasks::TasksService> tasks_service;
+  std::unique_ptr<compute::ComputeService> compute;
   std::unique_ptr<tasks::AgentLinkService> agent_link;
   std::unique_ptr<workers::WorkersService> workers_service;
   call::HandlerTable handlers;  // of this node
@@ -261,7 +267,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   std::vector<node::GroupSpec> groups = {
       {kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state, &kv_state,
                             &backup_state, &identity_state, &certificates_state, &settings_state, &secrets_state, &bus->topics()}},
-      {kWorkGroup, "work", {&tasks_state, &workers_state}}};
+      {kWorkGroup, "work", {&tasks_state, &workers_state, &compute_state}}};
   for (node::GroupSpec& spec : bus->groups()) groups.push_back(std::move(spec));
   node = std::make_unique<node::Node>(
       node_options,
@@ -386,6 +392,11 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
                .view = [this] { return work_view(); }},
       .live = live, .blob_io = *blob_io, .disk_is_full = [this] { return node->out_of_space(); }, .clock = clock, .random = id_random, .page_tokens = *page_tokens});
   tasks_service->register_handlers(handlers);
+  UCCP_TRY(compute, make_compute(config, {.proposer = *node, .reader = *node, .blobs = *shared_blobs, .blob_io = *blob_io,
+                                          .disk_is_full = [this] { return node->out_of_space(); }, .clock = clock,
+                                          .random = function_random, .page_tokens = *page_tokens,
+                                          .feature_level = [this] { return node->feature_level(); }}));
+  compute->add_handlers(handlers);
   agent_link = std::make_unique<tasks::AgentLinkService>(*loop, *blob_io, *work, *blobs,
                                                           [this] { return node->out_of_space(); });
   agent_link->register_handlers(handlers);

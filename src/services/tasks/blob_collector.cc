@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "services/function_types.h"
 
 namespace uccp::tasks {
 namespace {
@@ -42,6 +43,10 @@ void BlobCollector::round(const machine::GroupView& view) {
   std::vector<uint64_t> referenced;
   work::kTasks.scan_all(view, [&](const machine::Scope&, std::string_view, const internal::v1::TaskRow& row) {
     visit_blobs(row, [&](std::string_view id) { referenced.push_back(hash64(id)); });
+    return true;
+  });
+  functions::kVersions.scan_all(view, [&](const machine::Scope&, std::string_view, const internal::v1::FunctionRow& row) {
+    referenced.push_back(hash64(row.bundle().sha256()));
     return true;
   });
   std::ranges::sort(referenced);

@@ -13,6 +13,8 @@ using internal::v1::AttemptOutcome;
 using internal::v1::ServerMessage;
 
 constexpr size_t kOutcomesPerCommand = 256;
+// Outcomes may carry values; together they have to fit into one entry of the log.
+constexpr size_t kOutcomeBytesPerCommand = 512u << 10;
 
 std::string without_prefix(std::string name, std::string_view prefix) {
   return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
@@ -72,7 +74,11 @@ void WorkRuntime::settled(const AttemptId& id) {
 
 void WorkRuntime::flush_outcomes() {
   while (!outcomes_.empty()) {
-    const size_t count = std::min(outcomes_.size(), kOutcomesPerCommand);
+    size_t count = 0;
+    for (size_t bytes = 0; count < std::min(outcomes_.size(), kOutcomesPerCommand); ++count) {
+      bytes += outcomes_[count].ByteSizeLong();
+      if (count > 0 && bytes > kOutcomeBytesPerCommand) break;
+    }
     std::vector<AttemptOutcome> batch(std::make_move_iterator(outcomes_.begin()),
                                       std::make_move_iterator(outcomes_.begin() + static_cast<ptrdiff_t>(count)));
     outcomes_.erase(outcomes_.begin(), outcomes_.begin() + static_cast<ptrdiff_t>(count));

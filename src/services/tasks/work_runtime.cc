@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "services/tasks/attempts.h"
+#include "services/tasks/function_values.h"
 
 namespace uccp::tasks {
 namespace {
@@ -366,7 +367,9 @@ void WorkRuntime::launch(const Assignment& assignment) {
   *launch.mutable_task() = row->task();
   launch.mutable_task()->clear_attempt_history();
   if (!launch.task().has_timeout()) set_ms(launch.mutable_task()->mutable_timeout(), options_.task_timeout_default_ms);
-  if (Status status = resolve_inputs(env_.view(), assignment.task, row->task(), launch); !status.is_ok()) {
+  Status status = resolve_inputs(env_.view(), assignment.task, row->task(), launch);
+  if (status.is_ok()) status = resolve_values(env_.view(), assignment.task, launch);
+  if (!status.is_ok()) {
     return outcome(made_up_outcome(id, v1::ATTEMPT_OUTCOME_KIND_LAUNCH_FAILED, status.message(), env_.clock.wall()));
   }
   worker.session->send(std::move(message));

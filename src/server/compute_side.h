@@ -1,0 +1,14 @@
+// The service of functions of a node, with its settings. Built on the main thread; the environment must outlive it.
+#pragma once
+
+#include <memory>
+
+#include "server/config.h"
+#include "services/compute/compute_service.h"
+
+namespace uccp::server {
+
+// Errors: invalid, for settings out of range.
+Result<std::unique_ptr<compute::ComputeService>> make_compute(const Config& config, compute::ComputeEnvironment environment);
+
+}  // namespace uccp::server

@@ -1,0 +1,31 @@
+// From a request to run a function to a task of the scheduler. Pure.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "services/function_types.h"
+#include "uccp/v1/compute.pb.h"
+#include "uccp/v1/tasks.pb.h"
+
+namespace uccp::compute {
+
+// Arguments up to this size stay inside the task; larger ones become blobs.
+inline constexpr size_t kInlineArgumentBytes = 4u << 10;
+
+// An argument whose content belongs into the blob store, and the input that will hold it.
+struct LargeArgument {
+  v1::Payload* payload = nullptr;  // inside the task
+  std::string input;
+};
+
+// The task that calls `row`, without an id. What the request does not say, the function says. Errors: invalid
+// OBJECTS_UNIMPLEMENTED for an argument of another store than that of values of tasks.
+Result<v1::Task> task_of(const v1::SubmitTaskRequest& request, const internal::v1::FunctionRow& row);
+// The arguments of a task that are to become blobs.
+std::vector<LargeArgument> large_arguments(v1::Task& task);
+// The argument is the blob from here on.
+void refer_to_blob(v1::Task& task, const LargeArgument& argument, const v1::Blob& blob);
+
+}  // namespace uccp::compute
