@@ -196,6 +196,7 @@ struct Server::Parts {
   void build_leaders(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
   Status build_key_value(const Config& config);
+  Status build_compute(const Config& config);
   void build_discovery(const ServerOptions& options, const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
   Status build_backup(const ServerOptions& options, const Config& config);
@@ -368,6 +369,13 @@ void Server::Parts::build_discovery(const ServerOptions& options, const Config& 
   }
 }
 
+Status Server::Parts::build_compute(const Config& config) {
+  UCCP_TRY(compute, make_compute(config, {*node, *node, *shared_blobs, *blob_io, [this] { return node->out_of_space(); }, clock,
+                                          function_random, *page_tokens, [this] { return node->feature_level(); }}));
+  compute->add_handlers(handlers);
+  return Status::ok();
+}
+
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
   UCCP_TRY(identity_side, IdentitySide::make({.token_key_pem = options.token_key_pem, .cluster_id = identity.cluster_id}, config,
                                              {files, *node, *reads, clock, system_random, metrics, *page_tokens}));
@@ -392,11 +400,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
                .view = [this] { return work_view(); }},
       .live = live, .blob_io = *blob_io, .disk_is_full = [this] { return node->out_of_space(); }, .clock = clock, .random = id_random, .page_tokens = *page_tokens});
   tasks_service->register_handlers(handlers);
-  UCCP_TRY(compute, make_compute(config, {.proposer = *node, .reader = *node, .blobs = *shared_blobs, .blob_io = *blob_io,
-                                          .disk_is_full = [this] { return node->out_of_space(); }, .clock = clock,
-                                          .random = function_random, .page_tokens = *page_tokens,
-                                          .feature_level = [this] { return node->feature_level(); }}));
-  compute->add_handlers(handlers);
+  UCCP_RETURN_IF_ERROR(build_compute(config));
   agent_link = std::make_unique<tasks::AgentLinkService>(*loop, *blob_io, *work, *blobs,
                                                           [this] { return node->out_of_space(); });
   agent_link->register_handlers(handlers);
