@@ -8,7 +8,8 @@
 
 namespace uccp::server {
 
-// Errors: invalid, for settings out of range.
-Result<std::unique_ptr<compute::ComputeService>> make_compute(const Config& config, compute::ComputeEnvironment environment);
+// With its handlers added. Errors: invalid, for settings out of range.
+Result<std::unique_ptr<compute::ComputeService>> make_compute(const Config& config, call::HandlerTable& handlers,
+                                                             compute::ComputeEnvironment environment);
 
 }  // namespace uccp::server

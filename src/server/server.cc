@@ -370,9 +370,8 @@ void Server::Parts::build_discovery(const ServerOptions& options, const Config& 
 }
 
 Status Server::Parts::build_compute(const Config& config) {
-  UCCP_TRY(compute, make_compute(config, {*node, *node, *shared_blobs, *blob_io, [this] { return node->out_of_space(); }, clock,
+  UCCP_TRY(compute, make_compute(config, handlers, {*node, *node, *shared_blobs, *blob_io, [this] { return node->out_of_space(); }, clock,
                                           function_random, *page_tokens, [this] { return node->feature_level(); }}));
-  compute->add_handlers(handlers);
   return Status::ok();
 }
 
