@@ -1,30 +1,15 @@
 #include "base/peer_trust.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
-#include <openssl/x509_vfy.h>
 
 #include <ctime>
 #include <set>
 #include <utility>
 
+#include "base/openssl_owners.h"
+
 namespace uccp {
 namespace {
-
-template <auto kFree>
-struct Free {
-  template <typename T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
-using Bio = std::unique_ptr<BIO, Free<BIO_free_all>>;
-using Certificate = std::unique_ptr<X509, Free<X509_free>>;
-using List = std::unique_ptr<X509_CRL, Free<X509_CRL_free>>;
-using Context = std::unique_ptr<X509_STORE_CTX, Free<X509_STORE_CTX_free>>;
-
-Bio bio_of(const std::string& text) { return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
 
 Status pem_error(std::string what) {
   ERR_clear_error();
@@ -48,14 +33,6 @@ std::string der_of(const X509_NAME* name) {
 
 std::string bytes_of(const ASN1_INTEGER* number) {
   return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(number)), static_cast<size_t>(ASN1_STRING_length(number))};
-}
-
-std::string pem_of(X509* certificate) {
-  const Bio bio(BIO_new(BIO_s_mem()));
-  if (!bio || PEM_write_bio_X509(bio.get(), certificate) != 1) return {};
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  return {data, static_cast<size_t>(size)};
 }
 
 void free_extra(void*, void* extra, CRYPTO_EX_DATA*, int, long, void*) {
@@ -85,16 +62,16 @@ int PeerTrust::on_verify(int ok, X509_STORE_CTX* context) {
   const auto key = [&] { return std::pair(der_of(X509_get_issuer_name(certificate)), bytes_of(X509_get0_serialNumber(certificate))); };
   bool gone = !revocations.listed.empty() && revocations.listed.contains(key());
   const bool is_leaf = X509_STORE_CTX_get_error_depth(context) == 0;
-  if (!gone && is_leaf && revocations.revoked) gone = revocations.revoked(pem_of(certificate));
+  if (!gone && is_leaf && revocations.revoked) gone = revocations.revoked(openssl::certificate_to_pem(certificate));
   if (!gone) return 1;
   X509_STORE_CTX_set_error(context, X509_V_ERR_CERT_REVOKED);
   return 0;
 }
 
 Status PeerTrust::trust(const std::string& ca_pem) {
-  const Bio bio = bio_of(ca_pem);
+  const openssl::Bio bio = openssl::reader_of(ca_pem);
   while (true) {
-    Certificate authority(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
+    openssl::Certificate authority(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
     if (!authority) break;
     if (X509_STORE_add_cert(store_, authority.get()) != 1) return pem_error("an authority's certificate cannot be used");
     authorities_.push_back(authority.release());
@@ -106,10 +83,10 @@ Status PeerTrust::trust(const std::string& ca_pem) {
 }
 
 Status PeerTrust::take_lists(const std::string& crl_pem, Revocations& into) {
-  const Bio bio = bio_of(crl_pem);
+  const openssl::Bio bio = openssl::reader_of(crl_pem);
   size_t count = 0;
   while (true) {
-    const List list(PEM_read_bio_X509_CRL(bio.get(), nullptr, nullptr, nullptr));
+    const openssl::RevocationList list(PEM_read_bio_X509_CRL(bio.get(), nullptr, nullptr, nullptr));
     if (!list) break;
     const std::string issuer = der_of(X509_CRL_get_issuer(list.get()));
     bool signed_by_us = false;
@@ -160,7 +137,7 @@ PeerTrust::~PeerTrust() {
 size_t PeerTrust::crl_entries() const { return revocations_->listed.size(); }
 
 Status PeerTrust::accepts(X509* certificate, STACK_OF(X509)* chain) const {
-  const Context context(X509_STORE_CTX_new());
+  const openssl::StoreContext context(X509_STORE_CTX_new());
   if (context && X509_STORE_CTX_init(context.get(), store_, certificate, chain) == 1 &&
       X509_verify_cert(context.get()) == 1) {
     return Status::ok();

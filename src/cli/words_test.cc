@@ -70,6 +70,8 @@ TEST(Yaml, TheFieldDecidesWhatABareWordIs) {
 
 TEST(Yaml, AnErrorNamesThePlace) {
   const call::MessagePlan& task = call::Contract::get().plan("uccp.v1.Task");
+  // On this the library alone would never end.
+  EXPECT_FALSE(yaml_to_json(",a", task, "t.yaml"));
   const Result<std::string> json = yaml_to_json("name: [1", task, "t.yaml");
   ASSERT_FALSE(json);
   EXPECT_EQ(json.error().reason(), "YAML_INVALID");

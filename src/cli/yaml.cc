@@ -2,7 +2,10 @@
 
 #include <re2/re2.h>
 #include <simdjson.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
+
+#include <sstream>
 
 #include "base/json.h"
 
@@ -205,11 +208,43 @@ void append_value(const simdjson::dom::element& value, size_t indent, std::strin
   out.push_back('\n');
 }
 
+// Where documents begin. On some texts that are no YAML, such as ",a", the library finds a document at the same place for
+// ever; this sees it.
+class DocumentStarts final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (mark.pos <= last_) throw YAML::ParserException(mark, "a value cannot begin here");
+    last_ = mark.pos;
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+ private:
+  int last_ = -1;
+};
+
+// Throws YAML::Exception.
+std::vector<YAML::Node> load_documents(std::string_view yaml) {
+  const std::string text(yaml);
+  std::istringstream in(text);
+  YAML::Parser parser(in);
+  DocumentStarts starts;
+  while (parser.HandleNextDocument(starts)) {
+  }
+  return YAML::LoadAll(text);
+}
+
 }  // namespace
 
 Result<std::string> yaml_to_json(std::string_view yaml, const MessagePlan& plan, std::string_view origin) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(yaml));
+    const std::vector<YAML::Node> documents = load_documents(yaml);
     if (documents.size() > 1) {
       return fail(Code::kInvalid, "YAML_INVALID",
                   std::string(origin) + " holds " + std::to_string(documents.size()) + " documents; give one");
@@ -226,7 +261,7 @@ Result<std::string> yaml_to_json(std::string_view yaml, const MessagePlan& plan,
 Result<std::vector<YamlSection>> yaml_sections(std::string_view yaml, std::string_view origin, const PlanOf& plan_of) {
   try {
     std::vector<YamlSection> sections;
-    for (const YAML::Node& document : YAML::LoadAll(std::string(yaml))) {
+    for (const YAML::Node& document : load_documents(yaml)) {
       UCCP_RETURN_IF_ERROR(append_sections(document, origin, plan_of, sections));
     }
     return sections;

@@ -544,26 +544,45 @@ std::vector<AuditRecord> read_audit(const KeyReader& state, uint64_t from, size_
   return records;
 }
 
-Status verify_audit(const KeyReader& state) {
-  std::string head;
-  std::optional<uint64_t> expected;
-  Status status;
-  kAudit.scan(state, {}, "", "", [&](std::string_view, std::string_view value) {
-    ByteReader in(value);
-    const uint64_t number = in.u64();
-    // The hash comes last: its varint length (1 byte) and 32 bytes.
-    const std::string_view record = value.substr(0, value.size() - 33);
-    const std::string_view hash = value.substr(value.size() - 32);
-    const bool follows = !expected || (number == *expected && sha256(head + std::string(record)) == hash);
-    if (!follows) {
-      status = Status(Code::kCorruption, "AUDIT_BROKEN", "the audit chain breaks at record " + std::to_string(number));
+AuditSpan audit_span(const KeyReader& state) {
+  const auto stored = kMeta.get(state, {}, kMetaKey);
+  if (!stored) return {};
+  const auto meta = Machine::decode_meta(*stored);
+  if (!meta) return {};
+  return {meta->audit_first, meta->audit_next, meta->audit_head};
+}
+
+std::optional<AuditFault> find_audit_fault(const KeyReader& state) {
+  const AuditSpan span = audit_span(state);
+  // The record before the oldest one kept is known only where there was none.
+  std::optional<std::string> head = span.first == 0 ? std::optional<std::string>("") : std::nullopt;
+  uint64_t expected = span.first;
+  std::optional<AuditFault> fault;
+  kAudit.scan(state, {}, "", "", [&](std::string_view key, std::string_view value) {
+    const uint64_t place = ByteReader(key).u64();
+    if (place != expected) {
+      fault = {std::min(place, expected), place > expected ? "is missing" : "is kept although it was trimmed"};
       return false;
     }
+    // The hash comes last: its varint length (1 byte) and 32 bytes.
+    const size_t size = value.size() - std::min<size_t>(value.size(), 33);
+    const std::string_view record = value.substr(0, size), hash = value.substr(std::min(size + 1, value.size()));
+    if (ByteReader(record).u64() != place) fault = {place, "is another one, put in its place"};
+    else if (head && sha256(*head + std::string(record)) != hash) fault = {place, "or the one before it was changed"};
     head = hash;
-    expected = number + 1;
-    return true;
+    expected = place + 1;
+    return !fault;
   });
-  return status;
+  if (fault) return fault;
+  if (expected != span.next) return AuditFault{expected, "is missing: the trail was cut off"};
+  if (span.next > span.first && head != span.head) return AuditFault{span.next - 1, "is not the last one that was written"};
+  return std::nullopt;
+}
+
+Status verify_audit(const KeyReader& state) {
+  const auto fault = find_audit_fault(state);
+  if (!fault) return Status::ok();
+  return Status(Code::kCorruption, "AUDIT_BROKEN", "the audit trail is broken: record " + std::to_string(fault->record) + " " + fault->what);
 }
 
 }  // namespace uccp::machine

@@ -116,6 +116,7 @@ class Machine {
   friend class EntryContext;
   friend class StateReplacement;
   friend Result<SnapshotHeader> read_snapshot_header(GroupId group, const GroupView& view);
+  friend struct AuditSpan audit_span(const KeyReader& state);
   struct Meta {
     LogIndex applied;
     Term applied_term;
@@ -204,7 +205,20 @@ struct AuditRecord {
 };
 // Records with number >= `from`, at most `count_max`.
 std::vector<AuditRecord> read_audit(const KeyReader& state, uint64_t from, size_t count_max);
-// Checks that the chain of all records kept is unbroken. Errors: corruption AUDIT_BROKEN naming the record.
+// Where the trail begins and ends, as the machine knows it: records [first, next), and the hash of the last one.
+struct AuditSpan {
+  uint64_t first = 0;
+  uint64_t next = 0;
+  std::string head;
+};
+AuditSpan audit_span(const KeyReader& state);
+// The first record of the trail that is not what was written there: changed, missing, in another's place, or cut off.
+struct AuditFault {
+  uint64_t record = 0;
+  std::string what;
+};
+std::optional<AuditFault> find_audit_fault(const KeyReader& state);
+// The same as an error. Errors: corruption AUDIT_BROKEN naming the record.
 Status verify_audit(const KeyReader& state);
 
 }  // namespace uccp::machine

@@ -27,19 +27,6 @@ std::string take_openssl_errors() {
 namespace openssl {
 namespace {
 
-template <typename Write>
-std::string to_pem(Write write) {
-  Bio bio(BIO_new(BIO_s_mem()));
-  if (!bio || write(bio.get()) != 1) return {};
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  return std::string(data, static_cast<size_t>(size));
-}
-
-Bio read_from(std::string_view pem) { return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))); }
-
-int no_password(char*, int, int, void*) { return -1; }
-
 std::unexpected<Status> pem_invalid(std::string_view what) {
   return fail(Code::kCorruption, "PEM_INVALID",
               "cannot read a " + std::string(what) + " from PEM: " + take_openssl_errors());
@@ -91,34 +78,29 @@ void add_alternative_names(const X509* certificate, CertificateInfo& info) {
 }  // namespace
 
 std::string private_key_to_pem(EVP_PKEY* key) {
-  return to_pem(
+  return text_of(
       [&](BIO* bio) { return PEM_write_bio_PKCS8PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr); });
 }
 
 std::string public_key_to_pem(EVP_PKEY* key) {
-  return to_pem([&](BIO* bio) { return PEM_write_bio_PUBKEY(bio, key); });
-}
-
-std::string certificate_to_pem(X509* certificate) {
-  return to_pem([&](BIO* bio) { return PEM_write_bio_X509(bio, certificate); });
+  return text_of([&](BIO* bio) { return PEM_write_bio_PUBKEY(bio, key); });
 }
 
 Result<Key> parse_private_key(std::string_view pem) {
-  const Bio bio = read_from(pem);
-  Key key(bio ? PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr) : nullptr);
+  Key key = private_key_of(pem);
   if (!key) return pem_invalid("private key");
   return key;
 }
 
 Result<Key> parse_public_key(std::string_view pem) {
-  const Bio bio = read_from(pem);
+  const Bio bio = reader_of(pem);
   Key key(bio ? PEM_read_bio_PUBKEY(bio.get(), nullptr, no_password, nullptr) : nullptr);
   if (!key) return pem_invalid("public key");
   return key;
 }
 
 Result<std::vector<Certificate>> parse_certificates(std::string_view pem) {
-  const Bio bio = read_from(pem);
+  const Bio bio = reader_of(pem);
   std::vector<Certificate> certificates;
   while (bio) {
     Certificate certificate(PEM_read_bio_X509(bio.get(), nullptr, no_password, nullptr));

@@ -192,7 +192,6 @@ Result<std::string> certify(const PemIdentity& ca, const CertificateRequest& req
 }
 
 using Request = std::unique_ptr<X509_REQ, openssl::Free<X509_REQ_free>>;
-using RevocationList = std::unique_ptr<X509_CRL, openssl::Free<X509_CRL_free>>;
 using Revoked = std::unique_ptr<X509_REVOKED, openssl::Free<X509_REVOKED_free>>;
 using Integer = std::unique_ptr<ASN1_INTEGER, openssl::Free<ASN1_INTEGER_free>>;
 using Time = std::unique_ptr<ASN1_TIME, openssl::Free<ASN1_TIME_free>>;
@@ -254,7 +253,7 @@ Result<std::string> make_revocation_list(const PemIdentity& ca, const std::vecto
                                          int64_t valid_s) {
   UCCP_TRY(const auto authorities, openssl::parse_certificates(ca.certificate_pem));
   UCCP_TRY(const openssl::Key ca_key, openssl::parse_private_key(ca.key_pem));
-  const RevocationList list(X509_CRL_new());
+  const openssl::RevocationList list(X509_CRL_new());
   const Time from(ASN1_TIME_set(nullptr, now.us / 1'000'000));
   const Time until(ASN1_TIME_set(nullptr, now.us / 1'000'000 + valid_s));
   const openssl::Bio bio(BIO_new(BIO_s_mem()));

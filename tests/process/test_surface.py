@@ -198,6 +198,38 @@ class Audit(SurfaceTest):
         self.assertTrue(verified.json["intact"])
         self.assertEqual([trail["group"] for trail in verified.json["trails"]], ["core", "work"])
 
+    def test_an_export_has_all_and_its_anchors_are_verified_later(self):
+        self.rest.post("services", {"id": "exported", "serviceName": "export", "address": "10.0.0.1", "port": 1})
+        done = self.node.cli("audit", "export", "-o", "json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        items = [json.loads(line) for line in done.stdout.splitlines()]
+        *records, last = items
+        self.assertEqual(last["end"]["reason"], "CAUGHT_UP")
+        core = [item["record"] for item in records if item["record"]["group"] == "core"]
+        self.assertIn("export", [record.get("resource") for record in core])
+        self.assertEqual([r["number"] for r in core], sorted(r["number"] for r in core))
+        # By REST the same, and from a cursor only what is behind it.
+        with self.rest.stream("audit:export") as stream:
+            self.assertEqual([item["record"]["id"] for item in stream if "record" in item], [item["record"]["id"] for item in records])
+        self.rest.post("services", {"id": "exported2", "serviceName": "later", "address": "10.0.0.2", "port": 1})
+        with self.rest.stream("audit:export", query={"since": last["cursor"]}) as stream:
+            self.assertEqual([item["record"]["resource"] for item in stream if "record" in item], ["later"])
+        verified = self.rest.get("audit:verify", anchors=last["anchors"]).json
+        self.assertTrue(verified["intact"])
+        trail = next(trail for trail in verified["trails"] if trail["group"] == "core")
+        self.assertEqual((trail["anchor"], trail["recordsPastAnchor"]),
+                         (next(a for a in last["anchors"] if a.startswith("core-")), 1))
+        # An anchor that the trail does not have shows.
+        group, hash_ = trail["anchor"].split(":")
+        forged = self.rest.get("audit:verify", anchors=[f"{group}:{'0' * 64}"]).json
+        self.assertFalse(forged.get("intact", False))
+        ahead = self.rest.get("audit:verify", anchors=[f"core-{10 ** 9}:{hash_}"]).json
+        self.assertEqual(next(t for t in ahead["trails"] if t["group"] == "core")["brokenRecord"], f"core-{10 ** 9}")
+        self.assert_problem(self.rest.get("audit:verify", anchors=["nonsense"]), 400)
+        shown = self.node.cli("audit", "verify", "--anchors", trail["anchor"])
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertRegex(shown.stdout.decode(), "RECORDS.PAST.ANCHOR")
+
     def test_the_command_line_searches_and_verifies(self):
         self.rest.post("services", {"id": "by-cli", "serviceName": "cli", "address": "10.0.0.1", "port": 1})
         found = self.node.cli("audit", "search", "--method", "Register", "-o", "json")

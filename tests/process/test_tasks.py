@@ -395,6 +395,9 @@ class Lists(NodeTest):
         self.assertEqual(self.paged(orderBy="createTime desc"), self.ids[::-1])
         names = [task["name"] for task in self.rest.get("tasks", orderBy="name desc").json["tasks"]]
         self.assertEqual(names, sorted(names, reverse=True))
+        # A filter and an order go together.
+        chosen = self.rest.get("tasks", orderBy="name desc", filter=f'name != "{names[0]}"').json["tasks"]
+        self.assertEqual([task["name"] for task in chosen], [name for name in names if name != names[0]])
 
     # By creation is the contract's default; it is by id, which within a millisecond is another order.
     def test_the_order_without_asking_is_by_id_which_is_by_creation(self):

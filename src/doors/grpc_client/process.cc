@@ -3,16 +3,13 @@
 #include <grpc/support/log.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
-#include <openssl/bio.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 
 #include "base/log.h"
+#include "base/openssl_owners.h"
 
 namespace uccp::doors {
 namespace {
@@ -22,14 +19,6 @@ void forward_log(gpr_log_func_args* args) {
   const auto level = args->severity == GPR_LOG_SEVERITY_ERROR ? log::Level::kInfo : log::Level::kDebug;
   if (!log::enabled(level)) return;
   log::write({.level = level, .message = "grpc", .fields = {{"text", args->message}, {"file", args->file}}});
-}
-
-using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
-
-Certificate read_certificate(std::string_view pem) {
-  const std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(
-      BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free_all);
-  return {PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free};
 }
 
 Status no_certificate() {
@@ -58,12 +47,9 @@ void hold_grpc_threads() {
 }
 
 Status check_key_pair(std::string_view certificate_pem, std::string_view key_pem) {
-  const Certificate certificate = read_certificate(certificate_pem);
+  const openssl::Certificate certificate = openssl::first_certificate_of(certificate_pem);
   if (certificate == nullptr) return no_certificate();
-  const std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(
-      BIO_new_mem_buf(key_pem.data(), static_cast<int>(key_pem.size())), BIO_free_all);
-  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
-      PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
+  const openssl::Key key = openssl::private_key_of(key_pem);
   if (key == nullptr) return Status(Code::kInvalid, "PEM_INVALID", "the private key is not an unencrypted PEM key");
   if (X509_check_private_key(certificate.get(), key.get()) == 1) return Status::ok();
   return Status(Code::kFailedPrecondition, "KEY_MISMATCH", "the private key does not belong to the certificate");

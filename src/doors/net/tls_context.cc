@@ -1,20 +1,14 @@
 #include "doors/net/tls_context.h"
 
-#include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509.h>
+
+#include "base/openssl_owners.h"
 
 namespace uccp::doors {
 namespace {
 
-using Bio = std::unique_ptr<BIO, decltype(&BIO_free_all)>;
-using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
-
-Bio bio_of(const std::string& text) {
-  return {BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), BIO_free_all};
-}
+using openssl::Certificate;
 
 Status pem_error(std::string_view what) {
   ERR_clear_error();
@@ -22,8 +16,8 @@ Status pem_error(std::string_view what) {
 }
 
 Status use_certificates(SSL_CTX* context, const std::string& pem) {
-  const Bio bio = bio_of(pem);
-  const Certificate leaf(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+  const openssl::Bio bio = openssl::reader_of(pem);
+  const Certificate leaf(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
   if (leaf == nullptr || SSL_CTX_use_certificate(context, leaf.get()) != 1)
     return pem_error("the server's certificate");
   while (X509* next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
@@ -78,9 +72,7 @@ Result<TlsContextPtr> make_tls_context(const DoorCertificates& certificates, Tls
   SSL_CTX_set_alpn_select_cb(context.get(), select_protocol,
                              const_cast<unsigned char*>(protocol == TlsProtocol::kHttp2 ? kHttp2 : kHttp11));
   UCCP_RETURN_IF_ERROR(use_certificates(context.get(), certificates.certificate_pem));
-  const Bio bio = bio_of(certificates.key_pem);
-  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
-      PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
+  const openssl::Key key = openssl::private_key_of(certificates.key_pem);
   if (key == nullptr) return fail(pem_error("the server's key"));
   if (SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1 || SSL_CTX_check_private_key(context.get()) != 1) {
     ERR_clear_error();
@@ -91,17 +83,13 @@ Result<TlsContextPtr> make_tls_context(const DoorCertificates& certificates, Tls
 }
 
 std::string client_certificate_pem(const ssl_st* connection) {
-  const Certificate certificate(SSL_get1_peer_certificate(connection), X509_free);
+  const Certificate certificate(SSL_get1_peer_certificate(connection));
   if (certificate == nullptr || SSL_get_verify_result(connection) != X509_V_OK) return {};
-  const Bio bio(BIO_new(BIO_s_mem()), BIO_free_all);
-  if (PEM_write_bio_X509(bio.get(), certificate.get()) != 1) return {};
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  return {data, static_cast<size_t>(size)};
+  return openssl::certificate_to_pem(certificate.get());
 }
 
 Status check_client_again(const ssl_st* connection, const PeerTrust& clients) {
-  const Certificate certificate(SSL_get1_peer_certificate(connection), X509_free);
+  const Certificate certificate(SSL_get1_peer_certificate(connection));
   if (certificate == nullptr) return Status::ok();
   return clients.accepts(certificate.get(), SSL_get_peer_cert_chain(connection));
 }

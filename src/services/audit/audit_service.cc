@@ -1,34 +1,19 @@
 #include "services/audit/audit_service.h"
 
 #include <algorithm>
+#include <charconv>
+#include <optional>
 
 #include "base/bytes.h"
 #include "call/command.h"
 #include "machine/machine.h"
+#include "services/audit/audit_export.h"
 #include "services/audit/audit_trail.h"
 
 namespace uccp::audit {
 namespace {
 
 using call::CallPtr;
-
-v1::AuditRecord public_record(const std::string& group, const machine::AuditRecord& record) {
-  v1::AuditRecord out;
-  out.set_id(group + "-" + std::to_string(record.number));
-  out.mutable_time()->set_seconds(record.wall_us / 1'000'000);
-  out.mutable_time()->set_nanos(static_cast<int32_t>(record.wall_us % 1'000'000) * 1000);
-  out.set_principal(record.principal);
-  out.set_method(record.method);
-  out.set_resource(record.resource);
-  out.set_outcome(record.outcome);
-  out.set_namespace_(record.name_space);
-  out.set_tenant(record.tenant);
-  out.set_group(group);
-  out.set_number(record.number);
-  out.set_index(record.index.value);
-  out.set_hash(to_hex(record.hash));
-  return out;
-}
 
 int64_t micros_of(const google::protobuf::Timestamp& time) { return time.seconds() * 1'000'000 + time.nanos() / 1000; }
 
@@ -40,11 +25,23 @@ bool is_method(std::string_view asked, std::string_view recorded) {
   return before == '/' || before == '.';
 }
 
-// Records of the system itself belong to no namespace, and are for those who see all namespaces.
-bool may_see(const call::Principal& principal, const machine::AuditRecord& record) {
-  if (record.tenant != principal.tenant) return false;
-  return principal.namespaces.empty() ||
-         std::ranges::find(principal.namespaces, record.name_space) != principal.namespaces.end();
+// "core-17:9f86…", whose form the contract has checked.
+struct Anchor {
+  std::string_view group;
+  uint64_t number = 0;
+  std::string hash;
+};
+std::optional<Anchor> parse_anchor(std::string_view text) {
+  Anchor anchor;
+  const size_t colon = text.find(':');
+  const size_t dash = text.substr(0, colon).rfind('-');
+  if (colon == std::string_view::npos || dash == std::string_view::npos) return std::nullopt;
+  anchor.group = text.substr(0, dash);
+  const auto [end, error] = std::from_chars(text.data() + dash + 1, text.data() + colon, anchor.number);
+  const auto hash = from_hex(text.substr(colon + 1));
+  if (error != std::errc() || end != text.data() + colon || !hash) return std::nullopt;
+  anchor.hash = *hash;
+  return anchor;
 }
 
 }  // namespace
@@ -52,12 +49,11 @@ bool may_see(const call::Principal& principal, const machine::AuditRecord& recor
 void AuditService::add_handlers(call::HandlerTable& handlers) {
   handlers.add("uccp.v1.Administration/SearchAudit",
                [this](const CallPtr& call, const std::string& bytes) { search(call, bytes); });
-  handlers.add("uccp.v1.Administration/VerifyAudit", [this](const CallPtr& call, const std::string&) {
-    read_all(call->read_level, [this, call](Result<Views> views) {
-      if (!views) return call->finish(views.error());
-      call->reply(verify(*views).SerializeAsString());
-    });
-  });
+  handlers.add_parsed<v1::ExportAuditRequest>(
+      "uccp.v1.Administration/ExportAudit",
+      [this](const CallPtr& call, const auto& request) { export_records(call, request.since()); });
+  handlers.add_parsed<v1::VerifyAuditRequest>(
+      "uccp.v1.Administration/VerifyAudit", [this](const CallPtr& call, const auto& request) { verify(call, request); });
 }
 
 void AuditService::read_all(const machine::ReadLevel& level, OnViews done) { read_next(level, {}, std::move(done)); }
@@ -109,30 +105,73 @@ Result<call::Page> AuditService::page_of(const call::Call& call, const call::Lis
   });
 }
 
-v1::VerifyAuditResponse AuditService::verify(const Views& views) const {
-  v1::VerifyAuditResponse response;
-  response.set_intact(true);
-  for (size_t i = 0; i < views.size(); ++i) {
-    v1::AuditTrail& trail = *response.add_trails();
-    trail.set_group(env_.groups[i].first);
-    const AuditRange range = range_of(views[i]);
-    trail.set_records(range.next - range.first);
-    if (range.next > range.first) {
-      trail.set_first_record(range.first);
-      trail.set_last_record(range.next - 1);
-      const auto newest = machine::read_audit(views[i], range.next - 1, 1);
-      if (!newest.empty()) trail.set_head_hash(to_hex(newest.front().hash));
+void AuditService::export_records(const CallPtr& call, const std::string& since) {
+  read_all(call->read_level, [this, call, since](Result<Views> views) {
+    if (!views) return call->finish(views.error());
+    std::vector<ExportedTrail> trails;
+    for (size_t i = 0; i < views->size(); ++i) {
+      const machine::AuditSpan span = machine::audit_span((*views)[i]);
+      trails.push_back({.group = env_.groups[i].first, .view = (*views)[i], .span = span});
     }
-    const Status status = machine::verify_audit(views[i]);
-    trail.set_intact(status.is_ok());
-    if (status.is_ok()) continue;
-    response.set_intact(false);
-    trail.set_reason(status.message());
-    // The message ends with the number of the record.
-    const std::string& text = status.message();
-    trail.set_broken_record(trail.group() + "-" + text.substr(text.find_last_of(' ') + 1));
+    if (Status status = AuditExporter::start(env_.work, call, std::move(trails), since); !status.is_ok()) call->finish(std::move(status));
+  });
+}
+
+void AuditService::verify(const CallPtr& call, const v1::VerifyAuditRequest& request) {
+  for (const std::string& text : request.anchors()) {
+    const auto anchor = parse_anchor(text);
+    const bool known = anchor && std::ranges::any_of(env_.groups, [&](const auto& group) { return group.first == anchor->group; });
+    if (known) continue;
+    return call->finish(Status(Code::kInvalid, "ANCHOR_INVALID", "'" + text + "' is not an anchor of a trail that is kept here")
+                            .with_field("anchors", "is not an anchor", "core-17: and 64 hexadecimal digits, as audit export gives them"));
   }
-  return response;
+  read_all(call->read_level, [this, call, request](Result<Views> views) {
+    if (!views) return call->finish(views.error());
+    v1::VerifyAuditResponse response;
+    response.set_intact(true);
+    for (size_t i = 0; i < views->size(); ++i) {
+      v1::AuditTrail& trail = *response.add_trails();
+      trail = verified(env_.groups[i].first, (*views)[i], request);
+      if (!trail.intact()) response.set_intact(false);
+    }
+    call->reply(response.SerializeAsString());
+  });
+}
+
+v1::AuditTrail AuditService::verified(const std::string& group, const machine::GroupView& view, const v1::VerifyAuditRequest& request) const {
+  v1::AuditTrail trail;
+  trail.set_group(group);
+  const machine::AuditSpan span = machine::audit_span(view);
+  trail.set_records(span.next - span.first);
+  if (span.next > span.first) {
+    trail.set_first_record(span.first);
+    trail.set_last_record(span.next - 1);
+    trail.set_head_hash(to_hex(span.head));
+  }
+  auto fault = machine::find_audit_fault(view);
+  uint64_t anchored = span.first;
+  for (const std::string& text : request.anchors()) {
+    const auto anchor = parse_anchor(text);
+    // Of what is no longer kept nothing can be said.
+    if (anchor->group != group || anchor->number < span.first) continue;
+    const auto at = machine::read_audit(view, anchor->number, 1);
+    if (at.empty() || at.front().number != anchor->number) {
+      if (!fault) fault = {anchor->number, "was there when the anchor was taken, and is missing"};
+    } else if (at.front().hash != anchor->hash) {
+      if (!fault) fault = {anchor->number, "is not the one that the anchor was taken of: it or one before it was replaced"};
+    } else if (anchor->number >= anchored) {
+      anchored = anchor->number + 1;
+      trail.set_anchor(text);
+    }
+  }
+  trail.set_records_past_anchor(span.next - std::min(anchored, span.next));
+  trail.set_intact(!fault);
+  if (fault) {
+    const std::string id = group + "-" + std::to_string(fault->record);
+    trail.set_broken_record(id);
+    trail.set_reason("the record " + id + " " + fault->what);
+  }
+  return trail;
 }
 
 }  // namespace uccp::audit

@@ -1,4 +1,4 @@
-// The methods of Administration about the audit trail: SearchAudit and VerifyAudit. docs/audit.md.
+// The methods of Administration about the audit trail: SearchAudit, ExportAudit and VerifyAudit. docs/audit.md.
 //
 // Both read much, so they run on the `work` executor, never on the loop. Must outlive every call. No state of its own;
 // callable from any thread.
@@ -43,7 +43,9 @@ class AuditService {
   void search(const call::CallPtr& call, const std::string& bytes);
   Result<call::Page> page_of(const call::Call& call, const call::ListQuery& query,
                              const v1::SearchAuditRequest& request, const Views& views) const;
-  v1::VerifyAuditResponse verify(const Views& views) const;
+  void export_records(const call::CallPtr& call, const std::string& since);
+  void verify(const call::CallPtr& call, const v1::VerifyAuditRequest& request);
+  v1::AuditTrail verified(const std::string& group, const machine::GroupView& view, const v1::VerifyAuditRequest& request) const;
 
   const AuditEnvironment env_;
 };

@@ -47,8 +47,20 @@ struct Group {
         machine::group_prefix(id) + machine::table_key::make(machine::kAuditTable, {}, ByteWriter().u64(number).data());
     std::string value = **kv.view()->get(key);
     value[20] ^= 1;
+    store(number, value);
+  }
+  std::string key_of(uint64_t number) const {
+    return machine::group_prefix(id) + machine::table_key::make(machine::kAuditTable, {}, ByteWriter().u64(number).data());
+  }
+  std::string stored(uint64_t number) { return **kv.view()->get(key_of(number)); }
+  void store(uint64_t number, const std::string& value) {
     storage::KvBatch batch;
-    batch.put(key, value);
+    batch.put(key_of(number), value);
+    EXPECT_TRUE(kv.write(batch).is_ok());
+  }
+  void remove(uint64_t number) {
+    storage::KvBatch batch;
+    batch.erase(key_of(number));
     EXPECT_TRUE(kv.write(batch).is_ok());
   }
   machine::GroupView view() { return {id, kv.view(), machine.applied(), 0}; }
@@ -64,7 +76,52 @@ class AuditServiceTest : public ::testing::Test, machine::Reader {
   AuditServiceTest() { service_.add_handlers(handlers_); }
 
   void read(GroupId group, const machine::ReadLevel&, Done done) override {
-    done(group == kCoreGroup ? core_.view() : work_.view());
+    done(group == kCoreGroup ? core_.view() : replaced_ != nullptr ? replaced_->view() : work_.view());
+  }
+
+  struct ExportSink final : call::Sink {
+    void send(std::string m) override {
+      queued += m.size();
+      EXPECT_TRUE(items.emplace_back().ParseFromString(m));
+    }
+    void finish(Status s) override {
+      status = std::move(s);
+      done = true;
+    }
+    size_t queued_bytes() const override { return queued; }
+    std::vector<v1::AuditExport> items;
+    Status status;
+    size_t queued = 0;
+    bool done = false;
+  };
+  ExportSink& begin_export(const std::string& since) {
+    call_ = std::make_shared<call::Call>();
+    export_sink_ = std::make_shared<ExportSink>();
+    call_->method = call::Contract::get().find("uccp.v1.Administration/ExportAudit");
+    call_->sink = export_sink_;
+    call_->principal = principal_;
+    v1::ExportAuditRequest request;
+    request.set_since(since);
+    (*handlers_.find(call_->method))(call_, request.SerializeAsString());
+    return *export_sink_;
+  }
+  std::vector<v1::AuditExport> export_from(const std::string& since) {
+    ExportSink& sink = begin_export(since);
+    scheduler_.run_until_idle();
+    EXPECT_TRUE(sink.done && sink.status.is_ok() && !sink.items.empty());
+    return sink.items;
+  }
+  std::string export_error(const std::string& since) {
+    ExportSink& sink = begin_export(since);
+    scheduler_.run_until_idle();
+    return std::string(sink.status.reason());
+  }
+  static std::string ids_of(const std::vector<v1::AuditExport>& items) {
+    std::string ids;
+    for (const auto& item : items) {
+      if (item.has_record()) ids.append(ids.empty() ? "" : " ").append(item.record().id());
+    }
+    return ids;
   }
 
   struct Collector final : call::Sink {
@@ -105,6 +162,9 @@ class AuditServiceTest : public ::testing::Test, machine::Reader {
   }
 
   Group core_{kCoreGroup}, work_{kWorkGroup};
+  Group* replaced_ = nullptr;
+  std::shared_ptr<call::Call> call_;
+  std::shared_ptr<ExportSink> export_sink_;
   sim::SimScheduler scheduler_;
   sim::SimClock clock_{scheduler_.time()};
   sim::SimExecutor executor_{scheduler_};
@@ -158,7 +218,7 @@ TEST_F(AuditServiceTest, ShowsOnlyTheTenantAndNamespacesOfTheCaller) {
   EXPECT_EQ(search(), "core-0");
 }
 
-TEST_F(AuditServiceTest, VerifyNamesTheFirstBrokenRecord) {
+TEST_F(AuditServiceTest, VerifyTellsWhatThereIs) {
   for (int i = 0; i < 3; ++i) work_.apply(i, "alice", "m");
   auto good = ask<v1::VerifyAuditResponse>("VerifyAudit", "{}");
   ASSERT_TRUE(good);
@@ -168,13 +228,121 @@ TEST_F(AuditServiceTest, VerifyNamesTheFirstBrokenRecord) {
   EXPECT_EQ(good->trails(1).records(), 3u);
   EXPECT_EQ(good->trails(1).last_record(), 2u);
   EXPECT_EQ(good->trails(1).head_hash().size(), 64u);
-  work_.tamper(1);
-  auto broken = ask<v1::VerifyAuditResponse>("VerifyAudit", "{}");
-  ASSERT_TRUE(broken);
-  EXPECT_FALSE(broken->intact());
-  EXPECT_TRUE(broken->trails(0).intact());
-  EXPECT_EQ(broken->trails(1).broken_record(), "work-1");
-  EXPECT_NE(broken->trails(1).reason(), "");
+  EXPECT_EQ(good->trails(1).records_past_anchor(), 3u);
+}
+
+TEST_F(AuditServiceTest, VerifyNamesTheFirstRecordThatIsNotWhatWasWritten) {
+  for (int i = 0; i < 5; ++i) work_.apply(i, "alice", "m");
+  std::vector<std::string> whole;
+  for (uint64_t i = 0; i < 5; ++i) whole.push_back(work_.stored(i));
+  const auto broken = [&] {
+    auto verdict = ask<v1::VerifyAuditResponse>("VerifyAudit", "{}");
+    EXPECT_TRUE(verdict);
+    EXPECT_TRUE(verdict->trails(0).intact());
+    EXPECT_EQ(verdict->intact(), verdict->trails(1).intact());
+    EXPECT_EQ(verdict->trails(1).intact(), verdict->trails(1).reason().empty());
+    for (uint64_t i = 0; i < 5; ++i) work_.store(i, whole[i]);
+    return verdict->trails(1).broken_record();
+  };
+  EXPECT_EQ(broken(), "");
+  for (uint64_t i = 0; i < 5; ++i) {
+    const std::string id = "work-" + std::to_string(i);
+    work_.tamper(i);
+    EXPECT_EQ(broken(), id) << "changed";
+    work_.remove(i);
+    EXPECT_EQ(broken(), id) << "removed";
+  }
+  work_.store(1, whole[2]);
+  work_.store(2, whole[1]);
+  EXPECT_EQ(broken(), "work-1") << "reordered";
+  work_.store(3, whole[2]);
+  EXPECT_EQ(broken(), "work-3") << "twice";
+  for (uint64_t i = 3; i < 5; ++i) work_.remove(i);
+  EXPECT_EQ(broken(), "work-3") << "the end is cut";
+  for (uint64_t i = 0; i < 2; ++i) work_.remove(i);
+  EXPECT_EQ(broken(), "work-0") << "the beginning is cut";
+  for (uint64_t i = 0; i < 5; ++i) work_.remove(i);
+  EXPECT_EQ(broken(), "work-0") << "all is gone";
+  EXPECT_EQ(broken(), "");
+}
+
+TEST_F(AuditServiceTest, AnAnchorShowsATrailThatWasMadeAnew) {
+  for (int i = 0; i < 3; ++i) work_.apply(i, "alice", "m");
+  auto before = ask<v1::VerifyAuditResponse>("VerifyAudit", "{}");
+  const std::string anchor = "work-2:" + before->trails(1).head_hash();
+  const std::string json = R"({"anchors":[")" + anchor + "\"]}";
+  for (int i = 3; i < 5; ++i) work_.apply(i, "alice", "m");
+  auto held = ask<v1::VerifyAuditResponse>("VerifyAudit", json);
+  ASSERT_TRUE(held);
+  EXPECT_TRUE(held->intact());
+  EXPECT_EQ(held->trails(1).anchor(), anchor);
+  EXPECT_EQ(held->trails(1).records_past_anchor(), 2u);
+  // The whole trail is another one, and consistent in itself.
+  Group other(kWorkGroup);
+  for (int i = 0; i < 5; ++i) other.apply(i, "mallory", "m");
+  replaced_ = &other;
+  auto forged = ask<v1::VerifyAuditResponse>("VerifyAudit", json);
+  ASSERT_TRUE(forged);
+  EXPECT_TRUE(ask<v1::VerifyAuditResponse>("VerifyAudit", "{}")->intact());
+  EXPECT_FALSE(forged->intact());
+  EXPECT_EQ(forged->trails(1).broken_record(), "work-2");
+  EXPECT_EQ(forged->trails(1).anchor(), "");
+  EXPECT_EQ(forged->trails(1).records_past_anchor(), 5u);
+  // And so is one that ends before the anchor.
+  Group shorter(kWorkGroup);
+  shorter.apply(0, "alice", "m");
+  replaced_ = &shorter;
+  auto cut = ask<v1::VerifyAuditResponse>("VerifyAudit", json);
+  EXPECT_FALSE(cut->intact());
+  EXPECT_EQ(cut->trails(1).broken_record(), "work-2");
+}
+
+TEST_F(AuditServiceTest, AnAnchorThatIsNoneIsRefused) {
+  const std::string hash(64, 'a');
+  for (const std::string& anchor : {"other-1:" + hash, "core-99999999999999999999:" + hash}) {
+    const auto refused = ask<v1::VerifyAuditResponse>("VerifyAudit", R"({"anchors":[")" + anchor + "\"]}");
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().reason(), "ANCHOR_INVALID") << anchor;
+  }
+}
+
+TEST_F(AuditServiceTest, AnExportGivesEachTrailOldestFirstAndGoesOnFromItsCursor) {
+  for (int i = 0; i < 3; ++i) core_.apply(i, "alice", "m");
+  core_.apply(3, "mallory", "m", "nothing.do", {"other", "n"});
+  work_.apply(4, "alice", "m");
+  const auto items = export_from("");
+  EXPECT_EQ(ids_of(items), "core-0 core-1 core-2 work-0");
+  const v1::AuditExport& last = items.back();
+  EXPECT_EQ(last.end().reason(), v1::STREAM_END_REASON_CAUGHT_UP);
+  ASSERT_EQ(last.anchors_size(), 2);
+  // The anchors are those that VerifyAudit takes.
+  const auto verdict = ask<v1::VerifyAuditResponse>(
+      "VerifyAudit", R"({"anchors":[")" + last.anchors(0) + "\",\"" + last.anchors(1) + "\"]}");
+  EXPECT_TRUE(verdict->intact());
+  EXPECT_EQ(verdict->trails(0).anchor(), last.anchors(0));
+  EXPECT_EQ(verdict->trails(0).records_past_anchor(), 0u);
+  EXPECT_EQ(ids_of(export_from(items[1].cursor())), "core-2 work-0");
+  core_.apply(5, "alice", "m");
+  EXPECT_EQ(ids_of(export_from(last.cursor())), "core-4");
+  EXPECT_EQ(export_error("nonsense"), "CURSOR_INVALID");
+  EXPECT_EQ(export_error("core-1.work-x"), "CURSOR_INVALID");
+  EXPECT_EQ(export_error("core-1.work-1.x"), "CURSOR_INVALID");
+}
+
+TEST_F(AuditServiceTest, AnExportGoesNoFasterThanItIsTaken) {
+  for (int i = 0; i < 2000; ++i) core_.apply(i, std::string(2000, 'p'), "m");
+  ExportSink& sink = begin_export("");
+  scheduler_.run_until_idle();
+  EXPECT_LT(sink.queued, 1'100'000u);
+  EXPECT_FALSE(sink.done);
+  int rounds = 0;
+  for (; !sink.done && rounds < 100; ++rounds) {
+    sink.queued = 0;
+    call_->deliver_drain();
+    scheduler_.run_until_idle();
+  }
+  EXPECT_GT(rounds, 2);
+  EXPECT_EQ(sink.items.size(), 2001u);
 }
 
 }  // namespace

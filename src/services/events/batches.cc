@@ -1,5 +1,6 @@
 #include "services/events/batches.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/clock.h"
@@ -44,8 +45,13 @@ Result<BatchPtr> decode_notice(GroupId group, PartitionId id, std::string_view b
   if (!notice.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return fail(Code::kCorruption, "BUS_NOTICE", "a change of a bus group is no BusNotice");
   }
-  return make_batch(group, id, std::move(*notice.mutable_row()),
-                    std::make_shared<const BusBatch>(std::move(*notice.mutable_batch())));
+  BatchPtr batch = make_batch(group, id, std::move(*notice.mutable_row()),
+                              std::make_shared<const BusBatch>(std::move(*notice.mutable_batch())));
+  const auto events = static_cast<uint32_t>(batch->content->events_size());
+  if (std::ranges::any_of(batch->places, [&](uint32_t place) { return place >= events; })) {
+    return fail(Code::kCorruption, "BUS_NOTICE", "a change of a bus group names events that it does not have");
+  }
+  return batch;
 }
 
 Result<std::vector<std::shared_ptr<const BusBatch>>> decode_entry(const Entry& entry) {
