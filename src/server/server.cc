@@ -84,8 +84,7 @@ bool frees_space(std::string_view command) {
       "workers.fence",   "workers.hello",        "workers.drain",     "permits.release", "workers.deregister",
       "permits.abandon", "permits.break",        "elections.resign",  "sync.withdraw",   "sync.delete_latch",
       "kv.delete",       "kv.compact",           "kv.sweep",          "kv.revoke",       "topics.delete",
-      "bus.drop",       "secrets.delete",
-      "compute.remove"};
+      "bus.drop",       "bus.trim",             "secrets.delete",    "compute.remove"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 

@@ -4,8 +4,10 @@
 #include <set>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "call/wire.h"
 #include "services/events/bus_state.h"
+#include "services/events/bus_trim.h"
 #include "uccp/v1/events.pb.h"
 
 namespace uccp::events {
@@ -145,8 +147,31 @@ class Append {
   }
 
   void store(uint64_t count) {
+    const BusIndexRow index = make_row(count);
+    if (row_.first_offset() == row_.next_offset()) row_.set_oldest_ms(index.stored_ms());
+    row_.set_next_offset(row_.next_offset() + count);
+    row_.set_bytes(row_.bytes() + index.bytes());
+    row_.set_bytes_ever(index.bytes_ever());
+    // Rows that nobody had before: there is nothing to read.
+    c_.state().replace(machine::table_key::make(kIndexTable, c_.scope(), index_key(id_, row_.next_offset() - 1)),
+                       std::nullopt, machine::Table<BusIndexRow>::serialize(index));
+    c_.state().replace(machine::table_key::make(kNeededTable, {}, needed_key(c_.index(), number_)), std::nullopt,
+                       ByteWriter().varint(1).take());
+    uint32_t rows_max = kTrimmedPerBatch;
+    if (trim_due(row_, c_.now_ms())) trim_partition(c_, id_, row_, rows_max);
+    kPartitions.put(c_.state(), c_.scope(), partition_key(id_), row_);
+    internal::v1::BusNotice notice;
+    *notice.mutable_row() = index;
+    *notice.mutable_batch() = batch_;
+    c_.notify(kBusTopic, partition_key(id_), 0, notice.SerializeAsString());
+  }
+
+  BusIndexRow make_row(uint64_t count) const {
     uint64_t bytes = 0;
-    for (const std::string& event : batch_.events()) bytes += event.size();
+    auto skipped = std::set<uint32_t>(result_.duplicates().begin(), result_.duplicates().end());
+    for (int place = 0; place < batch_.events_size(); ++place) {
+      if (!skipped.contains(static_cast<uint32_t>(place))) bytes += batch_.events(place).size();
+    }
     BusIndexRow index;
     index.set_log_index(c_.index().value);
     index.set_batch(number_);
@@ -154,20 +179,11 @@ class Append {
     index.set_publish_us(c_.envelope().wall.us);
     index.set_events(static_cast<uint32_t>(batch_.events_size()));
     *index.mutable_skipped() = result_.duplicates();
-    row_.set_next_offset(row_.next_offset() + count);
-    row_.set_bytes(row_.bytes() + bytes);
-    row_.set_bytes_ever(row_.bytes_ever() + bytes);
-    index.set_bytes_ever(row_.bytes_ever());
-    // Rows that nobody had before: there is nothing to read.
-    c_.state().replace(machine::table_key::make(kIndexTable, c_.scope(), index_key(id_, row_.next_offset() - 1)),
-                       std::nullopt, machine::Table<BusIndexRow>::serialize(index));
-    c_.state().replace(machine::table_key::make(kNeededTable, {}, needed_key(c_.index(), number_)), std::nullopt,
-                       ByteWriter().varint(1).take());
-    kPartitions.put(c_.state(), c_.scope(), partition_key(id_), row_);
-    internal::v1::BusNotice notice;
-    *notice.mutable_row() = std::move(index);
-    *notice.mutable_batch() = batch_;
-    c_.notify(kBusTopic, partition_key(id_), 0, notice.SerializeAsString());
+    index.set_bytes(bytes);
+    index.set_bytes_ever(row_.bytes_ever() + bytes);
+    index.set_stored_ms(c_.now_ms());
+    UCCP_CHECK(count + skipped.size() == static_cast<uint64_t>(batch_.events_size()), "each event counts or was there");
+    return index;
   }
 
   ApplyContext& c_;

@@ -1,7 +1,7 @@
 #include "services/events/bus_keeper.h"
 
-
 #include "services/events/bus_state.h"
+#include "services/events/bus_trim.h"
 #include "services/events/join.h"
 
 namespace uccp::events {
@@ -11,8 +11,8 @@ using machine::ReadLevel;
 using machine::Scope;
 
 BusKeeper::BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere,
-                     machine::Reader& reader, Executor& loop, Executor& work)
-    : options_(options), local_(local), anywhere_(anywhere), reader_(reader), loop_(loop), work_(work) {}
+                     machine::Reader& reader, Executor& loop, Executor& work, const Clock& clock)
+    : options_(options), local_(local), anywhere_(anywhere), reader_(reader), loop_(loop), work_(work), clock_(clock) {}
 
 void BusKeeper::on_leadership(GroupId group, bool leads) {
   if (!leads) {
@@ -32,26 +32,62 @@ void BusKeeper::look(GroupId group, uint64_t round) {
     if (!bus) return;
     reader_.read(kCoreGroup, ReadLevel::linearizable(), [this, group, bus = std::move(*bus)](Result<GroupView> core) {
       if (!core) return;
-      work_.post([this, group, bus, core = std::move(*core)] { clean(group, bus, core); });
+      loop_.post([this, group, bus, core = std::move(*core)] {
+        const int64_t now_ms = machine_time_now(group, bus);
+        work_.post([this, group, bus, core, now_ms] { clean(group, bus, core, now_ms); });
+      });
     });
   });
 }
 
-void BusKeeper::clean(GroupId group, const GroupView& bus, const GroupView& core) {
+int64_t BusKeeper::machine_time_now(GroupId group, const GroupView& bus) {
+  const BootTime now = clock_.boot();
+  Seen& seen = seen_[group];
+  if (seen.applied != bus.applied()) seen = {bus.applied(), now};
+  return bus.machine_time_ms() + now.ms_since(seen.since);
+}
+
+void BusKeeper::clean(GroupId group, const GroupView& bus, const GroupView& core, int64_t now_ms) {
   std::set<uint64_t> known;
   kTopics.scan_all(core, [&](const Scope&, std::string_view, const TopicRow& topic) {
     known.insert(topic.number());
     return true;
   });
   std::map<uint64_t, Scope> gone;
-  kPartitions.scan_all(bus, [&](const Scope& scope, std::string_view key, const BusPartitionRow&) {
-    const uint64_t topic = decode_partition_key(key).topic;
-    if (!known.contains(topic)) gone[topic] = scope;
+  std::map<Scope, internal::v1::BusTrimCommand> due;
+  kPartitions.scan_all(bus, [&](const Scope& scope, std::string_view key, const BusPartitionRow& row) {
+    const PartitionId id = decode_partition_key(key);
+    if (!known.contains(id.topic)) {
+      gone[id.topic] = scope;
+    } else if (trim_due(row, now_ms) && due[scope].partitions_size() < options_.partitions_per_command) {
+      internal::v1::BusPartition& one = *due[scope].add_partitions();
+      one.set_topic(id.topic);
+      one.set_partition(id.partition);
+    }
     return true;
   });
   for (const auto& [topic, scope] : gone) {
     drop_in(local_, group, scope, topic, [](const Status&) {});
   }
+  for (auto& [scope, command] : due) {
+    command.set_rows_max(options_.rows_per_command);
+    trim(group, scope, std::move(command));
+  }
+}
+
+// Step by step until nothing is left, or this node no longer leads.
+void BusKeeper::trim(GroupId group, const Scope& scope, internal::v1::BusTrimCommand command) {
+  machine::Envelope envelope;
+  envelope.scope = scope;
+  envelope.principal = "system";
+  envelope.command = std::string(kBusDomain) + ".trim";
+  envelope.payload = command.SerializeAsString();
+  local_.propose(group, std::move(envelope),
+                 [this, group, scope, command = std::move(command)](Result<machine::Applied> applied) mutable {
+                   internal::v1::BusProgress progress;
+                   if (!applied || !progress.ParseFromString(applied->response) || progress.done()) return;
+                   trim(group, scope, std::move(command));
+                 });
 }
 
 // Step by step until nothing is left.

@@ -1,4 +1,5 @@
-// Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone. Re-runnable: what there is to do is
+// Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone, and what the retention of the others
+// gives up. Re-runnable: what there is to do is
 // found in the states, so a new leader goes on.
 //
 // Thread: the loop's, but for drop(), which is callable from any thread.
@@ -9,8 +10,8 @@
 #include <set>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/executor.h"
-#include "base/metrics.h"
 #include "machine/ports.h"
 #include "services/events/bus_rows.h"
 #include "services/events/topics_state.h"
@@ -22,6 +23,8 @@ struct BusKeeperOptions {
   int64_t interval_ms = 10'000;
   // Rows that one command goes through: about a millisecond of the loop.
   uint32_t rows_per_command = 500;
+  // Partitions that one command looks at.
+  int partitions_per_command = 256;
 };
 
 class BusKeeper {
@@ -29,7 +32,7 @@ class BusKeeper {
   // Everything must outlive the keeper, and the keeper every command it proposes. `local` proposes on this node,
   // `anywhere` to the leader wherever it is.
   BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere, machine::Reader& reader,
-            Executor& loop, Executor& work);
+            Executor& loop, Executor& work, const Clock& clock);
 
   // This node leads the group or no longer does.
   void on_leadership(GroupId group, bool leads);
@@ -39,7 +42,15 @@ class BusKeeper {
 
  private:
   void look(GroupId group, uint64_t round);
-  void clean(GroupId group, const machine::GroupView& bus, const machine::GroupView& core);
+  // A state, and for how long it was the newest one: machine time stands still while nothing is applied.
+  struct Seen {
+    LogIndex applied;
+    BootTime since;
+  };
+
+  int64_t machine_time_now(GroupId group, const machine::GroupView& bus);
+  void clean(GroupId group, const machine::GroupView& bus, const machine::GroupView& core, int64_t now_ms);
+  void trim(GroupId group, const machine::Scope& scope, internal::v1::BusTrimCommand command);
   void drop_in(machine::Proposer& proposer, GroupId group, const machine::Scope& scope, uint64_t topic, Done done);
 
   const BusKeeperOptions options_;
@@ -48,6 +59,8 @@ class BusKeeper {
   machine::Reader& reader_;
   Executor& loop_;
   Executor& work_;
+  const Clock& clock_;
+  std::map<GroupId, Seen> seen_;
   std::map<GroupId, uint64_t> rounds_;  // of groups that this node leads; another round ends the earlier one
   uint64_t last_round_ = 0;
 };

@@ -7,6 +7,7 @@
 #include "call/wire.h"
 #include "services/events/bus_append.h"
 #include "services/events/bus_rows.h"
+#include "services/events/bus_trim.h"
 
 namespace uccp::events {
 namespace {
@@ -94,6 +95,22 @@ bool erase_index(ApplyContext& context, const std::string& topic, uint32_t& rows
   return whole;
 }
 
+ApplyResult trim(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusTrimCommand>(payload);
+  uint32_t left = std::max<uint32_t>(command.rows_max(), 1);
+  internal::v1::BusProgress progress;
+  progress.set_done(true);
+  for (const auto& named : command.partitions()) {
+    const PartitionId id{named.topic(), named.partition()};
+    auto row = kPartitions.get(context.state(), context.scope(), partition_key(id));
+    if (!row || !trim_due(*row, context.now_ms())) continue;
+    const bool done = left > 0 && trim_partition(context, id, *row, left);
+    if (!done) progress.set_done(false);
+    kPartitions.put(context.state(), context.scope(), partition_key(id), *row);
+  }
+  return progress.SerializeAsString();
+}
+
 // Until the last step the partitions stay, closed to publishers and readers, so that whoever goes on finds them.
 ApplyResult drop(ApplyContext& context, std::string_view payload) {
   const auto command = parse<internal::v1::BusDropCommand>(payload);
@@ -120,7 +137,7 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> BusState::commands() {
-  return {{"open", open}, {"append", append}, {"drop", drop}, {"commit", commit}, {"forget", forget}};
+  return {{"open", open}, {"append", append}, {"drop", drop}, {"trim", trim}, {"commit", commit}, {"forget", forget}};
 }
 
 }  // namespace uccp::events

@@ -35,7 +35,7 @@ EventsService::EventsService(EventsOptions options, EventsEnvironment environmen
       publisher_(options_.publisher, env_.anywhere, topics_, gatherer_, env_.metrics),
       feed_(env_.watcher, env_.events, options_.groups),
       fetcher_(env_.reader, env_.log, env_.work),
-      keeper_(options_.keeper, env_.local, env_.anywhere, env_.reader, env_.loop, env_.work),
+      keeper_(options_.keeper, env_.local, env_.anywhere, env_.reader, env_.loop, env_.work, env_.clock),
       streams_(Streams::make(options_.stream,
                              {env_.reader, feed_, fetcher_, env_.events, env_.clock, env_.metrics})),
       subscriptions_(options_.subscriptions,

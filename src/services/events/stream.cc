@@ -121,7 +121,8 @@ void Streams::Stream::begin_group(GroupId id, const GroupView& view) {
     if (request_.no_follow()) partition.until = row ? row->next_offset() : 0;
     if (!row) continue;
     partition.next = first_offset(view, id, partition_id);
-    const bool lost = since != since_.end() && LogPlace{row->trimmed_index(), row->trimmed_batch(), 0} > since->second;
+    const LogPlace gone{row->trimmed_index(), row->trimmed_batch(), row->trimmed_place()};
+    const bool lost = since != since_.end() && (partition.next < row->first_offset() || gone > since->second);
     if (lost) {
       return end(v1::STREAM_END_REASON_COMPACTED,
                  "events behind the cursor are no longer kept; begin anew without a cursor, or with start EARLIEST");
@@ -134,7 +135,7 @@ void Streams::Stream::begin_group(GroupId id, const GroupView& view) {
   }
 }
 
-// Where the stream begins in a partition.
+// Where the stream begins in a partition; before its first event if some behind the cursor are gone.
 uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, PartitionId id) const {
   const BusPartitionRow row = *kPartitions.get(view, scope_, partition_key(id));
   uint64_t from = row.first_offset();
@@ -155,7 +156,7 @@ uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, Par
   if (entry && place_of(entry->row) == whole) {
     next = std::min(entry->row.first_offset() + place.place + uint64_t{1}, entry->last_offset + 1);
   }
-  return std::max(from, next);
+  return next < row.first_offset() ? next : std::max(from, next);
 }
 
 // --- reading --------------------------------------------------------------------------------------------------------

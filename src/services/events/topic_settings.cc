@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kDedupWindowDefaultS = 600;
 constexpr int32_t kPartitionsDefault = 1;
+constexpr int64_t kRetentionDefaultS = 7 * 24 * 3600;
 
 // Fields of a topic that an update may name.
 constexpr auto kChangeable = std::to_array<std::string_view>(
@@ -34,10 +35,11 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
   };
   if (topic.has_schema()) return unbuilt("schema");
   if (topic.compacted()) return unbuilt("compacted");
-  // Events stay until their topic is deleted; nobody shall think otherwise.
-  if (topic.has_retention()) return unbuilt("retention");
-  if (topic.retention_bytes() != 0) return unbuilt("retentionBytes");
-  if (topic.retention_events() != 0) return unbuilt("retentionEvents");
+  const bool keeps = topic.has_retention() || topic.retention_bytes() != 0 || topic.retention_events() != 0;
+  if (keeps && topic.persistence() == v1::TOPIC_PERSISTENCE_EPHEMERAL) {
+    return Status(Code::kInvalid, "FIELD_INVALID", "an ephemeral topic keeps nothing, so it has no retention")
+        .with_field("topic.retention", "is not for ephemeral topics; leave it out");
+  }
   return Status::ok();
 }
 
@@ -49,6 +51,8 @@ Result<v1::Topic> with_defaults(v1::Topic topic, const TopicLimits& limits) {
   if (!topic.has_dedup_window()) topic.mutable_dedup_window()->set_seconds(kDedupWindowDefaultS);
   if (topic.message_bytes_max() == 0) topic.set_message_bytes_max(limits.message_bytes_max);
   UCCP_RETURN_IF_ERROR(check_bounds(topic, limits));
+  const bool persistent = topic.persistence() == v1::TOPIC_PERSISTENCE_PERSISTENT;
+  if (persistent && !topic.has_retention()) topic.mutable_retention()->set_seconds(kRetentionDefaultS);
   return topic;
 }
 
@@ -75,7 +79,7 @@ Status check_update(const v1::UpdateTopicRequest& request, const TopicLimits& li
   for (const std::string& path : paths) {
     const auto* field = descriptor->FindFieldByName(path);
     // A topic always has these.
-    const bool needed = path == "partitions" || path == "message_bytes_max" || path == "dedup_window";
+    const bool needed = path == "partitions" || path == "message_bytes_max" || path == "dedup_window" || path == "retention";
     if (needed && !reflection->HasField(request.topic(), field)) {
       return Status(Code::kInvalid, "FIELD_INVALID", "the update would clear " + path + ", which every topic has")
           .with_field("topic." + field->camelcase_name(), "cannot be cleared; give a value");
