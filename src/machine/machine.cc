@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "machine/dedup.h"
+#include "machine/kept_entries.h"
 #include "machine/planted.h"
 #include "machine/restore.h"
 #include "machine/table.h"
@@ -281,7 +282,8 @@ Status Machine::switch_slot(LogPosition installed) {
 
 bool in_digest(std::string_view key) {
   static const std::string meta = table_key::begin(kMetaTable).take();
-  return !key.starts_with(meta);
+  static const std::string entries = table_key::begin(kEntryTable).take();
+  return !key.starts_with(meta) && !key.starts_with(entries);
 }
 
 Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {

@@ -209,7 +209,7 @@ void Group::step(raft::Event event) {
   for (NodeId peer : out.snapshots_wanted) {
     // Not from within a step: it steps the core itself.
     env_.loop.post([this, peer] {
-      if (!closed_ && leads()) sender_.want(peer);
+      if (!closed_ && leads()) offer_snapshot(peer);
     });
   }
   if (out.install_snapshot) receiver_.begin(core_->leader(), *out.install_snapshot);
@@ -436,6 +436,7 @@ void Group::flush(uint64_t kept_bytes, std::move_only_function<void()> done) {
       cache_.compact(position);
       if (!closed_) step(raft::Compacted{position});
     }
+    drop_kept();
     done();
   };
   env_.disk.flush_and_compact(id_, position, std::move(finished));

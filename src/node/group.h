@@ -2,6 +2,7 @@
 //
 //   group.cc            proposals, durability, apply, leases, compaction
 //   group_reads.cc      reads of all levels, on the leader and elsewhere
+//   group_data.cc       logs that are the data of their group: reading them, keeping entries for snapshots
 //   group_members.cc    requests to the leader, membership, transfer of the leadership
 //   group_replicas.cc   messages of peers, snapshots, comparing digests
 //
@@ -237,6 +238,14 @@ class Group {
   void close_reads();
   void when_leading(machine::Leases::Done done, std::move_only_function<Result<int64_t>()> answer);
 
+  // group_data.cc
+  machine::GroupView fresh_view();
+  void offer_snapshot(NodeId peer);
+  void keep_needed(std::move_only_function<void()> done);
+  LogIndex first_to_keep();
+  void finish_keeping();
+  void drop_kept();
+
   // group_members.cc
   void ask_peer(PeerRequest request, ChangeDone done);
   void take_request(NodeId from, const PeerRequest& request);
@@ -309,6 +318,8 @@ class Group {
   LogBytes log_bytes_;
   uint64_t flushed_at_bytes_ = 0;  // log_bytes_.total() then
   bool flushing_ = false;
+  LogIndex kept_to_;  // entries that the state needs are beside it up to here
+  std::vector<std::move_only_function<void()>> keeping_;  // what waits for that; not empty while it is under way
   bool closed_ = false;
   std::function<void(bool, Term)> on_leadership_;
   Histogram& propose_seconds_;

@@ -40,23 +40,6 @@ void Group::read(const machine::ReadLevel& level, machine::Reader::Done done) {
   ask_core(std::move(batch), level.kind == Kind::kLease);
 }
 
-// Recent entries are in memory; older ones are read between two writes of the log.
-void Group::read_log(LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done) {
-  if (closed_) return done(fail(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down"));
-  if (from > machine_.applied() || to < from) {
-    return done(fail(Code::kInvalid, "LOG_RANGE", "the entry " + std::to_string(from.value) + " is not applied yet"));
-  }
-  to = std::min(to, machine_.applied().next());
-  if (auto entries = cache_.recent(from, to, bytes_max)) return done(std::move(*entries));
-  auto read = std::make_shared<Result<std::vector<Entry>>>();
-  env_.disk.run(
-      [this, from, to, bytes_max, read] {
-        *read = env_.log.read(id_, from, to, bytes_max);
-        return Status::ok();
-      },
-      [read, done = std::move(done)]() mutable { done(std::move(*read)); });
-}
-
 void Group::queue_read(BootTime deadline, machine::Reader::Done done) {
   if (queued_reads_.size() >= options_.queued_reads_max) {
     return done(fail(Status(Code::kExhausted, "QUEUED_READS_MAX",

@@ -122,7 +122,7 @@ SnapshotSender::Environment Group::sender_environment() {
       .reads = env_.reads,
       .state =
           [this] {
-            return machine::SnapshotReader(machine_.snapshot_header(), machine_.view(), options_.snapshot);
+            return machine::SnapshotReader(machine_.snapshot_header(), fresh_view(), options_.snapshot);
           },
       .send =
           [this](NodeId to, const SnapshotChunk& chunk) {

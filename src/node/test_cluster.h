@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -116,6 +117,7 @@ struct TestClusterOptions {
   uint64_t seed = 1;
   NodeOptions node;
   size_t groups = 1;
+  std::function<LogIndex(const machine::GroupView&)> log_floor;  // of all groups
   std::set<uint64_t> without_leases;  // nodes that have no lease reads, whatever `node` says
 };
 
@@ -172,7 +174,9 @@ class TestCluster {
     node_options.id = NodeId(id);
     if (options_.without_leases.contains(id)) node_options.group.raft.lease_reads = false;
     std::vector<GroupSpec> groups;
-    for (size_t g = 1; g <= options_.groups; ++g) groups.push_back({GroupId(g), "g" + std::to_string(g), {&rows_}});
+    for (size_t g = 1; g <= options_.groups; ++g) {
+      groups.push_back({GroupId(g), "g" + std::to_string(g), {&rows_}, options_.log_floor});
+    }
     m.node = std::make_unique<Node>(node_options,
                                     NodeEnvironment{.loop = *m.loop,
                                                     .io = *m.io,

@@ -31,7 +31,7 @@ class BusLab {
     e.principal = "p";
     e.command = std::move(command);
     e.boot = {now_ms * 1000};
-    e.wall = {1'700'000'000'000'000 + now_ms * 1000};
+    e.wall = {1'700'000'000'000'000 + (now_ms + wall_jump_ms) * 1000};
     e.payload = std::move(payload);
     const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
     log[entry.index.value] = entry;
@@ -110,6 +110,7 @@ class BusLab {
   const machine::Machine& machine() const { return machine_; }
 
   int64_t now_ms = 1000;
+  int64_t wall_jump_ms = 0;
   std::map<uint64_t, Entry> log;
   std::vector<machine::Change> changes;
 

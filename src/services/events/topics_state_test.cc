@@ -129,7 +129,7 @@ TEST(Topics, WhatIsNotSaidHasADefaultAndWhatIsTooMuchIsRefused) {
   ASSERT_TRUE(made.has_value());
   EXPECT_EQ(made->partitions(), 1);
   EXPECT_EQ(made->persistence(), v1::TOPIC_PERSISTENCE_PERSISTENT);
-  EXPECT_FALSE(made->has_retention()) << "it is not built, and so there is none";
+  EXPECT_EQ(made->retention().seconds(), 7 * 24 * 3600);
   EXPECT_EQ(made->message_bytes_max(), 1u << 20);
   topic.set_partitions(257);
   EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
@@ -152,10 +152,22 @@ TEST(Topics, AnUpdateNamesOnlyWhatCanBeChanged) {
   EXPECT_EQ(check_update(request, {}, paths).reason(), "FIELD_INVALID");
   request.mutable_update_mask()->set_paths(0, "dedup_window");
   EXPECT_EQ(check_update(request, {}, paths).reason(), "FIELD_INVALID") << "it cannot be cleared";
+  request.mutable_update_mask()->set_paths(0, "retention");
+  EXPECT_EQ(check_update(request, {}, paths).reason(), "FIELD_INVALID") << "it cannot be cleared";
   request.mutable_update_mask()->set_paths(0, "retention_bytes");
   request.mutable_topic()->set_retention_bytes(7);
   paths.clear();
-  EXPECT_EQ(check_update(request, {}, paths).reason(), "TOPIC_SETTING_UNBUILT");
+  EXPECT_TRUE(check_update(request, {}, paths).is_ok());
+  EXPECT_EQ(paths, std::vector<std::string>{"retention_bytes"});
+}
+
+TEST(Topics, WhatKeepsNothingHasNoRetention) {
+  v1::Topic topic;
+  topic.set_name("a");
+  topic.set_persistence(v1::TOPIC_PERSISTENCE_EPHEMERAL);
+  EXPECT_FALSE(with_defaults(topic, {})->has_retention());
+  topic.set_retention_events(5);
+  EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
 }
 
 }  // namespace
