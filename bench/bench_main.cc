@@ -31,6 +31,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"consensus-reads", "linearizable and stale gets from three nodes, beside etcd", run_consensus_reads},
     Benchmark{"consensus-memory", "memory of a million keys, beside etcd", run_consensus_memory},
     Benchmark{"coordination", "locks, registration and watchers over the etcd API, beside etcd", run_coordination},
+    Benchmark{"events", "durable publishing, reading and latency of events, beside JetStream and Redis", run_events},
     Benchmark{"failover", "time without a write when a leader dies, freezes or is cut off, beside etcd", run_failover},
     Benchmark{"snapshot", "the tail of puts while a new node receives the whole state", run_snapshot},
     Benchmark{"growth", "puts and gets over sizes, groups, nodes and keys; bench/charts.py draws them", run_growth},

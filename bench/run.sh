@@ -5,10 +5,11 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# etcd is a peer, strace counts syncs, nft and ip cut nodes off. Without them their rows say so and are not met.
+# etcd and redis are peers, strace counts syncs, nft and ip cut nodes off. Without them their rows say so and are not met.
 install_peers() {
   local missing=()
   command -v etcd >/dev/null || missing+=(etcd-server)
+  command -v redis-server >/dev/null || missing+=(redis-server)
   command -v strace >/dev/null || missing+=(strace)
   command -v nft >/dev/null || missing+=(nftables)
   command -v ip >/dev/null || missing+=(iproute2)
@@ -38,6 +39,15 @@ install_hyperqueue() {
     touch $venv/bin/hyperqueue.installed || echo "# could not install HyperQueue" >&2
 }
 
+# nats-server of this version; Debian's knows no `sync_interval: always`.
+install_nats() {
+  local version=v2.12.2
+  [ ! -e build/bench/bin/nats-server-$version ] || return 0
+  command -v go >/dev/null || { echo "# no go, so no nats-server" >&2; return 0; }
+  GOBIN=$PWD/build/bench/bin go install github.com/nats-io/nats-server/v2@$version >&2 &&
+    touch build/bench/bin/nats-server-$version || echo "# could not install nats-server" >&2
+}
+
 options=()
 names=()
 for word in "$@"; do
@@ -51,6 +61,8 @@ done
 
 install_peers
 install_hyperqueue
+install_nats
+export PATH=$PWD/build/bench/bin:$PATH
 mkdir -p build/bench
 results=build/bench/results.jsonl
 : >"$results"

@@ -56,8 +56,8 @@ class Topics(EventsTest):
         self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"partitions": 2}), 412, "PARTITIONS_SHRINK")
         self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"labels": {"team": "b"}},
                                            headers={"If-Match": got.headers["ETag"]}), 412, "ETAG_MISMATCH")
-        for setting in ({"retention": "60s"}, {"retentionBytes": 9}, {"retentionEvents": 9}):
-            self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", setting), 400, "TOPIC_SETTING_UNBUILT")
+        self.assertEqual(changed.json["retention"], "604800s")
+        self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"compacted": True}), 400, "FIELD_INVALID")
         listed = self.rest.get("events/topics", filter='labels.team = "a"').json["topics"]
         self.assertEqual([topic["name"] for topic in listed], [name])
         self.assertEqual(self.rest.delete(f"events/topics/{name}").status, 204)
@@ -81,6 +81,35 @@ class Topics(EventsTest):
         self.assertEqual(self.rest.post("events/topics", {"name": name}).status, 201)
         self.assertEqual(self.publish(name, "new")[0].get("offset", 0), 0)
         self.assertEqual(payloads(self.read(name)), ["new"])
+
+
+class Retention(EventsTest):
+    def test_no_more_is_kept_than_a_topic_says_and_a_change_of_it_holds_at_once(self):
+        name = self.topic(retentionEvents=5)
+        for number in range(20):
+            self.publish(name, str(number))
+        self.assertEqual(payloads(self.read(name)), ["15", "16", "17", "18", "19"])
+        state = self.rest.get(f"events/topics/{name}").json["partitionStates"][0]
+        self.assertEqual((state["firstOffset"], state["nextOffset"]), (15, 20))
+        changed = self.rest.call("PATCH", f"events/topics/{name}", {"retentionEvents": 2})
+        self.assertEqual((changed.status, changed.json["retentionEvents"]), (200, 2), changed)
+        self.publish(name, "20")
+        self.assertEqual(payloads(self.read(name)), ["19", "20"])
+
+    def test_a_cursor_before_what_is_kept_is_told_so(self):
+        name = self.topic(retentionEvents=3)
+        self.publish(name, "a", "b", "c")
+        cursor = self.read(name)[0]["cursor"]
+        self.publish(name, "d")
+        self.assertEqual(payloads(self.read(name, since=cursor)), ["b", "c", "d"])
+        self.publish(name, "e", "f")
+        late = self.read(name, since=cursor)
+        self.assertEqual([item["end"]["reason"] for item in late], ["COMPACTED"])
+
+    def test_an_ephemeral_topic_has_no_retention(self):
+        refused = self.rest.post("events/topics", {"name": "e." + uuid.uuid4().hex[:8], "persistence": "EPHEMERAL",
+                                                   "retentionEvents": 5})
+        self.assert_problem(refused, 400, "FIELD_INVALID", "topic.retention")
 
 
 class Publishing(EventsTest):

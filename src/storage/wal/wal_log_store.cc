@@ -20,6 +20,7 @@ namespace {
 constexpr uint64_t kOptionBytesLimit = 1u << 30;
 // Trimming to a little below the limit keeps it from happening at every append.
 constexpr uint64_t kCacheTrimDivisor = 8;
+constexpr uint64_t kSegmentGrowth = 8;
 
 bool is_no_space(const Status& status) { return status.code() == Code::kExhausted; }
 
@@ -68,17 +69,18 @@ Status WalLogStore::adopt(wal::RecoveredLog log) {
     UCCP_RETURN_IF_ERROR(files_.remove(path_of(segments_.back().sequence)));
     UCCP_RETURN_IF_ERROR(files_.sync_directory(directory_));
     segments_.pop_back();
-    return begin_segment(options_.segment_bytes);
+    return begin_segment(capacity_behind(segments_.size()));
   }
-  if (segments_.empty()) return begin_segment(options_.segment_bytes);
+  if (segments_.empty()) return begin_segment(capacity_behind(0));
   Segment& head = segments_.back();
   // A process that died left what it wrote in the page cache. It counts as durable from here on, so it has to be.
   UCCP_RETURN_IF_ERROR(sync_file(*head.file));
   UCCP_RETURN_IF_ERROR(files_.sync_directory(directory_));
-  if (head.capacity >= options_.segment_bytes) return {};
+  const uint64_t capacity = capacity_behind(segments_.size() - 1);
+  if (head.capacity >= capacity) return {};
   // The head was cut. Without room the next frame goes to a new segment, or waits until there is space.
-  const Status allocated = head.file->allocate(options_.segment_bytes);
-  if (allocated.is_ok()) head.capacity = options_.segment_bytes;
+  const Status allocated = head.file->allocate(capacity);
+  if (allocated.is_ok()) head.capacity = capacity;
   return is_no_space(allocated) ? Status() : allocated;
 }
 
@@ -264,7 +266,7 @@ Status WalLogStore::make_room(uint64_t frame_bytes) {
   UCCP_CHECK(needed <= wal::kSegmentBytesLimit, "a frame is bounded by the options and by the largest append");
   if (has_room(head, frame_bytes)) return {};
   if (head.end > wal::kSegmentHeaderBytes) {
-    return begin_segment(std::max(options_.segment_bytes, wal::kSegmentHeaderBytes + frame_bytes));
+    return begin_segment(std::max(capacity_behind(segments_.size()), wal::kSegmentHeaderBytes + frame_bytes));
   }
   Status allocated = head.file->allocate(needed);
   if (allocated.is_ok()) {
@@ -272,6 +274,12 @@ Status WalLogStore::make_room(uint64_t frame_bytes) {
     return {};
   }
   return is_no_space(allocated) ? allocated : fail_for_good(std::move(allocated));
+}
+
+uint64_t WalLogStore::capacity_behind(size_t segments) const {
+  const uint64_t wanted =
+      segments == 0 ? options_.first_segment_bytes : segments_[segments - 1].capacity * kSegmentGrowth;
+  return std::min(options_.segment_bytes, wanted);
 }
 
 Status WalLogStore::begin_segment(uint64_t capacity) {

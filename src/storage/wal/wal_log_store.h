@@ -28,6 +28,9 @@ class WalLogStore final : public LogStore {
   struct Options {
     // Size of a segment; one that has to hold a larger frame is larger. At most 1 GiB.
     uint64_t segment_bytes = 64u << 20;
+    // Size of the first one; each further one has up to eight times that of the one before. So a log that hardly anything is
+    // written to is small.
+    uint64_t first_segment_bytes = 1u << 20;
     // A buffer larger than this is synced at once. At most 1 GiB.
     uint64_t buffer_bytes_max = 64u << 20;
     // Memory for recent entries, of all groups together.
@@ -100,6 +103,8 @@ class WalLogStore final : public LogStore {
   Status finish_frame();
   static bool has_room(const Segment& head, uint64_t frame_bytes);
   Status make_room(uint64_t frame_bytes);
+  // Of the segment that follows the first `segments` ones.
+  uint64_t capacity_behind(size_t segments) const;
   Status begin_segment(uint64_t capacity);
   Result<Preamble> make_preamble();
   Status move_entries(uint64_t segment, Preamble& preamble);

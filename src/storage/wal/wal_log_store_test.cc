@@ -51,6 +51,23 @@ TEST(WalLogStore, SegmentsAreDroppedOnceNoGroupNeedsThem) {
   EXPECT_EQ(wal.store->load(kTestGroup)->last.index, LogIndex(500));
 }
 
+TEST(WalLogStore, ALogBeginsSmallAndItsSegmentsGrow) {
+  WalFixture wal;
+  wal.options.segment_bytes = 64 << 10;
+  wal.options.first_segment_bytes = 4 << 10;
+  wal.open_or_fail();
+  EXPECT_LE(wal.store->size_bytes(), 5u << 10);
+  for (uint64_t i = 1; i <= 1000; ++i) wal.append_and_sync(make_entries(i, i, 1, 200));
+  // 4, 32 and then 64 KiB for what is more than 200 KiB.
+  EXPECT_LE(wal.store->segment_count(), 7u);
+  EXPECT_GE(wal.store->size_bytes(), uint64_t{(4 + 32 + 3 * 64)} << 10);
+  const uint64_t size = wal.store->size_bytes();
+  wal.files.crash_losing_unsynced();
+  wal.open_or_fail();
+  EXPECT_LE(wal.store->size_bytes(), size) << "the last segment has the size that it had";
+  EXPECT_EQ(wal.store->load(kTestGroup)->last.index, LogIndex(1000));
+}
+
 TEST(WalLogStore, FewEntriesOfAQuietGroupDoNotPinOldSegments) {
   WalFixture wal;
   wal.open_or_fail();
