@@ -77,9 +77,8 @@ Status NatsServers::make_stream(const std::string& name, const TlsIdentity& tls)
     // The duplicate window costs memory for ids alone, and these messages have none.
     const auto made = nats_request(
         targets_.front(), tls, "$JS.API.STREAM.CREATE." + name,
-        fmt::format(
-            R"({{"name":"{0}","subjects":["{0}"],"storage":"file","num_replicas":{1},"retention":"limits","discard":"old"}})",
-            name, targets_.size()));
+        fmt::format(R"({{"name":"{0}","subjects":["{0}"],"storage":"file","num_replicas":{1},"discard":"old"}})", name,
+                    targets_.size()));
     if (made) return Status::ok();
     // Right after its start a cluster has not yet found all its nodes.
     if (std::chrono::steady_clock::now() > until) return made.error();
