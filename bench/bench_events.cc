@@ -91,7 +91,6 @@ struct Sides {
     UccpClusterOptions options;
     options.nodes = nodes;
     UCCP_TRY(sides->uccp, UccpCluster::start(context, options));
-    UCCP_TRY(sides->ours, GrpcLoad::connect(sides->uccp->targets(), sides->uccp->tls(), kConnections));
     auto nats = NatsServers::start(context, *sides->uccp);
     if (nats) sides->nats = std::move(*nats);
     else sides->missing = nats.error().message();
@@ -103,8 +102,9 @@ struct Sides {
     return sides;
   }
 
-  // A topic and a stream that nothing was published to yet.
+  // A topic and a stream that nothing was published to yet, and new connections: idle ones are closed.
   Status fresh() {
+    UCCP_TRY(ours, GrpcLoad::connect(uccp->targets(), uccp->tls(), kConnections));
     static int count = 0;
     name = "bench" + std::to_string(++count);
     Work make;

@@ -5,7 +5,9 @@
 // watch_gap (a change is not delivered), ignore_bound and ignore_token (reads of these levels see what is there),
 // no_fence (the outcome of an epoch that has passed counts), reuse_token (of a grant before), lost_wakeup (a waiter is
 // not served), overtake (a later waiter is), reuse_term (of an election),
-// keep_expired (an instance stays when its lease ended). Set before anything applies.
+// keep_expired (an instance stays when its lease ended), forget_producer (sequence numbers are not looked at),
+// skip_batch (a stream that goes on from a cursor leaves a batch out), trim_much (retention removes one event too many),
+// lose_kept (a snapshot of a bus group leaves out the events that it needs). Set before anything applies.
 #pragma once
 
 #include <string>

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "machine/kept_entries.h"
+#include "machine/planted.h"
 #include "node/group.h"
 
 namespace uccp::node {
@@ -50,6 +51,7 @@ void Group::offer_snapshot(NodeId peer) {
 
 LogIndex Group::first_to_keep() {
   const LogIndex floor = env_.log_floor(machine_.view());
+  if (machine::planted_bug("lose_kept")) return machine_.applied().next();
   return floor ? std::max(floor, kept_to_.next()) : machine_.applied().next();
 }
 

@@ -34,20 +34,28 @@ CAUGHT_WITHIN = {
     "reuse_term": (5, {"terms"}),
     "keep_expired": (10, {"listings", "progress"}),
 }
+# These with clients that mostly publish and read events.
+EVENTS_CAUGHT_WITHIN = {
+    "forget_producer": (15, {"events"}),
+    "skip_batch": (5, {"events"}),
+    "trim_much": (5, {"events"}),
+    "lose_kept": (10, {"events", "progress"}),
+}
 # 120 seeds did not catch these. Each needs a rare coincidence, a majority that changes sides at one moment; the first two
 # are caught by the cluster of cores alone (`cluster_test.cc`, preset `planted`).
 WITHOUT_BOUND = {"commit_old_term", "stale_lease_read", "new_quorum_alone"}
 
 
-def run(seed, bug=None, program=SIM):
-    command = [str(program), "--seed", str(seed), "--quiet"] + (["--plant", bug] if bug else [])
+def run(seed, bug=None, program=SIM, options=()):
+    command = [str(program), "--seed", str(seed), "--quiet"] + (["--plant", bug] if bug else []) + list(options)
     return subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_S)
 
 
 def hunt(bug):
     """The first seed that catches the bug, and who reported it; seed by seed, so that it ends there."""
-    for seed in range(1, CAUGHT_WITHIN[bug][0] + 1):
-        result = run(seed, bug)
+    events = bug in EVENTS_CAUGHT_WITHIN
+    for seed in range(1, (EVENTS_CAUGHT_WITHIN if events else CAUGHT_WITHIN)[bug][0] + 1):
+        result = run(seed, bug, options=["--events"] if events else [])
         if result.returncode < 0:
             return seed, {"check"}
         if result.returncode == 1:

@@ -13,6 +13,9 @@ import unittest
 import planted
 
 
+ALL = planted.CAUGHT_WITHIN | planted.EVENTS_CAUGHT_WITHIN
+
+
 def includes(path):
     return re.findall(r'^#include "([^"]+)"', (planted.SOURCES / path).read_text(), re.MULTILINE)
 
@@ -20,9 +23,9 @@ def includes(path):
 class Planted(unittest.TestCase):
     def test_each_bug_is_caught(self):
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            verdicts = pool.map(planted.hunt, planted.CAUGHT_WITHIN)
-        for bug, (seed, found) in zip(planted.CAUGHT_WITHIN, verdicts):
-            seeds, checkers = planted.CAUGHT_WITHIN[bug]
+            verdicts = pool.map(planted.hunt, ALL)
+        for bug, (seed, found) in zip(ALL, verdicts):
+            seeds, checkers = ALL[bug]
             with self.subTest(bug=bug):
                 self.assertIsNotNone(seed, f"not caught within {seeds} seeds")
                 self.assertTrue(found & checkers, f"seed {seed} was not clean because of {found}")
@@ -30,7 +33,7 @@ class Planted(unittest.TestCase):
     def test_every_bug_is_known(self):
         result = planted.run(1, "list")
         self.assertEqual(result.returncode, 2)
-        self.assertEqual(set(result.stderr.split("there are ")[1].split()), planted.CAUGHT_WITHIN.keys() | planted.WITHOUT_BOUND)
+        self.assertEqual(set(result.stderr.split("there are ")[1].split()), ALL.keys() | planted.WITHOUT_BOUND)
 
     def test_without_a_bug_the_seeds_are_clean(self):
         """A program that always fails would seem to catch everything."""

@@ -17,6 +17,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SIM = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin")) / "uccp-sim"
 SEEDS = 200
+EVENT_SEEDS = 60
 RANGE = 20
 RUN_LIMIT_S = 300
 
@@ -41,10 +42,10 @@ class Seeds(unittest.TestCase):
         failures = [line for line in result.stdout.splitlines() if " ok " not in line]
         self.assertEqual(result.returncode, 0, "\n".join(failures) + result.stderr)
 
-    def check_range(self, first, count):
+    def check_range(self, first, count, *options):
         ranges = [(at, min(RANGE, first + count - at)) for at in range(first, first + count, RANGE)]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(pool.map(lambda part: run(*part), ranges))
+            results = list(pool.map(lambda part: run(*part, 3000, *options), ranges))
         for result in results:
             self.check(result)
         self.assertEqual(sum(result.stdout.count(" ok ") for result in results), count)
@@ -62,6 +63,11 @@ class Seeds(unittest.TestCase):
 
     def test_fresh_seeds_of_this_commit_are_clean(self):
         self.check_range(fresh_seed(), SEEDS)
+
+    def test_seeds_of_events_are_clean(self):
+        for first in (1, fresh_seed()):
+            lines = self.check_range(first, EVENT_SEEDS, "--events")
+            self.assertTrue(any("snapshot=" in line for line in lines), "no node was brought up by a snapshot")
 
     def test_seeds_that_found_something_are_clean(self):
         lines = (pathlib.Path(__file__).parent / "regressions.txt").read_text().splitlines()

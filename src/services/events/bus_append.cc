@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "call/wire.h"
+#include "machine/planted.h"
 #include "services/events/bus_state.h"
 #include "services/events/bus_trim.h"
 #include "uccp/v1/events.pb.h"
@@ -77,6 +78,7 @@ class Append {
       return false;
     }
     repeated_ = std::min<uint64_t>(next - batch_.sequence(), static_cast<uint64_t>(batch_.events_size()));
+    if (machine::planted_bug("forget_producer")) repeated_ = 0;
     for (uint64_t place = 0; place < repeated_; ++place) {
       const uint64_t sequence = batch_.sequence() + place;
       const bool known = sequence >= producer_.last_sequence() && producer_.last_sequence() > 0;
@@ -97,12 +99,18 @@ class Append {
 
   void forget_old() {
     const int64_t before_ms = c_.now_ms() - row_.settings().dedup_window_ms();
+    if (row_.oldest_id_ms() == 0 || row_.oldest_id_ms() > before_ms) return;
+    row_.set_oldest_id_ms(0);
     std::vector<std::pair<std::string, std::string>> old;
     const std::string prefix = partition_key(id_);
     kSeenAge.scan(c_.state(), c_.scope(), prefix, "", [&](std::string_view key, std::string_view id) {
-      if (static_cast<int64_t>(ByteReader(key.substr(prefix.size())).u64()) > before_ms) return false;
+      const auto age_ms = static_cast<int64_t>(ByteReader(key.substr(prefix.size())).u64());
+      if (age_ms > before_ms || old.size() == kForgottenPerBatch) {
+        row_.set_oldest_id_ms(age_ms);
+        return false;
+      }
       old.emplace_back(key, id);
-      return old.size() < kForgottenPerBatch;
+      return true;
     });
     for (const auto& [key, id] : old) {
       kSeenAge.erase(c_.state(), c_.scope(), key);
@@ -136,6 +144,7 @@ class Append {
       }
       ++offset;
     }
+    if (!here.empty() && row_.oldest_id_ms() == 0) row_.set_oldest_id_ms(c_.now_ms());
     for (const auto& [id, at] : here) {
       BusSeenRow row;
       row.set_offset(at);

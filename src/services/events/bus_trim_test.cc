@@ -61,6 +61,9 @@ TEST(Retention, TheNumberOfEventsIsExactEvenWithinABatch) {
   lab.append(BusLab::batch(7, 0, {"d", "e", "f"}));
   EXPECT_EQ(lab.partition(7, 0).first_offset(), 2u) << "publishing makes room by itself";
   EXPECT_EQ(lab.read(7, 0, lab.partition(7, 0).first_offset()), (Texts{"c", "d", "e", "f"}));
+  // Readers with a cursor are told from here on that something is gone.
+  EXPECT_EQ(lab.partition(7, 0).trimmed_index(), lab.machine().applied().value - 1);
+  EXPECT_EQ(lab.partition(7, 0).trimmed_place(), 1u);
   for (int i = 0; i < 100; ++i) lab.append(BusLab::batch(7, 0, {std::to_string(i)}));
   EXPECT_EQ(lab.read(7, 0, lab.partition(7, 0).first_offset()), (Texts{"96", "97", "98", "99"}));
   EXPECT_EQ(lab.rows_of(kIndexTable), 4u);

@@ -1,6 +1,7 @@
 #include "services/events/events_service.h"
 
 #include "call/command.h"
+#include "services/events/event_schema.h"
 
 namespace uccp::events {
 namespace {
@@ -112,8 +113,29 @@ void EventsService::update(const CallPtr& call, std::string bytes) {
   for (std::string& path : paths) command.add_paths(std::move(path));
   command.set_if_match(request->if_match());
   command.set_groups(options_.groups);
-  propose(call, bytes, "update", command,
-          [this](const CallPtr& call, const TopicRow& row) { open_and_reply(call, row); });
+  const auto go_on = [this, call, bytes](Result<internal::v1::TopicUpdateCommand> checked) {
+    if (!checked) return call->finish(std::move(checked.error()));
+    propose(call, bytes, "update", *checked,
+            [this](const CallPtr& call, const TopicRow& row) { open_and_reply(call, row); });
+  };
+  if (!command.topic().has_schema()) return go_on(std::move(command));
+  check_evolution(call, std::move(command), go_on);
+}
+
+// Against the schema as it is now; should another one come in between, the update is refused.
+void EventsService::check_evolution(const CallPtr& call, internal::v1::TopicUpdateCommand command,
+                                    std::move_only_function<void(Result<internal::v1::TopicUpdateCommand>)> done) {
+  const std::string name = command.topic().name();
+  topics_.find_fresh(scope_of(*call), name,
+                     [command = std::move(command), done = std::move(done)](Result<TopicRow> row) mutable {
+                       if (!row) return done(std::unexpected(std::move(row.error())));
+                       if (row->topic().has_schema()) {
+                         Status status = may_follow(row->topic().schema(), command.topic().schema());
+                         if (!status.is_ok()) return done(std::unexpected(std::move(status)));
+                       }
+                       if (command.if_match().empty()) command.set_if_match(row->topic().etag());
+                       done(std::move(command));
+                     });
 }
 
 // A topic whose partitions could not be opened just now exists all the same: the first publisher opens them.

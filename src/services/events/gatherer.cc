@@ -14,15 +14,19 @@ uint64_t bytes_of(const internal::v1::BusBatch& batch) {
 
 Gatherer::Gatherer(GathererOptions options, machine::Proposer& proposer, Executor& executor, const Clock& clock,
                    MetricsRegistry& metrics)
-    : options_(options), proposer_(proposer), executor_(executor), clock_(clock),
-      gathered_(metrics.histogram("uccp_bus_gathered_publishes", "Publishes that one command of a bus group carries", {},
-                                  {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})) {}
+    : options_(options),
+      proposer_(proposer),
+      executor_(executor),
+      clock_(clock),
+      gathered_(metrics.histogram("uccp_bus_gathered_publishes", "Publishes that one command of a bus group carries",
+                                  {}, {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})) {}
 
 void Gatherer::append(GroupId group, const machine::Scope& scope, std::vector<internal::v1::BusBatch> batches,
                       std::optional<BootTime> deadline, Done done) {
   Publish publish{.batches = std::move(batches), .deadline = deadline, .done = std::move(done)};
   for (const auto& batch : publish.batches) publish.bytes += bytes_of(batch);
-  executor_.post([this, key = Key(group, scope), publish = std::move(publish)]() mutable { add(key, std::move(publish)); });
+  executor_.post(
+      [this, key = Key(group, scope), publish = std::move(publish)]() mutable { add(key, std::move(publish)); });
 }
 
 void Gatherer::add(const Key& key, Publish publish) {
@@ -42,6 +46,7 @@ void Gatherer::flush(const Key& key) {
   if (queue.under_way >= options_.under_way_max || queue.waiting.empty()) return;
   internal::v1::BusAppendCommand command;
   std::vector<Publish> publishes;
+  std::map<std::pair<uint64_t, uint32_t>, int> last;  // batch of each partition
   uint64_t bytes = 0;
   const BootTime now = clock_.boot();
   while (!queue.waiting.empty()) {
@@ -52,7 +57,7 @@ void Gatherer::flush(const Key& key) {
       next.done(fail(Code::kDeadline, "DEADLINE_EXCEEDED", "the deadline passed before the events were stored"));
     } else {
       bytes += next.bytes;
-      for (auto& batch : next.batches) *command.add_batches() = std::move(batch);
+      for (auto& batch : next.batches) next.slots.push_back(put(command, last, std::move(batch)));
       publishes.push_back(std::move(next));
     }
     queue.waiting.pop_front();
@@ -65,12 +70,52 @@ void Gatherer::flush(const Key& key) {
   envelope.principal = std::string(kBusDomain);
   envelope.command = std::string(kBusDomain) + ".append";
   envelope.payload = command.SerializeAsString();
-  proposer_.propose(key.first, std::move(envelope),
-                    [this, key, publishes = std::move(publishes)](Result<machine::Applied> applied) mutable {
-                      executor_.post([this, key, publishes = std::move(publishes), applied = std::move(applied)]() mutable {
-                        finish(key, std::move(publishes), std::move(applied));
-                      });
-                    });
+  proposer_.propose(
+      key.first, std::move(envelope),
+      [this, key, publishes = std::move(publishes)](Result<machine::Applied> applied) mutable {
+        executor_.post([this, key, publishes = std::move(publishes), applied = std::move(applied)]() mutable {
+          finish(key, std::move(publishes), std::move(applied));
+        });
+      });
+}
+
+// Behind what the command has for the partition already, so that nothing overtakes.
+Gatherer::Slot Gatherer::put(internal::v1::BusAppendCommand& command,
+                             std::map<std::pair<uint64_t, uint32_t>, int>& last, internal::v1::BusBatch batch) {
+  const auto alone = [](const internal::v1::BusBatch& one) {
+    return !one.producer_id().empty() || one.has_expected_offset();
+  };
+  const auto count = static_cast<uint32_t>(batch.events_size());
+  const auto [at, fresh] = last.try_emplace({batch.topic(), batch.partition()}, command.batches_size());
+  if (!fresh) {
+    internal::v1::BusBatch& before = *command.mutable_batches(at->second);
+    if (!alone(before) && !alone(batch) && before.principal() == batch.principal() &&
+        before.ephemeral() == batch.ephemeral()) {
+      const auto first = static_cast<uint32_t>(before.events_size());
+      for (std::string& event : *batch.mutable_events()) *before.add_events() = std::move(event);
+      return {at->second, first, count};
+    }
+    at->second = command.batches_size();
+  }
+  *command.add_batches() = std::move(batch);
+  return {at->second, 0, count};
+}
+
+// What the answer for the whole batch says of some of its events.
+internal::v1::BusBatchResult Gatherer::result_of(const Slot& slot, const internal::v1::BusBatchResult& whole) {
+  internal::v1::BusBatchResult part;
+  part.set_refusal(whole.refusal());
+  part.set_expected(whole.expected());
+  uint32_t repeated_before = 0;
+  for (int i = 0; i < whole.duplicates_size(); ++i) {
+    const uint32_t place = whole.duplicates(i);
+    repeated_before += place < slot.first ? 1 : 0;
+    if (place < slot.first || place >= slot.first + slot.count) continue;
+    part.add_duplicates(place - slot.first);
+    part.add_duplicate_offsets(whole.duplicate_offsets(i));
+  }
+  part.set_first_offset(whole.first_offset() + slot.first - repeated_before);
+  return part;
 }
 
 void Gatherer::finish(const Key& key, std::vector<Publish> publishes, Result<machine::Applied> applied) {
@@ -82,16 +127,15 @@ void Gatherer::finish(const Key& key, std::vector<Publish> publishes, Result<mac
   if (applied && !result.ParseFromString(applied->response)) {
     applied = fail(Code::kInternal, "BUS_ANSWER", "a bus group answered what is no BusAppendResult");
   }
-  int at = 0;
   for (Publish& publish : publishes) {
     if (!applied) {
       publish.done(std::unexpected(applied.error()));
       continue;
     }
     std::vector<internal::v1::BusBatchResult> results;
-    for (size_t i = 0; i < publish.batches.size(); ++i, ++at) {
-      results.push_back(at < result.batches_size() ? std::move(*result.mutable_batches(at))
-                                                   : internal::v1::BusBatchResult());
+    for (const Slot& slot : publish.slots) {
+      results.push_back(slot.batch < result.batches_size() ? result_of(slot, result.batches(slot.batch))
+                                                           : internal::v1::BusBatchResult());
     }
     publish.done(std::move(results));
   }

@@ -1,5 +1,6 @@
 // Puts publishes that come at the same time into one command: whatever arrives while appends of the same group and
-// namespace are under way goes together into the next one. A publish that comes alone goes at once.
+// namespace are under way goes together into the next one. A publish that comes alone goes at once. Batches for one
+// partition become one, if nothing but the events differs: then a row of the index stands for many publishes.
 //
 // Lives on one executor; append() is callable from any thread.
 #pragma once
@@ -39,8 +40,15 @@ class Gatherer {
               std::optional<BootTime> deadline, Done done);
 
  private:
+  // Where a batch went: these events of a batch of the command.
+  struct Slot {
+    int batch = 0;
+    uint32_t first = 0;
+    uint32_t count = 0;
+  };
   struct Publish {
     std::vector<internal::v1::BusBatch> batches;
+    std::vector<Slot> slots;
     uint64_t bytes = 0;
     std::optional<BootTime> deadline;
     Done done;
@@ -53,6 +61,9 @@ class Gatherer {
 
   void add(const Key& key, Publish publish);
   void flush(const Key& key);
+  static Slot put(internal::v1::BusAppendCommand& command, std::map<std::pair<uint64_t, uint32_t>, int>& last,
+                  internal::v1::BusBatch batch);
+  static internal::v1::BusBatchResult result_of(const Slot& slot, const internal::v1::BusBatchResult& whole);
   void finish(const Key& key, std::vector<Publish> publishes, Result<machine::Applied> applied);
 
   const GathererOptions options_;

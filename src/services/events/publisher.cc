@@ -112,6 +112,7 @@ Result<Publisher::Sorted> Publisher::sort(const RequestPtr& request, const Topic
                                : event.key().empty()  ? turn
                                                       : partition_of(event.key(), partitions);
     strip(event);
+    if (topic.topic().has_schema()) UCCP_RETURN_IF_ERROR(check_schema(topic, field, event));
     std::string stored = event.SerializeAsString();
     if (stored.size() > topic.topic().message_bytes_max()) {
       return fail(Status(Code::kInvalid, "EVENT_TOO_LARGE",
@@ -138,6 +139,30 @@ Result<Publisher::Sorted> Publisher::sort(const RequestPtr& request, const Topic
                     .with_help("events.md#limits"));
   }
   return sorted;
+}
+
+Status Publisher::check_schema(const TopicRow& topic, const std::string& field, v1::Event& event) {
+  const v1::EventSchema* schema = &topic.topic().schema();
+  if (event.schema_version() == 0) event.set_schema_version(schema->version());
+  if (event.schema_version() != schema->version()) {
+    const auto found = std::ranges::find(topic.former_schemas(), event.schema_version(), &v1::EventSchema::version);
+    if (found == topic.former_schemas().end()) {
+      return Status(Code::kInvalid, "SCHEMA_VERSION_UNKNOWN",
+                    "'" + topic.topic().name() + "' has no schema of version " + std::to_string(event.schema_version()) +
+                        "; the newest is " + std::to_string(schema->version()))
+          .with_field(field + ".schemaVersion", "is not known", std::to_string(schema->version()));
+    }
+    schema = &*found;
+  }
+  UCCP_TRY(const auto compiled, schemas_.find(topic.number(), *schema));
+  if (Status status = compiled->check(event); !status.is_ok()) {
+    return Status(status.code(), std::string(status.reason()),
+                  field + " does not follow version " + std::to_string(schema->version()) + " of the schema of '" +
+                      topic.topic().name() + "': " + std::string(status.message()))
+        .with_field(field, "does not follow the schema: " + std::string(status.message()))
+        .with_help("events.md#schemas");
+  }
+  return Status::ok();
 }
 
 // The batches of each group become one part, which goes its own way.

@@ -12,6 +12,7 @@
 #include "call/call.h"
 #include "machine/ports.h"
 #include "services/events/gatherer.h"
+#include "services/events/event_schema.h"
 #include "services/events/topic_directory.h"
 #include "uccp/v1/events.pb.h"
 
@@ -44,7 +45,12 @@ class Publisher {
   void reopen(const RequestPtr& request, uint32_t group);
   void take(const RequestPtr& request, uint32_t group, Result<std::vector<internal::v1::BusBatchResult>> results);
 
+  // Checks the event against the schema of its topic, and notes the version. Errors: invalid SCHEMA_MISMATCH,
+  // SCHEMA_VERSION_UNKNOWN.
+  Status check_schema(const TopicRow& topic, const std::string& field, v1::Event& event);
+
   const PublisherOptions options_;
+  SchemaCache schemas_;
   machine::Proposer& proposer_;
   TopicDirectory& topics_;
   Gatherer& gatherer_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "call/wire.h"
+#include "machine/planted.h"
 
 namespace uccp::events {
 namespace {
@@ -122,7 +123,7 @@ void Streams::Stream::begin_group(GroupId id, const GroupView& view) {
     if (!row) continue;
     partition.next = first_offset(view, id, partition_id);
     const LogPlace gone{row->trimmed_index(), row->trimmed_batch(), row->trimmed_place()};
-    const bool lost = since != since_.end() && (partition.next < row->first_offset() || gone > since->second);
+    const bool lost = since != since_.end() && gone > since->second;
     if (lost) {
       return end(v1::STREAM_END_REASON_COMPACTED,
                  "events behind the cursor are no longer kept; begin anew without a cursor, or with start EARLIEST");
@@ -135,7 +136,7 @@ void Streams::Stream::begin_group(GroupId id, const GroupView& view) {
   }
 }
 
-// Where the stream begins in a partition; before its first event if some behind the cursor are gone.
+// Where the stream begins in a partition.
 uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, PartitionId id) const {
   const BusPartitionRow row = *kPartitions.get(view, scope_, partition_key(id));
   uint64_t from = row.first_offset();
@@ -155,8 +156,9 @@ uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, Par
   const auto entry = find_index(view, scope_, id, next);
   if (entry && place_of(entry->row) == whole) {
     next = std::min(entry->row.first_offset() + place.place + uint64_t{1}, entry->last_offset + 1);
+    if (machine::planted_bug("skip_batch")) next = entry->last_offset + 1;
   }
-  return next < row.first_offset() ? next : std::max(from, next);
+  return std::max(from, next);
 }
 
 // --- reading --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "services/events/event_schema.h"
 #include "services/events/topics_state.h"
 
 namespace uccp::events {
@@ -14,10 +15,14 @@ constexpr int64_t kRetentionDefaultS = 7 * 24 * 3600;
 // Fields of a topic that an update may name.
 constexpr auto kChangeable = std::to_array<std::string_view>(
     {"partitions", "retention", "retention_bytes", "retention_events", "message_bytes_max", "message_ttl", "dedup_window",
-     "labels", "annotations"});
+     "labels", "annotations", "schema"});
 
 int64_t ms_of(const google::protobuf::Duration& duration) {
   return duration.seconds() * 1000 + duration.nanos() / 1'000'000;
+}
+
+Status in_topic(const Result<std::shared_ptr<const CompiledSchema>>& schema) {
+  return schema ? Status::ok() : Status(schema.error()).with_field("topic.schema.definition", "cannot be used as a schema");
 }
 
 Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
@@ -33,7 +38,8 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
     return Status(Code::kInvalid, "TOPIC_SETTING_UNBUILT", "topics with " + std::string(field) + " are not built")
         .with_field("topic." + std::string(field), "is not built; leave it out");
   };
-  if (topic.has_schema()) return unbuilt("schema");
+  if (topic.schema().format() == v1::SCHEMA_FORMAT_AVRO) return unbuilt("schema.format");
+  if (topic.has_schema()) UCCP_RETURN_IF_ERROR(in_topic(CompiledSchema::make(topic.schema())));
   if (topic.compacted()) return unbuilt("compacted");
   const bool keeps = topic.has_retention() || topic.retention_bytes() != 0 || topic.retention_events() != 0;
   if (keeps && topic.persistence() == v1::TOPIC_PERSISTENCE_EPHEMERAL) {

@@ -15,6 +15,8 @@ using machine::Scope;
 
 constexpr std::string_view kTopicsCount = "topics";
 constexpr std::string_view kSubscriptionsCount = "subscriptions";
+// Schemas of a topic that are remembered beside the newest: each has up to 64 KiB.
+constexpr int kFormerSchemasMax = 7;
 
 template <typename Command>
 Command parse(std::string_view payload) {
@@ -44,6 +46,23 @@ void assign_groups(TopicRow& row, uint32_t groups) {
   for (int32_t partition = row.groups_size(); partition < row.topic().partitions(); ++partition) {
     row.add_groups(static_cast<uint32_t>((row.number() + static_cast<uint64_t>(partition)) % groups));
   }
+}
+
+// The schema of the row was `before`; the one that it has now gets the next version if it is another one.
+void number_schema(TopicRow& row, const v1::EventSchema& before) {
+  if (!row.topic().has_schema()) {
+    if (!before.definition().empty()) *row.add_former_schemas() = before;
+  } else {
+    v1::EventSchema& schema = *row.mutable_topic()->mutable_schema();
+    const bool same = schema.definition() == before.definition() && schema.format() == before.format() &&
+                      schema.message_type() == before.message_type();
+    if (!same) {
+      row.set_schema_version(row.schema_version() + 1);
+      if (!before.definition().empty()) *row.add_former_schemas() = before;
+    }
+    schema.set_version(row.schema_version());
+  }
+  while (row.former_schemas_size() > kFormerSchemasMax) row.mutable_former_schemas()->DeleteSubrange(0, 1);
 }
 
 void put_topic(ApplyContext& context, TopicRow& row) {
@@ -82,6 +101,7 @@ ApplyResult create(ApplyContext& context, std::string_view payload) {
   topic.set_generation(row.number());
   *topic.mutable_create_time() = timestamp(context.envelope().wall);
   assign_groups(row, std::max<uint32_t>(command.groups(), 1));
+  number_schema(row, {});
   put_topic(context, row);
   set_count(context, kTopicsCount, count + 1);
   return row.SerializeAsString();
@@ -101,6 +121,7 @@ ApplyResult update(ApplyContext& context, std::string_view payload) {
   }
   const auto* descriptor = v1::Topic::descriptor();
   const auto* reflection = v1::Topic::GetReflection();
+  const v1::EventSchema schema_before = topic.schema();
   // What is named and absent is cleared; what is named and present replaces.
   v1::Topic source = command.topic();
   for (const std::string& path : command.paths()) {
@@ -109,6 +130,7 @@ ApplyResult update(ApplyContext& context, std::string_view payload) {
     reflection->SwapFields(&topic, &source, {field});
   }
   assign_groups(*row, std::max<uint32_t>(command.groups(), 1));
+  number_schema(*row, schema_before);
   put_topic(context, *row);
   return row->SerializeAsString();
 }

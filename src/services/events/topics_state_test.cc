@@ -137,7 +137,7 @@ TEST(Topics, WhatIsNotSaidHasADefaultAndWhatIsTooMuchIsRefused) {
   topic.set_message_bytes_max(2u << 20);
   EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
   topic.clear_message_bytes_max();
-  topic.mutable_schema();
+  topic.mutable_schema()->set_format(v1::SCHEMA_FORMAT_AVRO);
   EXPECT_EQ(with_defaults(topic, {}).error().reason(), "TOPIC_SETTING_UNBUILT");
 }
 

@@ -5,6 +5,7 @@
 #include "sim/checkers/dedup_checker.h"
 #include "sim/checkers/digest_checker.h"
 #include "sim/checkers/durability_checker.h"
+#include "sim/checkers/event_checker.h"
 #include "sim/checkers/freshness_checker.h"
 #include "sim/checkers/hold_checker.h"
 #include "sim/checkers/kv_checker.h"
@@ -26,7 +27,7 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply dedup digest durability fencing freshness holds kv leaders linearizability listings logs order queues runs tasks "
+    "apply dedup digest durability events fencing freshness holds kv leaders linearizability listings logs order queues runs tasks "
     "terms ttl values watch progress";
 
 struct Checkers {
@@ -38,6 +39,7 @@ struct Checkers {
   DedupChecker dedup{violations};
   DigestChecker digest{violations};
   DurabilityChecker durability{violations};
+  EventChecker events{violations};
   FreshnessChecker freshness;
   HoldChecker holds;
   KvChecker kv{violations};

@@ -37,7 +37,11 @@ constexpr std::string_view kBugs[] = {"skip_fsync",
                                       "lost_wakeup",
                                       "overtake",
                                       "reuse_term",
-                                      "keep_expired"};
+                                      "keep_expired",
+                                      "forget_producer",
+                                      "skip_batch",
+                                      "trim_much",
+                                      "lose_kept"};
 
 }  // namespace
 

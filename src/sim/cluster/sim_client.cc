@@ -92,6 +92,15 @@ void SimClient::ask(ServiceCall call, Done done) {
           .patience_ms = patience_ms});
 }
 
+void SimClient::ask_leader(GroupId group, ServiceCall call, Done done) {
+  call.principal = name_;
+  const int64_t patience_ms = call.deadline_ms;
+  repeat({.group = group,
+          .serve = SimCluster::service(std::move(call)),
+          .done = std::move(done),
+          .patience_ms = patience_ms});
+}
+
 void SimClient::ask_any_node(ServiceCall call, Done done) {
   call.principal = name_;
   const int64_t patience_ms = call.deadline_ms;

@@ -32,6 +32,8 @@ class SimClient {
   // A call of a service, repeated with the same request id until it is answered; its wait, if it has one, counts anew.
   void ask(ServiceCall call, Done done);
   void ask_any_node(ServiceCall call, Done done);
+  // The same of the leader of a group, under the request id that the call has, or none.
+  void ask_leader(GroupId group, ServiceCall call, Done done);
   // One attempt, of which the answer may never come; then `done` gets outcome_unknown after a while.
   void try_once(GroupId group, SimCluster::Serve serve, Done done);
 

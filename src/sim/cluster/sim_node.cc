@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "machine/machine.h"
+#include "services/events/bus_rows.h"
 #include "sim/cluster/observation.h"
 
 namespace uccp::sim {
@@ -16,7 +17,8 @@ bool frees_space(std::string_view command) {
   static constexpr std::string_view kFreeing[] = {
       "machine.expire", "discovery.deregister", "tasks.cancel",     "tasks.prune", "tasks.outcomes",
       "workers.fence",  "workers.deregister",   "workers.hello",    "kv.delete",   "kv.compact",
-      "kv.sweep",       "permits.release",      "permits.abandon",  "elections.resign"};
+      "kv.sweep",       "permits.release",      "permits.abandon",  "elections.resign",
+      "bus.trim",       "bus.drop"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -54,6 +56,9 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions&
   observe(kCoreGroup, key_values_);
   observe(kWorkGroup, tasks_);
   observe(kWorkGroup, workers_);
+  if (options_.event_clients == 0) return;
+  observe(kCoreGroup, topics_);
+  observe(events::bus_group(0), bus_);
 }
 
 SimNode::~SimNode() { crash(CrashKind::kKeepAll); }
@@ -116,8 +121,7 @@ void SimNode::build(Process& p) {
                             .reads = p.reads.get(),
                             .free_bytes = [this] { return files_.free_bytes("/data"); },
                             .fatal = [this](const Status& status) { events_.fatal(id_, status); }},
-      std::vector<node::GroupSpec>{{kCoreGroup, "core", domains(kCoreGroup)},
-                                   {kWorkGroup, "work", domains(kWorkGroup)}});
+      groups());
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = options_.heartbeat_ms;
   work_options.agent_lease_ms = options_.agent_lease_ms;
@@ -135,15 +139,31 @@ void SimNode::build(Process& p) {
                                     .view = [node = p.node.get()] { return node->view(kWorkGroup); }},
       p.live);
   p.services = std::make_unique<SimServices>(
-      SimServices::Environment{*p.node, *p.loop, *p.door, *p.watch, clock_, p.metrics}, random_.next());
+      SimServices::Environment{*p.node, *p.loop, *p.door, *p.watch, clock_, p.metrics}, random_.next(),
+      options_.event_clients > 0);
   p.node->on_leadership(kCoreGroup, [this, services = p.services.get()](bool ready, Term) {
-    services->on_leadership(ready);
+    services->on_leadership(kCoreGroup, ready);
     if (ready) events_.leads(id_, kCoreGroup);
   });
   p.node->on_leadership(kWorkGroup, [this, work = p.work.get()](bool ready, Term term) {
     work->on_leadership(ready, term);
     if (ready) events_.leads(id_, kWorkGroup);
   });
+  if (options_.event_clients == 0) return;
+  p.node->on_leadership(events::bus_group(0), [this, services = p.services.get()](bool ready, Term) {
+    services->on_leadership(events::bus_group(0), ready);
+    if (ready) events_.leads(id_, events::bus_group(0));
+  });
+}
+
+std::vector<node::GroupSpec> SimNode::groups() {
+  std::vector<node::GroupSpec> specs = {{kCoreGroup, "core", domains(kCoreGroup)},
+                                        {kWorkGroup, "work", domains(kWorkGroup)}};
+  if (options_.event_clients > 0) {
+    specs.push_back({events::bus_group(0), events::bus_group_name(0), domains(events::bus_group(0)),
+                     [](const machine::GroupView& view) { return events::log_floor(view); }});
+  }
+  return specs;
 }
 
 Status SimNode::start(const std::vector<NodeId>& founders) {
@@ -167,6 +187,7 @@ Status SimNode::start(const std::vector<NodeId>& founders) {
     return opened;
   }
   process->node->start();
+  process->services->start();
   process_ = std::move(process);
   return Status::ok();
 }
@@ -242,7 +263,7 @@ void SimNode::check_state() {
 
 Result<std::map<GroupId, Digest>> SimNode::stored_digests() {
   std::map<GroupId, Digest> out;
-  for (const GroupId group : {kCoreGroup, kWorkGroup}) {
+  for (const GroupId group : groups_of(options_)) {
     machine::Machine stored(group, kv_, domains(group));
     UCCP_RETURN_IF_ERROR(stored.open());
     out[group] = stored.digest();
@@ -254,7 +275,7 @@ Result<std::map<GroupId, storage::GroupLog>> SimNode::recover_log() {
   storage::RecoveryReport report;
   UCCP_TRY(const auto wal, open_wal(report));
   std::map<GroupId, storage::GroupLog> out;
-  for (const GroupId group : {kCoreGroup, kWorkGroup}) {
+  for (const GroupId group : groups_of(options_)) {
     UCCP_TRY(out[group], wal->load(group));
   }
   return out;

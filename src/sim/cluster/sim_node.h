@@ -15,6 +15,8 @@
 #include "node/node.h"
 #include "services/discovery/discovery_state.h"
 #include "services/elections/elections_state.h"
+#include "services/events/bus_state.h"
+#include "services/events/topics_state.h"
 #include "services/kv/kv_state.h"
 #include "services/locks/locks_state.h"
 #include "services/tasks/tasks_state.h"
@@ -115,6 +117,7 @@ class SimNode {
   void build(Process& process);
   node::NodeOptions node_options() const;
   std::vector<machine::Domain*> domains(GroupId group);
+  std::vector<node::GroupSpec> groups();
 
   SimScheduler& scheduler_;
   SimNetwork& network_;
@@ -134,6 +137,8 @@ class SimNode {
   kv::KvState key_values_;
   tasks::TasksState tasks_;
   workers::WorkersState workers_;
+  events::TopicsState topics_;
+  events::BusState bus_;
   std::map<GroupId, std::vector<std::unique_ptr<ObservedDomain>>> observed_;
   std::unique_ptr<Process> process_;
   bool stopping_ = false;

@@ -9,8 +9,6 @@ constexpr size_t kVotersMax = 7;
 constexpr size_t kVotersMin = 3;
 constexpr size_t kReplacedMax = 3;
 constexpr int64_t kLookMs = 60;
-constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
-
 using raft::MembershipAction;
 using raft::MembershipChange;
 using raft::MembershipStep;
@@ -109,7 +107,7 @@ void SimOperator::lost(NodeId old, NodeId fresh) {
 
 void SimOperator::look() {
   bool all = true;
-  for (const GroupId group : kGroups) all = settle(group) && all;
+  for (const GroupId group : groups_of(cluster_.options())) all = settle(group) && all;
   if (!all) return later(kLookMs, [this] { look(); });
   looking_ = false;
   settled_ = true;
@@ -171,7 +169,8 @@ std::optional<MembershipChange> SimOperator::next_change(const raft::Membership&
 }
 
 bool SimOperator::transfer() {
-  const GroupId group = kGroups[random_.below(std::size(kGroups))];
+  const std::vector<GroupId> groups = groups_of(cluster_.options());
+  const GroupId group = groups[random_.below(groups.size())];
   const size_t asked = cluster_.any_place(random_);
   if (!cluster_.running(asked) || voters_.size() < 2) return false;
   cluster_.node(asked).node().transfer(group, any_voter(), [](const Status&) {});

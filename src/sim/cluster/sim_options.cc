@@ -4,6 +4,7 @@
 #include <span>
 
 #include "base/random.h"
+#include "services/events/bus_rows.h"
 
 namespace uccp::sim {
 namespace {
@@ -27,7 +28,7 @@ constexpr Fault kOfMembers[] = {Fault::kReplace, Fault::kReplace, Fault::kGrow, 
 
 std::string_view fault_name(Fault fault) { return kNames[static_cast<size_t>(fault)]; }
 
-SimOptions draw_options(uint64_t seed, uint64_t operations) {
+SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload) {
   SeededRandom random(seed ^ 0x5eed);
   SimOptions o;
   o.seed = seed;
@@ -70,7 +71,21 @@ SimOptions draw_options(uint64_t seed, uint64_t operations) {
   o.election_clients = static_cast<size_t>(between(2, 4));
   o.task_clients = static_cast<size_t>(between(1, 3));
   o.agents = static_cast<size_t>(between(2, 4));
+  if (workload == Workload::kEvents) {
+    o.event_clients = static_cast<size_t>(between(3, 12));
+    o.event_readers = 3;
+    o.register_clients = 3;
+    o.service_clients = o.lock_clients = o.election_clients = 1;
+    o.kv_clients = o.task_clients = 1;
+    o.watchers = 1;
+  }
   return o;
+}
+
+std::vector<GroupId> groups_of(const SimOptions& options) {
+  std::vector<GroupId> groups = {kCoreGroup, kWorkGroup};
+  if (options.event_clients > 0) groups.push_back(events::bus_group(0));
+  return groups;
 }
 
 }  // namespace uccp::sim

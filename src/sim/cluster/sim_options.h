@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/log_types.h"
+
 namespace uccp::sim {
 
 enum class Fault : uint8_t {
@@ -94,10 +96,17 @@ struct SimOptions {
   size_t lock_clients = 4;
   size_t election_clients = 3;
   size_t task_clients = 2;
+  size_t event_clients = 0;  // not 0: there is a group of the event bus
+  size_t event_readers = 0;
   size_t agents = 3;
   size_t watchers = 4;
 };
 
-SimOptions draw_options(uint64_t seed, uint64_t operations);
+// What clients mostly do: everything but events, or hardly anything but events.
+enum class Workload : uint8_t { kAll, kEvents };
+
+SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload = Workload::kAll);
+// The groups that there are.
+std::vector<GroupId> groups_of(const SimOptions& options);
 
 }  // namespace uccp::sim

@@ -40,7 +40,7 @@ bool permits(const call::Principal&, std::string_view) { return true; }
 
 }  // namespace
 
-SimServices::SimServices(const Environment& e, uint64_t seed)
+SimServices::SimServices(const Environment& e, uint64_t seed, bool with_events)
     : clock_(e.clock),
       random_(seed),
       discovery_({}, {e.node, e.node, e.node, e.node, e.work, e.clock, random_, e.metrics, page_tokens_}),
@@ -52,6 +52,34 @@ SimServices::SimServices(const Environment& e, uint64_t seed)
   locks_.add_handlers(handlers_);
   elections_.add_handlers(handlers_);
   kv_.add_handlers(handlers_);
+  if (!with_events) return;
+  events::EventsOptions options;
+  options.keeper.interval_ms = 1'000;
+  // Clients ask the leader of the bus group, so that proposals need not go elsewhere.
+  events_ = std::make_unique<events::EventsService>(
+      options, events::EventsEnvironment{.local = e.node,
+                                         .anywhere = e.node,
+                                         .reader = e.node,
+                                         .log = e.node,
+                                         .watcher = e.node,
+                                         .loop = e.loop,
+                                         .events = e.watch,
+                                         .work = e.work,
+                                         .clock = e.clock,
+                                         .metrics = e.metrics,
+                                         .page_tokens = page_tokens_,
+                                         .leader = [&node = e.node](GroupId group) { return node.known_leader(group); }});
+  events_->add_handlers(handlers_);
+}
+
+void SimServices::start() {
+  if (events_) events_->start();
+}
+
+void SimServices::on_leadership(GroupId group, bool leads) {
+  if (group == kCoreGroup) sweeper_.on_leadership(leads);
+  if (events_ && group == kCoreGroup) events_->on_core_leadership(leads);
+  else if (events_) events_->on_leadership(group, leads);
 }
 
 std::shared_ptr<call::Call> SimServices::begin(const ServiceCall& request, std::shared_ptr<call::Sink> sink) {

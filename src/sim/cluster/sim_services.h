@@ -13,6 +13,7 @@
 #include "node/node.h"
 #include "services/discovery/discovery_service.h"
 #include "services/elections/elections_service.h"
+#include "services/events/events_service.h"
 #include "services/kv/kv_service.h"
 #include "services/kv/kv_sweeper.h"
 #include "services/locks/locks_service.h"
@@ -41,7 +42,10 @@ class SimServices {
     const Clock& clock;
     MetricsRegistry& metrics;
   };
-  SimServices(const Environment& environment, uint64_t seed);
+  // `with_events`: the event bus too, which has one group.
+  SimServices(const Environment& environment, uint64_t seed, bool with_events);
+  // The node runs.
+  void start();
 
   // `reply` gets the serialized answer, without an index.
   void call(const ServiceCall& call, Reply reply);
@@ -54,7 +58,7 @@ class SimServices {
   };
   std::shared_ptr<call::Call> open(const ServiceCall& call, std::shared_ptr<Stream> stream);
   // From the node.
-  void on_leadership(bool leads) { sweeper_.on_leadership(leads); }
+  void on_leadership(GroupId group, bool leads);
 
  private:
   std::shared_ptr<call::Call> begin(const ServiceCall& call, std::shared_ptr<call::Sink> sink);
@@ -67,6 +71,7 @@ class SimServices {
   elections::ElectionsService elections_;
   kv::KvSweeper sweeper_;
   kv::KvService kv_;
+  std::unique_ptr<events::EventsService> events_;
   call::HandlerTable handlers_;
 };
 

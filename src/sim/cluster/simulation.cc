@@ -6,6 +6,8 @@
 
 #include "machine/machine.h"
 #include "sim/cluster/election_client.h"
+#include "sim/cluster/event_client.h"
+#include "sim/cluster/event_reader.h"
 #include "sim/cluster/fault_injector.h"
 #include "sim/cluster/kv_client.h"
 #include "sim/cluster/kv_watch_client.h"
@@ -30,11 +32,11 @@ constexpr uint64_t kEventsMax = 500'000;
 constexpr uint64_t kEventsOfOperationMax = 200;
 constexpr uint64_t kSentBytesMax = 100'000'000;
 constexpr uint64_t kSentBytesOfOperationMax = 10'000;
-constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
 
 class Simulation {
  public:
-  Simulation(const SimOptions& options, bool tracing) : cluster_(options, tracing), faults_(cluster_) {
+  Simulation(const SimOptions& options, bool tracing)
+      : cluster_(options, tracing), faults_(cluster_), groups_(groups_of(options)) {
     const auto add = [&]<typename Client>(size_t count, uint64_t operations) {
       for (size_t i = 0; i < count; ++i) {
         auto client = std::make_unique<Client>(cluster_, i, std::max<uint64_t>(1, operations / count));
@@ -48,6 +50,10 @@ class Simulation {
     add.operator()<LockClient>(options.lock_clients, all / 40);
     add.operator()<ElectionClient>(options.election_clients, all / 100);
     add.operator()<TaskClient>(options.task_clients, all / 20);
+    add.operator()<EventClient>(options.event_clients, all / 4);
+    for (size_t i = 0; i < options.event_readers; ++i) {
+      event_readers_.push_back(std::make_unique<EventReader>(cluster_, i));
+    }
     for (size_t i = 0; i < options.service_clients; ++i) {
       clients_.push_back(std::make_unique<ServiceClient>(cluster_, i));
     }
@@ -68,6 +74,7 @@ class Simulation {
     for (const auto& client : clients_) client->start();
     for (const auto& watcher : watchers_) watcher->start();
     for (const auto& watcher : kv_watchers_) watcher->start();
+    for (const auto& reader : event_readers_) reader->start();
     faults_.start();
     cluster_.scheduler().run_until([this] { return failed() || worked(); }, kChaosLimitUs);
     if (!failed()) {
@@ -125,9 +132,12 @@ class Simulation {
       if (!failed()) watcher->move_to(cluster_.leader(kCoreGroup));
     }
     std::map<GroupId, LogIndex> targets;
-    for (const GroupId group : kGroups) targets[group] = view(group).applied();
+    for (const GroupId group : groups_) targets[group] = view(group).applied();
     demand("a member lacks what the others have", every_ms(20, [&] { return all_have(targets); }));
-    // Watches deliver behind everything else.
+    for (const auto& reader : event_readers_) {
+      if (!failed()) reader->read_all(cluster_.leader(kCoreGroup));
+    }
+    // Watches and streams deliver behind everything else.
     cluster_.scheduler().run_until(cluster_.now_us() + 500'000);
   }
 
@@ -157,7 +167,7 @@ class Simulation {
       if (cluster_.now_us() < next_us) return false;
       next_us = cluster_.now_us() + ms * 1000;
       const bool led =
-          std::ranges::all_of(kGroups, [&](GroupId group) { return cluster_.leader(group) < cluster_.places(); });
+          std::ranges::all_of(groups_, [&](GroupId group) { return cluster_.leader(group) < cluster_.places(); });
       return led && condition();
     };
   }
@@ -203,11 +213,13 @@ class Simulation {
     std::vector<size_t> caught_up;
     for (const auto& watcher : kv_watchers_) caught_up.push_back(watcher->subscription());
     checkers.kv.check_watches(caught_up);
+    for (const auto& reader : event_readers_) checkers.events.check_complete(reader->stream());
+    checkers.events.check_order();
     for_all_members([](SimNode& node) {
       node.check_digests();
       return true;
     });
-    for (const GroupId group : kGroups) {
+    for (const GroupId group : groups_) {
       const machine::GroupView now = view(group);
       cluster_.check_acknowledged(group, now);
       check_watches(group, now);
@@ -270,6 +282,8 @@ class Simulation {
   std::vector<SimClient*> ending_;  // that have an end and are not known to have come to it
   std::vector<std::unique_ptr<WatchClient>> watchers_;
   std::vector<std::unique_ptr<KvWatchClient>> kv_watchers_;
+  std::vector<std::unique_ptr<EventReader>> event_readers_;
+  const std::vector<GroupId> groups_;
 };
 
 }  // namespace
