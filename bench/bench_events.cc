@@ -355,7 +355,7 @@ Status run_latency(Context& context, Sides& sides, double rate, double seconds) 
 
 }  // namespace
 
-Status run_events(Context& context) {
+Status run_events_publish(Context& context) {
   const double seconds = context.quick ? 1.5 : 3;
   for (const size_t nodes : {size_t{1}, size_t{3}}) {
     UCCP_TRY(const auto sides, Sides::start(context, nodes));
@@ -363,17 +363,28 @@ Status run_events(Context& context) {
          {Level{1, 100}, Level{16, 100}, Level{128, 100}, Level{1, 1024}, Level{16, 1024}, Level{128, 1024}}) {
       UCCP_RETURN_IF_ERROR(run_publish(context, *sides, level, seconds));
     }
+    if (nodes == 1) UCCP_RETURN_IF_ERROR(run_floor(context, *sides, seconds));
+  }
+  return Status::ok();
+}
+
+Status run_events_latency(Context& context) {
+  for (const size_t nodes : {size_t{1}, size_t{3}}) {
+    UCCP_TRY(const auto sides, Sides::start(context, nodes));
     double half = 2'000;
     if (sides->nats) {
       UCCP_RETURN_IF_ERROR(sides->fresh());
       half = std::max(500.0, sides->publish_there(100, {.in_flight = 128, .seconds = 1, .warm_up_s = 0.3}).rate() / 2);
     }
-    UCCP_RETURN_IF_ERROR(run_latency(context, *sides, half, seconds));
-    if (nodes > 1) continue;
-    UCCP_RETURN_IF_ERROR(run_floor(context, *sides, seconds));
-    UCCP_RETURN_IF_ERROR(run_bytes(context, *sides, seconds));
-    for (const size_t bytes : {size_t{100}, size_t{1024}}) UCCP_RETURN_IF_ERROR(run_consume(context, *sides, bytes));
+    UCCP_RETURN_IF_ERROR(run_latency(context, *sides, half, context.quick ? 1.5 : 3));
   }
+  return Status::ok();
+}
+
+Status run_events_read(Context& context) {
+  UCCP_TRY(const auto sides, Sides::start(context, 1));
+  UCCP_RETURN_IF_ERROR(run_bytes(context, *sides, context.quick ? 1.5 : 3));
+  for (const size_t bytes : {size_t{100}, size_t{1024}}) UCCP_RETURN_IF_ERROR(run_consume(context, *sides, bytes));
   return Status::ok();
 }
 

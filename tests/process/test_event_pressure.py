@@ -1,6 +1,7 @@
 # timeout: 120
 """Publishers and readers that are faster than others: a slow reader holds nobody up and misses nothing, and a publisher that is
 too fast for the node is told so before anything of it is stored."""
+import http.client
 import json
 import signal
 import threading
@@ -26,6 +27,16 @@ class PressureTest(NodeTest):
         name = "p." + uuid.uuid4().hex[:8]
         self.assertEqual(self.rest.post("events/topics", {"name": name, **fields}).status, 201)
         return name
+
+    def lag_metric(self, subscription):
+        """What monitoring sees of it."""
+        connection = http.client.HTTPConnection(self.node.context["metrics"], timeout=20)
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        connection.close()
+        found = [line for line in lines if line.startswith("uccp_subscription_backlog{") and f'"{subscription}"' in line]
+        self.assertEqual(len(found), 1, lines[:5])
+        return float(found[0].split()[-1])
 
     def memory(self):
         with open(f"/proc/{self.node.process.pid}/status", encoding="ascii") as status:
@@ -68,6 +79,7 @@ class Readers(PressureTest):
             first = slow.until(lambda item: "event" in item)[-1]
             lag = self.rest.get(f"events/subscriptions/slow-{name}").json
             self.assertEqual((lag["backlog"], lag["inFlight"]), (20, 1))
+            self.assertEqual(self.lag_metric("slow-" + name), 20)
             self.assertEqual(self.rest.post(f"events/subscriptions/slow-{name}:ack", {"ackIds": [first["ackId"]]}).status, 200)
             self.assertEqual(texts(slow.until(lambda item: "event" in item)), [f"{1:08}"])
 

@@ -1,6 +1,7 @@
 # timeout: 300
 # labels: cluster
 """Events through REST and the CLI: topics, order, replay, cursors, and kill -9 of the server under publishers."""
+import datetime
 import http.client
 import json
 import random
@@ -168,6 +169,23 @@ class Publishing(EventsTest):
         self.assert_problem(late, 409, "OFFSET_MISMATCH", "expectedOffset")
         self.publish(name, "changed", expectedOffset=1)
         self.assertEqual(payloads(self.read(name)), ["created", "changed"])
+
+
+class Scheduled(EventsTest):
+    def test_an_event_is_delivered_at_its_time_and_nobody_waits_for_it(self):
+        name = self.topic()
+        when = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=1.5)
+        with self.rest.stream("events/subscribe", body={"topics": [name], "start": "EARLIEST"}) as stream:
+            answer = self.rest.post("events/publish", {"topic": name, "events": [
+                {"text": "later", "deliverTime": when.isoformat().replace("+00:00", "Z")}, {"text": "now"}]})
+            self.assertEqual([result.get("scheduled", False) for result in answer.json["results"]], [True, False])
+            self.publish(name, "next")
+            self.assertEqual([stream.next()["event"]["text"] for _ in range(3)], ["now", "next", "later"])
+        self.assertGreaterEqual(datetime.datetime.now(datetime.timezone.utc), when)
+        self.assertEqual(payloads(self.read(name)), ["now", "next", "later"])
+        refused = self.rest.post("events/publish", {"topic": self.topic(persistence="EPHEMERAL"), "events": [
+            {"text": "x", "deliverTime": when.isoformat().replace("+00:00", "Z")}]})
+        self.assert_problem(refused, 400, "FIELD_INVALID", "events[0].deliverTime")
 
 
 class Subscribing(EventsTest):

@@ -33,6 +33,8 @@ struct Batch {
   std::vector<uint32_t> places;  // in the content, of the events that the row means
   bool ephemeral = false;
 
+  // It is told that there is something; what it is has to be read from the log.
+  bool bare() const { return content->events().empty(); }
   uint64_t next_offset() const { return row.first_offset() + places.size(); }
   std::string_view event(size_t number) const { return content->events(static_cast<int>(places[number])); }
 };

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "call/wire.h"
 #include "machine/planted.h"
+#include "services/events/bus_schedule.h"
 #include "services/events/bus_state.h"
 #include "services/events/bus_trim.h"
 #include "uccp/v1/events.pb.h"
@@ -20,15 +21,17 @@ using internal::v1::BusProducerRow;
 using internal::v1::BusSeenRow;
 using machine::ApplyContext;
 
-// The id that the publisher gave; empty if none. A stored event has no other one.
-std::string_view id_of(std::string_view event) {
-  std::string_view id;
+std::string_view bytes_of(std::string_view event, int number) {
+  std::string_view bytes;
   call::WireReader reader(event);
   for (call::WireField field; reader.next(field);) {
-    if (field.number == v1::Event::kIdFieldNumber) id = field.bytes;
+    if (field.number == static_cast<uint32_t>(number)) bytes = field.bytes;
   }
-  return id;
+  return bytes;
 }
+// The id that the publisher gave; empty if none. A stored event has no other one.
+std::string_view id_of(std::string_view event) { return bytes_of(event, v1::Event::kIdFieldNumber); }
+std::string_view key_of(std::string_view event) { return bytes_of(event, v1::Event::kKeyFieldNumber); }
 
 // One batch on its way into a partition.
 class Append {
@@ -41,12 +44,39 @@ class Append {
       refuse(BusBatchResult::REFUSAL_UNEXPECTED_OFFSET, row_.next_offset());
       return std::move(result_);
     }
+    if (batch_.has_expected_version()) {
+      const uint64_t version = version_of(key_of(batch_.events(0)));
+      if (batch_.expected_version() != version) {
+        refuse(BusBatchResult::REFUSAL_UNEXPECTED_VERSION, version);
+        return std::move(result_);
+      }
+      row_.set_versioned(true);
+    }
+    if (row_.scheduled() + later_events() > kScheduledMax) {
+      refuse(BusBatchResult::REFUSAL_SCHEDULED_FULL, kScheduledMax);
+      return std::move(result_);
+    }
     if (!batch_.producer_id().empty() && !check_producer()) return std::move(result_);
+    // Nothing is refused from here on.
     forget_old();
     find_repeats();
+    schedule();
     result_.set_first_offset(row_.next_offset());
-    const auto count = static_cast<uint64_t>(batch_.events_size() - result_.duplicates_size());
+    const auto skipped = static_cast<uint64_t>(result_.duplicates_size() + result_.scheduled_size());
+    const auto count = static_cast<uint64_t>(batch_.events_size()) - skipped;
     if (count > 0) store(count);
+    if (count > 0 && row_.versioned()) {
+      std::set<uint32_t> left_out(result_.duplicates().begin(), result_.duplicates().end());
+      left_out.insert(result_.scheduled().begin(), result_.scheduled().end());
+      count_versions(left_out);
+    }
+    if (count > 0 || result_.scheduled_size() > 0) {
+      // Rows that nobody had before: there is nothing to read.
+      const uint64_t rows = static_cast<uint64_t>(result_.scheduled_size()) + (count > 0 ? 1 : 0);
+      c_.state().replace(machine::table_key::make(kNeededTable, {}, needed_key(c_.index(), number_)), std::nullopt,
+                         ByteWriter().varint(rows).take());
+      kPartitions.put(c_.state(), c_.scope(), partition_key(id_), row_);
+    }
     if (!batch_.producer_id().empty()) kProducers.put(c_.state(), c_.scope(), producer_key(), producer_);
     return std::move(result_);
   }
@@ -99,8 +129,8 @@ class Append {
 
   void forget_old() {
     const int64_t before_ms = c_.now_ms() - row_.settings().dedup_window_ms();
-    if (row_.oldest_id_ms() == 0 || row_.oldest_id_ms() > before_ms) return;
-    row_.set_oldest_id_ms(0);
+    if (!row_.has_oldest_id_ms() || row_.oldest_id_ms() > before_ms) return;
+    row_.clear_oldest_id_ms();
     std::vector<std::pair<std::string, std::string>> old;
     const std::string prefix = partition_key(id_);
     kSeenAge.scan(c_.state(), c_.scope(), prefix, "", [&](std::string_view key, std::string_view id) {
@@ -144,7 +174,7 @@ class Append {
       }
       ++offset;
     }
-    if (!here.empty() && row_.oldest_id_ms() == 0) row_.set_oldest_id_ms(c_.now_ms());
+    if (!here.empty() && !row_.has_oldest_id_ms()) row_.set_oldest_id_ms(c_.now_ms());
     for (const auto& [id, at] : here) {
       BusSeenRow row;
       row.set_offset(at);
@@ -152,6 +182,45 @@ class Append {
       kSeen.put(c_.state(), c_.scope(), partition_key(id_) + id, row);
       kSeenAge.put(c_.state(), c_.scope(),
                    ByteWriter().raw(partition_key(id_)).u64(static_cast<uint64_t>(c_.now_ms())).u64(at).take(), id);
+    }
+  }
+
+  bool is_later(std::string_view event) const { return deliver_us(event) > c_.envelope().wall.us; }
+
+  uint64_t later_events() const {
+    return static_cast<uint64_t>(std::ranges::count_if(batch_.events(), [this](const auto& e) { return is_later(e); }));
+  }
+
+  // Sets events aside whose time is still to come.
+  void schedule() {
+    const std::set<uint32_t> repeats(result_.duplicates().begin(), result_.duplicates().end());
+    for (uint32_t place = 0; place < static_cast<uint32_t>(batch_.events_size()); ++place) {
+      const std::string& event = batch_.events(static_cast<int>(place));
+      if (!is_later(event) || repeats.contains(place)) continue;
+      result_.add_scheduled(place);
+      put_scheduled(c_, id_, deliver_us(event), number_, place, batch_);
+      row_.set_scheduled(row_.scheduled() + 1);
+    }
+  }
+
+  uint64_t version_of(std::string_view key) const {
+    const auto stored = kVersions.get(c_.state(), c_.scope(), partition_key(id_) + std::string(key));
+    return stored ? ByteReader(*stored).u64() : 0;
+  }
+
+  // Keys that have a version have one more with each event, whoever published it.
+  void count_versions(const std::set<uint32_t>& skipped) {
+    std::map<std::string_view, uint64_t> more;
+    for (uint32_t place = 0; place < static_cast<uint32_t>(batch_.events_size()); ++place) {
+      const std::string_view key = key_of(batch_.events(static_cast<int>(place)));
+      if (!key.empty() && !skipped.contains(place)) ++more[key];
+    }
+    for (const auto& [key, count] : more) {
+      const uint64_t before = version_of(key);
+      if (before == 0 && !batch_.has_expected_version()) continue;
+      kVersions.put(c_.state(), c_.scope(), partition_key(id_) + std::string(key),
+                    ByteWriter().u64(before + count).take());
+      if (batch_.has_expected_version()) result_.set_version(before + count);
     }
   }
 
@@ -164,11 +233,8 @@ class Append {
     // Rows that nobody had before: there is nothing to read.
     c_.state().replace(machine::table_key::make(kIndexTable, c_.scope(), index_key(id_, row_.next_offset() - 1)),
                        std::nullopt, machine::Table<BusIndexRow>::serialize(index));
-    c_.state().replace(machine::table_key::make(kNeededTable, {}, needed_key(c_.index(), number_)), std::nullopt,
-                       ByteWriter().varint(1).take());
     uint32_t rows_max = kTrimmedPerBatch;
     if (trim_due(row_, c_.now_ms())) trim_partition(c_, id_, row_, rows_max);
-    kPartitions.put(c_.state(), c_.scope(), partition_key(id_), row_);
     internal::v1::BusNotice notice;
     *notice.mutable_row() = index;
     *notice.mutable_batch() = batch_;
@@ -178,6 +244,7 @@ class Append {
   BusIndexRow make_row(uint64_t count) const {
     uint64_t bytes = 0;
     auto skipped = std::set<uint32_t>(result_.duplicates().begin(), result_.duplicates().end());
+    skipped.insert(result_.scheduled().begin(), result_.scheduled().end());
     for (int place = 0; place < batch_.events_size(); ++place) {
       if (!skipped.contains(static_cast<uint32_t>(place))) bytes += batch_.events(place).size();
     }
@@ -187,7 +254,7 @@ class Append {
     index.set_first_offset(row_.next_offset());
     index.set_publish_us(c_.envelope().wall.us);
     index.set_events(static_cast<uint32_t>(batch_.events_size()));
-    *index.mutable_skipped() = result_.duplicates();
+    for (const uint32_t place : skipped) index.add_skipped(place);
     index.set_bytes(bytes);
     index.set_bytes_ever(row_.bytes_ever() + bytes);
     index.set_stored_ms(c_.now_ms());
@@ -227,15 +294,8 @@ BusBatchResult append_batch(ApplyContext& context, const BusBatch& batch, uint32
   return Append(context, batch, number, std::move(*row)).run();
 }
 
-void need_entry(ApplyContext& context, const BusIndexRow& row) {
-  const std::string key = needed_key(LogIndex(row.log_index()), row.batch());
-  const auto stored = kNeeded.get(context.state(), {}, key);
-  const uint64_t rows = stored ? ByteReader(*stored).varint() : 0;
-  kNeeded.put(context.state(), {}, key, ByteWriter().varint(rows + 1).take());
-}
-
-void release_entry(ApplyContext& context, const BusIndexRow& row) {
-  const std::string key = needed_key(LogIndex(row.log_index()), row.batch());
+void release_entry(ApplyContext& context, uint64_t log_index, uint32_t batch) {
+  const std::string key = needed_key(LogIndex(log_index), batch);
   const auto stored = kNeeded.get(context.state(), {}, key);
   const uint64_t rows = stored ? ByteReader(*stored).varint() : 0;
   if (rows <= 1) kNeeded.erase(context.state(), {}, key);

@@ -14,8 +14,7 @@ inline constexpr uint32_t kTrimmedPerBatch = 16;
 // Stores the batch, which is the `number`th of the command, and tells those who watch. A refusal writes nothing.
 internal::v1::BusBatchResult append_batch(machine::ApplyContext& context, const internal::v1::BusBatch& batch,
                                           uint32_t number);
-// A row of the index was put that names the batch; one was erased. A batch is needed while a row names it.
-void need_entry(machine::ApplyContext& context, const BusIndexRow& row);
-void release_entry(machine::ApplyContext& context, const BusIndexRow& row);
+// A row of the index or a scheduled event that names the batch is gone. A batch is needed while something names it.
+void release_entry(machine::ApplyContext& context, uint64_t log_index, uint32_t batch);
 
 }  // namespace uccp::events

@@ -1,5 +1,6 @@
 #include "services/events/bus_keeper.h"
 
+#include "services/events/bus_schedule.h"
 #include "services/events/bus_state.h"
 #include "services/events/bus_trim.h"
 #include "services/events/join.h"
@@ -21,11 +22,42 @@ void BusKeeper::on_leadership(GroupId group, bool leads) {
   }
   rounds_[group] = ++last_round_;
   look(group, last_round_);
+  release(group, last_round_);
+}
+
+bool BusKeeper::current(GroupId group, uint64_t round) const {
+  const auto at = rounds_.find(group);
+  return at != rounds_.end() && at->second == round;
+}
+
+// Until nothing is due; then again after a while.
+void BusKeeper::release(GroupId group, uint64_t round) {
+  if (!current(group, round)) return;
+  const auto later = [this, group, round] {
+    loop_.post_after(options_.release_interval_ms, [this, group, round] { release(group, round); });
+  };
+  reader_.read(group, {.kind = ReadLevel::Kind::kSession}, [this, group, round, later](Result<GroupView> bus) {
+    const int64_t now_us = clock_.wall().us;
+    const int64_t due_us = bus ? first_due_us(*bus) : 0;
+    if (due_us == 0 || due_us > now_us) return later();
+    internal::v1::BusReleaseCommand command;
+    command.set_now_us(now_us);
+    command.set_events_max(options_.events_per_release);
+    machine::Envelope envelope;
+    envelope.principal = "system";
+    envelope.command = std::string(kBusDomain) + ".release";
+    envelope.payload = command.SerializeAsString();
+    local_.propose(group, std::move(envelope), [this, group, round, later](Result<machine::Applied> applied) {
+      internal::v1::BusProgress progress;
+      const bool more = applied && progress.ParseFromString(applied->response) && !progress.done();
+      if (!more) return later();
+      loop_.post([this, group, round] { release(group, round); });
+    });
+  });
 }
 
 void BusKeeper::look(GroupId group, uint64_t round) {
-  const auto at = rounds_.find(group);
-  if (at == rounds_.end() || at->second != round) return;
+  if (!current(group, round)) return;
   loop_.post_after(options_.interval_ms, [this, group, round] { look(group, round); });
   // The bus group first: whatever it has was made in core before, so a topic that is then not there is gone.
   reader_.read(group, {.kind = ReadLevel::Kind::kSession}, [this, group](Result<GroupView> bus) {

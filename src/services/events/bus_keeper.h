@@ -1,5 +1,5 @@
 // Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone, and what the retention of the others
-// gives up. Re-runnable: what there is to do is
+// gives up, and gives offsets to scheduled events whose time has come. Re-runnable: what there is to do is
 // found in the states, so a new leader goes on.
 //
 // Thread: the loop's, but for drop(), which is callable from any thread.
@@ -25,6 +25,9 @@ struct BusKeeperOptions {
   uint32_t rows_per_command = 500;
   // Partitions that one command looks at.
   int partitions_per_command = 256;
+  // Time between two looks at what is scheduled: how late an event may be.
+  int64_t release_interval_ms = 100;
+  uint32_t events_per_release = 200;
 };
 
 class BusKeeper {
@@ -41,7 +44,9 @@ class BusKeeper {
   void drop(const machine::Scope& scope, const TopicRow& topic, Done done);
 
  private:
+  bool current(GroupId group, uint64_t round) const;
   void look(GroupId group, uint64_t round);
+  void release(GroupId group, uint64_t round);
   // A state, and for how long it was the newest one: machine time stands still while nothing is applied.
   struct Seen {
     LogIndex applied;

@@ -33,14 +33,20 @@ inline constexpr machine::TableId kNeededTable = 194;     // empty scope; u64 lo
 inline constexpr machine::TableId kProducerTable = 195;   // u64 topic, u32 partition, producer: BusProducerRow
 inline constexpr machine::TableId kSeenTable = 196;       // u64 topic, u32 partition, event id: BusSeenRow
 inline constexpr machine::TableId kSeenAgeTable = 197;    // u64 topic, u32 partition, u64 ms, u64 offset: event id
-
 inline constexpr machine::TableId kPositionTable = 198;   // u64 topic, u32 partition, u64 subscription: BusPosition
+// u64 topic, u32 partition, u64 us, u64 log index, u32 batch, u32 place: BusScheduledRow
+inline constexpr machine::TableId kScheduledTable = 199;
+inline constexpr machine::TableId kVersionTable = 201;    // u64 topic, u32 partition, raw key of events: u64
+inline constexpr machine::TableId kDueTable = 200;        // empty scope; u64 us, u64 topic, u32 partition: BusDueRow
 
 inline constexpr machine::Table<BusPartitionRow> kPartitions{kPartitionTable};
 inline constexpr machine::Table<BusIndexRow> kIndex{kIndexTable};
 inline constexpr machine::Table<internal::v1::BusProducerRow> kProducers{kProducerTable};
 inline constexpr machine::Table<internal::v1::BusSeenRow> kSeen{kSeenTable};
 inline constexpr machine::Table<internal::v1::BusPosition> kPositions{kPositionTable};
+inline constexpr machine::Table<internal::v1::BusScheduledRow> kScheduled{kScheduledTable};
+inline constexpr machine::Table<internal::v1::BusDueRow> kDue{kDueTable};
+inline constexpr machine::BytesTable kVersions{kVersionTable};
 inline constexpr machine::BytesTable kNeeded{kNeededTable};
 inline constexpr machine::BytesTable kSeenAge{kSeenAgeTable};
 

@@ -7,6 +7,7 @@
 #include "call/wire.h"
 #include "services/events/bus_append.h"
 #include "services/events/bus_rows.h"
+#include "services/events/bus_schedule.h"
 #include "services/events/bus_trim.h"
 
 namespace uccp::events {
@@ -89,10 +90,17 @@ bool erase_index(ApplyContext& context, const std::string& topic, uint32_t& rows
   if (!whole) rows.pop_back();
   for (const auto& [key, row] : rows) {
     kIndex.erase(context.state(), context.scope(), key);
-    release_entry(context, row);
+    release_entry(context, row.log_index(), row.batch());
   }
   rows_max -= static_cast<uint32_t>(rows.size());
   return whole;
+}
+
+ApplyResult release(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusReleaseCommand>(payload);
+  internal::v1::BusProgress progress;
+  progress.set_done(release_due(context, command.now_us(), std::max<uint32_t>(command.events_max(), 1)));
+  return progress.SerializeAsString();
 }
 
 ApplyResult trim(ApplyContext& context, std::string_view payload) {
@@ -125,8 +133,9 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
     row.set_dropped(true);
     kPartitions.put(context.state(), context.scope(), key, row);
   }
-  bool done = erase_index(context, topic, left);
-  for (const machine::TableId table : {kProducerTable, kSeenTable, kSeenAgeTable, kPositionTable, kPartitionTable}) {
+  bool done = erase_index(context, topic, left) && drop_scheduled(context, command.topic(), left);
+  for (const machine::TableId table : {kProducerTable, kSeenTable, kSeenAgeTable, kPositionTable, kVersionTable,
+                                      kPartitionTable}) {
     done = done && erase_below(context, table, topic, left);
   }
   internal::v1::BusProgress progress;
@@ -137,7 +146,7 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> BusState::commands() {
-  return {{"open", open}, {"append", append}, {"drop", drop}, {"trim", trim}, {"commit", commit}, {"forget", forget}};
+  return {{"open", open}, {"append", append}, {"drop", drop}, {"trim", trim}, {"release", release}, {"commit", commit}, {"forget", forget}};
 }
 
 }  // namespace uccp::events

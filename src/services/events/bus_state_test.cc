@@ -158,6 +158,44 @@ TEST(BusState, AnExpectedOffsetGuardsAStreamOfEvents) {
   EXPECT_EQ(late.expected(), 1u);
 }
 
+BusBatch keyed(const std::string& key, const std::vector<std::string>& texts) {
+  BusBatch batch;
+  batch.set_topic(7);
+  for (const std::string& text : texts) {
+    v1::Event event;
+    event.set_key(key);
+    event.set_text(text);
+    *batch.add_events() = event.SerializeAsString();
+  }
+  return batch;
+}
+
+TEST(BusState, AnExpectedVersionGuardsAKeyAndEveryEventOfItCounts) {
+  BusLab lab;
+  lab.open(7, 1);
+  lab.append(keyed("a", {"before versions"}));
+  auto first = keyed("a", {"1", "2"});
+  first.set_expected_version(0);
+  EXPECT_EQ(lab.append(first).version(), 2u) << "counted from its first version on";
+  const auto late = lab.append(first);
+  EXPECT_EQ(late.refusal(), BusBatchResult::REFUSAL_UNEXPECTED_VERSION);
+  EXPECT_EQ(late.expected(), 2u);
+  lab.append(keyed("a", {"3"}));
+  lab.append(keyed("b", {"x"}));
+  auto next = keyed("a", {"4"});
+  next.set_expected_version(3);
+  EXPECT_EQ(lab.append(next).version(), 4u);
+  auto other = keyed("b", {"y"});
+  other.set_expected_version(0);
+  EXPECT_EQ(lab.append(other).version(), 1u);
+  EXPECT_EQ(lab.read(7, 0), (Texts{"before versions", "1", "2", "3", "x", "4", "y"}));
+  internal::v1::BusDropCommand drop;
+  drop.set_topic(7);
+  drop.set_rows_max(100);
+  lab.run_to_end("drop", drop);
+  EXPECT_EQ(lab.rows_of(kVersionTable), 0u);
+}
+
 TEST(BusState, AnEphemeralBatchIsToldAndNotKept) {
   BusLab lab;
   auto batch = BusLab::batch(7, 0, {"a"});

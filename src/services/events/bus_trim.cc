@@ -67,7 +67,7 @@ bool trim_partition(machine::ApplyContext& context, PartitionId id, BusPartition
   });
   for (const IndexEntry& entry : gone) {
     kIndex.erase(context.state(), context.scope(), index_key(id, entry.last_offset));
-    release_entry(context, entry.row);
+    release_entry(context, entry.row.log_index(), entry.row.batch());
     note_gone(row, entry.row, entry.last_offset);
   }
   if (!cut) {

@@ -83,7 +83,7 @@ void Gatherer::flush(const Key& key) {
 Gatherer::Slot Gatherer::put(internal::v1::BusAppendCommand& command,
                              std::map<std::pair<uint64_t, uint32_t>, int>& last, internal::v1::BusBatch batch) {
   const auto alone = [](const internal::v1::BusBatch& one) {
-    return !one.producer_id().empty() || one.has_expected_offset();
+    return !one.producer_id().empty() || one.has_expected_offset() || one.has_expected_version();
   };
   const auto count = static_cast<uint32_t>(batch.events_size());
   const auto [at, fresh] = last.try_emplace({batch.topic(), batch.partition()}, command.batches_size());
@@ -106,13 +106,18 @@ internal::v1::BusBatchResult Gatherer::result_of(const Slot& slot, const interna
   internal::v1::BusBatchResult part;
   part.set_refusal(whole.refusal());
   part.set_expected(whole.expected());
-  uint32_t repeated_before = 0;
+  part.set_version(whole.version());
+  uint32_t repeated_before = 0;  // or scheduled: what has no offset of its own
   for (int i = 0; i < whole.duplicates_size(); ++i) {
     const uint32_t place = whole.duplicates(i);
     repeated_before += place < slot.first ? 1 : 0;
     if (place < slot.first || place >= slot.first + slot.count) continue;
     part.add_duplicates(place - slot.first);
     part.add_duplicate_offsets(whole.duplicate_offsets(i));
+  }
+  for (const uint32_t place : whole.scheduled()) {
+    repeated_before += place < slot.first ? 1 : 0;
+    if (place >= slot.first && place < slot.first + slot.count) part.add_scheduled(place - slot.first);
   }
   part.set_first_offset(whole.first_offset() + slot.first - repeated_before);
   return part;

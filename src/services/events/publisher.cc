@@ -29,6 +29,27 @@ void strip(v1::Event& event) {
   event.clear_dead_letter_source();
 }
 
+Status check_time(const TopicRow& topic, const std::string& field, const v1::Event& event) {
+  if (topic.topic().persistence() != v1::TOPIC_PERSISTENCE_EPHEMERAL) return Status::ok();
+  return Status(Code::kInvalid, "FIELD_INVALID", "an ephemeral topic keeps nothing, so nothing can be delivered later")
+      .with_field(field + ".deliverTime", "is not for ephemeral topics; leave it out");
+}
+
+// A version is that of one key.
+Status check_aggregate(const v1::PublishRequest& request) {
+  for (const v1::Event& event : request.events()) {
+    if (event.key().empty() || event.key() != request.events(0).key()) {
+      return Status(Code::kInvalid, "FIELD_INVALID", "expectedVersion is the version of one key, which all events have")
+          .with_field("events", "have not all the same key");
+    }
+    if (event.has_deliver_time()) {
+      return Status(Code::kInvalid, "FIELD_INVALID", "an event with a version counts at once")
+          .with_field("events", "have a deliverTime, which does not go with expectedVersion");
+    }
+  }
+  return Status::ok();
+}
+
 Status refusal_of(const BusBatchResult& result, const std::string& topic) {
   const std::string expected = std::to_string(result.expected());
   switch (result.refusal()) {
@@ -46,6 +67,16 @@ Status refusal_of(const BusBatchResult& result, const std::string& topic) {
                     "the next offset of the partition of '" + topic + "' is " + expected +
                         "; read what was published meanwhile, then try again")
           .with_field("expectedOffset", "is not " + expected, expected);
+    case BusBatchResult::REFUSAL_UNEXPECTED_VERSION:
+      return Status(Code::kConflict, "VERSION_MISMATCH",
+                    "the key has version " + expected + " in '" + topic +
+                        "'; read its events, decide again, and publish with that version")
+          .with_field("expectedVersion", "is not " + expected, expected);
+    case BusBatchResult::REFUSAL_SCHEDULED_FULL:
+      return Status(Code::kExhausted, "SCHEDULED_EXHAUSTED",
+                    expected + " events wait for their time in a partition of '" + topic +
+                        "', as many as may; nothing was published there")
+          .with_help("events.md#limits");
     default: return topic_not_found(topic);
   }
 }
@@ -104,10 +135,7 @@ Result<Publisher::Sorted> Publisher::sort(const RequestPtr& request, const Topic
   for (int i = 0; i < wanted.events_size(); ++i) {
     v1::Event& event = *wanted.mutable_events(i);
     const std::string field = "events[" + std::to_string(i) + "]";
-    if (event.has_deliver_time()) {
-      return fail(Status(Code::kInvalid, "SCHEDULED_UNBUILT", "scheduled delivery is not built")
-                      .with_field(field + ".deliverTime", "is not built; leave it out"));
-    }
+    if (event.has_deliver_time()) UCCP_RETURN_IF_ERROR(check_time(topic, field, event));
     const uint32_t partition = wanted.has_partition() ? static_cast<uint32_t>(wanted.partition())
                                : event.key().empty()  ? turn
                                                       : partition_of(event.key(), partitions);
@@ -127,6 +155,7 @@ Result<Publisher::Sorted> Publisher::sort(const RequestPtr& request, const Topic
     *batch.add_events() = std::move(stored);
     places.push_back(i);
   }
+  if (wanted.has_expected_version()) UCCP_RETURN_IF_ERROR(check_aggregate(wanted));
   if ((wanted.sequence() > 0 || wanted.has_expected_offset()) && sorted.size() > 1) {
     return fail(Code::kInvalid, "SEVERAL_PARTITIONS",
                 "sequence and expectedOffset count in one partition, and the events belong to " +
@@ -184,6 +213,7 @@ void Publisher::begin(const RequestPtr& request, const TopicRow& topic) {
     batch.set_producer_epoch(wanted.producer_epoch());
     batch.set_sequence(wanted.sequence());
     if (wanted.has_expected_offset()) batch.set_expected_offset(wanted.expected_offset());
+    if (wanted.has_expected_version()) batch.set_expected_version(wanted.expected_version());
     auto& part = request->parts[topic.groups(static_cast<int>(partition))];
     part.batches.push_back(std::move(batch));
     part.places.push_back(std::move(places));
@@ -242,6 +272,9 @@ void Publisher::take(const RequestPtr& request, uint32_t group, Result<std::vect
       continue;
     }
     uint64_t offset = result.first_offset();
+    // Of the key, before those events that were stored.
+    const auto stored = part.places[i].size() - static_cast<size_t>(result.duplicates_size());
+    uint64_t version = result.version() - std::min<uint64_t>(result.version(), stored);
     for (size_t place = 0; place < part.places[i].size(); ++place) {
       const v1::Event& event = request->request.events(part.places[i][place]);
       v1::PublishResult& out = *request->response.mutable_results(part.places[i][place]);
@@ -250,8 +283,14 @@ void Publisher::take(const RequestPtr& request, uint32_t group, Result<std::vect
       if (found != result.duplicates().end()) {
         out.set_duplicate(true);
         out.set_offset(result.duplicate_offsets(static_cast<int>(found - result.duplicates().begin())));
+      } else if (std::ranges::find(result.scheduled(), static_cast<uint32_t>(place)) != result.scheduled().end()) {
+        // An id that the server makes tells the place, which it gets at its time.
+        out.set_scheduled(true);
+        out.set_id(event.id());
+        continue;
       } else if (!batch.ephemeral()) {
         out.set_offset(offset++);
+        if (result.version() > 0) out.set_version(++version);
       }
       out.set_id(event.id().empty() && !batch.ephemeral() ? default_event_id(batch.topic(), batch.partition(), out.offset())
                                                           : event.id());

@@ -246,7 +246,7 @@ void Streams::Stream::on_batch(const BatchPtr& batch) {
     if (free) send_batch(*batch, partition->second);
     return;
   }
-  const bool next = free && !fetching_ && !group.behind && partition->second.next == batch->row.first_offset();
+  const bool next = free && !batch->bare() && !fetching_ && !group.behind && partition->second.next == batch->row.first_offset();
   if (!next) {
     group.behind = true;
     return go_on();

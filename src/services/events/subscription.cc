@@ -21,7 +21,11 @@ constexpr int64_t kAckTimeoutDefaultMs = 30'000;
 Subscription::Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
                            call::Filter filter)
     : env_(environment), scope_(std::move(scope)), row_(std::move(row)), filter_(std::move(filter)),
-      epoch_(static_cast<uint64_t>(env_.clock.boot().us)) {}
+      epoch_(static_cast<uint64_t>(env_.clock.boot().us)),
+      backlog_(env_.metrics.gauge("uccp_subscription_backlog", "Events that the subscription has not confirmed",
+                                  {{"tenant", scope_.tenant},
+                                   {"namespace", scope_.name_space},
+                                   {"subscription", row_.subscription().name()}})) {}
 
 int64_t Subscription::ack_timeout_ms() const {
   const auto& timeout = row_.subscription().ack_timeout();
@@ -110,6 +114,17 @@ void Subscription::take_place(const PartitionId& id, Partition& partition, const
   }
   if (stored) partition.committed = std::max(partition.committed, stored->first_offset());
   partition.next = partition.committed;
+  partition.end = stored ? std::max(partition.end, stored->next_offset()) : partition.end;
+  backlog_.set(static_cast<double>(backlog()));
+}
+
+uint64_t Subscription::backlog() const {
+  uint64_t events = 0;
+  for (const auto& [id, partition] : partitions_) {
+    const uint64_t left = partition.end - std::min(partition.end, partition.committed);
+    events += left - std::min<uint64_t>(left, partition.above.size());
+  }
+  return events;
 }
 
 // --- members --------------------------------------------------------------------------------------------------------
@@ -366,6 +381,7 @@ void Subscription::on_stop(const Status& status) { close(v1::STREAM_END_REASON_R
 
 void Subscription::close(v1::StreamEndReason reason, const Status& status) {
   if (std::exchange(closed_, true)) return;
+  backlog_.set(0);
   for (const auto& [id, partition] : partitions_) env_.feed.unread(this, partition.group, id);
   env_.feed.remove(this);
   for (const MemberPtr& member : std::exchange(members_, {})) {

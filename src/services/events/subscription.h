@@ -91,6 +91,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
     std::set<uint64_t> above;
     std::map<uint64_t, uint32_t> attempts;
     uint64_t next = 0;  // to be read
+    uint64_t end = 0;   // of what was published, as far as it was told
     std::deque<Item> ready;
     std::multimap<BootTime, Item> delayed;
     std::map<uint64_t, InFlight> in_flight;
@@ -136,12 +137,15 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   template <typename Each>
   std::vector<std::string> take_deliveries(const std::vector<std::string>& ids, Each each);
   int64_t ack_timeout_ms() const;
+  // Events that are not confirmed.
+  uint64_t backlog() const;
 
   SubscriptionEnvironment env_;
   const machine::Scope scope_;
   const SubscriptionRow row_;
   const call::Filter filter_;
   uint64_t epoch_;  // of ack ids
+  Gauge& backlog_;
   std::map<PartitionId, Partition> partitions_;
   std::map<GroupId, Commit> commits_;
   std::vector<MemberPtr> members_;  // in the order of joining

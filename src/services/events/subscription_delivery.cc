@@ -19,7 +19,8 @@ void Subscription::on_batch(const BatchPtr& batch) {
   const auto found = partitions_.find(batch->id);
   if (closed_ || batch->ephemeral || found == partitions_.end()) return;
   Partition& partition = found->second;
-  const bool next = partition.known && !partition.behind && !partition.fetching &&
+  partition.end = std::max(partition.end, batch->next_offset());
+  const bool next = !batch->bare() && partition.known && !partition.behind && !partition.fetching &&
                     partition.next == batch->row.first_offset() && partition.ready.size() < env_.options.buffered_events;
   if (next) add_items(batch->id, partition, batch);
   else partition.behind = true;
@@ -96,6 +97,7 @@ void Subscription::take(GroupId, Result<Fetched> fetched) {
         batch->row.first_offset() > std::max(at->second.next, at->second.committed)) {
       continue;
     }
+    at->second.end = std::max(at->second.end, batch->next_offset());
     add_items(batch->id, at->second, batch);
   }
   pump();
@@ -126,6 +128,7 @@ MemberPtr Subscription::target(const Partition& partition) {
 
 void Subscription::pump() {
   if (closed_) return;
+  backlog_.set(static_cast<double>(backlog()));
   bool more = true;
   while (more && !members_.empty()) {
     more = false;

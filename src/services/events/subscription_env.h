@@ -44,6 +44,7 @@ struct SubscriptionEnvironment {
   TopicDirectory& topics;
   Executor& events;
   const Clock& clock;
+  MetricsRegistry& metrics;
   SubscriptionCounters& counters;
 };
 

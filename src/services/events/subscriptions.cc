@@ -129,7 +129,7 @@ void Subscriptions::load(const Key& key, SubscriptionRow row) {
   if (!filter) return take_loaded(key, nullptr, filter.error());
   auto subscription = std::make_shared<Subscription>(
       SubscriptionEnvironment{options_.subscription, env_.anywhere, env_.reader, env_.feed, env_.fetcher, env_.gatherer,
-                              env_.topics, env_.events, env_.clock, counters_},
+                              env_.topics, env_.events, env_.clock, env_.metrics, counters_},
       key.first, std::move(row), std::move(*filter));
   subscription->load([this, key, subscription](Status status) { take_loaded(key, subscription, status); });
 }

@@ -129,6 +129,10 @@ class BusLab {
       needed[{index, in.u32()}] = ByteReader(count).varint();
       return true;
     });
+    kScheduled.scan_all(machine_.view(), [&](const machine::Scope&, std::string_view, const auto& row) {
+      ++named[{row.log_index(), row.batch()}];
+      return true;
+    });
     EXPECT_EQ(named, needed);
   }
 

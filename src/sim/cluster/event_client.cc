@@ -32,7 +32,10 @@ void EventClient::make_topic(std::string_view name, std::function<void()> then) 
   request.mutable_topic()->set_name(std::string(name));
   request.mutable_topic()->set_partitions(kPartitions);
   request.mutable_topic()->set_persistence(v1::TOPIC_PERSISTENCE_PERSISTENT);
-  if (name == kSimShortTopic) request.mutable_topic()->set_retention_events(kSimShortTopicEvents);
+  if (name == kSimShortTopic) {
+    request.mutable_topic()->set_retention_events(kSimShortTopicEvents);
+    request.mutable_topic()->mutable_retention()->set_seconds(kSimShortTopicSeconds);
+  }
   ask({.method = method("CreateTopic"), .request = request.SerializeAsString(), .deadline_ms = kDeadlineMs},
       [this, name, then](const Result<machine::Applied>& result, int64_t) {
         if (!result && result.error().code() == Code::kDeadline) return make_topic(name, then);

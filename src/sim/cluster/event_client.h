@@ -14,6 +14,7 @@ namespace uccp::sim {
 inline constexpr std::string_view kSimTopic = "all.events";
 inline constexpr std::string_view kSimShortTopic = "some.events";
 inline constexpr uint64_t kSimShortTopicEvents = 40;
+inline constexpr int64_t kSimShortTopicSeconds = 4;
 
 class EventClient final : public SimClient {
  public:

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "machine/machine.h"
+#include "services/events/bus_rows.h"
 #include "sim/cluster/election_client.h"
 #include "sim/cluster/event_client.h"
 #include "sim/cluster/event_reader.h"
@@ -125,6 +126,9 @@ class Simulation {
     if (!open.empty()) cluster_.checkers().violations.add("progress", "it is " + open);
     demand("an instance without heartbeats does not expire",
            every_ms(50, [&] { return discovery::count_services(view(kCoreGroup)).registered == 0; }));
+    if (!event_readers_.empty()) {
+      demand("an event outlives its retention", every_ms(100, [&] { return !keeps_old_events(); }));
+    }
     for (const auto& watcher : watchers_) {
       if (!failed()) watcher->move_to(cluster_.leader(watcher->group()));
     }
@@ -191,6 +195,17 @@ class Simulation {
   machine::GroupView view(GroupId group) {
     const size_t place = cluster_.leader(group);
     return place < cluster_.places() ? cluster_.node(place).node().view(group) : machine::GroupView();
+  }
+
+  // Of the topic that keeps them for a while, when nothing is published any more.
+  bool keeps_old_events() {
+    bool keeps = false;
+    events::kPartitions.scan_all(view(events::bus_group(0)), [&](const machine::Scope&, std::string_view, const auto& row) {
+      const bool shortly = row.settings().retention_events() == kSimShortTopicEvents;
+      keeps |= shortly && row.first_offset() < row.next_offset();
+      return !keeps;
+    });
+    return keeps;
   }
 
   std::string first_active_task() {
