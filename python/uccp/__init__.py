@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from uccp import aio
 from uccp.client import Client, connect, current, init, shutdown
 from uccp.coordination import Election, Lock
 from uccp.discovery import Discovery, Instance, Registration
@@ -102,6 +103,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "WorkerCrashed",
+    "aio",
     "connect",
     "current",
     "election",

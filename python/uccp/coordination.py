@@ -9,6 +9,7 @@ refuse what an earlier holder still sends.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -205,6 +206,12 @@ class Lock(Hold):
             "Coordination/RenewLock", within=timeout, name=self.name, lease_id=self.lease_id, ttl=self._ttl
         )
 
+    async def __aenter__(self) -> Lock:
+        return await asyncio.to_thread(self.acquire)
+
+    async def __aexit__(self, kind: Any, *error: object) -> None:
+        await asyncio.to_thread(self.__exit__, kind, *error)
+
     def __enter__(self) -> Lock:
         return self.acquire()
 
@@ -304,6 +311,12 @@ class Election(Hold):
         self._connection.call(
             "Coordination/RenewLeadership", within=timeout, group=self.group, lease_id=self.lease_id
         )
+
+    async def __aenter__(self) -> Election:
+        return await asyncio.to_thread(self.campaign)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.resign)
 
     def __enter__(self) -> Election:
         return self.campaign()

@@ -308,8 +308,7 @@ void FunctionExecutor::output(const AttemptKey& key, tasks::LogStreamKind stream
 void FunctionExecutor::finished(const AttemptKey& key, AttemptEnd end) {
   if (FunctionEnvironments::owns(key)) {
     environments_.finished(key, end, *processes_);
-    for (const auto& [name, pool] : pools_) pump(*pool);
-    return;
+    return pump_all();
   }
   if (!workers_.contains(key)) return sink_.finished(key, std::move(end));
   worker_ended(key, end);
@@ -355,7 +354,22 @@ void FunctionExecutor::worker_ended(const AttemptKey& key, const AttemptEnd& end
     }
     end_call(call, std::move(ended));
   }
-  if (!draining_) pump(pool);
+  pump_all();
+  forget_unused_pools();
+}
+
+// A process that is free, or gone, may be the place that calls of another pool wait for.
+void FunctionExecutor::pump_all() {
+  if (draining_) return;
+  for (const auto& [name, pool] : pools_) {
+    if (!pool->waiting.empty()) pump(*pool);
+  }
+}
+
+void FunctionExecutor::forget_unused_pools() {
+  std::set<std::string_view> used;
+  for (const auto& [key, worker] : workers_) used.insert(worker->pool);
+  std::erase_if(pools_, [&](const auto& one) { return one.second->waiting.empty() && !used.contains(one.first); });
 }
 
 }  // namespace uccp::agent

@@ -70,6 +70,8 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   // function_executor.cc: calls.
   void launch_call(AttemptSpec spec);
   void pump(Pool& pool);
+  void pump_all();
+  void forget_unused_pools();
   void assign(Worker& worker, const std::shared_ptr<Call>& call);
   void reply(Worker& worker, WorkerPacket packet);
   void keep_value(const std::shared_ptr<Call>& call, WorkerReply reply);

@@ -110,7 +110,7 @@ void FunctionExecutor::became_idle(Worker& worker) {
     const auto found = workers_.find(key);
     if (found != workers_.end() && found->second->call == nullptr) stop_worker(*found->second);
   });
-  if (!draining_) pump(pool);
+  pump_all();
 }
 
 FunctionExecutor::Worker* FunctionExecutor::idle_worker(Pool& pool) {

@@ -3,11 +3,14 @@
 """Functions of Python on a real agent: values, errors, crashes, limits, environments, and kills in the middle."""
 import asyncio
 import os
+import pathlib
 import signal
 import sys
+import tempfile
 import threading
 import time
 import unittest
+import zipfile
 
 try:
     import uccp
@@ -377,6 +380,55 @@ class Failures(FunctionTest):
 
         with self.assertRaisesRegex(uccp.TaskError, "environment of the function cannot be built(.|\n)*no-such-package"):
             self.get(never.remote())
+
+
+def write_wheel(folder, name, version, source):
+    """A wheel of one module, as pip takes it."""
+    info = f"{name}-{version}.dist-info"
+    path = pathlib.Path(folder) / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}.py", source)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    path.chmod(0o644)
+
+
+class Environments(FunctionTest):
+    """Requirements come from a folder, so that no index is needed."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="uccp-wheels-")
+        cls.addClassCleanup(folder.cleanup)
+        pathlib.Path(folder.name).chmod(0o755)
+        for version in ("1.0", "2.0"):
+            write_wheel(folder.name, "greeting", version, f"def hello(): return 'hello {version}'\n")
+        cls.environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": folder.name}
+        super().setUpClass()
+
+    def test_each_function_has_the_packages_that_it_requires(self):
+        def hello():
+            import greeting
+            return greeting.hello(), sys.prefix
+
+        one = uccp.remote(**SMALL, requirements=["greeting==1.0"])(hello)
+        two = uccp.remote(**SMALL, requirements=["greeting==2.0"])(hello)
+        first = one.remote()
+        values = self.get([first, two.remote(), one.remote()])
+        self.assertEqual([text for text, _ in values], ["hello 1.0", "hello 2.0", "hello 1.0"])
+        self.assertEqual(values[0][1], values[2][1], "equal requirements share an environment")
+        self.assertNotEqual(values[0][1], values[1][1])
+        with self.assertRaises(ModuleNotFoundError):
+            self.get(uccp.remote(**SMALL)(hello).remote())
+        self.assertTrue([line for line in self.node.log(first.task_id, "stderr") if b"environment: " in line])
+
+
+class Places(FunctionTest):
+    def test_more_kinds_of_calls_than_processes_take_turns(self):
+        kinds = [process.options(memory=f"{100 + n}Mi", cpu=0.1) for n in range(12)]
+        pids = self.get([kind.remote() for kind in kinds for _ in range(2)])
+        self.assertGreaterEqual(len(set(pids)), len(kinds), "each kind has processes of its own")
 
 
 @unittest.skipIf(MISSING, MISSING or "")

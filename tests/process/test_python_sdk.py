@@ -1,6 +1,7 @@
 # needs: uccp
 # timeout: 180
 """The Python package against a real node: clients, errors, and what happens when the server is killed in the middle."""
+import asyncio
 import json
 import os
 import pathlib
@@ -283,6 +284,37 @@ class Clients(NodeTest):
         self.addCleanup(client.close)
         client.kv.put("passed", "over")
         self.assertEqual(client.connection.target, targets[1])
+
+    def test_asyncio_waits_without_holding_the_loop_up(self):
+        beats = 0
+
+        async def beat():
+            nonlocal beats
+            while True:
+                beats += 1
+                await asyncio.sleep(0.01)
+
+        async def main():
+            heart = asyncio.create_task(beat())
+            async with self.client.lock("aio") as held:
+                self.assertTrue(held.held)
+                with self.assertRaises(uccp.DeadlineExceeded):
+                    async with self.other().lock("aio", timeout=0.3):
+                        pass
+            async with self.client.election("aio") as leadership:
+                self.assertTrue(leadership.held)
+            self.client.events.create_topic("aio")
+            await uccp.aio.call(self.client.events.publish, "aio", "1", "2")
+            seen = []
+            async for event in uccp.aio.iterate(self.client.events.subscribe("aio", start="EARLIEST")):
+                seen.append(event.payload)
+                if len(seen) == 2:
+                    break
+            heart.cancel()
+            return seen
+
+        self.assertEqual(asyncio.run(main()), ["1", "2"])
+        self.assertGreater(beats, 10, "the loop went on while the lock was waited for")
 
     def test_the_modules_own_client(self):
         uccp.init(context_file=self.node.context_file)

@@ -1,0 +1,72 @@
+# needs: uccp
+# timeout: 120
+"""The Python examples as their READMEs show them, against a server of their own."""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+EXAMPLES = HERE.parent
+BIN = pathlib.Path(os.environ.get("UCCP_BIN", EXAMPLES.parent / "build" / "bin"))
+START_S = 30
+
+
+class PythonExamples(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="uccp-examples-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.folder.chmod(0o711)
+        cls.log = open(cls.folder / "server.log", "w+b")
+        cls.addClassCleanup(cls.log.close)
+        cls.server = subprocess.Popen([BIN / "uccp", "dev", "--data-dir", cls.folder / "data", "--ports", "auto"],
+                                      stdin=subprocess.DEVNULL, stdout=cls.log, stderr=subprocess.STDOUT)
+        cls.addClassCleanup(cls.stop)
+        cls.context = cls.folder / "data" / "dev.json"
+        deadline = time.monotonic() + START_S
+        while not cls.context.exists():
+            if cls.server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the server did not start:\n{cls.written()}")
+            time.sleep(0.05)
+
+    @classmethod
+    def stop(cls):
+        cls.server.terminate()
+        cls.server.wait(timeout=30)
+
+    @classmethod
+    def written(cls):
+        cls.log.seek(0)
+        return cls.log.read().decode(errors="replace")[-4000:]
+
+    def run_example(self, name, *arguments):
+        done = subprocess.run([sys.executable, EXAMPLES / name, "--context-file", self.context, *map(str, arguments)],
+                              timeout=90, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, f"{done.stdout}{done.stderr}\n{self.written()}")
+        return done.stdout.splitlines()
+
+    def test_word_count(self):
+        texts = []
+        for number, text in enumerate(["The cat, the hat\n", "", 'a "quoted"\\ the\nCAT\n']):
+            texts.append(self.folder / f"text {number}")
+            texts[-1].write_text(text)
+        lines = self.run_example("python_wordcount/wordcount.py", "--top", 2, *texts)
+        self.assertEqual(lines, ["5 words of 3 texts, the same as counted here; the 2 most frequent:", "3 the", "2 cat"])
+
+    def test_word_count_of_the_licenses_of_the_system(self):
+        if not pathlib.Path("/usr/share/common-licenses").is_dir():
+            self.skipTest("this system has no /usr/share/common-licenses")
+        self.assertEqual(len(self.run_example("python_wordcount/wordcount.py")), 11)
+
+    def test_monte_carlo(self):
+        lines = self.run_example("python_montecarlo/montecarlo.py", "--calls", 400, "--points", 200, "--batch", 50)
+        self.assertRegex(lines[0], r"^pi is about 3\.1\d+, off by 0\.\d+, from 400 calls in [0-9.]+ s$")
+
+
+if __name__ == "__main__":
+    unittest.main()
