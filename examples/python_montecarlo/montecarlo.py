@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Estimates pi by throwing points, in many short calls that share tasks.
 
-    build/venv/bin/python examples/python_montecarlo/montecarlo.py [--context-file FILE] [--calls N] [--points N] [--batch N]
+    build/venv/bin/python examples/python_montecarlo/montecarlo.py [--context-file FILE] [--calls N] [--points N]
+        [--batch N]
 
-Each call has a seed of its own, so the estimate is the same wherever and however often a call ran; it is compared with what this
-process computes from the same seeds. Exits with 1 when they differ.
+Each call has a seed of its own, so the estimate is the same wherever and however often a call ran; it is compared with
+what this process computes from the same seeds. Exits with 1 when they differ.
 """
 
 import argparse

@@ -45,8 +45,8 @@ class PythonExamples(unittest.TestCase):
         return cls.log.read().decode(errors="replace")[-4000:]
 
     def run_example(self, name, *arguments):
-        done = subprocess.run([sys.executable, EXAMPLES / name, "--context-file", self.context, *map(str, arguments)],
-                              timeout=90, capture_output=True, text=True)
+        command = [sys.executable, EXAMPLES / name, "--context-file", self.context, *map(str, arguments)]
+        done = subprocess.run(command, timeout=90, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, f"{done.stdout}{done.stderr}\n{self.written()}")
         return done.stdout.splitlines()
 

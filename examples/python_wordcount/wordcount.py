@@ -3,8 +3,8 @@
 
     build/venv/bin/python examples/python_wordcount/wordcount.py [--context-file FILE] [--top N] [TEXT...]
 
-Prints the N (10) most frequent words of the TEXTs (the licenses of the system), and compares the whole result with what this
-process counts by itself. Exits with 1 when they differ.
+Prints the N (10) most frequent words of the TEXTs (the licenses of the system), and compares the whole result with what
+this process counts by itself. Exits with 1 when they differ.
 """
 
 import argparse
