@@ -66,6 +66,9 @@ constexpr auto kRunners = std::to_array<std::pair<std::string_view, Result<int> 
     {"describe", run_describe},
     {"diff", run_diff},
     {"get", run_get},
+    {"man", run_man},
+    {"shell", run_shell},
+    {"top", run_top},
     {"logs", run_logs},
     {"health", run_health},
     {"version", run_version},
@@ -93,6 +96,7 @@ Result<int> dispatch(Session& session, Args args, Progress& progress) {
     (session.settings.help ? session.io.out : session.io.err)(help);
     return session.settings.help ? kExitOk : kExitUsage;
   }
+  session.prefix.assign(args.begin(), args.end() - static_cast<ptrdiff_t>(rest.size()));
   const std::string& word = rest.front();
   const Args words = Args(rest).subspan(1);
   for (const Verbless& command : verbless_commands()) {
@@ -113,7 +117,7 @@ int run(std::span<const std::string> args, const Io& io, const AppOptions& optio
   const Catalog catalog(call::Contract::get());
   // The comments are megabytes to parse, and only help shows them.
   const bool needs_docs = std::ranges::any_of(args, [](const std::string& arg) {
-    return arg == "--help" || arg == "-h" || arg == "help" || arg == "explain";
+    return arg == "--help" || arg == "-h" || arg == "help" || arg == "explain" || arg == "man";
   });
   const bool is_short = args.size() <= 1;
   const call::ContractDocs docs = needs_docs || is_short ? load_docs(options.contract_image) : call::ContractDocs();

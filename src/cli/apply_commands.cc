@@ -18,40 +18,6 @@ namespace {
 
 constexpr int kExitDiffers = 1;
 
-constexpr std::string_view kApplyHelp =
-    "Makes what files say there should be: creates what is absent, changes what differs, leaves the rest alone.\n\n"
-    "usage: uccp-cli apply -f FILE... [--dry-run]\n\n"
-    "A file is YAML or JSON, of any number of documents. Each has resources by kind, one or a list:\n\n"
-    "  role:\n"
-    "    name: deployer\n"
-    "    permissions: [tasks.write, tasks.read]\n"
-    "  ---\n"
-    "  user:\n"
-    "  - {name: ada, groups: [ops]}\n"
-    "  - {name: bob}\n\n"
-    "Fields that a file does not name are left as they are. The order is that of the files; an error of one resource does\n"
-    "not keep the others from being applied, and is the exit code. Applying a file twice changes nothing the second time.\n"
-    "--dry-run checks all of it and changes nothing. `-o manifest` of any get or list prints such a document.\n\n"
-    "Examples\n"
-    "  uccp-cli apply -f roles.yaml -f users.yaml\n"
-    "  uccp-cli get role deployer -o manifest | sed s/deployer/tester/ | uccp-cli apply -f -\n";
-
-constexpr std::string_view kDiffHelp =
-    "Shows what `apply` would change.\n\n"
-    "usage: uccp-cli diff -f FILE...\n\n"
-    "The exit code is 0 when there is nothing to change and 1 when there is.\n\n"
-    "Examples\n"
-    "  uccp-cli diff -f roles.yaml\n";
-
-constexpr std::string_view kDeleteHelp =
-    "Removes resources by name, or all that files name.\n\n"
-    "usage: uccp-cli delete KIND NAME... [FLAGS]\n"
-    "       uccp-cli delete -f FILE... [--dry-run]\n\n"
-    "Files are as for `apply`; what is absent already is no error then, and the last is removed first.\n\n"
-    "Examples\n"
-    "  uccp-cli delete role deployer tester\n"
-    "  uccp-cli delete -f roles.yaml\n";
-
 Flag files_flag(std::vector<std::string>& files) {
   return {.names = {"file"},
           .letter = 'f',
@@ -183,7 +149,7 @@ int act_on_all(Session& session, const std::vector<Wanted>& all, const std::stri
 Result<int> run_apply(Session& session, Args args) {
   UCCP_TRY(const Files files, parse_files(session, args));
   if (session.settings.help) {
-    session.io.out(kApplyHelp);
+    session.io.out(verbless_help("apply"));
     return kExitOk;
   }
   if (files.names.empty() || !files.words.empty()) return std::unexpected(usage_error("apply takes files: -f FILE"));
@@ -195,7 +161,7 @@ Result<int> run_apply(Session& session, Args args) {
 Result<int> run_diff(Session& session, Args args) {
   UCCP_TRY(const Files files, parse_files(session, args));
   if (session.settings.help) {
-    session.io.out(kDiffHelp);
+    session.io.out(verbless_help("diff"));
     return kExitOk;
   }
   if (files.names.empty() || !files.words.empty()) return std::unexpected(usage_error("diff takes files: -f FILE"));
@@ -224,7 +190,7 @@ Result<int> run_delete(Session& session, Args args) {
   }
   UCCP_TRY(const Files files, parse_files(session, args));
   if (session.settings.help) {
-    session.io.out(kDeleteHelp);
+    session.io.out(verbless_help("delete"));
     return kExitOk;
   }
   if (files.names.empty() || !files.words.empty()) {

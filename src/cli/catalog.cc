@@ -33,28 +33,6 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNounAlia
     {"cfg", "config"},
 }};
 
-constexpr std::array<Verbless, 17> kVerbless = {{
-    {"get", "get KIND [NAME...] [--watch] [FLAGS]", "Shows resources of a kind"},
-    {"describe", "describe KIND NAME [FLAGS]", "Shows a resource and what else is known of it"},
-    {"apply", "apply -f FILE... [--dry-run]", "Makes what files say there should be"},
-    {"diff", "diff -f FILE...", "Shows what apply would change"},
-    {"delete", "delete KIND NAME... | delete -f FILE...", "Removes resources by name, or all that files name"},
-    {"logs", "logs [KIND/]NAME [-f] [FLAGS]", "Shows what a resource wrote"},
-    {"api", "api METHOD [--data JSON]", "Calls any method of the contract by name"},
-    {"context", "context list | set NAME | use NAME | show [NAME] | delete NAME", "Names clusters and chooses one"},
-    {"completion", "completion bash | zsh | fish", "Prints what makes a shell complete words with Tab"},
-    {"etcd", "etcd import (--endpoint URL | --file SNAPSHOT) [--prefix KEYS] [--to PREFIX] [--state FILE]",
-     "Imports the keys of an etcd, live or from a snapshot"},
-    {"explain", "explain NOUN[.FIELD...]", "Explains the fields of a resource"},
-    {"health", "health", "Shows whether the cluster works"},
-    {"version", "version", "Shows the versions of this program and of the server"},
-    {"wait", "wait NOUN ID --for FIELD=VALUE | --for deleted", "Waits until a resource is as wanted"},
-    {"publish", "publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE]", "Publishes an event"},
-    {"subscribe", "subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]",
-     "Prints the events of topics"},
-    {"help", "help [NOUN [VERB]] | help exit-codes", "Explains a command"},
-}};
-
 constexpr std::array<FileCommand, 3> kFileCommands = {{
     {"cluster", "init", "[--data-dir DIR] [--nodes N] [--ports auto] [--cluster-id ID] [--host HOST]",
      "Makes certificates and configurations of the founders of a cluster",
@@ -76,7 +54,6 @@ std::string lower(std::string_view text) {
 
 }  // namespace
 
-std::span<const Verbless> verbless_commands() { return kVerbless; }
 std::span<const FileCommand> file_commands() { return kFileCommands; }
 
 const FileCommand* find_file_command(std::string_view noun, std::string_view verb) {
@@ -102,7 +79,7 @@ Result<std::string> Catalog::noun(std::string_view word) const {
   for (const auto& [alias, noun] : kNounAliases) {
     if (word == alias && nouns_.contains(noun)) return std::string(noun);
   }
-  for (const Verbless& command : kVerbless) known.emplace_back(command.word);
+  for (const Verbless& command : verbless_commands()) known.emplace_back(command.word);
   std::string message = "unknown command \"" + printable(word) + "\"";
   const std::string near = nearest(word, known);
   message += near.empty() ? "; `uccp-cli help` lists them" : "; did you mean \"" + near + "\"?";

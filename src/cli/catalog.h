@@ -44,8 +44,11 @@ struct Verbless {
   std::string_view word;
   std::string_view usage;
   std::string_view what;
+  std::string_view help;  // empty: usage and what say it
 };
 std::span<const Verbless> verbless_commands();
+// What `--help` of such a command prints; empty if there is none of the name.
+std::string verbless_help(std::string_view word);
 
 // Commands that make files for nodes which do not run yet. The server program, beside this one, does them.
 struct FileCommand {

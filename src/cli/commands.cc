@@ -2,7 +2,9 @@
 
 #include <charconv>
 
+#include "cli/follow.h"
 #include "cli/help.h"
+#include "cli/json_path.h"
 #include "cli/output.h"
 
 namespace uccp::cli {
@@ -60,7 +62,7 @@ Result<int> perform_stream(Session& session, const Command& command, const std::
 
 }  // namespace
 
-std::vector<Flag> command_flags(Request& request, CommandOptions& options) {
+std::vector<Flag> command_flags(const Catalog& catalog, Request& request, CommandOptions& options) {
   std::vector<Flag> flags;
   const call::Method& method = request.method();
   const call::FieldPlan* follow = method.request->by_name("follow");
@@ -72,6 +74,16 @@ std::vector<Flag> command_flags(Request& request, CommandOptions& options) {
                      .set = [&request](std::string_view text) { return request.set("follow", text); }});
   }
   if (method.paging && method.request->by_name("limit") == nullptr) flags.push_back(limit_flag(options.limit));
+  const auto& cli = method.cli;
+  if (cli && can_be_followed(catalog, {cli->noun, cli->verb, &method})) {
+    flags.push_back({.names = {"wait"},
+                     .is_switch = true,
+                     .help = "go on until it has ended, and say how far it is",
+                     .set = [&options](std::string_view text) {
+                       options.wait = text == "true";
+                       return Status::ok();
+                     }});
+  }
   return flags;
 }
 
@@ -125,13 +137,18 @@ Result<int> perform(Session& session, const Command& command, const std::string&
 Result<int> run_command(Session& session, const Command& command, Args args) {
   Request request(*command.method, session.io);
   CommandOptions options;
-  const std::vector<Flag> extra = command_flags(request, options);
+  const std::vector<Flag> extra = command_flags(session.catalog, request, options);
   UCCP_TRY(const ParsedRequest parsed, parse_request(session, request, args, extra));
   if (parsed.wants_help) {
     session.io.out(command_help(session, command, extra));
     return kExitOk;
   }
-  return perform(session, command, parsed.wire, options.limit);
+  if (!options.wait || session.settings.dry_run) return perform(session, command, parsed.wire, options.limit);
+  UCCP_TRY(const std::string begun, session.caller.unary(*command.method, parsed.wire));
+  UCCP_TRY(const std::string ended, follow_to_end(session, command, begun));
+  UCCP_RETURN_IF_ERROR(print_answer(session, command, parsed.wire, ended));
+  const std::string status = call::get_text(*call::FieldPath::compile(*command.method->response, "status"), ended).value_or("");
+  return status == "FAILED" ? kExitError : kExitOk;
 }
 
 }  // namespace uccp::cli

@@ -35,6 +35,9 @@ Result<int> run_logs(Session& session, Args args);
 Result<int> run_apply(Session& session, Args args);
 Result<int> run_diff(Session& session, Args args);
 Result<int> run_delete(Session& session, Args args);
+Result<int> run_top(Session& session, Args args);
+Result<int> run_shell(Session& session, Args args);
+Result<int> run_man(Session& session, Args args);
 // The command once for each name, if it takes one.
 Result<int> run_each(Session& session, const Command& command, Args args);
 
@@ -54,8 +57,9 @@ Result<int> perform(Session& session, const Command& command, const std::string&
 // Flags of a command beside those of its request and the global ones.
 struct CommandOptions {
   uint64_t limit = 0;
+  bool wait = false;  // until what was begun has ended
 };
-std::vector<Flag> command_flags(Request& request, CommandOptions& options);
+std::vector<Flag> command_flags(const Catalog& catalog, Request& request, CommandOptions& options);
 std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow);
 
 }  // namespace uccp::cli

@@ -39,6 +39,13 @@ constexpr std::string_view kFish = R"(# fish: uccp-cli completion fish | source
 complete -c uccp-cli -a '(uccp-cli __complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
 )";
 
+bool takes_name(std::string_view word) {
+  return word == "get" || word == "describe" || word == "delete" || word == "wait" || word == "logs";
+}
+bool takes_noun(std::string_view word) {
+  return takes_name(word) || word == "help" || word == "explain" || word == "man";
+}
+
 class Completer {
  public:
   Completer(Session& session, Args words) : session_(session), words_(words) {}
@@ -78,9 +85,10 @@ class Completer {
     const Result<std::string> noun = session_.catalog.noun(before.front());
     if (before.front() == "context") return contexts(before);
     if (before.front() == "completion") found_ = {"bash", "zsh", "fish"};
-    if (before.front() == "help" || before.front() == "explain" || before.front() == "wait") {
+    if (before.front() == "top") found_ = {"workers", "tasks", "nodes"};
+    if (takes_noun(before.front())) {
       if (before.size() == 1) found_ = session_.catalog.nouns();
-      if (before.front() == "wait" && before.size() == 2) live(before[1]);
+      if (takes_name(before.front()) && before.size() >= 2) live(before[1]);
       return;
     }
     if (!noun) return;
@@ -121,7 +129,7 @@ class Completer {
     if (const Command* command = command_of(before); command != nullptr && flags_of_ != command) {
       request_ = std::make_unique<Request>(*command->method, session_.io);
       request_flags_ = request_->flags();
-      for (Flag& flag : command_flags(*request_, options_)) request_flags_.push_back(std::move(flag));
+      for (Flag& flag : command_flags(session_.catalog, *request_, options_)) request_flags_.push_back(std::move(flag));
       flags_of_ = command;
     }
     return request_flags_;

@@ -8,23 +8,6 @@
 namespace uccp::cli {
 namespace {
 
-constexpr std::string_view kHelp =
-    "Names clusters and chooses the one that commands go to.\n\n"
-    "usage: uccp-cli context list\n"
-    "       uccp-cli context set NAME [--server HOST:PORT --ca FILE [--token TOKEN | --cert FILE --key FILE]]\n"
-    "                                 [--context-file FILE] [-n NAMESPACE]\n"
-    "       uccp-cli context use NAME\n"
-    "       uccp-cli context show [NAME]\n"
-    "       uccp-cli context delete NAME\n\n"
-    "`set` keeps what the flags name, certificates and token included, in a file that only you can read. With\n"
-    "--context-file alone it keeps the path, so that a restarted `uccp dev` is found again. The first context made is\n"
-    "used at once. Contexts are in $UCCP_CONFIG_DIR, default ~/.config/uccp.\n\n"
-    "Examples\n"
-    "  uccp-cli context set dev --context-file ./data/dev.json\n"
-    "  uccp-cli context set prod --server uccp.example.com:50000 --ca prod-ca.crt --token \"$TOKEN\" -n team-a\n"
-    "  uccp-cli context use prod\n"
-    "  uccp-cli task list --context dev\n";
-
 std::string absolute(const Io& io, std::string path) {
   const std::string here = io.env("PWD").value_or("");
   while (path.starts_with("./")) path.erase(0, 2);
@@ -124,7 +107,7 @@ Result<int> run_context(Session& session, Args args) {
   const std::vector<Flag>* const lists[] = {&session.globals};
   UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
   if (session.settings.help || words.empty()) {
-    (session.settings.help ? session.io.out : session.io.err)(kHelp);
+    (session.settings.help ? session.io.out : session.io.err)(verbless_help("context"));
     return session.settings.help ? kExitOk : kExitUsage;
   }
   const std::string& verb = words.front();

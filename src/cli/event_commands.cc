@@ -12,25 +12,6 @@
 namespace uccp::cli {
 namespace {
 
-constexpr std::string_view kPublishHelp =
-    "Publishes one event and answers when it is stored.\n\n"
-    "usage: uccp-cli publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE ...]\n"
-    "       uccp-cli publish TOPIC --file FILE\n\n"
-    "--file takes the content of a file, or of standard input with `-`. Events with the same key stay in order.\n\n"
-    "Examples\n"
-    "  uccp-cli publish orders --data 'order 17 created'\n"
-    "  uccp-cli publish orders --data '{\"id\":17}' --key 17 --header region=eu\n";
-
-constexpr std::string_view kSubscribeHelp =
-    "Prints events, the payload of each on a line of its own.\n\n"
-    "usage: uccp-cli subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]\n\n"
-    "Without --follow it prints what there is, from the start of the topic unless --since says otherwise, and ends. With\n"
-    "it, it waits for more, and begins with new events. TOPIC may have wildcards: `*` for one part, `>` for the rest.\n"
-    "With -o jsonl each event is an object with its cursor, which --since takes.\n\n"
-    "Examples\n"
-    "  uccp-cli subscribe orders --since start --max 10\n"
-    "  uccp-cli subscribe 'orders.>' --follow -o jsonl\n";
-
 const call::Method& method_named(const Session& session, std::string_view name) {
   return *session.catalog.contract().find(name);
 }
@@ -124,7 +105,7 @@ Result<int> run_publish(Session& session, Args args) {
   UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
   const Settings& settings = session.settings;
   if (settings.help) {
-    session.io.out(kPublishHelp);
+    session.io.out(verbless_help("publish"));
     return kExitOk;
   }
   if (words.size() != 1) return std::unexpected(usage_error("publish takes one topic; the content comes by --data"));
@@ -181,7 +162,7 @@ Result<int> run_subscribe(Session& session, Args args) {
   const std::vector<Flag>* const lists[] = {&extra, &session.globals};
   UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
   if (session.settings.help) {
-    session.io.out(kSubscribeHelp);
+    session.io.out(verbless_help("subscribe"));
     return kExitOk;
   }
   if (words.empty()) return std::unexpected(usage_error("subscribe takes one topic or more"));

@@ -17,28 +17,6 @@ namespace {
 constexpr int64_t kPollMs = 1'000;
 constexpr std::string_view kRecentChanges = "5";
 
-constexpr std::string_view kGetHelp =
-    "Shows resources of a kind.\n\n"
-    "usage: uccp-cli get KIND [NAME...] [--watch] [FLAGS]\n\n"
-    "Without a name it is `KIND list`, with one `KIND get`, and takes their flags: --filter, --order-by, --limit, -o.\n"
-    "--watch goes on with what changes: a stream where the kind has one, else by asking again.\n\n"
-    "Examples\n"
-    "  uccp-cli get tasks --filter 'status = FAILED' -o wide\n"
-    "  uccp-cli get role deployer -o yaml\n"
-    "  uccp-cli get services --watch\n";
-
-constexpr std::string_view kDescribeHelp =
-    "Shows a resource and what else is known of it: what the kind's other reads answer, and its last changes.\n\n"
-    "usage: uccp-cli describe KIND NAME [FLAGS]\n\n"
-    "Examples\n"
-    "  uccp-cli describe task task_01J8ZQ4V5K\n";
-
-constexpr std::string_view kLogsHelp =
-    "Shows what a resource wrote.\n\n"
-    "usage: uccp-cli logs [KIND/]NAME [-f] [FLAGS]\n\n"
-    "Examples\n"
-    "  uccp-cli logs task_01J8ZQ4V5K -f --tail 100\n";
-
 // "role/dev" is "role dev".
 std::vector<std::string> split_first(Args args) {
   std::vector<std::string> words(args.begin(), args.end());
@@ -66,7 +44,7 @@ Result<std::vector<std::string>> words_of(Session& session, const std::vector<co
   for (const Command* command : commands) {
     if (command == nullptr) continue;
     requests.push_back(std::make_unique<Request>(*command->method, session.io));
-    flags.push_back(command_flags(*requests.back(), options));
+    flags.push_back(command_flags(session.catalog, *requests.back(), options));
     flags.push_back(requests.back()->flags());
   }
   std::vector<const std::vector<Flag>*> lists = {&extra};
@@ -87,7 +65,7 @@ std::vector<std::string> without(Args args, std::initializer_list<std::string_vi
 Result<int> poll(Session& session, const Kind& kind, Args args) {
   Request request(*kind.list->method, session.io);
   CommandOptions options;
-  const std::vector<Flag> extra = command_flags(request, options);
+  const std::vector<Flag> extra = command_flags(session.catalog, request, options);
   UCCP_TRY(const ParsedRequest parsed, parse_request(session, request, args, extra));
   const call::Method& method = *kind.list->method;
   UCCP_TRY(const call::FieldPath path, call::FieldPath::compile(*method.response, method.items->name));
@@ -116,7 +94,7 @@ Result<int> poll(Session& session, const Kind& kind, Args args) {
 Result<std::string> answer_for(Session& session, const Command& command, Args args, const std::string& name) {
   Request request(*command.method, session.io);
   CommandOptions options;
-  const std::vector<Flag> extra = command_flags(request, options);
+  const std::vector<Flag> extra = command_flags(session.catalog, request, options);
   const std::vector<Flag> fields = request.flags();
   const std::vector<Flag>* const lists[] = {&extra, &fields, &session.globals};
   UCCP_RETURN_IF_ERROR(parse_flags(args, lists));
@@ -188,7 +166,7 @@ Result<int> run_get(Session& session, Args args) {
   if (split.empty() || split.front().starts_with('-')) {
     UCCP_RETURN_IF_ERROR(words_of(session, {}, args, {}));
     if (!session.settings.help) return std::unexpected(usage_error("get takes a kind: get tasks, get role NAME"));
-    session.io.out(kGetHelp);
+    session.io.out(verbless_help("get"));
     return kExitOk;
   }
   const Kinds kinds(session.catalog);
@@ -198,7 +176,7 @@ Result<int> run_get(Session& session, Args args) {
   const std::vector<Flag> extra = {switch_of("watch", 'w', "go on with what changes", watch)};
   UCCP_TRY(const std::vector<std::string> words, words_of(session, {kind->list, kind->get, kind->watch}, rest, extra));
   if (session.settings.help) {
-    session.io.out(kGetHelp);
+    session.io.out(verbless_help("get"));
     return kExitOk;
   }
   const std::vector<std::string> plain = without(rest, {"--watch", "-w"});
@@ -224,7 +202,7 @@ Result<int> run_describe(Session& session, Args args) {
   if (split.empty() || split.front().starts_with('-')) {
     UCCP_RETURN_IF_ERROR(words_of(session, {}, args, {}));
     if (!session.settings.help) return std::unexpected(usage_error("describe takes a kind and a name: describe task ID"));
-    session.io.out(kDescribeHelp);
+    session.io.out(verbless_help("describe"));
     return kExitOk;
   }
   const Kinds kinds(session.catalog);
@@ -233,7 +211,7 @@ Result<int> run_describe(Session& session, Args args) {
   const Args rest = Args(split).subspan(1);
   UCCP_TRY(const std::vector<std::string> words, words_of(session, {kind->get}, rest, {}));
   if (session.settings.help) {
-    session.io.out(kDescribeHelp);
+    session.io.out(verbless_help("describe"));
     return kExitOk;
   }
   if (words.size() != 1) return std::unexpected(usage_error("describe takes one name"));
@@ -262,7 +240,7 @@ Result<int> run_logs(Session& session, Args args) {
   std::vector<std::string> words = split_first(args);
   const bool wants_help = std::ranges::any_of(words, [](const std::string& word) { return word == "--help" || word == "-h"; });
   if (words.empty() || wants_help) {
-    (wants_help ? session.io.out : session.io.err)(kLogsHelp);
+    (wants_help ? session.io.out : session.io.err)(verbless_help("logs"));
     return wants_help ? kExitOk : kExitUsage;
   }
   const Kind* chosen = with_logs.front();

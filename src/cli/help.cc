@@ -49,8 +49,6 @@ constexpr std::array<Example, 26> kExamples = {{
     {"event", "subscribe", "uccp-cli event subscribe orders.eu.created -o jsonl"},
 }};
 
-std::string method_comment_name(const call::Method& method) { return method.service + "." + method.name; }
-
 std::string sentence(const Session& session, const std::string& name) {
   // Global flags and extras carry their text, fields of the contract the name that its comment is filed under.
   return name.starts_with("uccp.v1.") ? session.docs.sentence(name) : name;
@@ -84,6 +82,16 @@ std::string flag_line(const Session& session, const Flag& flag) {
   return explained(left, sentence(session, flag.help));
 }
 
+std::string global_lines(const Session& session) {
+  std::string out;
+  for (const Flag& flag : session.globals) out += flag_line(session, flag);
+  return out;
+}
+
+}  // namespace
+
+std::string comment_name(const call::Method& method) { return method.service + "." + method.name; }
+
 std::string examples_for(const Command& command) {
   std::string out;
   for (const Example& example : kExamples) {
@@ -97,14 +105,6 @@ std::string examples_for(const Command& command) {
   }
   return line + "\n";
 }
-
-std::string global_lines(const Session& session) {
-  std::string out;
-  for (const Flag& flag : session.globals) out += flag_line(session, flag);
-  return out;
-}
-
-}  // namespace
 
 std::string usage_line(const Command& command) {
   return "usage: uccp-cli " + command.noun + " " + command.verb + argument_words(*command.method) + " [FLAGS]";
@@ -142,7 +142,7 @@ std::string noun_help(const Session& session, const std::string& noun) {
   std::vector<std::pair<std::string, std::string>> lines;
   for (const Command* command : session.catalog.commands(noun)) {
     lines.emplace_back(command->verb + argument_words(*command->method),
-                       session.docs.sentence(method_comment_name(*command->method)));
+                       session.docs.sentence(comment_name(*command->method)));
   }
   for (const FileCommand& command : file_commands()) {
     if (command.noun == noun) lines.emplace_back(command.verb, command.what);
@@ -163,7 +163,7 @@ std::string file_command_help(const FileCommand& command) {
 }
 
 std::string command_help(Session& session, const Command& command, const std::vector<Flag>& extra) {
-  const std::string_view comment = session.docs.comment(method_comment_name(*command.method));
+  const std::string_view comment = session.docs.comment(comment_name(*command.method));
   std::string out;
   if (!comment.empty()) out += std::string(comment) + (comment.ends_with('\n') ? "\n" : "\n\n");
   out += usage_line(command) + "\n";
@@ -223,7 +223,7 @@ Result<int> run_help(Session& session, Args args) {
   }
   for (const Verbless& command : verbless_commands()) {
     if (words.front() != command.word) continue;
-    session.io.out(std::string(command.what) + ".\n\nusage: uccp-cli " + std::string(command.usage) + "\n");
+    session.io.out(verbless_help(command.word));
     return kExitOk;
   }
   UCCP_TRY(const std::string noun, session.catalog.noun(words.front()));
@@ -241,7 +241,7 @@ Result<int> run_help(Session& session, Args args) {
   CommandOptions options;
   const bool is_submit = command->noun == "task" && command->verb == "submit";
   session.io.out(command_help(
-      session, *command, is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(request, options)));
+      session, *command, is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(session.catalog, request, options)));
   return kExitOk;
 }
 

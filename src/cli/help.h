@@ -17,5 +17,9 @@ std::string api_help();
 std::string file_command_help(const FileCommand& command);
 // "usage: uccp-cli service register SERVICE-NAME ADDRESS PORT [--flags]"
 std::string usage_line(const Command& command);
+// Lines that begin with two blanks; empty: none.
+std::string examples_for(const Command& command);
+// What the comment of a method is filed under.
+std::string comment_name(const call::Method& method);
 
 }  // namespace uccp::cli

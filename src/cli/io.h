@@ -13,6 +13,13 @@
 
 namespace uccp::cli {
 
+// What reading a line can do for whoever types it.
+struct LineInput {
+  std::string history_file;                                             // empty: none
+  std::function<std::vector<std::string>(const std::string& line)> complete;  // candidates for the last word
+  std::function<bool(const std::string& line)> keep;                    // whether a line may go into the history
+};
+
 struct Io {
   std::function<void(std::string_view)> out;  // written through at once: a follower is read line by line
   std::function<void(std::string_view)> err;
@@ -34,6 +41,12 @@ struct Io {
   std::function<std::string()> make_request_id;
   // What to print when Ctrl-C ends the program from here on; empty: nothing.
   std::function<void(const std::string& note)> set_interrupt_note;
+  // A line of standard input, without its break; nothing at the end.
+  std::function<std::optional<std::string>(const std::string& prompt, const LineInput& input)> read_line;
+  // Runs this program with other arguments and answers its exit code. Ctrl-C goes to it alone. With `captured`, its
+  // standard output goes there and its errors nowhere.
+  std::function<int(const std::vector<std::string>& args, std::string* captured)> run_self;
+  bool in_is_terminal = false;
   bool err_is_terminal = false;
   bool out_is_terminal = false;
 };

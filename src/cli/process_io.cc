@@ -1,8 +1,10 @@
 // Io of a real process.
 #include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -19,6 +21,7 @@
 #include "base/bytes.h"
 #include "cli/errors.h"
 #include "cli/io.h"
+#include "cli/line_editor.h"
 
 namespace uccp::cli {
 namespace {
@@ -165,6 +168,51 @@ std::string random_request_id() {
   return "cli-" + to_hex(bytes);
 }
 
+// Reads until the writer is gone.
+std::string drained(int descriptor) {
+  std::string out;
+  std::array<char, 4096> buffer;
+  for (;;) {
+    const ssize_t size = ::read(descriptor, buffer.data(), buffer.size());
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0) return out;
+    out.append(buffer.data(), static_cast<size_t>(size));
+  }
+}
+
+int run_this_program(const std::vector<std::string>& args, std::string* captured) {
+  std::vector<char*> words = {const_cast<char*>("uccp-cli")};
+  for (const std::string& arg : args) words.push_back(const_cast<char*>(arg.c_str()));
+  words.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  std::array<int, 2> ends = {-1, -1};
+  if (captured != nullptr && ::pipe2(ends.data(), O_CLOEXEC) == 0) {
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  }
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t defaults;
+  sigemptyset(&defaults);
+  sigaddset(&defaults, SIGINT);
+  posix_spawnattr_setsigdefault(&attributes, &defaults);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+  // Ctrl-C reaches the whole foreground group; it is for the command.
+  ::signal(SIGINT, SIG_IGN);
+  pid_t pid = 0;
+  const int failed = ::posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, words.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  if (ends[1] >= 0) ::close(ends[1]);
+  if (failed == 0 && captured != nullptr) *captured = drained(ends[0]);
+  if (ends[0] >= 0) ::close(ends[0]);
+  if (failed != 0) return kExitError;
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+  return WIFEXITED(status) ? WEXITSTATUS(status) : kExitInterrupted;
+}
+
 }  // namespace
 
 Io process_io() {
@@ -196,6 +244,13 @@ Io process_io() {
   io.sleep_ms = [](int64_t ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); };
   io.make_request_id = random_request_id;
   io.set_interrupt_note = set_note;
+  io.read_line = [](const std::string& prompt, const LineInput& input) {
+    // At the prompt there is nothing to interrupt.
+    ::signal(SIGINT, SIG_IGN);
+    return read_line(prompt, input);
+  };
+  io.run_self = run_this_program;
+  io.in_is_terminal = ::isatty(STDIN_FILENO) == 1;
   io.err_is_terminal = ::isatty(STDERR_FILENO) == 1;
   io.out_is_terminal = ::isatty(STDOUT_FILENO) == 1;
   return io;

@@ -12,7 +12,7 @@ Result<int> run_secret_put(Session& session, const Command& command, Args args) 
   const call::Method& method = *command.method;
   Request request(method, session.io);
   CommandOptions options;
-  const std::vector<Flag> extra = command_flags(request, options);
+  const std::vector<Flag> extra = command_flags(session.catalog, request, options);
   UCCP_TRY(ParsedRequest parsed, parse_request(session, request, args, extra));
   if (parsed.wants_help) {
     session.io.out(command_help(session, command, extra));
@@ -27,7 +27,7 @@ Result<int> run_secret_access(Session& session, const Command& command, Args arg
   const call::Method& method = *command.method;
   Request request(method, session.io);
   CommandOptions options;
-  const std::vector<Flag> extra = command_flags(request, options);
+  const std::vector<Flag> extra = command_flags(session.catalog, request, options);
   UCCP_TRY(const ParsedRequest parsed, parse_request(session, request, args, extra));
   if (parsed.wants_help) {
     session.io.out(command_help(session, command, extra));

@@ -234,7 +234,7 @@ Result<int> run_task_submit(Session& session, const Command& command, Args args)
 Result<int> run_task_logs(Session& session, const Command& command, Args args) {
   Request request(*command.method, session.io);
   CommandOptions options;
-  std::vector<Flag> extra = command_flags(request, options);
+  std::vector<Flag> extra = command_flags(session.catalog, request, options);
   extra.push_back(alias_flag(request, "tail", "NUMBER", "tail_lines"));
   UCCP_TRY(const ParsedRequest parsed, parse_request(session, request, args, extra));
   if (parsed.wants_help) {

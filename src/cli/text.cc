@@ -145,6 +145,41 @@ std::string wrapped(std::string_view text, size_t indent, size_t width) {
   return out;
 }
 
+Result<std::vector<std::string>> shell_words(std::string_view line) {
+  std::vector<std::string> words;
+  std::string word;
+  char quote = 0;
+  bool open = false;  // a word has begun, though it may be empty
+  for (size_t at = 0; at < line.size(); ++at) {
+    const char c = line[at];
+    if (c == '\\' && quote != '\'' && at + 1 < line.size()) {
+      word.push_back(line[++at]);
+      open = true;
+    } else if (quote != 0) {
+      if (c == quote) {
+        quote = 0;
+      } else {
+        word.push_back(c);
+      }
+    } else if (c == '\'' || c == '"') {
+      quote = c;
+      open = true;
+    } else if (c == '#' && !open) {
+      break;
+    } else if (c == ' ' || c == '\t') {
+      if (open) words.push_back(std::move(word));
+      word.clear();
+      open = false;
+    } else {
+      word.push_back(c);
+      open = true;
+    }
+  }
+  if (quote != 0) return fail(Code::kInvalid, "USAGE", std::string("a quote is not closed: ") + quote);
+  if (open) words.push_back(std::move(word));
+  return words;
+}
+
 std::string join(std::span<const std::string> parts, std::string_view separator) {
   std::string out;
   for (size_t i = 0; i < parts.size(); ++i) {

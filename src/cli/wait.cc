@@ -14,17 +14,6 @@ constexpr int64_t kFirstPauseMs = 100;
 constexpr int64_t kLongestPauseMs = 1'000;
 constexpr std::string_view kDeleted = "deleted";
 
-constexpr std::string_view kHelp =
-    "Waits until a resource is as wanted.\n\n"
-    "usage: uccp-cli wait NOUN ID --for FIELD=VALUE[,VALUE...] [--timeout DURATION]\n"
-    "       uccp-cli wait NOUN ID --for deleted\n\n"
-    "FIELD is a path in the resource's JSON. The exit code is 0 when it has one of the values and 6 when the time is\n"
-    "over, default 5m.\n\n"
-    "Examples\n"
-    "  uccp-cli wait task task_01J8ZQ4V5K --for status=SUCCEEDED,FAILED\n"
-    "  uccp-cli wait worker worker_01J8ZQ4V5K --for status=READY --timeout 30s\n"
-    "  uccp-cli wait lock orders/42 --for deleted\n";
-
 struct Wanted {
   bool deleted = false;
   std::string field;
@@ -68,7 +57,7 @@ Result<int> run_wait(Session& session, Args args) {
   const std::vector<Flag>* const lists[] = {&extra, &session.globals};
   UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
   if (session.settings.help) {
-    session.io.out(kHelp);
+    session.io.out(verbless_help("wait"));
     return kExitOk;
   }
   if (words.size() != 2) return std::unexpected(usage_error("wait takes a noun and an id"));
