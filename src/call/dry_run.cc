@@ -26,7 +26,13 @@ std::string dry_run_answer(const Method& method, std::string_view request) {
   for (const FieldPlan& field : method.request->fields) {
     if (!field.is_message() || field.message != method.response) continue;
     const Result<FieldPath> path = FieldPath::compile(*method.request, field.name);
-    const std::string sent = path ? get_message(*path, request).value_or("") : "";
+    std::string sent = path ? get_message(*path, request).value_or("") : "";
+    if (method.request->by_name("update_mask") != nullptr) {
+      // A part of a resource is none: what is said of it is its name.
+      const std::vector<std::string> name = {method.resource.empty() ? std::string() : method.resource.leaf().name};
+      const Result<FieldTree> only = FieldTree::compile(*method.response, name);
+      sent = only ? project(*method.response, sent, *only).value_or("") : "";
+    }
     // Without what the client had no say in.
     return canonical(*method.response, sent).value_or("");
   }

@@ -37,13 +37,24 @@ class HandlerTable {
       handler(call, std::move(request));
     });
   }
-  const Handler* find(const Method* method) const {
-    const auto it = handlers_.find(method);
-    return it == handlers_.end() ? nullptr : &it->second;
+  // What answers dry runs of a method whose answer depends on the state, and that has no `validate_only`.
+  void add_dry(std::string_view method, Handler handler) {
+    const Method* found = Contract::get().find(method);
+    UCCP_CHECK(found != nullptr, std::string("no such method: ") + std::string(method));
+    UCCP_CHECK(dry_.emplace(found, std::move(handler)).second, "a method has one handler");
   }
+  const Handler* find(const Method* method) const { return find_in(handlers_, method); }
+  const Handler* find_dry(const Method* method) const { return find_in(dry_, method); }
 
  private:
-  std::map<const Method*, Handler> handlers_;
+  using Map = std::map<const Method*, Handler>;
+  static const Handler* find_in(const Map& map, const Method* method) {
+    const auto it = map.find(method);
+    return it == map.end() ? nullptr : &it->second;
+  }
+
+  Map handlers_;
+  Map dry_;
 };
 
 }  // namespace uccp::call

@@ -100,7 +100,14 @@ Result<int> dispatch(Session& session, Args args, Progress& progress) {
   const std::string& word = rest.front();
   const Args words = Args(rest).subspan(1);
   for (const Verbless& command : verbless_commands()) {
-    if (command.word == word) progress.usage = "usage: uccp-cli " + std::string(command.usage);
+    if (command.word != word) continue;
+    progress.usage = "usage: uccp-cli " + std::string(command.usage);
+    // `get role dev`, `get role/dev`: hints are about roles.
+    const std::string first = words.empty() ? "" : words.front();
+    const Result<std::string> noun = session.catalog.noun(first.substr(0, first.find('/')));
+    if (!noun) continue;
+    progress.error.noun = *noun;
+    progress.error.can_list = session.catalog.find(*noun, "list") != nullptr;
   }
   for (const auto& [name, run] : kRunners) {
     if (name == word) return run(session, words);

@@ -54,7 +54,7 @@ std::string hint_for(const Status& status, const ErrorContext& context) {
     case Code::kNotLeader:
       return unavailable_hint(status);
     case Code::kDeadline:
-      return "give it more time with --call-timeout";
+      return status.reason() == "WAIT_TIMEOUT" ? "give it more time with --timeout" : "give it more time with --call-timeout";
     case Code::kOutcomeUnknown:
       return context.request_id.empty() ? "look whether the change was made before repeating it"
                                         : "repeat the command with --request-id " + context.request_id +

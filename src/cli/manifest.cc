@@ -161,7 +161,7 @@ Result<std::string> patch_request(const Wanted& wanted, const call::Method& meth
 
 Result<Wanted> wanted_of(const Kind& kind, const YamlSection& section, const std::string& file) {
   Wanted wanted{.kind = &kind, .plan = &plan_of(kind), .wire = {}, .fields = {}, .name = {},
-                .where = file + " line " + std::to_string(section.line)};
+                .where = (file == "-" ? "standard input" : file) + " line " + std::to_string(section.line)};
   Result<std::string> wire = call::json_to_wire(*wanted.plan, section.json, {.path_prefix = kind.noun});
   if (!wire) return std::unexpected(located(wanted.where, wire.error()));
   wanted.wire = std::move(*wire);

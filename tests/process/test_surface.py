@@ -17,6 +17,8 @@ GOLDEN = ROOT / "docs" / "openapi"
 PAGES = ROOT / "build" / "share" / "apidocs"
 # Examples an operation and phase. More find more: UCCP_SURFACE_EXAMPLES=100.
 EXAMPLES = os.environ.get("UCCP_SURFACE_EXAMPLES", "4")
+# Some calls wait for half a minute (a member that nobody starts); the others go on meanwhile.
+WORKERS = "6"
 # What a schema cannot say, each with its reason:
 IMPOSSIBLE = {
     "positive_data_acceptance": "rules between fields and of the state are not in a JSON schema",
@@ -259,7 +261,7 @@ class Generated(SurfaceTest):
                    "-H", f"Authorization: Bearer {context['token']}", "--exclude-checks", ",".join(excluded),
                    "--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--generation-deterministic",
                    "--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure", "--no-color",
-                   "--request-timeout", "40", "--workers", "1"]
+                   "--request-timeout", "40", "--workers", WORKERS]
         result = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, timeout=840,
                                 env=clean_environment(COLUMNS="200"))
         text = (result.stdout + result.stderr).decode(errors="replace")

@@ -142,7 +142,10 @@ void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_vi
   if (Status status = run_stages(call, request, method_name); !status.is_ok()) return call->finish(std::move(status));
   if (place == nullptr) streams_.add(call, request);
   enter(*call, Stage::kHandler);
-  if (call->dry_run && !checks_dry_runs(*call->method)) return call->reply(dry_run_answer(*call->method, request));
+  if (call->dry_run && !checks_dry_runs(*call->method)) {
+    if (const Handler* dry = handlers_.find_dry(call->method)) return (*dry)(call, std::move(request));
+    return call->reply(dry_run_answer(*call->method, request));
+  }
   (*handlers_.find(call->method))(call, std::move(request));
 }
 

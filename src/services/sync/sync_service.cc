@@ -114,6 +114,8 @@ void SyncService::add_handlers(call::HandlerTable& handlers) {
       (this->*function)(call, std::move(bytes));
     });
   }
+  handlers.add_dry(method_name("CountDownLatch"),
+                   [this](const CallPtr& call, const std::string& bytes) { count_down_dry(call, bytes); });
   handlers.add_parsed<v1::GetBarrierRequest>(
       method_name("GetBarrier"),
       [this](const CallPtr& call, const v1::GetBarrierRequest& request) { get_barrier(call, request); });
@@ -287,6 +289,18 @@ void SyncService::count_down(const CallPtr& call, std::string bytes) {
   command.set_count(std::max(1, request->steps()));
   propose(call, bytes, "count_down", command, [call](const machine::Applied& applied) {
     call->reply(shown_latch(parse<LatchRow>(applied.response), call->name_space));
+  });
+}
+
+void SyncService::count_down_dry(const CallPtr& call, const std::string& bytes) {
+  auto request = call::parse_request<v1::CountDownLatchRequest>(bytes);
+  if (!request) return call->finish(std::move(request.error()));
+  env_.reader.read(kCoreGroup, call->read_level, [call, request = std::move(*request)](Result<GroupView> view) {
+    if (!view) return call->finish(std::move(view.error()));
+    auto row = kLatches.get(*view, scope_of(*call), request.name());
+    if (!row) return call->finish(latch_not_found(request.name()));
+    row->set_remaining(std::max(0, row->remaining() - std::max(1, request.steps())));
+    call->reply(shown_latch(*row, call->name_space));
   });
 }
 

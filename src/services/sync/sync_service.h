@@ -42,6 +42,7 @@ class SyncService {
   void get_barrier(const call::CallPtr& call, const v1::GetBarrierRequest& request);
   void reset_barrier(const call::CallPtr& call, std::string bytes);
   void create_latch(const call::CallPtr& call, std::string bytes);
+  void count_down_dry(const call::CallPtr& call, const std::string& bytes);
   void count_down(const call::CallPtr& call, std::string bytes);
   void wait_latch(const call::CallPtr& call, const v1::WaitLatchRequest& request);
   void delete_latch(const call::CallPtr& call, std::string bytes);
