@@ -7,6 +7,19 @@ namespace {
 
 constexpr std::string_view kField = "validate_only";
 
+// The texts that request and answer both have by the same name: what the change was about.
+std::string names_of(const Method& method, std::string_view request) {
+  std::string out;
+  for (const FieldPlan& field : method.response->fields) {
+    const FieldPlan* sent = method.request->by_name(field.name);
+    const auto is_name = [](const FieldPlan& one) { return one.kind == Kind::kString && one.shape == Shape::kSingular && !one.redact; };
+    if (sent == nullptr || !is_name(field) || !is_name(*sent)) continue;
+    const Result<FieldPath> path = FieldPath::compile(*method.request, sent->name);
+    if (const auto text = path ? get_string(*path, request) : std::nullopt) put_bytes(out, field.number, *text);
+  }
+  return out;
+}
+
 }  // namespace
 
 bool checks_dry_runs(const Method& method) { return method.request->by_name(kField) != nullptr; }
@@ -36,7 +49,7 @@ std::string dry_run_answer(const Method& method, std::string_view request) {
     // Without what the client had no say in.
     return canonical(*method.response, sent).value_or("");
   }
-  return {};
+  return names_of(method, request);
 }
 
 }  // namespace uccp::call

@@ -19,7 +19,7 @@ Status prepare_dry_run(const Method& method, std::string& request);
 // The handler answers dry runs itself.
 bool checks_dry_runs(const Method& method);
 // The answer without a handler: the resource as it was sent where the method makes one, its name where it changes one, else
-// an empty message.
+// the texts that request and answer both have.
 std::string dry_run_answer(const Method& method, std::string_view request);
 
 }  // namespace uccp::call
