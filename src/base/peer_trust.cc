@@ -2,10 +2,11 @@
 
 #include <openssl/err.h>
 
+#include <algorithm>
 #include <ctime>
-#include <set>
 #include <utility>
 
+#include "base/hash.h"
 #include "base/openssl_owners.h"
 
 namespace uccp {
@@ -35,6 +36,17 @@ std::string bytes_of(const ASN1_INTEGER* number) {
   return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(number)), static_cast<size_t>(ASN1_STRING_length(number))};
 }
 
+bool has_pinned(STACK_OF(X509)* chain, const std::set<std::string>& pins) {
+  for (int i = 0; i < sk_X509_num(chain); ++i) {
+    unsigned char* out = nullptr;
+    const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(sk_X509_value(chain, i)), &out);
+    const std::string key(reinterpret_cast<char*>(out), size > 0 ? static_cast<size_t>(size) : 0);
+    OPENSSL_free(out);
+    if (pins.contains(sha256(key))) return true;
+  }
+  return false;
+}
+
 void free_extra(void*, void* extra, CRYPTO_EX_DATA*, int, long, void*) {
   delete static_cast<std::shared_ptr<const void>*>(extra);
 }
@@ -50,6 +62,7 @@ int store_index() {
 struct PeerTrust::Revocations {
   std::set<std::pair<std::string, std::string>> listed;  // (issuer, serial number)
   std::function<bool(const std::string&)> revoked;
+  std::set<std::string> pins;
 };
 
 int PeerTrust::on_verify(int ok, X509_STORE_CTX* context) {
@@ -62,6 +75,11 @@ int PeerTrust::on_verify(int ok, X509_STORE_CTX* context) {
   const auto key = [&] { return std::pair(der_of(X509_get_issuer_name(certificate)), bytes_of(X509_get0_serialNumber(certificate))); };
   bool gone = !revocations.listed.empty() && revocations.listed.contains(key());
   const bool is_leaf = X509_STORE_CTX_get_error_depth(context) == 0;
+  // The leaf comes last: the chain is whole then.
+  if (is_leaf && !revocations.pins.empty() && !has_pinned(X509_STORE_CTX_get0_chain(context), revocations.pins)) {
+    X509_STORE_CTX_set_error(context, X509_V_ERR_CERT_UNTRUSTED);
+    return 0;
+  }
   if (!gone && is_leaf && revocations.revoked) gone = revocations.revoked(openssl::certificate_to_pem(certificate));
   if (!gone) return 1;
   X509_STORE_CTX_set_error(context, X509_V_ERR_CERT_REVOKED);
@@ -122,11 +140,36 @@ Result<std::shared_ptr<const PeerTrust>> PeerTrust::make(PeerTrustOptions option
   UCCP_RETURN_IF_ERROR(made->trust(options.ca_pem));
   auto revocations = std::make_shared<Revocations>();
   revocations->revoked = std::move(options.revoked);
+  revocations->pins = std::move(options.pins);
   if (!options.crl_pem.empty()) UCCP_RETURN_IF_ERROR(made->take_lists(options.crl_pem, *revocations));
   made->revocations_ = revocations;
   X509_STORE_set_ex_data(made->store_, store_index(), new std::shared_ptr<const void>(revocations));
   X509_STORE_set_verify_cb(made->store_, on_verify);
   return std::shared_ptr<const PeerTrust>(made);
+}
+
+Result<std::set<std::string>> parse_pins(std::string_view text) {
+  constexpr std::string_view kPrefix = "sha256/";
+  constexpr size_t kDigestBytes = 32;
+  std::set<std::string> pins;
+  while (!text.empty()) {
+    const size_t comma = std::min(text.find(','), text.size());
+    std::string_view pin = text.substr(0, comma);
+    text.remove_prefix(std::min(comma + 1, text.size()));
+    while (pin.starts_with(' ')) pin.remove_prefix(1);
+    while (pin.ends_with(' ')) pin.remove_suffix(1);
+    std::string bytes(64, '\0');
+    const bool has_form = pin.starts_with(kPrefix) && pin.size() == kPrefix.size() + 44 && pin.ends_with('=') && !pin.ends_with("==");
+    const int size = has_form ? EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
+                                                reinterpret_cast<const unsigned char*>(pin.data() + kPrefix.size()), 44)
+                              : -1;
+    if (size < static_cast<int>(kDigestBytes)) {
+      return fail(Code::kInvalid, "PIN_INVALID",
+                  "'" + std::string(pin.substr(0, 80)) + "' is not the pin of a public key: sha256/ and 44 characters of base64");
+    }
+    pins.insert(bytes.substr(0, kDigestBytes));
+  }
+  return pins;
 }
 
 PeerTrust::~PeerTrust() {

@@ -7,7 +7,9 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -27,7 +29,14 @@ struct PeerTrustOptions {
   std::string crl_pem;
   // Whether a certificate, PEM, was revoked by other means. Asked in handshakes, from any thread; may be empty.
   std::function<bool(const std::string& certificate_pem)> revoked;
+  // SHA-256 of public keys (SubjectPublicKeyInfo), 32 bytes each: a chain counts only if a certificate in it has one of
+  // them (RFC 7469, 2.6). Empty: any.
+  std::set<std::string> pins;
 };
+
+// "sha256/" and base64, as `openssl ... | openssl dgst -sha256 -binary | base64` gives it, several separated by commas.
+// Errors: invalid PIN_INVALID.
+Result<std::set<std::string>> parse_pins(std::string_view text);
 
 class PeerTrust {
  public:

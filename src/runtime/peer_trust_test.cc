@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/hash.h"
 #include "runtime/openssl_types.h"
 #include "runtime/pki.h"
 #include "runtime/real_clock.h"
@@ -37,6 +38,38 @@ TEST_F(PeerTrustTest, AcceptsWhatItsAuthorityIssuedAndNothingElse) {
   const auto ended = issue_certificate(ca, {.common_name = "a", .seconds = 1}, {now.us - 3'600'000'000}).value();
   EXPECT_EQ(reason_for(**made, ended), "CERTIFICATE_UNTRUSTED");
   EXPECT_EQ((*made)->crl_next_update(), std::nullopt);
+}
+
+TEST_F(PeerTrustTest, WithPinsOnlyChainsWithAPinnedKeyCount) {
+  const auto pin_of = [](const PemIdentity& who) {
+    const auto certificates = openssl::parse_certificates(who.certificate_pem).value();
+    unsigned char* out = nullptr;
+    const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificates.front().get()), &out);
+    const std::string digest = sha256(std::string_view(reinterpret_cast<char*>(out), static_cast<size_t>(size)));
+    OPENSSL_free(out);
+    std::string text(64, '\0');
+    text.resize(static_cast<size_t>(EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
+                                                    reinterpret_cast<const unsigned char*>(digest.data()), 32)));
+    return "sha256/" + text;
+  };
+  const auto pinned = [&](const std::string& text) {
+    return PeerTrust::make({.ca_pem = ca.certificate_pem, .pins = parse_pins(text).value()}).value();
+  };
+  const PemIdentity a = issue("a"), b = issue("b");
+  EXPECT_EQ(reason_for(*pinned(pin_of(a)), a), "");
+  EXPECT_EQ(reason_for(*pinned(pin_of(a)), b), "CERTIFICATE_UNTRUSTED");
+  EXPECT_EQ(reason_for(*pinned(pin_of(b) + ", " + pin_of(a)), b), "");
+  EXPECT_EQ(reason_for(*pinned(pin_of(ca)), b), "");
+  EXPECT_EQ(reason_for(*pinned(pin_of(other)), b), "CERTIFICATE_UNTRUSTED");
+  // A pin makes nobody trusted by itself.
+  const PemIdentity stranger = issue_certificate(other, {.common_name = "a"}, now).value();
+  EXPECT_EQ(reason_for(*pinned(pin_of(stranger)), stranger), "CERTIFICATE_UNTRUSTED");
+  EXPECT_TRUE(parse_pins("")->empty());
+  const std::string good = pin_of(a);
+  for (const std::string& bad : {std::string("x"), good.substr(1), good.substr(0, good.size() - 1), good + "=", "sha1/" + good.substr(7),
+                                 "sha256/" + std::string(43, '!') + "=", good + ",,", "sha256/" + std::string(42, 'A') + "=="}) {
+    EXPECT_FALSE(parse_pins(bad).has_value()) << bad;
+  }
 }
 
 TEST_F(PeerTrustTest, AListRevokesExactlyWhatItNames) {

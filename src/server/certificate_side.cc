@@ -69,6 +69,10 @@ Result<std::unique_ptr<CertificateSide>> CertificateSide::make(CertificateSource
                                                                const std::string& token_key_pem,
                                                                CertificateEnvironment environment) {
   std::unique_ptr<CertificateSide> side(new CertificateSide(std::move(sources), token_key_pem, environment));
+  if (!side->sources_.client_pins.empty() && side->sources_.authority_file.empty()) {
+    return fail(Code::kInvalid, "CONFIG_INVALID",
+                "tls_client_pins goes with tls_ca_file: keys of the embedded authority change by themselves");
+  }
   if (!side->sources_.crl_file.empty()) {
     UCCP_TRY(first.crl_pem, read_file(environment.files, side->sources_.crl_file, kFileBytesMax));
   }
@@ -87,10 +91,11 @@ CertificateMaterial CertificateSide::current() const {
 }
 
 Result<std::shared_ptr<const PeerTrust>> CertificateSide::make_trust(const CertificateMaterial& material) const {
+  UCCP_TRY(std::set<std::string> pins, parse_pins(sources_.client_pins));
   return PeerTrust::make({.ca_pem = material.ca_pem, .crl_pem = material.crl_pem, .revoked = [revoked = revoked_](const std::string& pem) {
     std::lock_guard lock(revoked->mutex);
     return revoked->ask && revoked->ask(pem);
-  }});
+  }, .pins = std::move(pins)});
 }
 
 void CertificateSide::start(CertificateHooks hooks) {

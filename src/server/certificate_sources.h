@@ -14,6 +14,7 @@ struct CertificateSources {
   bool has_peers = false;      // shows the node's certificate to others
   // Files that somebody else keeps; empty: the own authority.
   std::string certificate_file, key_file, authority_file, crl_file;
+  std::string client_pins;  // as parse_pins() takes them; empty: any key of a client counts
   int64_t alert_before_s = 14 * 24 * 3600;
 };
 

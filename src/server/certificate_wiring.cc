@@ -41,6 +41,7 @@ CertificateSources certificate_sources(const Config& config, const runtime::DevP
   out.key_file = config.text("tls_key_file");
   out.authority_file = config.text("tls_ca_file");
   out.crl_file = config.text("tls_crl_file");
+  out.client_pins = config.text("tls_client_pins");
   out.alert_before_s = config.duration_ms("certificate_alert") / 1000;
   return out;
 }

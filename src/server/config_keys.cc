@@ -19,6 +19,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"tls_key_file", kString, "", kActs, "private key of the server, PEM"},
     {"tls_ca_file", kString, "", kActs, "authorities of client certificates, PEM"},
     {"tls_crl_file", kString, "", kActs, "lists of revoked client certificates, signed by the authorities, PEM"},
+    {"tls_client_pins", kString, "", kActs,
+     "pins of public keys, sha256/BASE64 separated by commas: client certificates count only with one in their chain"},
     {"enable_mtls", kBool, "true", kActs, "take client certificates on the REST port; the gRPC port, where agents and nodes call, always does"},
     {"raft_dir", kString, "/data/raft", kActs, "data directory of the node"},
     {"join_address", kString, "", kActs,

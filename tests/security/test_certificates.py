@@ -1,5 +1,7 @@
 # timeout: 420
 """Certificates while nodes run: a new authority, renewal, files that change, revocation; and who notices it."""
+import base64
+import hashlib
 import http.client
 import json
 import os
@@ -241,6 +243,8 @@ class OneNode(unittest.TestCase):
 class Outside(unittest.TestCase):
     """A node whose certificates come from files that somebody else keeps."""
 
+    process = None
+
     def setUp(self):
         require(SERVER, CLI)
         folder = tempfile.TemporaryDirectory(prefix="uccp-test-")
@@ -251,15 +255,23 @@ class Outside(unittest.TestCase):
         self.crl = self.folder / "crl.pem"
         self.revoke()
         self.client_cert = credentials.client_certificate(self.folder, "vic", self.ca, self.ca_key, "viewer")
+        self.start()
+
+    def start(self, more=""):
+        """The node with further lines in its configuration; again, if it runs."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
         grpc, https, metrics, etcd = free_ports(4)
         self.https, self.grpc, self.metrics = f"127.0.0.1:{https}", f"127.0.0.1:{grpc}", f"127.0.0.1:{metrics}"
         config = self.folder / "config.yaml"
         config.write_text(f"node_id: n1\nraft_dir: {self.folder}/raft\ngrpc_port: {grpc}\nhttps_port: {https}\n"
                           f"metrics_port: {metrics}\netcd_port: {etcd}\ntls_cert_file: {self.folder}/server.crt\n"
-                          f"tls_key_file: {self.folder}/server.key\ntls_ca_file: {self.ca}\ntls_crl_file: {self.crl}\n")
+                          f"tls_key_file: {self.folder}/server.key\ntls_ca_file: {self.ca}\ntls_crl_file: {self.crl}\n{more}")
         self.log = self.folder / "err"
         with open(self.log, "wb") as err:
             process = subprocess.Popen([str(SERVER), "--config", str(config)], stderr=err, stdout=err, env=clean_environment())
+        self.process = process
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
 
@@ -300,6 +312,38 @@ class Outside(unittest.TestCase):
         rest = Rest(self.https, self.ca, cert=self.client_cert[0], key=self.client_cert[1])
         self.addCleanup(rest.close)
         return rest
+
+    @staticmethod
+    def pin(cert):
+        public = openssl("pkey", "-pubin", "-outform", "DER", stdin=openssl("x509", "-in", cert, "-noout", "-pubkey").stdout).stdout
+        return "sha256/" + base64.b64encode(hashlib.sha256(public).digest()).decode()
+
+    def lets_in(self, cert):
+        rest = Rest(self.https, self.ca, cert=cert[0], key=cert[1])
+        try:
+            return rest.get("services").status == 200
+        except OSError:
+            return False
+        finally:
+            rest.close()
+
+    def test_only_pinned_keys_count_if_there_are_pins(self):
+        second = credentials.client_certificate(self.folder, "eve", self.ca, self.ca_key, "viewer")
+        self.assertTrue(self.lets_in(self.client_cert) and self.lets_in(second))
+        # Of the client, then of the authority.
+        self.start(f"tls_client_pins: {self.pin(self.client_cert[0])}\n")
+        self.assertTrue(self.lets_in(self.client_cert))
+        self.assertFalse(self.lets_in(second))
+        for port in (self.grpc, self.https):
+            done = openssl("s_client", "-connect", port, "-CAfile", self.ca, "-cert", second[0], "-key", second[1], "-ign_eof",
+                           stdin=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", check=False)
+            self.assertRegex(done.stderr.decode() + done.stdout.decode(), "alert", port)
+        self.start(f"tls_client_pins: sha256/{'A' * 43}=, {self.pin(self.ca)}\n")
+        self.assertTrue(self.lets_in(self.client_cert) and self.lets_in(second))
+        done = subprocess.run([SERVER, "dev", "--data-dir", self.folder / "other", "--ports", "auto", "--no-agent",
+                               "--tls-client-pins", self.pin(self.ca)], capture_output=True, timeout=60, env=clean_environment())
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"tls_ca_file", done.stderr)
 
     def test_files_that_change_are_used_without_a_restart(self):
         self.assertEqual(field(shown_by(self.https)[0], "subject"), "CN = first")
