@@ -30,6 +30,7 @@ struct Benchmark {
 };
 
 Status run_discovery(Context& context);
+Status run_discovery_cluster(Context& context);
 Status run_unary(Context& context);
 Status run_submit(Context& context);
 Status run_stores(Context& context);

@@ -22,6 +22,8 @@ namespace {
 
 constexpr std::array kBenchmarks = {
     Benchmark{"discovery", "Discover by name at 100,000 services, over gRPC and REST", run_discovery},
+    Benchmark{"discovery-cluster", "100,000 services on three nodes: loaded, kept alive, asked for while a node dies",
+              run_discovery_cluster},
     Benchmark{"unary", "a unary call through the pipeline, beside a bare gRPC server; REST", run_unary},
     Benchmark{"submit", "durable task submission, beside etcd puts", run_submit},
     Benchmark{"stores", "durable task submission: encrypted, and with the other logs, beside the defaults", run_stores},

@@ -58,11 +58,17 @@ void ChecksSide::probe(discovery::ProbeTarget target, std::move_only_function<vo
 
 void ChecksSide::tell(internal::v1::ReportChecksRequest request,
                       std::move_only_function<void(Result<internal::v1::ReportChecksResponse>)> done) {
-  if (env_.links.leads(kCoreGroup)) return env_.observations.report(std::move(request), std::move(done));
+  env_.observations.ask_heard(request);
+  auto heard = [this, asked = env_.clock.boot(), done = std::move(done)](
+                   Result<internal::v1::ReportChecksResponse> response) mutable {
+    if (response) env_.observations.take_heard(*response, asked);
+    done(std::move(response));
+  };
+  if (env_.links.leads(kCoreGroup)) return env_.observations.report(std::move(request), std::move(heard));
   const NodeId leader = env_.links.leader(kCoreGroup);
-  if (!leader) return done(fail(Code::kUnavailable, "NO_LEADER", "no leader is known"));
+  if (!leader) return heard(fail(Code::kUnavailable, "NO_LEADER", "no leader is known"));
   env_.links.call(leader, "uccp.internal.v1.NodeLink/ReportChecks", request.SerializeAsString(), kTellTimeoutMs,
-                  [done = std::move(done)](Result<std::string> bytes) mutable {
+                  [done = std::move(heard)](Result<std::string> bytes) mutable {
                     if (!bytes) return done(std::unexpected(std::move(bytes.error())));
                     internal::v1::ReportChecksResponse response;
                     if (!response.ParseFromString(*bytes)) return done(fail(Code::kInternal, "WIRE_INVALID", "unreadable"));

@@ -97,7 +97,8 @@ struct DiscoveryService::LastCounts {
 
 DiscoveryService::DiscoveryService(DiscoveryOptions options, DiscoveryEnvironment environment)
     : options_(options), env_(environment), presence_(env_.clock.wall()),
-      observations_(Observations::make(env_.proposer, env_.work, env_.clock, env_.feature_level)), counts_(std::make_shared<LastCounts>()) {
+      observations_(Observations::make(env_.proposer, env_.work, env_.clock, presence_, env_.feature_level)),
+      counts_(std::make_shared<LastCounts>()) {
   const auto counts = [&reader = env_.reader, last = counts_] {
     reader.read(kCoreGroup, machine::ReadLevel::bounded(kMetricsBoundMs), [last](Result<machine::GroupView> view) {
       if (!view) return;
@@ -196,8 +197,14 @@ void DiscoveryService::read(const CallPtr& call, OnView on_view) {
                    });
 }
 
+// Of what the answer says about when instances were heard of.
+void DiscoveryService::put_age(const CallPtr& call) const {
+  if (const auto age = presence_.age_ms(env_.clock.boot())) call->set_header("Uccp-Last-Seen-Age", std::to_string(*age));
+}
+
 void DiscoveryService::reply_row(const CallPtr& call, std::string_view row, LogIndex index) {
   put_session(call, index);
+  put_age(call);
   call->reply(shown_service(row, presence_));
 }
 
@@ -331,6 +338,7 @@ void DiscoveryService::discover(const CallPtr& call, v1::DiscoverRequest request
     auto response = query.run(view, scope_of(*call), presence_, random);
     if (!response) return call->finish(std::move(response.error()));
     put_session(call, view.applied());
+    put_age(call);
     call->reply(std::move(*response));
   };
   // One name is a short scan; all names may be long.
@@ -373,6 +381,7 @@ void DiscoveryService::list(const CallPtr& call, std::string request) {
       });
       if (!page) return call->finish(std::move(page.error()));
       put_session(call, view.applied());
+      put_age(call);
       call->reply(call::encode_page(*call->method, *page));
     });
   });

@@ -77,6 +77,7 @@ class DiscoveryService {
   // A view at the level of the call; an error ends the call.
   void read(const call::CallPtr& call, OnView on_view);
   void reply_row(const call::CallPtr& call, std::string_view row, LogIndex index);
+  void put_age(const call::CallPtr& call) const;
   uint64_t draw();
 
   const DiscoveryOptions options_;

@@ -36,6 +36,10 @@ class HealthCheckerTest : public ::testing::Test {
     EXPECT_TRUE(wait([&] { return node_.ready(); }));
     raise_level();
     for (uint64_t id = 1; id <= 3; ++id) {
+      told_[id].observations = Observations::make(node_, work_, clock_, *told_[id].presence);
+    }
+    observations_ = told_[1].observations;
+    for (uint64_t id = 1; id <= 3; ++id) {
       probers_[id].test = this;
       checkers_[id] = HealthChecker::make(
           NodeId(id), {node_, node_, work_, random_, probers_[id], metrics_,
@@ -43,7 +47,13 @@ class HealthCheckerTest : public ::testing::Test {
                          if (cut_.contains(id)) return done(fail(Code::kUnavailable, "CUT", "cut"));
                          findings_ += request.findings().observations_size();
                          reports_ += request.findings().observations_size() > 0;
-                         observations_->report(std::move(request), std::move(done));
+                         Observations& own = *told_[id].observations;
+                         own.ask_heard(request);
+                         observations_->report(std::move(request), [&own, asked = clock_.boot(),
+                                                                    done = std::move(done)](auto answer) mutable {
+                           if (answer) own.take_heard(*answer, asked);
+                           done(std::move(answer));
+                         });
                        }});
       checkers_[id]->start();
     }
@@ -116,13 +126,64 @@ class HealthCheckerTest : public ::testing::Test {
                    {.loop = loop_, .io = io_, .watch = watch_, .clock = clock_, .random = node_random_, .log = log_,
                     .kv = kv_, .metrics = metrics_, .fatal = [](Status s) { ADD_FAILURE() << s.to_string(); }},
                    {{kCoreGroup, "core", {&state_}}}};
-  std::shared_ptr<Observations> observations_ = Observations::make(node_, work_, clock_);
+  // What each of the three knows of heartbeats; the first one leads.
+  struct Told {
+    std::unique_ptr<Presence> presence = std::make_unique<Presence>(WallTime{0});
+    std::shared_ptr<Observations> observations;
+  };
+  std::map<uint64_t, Told> told_;
+  std::shared_ptr<Observations> observations_;
   std::map<uint64_t, Prober> probers_;
   std::map<uint64_t, std::shared_ptr<HealthChecker>> checkers_;
   std::set<int> down_;
   std::set<uint64_t> cut_;
   int findings_ = 0, reports_ = 0;
 };
+
+TEST_F(HealthCheckerTest, HeartbeatsReachOtherNodesWithTheAnswersToTheirReports) {
+  const auto seen = [&](uint64_t node, machine::LeaseId lease) { return told_[node].presence->times(lease, 0, 0).last_seen_us; };
+  EXPECT_EQ(told_[2].presence->age_ms(clock_.boot()), std::nullopt);
+  scheduler_.run_for_ms(5'000);
+  const int64_t first = clock_.wall().us;
+  told_[1].presence->heard(77, clock_.wall(), 30'000);
+  told_[1].presence->heard(78, clock_.wall(), 60'000);
+  scheduler_.run_for_ms(3'000);
+  // To a millisecond, as ages go.
+  EXPECT_NEAR(static_cast<double>(seen(2, 77)), static_cast<double>(first), 2'000);
+  EXPECT_EQ(told_[2].presence->times(78, 0, 0).expire_us - seen(2, 78), 60'000'000);
+  const int64_t second = clock_.wall().us;
+  told_[1].presence->heard(77, clock_.wall(), 30'000);
+  scheduler_.run_for_ms(3'000);
+  EXPECT_NEAR(static_cast<double>(seen(3, 77)), static_cast<double>(second), 2'000);
+  EXPECT_NEAR(static_cast<double>(seen(3, 78)), static_cast<double>(first), 2'000);
+
+  EXPECT_EQ(told_[1].presence->age_ms(clock_.boot()), 0);
+  EXPECT_LE(*told_[2].presence->age_ms(clock_.boot()), kCheckerReportMs + 1'000);
+  cut_.insert(2);
+  scheduler_.run_for_ms(20'000);
+  EXPECT_GE(*told_[2].presence->age_ms(clock_.boot()), 20'000);
+  // A leader that hears from nobody, itself included, is not sure any more.
+  cut_.insert(1);
+  scheduler_.run_for_ms(20'000);
+  EXPECT_GE(*told_[1].presence->age_ms(clock_.boot()), 19'000);
+}
+
+TEST(Presence, WhatIsTooMuchForOneAnswerComesWithTheNext) {
+  Presence leader(WallTime{0}), other(WallTime{0});
+  for (machine::LeaseId lease = 1; lease <= 100; ++lease) {
+    leader.heard(lease << 16, WallTime{static_cast<int64_t>(lease) * 1'000'000}, 30'000);
+  }
+  int64_t mark = 0;
+  int answers = 0;
+  for (; other.size() < 100 && answers < 10; ++answers) {
+    std::vector<Presence::Heard> heard;
+    mark = leader.heard_since(mark, 30, heard);
+    EXPECT_LE(heard.size(), 30u);
+    other.told(heard, BootTime{0}, 1, mark);
+  }
+  EXPECT_EQ(answers, 4);
+  EXPECT_EQ(other.times(42 << 16, 0, 0).last_seen_us, 42'000'000);
+}
 
 TEST_F(HealthCheckerTest, EachCheckIsMadeByOneNodeAndAllHaveSome) {
   scheduler_.run_for_ms(5'000);

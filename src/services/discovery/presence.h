@@ -1,4 +1,5 @@
-// When each instance was last heard of: heartbeats are never log entries, so this lives in the leader's memory only.
+// When each instance was last heard of: heartbeats are never log entries, so this is in the memory of nodes. The leader
+// hears them; the others are told of them with the answers to their reports (observations.h), so what they know has an age.
 //
 // Keyed by the lease, which is unique in the group. An entry is dropped some time after its instance must have expired.
 // Bounded by the number of leases that are alive. The one lock of this folder: heartbeats and reads come from all threads
@@ -9,6 +10,8 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <vector>
 
 #include "base/clock.h"
 #include "machine/domain.h"
@@ -31,11 +34,34 @@ class Presence {
   Times times(machine::LeaseId lease, int64_t seen_us, int64_t ttl_ms) const;
   size_t size() const;
 
+  // On the leader: what was heard since `mark`, at most `count_max` of it, the oldest first. Answers the next mark.
+  struct Heard {
+    machine::LeaseId lease;
+    int64_t seen_us;
+    int64_t ttl_ms;
+  };
+  int64_t heard_since(int64_t mark, size_t count_max, std::vector<Heard>& out) const;
+  // Elsewhere: what the leader, which is `node`, heard up to `mark`, all of it as of `asked`.
+  void told(const std::vector<Heard>& heard, BootTime asked, uint64_t node, int64_t mark);
+  // This node leads as of now.
+  void leads(BootTime now);
+  // Who told last, and what this node is; 0: not known.
+  struct Source {
+    uint64_t self = 0;
+    uint64_t node = 0;
+    int64_t mark = 0;
+  };
+  Source source() const;
+  Source on_node(uint64_t self);
+  // How old what is known here may be; 0 on the leader, nullopt if nobody told anything yet.
+  std::optional<int64_t> age_ms(BootTime now) const;
+
  private:
   struct Entry {
     int64_t seen_us;
     int64_t expire_us;
   };
+  void note(machine::LeaseId lease, Entry entry, int64_t now_us);
   struct Shard {
     mutable std::mutex mutex;
     std::map<machine::LeaseId, Entry> entries;
@@ -46,6 +72,10 @@ class Presence {
 
   const WallTime started_;
   std::array<Shard, kShards> shards_;
+  mutable std::mutex source_mutex_;
+  Source source_;
+  std::optional<BootTime> as_of_;
+  bool leads_ = false;  // as of then
 };
 
 }  // namespace uccp::discovery

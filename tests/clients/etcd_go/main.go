@@ -256,7 +256,7 @@ func main() {
 	c := endpoints[0]
 	cases := map[string]func(context.Context, *clientv3.Client){"kv": keys, "watch": watches, "lease": leases,
 		"mutex": mutexes, "election": elections, "stm": stm, "services": services, "queues": queues,
-		"turns": func(ctx context.Context, c *clientv3.Client) { turns(ctx, c, endpoints) }}
+		"turns": func(ctx context.Context, _ *clientv3.Client) { turns(ctx, endpoints) }}
 	run, known := cases[os.Args[1]]
 	check(known, "no case %s", os.Args[1])
 	run(ctx, c)
