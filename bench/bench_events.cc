@@ -265,8 +265,8 @@ Status run_consume(Context& context, Sides& sides, size_t bytes) {
   for (int i = 0; i < context.pairs(); ++i) {
     uint64_t count = 0;
     SteadyTime begin = SteadyTime::clock::now();
-    UCCP_RETURN_IF_ERROR(read_streams(
-        sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, true), 1, [&](std::string_view message) {
+    UCCP_RETURN_IF_ERROR(read_stream(
+        sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, true), [&](std::string_view message) {
           if (bytes_field(message, kEndField).empty()) {
             count += bytes_field(bytes_field(message, kEventField), kDataField).size() == bytes;
           }
@@ -320,10 +320,10 @@ Status run_latency(Context& context, Sides& sides, double rate, double seconds) 
       Status read;
       std::thread reader([&] {
         if (ours) {
-          read = read_streams(sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, false), 1,
-                              [&](std::string_view message) {
-                                return take(bytes_field(bytes_field(message, kEventField), kDataField));
-                              });
+          read = read_stream(sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, false),
+                             [&](std::string_view message) {
+                               return take(bytes_field(bytes_field(message, kEventField), kDataField));
+                             });
         } else {
           read = nats_consume(sides.nats->targets().front(), tls, sides.name, false, take);
         }

@@ -1,4 +1,4 @@
-// Readers of our event streams: Subscribe over gRPC, on nghttp2 as GrpcLoad and for the same reason.
+// Readers of our event streams: Subscribe over gRPC.
 #pragma once
 
 #include <functional>
@@ -10,9 +10,9 @@
 
 namespace uccp::bench {
 
-// Opens the stream of `method` `streams` times over one connection and hands out its messages until `take` returns
-// false or all streams have ended. Blocks. Errors: unavailable BENCH_FAILED with what the server said.
-Status read_streams(const std::string& target, const TlsIdentity& tls, const std::string& method,
-                    const std::string& request, int streams, const std::function<bool(std::string_view message)>& take);
+// Opens the stream of `method` and hands out its messages until `take` returns false or it has ended. Blocks. Errors:
+// unavailable BENCH_FAILED with what the server said.
+Status read_stream(const std::string& target, const TlsIdentity& tls, const std::string& method,
+                   const std::string& request, const std::function<bool(std::string_view message)>& take);
 
 }  // namespace uccp::bench

@@ -164,7 +164,7 @@ class Connection {
     const size_t bytes = std::min(room, call.request.size() - call.sent);
     std::copy_n(call.request.data() + call.sent, bytes, reinterpret_cast<char*>(out));
     call.sent += bytes;
-    if (call.streaming) return bytes == 0 ? ssize_t{NGHTTP2_ERR_DEFERRED} : static_cast<ssize_t>(bytes);
+    if (call.more) return bytes == 0 ? ssize_t{NGHTTP2_ERR_DEFERRED} : static_cast<ssize_t>(bytes);
     if (call.sent == call.request.size()) *flags |= NGHTTP2_DATA_FLAG_EOF;
     return static_cast<ssize_t>(bytes);
   }
@@ -246,10 +246,15 @@ class Calls final : public GrpcCalls {
   GrpcCall& open_stream(size_t at, const CallHeaders& headers, GrpcCaller& caller) override {
     auto stream = std::make_unique<GrpcCall>(caller, std::string_view());
     stream->request.clear();
-    stream->streaming = true;
+    stream->streaming = stream->more = true;
     GrpcCall& opened = *stream;
     on(at).begin(headers, std::move(stream));
     return opened;
+  }
+  void listen(size_t at, const CallHeaders& headers, std::string_view request, GrpcCaller& caller) override {
+    auto stream = std::make_unique<GrpcCall>(caller, request);
+    stream->streaming = true;
+    on(at).begin(headers, std::move(stream));
   }
   void send(size_t at, GrpcCall& stream, std::string_view message) override { on(at).send(stream, message); }
 

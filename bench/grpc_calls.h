@@ -57,7 +57,8 @@ struct GrpcCall {
   // Of GrpcCalls.
   size_t sent = 0;
   int32_t stream = -1;
-  bool streaming = false;
+  bool streaming = false;  // its answers are told one by one
+  bool more = false;       // further messages may be sent
 };
 
 class GrpcCalls {
@@ -72,6 +73,8 @@ class GrpcCalls {
   virtual void start(size_t at, const CallHeaders& headers, std::unique_ptr<GrpcCall> call, SteadyTime deadline) = 0;
   // Opens a stream in both directions; it lasts as long as the connection, or until the server ends it.
   virtual GrpcCall& open_stream(size_t at, const CallHeaders& headers, GrpcCaller& caller) = 0;
+  // Opens a stream from the server: one request, and messages until the server ends it.
+  virtual void listen(size_t at, const CallHeaders& headers, std::string_view request, GrpcCaller& caller) = 0;
   virtual void send(size_t at, GrpcCall& stream, std::string_view message) = 0;
   // Sends what was begun, waits for answers at most until `limit`, and tells callers. Returns how many calls ended.
   virtual size_t turn(SteadyTime limit) = 0;

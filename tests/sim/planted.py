@@ -40,6 +40,7 @@ EVENTS_CAUGHT_WITHIN = {
     "skip_batch": (5, {"events"}),
     "trim_much": (5, {"events"}),
     "lose_kept": (10, {"events", "progress"}),
+    "old_server": (200, {"subscriptions"}),
 }
 # 120 seeds did not catch these. Each needs a rare coincidence, a majority that changes sides at one moment; the first two
 # are caught by the cluster of cores alone (`cluster_test.cc`, preset `planted`).

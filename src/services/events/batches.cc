@@ -48,7 +48,8 @@ Result<BatchPtr> decode_notice(GroupId group, PartitionId id, std::string_view b
   BatchPtr batch = make_batch(group, id, std::move(*notice.mutable_row()),
                               std::make_shared<const BusBatch>(std::move(*notice.mutable_batch())));
   const auto events = static_cast<uint32_t>(batch->content->events_size());
-  if (std::ranges::any_of(batch->places, [&](uint32_t place) { return place >= events; })) {
+  // One without events says that they are to be read from the log.
+  if (!batch->bare() && std::ranges::any_of(batch->places, [&](uint32_t place) { return place >= events; })) {
     return fail(Code::kCorruption, "BUS_NOTICE", "a change of a bus group names events that it does not have");
   }
   return batch;

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "call/wire.h"
+#include "machine/planted.h"
 #include "services/events/bus_append.h"
 #include "services/events/bus_rows.h"
 #include "services/events/bus_schedule.h"
@@ -43,16 +44,31 @@ ApplyResult append(ApplyContext& context, std::string_view payload) {
   return result.SerializeAsString();
 }
 
-// Positions in partitions that are gone are of no use.
+// Positions in partitions that are gone are of no use. Whoever was replaced without knowing it moves nothing.
 ApplyResult commit(ApplyContext& context, std::string_view payload) {
   const auto command = parse<internal::v1::BusCommitCommand>(payload);
+  internal::v1::BusCommitResult result;
+  std::vector<std::pair<std::string, internal::v1::BusPosition>> rows;
   for (const auto& commit : command.commits()) {
     const PartitionId id{commit.topic(), commit.partition()};
     const auto partition = kPartitions.get(context.state(), context.scope(), partition_key(id));
     if (!partition || partition->dropped()) continue;
-    kPositions.put(context.state(), context.scope(), position_key(id, commit.subscription()), commit.position());
+    const std::string key = position_key(id, commit.subscription());
+    const auto stored = kPositions.get(context.state(), context.scope(), key);
+    const bool fenced = stored && stored->epoch() > command.epoch() && !machine::planted_bug("old_server");
+    result.set_stale(result.stale() || fenced);
+    internal::v1::BusPosition position = commit.position();
+    if (!commit.has_position()) {
+      position = stored.value_or(internal::v1::BusPosition());
+      if (!stored) position.set_unset(true);
+    }
+    position.set_epoch(command.epoch());
+    rows.emplace_back(key, std::move(position));
   }
-  return std::string();
+  if (!result.stale()) {
+    for (const auto& [key, position] : rows) kPositions.put(context.state(), context.scope(), key, position);
+  }
+  return result.SerializeAsString();
 }
 
 ApplyResult forget(ApplyContext& context, std::string_view payload) {

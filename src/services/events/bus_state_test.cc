@@ -244,6 +244,33 @@ TEST(BusState, ThePlaceOfASubscriptionGoesWithItsPartitionOrWhenItIsForgotten) {
   EXPECT_FALSE(place(8));
 }
 
+TEST(BusState, WhoTookASubscriptionOverIsTheOneWhoMovesItsPlaces) {
+  BusLab lab;
+  lab.open(7, 1);
+  const auto commit = [&](uint64_t epoch, std::optional<uint64_t> offset) {
+    internal::v1::BusCommitCommand command;
+    command.set_epoch(epoch);
+    auto& one = *command.add_commits();
+    one.set_subscription(99);
+    one.set_topic(7);
+    if (offset) one.mutable_position()->set_offset(*offset);
+    internal::v1::BusCommitResult result;
+    const auto answer = lab.apply("bus.commit", command.SerializeAsString());
+    EXPECT_TRUE(answer && result.ParseFromString(*answer));
+    return !result.stale();
+  };
+  const auto place = [&] { return *kPositions.get(lab.machine().view(), kLabScope, position_key({7, 0}, 99)); };
+  EXPECT_TRUE(commit(5, std::nullopt));
+  EXPECT_TRUE(place().unset()) << "it is taken over before it was ever set";
+  EXPECT_TRUE(commit(5, 3));
+  EXPECT_FALSE(place().unset());
+  EXPECT_TRUE(commit(8, std::nullopt));
+  EXPECT_EQ(place().offset(), 3u) << "taking over moves nothing";
+  EXPECT_FALSE(commit(5, 9));
+  EXPECT_EQ(place().offset(), 3u);
+  EXPECT_TRUE(commit(8, 4));
+}
+
 TEST(BusRows, AnOffsetIsFoundByWhatItsBatchesSay) {
   BusLab lab;
   lab.open(7, 1);

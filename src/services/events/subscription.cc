@@ -16,6 +16,10 @@ using machine::ReadLevel;
 
 constexpr int64_t kAckTimeoutDefaultMs = 30'000;
 
+Status leader_moved() {
+  return Status(Code::kUnavailable, "LEADER_MOVED", "another node serves the subscription now; connect again");
+}
+
 }  // namespace
 
 Subscription::Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
@@ -41,6 +45,8 @@ void Subscription::load(Done done) {
                    [self = shared_from_this(), done = std::move(done)](Result<GroupView> core) mutable {
                      self->env_.events.post([self, core = std::move(core), done = std::move(done)]() mutable {
                        if (!core) return done(std::move(core.error()));
+                       // A later leader of core has applied more when it begins.
+                       self->term_ = core->applied().value;
                        scan_topics(*core, self->scope_, "", [&](std::string_view, const machine::Scope&, const TopicRow& topic) {
                          if (self->wants(topic.topic().name())) self->add_topic(topic);
                          return true;
@@ -80,22 +86,53 @@ void Subscription::find_places(Done done) {
   if (groups.empty()) return done(Status::ok());
   const auto join = Join::make(groups.size(), std::move(done));
   for (const GroupId group : groups) {
-    env_.reader.read(group, ReadLevel::linearizable(), [self = shared_from_this(), join, group](Result<GroupView> view) {
-      self->env_.events.post([self, join, group, view = std::move(view)]() mutable {
-        if (!view) return join->arrive(std::move(view.error()));
-        for (auto& [id, partition] : self->partitions_) {
-          if (partition.group == group && !partition.known) self->take_place(id, partition, *view);
-        }
-        join->arrive(Status::ok());
+    // Taken over first: whoever served it before moves nothing any more behind what is read then.
+    claim(group, [self = shared_from_this(), join, group](Status status) {
+      if (!status.is_ok()) return join->arrive(std::move(status));
+      self->env_.reader.read(group, ReadLevel::linearizable(), [self, join, group](Result<GroupView> view) {
+        self->env_.events.post([self, join, group, view = std::move(view)]() mutable {
+          if (!view) return join->arrive(std::move(view.error()));
+          for (auto& [id, partition] : self->partitions_) {
+            if (partition.group == group && !partition.known) self->take_place(id, partition, *view);
+          }
+          join->arrive(Status::ok());
+        });
       });
     });
   }
 }
 
+// Notes in the group that this is who serves the subscription now.
+void Subscription::claim(GroupId group, Done done) {
+  internal::v1::BusCommitCommand command;
+  command.set_epoch(term_);
+  for (const auto& [id, partition] : partitions_) {
+    if (partition.group != group || partition.known) continue;
+    auto& one = *command.add_commits();
+    one.set_subscription(row_.number());
+    one.set_topic(id.topic);
+    one.set_partition(id.partition);
+  }
+  machine::Envelope envelope;
+  envelope.scope = scope_;
+  envelope.principal = "system";
+  envelope.command = std::string(kBusDomain) + ".commit";
+  envelope.payload = command.SerializeAsString();
+  env_.anywhere.propose(group, std::move(envelope), [self = shared_from_this(), done = std::move(done)](auto applied) mutable {
+    internal::v1::BusCommitResult result;
+    Status status = applied ? Status::ok() : std::move(applied.error());
+    if (applied && result.ParseFromString(applied->response) && result.stale()) status = leader_moved();
+    self->env_.events.post([done = std::move(done), status = std::move(status)]() mutable { done(std::move(status)); });
+  });
+}
+
+void Subscription::fenced() { close(v1::STREAM_END_REASON_RECONNECT, leader_moved()); }
+
 void Subscription::take_place(const PartitionId& id, Partition& partition, const GroupView& view) {
   partition.known = true;
   const auto stored = kPartitions.get(view, scope_, partition_key(id));
-  if (const auto position = kPositions.get(view, scope_, position_key(id, row_.number()))) {
+  const auto position = kPositions.get(view, scope_, position_key(id, row_.number()));
+  if (position && !position->unset()) {
     partition.committed = position->offset();
     partition.above.insert(position->above().begin(), position->above().end());
     for (const auto& attempts : position->attempts()) partition.attempts[attempts.offset()] = attempts.attempts();
@@ -226,6 +263,10 @@ std::vector<std::string> Subscription::take_deliveries(const std::vector<std::st
 }
 
 std::vector<std::string> Subscription::ack(const std::vector<std::string>& ids, Done done) {
+  if (closed_) {
+    done(leader_moved());
+    return {};
+  }
   std::set<GroupId> groups;
   auto expired = take_deliveries(ids, [&](PartitionId id, Partition& partition, auto delivery) {
     env_.counters.acknowledged.add();
@@ -274,6 +315,7 @@ void Subscription::commit(GroupId group) {
   if (closed_ || commit.under_way || (commit.dirty.empty() && commit.waiting.empty())) return;
   commit.under_way = true;
   internal::v1::BusCommitCommand command;
+  command.set_epoch(term_);
   const std::set<PartitionId> dirty = std::exchange(commit.dirty, {});
   for (const PartitionId& id : dirty) {
     const auto found = partitions_.find(id);
@@ -299,7 +341,14 @@ void Subscription::commit(GroupId group) {
   auto waiting = std::make_shared<std::vector<Done>>(std::exchange(commit.waiting, {}));
   env_.anywhere.propose(group, std::move(envelope), [self = shared_from_this(), group, dirty, waiting](auto applied) {
     Status status = applied ? Status::ok() : std::move(applied.error());
-    self->env_.events.post([self, group, dirty, waiting, status = std::move(status)] {
+    internal::v1::BusCommitResult result;
+    const bool stale = applied && result.ParseFromString(applied->response) && result.stale();
+    if (stale) status = leader_moved();
+    self->env_.events.post([self, group, dirty, waiting, stale, status = std::move(status)] {
+      if (stale) {
+        for (Done& done : *waiting) done(status);
+        return self->fenced();
+      }
       Commit& commit = self->commits_[group];
       commit.under_way = false;
       if (!status.is_ok()) commit.dirty.insert(dirty.begin(), dirty.end());

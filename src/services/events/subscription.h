@@ -109,6 +109,8 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   bool wants(const std::string& topic) const;
   void add_topic(const TopicRow& topic);
   void find_places(Done done);
+  void claim(GroupId group, Done done);
+  void fenced();
   void take_place(const PartitionId& id, Partition& partition, const machine::GroupView& view);
   void assign();
   MemberPtr target(const Partition& partition);
@@ -144,7 +146,8 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   const machine::Scope scope_;
   const SubscriptionRow row_;
   const call::Filter filter_;
-  uint64_t epoch_;  // of ack ids
+  uint64_t epoch_;        // of ack ids
+  uint64_t term_ = 0;     // of those who serve the subscription, one after the other; positions know the greatest
   Gauge& backlog_;
   std::map<PartitionId, Partition> partitions_;
   std::map<GroupId, Commit> commits_;

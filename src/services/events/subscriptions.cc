@@ -323,7 +323,7 @@ v1::Subscription Subscriptions::shown(const Scope& scope, const SubscriptionRow&
       const PartitionId id{topic.number(), static_cast<uint32_t>(number)};
       const auto partition = kPartitions.get(view->second, scope, partition_key(id));
       const auto position = kPositions.get(view->second, scope, position_key(id, row.number()));
-      if (!partition || !position) continue;
+      if (!partition || !position || position->unset()) continue;
       auto& place = *out.add_positions();
       place.set_topic(topic.topic().name());
       place.set_partition(number);

@@ -16,6 +16,7 @@
 #include "sim/checkers/order_checker.h"
 #include "sim/checkers/queue_checker.h"
 #include "sim/checkers/run_checker.h"
+#include "sim/checkers/subscription_checker.h"
 #include "sim/checkers/task_checker.h"
 #include "sim/checkers/term_checker.h"
 #include "sim/checkers/ttl_checker.h"
@@ -27,7 +28,7 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply dedup digest durability events fencing freshness holds kv leaders linearizability listings logs order queues runs tasks "
+    "apply dedup digest durability events fencing freshness holds kv leaders linearizability listings logs order queues runs subscriptions tasks "
     "terms ttl values watch progress";
 
 struct Checkers {
@@ -51,6 +52,7 @@ struct Checkers {
   QueueChecker queues{violations};
   LinearizabilityChecker registers{violations};
   RunChecker runs{violations};
+  SubscriptionChecker subscriptions{violations};
   TaskChecker tasks{violations};
   TermChecker terms{violations};
   TtlChecker ttl;

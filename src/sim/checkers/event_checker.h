@@ -41,7 +41,7 @@ class EventChecker {
   void check_complete(size_t stream);
   // Each event is in one place, and those of a key are in their order.
   void check_order();
-  uint64_t acknowledged_count() const { return acknowledged_.size(); }
+  const std::vector<std::pair<Place, uint64_t>>& all_acknowledged() const { return acknowledged_; }
 
  private:
   struct Stream {

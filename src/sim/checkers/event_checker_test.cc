@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "sim/checkers/subscription_checker.h"
+
 namespace uccp::sim {
 namespace {
 
@@ -72,6 +74,20 @@ TEST_F(EventCheckerTest, EventsOfAKeyStayInOrder) {
   checker_.told(stream, kPlace, 2, "a#1");
   checker_.check_order();
   EXPECT_FALSE(clean());
+}
+
+TEST(SubscriptionCheckerTest, WhatWasConfirmedDoesNotComeAgainToWhoAsksLater) {
+  Violations violations;
+  SubscriptionChecker checker(violations);
+  checker.delivered(kPlace, 0, 10);
+  checker.confirmed(kPlace, 0, 20);
+  checker.delivered(kPlace, 0, 15);
+  checker.delivered(kPlace, 1, 30);
+  EXPECT_TRUE(violations.empty()) << "its answer was on the way";
+  EXPECT_TRUE(checker.was_delivered(kPlace, 1));
+  EXPECT_FALSE(checker.was_delivered(kPlace, 2));
+  checker.delivered(kPlace, 0, 25);
+  EXPECT_FALSE(violations.empty());
 }
 
 }  // namespace

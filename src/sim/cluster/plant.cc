@@ -41,7 +41,8 @@ constexpr std::string_view kBugs[] = {"skip_fsync",
                                       "forget_producer",
                                       "skip_batch",
                                       "trim_much",
-                                      "lose_kept"};
+                                      "lose_kept",
+                                      "old_server"};
 
 }  // namespace
 

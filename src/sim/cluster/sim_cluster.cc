@@ -11,6 +11,7 @@
 namespace uccp::sim {
 namespace {
 
+constexpr int64_t kForwardUs = 1'000'000;
 constexpr size_t kSparePlaces = 3;
 constexpr int64_t kStartRetryMs = 200;
 constexpr int64_t kDigestCheckUs = 100'000;
@@ -58,6 +59,10 @@ std::unique_ptr<SimNode> SimCluster::make_node(NodeId id) {
       NodeEvents{.fatal = [this](NodeId node, const Status& status) { fatal(node, status); },
                  .leads = [this](NodeId node, GroupId group) { leads(node, group); },
                  .tail_cut = [this] { count_fault(Fault::kTailCut); },
+                 .forward =
+                     [this](NodeId from, GroupId group, machine::Envelope envelope, machine::Proposer::Done done) {
+                       forward(from, group, std::move(envelope), std::move(done));
+                     },
                  .note = tracing_ ? [this](const std::string& line) { note(line); }
                                   : std::function<void(const std::string&)>()});
 }
@@ -140,6 +145,25 @@ void SimCluster::leads(NodeId id, GroupId group) {
   if (place == machines_.size() || !running(place)) return;
   if (tracing_) note("node " + std::to_string(id.value) + " leads group " + std::to_string(group.value));
   check_acknowledged(group, node(place).node().view(group), kNewestChecked);
+}
+
+// As a call between nodes: it may be late or lost, and who asked may be gone when the answer comes.
+void SimCluster::forward(NodeId from, GroupId group, machine::Envelope envelope, machine::Proposer::Done done) {
+  const size_t own = place_of(from);
+  if (own == machines_.size() || !running(own)) return;
+  const auto waiting = std::make_shared<machine::Proposer::Done>(std::move(done));
+  const auto finish = [this, from, waiting, generation = node(own).generation()](Result<machine::Applied> result) {
+    const size_t place = place_of(from);
+    if (!*waiting || place == machines_.size() || !running(place) || node(place).generation() != generation) return;
+    node(place).loop().post(
+        [done = std::exchange(*waiting, {}), result = std::move(result)]() mutable { done(std::move(result)); });
+  };
+  scheduler_.schedule_after(kForwardUs, [finish] {
+    finish(fail(Code::kOutcomeUnknown, "NO_ANSWER", "the leader did not answer; it may have happened"));
+  });
+  const size_t to = leader(group);
+  if (to < machines_.size() && to != own) return call(to, propose(group, std::move(envelope)), finish);
+  scheduler_.schedule_after(latency_us(), [finish] { finish(fail(Code::kUnavailable, "NO_LEADER", "nobody leads")); });
 }
 
 void SimCluster::check_acknowledged(GroupId group, const machine::GroupView& state, size_t count) {

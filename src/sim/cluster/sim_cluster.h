@@ -102,6 +102,7 @@ class SimCluster {
   void observe(NodeId from, NodeId to, const node::PeerItem& item);
   void fatal(NodeId id, const Status& status);
   void leads(NodeId id, GroupId group);
+  void forward(NodeId from, GroupId group, machine::Envelope envelope, machine::Proposer::Done done);
   void start_node(size_t place);
   void crash_machine(SimNode& node, CrashKind kind);
   void start_later(size_t place, int64_t ms);

@@ -61,6 +61,19 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions&
   observe(events::bus_group(0), bus_);
 }
 
+class SimNode::Remote final : public machine::Proposer {
+ public:
+  explicit Remote(SimNode& owner, node::Node& node) : owner_(owner), node_(node) {}
+  void propose(GroupId group, machine::Envelope envelope, Done done) override {
+    if (node_.leads(group)) return node_.propose(group, std::move(envelope), std::move(done));
+    owner_.events_.forward(owner_.id_, group, std::move(envelope), std::move(done));
+  }
+
+ private:
+  SimNode& owner_;
+  node::Node& node_;
+};
+
 SimNode::~SimNode() { crash(CrashKind::kKeepAll); }
 
 std::vector<machine::Domain*> SimNode::domains(GroupId group) {
@@ -138,8 +151,9 @@ void SimNode::build(Process& p) {
                                     .metrics = p.metrics,
                                     .view = [node = p.node.get()] { return node->view(kWorkGroup); }},
       p.live);
+  p.remote = std::make_unique<Remote>(*this, *p.node);
   p.services = std::make_unique<SimServices>(
-      SimServices::Environment{*p.node, *p.loop, *p.door, *p.watch, clock_, p.metrics}, random_.next(),
+      SimServices::Environment{*p.node, *p.remote, *p.loop, *p.door, *p.watch, clock_, p.metrics}, random_.next(),
       options_.event_clients > 0);
   p.node->on_leadership(kCoreGroup, [this, services = p.services.get()](bool ready, Term) {
     services->on_leadership(kCoreGroup, ready);

@@ -47,6 +47,8 @@ struct NodeEvents {
   std::function<void(NodeId node, GroupId group)> leads;
   // It starts, and its log without a frame that a crash had torn.
   std::function<void()> tail_cut;
+  // Proposes at the node that leads the group, wherever it is; the answer may never come.
+  std::function<void(NodeId node, GroupId group, machine::Envelope envelope, machine::Proposer::Done done)> forward;
   // A line for the trace; empty if there is none.
   std::function<void(const std::string& line)> note;
 };
@@ -99,6 +101,8 @@ class SimNode {
   Result<std::map<GroupId, storage::GroupLog>> recover_log();
 
  private:
+  // Proposals of the event bus, which go to the leader of the group as between real nodes.
+  class Remote;
   struct Process {
     MetricsRegistry metrics;
     std::unique_ptr<SimExecutor> loop, io, watch, reads, door;
@@ -108,6 +112,7 @@ class SimNode {
     tasks::LiveTasks live;
     std::unique_ptr<node::Node> node;
     std::unique_ptr<tasks::WorkRuntime> work;
+    std::unique_ptr<machine::Proposer> remote;
     std::unique_ptr<SimServices> services;
 
     std::vector<SimExecutor*> executors() { return {loop.get(), io.get(), watch.get(), reads.get(), door.get()}; }

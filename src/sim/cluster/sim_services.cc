@@ -55,10 +55,9 @@ SimServices::SimServices(const Environment& e, uint64_t seed, bool with_events)
   if (!with_events) return;
   events::EventsOptions options;
   options.keeper.interval_ms = 1'000;
-  // Clients ask the leader of the bus group, so that proposals need not go elsewhere.
   events_ = std::make_unique<events::EventsService>(
       options, events::EventsEnvironment{.local = e.node,
-                                         .anywhere = e.node,
+                                         .anywhere = e.anywhere,
                                          .reader = e.node,
                                          .log = e.node,
                                          .watcher = e.node,

@@ -36,6 +36,7 @@ class SimServices {
   // Everything must outlive the services.
   struct Environment {
     node::Node& node;
+    machine::Proposer& anywhere;  // to the leader of the group, wherever it is
     Executor& loop;
     Executor& work;
     Executor& watch;  // where changes come

@@ -18,6 +18,7 @@
 #include "sim/cluster/sim_agent.h"
 #include "sim/cluster/sim_cluster.h"
 #include "sim/cluster/sim_operator.h"
+#include "sim/cluster/subscription_client.h"
 #include "sim/cluster/task_client.h"
 #include "sim/cluster/watch_client.h"
 
@@ -54,6 +55,7 @@ class Simulation {
     add.operator()<EventClient>(options.event_clients, all / 4);
     for (size_t i = 0; i < options.event_readers; ++i) {
       event_readers_.push_back(std::make_unique<EventReader>(cluster_, i));
+      members_.push_back(std::make_unique<SubscriptionClient>(cluster_, i));
     }
     for (size_t i = 0; i < options.service_clients; ++i) {
       clients_.push_back(std::make_unique<ServiceClient>(cluster_, i));
@@ -76,6 +78,7 @@ class Simulation {
     for (const auto& watcher : watchers_) watcher->start();
     for (const auto& watcher : kv_watchers_) watcher->start();
     for (const auto& reader : event_readers_) reader->start();
+    for (const auto& member : members_) member->start();
     faults_.start();
     cluster_.scheduler().run_until([this] { return failed() || worked(); }, kChaosLimitUs);
     if (!failed()) {
@@ -127,6 +130,7 @@ class Simulation {
     demand("an instance without heartbeats does not expire",
            every_ms(50, [&] { return discovery::count_services(view(kCoreGroup)).registered == 0; }));
     if (!event_readers_.empty()) {
+      demand("an event is not delivered to a subscription", every_ms(100, [&] { return all_delivered(); }));
       demand("an event outlives its retention", every_ms(100, [&] { return !keeps_old_events(); }));
     }
     for (const auto& watcher : watchers_) {
@@ -195,6 +199,13 @@ class Simulation {
   machine::GroupView view(GroupId group) {
     const size_t place = cluster_.leader(group);
     return place < cluster_.places() ? cluster_.node(place).node().view(group) : machine::GroupView();
+  }
+
+  bool all_delivered() {
+    const Checkers& checkers = cluster_.checkers();
+    return std::ranges::all_of(checkers.events.all_acknowledged(), [&](const auto& event) {
+      return checkers.subscriptions.was_delivered(event.first, event.second);
+    });
   }
 
   // Of the topic that keeps them for a while, when nothing is published any more.
@@ -298,6 +309,7 @@ class Simulation {
   std::vector<std::unique_ptr<WatchClient>> watchers_;
   std::vector<std::unique_ptr<KvWatchClient>> kv_watchers_;
   std::vector<std::unique_ptr<EventReader>> event_readers_;
+  std::vector<std::unique_ptr<SubscriptionClient>> members_;
   const std::vector<GroupId> groups_;
 };
 
