@@ -37,7 +37,7 @@ FILES_MAX = 253
 FUNCTIONS_MAX = 256  # loaded ones that are kept
 
 CALL = "application/x-uccp-call"  # a pickled (args, kwargs), Ref in it for the arguments that follow
-BATCH = "application/x-uccp-batch"  # a pickled list of such
+BATCH = "application/x-uccp-batch"  # a pickled (list of such, further tries of one that raises)
 PART = "application/x-uccp-part"  # goes in front of the next argument
 VALUE = "application/x-python-pickle"
 OUTCOMES = "application/x-uccp-outcomes"  # a pickled list of (True, value) and (False, error)
@@ -309,12 +309,17 @@ class Functions:
         return found  # type: ignore[no-any-return]
 
 
-def one_of_batch(function: Callable[..., Any], args: Any, kwargs: Any, following: list[Any]) -> tuple[bool, Any]:
-    try:
-        positional = [resolved(one, following) for one in args]
-        return True, function(*positional, **{name: resolved(one, following) for name, one in kwargs.items()})
-    except Exception as error:
-        return False, error_of(error)
+def one_of_batch(
+    function: Callable[..., Any], args: Any, kwargs: Any, following: list[Any], retries: int
+) -> tuple[bool, Any]:
+    while True:
+        try:
+            positional = [resolved(one, following) for one in args]
+            return True, function(*positional, **{name: resolved(one, following) for name, one in kwargs.items()})
+        except Exception as error:
+            if retries == 0 or isinstance(error, Broken):
+                return False, error_of(error)
+            retries -= 1
 
 
 def run(function: Callable[..., Any], call: Call) -> tuple[Any, str]:
@@ -327,7 +332,8 @@ def run(function: Callable[..., Any], call: Call) -> tuple[Any, str]:
         raise Broken(f"the arguments cannot be unpickled: {type(error).__name__}: {error}") from error
     following = call.args[1:]
     if call.convention == BATCH:
-        return [one_of_batch(function, args, kwargs, following) for args, kwargs in packed], OUTCOMES
+        calls, retries = packed
+        return [one_of_batch(function, args, kwargs, following, retries) for args, kwargs in calls], OUTCOMES
     args, kwargs = packed
     positional = [resolved(one, following) for one in args]
     return function(*positional, **{name: resolved(one, following) for name, one in kwargs.items()}), VALUE

@@ -64,19 +64,20 @@ class RemoteFunction(Generic[P, T]):
         """Begins a call and answers a reference to its value at once. Arguments that are references arrive as their
         values. Raises SerializationError."""
         client = current()
-        content, refs = pack([(args, kwargs)], batch=False)
+        content, refs = pack([(args, kwargs)])
         return ObjectRef(self._submit(client, content, uccp_worker.CALL, refs))
 
     def map(self, *iterables: Iterable[Any], batch: int = 1) -> list[ObjectRef[T]]:
         """Begins a call for each item, as the built-in `map` pairs them, `batch` of them in one task: they share its
-        start, its attempts and its timeout. For functions of less than some milliseconds take hundreds."""
+        start, its attempts after a crash and its timeout; one that raises is tried again by itself. For functions of
+        less than some milliseconds take hundreds."""
         client = current()
         refs: list[ObjectRef[T]] = []
         calls = zip(*iterables, strict=False) if len(iterables) > 1 else ((item,) for item in iterables[0])
         if batch <= 1:
             return [self.remote(*args) for args in calls]  # type: ignore[call-arg]
         while chunk := list(itertools.islice(calls, batch)):
-            content, following = pack([(args, {}) for args in chunk], batch=True)
+            content, following = pack([(args, {}) for args in chunk], retries=self._options.retries)
             pending = self._submit(client, content, uccp_worker.BATCH, following)
             refs.extend(ObjectRef(pending, number) for number in range(len(chunk)))
         return refs
@@ -133,8 +134,10 @@ class RemoteFunction(Generic[P, T]):
             return self._registered[id(client)]
 
 
-def pack(calls: list[tuple[Sequence[Any], Mapping[str, Any]]], *, batch: bool) -> tuple[bytes, list[ObjectRef[Any]]]:
-    """Calls pickled, with their references taken out: those follow, each once."""
+def pack(
+    calls: list[tuple[Sequence[Any], Mapping[str, Any]]], retries: int | None = None
+) -> tuple[bytes, list[ObjectRef[Any]]]:
+    """One call pickled, or with `retries` a batch, with references taken out: those follow, each once."""
     following: list[ObjectRef[Any]] = []
     numbers: dict[int, int] = {}
 
@@ -150,7 +153,7 @@ def pack(calls: list[tuple[Sequence[Any], Mapping[str, Any]]], *, batch: bool) -
         (tuple(stand_in(one) for one in args), {name: stand_in(one) for name, one in kwargs.items()})
         for args, kwargs in calls
     ]
-    content = serialization.dumps(packed if batch else packed[0], "an argument")
+    content = serialization.dumps(packed[0] if retries is None else (packed, retries), "an argument")
     return content, following
 
 

@@ -247,7 +247,7 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   options.runs_functions = !python.path.empty();
   if (options.runs_functions) options.labels.try_emplace(std::string(functions::kRuntimeLabel), python.runtime);
   UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
-  FunctionExecutor functions(loop, clock, random, function_options(flags, python), *agent);
+  FunctionExecutor functions(loop, clock, function_options(flags, python), *agent);
   UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
                                                 {.data_directory = flags.data_directory,
                                                  .allow_root_tasks = flags.allow_root_tasks,

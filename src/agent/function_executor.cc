@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "runtime/os_random.h"
 #include "services/function_names.h"
 
 namespace uccp::agent {
@@ -47,11 +48,9 @@ const InputFile* bundle_input(const AttemptSpec& spec) {
 
 }  // namespace
 
-FunctionExecutor::FunctionExecutor(Reactor& reactor, const Clock& clock, Random& random, FunctionExecutorOptions options,
-                                   ExecutorSink& sink)
+FunctionExecutor::FunctionExecutor(Reactor& reactor, const Clock& clock, FunctionExecutorOptions options, ExecutorSink& sink)
     : reactor_(reactor),
       clock_(clock),
-      random_(random),
       options_(std::move(options)),
       sink_(sink),
       environments_(clock, {.python = options_.python}),
@@ -69,7 +68,7 @@ FunctionExecutor::~FunctionExecutor() {
 
 Status FunctionExecutor::attach(ExecutorBackend& processes) {
   processes_ = &processes;
-  UCCP_TRY(listener_, listen_for_workers(to_hex(ByteWriter().u64(random_.next()).u64(random_.next()).take())));
+  UCCP_TRY(listener_, listen_for_workers(to_hex(runtime::random_bytes(16))));
   reactor_.watch(listener_.socket.get(), [this] { accept_workers(); });
   return Status::ok();
 }

@@ -22,7 +22,6 @@
 #include "agent/function_environments.h"
 #include "agent/function_wire.h"
 #include "agent/reactor.h"
-#include "base/random.h"
 #include "runtime/thread_pool.h"
 
 namespace uccp::agent {
@@ -39,7 +38,7 @@ struct FunctionExecutorOptions {
 class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
  public:
   // `sink` gets what becomes of calls and commands alike. All references must outlive the executor.
-  FunctionExecutor(Reactor& reactor, const Clock& clock, Random& random, FunctionExecutorOptions options, ExecutorSink& sink);
+  FunctionExecutor(Reactor& reactor, const Clock& clock, FunctionExecutorOptions options, ExecutorSink& sink);
   ~FunctionExecutor() override;
   // The executor of commands, whose sink this one is; outlives this one. Call once, before anything else.
   Status attach(ExecutorBackend& processes);
@@ -95,7 +94,6 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
 
   Reactor& reactor_;
   const Clock& clock_;
-  Random& random_;
   const FunctionExecutorOptions options_;
   ExecutorSink& sink_;
   ExecutorBackend* processes_ = nullptr;

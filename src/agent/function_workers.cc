@@ -6,6 +6,7 @@
 #include "agent/function_records.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "runtime/os_random.h"
 
 namespace uccp::agent {
 namespace {
@@ -19,9 +20,9 @@ constexpr int64_t kGoneMs = 2'000;
 void FunctionExecutor::start_worker(Pool& pool) {
   const FunctionEnvironments::Wanted wanted{pool.tenant, pool.name_space, pool.requirements};
   auto worker = std::make_unique<Worker>();
-  worker->key = "function-" + std::to_string(next_worker_++) + "-" + to_hex(ByteWriter().u32(static_cast<uint32_t>(random_.next())).take());
+  worker->key = "function-" + std::to_string(next_worker_++) + "-" + to_hex(runtime::random_bytes(4));
   worker->pool = pool.key;
-  worker->secret = to_hex(ByteWriter().u64(random_.next()).u64(random_.next()).take());
+  worker->secret = to_hex(runtime::random_bytes(16));
   AttemptSpec spec;
   spec.key = worker->key;
   spec.tenant = pool.tenant;

@@ -2,6 +2,7 @@
 # timeout: 240
 """Functions of Python on a real agent: values, errors, crashes, limits, environments, and kills in the middle."""
 import asyncio
+import json
 import os
 import pathlib
 import signal
@@ -275,6 +276,22 @@ class Failures(FunctionTest):
         with self.assertRaisesRegex(ArithmeticError, "three"):
             self.get(refs[3])
 
+    def test_items_of_a_batch_are_tried_again_one_by_one(self):
+        @uccp.remote(**SMALL, retries=2)
+        def flaky(folder, n):
+            with open(f"{folder}/item-{n}", "a+") as file:
+                file.write("x")
+                file.seek(0)
+                tries = len(file.read())
+            if tries <= n:
+                raise RuntimeError(f"try {tries}")
+            return tries
+
+        refs = flaky.map([str(self.node.shared)] * 4, range(4), batch=4)
+        self.assertEqual(self.get(refs[:3]), [1, 2, 3])
+        with self.assertRaisesRegex(RuntimeError, "try 3"):
+            self.get(refs[3])
+
     def test_retries_follow_an_exception_and_a_crash(self):
         counter = self.node.shared / "tries"
 
@@ -422,6 +439,33 @@ class Environments(FunctionTest):
         with self.assertRaises(ModuleNotFoundError):
             self.get(uccp.remote(**SMALL)(hello).remote())
         self.assertTrue([line for line in self.node.log(first.task_id, "stderr") if b"environment: " in line])
+
+
+class Limits(FunctionTest):
+    flags = ("--function-versions-max", 2)
+
+    def test_versions_of_a_namespace_are_limited(self):
+        def register(name):
+            return self.rest.post("functions", {"name": name, "entryPoint": "m:f", "source": f"def f(): return '{name}'"})
+
+        self.assertEqual([register(name).status for name in ("a", "b", "b")], [201, 201, 201])
+        self.assert_problem(register("c"), 429, "FUNCTIONS_EXHAUSTED")
+        self.assertEqual(self.rest.delete("functions/a").status, 204)
+        self.assertEqual(register("c").status, 201)
+
+
+class Shell(FunctionTest):
+    def test_the_command_line_registers_and_calls(self):
+        def cli(*arguments):
+            done = self.node.cli(*arguments)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stdout.decode()
+
+        cli("function", "register", "adder", "--entry-point", "main:add", "--source", "def add(a, b): return a + b")
+        self.assertIn("adder", cli("function", "list"))
+        task = json.loads(cli("function", "call", "adder", '{"json": 2}', '{"json": 3}', "-o", "json"))
+        result = json.loads(cli("task", "result", task["id"], "--wait", "20s", "-o", "json"))
+        self.assertEqual((result["status"], result["value"]["json"]), ("SUCCEEDED", 5))
 
 
 class Places(FunctionTest):

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import unittest
+import zipfile
 
 try:
     import uccp
@@ -17,7 +18,7 @@ try:
 except ImportError as error:
     MISSING = f"{error}: build/venv is made by tools/python"
 
-from lib.uccp import Node, NodeTest, free_ports
+from lib.uccp import ROOT, Node, NodeTest, free_ports
 from lib.wait import wait_until
 
 
@@ -35,6 +36,21 @@ def start(target, *arguments):
     thread.outcome = outcome
     thread.start()
     return thread
+
+
+@unittest.skipIf(MISSING, MISSING or "")
+class Package(unittest.TestCase):
+    def test_the_wheel_has_the_contract_the_worker_and_its_types(self):
+        wheels = list((ROOT / "build" / "dist").glob("uccp-*.whl"))
+        self.assertEqual(len(wheels), 1, wheels)
+        names = set(zipfile.ZipFile(wheels[0]).namelist())
+        sources = {f"uccp/{file.name}" for file in (ROOT / "python" / "uccp").glob("*.py")}
+        self.assertLessEqual(sources | {"uccp/contract.binpb", "uccp/py.typed", "uccp_worker.py"}, names)
+
+    def test_all_that_is_public_is_explained(self):
+        for name in uccp.__all__:
+            found = getattr(uccp, name)
+            self.assertTrue(found.__doc__ and found.__doc__.strip(), f"uccp.{name} has no words")
 
 
 @unittest.skipIf(MISSING, MISSING or "")
