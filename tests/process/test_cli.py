@@ -1,8 +1,12 @@
 """The command line as somebody's shell meets it: contexts, completion, explanations, waiting, forms for programs."""
 import csv
 import json
+import os
 import pathlib
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -87,6 +91,48 @@ class CommandLine(NodeTest):
         self.assertTrue(rows[0]["CREATE-TIME"].endswith("Z"))
         self.assertEqual(self.cli("task", "list", "-o", "jsonpath={[*].status}"), "SUCCEEDED\n")
         self.assertEqual(self.cli("task", "get", rows[0]["ID"], "-o", "jsonpath=status"), "SUCCEEDED\n")
+
+    def test_the_shell_completes_keeps_a_history_and_survives_ctrl_c(self):
+        self.cli("context", "set", "here", "--context-file", self.dev)
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.home)
+            os.execve(CLI, ["uccp-cli", "shell"], clean_environment(HOME=str(self.home), TERM="xterm"))
+
+        def ended():
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+            os.close(terminal)
+        self.addCleanup(ended)
+
+        def typed(keys, awaited):
+            os.write(terminal, keys)
+            seen = b""
+            while awaited not in seen:
+                self.assertTrue(select.select([terminal], [], [], 30)[0], (keys, seen))
+                seen += os.read(terminal, 4096)
+            return seen
+        prompt = b"uccp(here)> "
+        typed(b"", prompt)
+        # Words of the contract and names that the cluster knows, each completed; the line then is a command.
+        typed(b"get ro\t", b"e ")
+        typed(b"vie\t", b"er ")
+        self.assertIn(b"role/viewer", typed(b"-o name\n", prompt))
+        # Colors are for terminals.
+        self.assertIn(b"\x1b[1mNAME", typed(b"get roles\n", prompt))
+        typed(b"get roles --watch\n", b"viewer  ")
+        typed(b"\x03", prompt)
+        self.assertIn(b"role/admin", typed(b"get role admin -o name\n", prompt))
+        typed(b"get worker w1 --token secret\n", prompt)
+        os.write(terminal, b"exit\n")
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        history = self.home / ".config" / "uccp" / "history"
+        self.assertEqual(history.stat().st_mode & 0o777, 0o600)
+        self.assertIn("viewer", history.read_text())
+        self.assertNotIn("secret", history.read_text())
 
 
 if __name__ == "__main__":
