@@ -59,7 +59,8 @@ FunctionEnvironments::Found FunctionEnvironments::find(const Wanted& wanted, Exe
   const std::string key = key_of(wanted);
   auto found = environments_.find(key);
   const BootTime now = clock_.boot();
-  if (found != environments_.end() && found->second.state == State::kFailed && now.ms_since(found->second.used) > kFailureMs) {
+  if (found != environments_.end() && found->second.state == State::kFailed &&
+      now.ms_since(found->second.used) > kFailureMs) {
     environments_.erase(found);
     found = environments_.end();
   }
@@ -76,7 +77,8 @@ FunctionEnvironments::Found FunctionEnvironments::find(const Wanted& wanted, Exe
   if (environment.state != State::kReady) return {.state = environment.state, .error = environment.error};
   environment.used = now;
   // Folders of attempts are beside each other; where is known to the process alone.
-  return {.command = {"/bin/sh", "-c", "exec \"${PWD%/*}/" + environment.attempt + "/venv/bin/python\" -m uccp_worker"}};
+  return {
+      .command = {"/bin/sh", "-c", "exec \"${PWD%/*}/" + environment.attempt + "/venv/bin/python\" -m uccp_worker"}};
 }
 
 AttemptSpec FunctionEnvironments::build_of(const Wanted& wanted, const AttemptKey& key) const {

@@ -1,10 +1,9 @@
 // The Python environments of function workers: the agent's own, and virtual environments made from requirements.
 //
-// An environment is built by an attempt of the process executor, as the user of the namespace, in that attempt's folder,
-// which stays as long as the environment does: so code of packages never runs with the rights of the agent, and nobody but
-// the namespace reads it. Equal requirements of a namespace share one. What was not used for longest goes first. They do
-// not survive the agent.
-// Thread: the reactor's.
+// An environment is built by an attempt of the process executor, as the user of the namespace, in that attempt's
+// folder, which stays as long as the environment does: so code of packages never runs with the rights of the agent, and
+// nobody but the namespace reads it. Equal requirements of a namespace share one. What was not used for longest goes
+// first. They do not survive the agent. Thread: the reactor's.
 #pragma once
 
 #include <functional>
@@ -18,7 +17,7 @@
 namespace uccp::agent {
 
 struct EnvironmentOptions {
-  std::string python;              // that environments are made with, and whose packages they see
+  std::string python;  // that environments are made with, and whose packages they see
   size_t environments_max = 32;
   int64_t build_timeout_ms = 600'000;
 };

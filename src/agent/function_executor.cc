@@ -48,7 +48,8 @@ const InputFile* bundle_input(const AttemptSpec& spec) {
 
 }  // namespace
 
-FunctionExecutor::FunctionExecutor(Reactor& reactor, const Clock& clock, FunctionExecutorOptions options, ExecutorSink& sink)
+FunctionExecutor::FunctionExecutor(Reactor& reactor, const Clock& clock, FunctionExecutorOptions options,
+                                   ExecutorSink& sink)
     : reactor_(reactor),
       clock_(clock),
       options_(std::move(options)),
@@ -88,9 +89,11 @@ void FunctionExecutor::launch_call(AttemptSpec spec) {
   call->spec = std::move(spec);
   calls_.emplace(call->spec.key, call);
   const InputFile* bundle = bundle_input(call->spec);
-  if (bundle == nullptr) return end_later(call, EndKind::kLaunchFailed, "the code of the function did not come along", false);
+  if (bundle == nullptr)
+    return end_later(call, EndKind::kLaunchFailed, "the code of the function did not come along", false);
   auto code = read_bundle(bundle->source_path);
-  if (!code) return end_later(call, EndKind::kLaunchFailed, code.error().message(), code.error().code() == Code::kUnavailable);
+  if (!code)
+    return end_later(call, EndKind::kLaunchFailed, code.error().message(), code.error().code() == Code::kUnavailable);
   call->code = std::move(*code);
   Pool& pool = pool_of(*call);
   pool.waiting.push_back(call);
@@ -100,7 +103,8 @@ void FunctionExecutor::launch_call(AttemptSpec spec) {
 FunctionExecutor::Pool& FunctionExecutor::pool_of(const Call& call) {
   const AttemptSpec& spec = call.spec;
   const AttemptLimits& limits = spec.limits;
-  const std::string environment = FunctionEnvironments::key_of({spec.tenant, spec.namespace_name, call.code.requirements});
+  const std::string environment =
+      FunctionEnvironments::key_of({spec.tenant, spec.namespace_name, call.code.requirements});
   ByteWriter key;
   key.bytes(spec.tenant).bytes(spec.namespace_name).bytes(environment).varint(static_cast<uint64_t>(limits.cpu_millis));
   key.varint(limits.memory_bytes).varint(limits.disk_bytes).varint(static_cast<uint64_t>(limits.pids));
@@ -138,8 +142,9 @@ void FunctionExecutor::assign(Worker& worker, const std::shared_ptr<Call>& call)
   reactor_.cancel(worker.timer);
   auto message = encode_call(call->spec, call->code, !worker.loaded.contains(call->code.digest));
   if (!message) {
-    pools_.at(worker.pool)->idle.insert(worker.key);
-    return end_later(call, EndKind::kLaunchFailed, message.error().message(), message.error().code() == Code::kUnavailable);
+    rest(worker);
+    return end_later(call, EndKind::kLaunchFailed, message.error().message(),
+                     message.error().code() == Code::kUnavailable);
   }
   if (Status sent = send_packet(worker.socket.get(), 'C', message->body, message->files); !sent.is_ok()) {
     stop_worker(worker);
@@ -200,7 +205,10 @@ void FunctionExecutor::keep_value(const std::shared_ptr<Call>& call, WorkerReply
       if (written) {
         shared->artifacts.push_back(std::move(*written));
       } else {
-        *shared = {.kind = EndKind::kLost, .message = written.error().message(), .worker_fault = true, .start = shared->start,
+        *shared = {.kind = EndKind::kLost,
+                   .message = written.error().message(),
+                   .worker_fault = true,
+                   .start = shared->start,
                    .end = clock_.wall()};
       }
       end_call(call, std::move(*shared));
@@ -233,10 +241,14 @@ void FunctionExecutor::end_call(const std::shared_ptr<Call>& call, AttemptEnd en
 }
 
 // Never from inside launch(): the caller has not written down yet that it launched.
-void FunctionExecutor::end_later(const std::shared_ptr<Call>& call, EndKind kind, std::string message, bool worker_fault) {
+void FunctionExecutor::end_later(const std::shared_ptr<Call>& call, EndKind kind, std::string message,
+                                 bool worker_fault) {
   reactor_.post([this, call, kind, message = std::move(message), worker_fault, alive = alive_]() mutable {
     if (!*alive) return;
-    end_call(call, {.kind = kind, .message = std::move(message), .worker_fault = worker_fault, .start = call->start,
+    end_call(call, {.kind = kind,
+                    .message = std::move(message),
+                    .worker_fault = worker_fault,
+                    .start = call->start,
                     .end = clock_.wall()});
   });
 }
@@ -281,7 +293,8 @@ void FunctionExecutor::started(const AttemptKey& key, WallTime time) {
   if (!workers_.contains(key) && !FunctionEnvironments::owns(key)) sink_.started(key, time);
 }
 
-void FunctionExecutor::output(const AttemptKey& key, tasks::LogStreamKind stream, WallTime time, std::string_view bytes) {
+void FunctionExecutor::output(const AttemptKey& key, tasks::LogStreamKind stream, WallTime time,
+                              std::string_view bytes) {
   if (FunctionEnvironments::owns(key)) {
     processes_->credit(key, bytes.size());
     const std::string line = environments_.progress(key, bytes);
@@ -319,7 +332,8 @@ std::vector<std::string> FunctionExecutor::reconcile() {
   const std::string values = options_.data_directory + "/values";
   std::filesystem::remove_all(values, error);
   std::filesystem::create_directories(values, error);
-  if (error) log::error("large values of functions cannot be kept", {{"directory", values}, {"error", error.message()}});
+  if (error)
+    log::error("large values of functions cannot be kept", {{"directory", values}, {"error", error.message()}});
   return processes_->reconcile();
 }
 
@@ -340,8 +354,14 @@ void FunctionExecutor::worker_ended(const AttemptKey& key, const AttemptEnd& end
   }
   if (auto call = std::move(worker->call)) {
     call->worker.clear();
-    AttemptEnd ended{.kind = end.kind, .exit_code = end.exit_code, .signal = end.signal, .message = end.message,
-                     .worker_fault = end.worker_fault, .start = call->start, .end = clock_.wall(), .usage = end.usage};
+    AttemptEnd ended{.kind = end.kind,
+                     .exit_code = end.exit_code,
+                     .signal = end.signal,
+                     .message = end.message,
+                     .worker_fault = end.worker_fault,
+                     .start = call->start,
+                     .end = clock_.wall(),
+                     .usage = end.usage};
     if (call->cancel) {
       ended.kind = call->cancel->kind;
       ended.message = call->cancel->reason;

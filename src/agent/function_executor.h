@@ -2,9 +2,9 @@
 //
 // A worker is an attempt of the process executor under a key of its own: so it has the user, the limits and the control
 // group that a command of the same namespace and resources would have, nothing of it outlives it, and it ends with the
-// agent. Workers are kept by pool: tenant, namespace, limits and requirements; a worker never serves another pool. A worker
-// has one call at a time and is told of it over a socket; it keeps the functions that it has loaded. One that is idle
-// stays for a while, and goes when another pool needs its place.
+// agent. Workers are kept by pool: tenant, namespace, limits and requirements; a worker never serves another pool. A
+// worker has one call at a time and is told of it over a socket; it keeps the functions that it has loaded. One that is
+// idle stays for a while, and goes when another pool needs its place.
 //
 // Invariants: as executor.h says. A call ends when its worker has answered or is dead, so no process of an ended call
 // works on it; a worker that was stopped for a call is never used again.
@@ -27,10 +27,10 @@
 namespace uccp::agent {
 
 struct FunctionExecutorOptions {
-  std::string data_directory;     // large values are <data>/values/<key> until they are uploaded
-  std::string python;             // of the package uccp
-  size_t workers_max = 8;         // processes at a time
-  int64_t idle_ms = 300'000;      // a worker without a call for so long ends
+  std::string data_directory;         // large values are <data>/values/<key> until they are uploaded
+  std::string python;                 // of the package uccp
+  size_t workers_max = 8;             // processes at a time
+  int64_t idle_ms = 300'000;          // a worker without a call for so long ends
   int64_t start_timeout_ms = 60'000;  // from the start of a process to its first message
   uint64_t value_bytes_max = 1ull << 30;
 };
@@ -85,6 +85,7 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   void on_stranger(int fd);
   void on_packet(const AttemptKey& key);
   void became_idle(Worker& worker);
+  void rest(Worker& worker);
   bool make_place(const Pool& pool);
   void stop_worker(Worker& worker);
   void worker_ended(const AttemptKey& key, const AttemptEnd& end);

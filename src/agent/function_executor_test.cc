@@ -53,7 +53,9 @@ class PretendedProcesses final : public ExecutorBackend {
 class Recorder final : public ExecutorSink {
  public:
   void started(const AttemptKey& key, WallTime) override { begun.push_back(key); }
-  void output(const AttemptKey& key, tasks::LogStreamKind, WallTime, std::string_view bytes) override { text[key] += bytes; }
+  void output(const AttemptKey& key, tasks::LogStreamKind, WallTime, std::string_view bytes) override {
+    text[key] += bytes;
+  }
   void finished(const AttemptKey& key, AttemptEnd end) override { ended.emplace(key, std::move(end)); }
   std::vector<AttemptKey> begun;
   std::map<AttemptKey, std::string> text;
@@ -84,7 +86,8 @@ class FunctionExecutorTest : public ::testing::Test {
     bundle.set_source("code");
     std::ofstream(directory_ + "/bundle", std::ios::binary) << bundle.SerializeAsString();
     executor_ = std::make_unique<FunctionExecutor>(
-        reactor_, clock_, FunctionExecutorOptions{.data_directory = directory_, .python = "python", .workers_max = 2}, recorder_);
+        reactor_, clock_, FunctionExecutorOptions{.data_directory = directory_, .python = "python", .workers_max = 2},
+        recorder_);
     processes_.sink = executor_.get();
     EXPECT_TRUE(executor_->attach(processes_).is_ok());
     executor_->reconcile();
@@ -98,10 +101,12 @@ class FunctionExecutorTest : public ::testing::Test {
 
   testing::AssertionResult run_until(const std::function<bool()>& reached) {
     for (int turn = 0; turn < kTurnsMax; ++turn) {
-      const bool yes = on_loop([&] {
-        processes_.settle();
-        return reached();
-      }, turn == 0 ? 0 : kTurnMs);
+      const bool yes = on_loop(
+          [&] {
+            processes_.settle();
+            return reached();
+          },
+          turn == 0 ? 0 : kTurnMs);
       if (yes) return testing::AssertionSuccess();
     }
     return testing::AssertionFailure() << "it did not come true";
@@ -110,13 +115,19 @@ class FunctionExecutorTest : public ::testing::Test {
     return run_until([&] { return recorder_.ended.contains(key); });
   }
   AttemptEnd end_of(const std::string& key) {
-    return on_loop([&] { return recorder_.ended.contains(key) ? recorder_.ended.at(key) : AttemptEnd{.message = "it has not ended"}; });
+    return on_loop([&] {
+      return recorder_.ended.contains(key) ? recorder_.ended.at(key) : AttemptEnd{.message = "it has not ended"};
+    });
   }
   std::vector<AttemptSpec> launched() {
     return on_loop([&] { return processes_.launched; });
   }
   void launch(const std::string& key, uint64_t memory_bytes = 64u << 20, int64_t timeout_ms = 0) {
-    AttemptSpec spec{.key = key, .task_id = key, .tenant = "t", .namespace_name = "n", .function = FunctionCallSpec{.name = "f"},
+    AttemptSpec spec{.key = key,
+                     .task_id = key,
+                     .tenant = "t",
+                     .namespace_name = "n",
+                     .function = FunctionCallSpec{.name = "f"},
                      .timeout_ms = timeout_ms};
     spec.inputs = {{.path = std::string(functions::kBundleInput), .source_path = directory_ + "/bundle"}};
     spec.limits.memory_bytes = memory_bytes;
@@ -131,9 +142,13 @@ class FunctionExecutorTest : public ::testing::Test {
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path + 1, name.data(), name.size());
     EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&address),
-                      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size())), 0);
-    EXPECT_TRUE(send_packet(fd.get(), 'H', field('w', spec.key) + field('x', secret.empty() ? spec.env.at("UCCP_FUNCTION_SECRET") : secret), {})
-                    .is_ok());
+                      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size())),
+              0);
+    EXPECT_TRUE(
+        send_packet(fd.get(), 'H',
+                    field('w', spec.key) + field('x', secret.empty() ? spec.env.at("UCCP_FUNCTION_SECRET") : secret),
+                    {})
+            .is_ok());
     return fd;
   }
   // The call that a worker got.
@@ -147,7 +162,9 @@ class FunctionExecutorTest : public ::testing::Test {
     return body;
   }
   void answer(const OwnedFd& worker, const std::string& content) {
-    EXPECT_TRUE(send_packet(worker.get(), 'R', field('q', std::string(1, '\0')) + field('c', "x/y") + field('d', content), {}).is_ok());
+    EXPECT_TRUE(
+        send_packet(worker.get(), 'R', field('q', std::string(1, '\0')) + field('c', "x/y") + field('d', content), {})
+            .is_ok());
   }
 
   runtime::RealClock clock_;

@@ -21,7 +21,7 @@ struct FunctionExecutor::Worker {
   AttemptKey key;
   std::string pool;
   std::string secret;
-  OwnedFd socket;  // once it has said who it is
+  OwnedFd socket;                // once it has said who it is
   std::set<std::string> loaded;  // digests of the functions that it has
   std::shared_ptr<Call> call;
   Executor::TimerId timer = 0;  // to its first message, then of its idleness

@@ -83,7 +83,7 @@ void OwnedFd::reset() {
 }
 
 Result<std::string> read_whole(int fd) {
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0) return std::unexpected(io_error("a file of a call cannot be looked at"));
   std::string content(static_cast<size_t>(info.st_size), '\0');
   for (size_t at = 0; at < content.size();) {
@@ -106,7 +106,9 @@ Result<FunctionCode> read_bundle(const std::string& path) {
   if (!bundle.ParseFromString(content) || bundle.entry_point().empty()) {
     return fail(Code::kCorruption, "BUNDLE_INVALID", "the bundle of a function is not one");
   }
-  FunctionCode code{.digest = path.substr(path.rfind('/') + 1), .name = bundle.name(), .entry_point = bundle.entry_point(),
+  FunctionCode code{.digest = path.substr(path.rfind('/') + 1),
+                    .name = bundle.name(),
+                    .entry_point = bundle.entry_point(),
                     .source = bundle.source()};
   code.requirements.assign(bundle.requirements().begin(), bundle.requirements().end());
   return code;

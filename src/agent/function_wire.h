@@ -72,8 +72,8 @@ struct CallMessage {
   std::string body;
   std::vector<OwnedFd> files;
 };
-// A call with the files of its arguments, opened. The code goes along only with `with_source`. Errors: unavailable IO_ERROR;
-// invalid ARGUMENTS_TOO_MANY.
+// A call with the files of its arguments, opened. The code goes along only with `with_source`. Errors: unavailable
+// IO_ERROR; invalid ARGUMENTS_TOO_MANY.
 Result<CallMessage> encode_call(const AttemptSpec& spec, const FunctionCode& code, bool with_source);
 
 // A listening socket in the abstract namespace, and its name. Errors: unavailable.

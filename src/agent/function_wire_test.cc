@@ -66,8 +66,8 @@ TEST(FunctionWire, WhatIsNoMessageIsRefused) {
 }
 
 TEST(FunctionWire, AReplyIsReadAndATornOneCountsAsAFailure) {
-  const std::string body = field('q', std::string(1, '\0')) + field('m', "said") + field('u', "1500") + field('r', "4096") +
-                           field('c', "application/json") + field('d', "[1]");
+  const std::string body = field('q', std::string(1, '\0')) + field('m', "said") + field('u', "1500") +
+                           field('r', "4096") + field('c', "application/json") + field('d', "[1]");
   const WorkerReply reply = reply_of(body);
   EXPECT_EQ(reply.code, 0);
   EXPECT_EQ(reply.message, "said");
@@ -88,10 +88,12 @@ TEST(FunctionWire, ACallCarriesItsArgumentsInOrderAndOpensItsFiles) {
   const auto code = read_bundle(path);
   ASSERT_TRUE(code.has_value());
   AttemptSpec spec{.task_id = "task_1", .env = {{"A", "b"}}};
-  spec.inputs = {{.path = std::string(functions::kBundleInput), .source_path = path}, {.path = "args/0", .source_path = large}};
+  spec.inputs = {{.path = std::string(functions::kBundleInput), .source_path = path},
+                 {.path = "args/0", .source_path = large}};
   using Kind = FunctionArgument::Kind;
-  spec.function = FunctionCallSpec{.name = "f", .arguments = {{.kind = Kind::kFile, .content_type = "x/y", .input = "args/0"},
-                                                             {.kind = Kind::kJson, .name = "k", .content = "1"}}};
+  spec.function = FunctionCallSpec{.name = "f",
+                                   .arguments = {{.kind = Kind::kFile, .content_type = "x/y", .input = "args/0"},
+                                                 {.kind = Kind::kJson, .name = "k", .content = "1"}}};
   auto first = encode_call(spec, *code, true);
   ASSERT_TRUE(first.has_value());
   EXPECT_EQ(find_field(first->body, 's'), "def f(): pass");

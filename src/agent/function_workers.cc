@@ -34,8 +34,9 @@ void FunctionExecutor::start_worker(Pool& pool) {
   spec.limits = pool.limits;
   worker->timer = reactor_.post_after(options_.start_timeout_ms, [this, key = worker->key, alive = alive_] {
     if (!*alive || !workers_.contains(key)) return;
-    processes_->cancel(key, {.kind = EndKind::kTimedOut,
-                             .reason = "it did not say within " + std::to_string(options_.start_timeout_ms) + " ms that it is ready"});
+    processes_->cancel(
+        key, {.kind = EndKind::kTimedOut,
+              .reason = "it did not say within " + std::to_string(options_.start_timeout_ms) + " ms that it is ready"});
   });
   pool.starting += 1;
   environments_.entered(wanted);
@@ -90,7 +91,8 @@ void FunctionExecutor::on_packet(const AttemptKey& key) {
     reactor_.cancel(worker.timer);
     worker.timer = reactor_.post_after(kGoneMs, [this, key, alive = alive_] {
       if (!*alive || !workers_.contains(key)) return;
-      processes_->cancel(key, {.kind = EndKind::kSignalled, .reason = "it closed its connection to the agent and did not end"});
+      processes_->cancel(
+          key, {.kind = EndKind::kSignalled, .reason = "it closed its connection to the agent and did not end"});
     });
     return;
   }
@@ -104,6 +106,11 @@ void FunctionExecutor::on_packet(const AttemptKey& key) {
 
 void FunctionExecutor::became_idle(Worker& worker) {
   if (worker.stopping) return;
+  rest(worker);
+  pump_all();
+}
+
+void FunctionExecutor::rest(Worker& worker) {
   Pool& pool = *pools_.at(worker.pool);
   pool.idle.insert(worker.key);
   worker.timer = reactor_.post_after(options_.idle_ms, [this, key = worker.key, alive = alive_] {
@@ -111,7 +118,6 @@ void FunctionExecutor::became_idle(Worker& worker) {
     const auto found = workers_.find(key);
     if (found != workers_.end() && found->second->call == nullptr) stop_worker(*found->second);
   });
-  pump_all();
 }
 
 FunctionExecutor::Worker* FunctionExecutor::idle_worker(Pool& pool) {
@@ -122,7 +128,8 @@ FunctionExecutor::Worker* FunctionExecutor::idle_worker(Pool& pool) {
 // True if one more worker may be started, perhaps in the place of an idle one of another pool, which is being stopped.
 bool FunctionExecutor::make_place(const Pool& pool) {
   if (draining_) return false;
-  const auto living = static_cast<size_t>(std::ranges::count_if(workers_, [](const auto& one) { return !one.second->stopping; }));
+  const auto living =
+      static_cast<size_t>(std::ranges::count_if(workers_, [](const auto& one) { return !one.second->stopping; }));
   if (living < options_.workers_max) return true;
   for (const auto& [key, other] : pools_) {
     if (other.get() == &pool || other->idle.empty()) continue;

@@ -10,6 +10,6 @@ namespace uccp::server {
 
 // With its handlers added. Errors: invalid, for settings out of range.
 Result<std::unique_ptr<compute::ComputeService>> make_compute(const Config& config, call::HandlerTable& handlers,
-                                                             compute::ComputeEnvironment environment);
+                                                              compute::ComputeEnvironment environment);
 
 }  // namespace uccp::server

@@ -25,8 +25,8 @@ class ComputeStateTest : public ::testing::Test {
     EXPECT_TRUE(machine_.verify_digest().is_ok());
     return std::move(batch->results[0].result);
   }
-  machine::ApplyResult add(const std::string& name, const std::string& version, char content, uint64_t versions_max = 100,
-                           const std::string& name_space = "n") {
+  machine::ApplyResult add(const std::string& name, const std::string& version, char content,
+                           uint64_t versions_max = 100, const std::string& name_space = "n") {
     internal::v1::RegisterFunctionCommand command;
     command.mutable_row()->mutable_function()->set_name(name);
     command.mutable_row()->mutable_function()->set_version(version);

@@ -33,7 +33,8 @@ Status not_built(const std::string& what, const std::string& instead) {
 Status check_function(v1::Function& function) {
   if (function.runtime().empty()) function.set_runtime(std::string(functions::kRuntimeDefault));
   if (!function.runtime().starts_with("python")) {
-    return not_built("the runtime " + function.runtime(), "python3.11 is").with_field("function.runtime", "is not built");
+    return not_built("the runtime " + function.runtime(), "python3.11 is")
+        .with_field("function.runtime", "is not built");
   }
   if (function.has_archive() || function.has_image()) return not_built("code as an archive or image", "`source` is");
   if (function.source().empty()) {
@@ -45,10 +46,12 @@ Status check_function(v1::Function& function) {
     const bool named = !one.empty() && std::isalnum(static_cast<unsigned char>(one.front())) != 0;
     if (named && std::ranges::none_of(one, [](unsigned char c) { return std::iscntrl(c) != 0; })) continue;
     return Status(Code::kInvalid, "FIELD_INVALID", "function.requirements must name packages, not options")
-        .with_field("function.requirements[" + std::to_string(i) + "]", "must begin with the name of a package", "numpy==1.26.4");
+        .with_field("function.requirements[" + std::to_string(i) + "]", "must begin with the name of a package",
+                    "numpy==1.26.4");
   }
   if (function.concurrency() > 1) return not_built("more than one call at a time in a worker", "a concurrency of 1 is");
-  if (function.warm_min() > 0) return not_built("a least number of warm workers", "workers stay warm for a while by themselves");
+  if (function.warm_min() > 0)
+    return not_built("a least number of warm workers", "workers stay warm for a while by themselves");
   return Status::ok();
 }
 
@@ -71,9 +74,12 @@ void ComputeService::add_handlers(call::HandlerTable& handlers) {
                [this](const CallPtr& call, std::string bytes) { register_function(call, std::move(bytes)); });
   handlers.add_parsed<v1::GetFunctionRequest>(service + "GetFunction",
                                               [this](const CallPtr& call, const auto& request) { get(call, request); });
-  handlers.add(service + "ListFunctions", [this](const CallPtr& call, std::string bytes) { list(call, std::move(bytes)); });
-  handlers.add(service + "DeleteFunction", [this](const CallPtr& call, std::string bytes) { remove(call, std::move(bytes)); });
-  handlers.add(service + "SubmitTask", [this](const CallPtr& call, std::string bytes) { submit(call, std::move(bytes)); });
+  handlers.add(service + "ListFunctions",
+               [this](const CallPtr& call, std::string bytes) { list(call, std::move(bytes)); });
+  handlers.add(service + "DeleteFunction",
+               [this](const CallPtr& call, std::string bytes) { remove(call, std::move(bytes)); });
+  handlers.add(service + "SubmitTask",
+               [this](const CallPtr& call, std::string bytes) { submit(call, std::move(bytes)); });
 }
 
 std::string ComputeService::make_task_id() {
@@ -120,7 +126,8 @@ void ComputeService::register_function(const CallPtr& call, std::string bytes) {
     auto blob = put_blob(bundle);
     if (!blob) return call->finish(std::move(blob.error()));
     *command.mutable_row()->mutable_bundle() = *blob;
-    env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "compute.register", command.SerializeAsString()),
+    env_.proposer.propose(kWorkGroup,
+                          call::make_envelope(*call, bytes, "compute.register", command.SerializeAsString()),
                           [call](Result<Applied> applied) {
                             if (!applied) return call->finish(std::move(applied.error()));
                             put_session(call, applied->index);
@@ -187,20 +194,21 @@ void ComputeService::remove(const CallPtr& call, std::string bytes) {
 void ComputeService::submit(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::SubmitTaskRequest>(bytes);
   if (!request) return call->finish(request.error());
-  env_.reader.read(kWorkGroup, machine::ReadLevel::linearizable(),
-                   [this, call, bytes = std::move(bytes), request = std::move(*request)](Result<GroupView> view) mutable {
-                     if (!view) return call->finish(std::move(view.error()));
-                     const auto row = find_function(*view, scope_of(*call), request.function().name(), request.function().version());
-                     if (!row) return call->finish(row.error());
-                     auto task = task_of(request, *row);
-                     if (!task) return call->finish(std::move(task.error()));
-                     task->set_namespace_(call->name_space);
-                     task->set_principal(call->principal.name);
-                     task->set_id(make_task_id());
-                     if (!task->has_priority()) task->set_priority(work::kPriorityDefault);
-                     if (request.validate_only()) return call->reply(task->SerializeAsString());
-                     store(call, std::move(bytes), std::move(*task));
-                   });
+  env_.reader.read(
+      kWorkGroup, machine::ReadLevel::linearizable(),
+      [this, call, bytes = std::move(bytes), request = std::move(*request)](Result<GroupView> view) mutable {
+        if (!view) return call->finish(std::move(view.error()));
+        const auto row = find_function(*view, scope_of(*call), request.function().name(), request.function().version());
+        if (!row) return call->finish(row.error());
+        auto task = task_of(request, *row);
+        if (!task) return call->finish(std::move(task.error()));
+        task->set_namespace_(call->name_space);
+        task->set_principal(call->principal.name);
+        task->set_id(make_task_id());
+        if (!task->has_priority()) task->set_priority(work::kPriorityDefault);
+        if (request.validate_only()) return call->reply(task->SerializeAsString());
+        store(call, std::move(bytes), std::move(*task));
+      });
 }
 
 void ComputeService::store(const CallPtr& call, std::string bytes, v1::Task task) {

@@ -1,4 +1,5 @@
-// Functions of ComputeExecution: register, read, list, remove, call. Handlers run on door threads; must outlive every call.
+// Functions of ComputeExecution: register, read, list, remove, call. Handlers run on door threads; must outlive every
+// call.
 #pragma once
 
 #include <functional>

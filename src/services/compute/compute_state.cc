@@ -39,10 +39,11 @@ void set_count(ApplyContext& c, uint64_t count) {
 // The versions of a name that are stored now.
 std::vector<FunctionRow> versions_of(const machine::KeyReader& state, const Scope& scope, std::string_view name) {
   std::vector<FunctionRow> rows;
-  functions::kVersions.scan(state, scope, ByteWriter().key_part(name).take(), "", [&](std::string_view, FunctionRow row) {
-    rows.push_back(std::move(row));
-    return true;
-  });
+  functions::kVersions.scan(state, scope, ByteWriter().key_part(name).take(), "",
+                            [&](std::string_view, FunctionRow row) {
+                              rows.push_back(std::move(row));
+                              return true;
+                            });
   return rows;
 }
 

@@ -1,7 +1,7 @@
 // The replicated state of functions. Pure: runs on the loop, inside apply.
 //
-// Invariants: a version never changes; the newest version of a name is the one of its versions that was stored last; the
-// count of a namespace is the number of its rows.
+// Invariants: a version never changes; the newest version of a name is the one of its versions that was stored last;
+// the count of a namespace is the number of its rows.
 #pragma once
 
 #include <string>

@@ -29,9 +29,10 @@ Status add_dependencies(v1::Task& task) {
     if (!payload.has_object()) return;
     const v1::ObjectRef& object = payload.object();
     if (object.store() != functions::kTaskValueStore) {
-      status = Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED",
-                      "arguments from object stores are not built yet; the store `tasks`, whose keys are ids of tasks, is")
-                   .with_field("function." + input, "must be of the store tasks");
+      status =
+          Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED",
+                 "arguments from object stores are not built yet; the store `tasks`, whose keys are ids of tasks, is")
+              .with_field("function." + input, "must be of the store tasks");
       return;
     }
     const auto depends = [&](const v1::Dependency& d) { return d.task_id() == object.key(); };

@@ -8,8 +8,8 @@
 
 namespace uccp::tasks {
 
-// Replaces each argument of the launch's task that names the value of a task by that value; one that is a blob becomes an
-// input too. The other tasks have ended. Errors: failed_precondition INPUT_MISSING.
+// Replaces each argument of the launch's task that names the value of a task by that value; one that is a blob becomes
+// an input too. The other tasks have ended. Errors: failed_precondition INPUT_MISSING.
 Status resolve_values(const machine::KeyReader& state, const TaskRef& ref, internal::v1::LaunchAttempt& launch);
 
 }  // namespace uccp::tasks
