@@ -107,6 +107,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"encryption_key_age", kDuration, "90d", kActs, "age of the newest data key at which a start makes another one"},
     {"disk_reserved", kInteger, "268435456", kActs,
      "free bytes below which only changes that free space are taken"},
+    {"cors_origins", kString, "", kActs,
+     "origins whose pages may call the REST API, such as https://console.example.com, separated by commas; * is any"},
     {"calls_in_flight_max", kInteger, "2000", kLive, "unary calls at work on this node at a time"},
     {"calls_waiting_max", kInteger, "100000", kLive, "unary calls that wait on this node, for a lock or a task's end"},
     {"kv_request_bytes_max", kInteger, "1572864", kActs, "most bytes of one change of the key-value store"},

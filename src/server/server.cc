@@ -36,6 +36,7 @@
 #include "server/live_settings.h"
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
+#include "server/rest_settings.h"
 #include "server/restore.h"
 #include "server/compute_side.h"
 #include "server/secrets_side.h"
@@ -504,7 +505,7 @@ Status Server::Parts::open_doors(const ServerOptions& options, const Config& con
     UCCP_TRY(dns, DnsSide::open(*options.dns_port, config, options.token_key_pem, *pipeline, clock, metrics));
     dns_endpoint = dns->endpoint();
   }
-  doors::RestDoorOptions rest_options;
+  UCCP_TRY(doors::RestDoorOptions rest_options, rest_options_of(config));
   rest_options.http.host = options.host;
   rest_options.http.port = options.https_port;
   rest_options.http.certificates = door_certificates_of(shown, options.rest_takes_certificates);

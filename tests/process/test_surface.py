@@ -183,6 +183,23 @@ class Niceties(SurfaceTest):
         self.assert_problem(self.node.client(token="x").post("batch", {"requests": [read]}), 401)
 
 
+class Origins(SurfaceTest):
+    environment = {"CORS_ORIGINS": "https://console.example.com,http://localhost:3000"}
+
+    def test_pages_of_the_named_origins_may_call(self):
+        ask = {"Access-Control-Request-Method": "POST"}
+        for origin in ("https://console.example.com", "http://localhost:3000"):
+            allowed = self.rest.call("OPTIONS", "/api/v1/roles", headers={"Origin": origin, **ask})
+            self.assertEqual(allowed.status, 204, allowed)
+            self.assertEqual(allowed.headers["Access-Control-Allow-Origin"], origin)
+            self.assertIn("POST", allowed.headers["Access-Control-Allow-Methods"])
+            answer = self.rest.call("GET", "/api/v1/roles", headers={"Origin": origin})
+            self.assertEqual((answer.status, answer.headers["Access-Control-Allow-Origin"]), (200, origin))
+        other = self.rest.call("GET", "/api/v1/roles", headers={"Origin": "https://elsewhere.example.com"})
+        self.assertIsNone(other.headers.get("Access-Control-Allow-Origin"))
+        self.assertIn("Origin", ", ".join(other.headers.get_all("Vary")))
+
+
 class Audit(SurfaceTest):
     def test_changes_are_found_and_the_trails_are_intact(self):
         self.rest.post("services", {"id": "audited", "serviceName": "audit", "address": "10.0.0.1", "port": 1})
