@@ -57,6 +57,8 @@ void Scheduler::add_task(QueuedTask task) {
 
 void Scheduler::enqueue(Queued& queued) {
   const QueuedTask& task = queued.task;
+  const auto gang = task.gang.empty() ? gangs_.end() : gangs_.find(gang_of(task.ref, task.gang));
+  if (!task.gang.empty() && (gang == gangs_.end() || gang->second.running == 0)) return join_gang(queued);
   queued.line = queues_.push(queues_.leaf(path_of(task)), task.priority, queued.cls->number, queued.cls,
                              {task.order, &task.ref}, task.queued_ms);
 }
@@ -71,14 +73,26 @@ bool Scheduler::remove_task(const TaskRef& ref) {
   const auto it = queued_.find(ref);
   if (it == queued_.end()) return false;
   Queued& queued = it->second;
-  if (queued.line != nullptr) leave_line(queued);
-  else delayed_.erase({queued.task.not_before_ms, ref});
-  leave_class(queued.cls);
-  queued_.erase(it);
+  forget(queued);
   return true;
 }
 
-int64_t Scheduler::next_due_ms() const { return delayed_.empty() ? -1 : delayed_.begin()->first; }
+// Drops a task from all that knows of it as queued.
+void Scheduler::forget(Queued& queued) {
+  const TaskRef ref = queued.task.ref;
+  if (queued.line != nullptr) leave_line(queued);
+  else if (delayed_.erase({queued.task.not_before_ms, ref}) == 0) leave_gang(queued);
+  leave_class(queued.cls);
+  queued_.erase(ref);
+}
+
+int64_t Scheduler::next_due_ms() const {
+  int64_t due = delayed_.empty() ? -1 : delayed_.begin()->first;
+  for (const auto& [key, gang] : gangs_) {
+    if (gang.line != nullptr && gang.line->parked && (due < 0 || gang.retry_ms < due)) due = gang.retry_ms;
+  }
+  return due;
+}
 
 // --- workers
 
@@ -115,12 +129,19 @@ void Scheduler::occupy(const std::string& worker, const QueuedTask& task) {
                    .needs = fleet_.needs_of(task.demand.shape),
                    .leaf = queues_.leaf(path_of(task)),
                    .ends_ms = task.demand.duration_ms > 0 ? now_ms_ + task.demand.duration_ms : 0,
-                   .labels = task.labels});
+                   .labels = task.labels,
+                   .gang = task.gang,
+                   .priority = task.priority,
+                   .preemptible = task.preemptible && task.gang.empty(),
+                   .started_ms = now_ms_});
 }
 
 void Scheduler::start(const TaskRef& ref, Running running) {
   fleet_.take(running.worker, running.needs);
   queues_.charge(running.leaf, running.needs, 1);
+  if (preemptible_on_.size() <= running.worker) preemptible_on_.resize(running.worker + 1);
+  preemptible_on_[running.worker] += running.preemptible ? 1 : 0;
+  count_running(ref, running.gang, 1);
   near_.started({ref.tenant, ref.name_space, running.labels, fleet_.view(running.worker)});
   const auto [it, is_new] = running_.try_emplace(ref, std::move(running));
   on_worker_[it->second.worker].emplace(ref, &it->second);
@@ -132,6 +153,8 @@ void Scheduler::release(const TaskRef& task) {
   const Running& running = it->second;
   fleet_.give(running.worker, running.needs);
   queues_.charge(running.leaf, running.needs, -1);
+  preemptible_on_[running.worker] -= running.preemptible ? 1 : 0;
+  count_running(task, running.gang, -1);
   near_.ended({it->first.tenant, it->first.name_space, running.labels, fleet_.view(running.worker)});
   on_worker_[running.worker].erase(task);
   running_.erase(it);
@@ -159,6 +182,7 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
   }
   try_freed_workers();
   try_moved_neighbours();
+  retry_gangs();
   reserve_for_the_starved();
   std::vector<Assignment> out;
   while (out.size() < count_max) {
@@ -168,27 +192,38 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
       break;
     }
     Class& cls = *static_cast<Class*>(line->owner);
+    if (cls.gang != nullptr) {
+      if (!start_gang(*cls.gang, out)) park(cls, line);
+      continue;
+    }
     const WorkerSlot worker = cls.parked ? kNoWorker : pick(cls);
     if (worker == kNoWorker) {
+      preempt(cls, line->queue->priority);
       park(cls, line);
       continue;
     }
-    const auto it = queued_.find(*line->tasks.begin()->second);
-    out.push_back({it->first, fleet_.view(worker).id});
-    const int64_t duration_ms = cls.asked.demand().duration_ms;
-    start(it->first, {.worker = worker,
-                      .needs = cls.asked.needs(),
-                      .leaf = line->queue->leaf,
-                      .ends_ms = duration_ms > 0 ? now_ms_ + duration_ms : 0,
-                      .labels = std::move(it->second.task.labels)});
+    Queued& queued = queued_.find(*line->tasks.begin()->second)->second;
+    out.push_back({queued.task.ref, fleet_.view(worker).id});
     queues_.served(line);
     if (cls.reserved != kNoWorker) end_reservation(cls.reserved);
     cls.starving_since_ms = -1;
-    leave_line(it->second);
-    leave_class(&cls);
-    queued_.erase(it);
+    start_queued(queued, worker, line->queue->leaf);
   }
   return out;
+}
+
+void Scheduler::start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node* leaf) {
+  const Demand& demand = queued.cls->asked.demand();
+  start(queued.task.ref, {.worker = worker,
+                          .needs = queued.cls->asked.needs(),
+                          .leaf = leaf,
+                          .ends_ms = demand.duration_ms > 0 ? now_ms_ + demand.duration_ms : 0,
+                          .labels = std::move(queued.task.labels),
+                          .gang = queued.task.gang,
+                          .priority = queued.task.priority,
+                          .preemptible = queued.task.preemptible && queued.task.gang.empty(),
+                          .started_ms = now_ms_});
+  forget(queued);
 }
 
 // The best worker of all. What a task wishes of its neighbours comes before what is tightest.

@@ -33,7 +33,10 @@ struct QueuedTask {
   uint64_t order = 0;         // position among equals: the revision that queued it
   int64_t not_before_ms = 0;  // on the caller's clock
   int64_t queued_ms = 0;      // since when it waits; 0: since it is added
-  bool preemptible = false;
+  bool preemptible = false;   // may be stopped for one of a higher band
+  // Tasks of a gang start together, once `gang_size` of them are queued; empty: it is alone.
+  std::string gang;
+  size_t gang_size = 0;
 };
 
 struct Explanation {
@@ -53,6 +56,12 @@ struct Assignment {
   std::string worker;
 };
 
+// A running task that has to make room; it goes on counting until it is released.
+struct Eviction {
+  TaskRef task;
+  std::string reason;
+};
+
 struct SchedulerOptions {
   Packing packing = Packing::kTight;
   FairnessOptions fairness;
@@ -60,6 +69,10 @@ struct SchedulerOptions {
   int64_t reserve_after_ms = 30'000;
   // ... if there are fewer of these already.
   size_t reservations_max = 8;
+  // A task stops only those whose priority is lower by so much.
+  int32_t preemption_gap = 10;
+  // How often a class that fits nowhere looks for tasks to stop, and a gang for room.
+  int64_t retry_ms = 1'000;
 };
 
 class Scheduler {
@@ -88,7 +101,9 @@ class Scheduler {
 
   // Assigns queued tasks whose time has come, at most `count_max`, and counts them as running.
   std::vector<Assignment> assign(int64_t now_ms, size_t count_max);
-  // Earliest time at which a delayed task becomes due; -1: none.
+  // Tasks that have to stop so that others may run, each said once.
+  std::vector<Eviction> take_evictions() { return std::exchange(evictions_, {}); }
+  // Earliest time at which a delayed task becomes due, or something is to be tried again; -1: none.
   int64_t next_due_ms() const;
   // Weight of a node of the tree of fairness: tenant, namespace, queue, user, as far as named.
   void set_weight(const std::vector<std::string>& path, double weight) { queues_.set_weight(path, weight); }
@@ -107,6 +122,19 @@ class Scheduler {
   std::string reserved_for(const TaskRef& ref) const;
 
  private:
+  struct Class;
+  // Tasks that start together.
+  struct Gang {
+    std::map<FairQueues::Position, Class*, FairQueues::ByPosition> members;
+    size_t size = 0;
+    size_t running = 0;                // members that have started: what is queued beside them goes alone
+    std::unique_ptr<Class> turn;       // stands for all of them in the queues
+    FairQueues::Line* line = nullptr;  // where it does, once they are complete
+    FairQueues::Position at;           // of the member in whose place
+    int64_t retry_ms = 0;
+  };
+  using GangKey = TaskRef;  // with the gang's id for the task's
+  static GangKey gang_of(const TaskRef& ref, const std::string& gang) { return {ref.tenant, ref.name_space, gang}; }
   // Tasks of equal demand.
   struct Class {
     Class(Demand demand, Fleet& fleet, uint64_t number_) : asked(std::move(demand), fleet), number(number_) {}
@@ -120,6 +148,8 @@ class Scheduler {
     std::set<WorkerSlot> candidates;
     int64_t starving_since_ms = -1;   // nothing of it was placed since; -1: it does not wait for room
     WorkerSlot reserved = kNoWorker;  // kept free for it
+    int64_t preempted_ms = -1;        // when it looked for tasks to stop last
+    Gang* gang = nullptr;             // set if it only stands for one
   };
   struct Queued {
     QueuedTask task;  // without its demand, which is in the class
@@ -132,6 +162,11 @@ class Scheduler {
     FairQueues::Node* leaf = nullptr;
     int64_t ends_ms = 0;  // at the latest; 0: not known
     LabelMap labels;
+    std::string gang;
+    int32_t priority = 0;
+    bool preemptible = false;
+    bool leaving = false;  // was told to make room
+    int64_t started_ms = 0;
   };
 
   static std::vector<std::string> path_of(const QueuedTask& task);
@@ -140,6 +175,19 @@ class Scheduler {
   void enqueue(Queued& queued);
   void leave_line(Queued& queued);
   void start(const TaskRef& ref, Running running);
+  void start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node* leaf);
+  void forget(Queued& queued);
+
+  void join_gang(Queued& queued);
+  void leave_gang(Queued& queued);
+  void count_running(const TaskRef& ref, const std::string& gang, int sign);
+  void line_up(Gang& gang);
+  bool start_gang(Gang& gang, std::vector<Assignment>& out);
+  void retry_gangs();
+  std::string explain_gang(const Gang& gang);
+
+  void preempt(Class& cls, int32_t priority);
+  std::vector<const TaskRef*> victims(WorkerSlot worker, const Needs& needs, int32_t priority) const;
 
   WorkerSlot pick(Class& cls);
   bool usable(const Class& cls, WorkerSlot worker) const;
@@ -168,6 +216,9 @@ class Scheduler {
   std::unordered_map<TaskRef, Running, TaskRefHash> running_;
   std::vector<std::map<TaskRef, const Running*>> on_worker_;  // by slot
   std::map<WorkerSlot, Class*> reservations_;
+  std::vector<size_t> preemptible_on_;  // running tasks that may be stopped, by slot
+  std::map<GangKey, Gang> gangs_;
+  std::vector<Eviction> evictions_;
   uint64_t next_class_ = 1;
 };
 

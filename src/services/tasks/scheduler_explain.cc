@@ -160,7 +160,9 @@ std::optional<Explanation> Scheduler::explain(const TaskRef& ref) {
   Queued& queued = it->second;
   Explanation out = explain_class(queued.cls->asked);
   if (queued.line == nullptr) {
-    out.summary = "waits for its next attempt";
+    const auto gang = gangs_.find(gang_of(ref, queued.task.gang));
+    const bool in_gang = gang != gangs_.end() && !delayed_.contains({queued.task.not_before_ms, ref});
+    out.summary = in_gang ? explain_gang(gang->second) : "waits for its next attempt";
     return out;
   }
   if (queued.cls->reserved != kNoWorker) out.summary += "; " + fleet_.view(queued.cls->reserved).id + " is kept free for it";

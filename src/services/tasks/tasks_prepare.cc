@@ -93,9 +93,13 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (task.command().empty() || task.command(0).empty()) {
     return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
   }
-  if (task.has_schedule() || task.has_trigger() || task.has_gang() || task.has_container() || task.has_function()) {
+  if (task.has_schedule() || task.has_trigger() || task.has_container() || task.has_function()) {
     return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED",
-                  "schedule, trigger, gang, container and function are not built yet");
+                  "schedule, trigger, container and function are not built yet");
+  }
+  if (task.gang().fail_together()) {
+    return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "gangs whose tasks fail together are not built yet")
+        .with_field("task.gang.failTogether", "must be absent or false");
   }
   if (!task.working_dir().empty() && !stays_inside(task.working_dir())) {
     return invalid_field("task.workingDir", "must be relative and stay inside the task's folder", "src");

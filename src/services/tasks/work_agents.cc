@@ -298,15 +298,32 @@ void WorkRuntime::evict_intolerant(Worker& worker, const WorkerView& view) {
       return one.kind == TaintKind::kNoExecute && !tolerates(tolerations, one);
     });
     if (taint == view.taints.end()) continue;
-    attempt.cancel_sent = true;
-    ServerMessage message;
-    auto& cancel = *message.mutable_cancel();
-    *cancel.mutable_attempt() = attempt.id;
-    set_ms(cancel.mutable_grace(), row->task().has_grace_period() ? to_ms(row->task().grace_period()) : kEvictGraceMs);
-    cancel.set_reason("the worker got the taint " + taint->key);
-    cancel.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
-    worker.session->send(std::move(message));
+    stop_to_requeue(worker, attempt, *row, "the worker got the taint " + taint->key);
   }
+}
+
+// Asks an attempt to stop with its grace; the task is queued again, which costs no retry.
+void WorkRuntime::stop_to_requeue(Worker& worker, LiveAttempt& attempt, const internal::v1::TaskRow& row,
+                                  const std::string& reason) {
+  attempt.cancel_sent = true;
+  ServerMessage message;
+  auto& cancel = *message.mutable_cancel();
+  *cancel.mutable_attempt() = attempt.id;
+  set_ms(cancel.mutable_grace(), row.task().has_grace_period() ? to_ms(row.task().grace_period()) : kEvictGraceMs);
+  cancel.set_reason(reason);
+  cancel.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
+  worker.session->send(std::move(message));
+}
+
+// Makes room for tasks of a higher band.
+void WorkRuntime::evict(const Eviction& eviction) {
+  const auto attempt = attempts_.find(eviction.task);
+  const auto row = row_of(eviction.task);
+  if (attempt == attempts_.end() || attempt->second.cancel_sent || !row) return;
+  const auto worker = workers_.find(attempt->second.id.worker_id());
+  if (worker == workers_.end() || !worker->second.session) return;
+  env_.metrics.counter("uccp_tasks_preempted_total", "Attempts that were stopped for a task of a higher priority").add();
+  stop_to_requeue(worker->second, attempt->second, *row, eviction.reason);
 }
 
 // The agent itself refuses new attempts and stops what still runs at the deadline. Said again with each connection, also

@@ -18,6 +18,7 @@ using internal::v1::WorkerRow;
 constexpr int64_t kTickMs = 100;
 constexpr size_t kAssignPerRound = 256;
 constexpr uint64_t kPruneEveryTicks = 10;
+constexpr uint64_t kRefreshEveryTicks = 10;
 constexpr size_t kPrunedPerRound = 1000;
 
 }  // namespace
@@ -130,7 +131,8 @@ void WorkRuntime::tick() {
   }
   end_queue_timeouts();
   const int64_t due = scheduler_->next_due_ms();
-  if (due >= 0 && due <= machine_now_ms()) schedule_round();
+  // What waits for its time, and once a second what only time changes: ages, shares, rooms to be kept free.
+  if ((due >= 0 && due <= machine_now_ms()) || (ticks_ % kRefreshEveryTicks == 0 && scheduler_->queued() > 0)) schedule_round();
   if (++ticks_ % kPruneEveryTicks == 0) prune();
   update_metrics();
 }
@@ -300,6 +302,7 @@ void WorkRuntime::run_round() {
   if (!leading_) return;
   const auto assignments = scheduler_->assign(machine_now_ms(), kAssignPerRound);
   for (const Assignment& assignment : assignments) launch(assignment);
+  for (const Eviction& eviction : scheduler_->take_evictions()) evict(eviction);
   if (assignments.size() == kAssignPerRound) schedule_round();
 }
 

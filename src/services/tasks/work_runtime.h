@@ -140,6 +140,8 @@ class WorkRuntime {
 
   void judge_health(Worker& worker, BootTime now);
   void evict_intolerant(Worker& worker, const WorkerView& view);
+  void stop_to_requeue(Worker& worker, LiveAttempt& attempt, const internal::v1::TaskRow& row, const std::string& reason);
+  void evict(const Eviction& eviction);
   void send_drain(Worker& worker, const internal::v1::WorkerRow& row);
   void fence(Worker& worker);
   void finish_recovery_if_done();

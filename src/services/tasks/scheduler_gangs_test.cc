@@ -1,0 +1,169 @@
+// Gangs start together or not at all; preemption makes room at the least cost.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "services/tasks/scheduler.h"
+
+namespace uccp::tasks {
+namespace {
+
+class Gangs : public ::testing::Test {
+ protected:
+  void worker(const std::string& id, Shape capacity) {
+    scheduler_.set_worker({.id = id, .capacity = std::move(capacity), .slots = 100});
+  }
+  TaskRef add(const std::string& id, Shape shape, int32_t priority = 50, bool preemptible = false) {
+    return add_member(id, std::move(shape), "", 0, priority, preemptible);
+  }
+  TaskRef add_member(const std::string& id, Shape shape, const std::string& gang, size_t size, int32_t priority = 50,
+                     bool preemptible = false) {
+    QueuedTask task{.ref = {"t", "n", id}, .priority = priority};
+    task.demand.shape = std::move(shape);
+    task.order = ++next_;
+    task.preemptible = preemptible;
+    task.gang = gang;
+    task.gang_size = size;
+    scheduler_.add_task(task);
+    return task.ref;
+  }
+  std::vector<std::string> place(int64_t now_ms = 0) {
+    std::vector<std::string> ids;
+    for (const Assignment& one : scheduler_.assign(now_ms, 100)) ids.push_back(one.task.id);
+    std::ranges::sort(ids);
+    return ids;
+  }
+  std::vector<std::string> evicted() {
+    std::vector<std::string> ids;
+    for (const Eviction& one : scheduler_.take_evictions()) ids.push_back(one.task.id);
+    std::ranges::sort(ids);
+    return ids;
+  }
+  std::string summary(const TaskRef& ref) { return scheduler_.explain(ref)->summary; }
+
+  Scheduler scheduler_;
+  uint64_t next_ = 0;
+};
+
+using Ids = std::vector<std::string>;
+
+TEST_F(Gangs, NoneStartsBeforeAllAreThere) {
+  worker("w", {8'000});
+  const TaskRef first = add_member("a", {1'000}, "g", 3);
+  add_member("b", {1'000}, "g", 3);
+  EXPECT_EQ(place(), Ids{});
+  EXPECT_EQ(summary(first), "waits for its gang: 2 of 3 tasks are queued");
+  add_member("c", {2'000}, "g", 3);
+  EXPECT_EQ(place(), (Ids{"a", "b", "c"}));
+}
+
+TEST_F(Gangs, NoneStartsBeforeThereIsRoomForAllAndOthersGoOn) {
+  worker("w1", {2'000});
+  worker("w2", {2'000});
+  add("busy", {1'000});
+  EXPECT_EQ(place(), Ids{"busy"});
+  TaskRef first;
+  for (const char* id : {"a", "b"}) first = add_member(id, {2'000}, "g", 2);
+  add("other", {1'000});
+  EXPECT_EQ(place(), Ids{"other"}) << "half a gang holds nothing";
+  EXPECT_EQ(summary(first), "waits until there is room for all 2 tasks of its gang at once");
+  scheduler_.release({"t", "n", "busy"});
+  EXPECT_EQ(place(10'000), Ids{});
+  scheduler_.release({"t", "n", "other"});
+  EXPECT_EQ(scheduler_.next_due_ms(), 11'000) << "it says when it tries again";
+  EXPECT_EQ(place(20'000), (Ids{"a", "b"}));
+  EXPECT_EQ(scheduler_.usage("w1").running + scheduler_.usage("w2").running, 2u);
+}
+
+TEST_F(Gangs, OneThatIsLargerThanTheClusterSaysSo) {
+  worker("w1", {2'000});
+  worker("w2", {3'000});
+  TaskRef last;
+  for (int i = 0; i < 8; ++i) last = add_member("m" + std::to_string(i), {1'000}, "g", 8);
+  EXPECT_EQ(place(), Ids{});
+  EXPECT_EQ(summary(last), "its gang of 8 tasks does not fit into the cluster even if nothing else runs: there is room for 5");
+}
+
+TEST_F(Gangs, AMemberThatLeavesMakesItIncomplete) {
+  worker("w", {1'000});
+  add("busy", {1'000});
+  place();
+  const TaskRef a = add_member("a", {500}, "g", 2);
+  const TaskRef b = add_member("b", {500}, "g", 2);
+  EXPECT_EQ(place(), Ids{});
+  EXPECT_TRUE(scheduler_.remove_task(a));
+  scheduler_.release({"t", "n", "busy"});
+  EXPECT_EQ(place(10'000), Ids{});
+  EXPECT_EQ(summary(b), "waits for its gang: 1 of 2 tasks are queued");
+  add_member("c", {500}, "g", 2);
+  EXPECT_EQ(place(20'000), (Ids{"b", "c"}));
+}
+
+TEST_F(Gangs, AMemberThatComesBackGoesAlone) {
+  worker("w", {8'000});
+  add_member("a", {1'000}, "g", 2);
+  add_member("b", {1'000}, "g", 2);
+  EXPECT_EQ(place(), (Ids{"a", "b"}));
+  scheduler_.release({"t", "n", "a"});
+  add_member("a", {1'000}, "g", 2);
+  EXPECT_EQ(place(), Ids{"a"});
+}
+
+TEST_F(Gangs, AGangOfAnotherLeaderIsKnownByWhatRuns) {
+  worker("w", {8'000});
+  QueuedTask runs{.ref = {"t", "n", "a"}, .gang = "g", .gang_size = 2};
+  runs.demand.shape = {1'000};
+  scheduler_.occupy("w", runs);
+  add_member("b", {1'000}, "g", 2);
+  EXPECT_EQ(place(), Ids{"b"});
+}
+
+TEST_F(Gangs, ALowerPreemptibleTaskMakesRoom) {
+  worker("w", {2'000});
+  add("low", {1'000}, 30, true);
+  add("firm", {1'000}, 30, false);
+  EXPECT_EQ(place(), (Ids{"firm", "low"}));
+  const TaskRef high = add("high", {1'000}, 70);
+  EXPECT_EQ(place(0), Ids{});
+  EXPECT_EQ(evicted(), Ids{"low"});
+  EXPECT_EQ(scheduler_.reserved_for(high), "w");
+  EXPECT_EQ(place(5'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{}) << "said once";
+  scheduler_.release({"t", "n", "low"});
+  add("small", {100}, 90);
+  EXPECT_EQ(place(5'000), Ids{"high"}) << "the room is for whom it was made";
+}
+
+TEST_F(Gangs, OnlyAHigherBandPreempts) {
+  worker("w", {1'000});
+  add("low", {1'000}, 50, true);
+  place();
+  add("near", {1'000}, 59);
+  EXPECT_EQ(place(), Ids{});
+  EXPECT_EQ(evicted(), Ids{});
+}
+
+TEST_F(Gangs, TheLeastIsStopped) {
+  worker("w1", {4'000});
+  worker("w2", {4'000});
+  for (int i = 0; i < 4; ++i) add("one" + std::to_string(i), {1'000}, 20, true);
+  EXPECT_EQ(place(0).size(), 4u);
+  add("whole", {4'000}, 40, true);
+  EXPECT_EQ(place(1'000), Ids{"whole"});
+  add("high", {2'000}, 90);
+  EXPECT_EQ(place(2'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{"whole"}) << "41 for one of priority 40, 42 for two of priority 20";
+}
+
+TEST_F(Gangs, WhatIsNotNeededAfterAllRunsOn) {
+  worker("w", {4'000});
+  add("small", {1'000}, 10, true);
+  add("large", {3'000}, 20, true);
+  place(0);
+  add("high", {3'000}, 90);
+  EXPECT_EQ(place(1'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{"large"}) << "the small one of lower priority would not do, and is not needed";
+}
+
+}  // namespace
+}  // namespace uccp::tasks

@@ -1,0 +1,148 @@
+"""Which task runs where and when: shares, bands, affinity, gangs, preemption, workers kept free, by REST and CLI."""
+import subprocess
+
+from lib.uccp import AGENT, NodeTest, clean_environment
+from lib.wait import wait_until
+
+GIB = 1 << 30
+
+
+class Scheduling(NodeTest):
+    """One node and two workers of 4 cores each, in two zones."""
+
+    flags = ("--no-agent", "--heartbeat-interval", "200ms")
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.workers = {}
+        for zone in ("a", "b"):
+            command = [str(AGENT), "--data-dir", str(cls.node.base / f"agent-{zone}"), "--context-file",
+                       str(cls.node.dir / "agent.json"), "--name", f"worker-{zone}", "--zone", zone, "--cpu", "4",
+                       "--memory", "8Gi", "--label", f"rack={zone}1", *(("--label", "disk=ssd") if zone == "b" else ())]
+            agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(),
+                                     start_new_session=True)
+            cls.addClassCleanup(agent.wait, 20)
+            cls.addClassCleanup(agent.terminate)
+
+        def ready():
+            found = {w["name"]: w for w in cls.node.rest.get("workers").json["workers"] if w["status"] == "READY"}
+            return found if len(found) == 2 else None
+
+        found = wait_until(ready, 20, "two workers")
+        cls.cores = min(w["resources"]["total"]["cpu"] for w in found.values())
+        cls.ids = {name[-1]: w["id"] for name, w in found.items()}
+
+    def tearDown(self):
+        for task in self.rest.get("tasks", pageSize=1000).json["tasks"]:
+            if task["status"] not in ("SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"):
+                self.rest.delete(f"tasks/{task['id']}", gracePeriod="0s")
+        wait_until(lambda: all(w["runningTasks"] == 0 for w in self.rest.get("workers").json["workers"]), 20, "idle workers")
+
+    def whole(self):
+        """Resources that fill a worker."""
+        return {"cpu": self.cores}
+
+    def sleeper(self, **task):
+        return self.node.submit("sleep", "600", **task)["id"]
+
+    def task(self, task):
+        return self.rest.get(f"tasks/{task}").json
+
+    def running(self, task):
+        return wait_until(lambda: next((t for t in [self.task(task)] if t["status"] == "RUNNING"), None), 20, "it runs")
+
+    def why(self, task):
+        return self.rest.get(f"tasks/{task}:explain").json
+
+    def waits_because(self, task, summary):
+        return wait_until(lambda: next((w for w in [self.why(task)] if summary in w["summary"]), None), 20, summary)
+
+    def test_affinity_to_workers_is_required_or_wished_for(self):
+        for affinity in ({"workerRequired": ["uccp/zone in (b|c)", "rack"]}, {"workerRequired": ["disk=ssd"]},
+                         {"workerPreferred": [{"selector": "disk=ssd", "weight": 10}, {"selector": "uccp/zone=a"}]}):
+            with self.subTest(affinity):
+                self.assertEqual(self.node.run("true", affinity=affinity)["workerId"], self.ids["b"])
+        nowhere = self.sleeper(affinity={"workerRequired": ["disk=tape"]})
+        why = self.waits_because(nowhere, "has the labels")
+        self.assertEqual([(r["cause"], r["workers"]) for r in why["reasons"]], [("LABELS", 2)])
+        self.assertIn("disk=tape of its affinity", why["reasons"][0]["message"])
+
+    def test_a_wrong_selector_is_refused_where_it_is(self):
+        answer = self.rest.post("tasks", {"command": ["true"], "affinity": {"workerRequired": ["zone", "a b"]}})
+        self.assert_problem(answer, 400, "SELECTOR_INVALID")
+        self.assertIn("task.affinity.workerRequired[1]", answer.text)
+        answer = self.rest.post("tasks", {"command": ["true"], "affinity": {"awayFromTasks": [{"selector": "=x"}]}})
+        self.assertIn("task.affinity.awayFromTasks[0].selector", answer.text)
+
+    def test_tasks_run_near_others_and_away_from_them(self):
+        database = self.sleeper(labels={"app": "db"}, affinity={"workerRequired": ["uccp/zone=b"]})
+        self.running(database)
+        near = self.sleeper(affinity={"nearTasks": [{"selector": "app=db", "topologyKey": "uccp/zone"}]})
+        self.assertEqual(self.running(near)["workerId"], self.ids["b"])
+        away = [self.sleeper(labels={"app": "db"}, affinity={"awayFromTasks": [{"selector": "app=db"}]}) for _ in range(2)]
+        wait_until(lambda: sorted(self.task(t)["status"] for t in away) == ["QUEUED", "RUNNING"], 20, "one beside, one waits")
+        first, second = sorted(away, key=lambda t: self.task(t)["status"], reverse=True)
+        self.assertEqual(self.task(first)["workerId"], self.ids["a"])
+        why = self.why(second)
+        self.assertEqual(why["reasons"][0]["cause"], "NEAR")
+        self.rest.delete(f"tasks/{database}")
+        self.assertEqual(self.running(second)["workerId"], self.ids["b"])
+
+    def test_a_gang_starts_when_all_are_there_and_fit(self):
+        busy = self.sleeper(resources=self.whole())
+        self.running(busy)
+        members = [self.sleeper(resources=self.whole(), gang={"id": "train", "size": 2})]
+        self.waits_because(members[0], "1 of 2 tasks are queued")
+        members.append(self.sleeper(resources=self.whole(), gang={"id": "train", "size": 2}))
+        self.waits_because(members[0], "room for all 2 tasks of its gang")
+        # What is smaller goes by: the gang holds nothing meanwhile.
+        small = self.sleeper(resources={"cpu": 1})
+        self.running(small)
+        self.assertEqual({self.task(m)["status"] for m in members}, {"QUEUED"})
+        for task in (busy, small):
+            self.rest.delete(f"tasks/{task}")
+        workers = {self.running(m)["workerId"] for m in members}
+        self.assertEqual(workers, set(self.ids.values()))
+
+    def test_a_gang_larger_than_the_cluster_says_so(self):
+        members = [self.sleeper(resources=self.whole(), gang={"id": "huge", "size": 3}) for _ in range(3)]
+        self.waits_because(members[2], "its gang of 3 tasks does not fit into the cluster even if nothing else runs: there is room for 2")
+        self.assert_problem(self.rest.post("tasks", {"command": ["true"], "gang": {"id": "g", "size": 2, "failTogether": True}}),
+                            400, "TASK_FEATURE_UNIMPLEMENTED")
+
+    def test_a_task_of_a_higher_band_stops_a_preemptible_one(self):
+        low = [self.sleeper(resources=self.whole(), priority=30, preemptible=True) for _ in range(2)]
+        for task in low:
+            self.running(task)
+        urgent = self.sleeper(resources=self.whole(), priority=80)
+        worker = self.running(urgent)["workerId"]
+        states = sorted(self.task(t)["status"] for t in low)
+        self.assertEqual(states, ["QUEUED", "RUNNING"], "only one had to go")
+        victim = self.task(next(t for t in low if self.task(t)["status"] == "QUEUED"))
+        self.assertEqual(victim["attemptHistory"][0]["outcome"], "PREEMPTED")
+        self.assertEqual(victim["attemptHistory"][0]["workerId"], worker)
+        self.assertIn("priority 80", victim["attemptHistory"][0]["reason"])
+        self.assertEqual(victim.get("retryCount", 0), 0, "it costs no retry")
+        firm = self.sleeper(resources=self.whole(), priority=85)
+        self.waits_because(firm, "waits for free resources")
+        self.rest.delete(f"tasks/{urgent}")
+
+    def test_users_of_other_namespaces_get_their_share_of_a_full_cluster(self):
+        """A backlog of one namespace does not keep out another: each gets half of what there is."""
+        half = {"cpu": self.cores / 2}
+        hold = [self.sleeper(resources=self.whole(), priority=90) for _ in range(2)]
+        for task in hold:
+            self.running(task)
+        for _ in range(8):
+            self.sleeper(resources=half)
+        other = [self.rest.post("tasks", {"command": ["sleep", "600"], "resources": half}, namespace="other").json["id"]
+                 for _ in range(2)]
+        for task in hold:
+            self.rest.delete(f"tasks/{task}", gracePeriod="0s")
+        for task in other:
+            wait_until(lambda: self.rest.get(f"tasks/{task}", namespace="other").json["status"] == "RUNNING", 20, "its share")
+        running = [t for t in self.rest.get("tasks", pageSize=100).json["tasks"] if t["status"] == "RUNNING"]
+        self.assertEqual(len(running), 2)
+        for task in other:
+            self.rest.delete(f"tasks/{task}", namespace="other", gracePeriod="0s")
