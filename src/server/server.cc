@@ -1,3 +1,4 @@
+#include "server/freeing_commands.h"
 #include "server/server.h"
 
 #include <algorithm>
@@ -56,10 +57,13 @@
 #include "services/locks/locks_service.h"
 #include "services/objects/blob_store.h"
 #include "services/objects/collected_blobs.h"
+#include "services/quotas/quotas_service.h"
+#include "services/quotas/quotas_state.h"
 #include "services/secrets/secrets_state.h"
 #include "services/sync/sync_service.h"
 #include "services/tasks/agent_link_service.h"
 #include "services/tasks/blob_collector.h"
+#include "services/tasks/resources_service.h"
 #include "services/tasks/tasks_service.h"
 #include "services/tasks/tasks_state.h"
 #include "services/workers/workers_service.h"
@@ -77,17 +81,6 @@ constexpr int64_t kBlobGraceMarginMs = 5'000;
 constexpr int64_t kCollectMsMax = 600'000;
 // Holds the rows of about 100,000 services, so that discovery does not read from the disk.
 constexpr uint64_t kStateCacheBytes = 96u << 20;
-
-// What is done even on a disk that is nearly full.
-bool frees_space(std::string_view command) {
-  static constexpr std::string_view kFreeing[] = {
-      "machine.expire",  "discovery.deregister", "tasks.cancel",      "tasks.prune",     "tasks.outcomes",
-      "workers.fence",   "workers.hello",        "workers.drain",     "permits.release", "workers.deregister",
-      "permits.abandon", "permits.break",        "elections.resign",  "sync.withdraw",   "sync.delete_latch",
-      "kv.delete",       "kv.compact",           "kv.sweep",          "kv.revoke",       "topics.delete",
-      "bus.drop",       "bus.trim",             "secrets.delete",    "compute.remove"};
-  return std::ranges::find(kFreeing, command) != std::end(kFreeing);
-}
 
 // An outcome names blobs that were stored before it, and may come as late as its worker's lease allows.
 int64_t blob_grace_ms(const Config& config, const ServerOptions& options) {
@@ -141,6 +134,7 @@ struct Server::Parts {
   compute::ComputeState compute_state;
   tasks::TasksState tasks_state;
   workers::WorkersState workers_state;
+  quotas::QuotasState quotas_state;
   cluster::ClusterState cluster_state;
   backup::BackupState backup_state;
   certificates::CertificatesState certificates_state;
@@ -168,6 +162,8 @@ struct Server::Parts {
   std::unique_ptr<compute::ComputeService> compute;
   std::unique_ptr<tasks::AgentLinkService> agent_link;
   std::unique_ptr<workers::WorkersService> workers_service;
+  std::unique_ptr<quotas::QuotasService> quotas_service;
+  std::unique_ptr<tasks::ResourcesService> resources_service;
   call::HandlerTable handlers;  // of this node
   call::HandlerTable door_handlers;  // the same, forwarding to leaders
   std::unique_ptr<IdentitySide> identity_side;
@@ -199,6 +195,7 @@ struct Server::Parts {
   Status build_compute(const Config& config);
   void build_discovery(const ServerOptions& options, const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
+  void build_resources();
   Status build_backup(const ServerOptions& options, const Config& config);
   Result<std::string> open_etcd(const ServerOptions& options);
   Status open_doors(const ServerOptions& options, const Config& config);
@@ -268,7 +265,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   std::vector<node::GroupSpec> groups = {
       {kCoreGroup, "core", {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state, &kv_state,
                             &backup_state, &identity_state, &certificates_state, &settings_state, &secrets_state, &bus->topics()}},
-      {kWorkGroup, "work", {&tasks_state, &workers_state, &compute_state}}};
+      {kWorkGroup, "work", {&tasks_state, &workers_state, &compute_state, &quotas_state}}};
   for (node::GroupSpec& spec : bus->groups()) groups.push_back(std::move(spec));
   node = std::make_unique<node::Node>(
       node_options,
@@ -375,6 +372,17 @@ Status Server::Parts::build_compute(const Config& config) {
   return Status::ok();
 }
 
+void Server::Parts::build_resources() {
+  quotas_service = std::make_unique<quotas::QuotasService>(quotas::QuotasEnvironment{
+      .proposer = *node, .reader = *node,
+      .overlay = [this](const std::string& tenant, v1::ResourceQuota& quota) { live.overlay(tenant, quota); },
+      .feature_level = [this] { return node->feature_level(); }, .clock = clock, .page_tokens = *page_tokens});
+  quotas_service->register_handlers(handlers);
+  resources_service = std::make_unique<tasks::ResourcesService>(
+      tasks::ResourcesEnvironment{.reader = *node, .live = live, .runtime = *work, .loop = *loop, .clock = clock});
+  resources_service->register_handlers(handlers);
+}
+
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
   UCCP_TRY(identity_side, IdentitySide::make({.token_key_pem = options.token_key_pem, .cluster_id = identity.cluster_id}, config,
                                              {files, *node, *reads, clock, system_random, metrics, *page_tokens}));
@@ -408,6 +416,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
       .overlay = [this](v1::Worker& worker, const internal::v1::WorkerRow& row) { live.overlay(worker, row); },
       .clock = clock, .random = worker_id_random, .page_tokens = *page_tokens});
   workers_service->register_handlers(handlers);
+  build_resources();
 
   const std::string node_name = "n" + std::to_string(options.node.value);
   health = std::make_unique<NodeHealth>(*node, node_name, [this] { return log->size_bytes(); });

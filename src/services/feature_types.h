@@ -12,6 +12,8 @@ namespace uccp::services {
 inline constexpr uint32_t kAdministrationLevel = 2;
 // Level at which nodes know findings about services, what rows of services say since then, and locks with their trees.
 inline constexpr uint32_t kCoordinationLevel = 2;
+// Level at which nodes know quotas.
+inline constexpr uint32_t kSchedulingLevel = 2;
 
 // OK, or unavailable FEATURE_LEVEL: nodes of before would not know the command.
 inline Status check_feature_level(uint32_t present, uint32_t needed) {

@@ -1,13 +1,16 @@
 // The vocabulary that the services of the work group share: tables, topics and small rules about tasks and workers.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "base/status.h"
 #include "machine/envelope.h"
 #include "machine/table.h"
 #include "uccp/internal/v1/work_state.pb.h"
+#include "uccp/v1/resources.pb.h"
 
 namespace uccp::work {
 
@@ -21,17 +24,78 @@ inline constexpr machine::Table<internal::v1::WorkerRow> kWorkers(35);
 // (machine time at which it is forgotten, tenant, namespace, id) of each task that has ended; kept in the empty scope.
 inline constexpr machine::BytesTable kTaskExpiry(36);
 
+// What each quota limits; key as quota_key() says, scope as quota_scope().
+inline constexpr machine::Table<v1::ResourceQuota> kQuotas(37);
+
 // Workers serve all tenants and belong to none.
 inline const machine::Scope kWorkerScope{};
 
 inline constexpr std::string_view kTaskTopic = "tasks";
 inline constexpr std::string_view kWorkerTopic = "workers";
+inline constexpr std::string_view kQuotaTopic = "quotas";
 enum class ChangeKind : uint8_t { kAdded = 1, kUpdated = 2, kRemoved = 3 };
 
 inline constexpr size_t kAttemptHistoryMax = 20;
 inline constexpr int32_t kLostAttemptsMax = 100;
 inline constexpr int64_t kRetentionDefaultMs = 7LL * 24 * 3600 * 1000;
 inline constexpr int32_t kPriorityDefault = 50;
+
+// Quotas are of a tenant; namespaces are among what they limit.
+inline machine::Scope quota_scope(const std::string& tenant) { return {tenant, ""}; }
+
+// "namespace:default", "user:default/alice", "team:search", "project:web", "template:small", "global:".
+inline std::string quota_key(const v1::ResourceQuota& quota) {
+  switch (quota.scope()) {
+    case v1::QUOTA_SCOPE_USER: return "user:" + quota.namespace_() + "/" + quota.subject();
+    case v1::QUOTA_SCOPE_TEAM: return "team:" + quota.subject();
+    case v1::QUOTA_SCOPE_PROJECT: return "project:" + quota.subject();
+    case v1::QUOTA_SCOPE_GLOBAL: return "global:";
+    case v1::QUOTA_SCOPE_TEMPLATE: return "template:" + quota.subject();
+    default: return "namespace:" + quota.namespace_();
+  }
+}
+
+// The key of the quota above, set or by default; there need not be one.
+inline std::string quota_parent(const v1::ResourceQuota& quota) {
+  if (!quota.parent().empty()) return quota.parent();
+  switch (quota.scope()) {
+    case v1::QUOTA_SCOPE_GLOBAL:
+    case v1::QUOTA_SCOPE_TEMPLATE: return "";
+    case v1::QUOTA_SCOPE_USER: return "namespace:" + quota.namespace_();
+    default: return "global:";
+  }
+}
+
+inline Status no_such_quota(const std::string& key) {
+  return Status(Code::kNotFound, "QUOTA_NOT_FOUND", "there is no quota " + key).with_resource("quota", key);
+}
+
+// A limit that the scheduler enforces; get() answers less than nothing if it is absent.
+struct QuotaAmount {
+  int field;
+  std::string_view json_name;
+  double (*get)(const v1::QuotaLimits&);
+  void (*set)(v1::QuotaLimits&, double);
+};
+
+inline const std::array<QuotaAmount, 7>& quota_amount_table() {
+  using L = v1::QuotaLimits;
+  static constexpr std::array<QuotaAmount, 7> kTable = {{
+      {L::kCpuFieldNumber, "cpu", [](const L& l) { return l.has_cpu() ? l.cpu() : -1; }, [](L& l, double v) { l.set_cpu(v); }},
+      {L::kMemoryFieldNumber, "memory", [](const L& l) { return l.has_memory() ? static_cast<double>(l.memory()) : -1; },
+       [](L& l, double v) { l.set_memory(static_cast<uint64_t>(v)); }},
+      {L::kGpuFieldNumber, "gpu", [](const L& l) { return l.has_gpu() ? l.gpu() : -1; }, [](L& l, double v) { l.set_gpu(v); }},
+      {L::kTpuFieldNumber, "tpu", [](const L& l) { return l.has_tpu() ? l.tpu() : -1; }, [](L& l, double v) { l.set_tpu(v); }},
+      {L::kDiskFieldNumber, "disk", [](const L& l) { return l.has_disk() ? static_cast<double>(l.disk()) : -1; },
+       [](L& l, double v) { l.set_disk(static_cast<uint64_t>(v)); }},
+      {L::kNetworkBpsFieldNumber, "networkBps", [](const L& l) { return l.has_network_bps() ? l.network_bps() : -1; },
+       [](L& l, double v) { l.set_network_bps(v); }},
+      {L::kTasksRunningFieldNumber, "tasksRunning",
+       [](const L& l) { return l.has_tasks_running() ? static_cast<double>(l.tasks_running()) : -1; },
+       [](L& l, double v) { l.set_tasks_running(static_cast<int32_t>(v)); }},
+  }};
+  return kTable;
+}
 
 // When a task that has ended is forgotten, milliseconds of machine time.
 inline int64_t expiry_ms(const internal::v1::TaskRow& row) {

@@ -44,7 +44,7 @@ class Scheduling(NodeTest):
         return {"cpu": self.cores}
 
     def sleeper(self, **task):
-        return self.node.submit("sleep", "600", **task)["id"]
+        return self.node.submit(["sleep", "600"], **task)["id"]
 
     def task(self, task):
         return self.rest.get(f"tasks/{task}").json
@@ -67,6 +67,31 @@ class Scheduling(NodeTest):
         why = self.waits_because(nowhere, "has the labels")
         self.assertEqual([(r["cause"], r["workers"]) for r in why["reasons"]], [("LABELS", 2)])
         self.assertIn("disk=tape of its affinity", why["reasons"][0]["message"])
+
+    def test_the_fullest_worker_with_room_is_taken(self):
+        first = self.sleeper(resources={"cpu": 0.5})
+        worker = self.running(first)["workerId"]
+        for _ in range(3):
+            self.assertEqual(self.running(self.sleeper(resources={"cpu": 0.25}))["workerId"], worker)
+        whole = self.sleeper(resources=self.whole())
+        self.assertNotEqual(self.running(whole)["workerId"], worker, "the other one was left for it")
+
+    def test_higher_priorities_first_then_first_come(self):
+        hold = [self.sleeper(resources=self.whole(), priority=90) for _ in range(2)]
+        for task in hold:
+            self.running(task)
+        waiting = {}
+        for name, priority in (("late", 50), ("later", 50), ("urgent", 70)):
+            waiting[name] = self.sleeper(resources=self.whole(), priority=priority)
+        self.assertEqual(self.waits_because(waiting["later"], "waits for free").get("tasksAhead", 0), 2)
+        order = []
+        for holder in (hold[0], hold[1], None):
+            if holder is None:
+                holder = waiting[order[0]]
+            self.rest.delete(f"tasks/{holder}", gracePeriod="0s")
+            order.append(wait_until(lambda: next((n for n, t in waiting.items() if n not in order and
+                                                  self.task(t)["status"] == "RUNNING"), None), 20, "the next one"))
+        self.assertEqual(order, ["urgent", "late", "later"])
 
     def test_a_wrong_selector_is_refused_where_it_is(self):
         answer = self.rest.post("tasks", {"command": ["true"], "affinity": {"workerRequired": ["zone", "a b"]}})

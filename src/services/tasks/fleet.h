@@ -52,8 +52,9 @@ enum class Obstacle : uint8_t {
   kTaints,
   kReserved,
   kNear,
+  kQuota,
 };
-inline constexpr size_t kObstacles = 10;
+inline constexpr size_t kObstacles = 11;
 
 class Fleet {
   struct Feasible;

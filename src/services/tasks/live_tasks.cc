@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "services/tasks/attempts.h"
+#include "services/tasks/resources_service.h"
 #include "services/work_types.h"
 
 namespace uccp::tasks {
@@ -271,6 +272,37 @@ void LiveTasks::overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) 
   }
   if (live && live->load) *worker.mutable_load() = *live->load;
   if (live && !live->gpus.empty()) *worker.mutable_gpus() = {live->gpus.begin(), live->gpus.end()};
+}
+
+void LiveTasks::set_queued(size_t count) {
+  std::lock_guard lock(mutex_);
+  queued_ = count;
+}
+
+size_t LiveTasks::queued() const {
+  std::lock_guard lock(mutex_);
+  return queued_;
+}
+
+void LiveTasks::set_quota_use(QuotaUse use) {
+  std::lock_guard lock(mutex_);
+  quota_use_ = std::move(use);
+}
+
+void LiveTasks::overlay(const std::string& tenant, v1::ResourceQuota& quota) const {
+  QuotaAmounts used{};
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = quota_use_.find({tenant, work::quota_key(quota)});
+    if (found != quota_use_.end()) used = found->second;
+  }
+  set_limits(*quota.mutable_used(), used);
+  double share = 0;
+  for (const work::QuotaAmount& unit : work::quota_amount_table()) {
+    const double limit = unit.get(quota.hard());
+    if (limit > 0) share = std::max(share, unit.get(quota.used()) / limit);
+  }
+  quota.set_dominant_share(share);
 }
 
 uint64_t LiveTasks::listen(Listener listener) {

@@ -15,6 +15,7 @@
 #include "services/tasks/scheduler.h"
 #include "uccp/internal/v1/agent.pb.h"
 #include "uccp/internal/v1/work_state.pb.h"
+#include "uccp/v1/resources.pb.h"
 #include "uccp/v1/tasks.pb.h"
 #include "uccp/v1/workers.pb.h"
 
@@ -23,6 +24,7 @@ namespace uccp::tasks {
 struct LiveAttempt {
   internal::v1::AttemptId id;
   Shape shape;
+  std::string user;  // who submitted the task
   bool started = false;
   google::protobuf::Timestamp start_time;
   std::optional<v1::Usage> usage;
@@ -48,6 +50,13 @@ class LiveTasks {
   void clear();
   std::optional<LiveAttempt> find(const TaskRef& ref) const;
   size_t running() const;
+  void set_queued(size_t count);
+  size_t queued() const;
+
+  // What is used of each quota, by tenant and key.
+  using QuotaUse = std::map<std::pair<std::string, std::string>, QuotaAmounts>;
+  void set_quota_use(QuotaUse use);
+  void overlay(const std::string& tenant, v1::ResourceQuota& quota) const;
 
   void set_worker(const std::string& id, const LiveWorker& worker);
   void erase_worker(const std::string& id);
@@ -72,6 +81,8 @@ class LiveTasks {
   mutable std::mutex mutex_;
   std::map<TaskRef, LiveAttempt> tasks_;
   std::map<std::string, LiveWorker> workers_;
+  QuotaUse quota_use_;
+  size_t queued_ = 0;
   std::function<void()> on_worker_;
   std::map<uint64_t, Listener> listeners_;
   uint64_t next_listener_ = 1;

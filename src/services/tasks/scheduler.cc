@@ -65,7 +65,10 @@ void Scheduler::enqueue(Queued& queued) {
 
 void Scheduler::leave_line(Queued& queued) {
   FairQueues::Line* line = std::exchange(queued.line, nullptr);
-  if (line->parked && line->tasks.size() == 1) std::erase(queued.cls->parked_lines, line);
+  if (line->parked && line->tasks.size() == 1) {
+    std::erase(queued.cls->parked_lines, line);
+    if (const auto over = over_quota_.find(queued.task.ref.tenant); over != over_quota_.end()) std::erase(over->second, line);
+  }
   queues_.erase(line, {queued.task.order, &queued.task.ref});
 }
 
@@ -129,6 +132,8 @@ void Scheduler::occupy(const std::string& worker, const QueuedTask& task) {
                    .needs = fleet_.needs_of(task.demand.shape),
                    .leaf = queues_.leaf(path_of(task)),
                    .ends_ms = task.demand.duration_ms > 0 ? now_ms_ + task.demand.duration_ms : 0,
+                   .owner = {task.ref.tenant, task.ref.name_space, task.user},
+                   .amounts = quota_amounts(task.demand.shape),
                    .labels = task.labels,
                    .gang = task.gang,
                    .priority = task.priority,
@@ -141,6 +146,7 @@ void Scheduler::start(const TaskRef& ref, Running running) {
   queues_.charge(running.leaf, running.needs, 1);
   if (preemptible_on_.size() <= running.worker) preemptible_on_.resize(running.worker + 1);
   preemptible_on_[running.worker] += running.preemptible ? 1 : 0;
+  quota_book_.charge(running.owner, running.amounts, 1);
   count_running(ref, running.gang, 1);
   near_.started({ref.tenant, ref.name_space, running.labels, fleet_.view(running.worker)});
   const auto [it, is_new] = running_.try_emplace(ref, std::move(running));
@@ -154,6 +160,8 @@ void Scheduler::release(const TaskRef& task) {
   fleet_.give(running.worker, running.needs);
   queues_.charge(running.leaf, running.needs, -1);
   preemptible_on_[running.worker] -= running.preemptible ? 1 : 0;
+  quota_book_.charge(running.owner, running.amounts, -1);
+  if (over_quota_.contains(task.tenant)) quota_freed_.insert(task.tenant);
   count_running(task, running.gang, -1);
   near_.ended({it->first.tenant, it->first.name_space, running.labels, fleet_.view(running.worker)});
   on_worker_[running.worker].erase(task);
@@ -180,6 +188,7 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
     delayed_.erase(delayed_.begin());
     enqueue(queued);
   }
+  unpark_for_quota();
   try_freed_workers();
   try_moved_neighbours();
   retry_gangs();
@@ -192,6 +201,10 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
       break;
     }
     Class& cls = *static_cast<Class*>(line->owner);
+    if (!cls.parked && over_quota(line, cls)) {
+      park_for_quota(line);
+      continue;
+    }
     if (cls.gang != nullptr) {
       if (!start_gang(*cls.gang, out)) park(cls, line);
       continue;
@@ -218,6 +231,8 @@ void Scheduler::start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node
                           .needs = queued.cls->asked.needs(),
                           .leaf = leaf,
                           .ends_ms = demand.duration_ms > 0 ? now_ms_ + demand.duration_ms : 0,
+                          .owner = {queued.task.ref.tenant, queued.task.ref.name_space, queued.task.user},
+                          .amounts = quota_amounts(demand.shape),
                           .labels = std::move(queued.task.labels),
                           .gang = queued.task.gang,
                           .priority = queued.task.priority,
@@ -320,6 +335,44 @@ bool Scheduler::try_moved_neighbours() {
     any = retry(cls) || any;
   }
   return any;
+}
+
+// --- quotas
+
+void Scheduler::set_quota(const std::string& tenant, QuotaView quota) {
+  quota_book_.set(tenant, std::move(quota));
+  quota_freed_.insert(tenant);
+}
+
+void Scheduler::remove_quota(const std::string& tenant, const std::string& key) {
+  quota_book_.remove(tenant, key);
+  quota_freed_.insert(tenant);
+}
+
+// Why the next task of the line, or the gang that it stands for, may not run now whatever is free.
+std::optional<std::string> Scheduler::over_quota(const FairQueues::Line* line, const Class& cls) const {
+  const QueuedTask& first = queued_.at(*line->tasks.begin()->second).task;
+  const QuotaBook::Owner owner{first.ref.tenant, first.ref.name_space, first.user};
+  if (cls.gang == nullptr) return quota_book_.refusal(owner, quota_amounts(cls.asked.demand().shape));
+  QuotaAmounts all{};
+  for (const auto& [position, member] : cls.gang->members) {
+    const QuotaAmounts one = quota_amounts(member->asked.demand().shape);
+    for (size_t u = 0; u < kQuotaUnits; ++u) all[u] += one[u];
+  }
+  return quota_book_.refusal(owner, all);
+}
+
+void Scheduler::park_for_quota(FairQueues::Line* line) {
+  over_quota_[line->tasks.begin()->second->tenant].push_back(line);
+  queues_.park(line);
+}
+
+void Scheduler::unpark_for_quota() {
+  for (const std::string& tenant : std::exchange(quota_freed_, {})) {
+    const auto lines = over_quota_.extract(tenant);
+    if (lines.empty()) continue;
+    for (FairQueues::Line* line : lines.mapped()) queues_.unpark(line);
+  }
 }
 
 // --- reservations

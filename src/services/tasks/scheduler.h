@@ -20,6 +20,7 @@
 #include "services/tasks/fair_queues.h"
 #include "services/tasks/fleet.h"
 #include "services/tasks/near_book.h"
+#include "services/tasks/quota_book.h"
 #include "services/tasks/shapes.h"
 
 namespace uccp::tasks {
@@ -105,6 +106,9 @@ class Scheduler {
   std::vector<Eviction> take_evictions() { return std::exchange(evictions_, {}); }
   // Earliest time at which a delayed task becomes due, or something is to be tried again; -1: none.
   int64_t next_due_ms() const;
+  void set_quota(const std::string& tenant, QuotaView quota);
+  void remove_quota(const std::string& tenant, const std::string& key);
+  const QuotaBook& quotas() const { return quota_book_; }
   // Weight of a node of the tree of fairness: tenant, namespace, queue, user, as far as named.
   void set_weight(const std::vector<std::string>& path, double weight) { queues_.set_weight(path, weight); }
 
@@ -161,6 +165,8 @@ class Scheduler {
     Needs needs;
     FairQueues::Node* leaf = nullptr;
     int64_t ends_ms = 0;  // at the latest; 0: not known
+    QuotaBook::Owner owner;
+    QuotaAmounts amounts{};
     LabelMap labels;
     std::string gang;
     int32_t priority = 0;
@@ -177,6 +183,10 @@ class Scheduler {
   void start(const TaskRef& ref, Running running);
   void start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node* leaf);
   void forget(Queued& queued);
+
+  std::optional<std::string> over_quota(const FairQueues::Line* line, const Class& cls) const;
+  void park_for_quota(FairQueues::Line* line);
+  void unpark_for_quota();
 
   void join_gang(Queued& queued);
   void leave_gang(Queued& queued);
@@ -207,6 +217,9 @@ class Scheduler {
   Fleet fleet_;
   FairQueues queues_;
   NearBook near_;
+  QuotaBook quota_book_;
+  std::map<std::string, std::vector<FairQueues::Line*>> over_quota_;  // lines that are parked for want of quota, by tenant
+  std::set<std::string> quota_freed_;  // tenants that use less, or may use more, than when their lines were parked
   int64_t now_ms_ = 0;
   std::unordered_map<TaskRef, Queued, TaskRefHash> queued_;
   std::map<Demand, Class> classes_;

@@ -92,6 +92,7 @@ std::string message_of(Obstacle obstacle, const Tally& tally, const Demand& dema
     case Obstacle::kTaints: return tally.nearest + " has a taint that the task does not tolerate";
     case Obstacle::kSlots: return tally.nearest + " runs as many attempts as it may";
     case Obstacle::kReserved: return tally.nearest + " is kept free for a task that has waited longer";
+    case Obstacle::kQuota: return "";  // holds for no worker in particular; said by explain()
     case Obstacle::kNear: return tally.nearest + " is not where the task's near tasks let it run";
   }
   return "";
@@ -163,7 +164,16 @@ std::optional<Explanation> Scheduler::explain(const TaskRef& ref) {
     const auto gang = gangs_.find(gang_of(ref, queued.task.gang));
     const bool in_gang = gang != gangs_.end() && !delayed_.contains({queued.task.not_before_ms, ref});
     out.summary = in_gang ? explain_gang(gang->second) : "waits for its next attempt";
+    if (in_gang && gang->second.line != nullptr) {
+      if (const auto why = over_quota(gang->second.line, *gang->second.turn)) out.summary = "waits for quota: " + *why;
+    }
     return out;
+  }
+  if (const auto why = over_quota(queued.line, *queued.cls)) {
+    out.summary = "waits for quota: " + *why;
+    for (Explanation::Reason& reason : out.reasons) {
+      if (reason.obstacle == Obstacle::kNone) reason = {Obstacle::kQuota, reason.workers, *why};
+    }
   }
   if (queued.cls->reserved != kNoWorker) out.summary += "; " + fleet_.view(queued.cls->reserved).id + " is kept free for it";
   out.ahead = queues_.ahead(queued.line, {queued.task.order, &queued.task.ref});

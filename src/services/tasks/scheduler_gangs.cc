@@ -26,6 +26,7 @@ void Scheduler::leave_gang(Queued& queued) {
   Gang& gang = it->second;
   const FairQueues::Position position{task.order, &task.ref};
   if (gang.line != nullptr) {
+    if (const auto over = over_quota_.find(task.ref.tenant); over != over_quota_.end()) std::erase(over->second, gang.line);
     queues_.erase(std::exchange(gang.line, nullptr), gang.at);
     gang.turn.reset();
   }

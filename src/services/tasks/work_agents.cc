@@ -105,6 +105,7 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   }
   worker.session = session;
   worker.epoch = row.epoch();
+  worker.price_per_hour = row.worker().price_per_hour();
   worker.fencing = false;
   worker.live.gpus.clear();
   worker.last_heartbeat = env_.clock.boot();
@@ -165,6 +166,7 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   LiveAttempt attempt;
   attempt.id = running.attempt();
   attempt.shape = shape_of(row->task().resources());
+  attempt.user = row->task().principal();
   attempt.started = true;
   attempt.start_time = running.start_time();
   if (known != attempts_.end()) attempt.usage = known->second.usage;
@@ -396,6 +398,7 @@ void WorkRuntime::on_worker_change(const machine::Change& change) {
     finish_recovery_if_done();
     return;
   }
+  worker.price_per_hour = row->worker().price_per_hour();
   if (!worker.session || worker.epoch != row->epoch()) return;
   if (worker.drain_deadline_ms != (row->has_drain() ? row->drain().deadline_ms() : -1)) send_drain(worker, *row);
   const WorkerView view = view_of(*row, options_.slots_per_worker);

@@ -16,6 +16,7 @@ v1::WaitCause cause_of(Obstacle obstacle) {
     case Obstacle::kTaints: return v1::WAIT_CAUSE_TAINTS;
     case Obstacle::kReserved: return v1::WAIT_CAUSE_RESERVED;
     case Obstacle::kNear: return v1::WAIT_CAUSE_NEAR;
+    case Obstacle::kQuota: return v1::WAIT_CAUSE_QUOTA;
   }
   return v1::WAIT_CAUSE_UNSPECIFIED;
 }

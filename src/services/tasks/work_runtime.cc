@@ -57,6 +57,11 @@ void WorkRuntime::lead(Term term) {
     if (row.task().status() != v1::TASK_STATUS_PENDING) held_.emplace(ref, std::move(row));
     return true;
   });
+  work::kQuotas.scan_all(view, [&](const machine::Scope& scope, std::string_view key, const v1::ResourceQuota& quota) {
+    set_quota(scope.tenant, std::string(key), quota, view);
+    return true;
+  });
+  costs_until_ = base_boot_;
   log::info("work group: recovering", {{"workers", recovering_.size()}, {"tasks", held_.size()}});
   const uint64_t generation = ++watch_generation_;
   const auto watch = [&](std::string_view topic, auto handler) {
@@ -72,6 +77,7 @@ void WorkRuntime::lead(Term term) {
   };
   task_watch_ = watch(work::kTaskTopic, &WorkRuntime::on_task_change);
   worker_watch_ = watch(work::kWorkerTopic, &WorkRuntime::on_worker_change);
+  quota_watch_ = watch(work::kQuotaTopic, &WorkRuntime::on_quota_change);
   finish_recovery_if_done();
   if (timer_ == 0) timer_ = env_.loop.post_after(kTickMs, [this] { tick(); });
 }
@@ -81,6 +87,7 @@ void WorkRuntime::step_down() {
   ++watch_generation_;
   task_watch_.reset();
   worker_watch_.reset();
+  quota_watch_.reset();
   const Status status(Code::kNotLeader, "NOT_LEADER", "this node no longer leads the work group; connect again");
   for (auto& [id, worker] : workers_) {
     if (worker.session) worker.session->close(status);
@@ -133,7 +140,11 @@ void WorkRuntime::tick() {
   const int64_t due = scheduler_->next_due_ms();
   // What waits for its time, and once a second what only time changes: ages, shares, rooms to be kept free.
   if ((due >= 0 && due <= machine_now_ms()) || (ticks_ % kRefreshEveryTicks == 0 && scheduler_->queued() > 0)) schedule_round();
-  if (++ticks_ % kPruneEveryTicks == 0) prune();
+  if (++ticks_ % kPruneEveryTicks == 0) {
+    prune();
+    account_costs();
+  }
+  publish_quotas();
   update_metrics();
 }
 
@@ -353,6 +364,7 @@ void WorkRuntime::launch(const Assignment& assignment) {
   }
   LiveAttempt attempt;
   attempt.shape = shape_of(row->task().resources());
+  attempt.user = row->task().principal();
   AttemptId& id = attempt.id;
   id.set_task_id(assignment.task.id);
   id.set_namespace_(assignment.task.name_space);
@@ -454,6 +466,7 @@ void WorkRuntime::update_live(Worker& worker) {
 }
 
 void WorkRuntime::update_metrics() {
+  live_.set_queued(scheduler_->queued() + held_.size());
   size_t healthy = 0;
   for (const auto& [id, worker] : workers_) healthy += worker.live.connected ? 1 : 0;
   const auto [total, used, running] = scheduler_->total_usage();

@@ -90,6 +90,8 @@ class WorkRuntime {
   Status explain(const TaskRef& ref, const internal::v1::TaskRow& row, v1::TaskExplanation& out) const;
   // explain() in one sentence, for logs and reports.
   std::string why(const TaskRef& ref) const;
+  // Which quotas a task would meet. Errors: not_found QUOTA_NOT_FOUND if there is none; unavailable WORK_NOT_READY.
+  Status explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request, v1::QuotaExplanation& out) const;
   // Errors: failed_precondition TASK_UNPLACEABLE, with what keeps it from every present worker, if it could not even wait
   // for room; unavailable WORK_NOT_READY.
   Status check_placeable(const std::string& tenant, const v1::Task& task) const;
@@ -103,6 +105,7 @@ class WorkRuntime {
     BootTime last_heartbeat;
     LiveWorker live;
     bool fencing = false;
+    double price_per_hour = 0;
     int64_t drain_deadline_ms = -1;  // as it was told last; -1: no drain
   };
   struct Subscription {
@@ -137,6 +140,13 @@ class WorkRuntime {
   void outcomes_applied(std::vector<internal::v1::AttemptOutcome> sent, const internal::v1::OutcomesResult& result);
   void lose_attempts(const std::string& worker_id, const std::string& why, const std::set<std::string>& except);
   int64_t backoff_ms(const internal::v1::AttemptOutcome& outcome);
+
+  void load_quotas(const std::string& tenant);
+  void set_quota(const std::string& tenant, const std::string& key, const v1::ResourceQuota& quota,
+                 const machine::GroupView& view);
+  void on_quota_change(const machine::Change& change);
+  void publish_quotas();
+  void account_costs();
 
   void judge_health(Worker& worker, BootTime now);
   void evict_intolerant(Worker& worker, const WorkerView& view);
@@ -178,6 +188,8 @@ class WorkRuntime {
   std::map<TaskRef, internal::v1::TaskRow> held_;
   std::shared_ptr<machine::Watch> task_watch_;
   std::shared_ptr<machine::Watch> worker_watch_;
+  std::shared_ptr<machine::Watch> quota_watch_;
+  BootTime costs_until_;
   uint64_t watch_generation_ = 0;
   std::vector<internal::v1::AttemptOutcome> outcomes_;
   bool outcome_flush_scheduled_ = false;

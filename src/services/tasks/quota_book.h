@@ -1,0 +1,89 @@
+// How much of each quota is used, and whether there is room for more.
+//
+// Quotas of a tenant form a tree: global, teams and projects, namespaces, users. A task is charged to each quota on the way
+// from its user and its namespace up. Two rules, each at every quota on the way:
+//  - hard limits are never exceeded;
+//  - beyond its soft limits a quota borrows: only what its parent has left once each sibling could still use of its own
+//    soft limits what it does not lend.
+// Pure memory. What is used is kept by tenant, namespace and user whether there are quotas or not, so quotas may come, go
+// and move while tasks run.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "services/tasks/shapes.h"
+
+namespace uccp::tasks {
+
+enum class QuotaUnit : uint8_t { kCpu, kMemory, kGpu, kTpu, kDisk, kNetwork, kTasks };
+inline constexpr size_t kQuotaUnits = 7;
+// By unit; CPU and TPU in thousandths.
+using QuotaAmounts = std::array<int64_t, kQuotaUnits>;
+inline constexpr int64_t kUnlimited = -1;
+inline constexpr QuotaAmounts kNoLimits = {kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
+
+// One task of this shape.
+QuotaAmounts quota_amounts(const Shape& shape);
+
+struct QuotaView {
+  std::string key;     // "namespace:default", "user:default/alice", "team:search", "global:"
+  std::string parent;  // key; empty: the default one
+  QuotaAmounts hard = kNoLimits, soft = kNoLimits;
+  QuotaAmounts lend = kNoLimits;  // unlimited: all of the soft limit
+};
+
+class QuotaBook {
+ public:
+  void set(const std::string& tenant, QuotaView quota);
+  void remove(const std::string& tenant, const std::string& key);
+
+  // Whose use it is.
+  struct Owner {
+    std::string tenant, name_space, user;
+    auto operator<=>(const Owner&) const = default;
+  };
+  void charge(const Owner& owner, const QuotaAmounts& amounts, int64_t sign);
+  // Why there is no room, in one sentence; nothing if there is.
+  std::optional<std::string> refusal(const Owner& owner, const QuotaAmounts& amounts) const;
+
+  struct Step {
+    const QuotaView* quota = nullptr;
+    QuotaAmounts used{};
+    std::string refusal;  // empty: it has room
+  };
+  // Each quota on the way, from the whole down to the user.
+  std::vector<Step> steps(const Owner& owner, const QuotaAmounts& amounts) const;
+  QuotaAmounts used(const std::string& tenant, const std::string& key) const;
+  QuotaAmounts used(const Owner& owner) const;
+  using VisitQuota = std::function<void(const std::string& tenant, const QuotaView&, const QuotaAmounts& used)>;
+  void each(const VisitQuota& visit) const;
+
+ private:
+  struct Node {
+    QuotaView view;
+    QuotaAmounts used{};
+  };
+  using Nodes = std::map<std::string, Node>;  // by key
+
+  static std::vector<const Node*> way(const Nodes& nodes, const Owner& owner);
+  static std::string parent_of(const Nodes& nodes, const Node& node);
+  static std::string refusal_of(const Nodes& nodes, const Node& node, const QuotaAmounts& amounts);
+  void recount(const std::string& tenant);
+
+  std::map<std::string, Nodes> tenants_;
+  std::map<Owner, QuotaAmounts> owners_;
+};
+
+// The key of the quota of a namespace, and of a user in it.
+std::string namespace_quota_key(const std::string& name_space);
+std::string user_quota_key(const std::string& name_space, const std::string& user);
+inline constexpr const char* kGlobalQuotaKey = "global:";
+
+}  // namespace uccp::tasks

@@ -1,0 +1,174 @@
+// WorkRuntime, the part about quotas and costs: what limits the scheduler, and what running costs.
+#include <algorithm>
+#include <cmath>
+
+#include "services/tasks/attempts.h"
+#include "services/tasks/resources_service.h"
+#include "services/tasks/work_runtime.h"
+
+namespace uccp::tasks {
+namespace {
+
+constexpr double kHourMs = 3'600'000;
+
+// Units of the table of limits as the scheduler counts them.
+constexpr std::array<double, kQuotaUnits> kScale = {1000, 1, 1, 1000, 1, 1, 1};
+
+QuotaAmounts amounts_of(const v1::QuotaLimits& limits, const v1::QuotaLimits& otherwise) {
+  QuotaAmounts amounts = kNoLimits;
+  for (size_t u = 0; u < kQuotaUnits; ++u) {
+    const work::QuotaAmount& unit = work::quota_amount_table()[u];
+    const double own = unit.get(limits), theirs = unit.get(otherwise);
+    const double value = own >= 0 ? own : theirs;
+    if (value >= 0) amounts[u] = static_cast<int64_t>(std::llround(value * kScale[u]));
+  }
+  return amounts;
+}
+
+}  // namespace
+
+void set_limits(v1::QuotaLimits& out, const QuotaAmounts& amounts) {
+  for (size_t u = 0; u < kQuotaUnits; ++u) {
+    if (amounts[u] != kUnlimited) work::quota_amount_table()[u].set(out, static_cast<double>(amounts[u]) / kScale[u]);
+  }
+}
+
+void WorkRuntime::load_quotas(const std::string& tenant) {
+  const machine::GroupView view = env_.view();
+  work::kQuotas.scan(view, work::quota_scope(tenant), "", "", [&](std::string_view key, const v1::ResourceQuota& quota) {
+    set_quota(tenant, std::string(key), quota, view);
+    return true;
+  });
+}
+
+void WorkRuntime::set_quota(const std::string& tenant, const std::string& key, const v1::ResourceQuota& quota,
+                            const machine::GroupView& view) {
+  if (quota.scope() == v1::QUOTA_SCOPE_TEMPLATE) return;
+  v1::ResourceQuota from;
+  if (!quota.template_().empty()) {
+    from = work::kQuotas.get(view, work::quota_scope(tenant), "template:" + quota.template_()).value_or(from);
+  }
+  scheduler_->set_quota(tenant, {.key = key,
+                                 .parent = quota.parent(),
+                                 .hard = amounts_of(quota.hard(), from.hard()),
+                                 .soft = amounts_of(quota.soft(), from.soft()),
+                                 .lend = amounts_of(quota.lend(), from.lend())});
+  const int32_t weight = quota.weight() > 0 ? quota.weight() : from.weight() > 0 ? from.weight() : 100;
+  if (key.starts_with("namespace:")) scheduler_->set_weight({tenant, quota.namespace_()}, weight / 100.0);
+}
+
+void WorkRuntime::on_quota_change(const machine::Change& change) {
+  if (!leading_) return;
+  const std::string& tenant = change.scope.tenant;
+  if (!work::kQuotas.contains(env_.view(), work::quota_scope(tenant), change.key)) {
+    scheduler_->remove_quota(tenant, change.key);
+    if (change.key.starts_with("namespace:")) scheduler_->set_weight({tenant, change.key.substr(change.key.find(':') + 1)}, 1);
+  }
+  // A template changes others.
+  load_quotas(tenant);
+  schedule_round();
+}
+
+// Limits and use of namespaces as metrics, and of all for whoever asks.
+void WorkRuntime::publish_quotas() {
+  std::map<std::pair<std::string, std::string>, QuotaAmounts> used;
+  scheduler_->quotas().each([&](const std::string& tenant, const QuotaView& quota, const QuotaAmounts& amounts) {
+    used[{tenant, quota.key}] = amounts;
+    constexpr std::string_view kPrefix = "namespace:";
+    if (!quota.key.starts_with(kPrefix)) return;
+    const std::string name_space = quota.key.substr(kPrefix.size());
+    const auto set = [&](const char* unit, const char* what, QuotaUnit index) {
+      const auto u = static_cast<size_t>(index);
+      const std::string name = std::string("uccp_quota_") + unit;
+      const Labels labels = {{"namespace", name_space}, {"tenant", tenant}};
+      const double limit = quota.hard[u] == kUnlimited ? -1 : static_cast<double>(quota.hard[u]) / kScale[u];
+      env_.metrics.gauge(name + "_limit", std::string(what) + " quota limit of a namespace; -1: none", labels).set(limit);
+      env_.metrics.gauge(name + "_used", std::string(what) + " quota used by a namespace", labels)
+          .set(static_cast<double>(amounts[u]) / kScale[u]);
+    };
+    set("cpu", "CPU, cores,", QuotaUnit::kCpu);
+    set("memory", "Memory, bytes,", QuotaUnit::kMemory);
+    set("gpu", "GPU", QuotaUnit::kGpu);
+  });
+  live_.set_quota_use(std::move(used));
+}
+
+// The part of its worker that an attempt holds, and of what: the resource of which it has the largest share.
+DominantShare dominant_share(const Shape& shape, const Shape& capacity) {
+  DominantShare out;
+  const auto consider = [&](const char* resource, int64_t amount, int64_t all) {
+    const double share = all > 0 ? static_cast<double>(amount) / static_cast<double>(all) : 0;
+    if (share > out.share) out = {resource, share};
+  };
+  consider("cpu", shape.cpu_milli, capacity.cpu_milli);
+  consider("memory", shape.memory, capacity.memory);
+  consider("gpu", shape.gpus, capacity.gpus);
+  consider("disk", shape.disk, capacity.disk);
+  consider("network", shape.network_bps, capacity.network_bps);
+  for (const auto& [name, amount] : shape.counted) {
+    const auto all = capacity.counted.find(name);
+    if (all != capacity.counted.end()) consider("other", amount, all->second);
+  }
+  return out;
+}
+
+// Adds what the time since the last call cost: of each worker's price the share that its attempts hold.
+void WorkRuntime::account_costs() {
+  const BootTime now = env_.clock.boot();
+  const double hours = costs_until_.us > 0 ? static_cast<double>(now.ms_since(costs_until_)) / kHourMs : 0;
+  costs_until_ = now;
+  std::map<std::string, double> by_resource;
+  std::map<std::pair<std::string, std::string>, double> by_namespace, by_user;
+  for (const auto& [ref, attempt] : attempts_) {
+    const auto worker = workers_.find(attempt.id.worker_id());
+    if (worker == workers_.end() || worker->second.price_per_hour <= 0 || !attempt.started) continue;
+    const DominantShare share = dominant_share(attempt.shape, scheduler_->usage(worker->first).capacity);
+    const double cost = worker->second.price_per_hour * hours * share.share;
+    if (cost <= 0) continue;
+    by_resource[share.resource] += cost;
+    by_namespace[{ref.tenant, ref.name_space}] += cost;
+    by_user[{ref.tenant, attempt.user}] += cost;
+  }
+  for (const auto& [resource, cost] : by_resource) {
+    env_.metrics.gauge("uccp_cost_total", "Cost since this node began to lead, by the resource that was held most of",
+                       {{"resource", resource}}).add(cost);
+  }
+  for (const auto& [key, cost] : by_namespace) {
+    env_.metrics.gauge("uccp_cost_per_namespace", "Cost since this node began to lead, by namespace",
+                       {{"tenant", key.first}, {"namespace", key.second}}).add(cost);
+  }
+  for (const auto& [key, cost] : by_user) {
+    env_.metrics.gauge("uccp_cost_per_user", "Cost since this node began to lead, by who submitted the task",
+                       {{"tenant", key.first}, {"user", key.second}}).add(cost);
+  }
+}
+
+Status WorkRuntime::explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request,
+                                  v1::QuotaExplanation& out) const {
+  if (!leading_) return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; ask again in a moment");
+  Shape shape{.cpu_milli = std::llround(request.cpu() * 1000), .memory = static_cast<int64_t>(request.memory())};
+  shape.gpus = static_cast<int64_t>(std::ceil(request.gpu()));
+  const auto steps =
+      scheduler_->quotas().steps({tenant, request.namespace_(), request.user()}, quota_amounts(shape));
+  if (steps.empty()) {
+    return Status(Code::kNotFound, "QUOTA_NOT_FOUND",
+                  "no quota limits the namespace " + request.namespace_() + ", nor the user, nor all; everything is admitted");
+  }
+  out.set_admitted(true);
+  for (const QuotaBook::Step& step : steps) {
+    v1::QuotaStep& item = *out.add_steps();
+    item.set_quota(step.quota->key);
+    item.set_room(step.refusal.empty());
+    item.set_message(step.refusal.empty() ? "it has room" : step.refusal);
+    set_limits(*item.mutable_hard(), step.quota->hard);
+    set_limits(*item.mutable_soft(), step.quota->soft);
+    set_limits(*item.mutable_used(), step.used);
+    if (step.refusal.empty()) continue;
+    if (out.admitted()) out.set_summary("it would wait: " + step.refusal);
+    out.set_admitted(false);
+  }
+  if (out.admitted()) out.set_summary("it would be admitted: each of " + std::to_string(steps.size()) + " quotas has room");
+  return Status::ok();
+}
+
+}  // namespace uccp::tasks
