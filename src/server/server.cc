@@ -1,4 +1,5 @@
 #include "server/freeing_commands.h"
+#include "server/resources_side.h"
 #include "server/server.h"
 
 #include <algorithm>
@@ -57,13 +58,11 @@
 #include "services/locks/locks_service.h"
 #include "services/objects/blob_store.h"
 #include "services/objects/collected_blobs.h"
-#include "services/quotas/quotas_service.h"
 #include "services/quotas/quotas_state.h"
 #include "services/secrets/secrets_state.h"
 #include "services/sync/sync_service.h"
 #include "services/tasks/agent_link_service.h"
 #include "services/tasks/blob_collector.h"
-#include "services/tasks/resources_service.h"
 #include "services/tasks/tasks_service.h"
 #include "services/tasks/tasks_state.h"
 #include "services/workers/workers_service.h"
@@ -162,8 +161,7 @@ struct Server::Parts {
   std::unique_ptr<compute::ComputeService> compute;
   std::unique_ptr<tasks::AgentLinkService> agent_link;
   std::unique_ptr<workers::WorkersService> workers_service;
-  std::unique_ptr<quotas::QuotasService> quotas_service;
-  std::unique_ptr<tasks::ResourcesService> resources_service;
+  std::unique_ptr<ResourcesSide> resources;
   call::HandlerTable handlers;  // of this node
   call::HandlerTable door_handlers;  // the same, forwarding to leaders
   std::unique_ptr<IdentitySide> identity_side;
@@ -195,7 +193,6 @@ struct Server::Parts {
   Status build_compute(const Config& config);
   void build_discovery(const ServerOptions& options, const Config& config);
   Status build_services(const ServerOptions& options, const Config& config);
-  void build_resources();
   Status build_backup(const ServerOptions& options, const Config& config);
   Result<std::string> open_etcd(const ServerOptions& options);
   Status open_doors(const ServerOptions& options, const Config& config);
@@ -372,17 +369,6 @@ Status Server::Parts::build_compute(const Config& config) {
   return Status::ok();
 }
 
-void Server::Parts::build_resources() {
-  quotas_service = std::make_unique<quotas::QuotasService>(quotas::QuotasEnvironment{
-      .proposer = *node, .reader = *node,
-      .overlay = [this](const std::string& tenant, v1::ResourceQuota& quota) { live.overlay(tenant, quota); },
-      .feature_level = [this] { return node->feature_level(); }, .clock = clock, .page_tokens = *page_tokens});
-  quotas_service->register_handlers(handlers);
-  resources_service = std::make_unique<tasks::ResourcesService>(
-      tasks::ResourcesEnvironment{.reader = *node, .live = live, .runtime = *work, .loop = *loop, .clock = clock});
-  resources_service->register_handlers(handlers);
-}
-
 Status Server::Parts::build_services(const ServerOptions& options, const Config& config) {
   UCCP_TRY(identity_side, IdentitySide::make({.token_key_pem = options.token_key_pem, .cluster_id = identity.cluster_id}, config,
                                              {files, *node, *reads, clock, system_random, metrics, *page_tokens}));
@@ -416,7 +402,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
       .overlay = [this](v1::Worker& worker, const internal::v1::WorkerRow& row) { live.overlay(worker, row); },
       .clock = clock, .random = worker_id_random, .page_tokens = *page_tokens});
   workers_service->register_handlers(handlers);
-  build_resources();
+  resources = std::make_unique<ResourcesSide>(ResourcesSide::Environment{*node, live, *work, *loop, clock, *page_tokens}, handlers);
 
   const std::string node_name = "n" + std::to_string(options.node.value);
   health = std::make_unique<NodeHealth>(*node, node_name, [this] { return log->size_bytes(); });
