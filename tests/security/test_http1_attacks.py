@@ -153,6 +153,23 @@ class Smuggling(Attack):
         self.assert_one_refusal({"a length behind the body": self.head(CHUNKED) + body.replace("X-Request-Id: from-a-trailer",
                                                                                                 "Content-Length: 5") + HIDDEN})
 
+    def test_chunks_that_come_byte_by_byte(self):
+        body = json.dumps({"serviceName": "bytes", "address": "1.1.1.1", "port": 1}).encode()
+        chunk = f"{len(body):x}\r\n".encode() + body + b"\r\n"
+        for name, first, tail, status in (("as they should", chunk, b"0\r\n\r\n", b"201"),
+                                          ("with a trailer", chunk, b"0\r\nX-A: b\r\n\r\n", b"201"),
+                                          ("without the last carriage return", chunk, b"0\r\n\n" + HIDDEN.encode(), b"400"),
+                                          # On these Boost.Beast alone ends the program.
+                                          ("nothing", b"", b"0\r\n\r\n", b"400"), ("nothing and no carriage return", b"", b"0\r\n\n" + HIDDEN.encode(), b"400")):
+            with self.subTest(name):
+                connection = self.connect()
+                connection.sendall(self.head(CHUNKED, "Connection: close").encode() + first)
+                for at in range(len(tail)):
+                    connection.sendall(tail[at:at + 1])
+                answer = self.rest_of(connection)
+                self.assertTrue(answer.startswith(b"HTTP/1.1 " + status), answer[:300])
+                self.assertEqual(answer.count(b"HTTP/1.1 "), 1)
+
     def test_a_request_line_that_can_be_read_in_two_ways(self):
         cases = (("a second blank", "GET  /api/v1/services HTTP/1.1"), ("a blank in the target", "GET /api/v1/services /x HTTP/1.1"),
                            ("no version", "GET /api/v1/services"), ("another version", "GET /api/v1/services HTTP/2.0"),

@@ -15,6 +15,7 @@ namespace http = boost::beast::http;
 
 // What an answer may still take when its client's certificate was revoked.
 constexpr int64_t kRefusedMs = 500;
+constexpr std::string_view kLastChunk = "0\r\n\r\n";
 
 // A body that grows by what has come. Beast's own reserves what Content-Length claims.
 struct GrowingBody {
@@ -248,6 +249,9 @@ void HttpConnection::process() {
 bool HttpConnection::parse() {
   auto& parser = parser_->http;
   if (in_at_ == in_.size()) return false;
+  // The parser takes fewer bytes behind the last chunk's first line for its own mistake and ends the program. No body can
+  // end with fewer, since what belongs to its end stays here until all of it has come.
+  if (state_ == State::kBody && parser.chunked() && in_.size() - in_at_ < kLastChunk.size()) return false;
   boost::beast::error_code error;
   const size_t used = parser.put(boost::asio::const_buffer(in_.data() + in_at_, in_.size() - in_at_), error);
   in_at_ += used;
