@@ -53,7 +53,9 @@ std::string context_json(const ContextFile& context) {
 // As somebody in the working directory would type it, if that is shorter.
 std::string short_path(const std::filesystem::path& path) {
   std::error_code error;
-  std::string relative = std::filesystem::proximate(path, error).string();
+  const auto here = std::filesystem::current_path(error);
+  if (error) return path.string();  // the working directory was removed
+  const std::string relative = std::filesystem::proximate(path, here, error).string();
   return error || relative.empty() || relative.starts_with("..") ? path.string() : relative;
 }
 

@@ -89,7 +89,7 @@ class Node:
 
     With `ports=""` the node takes those that the flags name."""
 
-    def __init__(self, agent=True, flags=(), environment=None, ports="auto"):
+    def __init__(self, agent=True, flags=(), environment=None, ports="auto", cwd=None):
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="uccp-test-"))
         # Tasks have other users and reach this, but nothing beside it.
         self.base.chmod(0o711)
@@ -103,6 +103,7 @@ class Node:
         self.flags = [str(flag) for flag in flags]
         self.environment = environment or {}
         self.ports = ports
+        self.cwd = cwd
         self.process = None
         self.context = None
         self.agents = set()
@@ -120,7 +121,8 @@ class Node:
             command.append("--no-agent")
         with open(self.error_file, "ab") as err, open(self.output_file, "ab") as out:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                                            env=clean_environment(**self.environment), start_new_session=True)
+                                            env=clean_environment(**self.environment), start_new_session=True,
+                                            cwd=self.cwd)
         return self
 
     def start(self):

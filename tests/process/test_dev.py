@@ -112,6 +112,15 @@ class OneDirectoryOneServer(unittest.TestCase):
         self.assertEqual(node.context_file.read_text(), before)
         self.assertEqual(node.rest.get("services").status, 200)
 
+    def test_starts_in_a_working_directory_that_was_removed(self):
+        gone = tempfile.mkdtemp(prefix="uccp-test-")
+        here = os.open(gone, os.O_DIRECTORY)
+        self.addCleanup(os.close, here)
+        node = Node(agent=False, cwd=f"/proc/{os.getpid()}/fd/{here}")
+        self.addCleanup(node.close)
+        os.rmdir(gone)
+        self.assertEqual(node.start().rest.get("services").status, 200)
+
     def test_a_taken_port_is_refused_clearly(self):
         node, other = Node(agent=False), Node(agent=False)
         self.addCleanup(node.close)
