@@ -218,8 +218,8 @@ class Rpcs(unittest.TestCase):
         self.addCleanup(cluster.close)
         cluster.start()
         rest = cluster.rest("n2")
-        whole = rest.get("cluster").json
-        self.assertEqual({m["id"] for m in whole["members"]}, {"n1", "n2", "n3"})
+        members = lambda: {m["id"] for m in rest.get("cluster").json["members"]}  # as this node knows it: it may be behind
+        wait_until(lambda: members() == {"n1", "n2", "n3"}, 10, "all three to be known")
         added = rest.post("cluster/members", {"id": "n4", "learner": True})
         self.assertEqual(added.status, 201, added)
         again = rest.post("cluster/members", {"id": "n4", "learner": True})
@@ -229,7 +229,7 @@ class Rpcs(unittest.TestCase):
         self.assertEqual(moved.status, 200, moved)
         self.assertEqual(rest.post("cluster/groups/nothing:transfer", {"nodeId": "n3"}).status, 404)
         self.assertIn(rest.delete("cluster/members/n4").status, (200, 204))
-        wait_until(lambda: {m["id"] for m in rest.get("cluster").json["members"]} == {"n1", "n2", "n3"}, 10, "n4 to be gone")
+        wait_until(lambda: members() == {"n1", "n2", "n3"}, 10, "n4 to be gone")
 
 
 if __name__ == "__main__":
