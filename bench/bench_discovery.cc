@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "bench/bench.h"
+#include "bench/door_rows.h"
 #include "bench/grpc_load.h"
 #include "bench/process.h"
 #include "bench/requests.h"
@@ -13,9 +14,7 @@ namespace {
 constexpr uint64_t kInstances = 10;
 constexpr uint64_t kNamesFull = 10'000;
 constexpr uint64_t kNamesShort = 2'000;
-constexpr double kRate = 10'000;
-constexpr int kInFlight = 64;
-constexpr size_t kOpenLoopInFlight = 4096;
+constexpr DoorGoals kGoals{.rate = 10'000, .p99_ms = 10};
 constexpr int64_t kTtlSeconds = 86'400;
 
 // Spreads calls over all names in an order without locality.
@@ -45,46 +44,6 @@ Status load_services(Context& context, DevServer& server, GrpcLoad& load, uint64
   return row.problem.empty() ? Status::ok() : Status(Code::kInternal, "BENCH_FAILED", row.problem);
 }
 
-// The closed-loop rate, then the tail at a fixed rate. `Load` is GrpcLoad or RestLoad.
-template <typename Load>
-void measure(Context& context, Load& load, const Work& work, int server_pid, const std::string& door,
-             const std::string& settings) {
-  Row rate{.metric = "Discover over " + door + fmt::format(", {} in flight", kInFlight),
-           .unit = "1/s",
-           .goal = {Goal::Of::kOurs, Better::kHigher, kRate}};
-  rate.settings = "closed loop, " + settings;
-  Row tail{.metric = fmt::format("Discover p99 over {} at {:.0f}/s", door, kRate),
-           .unit = "ms",
-           .better = Better::kLower,
-           .goal = {Goal::Of::kOurs, Better::kLower, 10}};
-  tail.settings = "open loop, " + settings;
-  LoadResult closed, open;
-  double offered_min = 1;
-  for (int i = 0; i < context.pairs(); ++i) {
-    closed = load.run(work, {.in_flight = kInFlight, .seconds = context.seconds(), .server_pids = {server_pid}});
-    open = load.run(
-        work,
-        {.in_flight = kOpenLoopInFlight, .rate = kRate, .seconds = context.seconds(), .server_pids = {server_pid}});
-    rate.add_ours(closed.rate());
-    tail.add_ours(open.latency.percentile_ms(0.99));
-    rate.verified += closed.ok;
-    tail.verified += open.ok;
-    offered_min = std::min(offered_min, open.rate() / kRate);
-    if (closed.failed + closed.shed > 0) rate.problem = "failed calls: " + closed.first_error;
-    if (open.failed + open.shed > 0) tail.problem = "failed calls: " + open.first_error;
-  }
-  if (offered_min < 0.99) tail.problem += fmt::format("only {:.0f} % of the rate was answered", offered_min * 100);
-  for (const auto& [row, result] : {std::pair<Row&, LoadResult&>{rate, closed}, {tail, open}}) {
-    row.detail("p50Ms", result.latency.percentile_ms(0.5));
-    row.detail("p99Ms", result.latency.percentile_ms(0.99));
-    row.detail("maxMs", result.latency.max_ms());
-    row.detail("serverUsPerOp", result.server_us_per_op());
-    row.detail("serverCores", result.server_cores);
-    row.detail("generatorCores", result.generator_cores);
-    context.emit(row);
-  }
-}
-
 }  // namespace
 
 Status run_discovery(Context& context) {
@@ -101,9 +60,10 @@ Status run_discovery(Context& context) {
            bytes_field(bytes_field(reply, 1), 3) == service_name(name_of(i, names));
   };
   const std::string what = fmt::format("{} names x {} instances, ", names, kInstances);
-  measure(context, *grpc, work, server->pid(), "gRPC", what + "4 connections, mutual TLS 1.3");
+  measure_door(context, *grpc, work, server->pid(),
+               {"Discover", "gRPC", what + "4 connections, mutual TLS 1.3", kGoals});
 
-  UCCP_TRY(const auto rest, RestLoad::connect(server->https(), server->tls(), kInFlight));
+  UCCP_TRY(const auto rest, RestLoad::connect(server->https(), server->tls(), kDoorInFlight));
   work.request = [names, host = server->https()](uint64_t i) {
     return "GET /api/v1/services/discover?name=" + service_name(name_of(i, names)) + " HTTP/1.1\r\nHost: " + host +
            "\r\n\r\n";
@@ -115,7 +75,8 @@ Status run_discovery(Context& context) {
       ++count;
     return count == kInstances;
   };
-  measure(context, *rest, work, server->pid(), "REST", what + "64 keep-alive connections, mutual TLS 1.3");
+  measure_door(context, *rest, work, server->pid(),
+               {"Discover", "REST", what + "64 keep-alive connections, mutual TLS 1.3", kGoals});
   return Status::ok();
 }
 

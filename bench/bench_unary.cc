@@ -8,7 +8,6 @@
 #include "bench/grpc_load.h"
 #include "bench/process.h"
 #include "bench/requests.h"
-#include "bench/rest_load.h"
 
 namespace uccp::bench {
 namespace {
@@ -26,30 +25,6 @@ Work get_work(const std::string& id) {
   work.request = [request = id_request(id)](uint64_t) { return request; };
   work.verify = [id](uint64_t, std::string_view reply) { return bytes_field(reply, 1) == id; };
   return work;
-}
-
-Status run_rest(Context& context, DevServer& server) {
-  UCCP_TRY(const auto load, RestLoad::connect(server.https(), server.tls(), 64));
-  Work work;
-  work.request = [request = "GET /api/v1/version HTTP/1.1\r\nHost: " + server.https() + "\r\n\r\n"](uint64_t) {
-    return request;
-  };
-  work.verify = [](uint64_t, std::string_view body) { return body.find("\"version\"") != std::string_view::npos; };
-  Row rate{
-      .metric = "REST GetVersion, 64 connections", .unit = "1/s", .goal = {Goal::Of::kOurs, Better::kHigher, 10'000}};
-  rate.settings = "closed loop, HTTP/1.1 keep-alive, mutual TLS 1.3";
-  LoadResult last;
-  for (int i = 0; i < context.pairs(); ++i) {
-    last = load->run(work, {.in_flight = 64, .seconds = context.seconds(), .server_pids = {server.pid()}});
-    rate.add_ours(last.rate());
-    rate.verified += last.ok;
-    if (last.failed > 0) rate.problem = last.first_error;
-  }
-  rate.detail("p99Ms", last.latency.percentile_ms(0.99));
-  rate.detail("serverUsPerOp", last.server_us_per_op());
-  rate.detail("generatorCores", last.generator_cores);
-  context.emit(rate);
-  return Status::ok();
 }
 
 }  // namespace
@@ -106,7 +81,7 @@ Status run_unary(Context& context) {
   row.detail("generatorCores", a.generator_cores);
   row.detail("peerGeneratorCores", b.generator_cores);
   context.emit(row);
-  return run_rest(context, *server);
+  return Status::ok();
 }
 
 }  // namespace uccp::bench
