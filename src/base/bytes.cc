@@ -7,47 +7,66 @@
 
 namespace uccp {
 
+namespace {
+
+// What does not fit into the string object mostly grows on: it gets room at once, not in steps.
+constexpr size_t kFirstBytes = 96;
+
+void make_room(std::string& out, size_t bytes) {
+  const size_t needed = out.size() + bytes;
+  if (needed > out.capacity() && needed < kFirstBytes) out.reserve(kFirstBytes);
+}
+
+template <size_t kBytes>
+void put_big_endian(std::string& out, uint64_t v) {
+  char bytes[kBytes];
+  for (size_t i = 0; i < kBytes; ++i) bytes[i] = static_cast<char>(v >> (8 * (kBytes - 1 - i)));
+  make_room(out, kBytes);
+  out.append(bytes, kBytes);
+}
+
+}  // namespace
+
 ByteWriter& ByteWriter::u8(uint8_t v) {
+  make_room(out_, 1);
   out_.push_back(static_cast<char>(v));
   return *this;
 }
 
 ByteWriter& ByteWriter::u32(uint32_t v) {
-  for (int shift = 24; shift >= 0; shift -= 8) out_.push_back(static_cast<char>(v >> shift));
+  put_big_endian<4>(out_, v);
   return *this;
 }
 
 ByteWriter& ByteWriter::u64(uint64_t v) {
-  for (int shift = 56; shift >= 0; shift -= 8) out_.push_back(static_cast<char>(v >> shift));
+  put_big_endian<8>(out_, v);
   return *this;
 }
 
 ByteWriter& ByteWriter::varint(uint64_t v) {
-  while (v >= 0x80) {
-    out_.push_back(static_cast<char>(v | 0x80));
-    v >>= 7;
-  }
-  out_.push_back(static_cast<char>(v));
+  char bytes[10];
+  size_t count = 0;
+  for (; v >= 0x80; v >>= 7) bytes[count++] = static_cast<char>(v | 0x80);
+  bytes[count++] = static_cast<char>(v);
+  make_room(out_, count);
+  out_.append(bytes, count);
   return *this;
 }
 
-ByteWriter& ByteWriter::bytes(std::string_view v) {
-  varint(v.size());
-  out_.append(v);
-  return *this;
-}
+ByteWriter& ByteWriter::bytes(std::string_view v) { return varint(v.size()).raw(v); }
 
 ByteWriter& ByteWriter::key_part(std::string_view v) {
-  for (char c : v) {
-    out_.push_back(c);
-    if (c == '\0') out_.push_back('\xff');
+  make_room(out_, v.size() + 2);
+  for (size_t zero = v.find('\0'); zero != v.npos; zero = v.find('\0')) {
+    out_.append(v.substr(0, zero + 1)).push_back('\xff');
+    v.remove_prefix(zero + 1);
   }
-  out_.push_back('\0');
-  out_.push_back('\x01');
+  out_.append(v).append("\0\x01", 2);
   return *this;
 }
 
 ByteWriter& ByteWriter::raw(std::string_view v) {
+  make_room(out_, v.size());
   out_.append(v);
   return *this;
 }

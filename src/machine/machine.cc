@@ -315,16 +315,16 @@ Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
       dedup::forget_old(state, machine_time_ms(), limits_);
     }
   }
-  UCCP_RETURN_IF_ERROR(write_batch(state, entries.subspan(0, applied)));
+  UCCP_RETURN_IF_ERROR(write_batch(std::move(state), entries.subspan(0, applied)));
   return out;
 }
 
-Status Machine::write_batch(const Transaction& state, std::span<const Entry> entries) {
+Status Machine::write_batch(Transaction&& state, std::span<const Entry> entries) {
   meta_.digest = state.digest();
   storage::KvBatch batch;
   const std::string prefix = group_prefix(group_, slot_);
-  for (const auto& [key, value] : state.writes()) {
-    if (value) batch.put(prefix + key, *value);
+  for (auto& [key, value] : std::move(state).take_writes()) {
+    if (value) batch.put(prefix + key, std::move(*value));
     else batch.erase(prefix + key);
   }
   batch.put(prefix + table_key::make(kMetaTable, {}, kMetaKey), encode_meta(meta_));

@@ -141,7 +141,7 @@ class Machine {
   Status erase_spare_slot();
   void renew_view();
   Result<std::optional<AppliedBatch>> apply_replacement(const Entry& entry, const Envelope& envelope);
-  Status write_batch(const Transaction& state, std::span<const Entry> entries);
+  Status write_batch(Transaction&& state, std::span<const Entry> entries);
   ApplyResult apply_command(Transaction& state, const Entry& entry, const Envelope& envelope, AppliedBatch& out);
   ApplyResult run(class EntryContext& context, const Envelope& envelope);
   void advance_time(const Envelope& envelope, Term term);

@@ -49,20 +49,21 @@ void Transaction::set(Writes::iterator at, std::string_view key, std::optional<s
   if (was_written) {
     at->second = std::move(value);
   } else {
-    writes_.emplace(std::string(key), std::move(value));
+    at = writes_.emplace(std::string(key), std::move(value)).first;
   }
-  undo_.push_back({std::string(key), was_written, std::move(old_value)});
+  undo_.push_back({at, was_written, std::move(old_value)});
 }
 
 void Transaction::rollback() {
   for (auto undo = undo_.rbegin(); undo != undo_.rend(); ++undo) {
-    auto it = writes_.find(undo->key);
-    if (it->second) digest_.remove(undo->key, *it->second);
-    if (undo->old_value) digest_.add(undo->key, *undo->old_value);
+    const auto& key = undo->at->first;
+    auto& value = undo->at->second;
+    if (value) digest_.remove(key, *value);
+    if (undo->old_value) digest_.add(key, *undo->old_value);
     if (undo->was_written) {
-      it->second = std::move(undo->old_value);
+      value = std::move(undo->old_value);
     } else {
-      writes_.erase(it);
+      writes_.erase(undo->at);
     }
   }
   undo_.clear();

@@ -35,8 +35,8 @@ class Transaction final : public KeyReader {
   void rollback();
 
   const Digest& digest() const { return digest_; }
-  // Every key that was written, with its last value.
-  const Writes& writes() const { return writes_; }
+  // Every key that was written, with its last value. Ends the transaction.
+  Writes take_writes() && { return std::move(writes_); }
 
  private:
   void set(Writes::iterator at, std::string_view key, std::optional<std::string> old_value,
@@ -46,7 +46,7 @@ class Transaction final : public KeyReader {
   Digest digest_;
   Writes writes_;
   struct Undo {
-    std::string key;
+    Writes::iterator at;
     bool was_written;
     std::optional<std::string> old_value;  // as get() saw it
   };

@@ -60,6 +60,10 @@ class PersistentMap::Page {
   }
   // `key` is that of the slot.
   void replace(size_t i, std::string_view key, std::string_view value) {
+    if (value.size() == slots[i].value_bytes) {
+      value.copy(data_.data() + slots[i].at + slots[i].key_bytes, value.size());
+      return;
+    }
     live_ -= slots[i].key_bytes + slots[i].value_bytes;
     if (data_.size() > 2 * live_ + kLeafBytesMax) compact(slots[i]);
     slots[i] = append(key, value);
@@ -70,6 +74,18 @@ class PersistentMap::Page {
     slots.erase(slots.begin() + static_cast<ptrdiff_t>(first), slots.begin() + static_cast<ptrdiff_t>(last));
     if (leaf) return;
     children.erase(children.begin() + static_cast<ptrdiff_t>(first), children.begin() + static_cast<ptrdiff_t>(last));
+  }
+  // All of another page: in one piece unless much of it is no longer used.
+  void take(const Page& from) {
+    if (from.data_.size() > from.live_ + kSpareBytes) return take(from, 0, from.slots.size());
+    data_.reserve(from.data_.size() + kSpareBytes);
+    data_ = from.data_;
+    live_ = from.live_;
+    slots.reserve(kSlotsMax + 1);
+    slots = from.slots;
+    if (leaf) return;
+    children.reserve(kSlotsMax + 1);
+    children = from.children;
   }
   // Slots [first, last) of another page, without what it no longer uses.
   void take(const Page& from, size_t first, size_t last) {
@@ -120,7 +136,7 @@ std::optional<std::string_view> PersistentMap::find(const Page* page, std::strin
 PersistentMap::Page& PersistentMap::own(Link& link) const {
   if (link->epoch == epoch_) return *link;
   auto copy = std::make_shared<Page>(epoch_, link->leaf);
-  copy->take(*link, 0, link->slots.size());
+  copy->take(*link);
   link = std::move(copy);
   return *link;
 }
