@@ -55,6 +55,8 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   std::vector<std::string> nack(const std::vector<std::string>& ids, int64_t delay_ms, bool dead_letter);
   // Moves the places in the named partitions; forgets what was delivered of them.
   void seek(const std::map<PartitionId, uint64_t>& places, Done done);
+  // Somebody else serves it now.
+  void fenced();
   // Ends all streams; nothing is delivered afterwards.
   void close(v1::StreamEndReason reason, const Status& status);
 
@@ -110,7 +112,6 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   void add_topic(const TopicRow& topic);
   void find_places(Done done);
   void claim(GroupId group, Done done);
-  void fenced();
   void take_place(const PartitionId& id, Partition& partition, const machine::GroupView& view);
   void assign();
   MemberPtr target(const Partition& partition);

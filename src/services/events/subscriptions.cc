@@ -148,7 +148,8 @@ void Subscriptions::take_loaded(const Key& key, const SubscriptionPtr& subscript
     for (OnLoaded& done : waiting) done(std::unexpected(status));
     return;
   }
-  at->second.subscription = subscription;
+  // One that was loaded under an earlier leadership of this node may have come first.
+  if (const SubscriptionPtr earlier = std::exchange(at->second.subscription, subscription)) earlier->fenced();
   at->second.loaded = true;
   for (OnLoaded& done : waiting) done(subscription);
 }
