@@ -137,6 +137,7 @@ class SnapshotEtcd final : public EtcdSource {
     if (key.size() != kRevisionKeyBytes && key.size() != kRevisionKeyBytes + 1) return invalid("a revision is malformed");
     etcd::KeyValue kv;
     if (!kv.ParseFromArray(value.data(), static_cast<int>(value.size()))) return invalid("a pair cannot be read");
+    if (kv.key().empty()) return invalid("a pair has no key");
     revision_ = std::max(revision_, static_cast<int64_t>(ByteReader(key).u64()));
     if (key.size() > kRevisionKeyBytes) pairs_.erase(kv.key());
     else pairs_[kv.key()] = {std::move(*kv.mutable_value()), kv.lease()};

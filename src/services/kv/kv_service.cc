@@ -212,6 +212,7 @@ void KvService::history(const CallPtr& call, v1::GetHistoryRequest request) {
 void KvService::roll_back(const CallPtr& call, std::string bytes) {
   auto request = parse_or_finish<v1::RollbackRequest>(call, bytes);
   if (!request) return;
+  if (Status status = check_rollback(*request); !status.is_ok()) return call->finish(std::move(status));
   if (request->validate_only()) return read_in_steps<RollbackPreview>(call, std::move(*request));
   internal::v1::KvRollbackCommand command;
   *command.mutable_request() = std::move(*request);

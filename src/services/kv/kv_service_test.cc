@@ -192,6 +192,7 @@ TEST_F(KvServiceTest, TwoRevisionsAreComparedAndRolledBack) {
   const auto cut = ask("Diff", R"({"prefix":"app/","fromRevision":5,"limit":1})").answer<v1::DiffResponse>();
   EXPECT_EQ(cut.next_key(), "app/c");
   EXPECT_TRUE(cut.more());
+  EXPECT_EQ(ask("Rollback", R"({"revision":5})").reason(), "RANGE_INVALID");
   const std::string back = R"({"prefix":"app/","revision":5)";
   const auto preview = ask("Rollback", back + R"(,"validateOnly":true})").answer<v1::RollbackResponse>();
   EXPECT_EQ(preview.restored(), 2);

@@ -55,12 +55,22 @@ std::string shown(std::string_view key) {
   return "0x" + to_hex(key.substr(0, kShownBytesMax)) + (key.size() > kShownBytesMax ? "..." : "");
 }
 
-Status check_delete(const v1::DeleteRequest& request) {
+namespace {
+
+template <typename Request>
+Status check_named(const Request& request, const std::string& what, const std::string& verb) {
   if (!request.key().empty() || !request.prefix().empty()) return Status::ok();
   return Status(Code::kInvalid, "RANGE_INVALID",
-                "the deletion names no key; to delete all keys, name the key of one zero byte and the same as rangeEnd")
+                "the " + what + " names no key; to " + verb +
+                    " all keys, name the key of one zero byte and the same as rangeEnd")
       .with_field("key", "is required without prefix", "app/config/retries");
 }
+
+}  // namespace
+
+Status check_delete(const v1::DeleteRequest& request) { return check_named(request, "deletion", "delete"); }
+
+Status check_rollback(const v1::RollbackRequest& request) { return check_named(request, "rollback", "roll back"); }
 
 Status lease_not_found(int64_t id) {
   return Status(Code::kNotFound, "LEASE_NOT_FOUND",

@@ -91,6 +91,8 @@ class StoreWriter {
 
 // Errors: invalid RANGE_INVALID: a deletion that names nothing would delete all.
 Status check_delete(const v1::DeleteRequest& request);
+// The same of a rollback, which is asked before one is logged: those of older logs are applied as they were.
+Status check_rollback(const v1::RollbackRequest& request);
 Status lease_not_found(int64_t id);
 Status key_not_found(std::string_view key);
 // A key in a message: quoted if it is text.
