@@ -52,13 +52,12 @@ KvService::KvService(KvOptions options, KvEnvironment environment)
 
 void KvService::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("Put"), [this](const CallPtr& call, std::string bytes) { put(call, std::move(bytes)); });
-  handlers.add(method_name("Delete"), [this](const CallPtr& call, std::string bytes) { erase(call, std::move(bytes)); });
-  handlers.add_parsed<v1::GetRequest>(method_name("Get"), [this](const CallPtr& call, v1::GetRequest request) {
-    get(call, std::move(request));
-  });
-  handlers.add_parsed<v1::RangeRequest>(method_name("Range"), [this](const CallPtr& call, v1::RangeRequest request) {
-    range(call, std::move(request));
-  });
+  handlers.add(method_name("Delete"),
+               [this](const CallPtr& call, std::string bytes) { erase(call, std::move(bytes)); });
+  handlers.add_parsed<v1::GetRequest>(
+      method_name("Get"), [this](const CallPtr& call, v1::GetRequest request) { get(call, std::move(request)); });
+  handlers.add_parsed<v1::RangeRequest>(
+      method_name("Range"), [this](const CallPtr& call, v1::RangeRequest request) { range(call, std::move(request)); });
   handlers.add(method_name("Txn"), [this](const CallPtr& call, std::string bytes) { txn(call, std::move(bytes)); });
   handlers.add(method_name("Compact"),
                [this](const CallPtr& call, std::string bytes) { compact(call, std::move(bytes)); });
@@ -77,9 +76,8 @@ void KvService::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("Rollback"),
                [this](const CallPtr& call, std::string bytes) { roll_back(call, std::move(bytes)); });
   handlers.add_parsed<v1::WatchRequest>(
-      method_name("Watch"), [this](const CallPtr& call, const v1::WatchRequest& request) {
-        watches_->open(call, request);
-      });
+      method_name("Watch"),
+      [this](const CallPtr& call, const v1::WatchRequest& request) { watches_->open(call, request); });
   handlers.add_parsed<v1::ProbeWatchesRequest>(
       method_name("ProbeWatches"),
       [this](const CallPtr& call, const v1::ProbeWatchesRequest& request) { probe_watches(call, request); });

@@ -42,9 +42,8 @@ Status compare_match(std::string_view if_match, std::string_view key, const std:
   const uint64_t is = now ? now->mod : 0;
   if (wanted == is) return Status::ok();
   return Status(Code::kConflict, "ETAG_MISMATCH",
-                "the key " + shown(key) +
-                    (is == 0 ? " does not exist" : " has the revision " + std::to_string(is)) + ", not " +
-                    std::to_string(wanted) + "; read it again and decide anew")
+                "the key " + shown(key) + (is == 0 ? " does not exist" : " has the revision " + std::to_string(is)) +
+                    ", not " + std::to_string(wanted) + "; read it again and decide anew")
       .with_resource("key", std::string(key));
 }
 
@@ -84,7 +83,10 @@ Status key_not_found(std::string_view key) {
 }
 
 StoreWriter::StoreWriter(machine::ApplyContext& context, CreationOrder& order)
-    : c_(context), scope_(context.scope()), head_key_(head_key(scope_)), head_row_(c_.state().get(head_key_)),
+    : c_(context),
+      scope_(context.scope()),
+      head_key_(head_key(scope_)),
+      head_row_(c_.state().get(head_key_)),
       order_(order) {
   if (head_row_) head_ = decode_head(*head_row_);
 }
