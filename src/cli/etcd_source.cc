@@ -26,7 +26,8 @@ std::string range_end(std::string prefix) {
 
 class LiveEtcd final : public EtcdSource {
  public:
-  LiveEtcd(std::unique_ptr<Transport> transport, int64_t revision) : transport_(std::move(transport)), revision_(revision) {}
+  LiveEtcd(std::unique_ptr<Transport> transport, int64_t revision)
+      : transport_(std::move(transport)), revision_(revision) {}
 
   Status open() {
     etcd::RangeRequest request;
@@ -134,7 +135,8 @@ class SnapshotEtcd final : public EtcdSource {
 
   // In the order of revisions: what comes later replaces what came before. "t" behind a revision is a deletion.
   Status take(std::string_view key, std::string_view value) {
-    if (key.size() != kRevisionKeyBytes && key.size() != kRevisionKeyBytes + 1) return invalid("a revision is malformed");
+    if (key.size() != kRevisionKeyBytes && key.size() != kRevisionKeyBytes + 1)
+      return invalid("a revision is malformed");
     etcd::KeyValue kv;
     if (!kv.ParseFromArray(value.data(), static_cast<int>(value.size()))) return invalid("a pair cannot be read");
     if (kv.key().empty()) return invalid("a pair has no key");

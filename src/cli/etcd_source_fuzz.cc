@@ -1,5 +1,5 @@
-// Any bytes as a snapshot of etcd, as it is and with the hash that makes it whole: it is refused, or its pairs come in the
-// order of their keys, each once.
+// Any bytes as a snapshot of etcd, as it is and with the hash that makes it whole: it is refused, or its pairs come in
+// the order of their keys, each once.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
