@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sim/checkers/apply_checker.h"
+#include "sim/checkers/commit_checker.h"
 #include "sim/checkers/dedup_checker.h"
 #include "sim/checkers/digest_checker.h"
 #include "sim/checkers/durability_checker.h"
@@ -28,8 +29,8 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply dedup digest durability events fencing freshness holds kv leaders linearizability listings logs order queues runs subscriptions tasks "
-    "terms ttl values watch progress";
+    "apply commits dedup digest durability events fencing freshness holds kv leaders linearizability listings logs order "
+    "queues runs subscriptions tasks terms ttl values watch progress";
 
 struct Checkers {
   explicit Checkers(int64_t drift_ppm_max)
@@ -37,6 +38,7 @@ struct Checkers {
 
   Violations violations;
   ApplyChecker apply{violations};
+  CommitChecker commits{violations};
   DedupChecker dedup{violations};
   DigestChecker digest{violations};
   DurabilityChecker durability{violations};

@@ -23,6 +23,27 @@ TEST(TermChecker, ATermHasOneLeaderWhoeverTellsOfIt) {
   EXPECT_EQ(first(violations), "terms: term 2 is led by b and by a");
 }
 
+TEST(CommitChecker, WhatWasToldToBeCommittedIsInTheLogOfEveryLaterLeader) {
+  Violations violations;
+  CommitChecker commits(violations);
+  const auto log = [](std::map<uint64_t, uint64_t> terms) {
+    return [terms](LogIndex index) {
+      const auto found = terms.find(index.value);
+      return found == terms.end() ? std::nullopt : std::optional<Term>(found->second);
+    };
+  };
+  commits.told(kCoreGroup, Term(2), LogIndex(5), log({{5, 2}}));
+  // Its commit index is behind, and then ahead.
+  commits.told(kCoreGroup, Term(3), LogIndex(4), log({{4, 1}, {5, 2}, {6, 3}}));
+  commits.told(kCoreGroup, Term(3), LogIndex(6), log({{4, 1}, {5, 2}, {6, 3}}));
+  // Nothing can be said of a log that has it no more; another group has a log of its own.
+  commits.told(kCoreGroup, Term(4), LogIndex(9), log({{9, 4}}));
+  commits.told(kWorkGroup, Term(4), LogIndex(6), log({{6, 4}}));
+  EXPECT_TRUE(violations.empty()) << first(violations);
+  commits.told(kCoreGroup, Term(5), LogIndex(8), log({{6, 5}, {8, 5}}));
+  EXPECT_EQ(first(violations), "commits: group 1 index 6 was committed with term 3, and the leader of term 5 committed term 5 there");
+}
+
 TEST(TermChecker, TermsGrowInTheOrderOfTheLogWhateverTheOrderInWhichTheyAreTold) {
   Violations violations;
   TermChecker terms(violations);

@@ -7,7 +7,11 @@
 
 namespace uccp::sim {
 
-FaultInjector::FaultInjector(SimCluster& cluster) : cluster_(cluster), random_(cluster.next_seed()) {}
+FaultInjector::FaultInjector(SimCluster& cluster)
+    : cluster_(cluster), random_(cluster.next_seed()), ambush_(cluster, [this](Fault fault, NodeId victim) {
+        const size_t place = cluster_.place_of(victim);
+        if (place < cluster_.places()) count(fault, inject(fault, place));
+      }) {}
 
 void FaultInjector::start() {
   if (!cluster_.options().faults.empty()) next();
@@ -23,16 +27,20 @@ void FaultInjector::next() {
   after_ms(1 + below(2 * cluster_.options().fault_interval_ms), [this] {
     const auto& faults = cluster_.options().faults;
     const Fault fault = faults[random_.below(faults.size())];
-    if (inject(fault)) {
-      cluster_.count_fault(fault);
-      if (cluster_.tracing()) cluster_.note("fault " + std::string(fault_name(fault)));
-    }
+    count(fault, inject(fault));
     next();
   });
 }
 
-bool FaultInjector::inject(Fault fault) {
-  const size_t place = cluster_.any_place(random_);
+void FaultInjector::count(Fault fault, bool had_effect) {
+  if (!had_effect) return;
+  cluster_.count_fault(fault);
+  if (cluster_.tracing()) cluster_.note("fault " + std::string(fault_name(fault)));
+}
+
+bool FaultInjector::inject(Fault fault) { return inject(fault, cluster_.any_place(random_)); }
+
+bool FaultInjector::inject(Fault fault, size_t place) {
   const bool up = cluster_.running(place) && !cluster_.node(place).paused();
   switch (fault) {
     case Fault::kCrash:
@@ -59,7 +67,9 @@ bool FaultInjector::inject(Fault fault) {
     case Fault::kShrink:
     case Fault::kReplace:
     case Fault::kLearner:
-    case Fault::kRollingRestart: return order(fault);
+    case Fault::kRollingRestart:
+    case Fault::kUpgrade: return order(fault);
+    case Fault::kAmbush: return ambush_.begin();
     case Fault::kAgentKill:
     case Fault::kAgentDisconnect:
     case Fault::kAgentPartition: return hurt_agent(fault);
@@ -192,6 +202,7 @@ bool FaultInjector::order(Fault fault) {
     case Fault::kShrink: return op.shrink();
     case Fault::kReplace: return op.replace();
     case Fault::kLearner: return op.add_learner();
+    case Fault::kUpgrade: return op.upgrade();
     default: return op.rolling_restart();
   }
 }

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "base/random.h"
+#include "sim/cluster/ambush.h"
 #include "sim/cluster/sim_cluster.h"
 
 namespace uccp::sim {
@@ -16,8 +17,10 @@ class FaultInjector {
 
  private:
   void next();
-  // False if it had no effect: there was nothing to hurt.
+  // At any place. False if it had no effect: there was nothing to hurt.
   bool inject(Fault fault);
+  bool inject(Fault fault, size_t place);
+  void count(Fault fault, bool had_effect);
   bool hurt_process(Fault fault, size_t place);
   bool hurt_clock(Fault fault, size_t place);
   bool hurt_disk(Fault fault, size_t place);
@@ -37,6 +40,7 @@ class FaultInjector {
 
   SimCluster& cluster_;
   SeededRandom random_;
+  Ambush ambush_;
 };
 
 }  // namespace uccp::sim

@@ -6,10 +6,19 @@
 
 namespace uccp::sim {
 
+namespace {
+
+constexpr int64_t kReadsEveryUs = 40'000;
+
+}  // namespace
+
 RegisterClient::RegisterClient(SimCluster& cluster, size_t number, uint64_t operations)
     : SimClient(cluster, "registers-" + std::to_string(number)),
       first_value_((number + 1) * kValuesOfAClient),
-      left_(operations) {}
+      left_(operations),
+      reads_only_(operations == 0) {
+  if (reads_only_) stay();
+}
 
 void RegisterClient::start() {
   if (chance(0.7)) return open_session();
@@ -24,10 +33,10 @@ void RegisterClient::open_session() {
 }
 
 void RegisterClient::next() {
-  if (left_ == 0) return;
+  if (reads_only_ ? cluster_.healed() : left_ == 0) return;
   const std::string key = "k" + std::to_string(below(static_cast<int64_t>(cluster_.options().register_keys)));
   const int64_t choice = below(10);
-  if (choice < 4) get(key);
+  if (choice < 4 || reads_only_) get(key);
   else change(key, choice < 7);
 }
 
@@ -35,7 +44,7 @@ void RegisterClient::next() {
 void RegisterClient::get(const std::string& key) {
   const int64_t choice = below(10);
   machine::ReadLevel level;
-  if (choice >= 5) level.kind = machine::ReadLevel::Kind::kLease;
+  if (choice >= (reads_only_ ? 2 : 5)) level.kind = machine::ReadLevel::Kind::kLease;
   if (choice >= 7) level = machine::ReadLevel::bounded(20 + below(chance(0.3) ? 3000 : 300));
   if (choice >= 9) level = {.kind = machine::ReadLevel::Kind::kSession, .token = {{kCoreGroup, token_}}};
   const auto query = [key](const machine::GroupView& state) { return std::to_string(read_register(state, key)); };
@@ -98,6 +107,7 @@ void RegisterClient::change(const std::string& key, bool compare) {
 }
 
 void RegisterClient::completed() {
+  if (reads_only_) return after_us(below(kReadsEveryUs), [this] { next(); });
   --left_;
   after_us(below(chance(0.05) ? 100'000 : 3'000), [this] { next(); });
 }

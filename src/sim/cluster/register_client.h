@@ -7,6 +7,7 @@ namespace uccp::sim {
 
 class RegisterClient final : public SimClient {
  public:
+  // Without operations it only reads, all the time and from one node, until everything is healed.
   RegisterClient(SimCluster& cluster, size_t number, uint64_t operations);
 
   void start() override;
@@ -21,6 +22,7 @@ class RegisterClient final : public SimClient {
 
   const uint64_t first_value_;
   uint64_t left_;
+  const bool reads_only_;
   uint64_t values_ = 0;
   LogIndex token_;  // of its session: the newest index that it saw
   std::map<std::string, uint64_t> last_seen_;

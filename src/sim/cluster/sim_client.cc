@@ -117,6 +117,16 @@ size_t SimClient::target(GroupId group) {
   return leaders_[group] = cluster_.any_place(random_);
 }
 
+// Who stays with a node, mostly the leader, goes on reading from it when it leads no more, and nobody told it.
+size_t SimClient::reads_from(GroupId group) {
+  if (!stays_) return chance(0.4) ? cluster_.any_place(random_) : target(group);
+  if (!home_ || !cluster_.running(*home_) || chance(0.03)) {
+    const size_t leader = cluster_.leader(group);
+    home_ = leader < cluster_.places() && chance(0.8) ? leader : cluster_.any_place(random_);
+  }
+  return *home_;
+}
+
 void SimClient::learn(GroupId group, size_t asked, const Status& status) {
   const std::string& hint = status.detail().leader_hint;
   const size_t place = hint.empty() ? cluster_.places() : cluster_.place_of(NodeId(std::stoull(hint)));
@@ -136,13 +146,13 @@ void SimClient::send(const std::shared_ptr<Call>& call) {
     return call->finish(std::unexpected(no_answer()));
   }
   const uint64_t attempt = ++call->attempts;
-  const bool elsewhere = call->any_node && chance(0.4);
-  const size_t asked = elsewhere ? cluster_.any_place(random_) : target(call->group);
+  const size_t asked = call->any_node ? reads_from(call->group) : target(call->group);
   const auto again = [this, call, attempt] {
     if (call->attempts == attempt) send(call);
   };
   after_us(call->patience_ms * 1000 + below(600'000), [this, call, asked, attempt, again] {
     if (call->finished || call->attempts != attempt) return;
+    home_.reset();
     learn(call->group, asked, no_answer());
     again();
   });

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/random.h"
@@ -43,6 +44,8 @@ class SimClient {
   void after_us(int64_t us, std::function<void()> work) { cluster_.scheduler().schedule_after(us, std::move(work)); }
   // Writes by a session and its sequence numbers instead of request ids from now on.
   void use_session(SessionId session) { session_ = session; }
+  // Reads from one node as long as it answers.
+  void stay() { stays_ = true; }
 
   SimCluster& cluster_;
   SeededRandom random_;
@@ -51,6 +54,8 @@ class SimClient {
   struct Call;
   // The place of the node to ask: the leader as far as this client knows.
   size_t target(GroupId group);
+  // Where it reads.
+  size_t reads_from(GroupId group);
   // Learns from an answer where the leader is, or that it is not there.
   void learn(GroupId group, size_t asked, const Status& status);
   void deduplicate(machine::Envelope& envelope);
@@ -62,6 +67,8 @@ class SimClient {
   SessionId session_;
   uint64_t sequence_ = 0;
   std::map<GroupId, size_t> leaders_;
+  bool stays_ = false;
+  std::optional<size_t> home_;  // where it stays
 };
 
 }  // namespace uccp::sim

@@ -17,6 +17,8 @@ constexpr int64_t kStartRetryMs = 200;
 constexpr int64_t kDigestCheckUs = 100'000;
 // Acknowledged writes that a new leader is asked for.
 constexpr size_t kNewestChecked = 100;
+// An entry's byte in a message: how it is packed is above its kind.
+constexpr uint8_t kPackedEntry = 0x10;
 
 // "registers:VALUE" or "tasks:ID", as clients name what was acknowledged.
 bool contains(const machine::GroupView& state, const std::string& key) {
@@ -108,6 +110,7 @@ void SimCluster::observe(NodeId from, NodeId to, const node::PeerItem& item) {
       note(group + raft::to_string(*message));
     }
   }
+  if (tap_) tap_(from, to, item);
   if (item.kind == node::PeerItemKind::kSnapshotEnd) {
     const auto end = node::decode_end(item.body);
     if (end && end->installed) count_fault(Fault::kSnapshot);
@@ -120,7 +123,18 @@ void SimCluster::observe(NodeId from, NodeId to, const node::PeerItem& item) {
   in.u8();
   in.varint();
   in.varint();
-  checkers_.leaders.led(item.group, Term(in.varint()), from);
+  const Term term(in.varint());
+  checkers_.leaders.led(item.group, term, from);
+  for (int field = 0; field < 3; ++field) in.varint();
+  checkers_.commits.told(item.group, term, LogIndex(in.varint()), [&](LogIndex index) {
+    const size_t place = place_of(from);
+    return place < machines_.size() && running(place) ? node(place).stored_term(item.group, index) : std::nullopt;
+  });
+  if (kind != raft::MessageKind::kAppend) return;
+  in.varint();
+  const bool any = in.varint() > 0;
+  in.varint();
+  if (any && in.u8() >= kPackedEntry) count_fault(Fault::kEntryPacked);
 }
 
 // The process cannot go on. It is ended outside of its own task.
@@ -176,6 +190,7 @@ void SimCluster::start() {
     if (has_node(place)) start_node(place);
   }
   for (const auto& agent : agents_) agent->start();
+  if (options_.newest_level) operator_->upgrade();
   check_digests();
 }
 

@@ -87,6 +87,10 @@ class SimCluster {
   void count_fault(Fault fault) { ++faults_[static_cast<size_t>(fault)]; }
   std::array<uint64_t, kFaults> faults() const;
 
+  // Told of what nodes send each other, until there is another one; none: empty.
+  using WireTap = std::function<void(NodeId from, NodeId to, const node::PeerItem& item)>;
+  void tap_wire(WireTap tap) { tap_ = std::move(tap); }
+
   bool tracing() const { return tracing_; }
   // A line of the trace. Callers ask tracing() before they make a costly one.
   void note(const std::string& line) const;
@@ -121,6 +125,7 @@ class SimCluster {
   std::vector<std::unique_ptr<SimNode>> retired_;
   std::vector<std::unique_ptr<SimAgent>> agents_;
   std::unique_ptr<SimOperator> operator_;
+  WireTap tap_;
   bool healed_ = false;
   uint64_t operations_ = 0;
   std::array<uint64_t, kFaults> faults_{};

@@ -101,6 +101,9 @@ node::NodeOptions SimNode::node_options() const {
   options.tick_ms = kTickMs;
   options.group.raft.lease_reads = options_.lease_reads;
   options.group.raft.heartbeat_ticks = 2;
+  options.group.raft.append_bytes_max = options_.append_bytes_max;
+  options.group.compression = compression();
+  options.group.snapshot.compression = compression();
   options.group.flush_every_entries = options_.flush_every_entries;
   options.group.log_kept_entries = options_.log_kept_entries;
   options.group.digest_every_entries = options_.digest_every_entries;
@@ -115,6 +118,7 @@ Result<std::unique_ptr<storage::WalLogStore>> SimNode::open_wal(storage::Recover
   options.segment_bytes = options_.segment_bytes;
   options.cache_bytes_max = 256 << 10;
   options.moved_bytes_max = options_.segment_bytes / 4;
+  options.compression = compression();
   const storage::StoreIdentity identity{std::string(kCluster), id_, incarnation_};
   return storage::WalLogStore::open(files_, log_directory(), identity, options, report);
 }
@@ -253,6 +257,11 @@ void SimNode::resume() {
 
 void SimNode::set_disk_us(int64_t us) {
   if (process_) process_->io->set_delay_us(us);
+}
+
+std::optional<Term> SimNode::stored_term(GroupId group, LogIndex index) {
+  const auto term = process_->wal->term(group, index);
+  return term ? std::optional<Term>(*term) : std::nullopt;
 }
 
 void SimNode::check_digests() {

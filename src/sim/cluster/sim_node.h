@@ -91,6 +91,8 @@ class SimNode {
   void set_disk_us(int64_t us);
   std::string log_directory() const { return "/data/log"; }
 
+  // What the log of the running process has there.
+  std::optional<Term> stored_term(GroupId group, LogIndex index);
   // Compares the digests of a running node with what the checkers know.
   void check_digests();
   // And the stored state with its digest. Requires that no process runs or that it is idle.
@@ -121,6 +123,9 @@ class SimNode {
   Result<std::unique_ptr<storage::WalLogStore>> open_wal(storage::RecoveryReport& report);
   void build(Process& process);
   node::NodeOptions node_options() const;
+  const storage::CompressionOptions& compression() const {
+    return options_.compression[id_.value % options_.compression.size()];
+  }
   std::vector<machine::Domain*> domains(GroupId group);
   std::vector<node::GroupSpec> groups();
 

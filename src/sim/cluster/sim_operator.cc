@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "machine/machine.h"
+
 namespace uccp::sim {
 namespace {
 
@@ -183,6 +185,30 @@ bool SimOperator::rolling_restart() {
   to_restart_.assign(all.begin(), all.end());
   restart_next();
   return true;
+}
+
+bool SimOperator::upgrade() {
+  if (std::exchange(upgraded_, true)) return false;
+  raise_levels();
+  return true;
+}
+
+void SimOperator::raise_levels() {
+  bool all = true;
+  for (const GroupId group : kGroups) {
+    const size_t leader = cluster_.leader(group);
+    const bool led = leader < cluster_.places();
+    node::Node* node = led ? &cluster_.node(leader).node() : nullptr;
+    if (led && node->status().at(group).group.feature_level == machine::kFeatureLevelMax) continue;
+    all = false;
+    if (!led) continue;
+    machine::Envelope raise;
+    raise.principal = "system";
+    raise.command = "machine.set_feature_level";
+    raise.payload = machine::encode_feature_level(machine::kFeatureLevelMax);
+    node->propose(group, std::move(raise), [](const Result<machine::Applied>&) {});
+  }
+  if (!all) later(kLookMs, [this] { raise_levels(); });
 }
 
 void SimOperator::restart_next() {

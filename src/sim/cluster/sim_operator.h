@@ -28,6 +28,8 @@ class SimOperator {
   bool add_learner();
   bool transfer();
   bool rolling_restart();
+  // Of all groups to the newest feature level; repeated until it is so.
+  bool upgrade();
   // The node at `place` may lose what it synced: then a minority of each group is hit, and no more of a run.
   bool may_lose(size_t place) const;
   // The log of the node is damaged, and what that means shows when it starts; nothing is ordered before.
@@ -39,6 +41,7 @@ class SimOperator {
 
   // The memberships of all groups are as ordered.
   bool settled() const { return settled_; }
+  bool upgraded() const { return upgraded_; }
   const std::set<NodeId>& voters() const { return voters_; }
   std::set<NodeId> members() const;
 
@@ -50,6 +53,7 @@ class SimOperator {
   bool settle(GroupId group);
   std::optional<raft::MembershipChange> next_change(const raft::Membership& now);
   void restart_next();
+  void raise_levels();
   void later(int64_t ms, std::function<void()> work);
   NodeId any_voter();
 
@@ -65,6 +69,7 @@ class SimOperator {
   std::map<GroupId, std::pair<Term, LogIndex>> as_ordered_;
   bool settled_ = true;
   bool looking_ = false;
+  bool upgraded_ = false;  // or at it
   std::vector<NodeId> to_restart_;
 };
 

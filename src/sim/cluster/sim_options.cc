@@ -13,16 +13,26 @@ constexpr std::array<std::string_view, kFaults> kNames = {
     "crash",          "kill",        "crash_in_write", "pause",        "sync_error", "disk_full",
     "disk_nearly_full", "slow_disk", "clock_drift",    "wall_step",    "wipe",       "bit_flip",
     "isolate",        "one_way",     "half_deaf",      "split",        "clog",       "slow_link",
-    "link_reset",     "transfer",    "grow",           "shrink",       "replace",    "learner",
-    "rolling_restart", "agent_kill", "agent_disconnect", "agent_partition", "frame_lost", "frame_replayed",
-    "call_lost",      "write_lost",  "write_torn",  "tail_cut",       "snapshot"};
+    "link_reset",     "ambush",      "transfer",       "grow",         "shrink",     "replace",
+    "learner",        "rolling_restart", "upgrade",    "agent_kill",   "agent_disconnect", "agent_partition",
+    "frame_lost",     "frame_replayed", "call_lost",   "write_lost",   "write_torn", "tail_cut",
+    "snapshot",       "entry_packed"};
 
 // Leaders hardly stay: processes come back at once while what was meant for the earlier ones is still on its way.
 constexpr Fault kOfElections[] = {Fault::kKill,     Fault::kCrash,    Fault::kCrash, Fault::kClog,
-                                  Fault::kSlowLink, Fault::kTransfer, Fault::kSlowDisk, Fault::kLinkReset};
+                                  Fault::kSlowLink, Fault::kTransfer, Fault::kSlowDisk, Fault::kLinkReset,
+                                  Fault::kAmbush,   Fault::kAmbush};
 // The members change while they do not hear each other.
 constexpr Fault kOfMembers[] = {Fault::kReplace, Fault::kReplace, Fault::kGrow,     Fault::kShrink,
-                                Fault::kSplit,   Fault::kSplit,   Fault::kHalfDeaf, Fault::kKill};
+                                Fault::kSplit,   Fault::kSplit,   Fault::kHalfDeaf, Fault::kKill,
+                                Fault::kAmbush,  Fault::kAmbush};
+
+// Who leads does not hear that others do.
+constexpr Fault kOfLeases[] = {Fault::kHalfDeaf, Fault::kIsolate, Fault::kSplit,      Fault::kPause,
+                               Fault::kTransfer, Fault::kClog,    Fault::kClockDrift, Fault::kAmbush};
+
+// Nothing else disturbs what an ambush brings about.
+constexpr Fault kOfMoments[] = {Fault::kAmbush, Fault::kAmbush, Fault::kTransfer};
 
 }  // namespace
 
@@ -45,12 +55,14 @@ SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload) {
     if (random.chance(0.5) && !calm) o.faults.push_back(static_cast<Fault>(fault));
   }
   o.fault_interval_ms = between(30, 400);
-  const auto only = [&](std::span<const Fault> faults) {
+  const auto only = [&](std::span<const Fault> faults, int64_t interval_ms) {
     o.faults.assign(faults.begin(), faults.end());
-    o.fault_interval_ms = between(60, 200);
+    o.fault_interval_ms = between(interval_ms, 3 * interval_ms);
   };
-  if (seed % 10 == 3) only(kOfElections);
-  if (seed % 10 == 5) only(kOfMembers);
+  if (seed % 10 == 1) only(kOfMoments, 300);
+  if (seed % 10 == 3) only(kOfElections, 60);
+  if (seed % 10 == 5) only(kOfMembers, 60);
+  if (seed % 10 == 9) only(kOfLeases, 200);
   o.loss = random.chance(0.5) && !calm ? 0.03 * random.unit() : 0;
   o.frame_loss = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;
   o.frame_replay = random.chance(0.4) && !calm ? 0.03 * random.unit() : 0;
@@ -58,12 +70,21 @@ SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload) {
   o.disk_us = between(20, 1000);
   o.disk_jitter_us = between(0, 1000);
   o.segment_bytes = uint64_t{16} << (10 + random.below(4));
+  // Sometimes an entry at a time, so that what depends on one and not on the next one shows.
+  if (random.chance(seed % 10 == 1 ? 0.7 : 0.3)) o.append_bytes_max = static_cast<uint64_t>(between(1, 1000));
   o.flush_every_entries = static_cast<uint64_t>(between(50, 1000));
   o.log_kept_entries = static_cast<uint64_t>(between(0, 400));
   o.digest_every_entries = static_cast<uint64_t>(between(16, 256));
   o.snapshot_chunk_bytes = size_t{1} << (11 + random.below(6));
-  o.lease_reads = random.chance(0.4);
+  o.lease_reads = random.chance(0.4) || seed % 10 == 9;
+  o.newest_level = random.chance(0.6);
+  for (storage::CompressionOptions& compression : o.compression) {
+    static constexpr storage::Encoding kEncodings[] = {storage::Encoding::kRaw, storage::Encoding::kLz4,
+                                                       storage::Encoding::kLz4, storage::Encoding::kZstd};
+    compression = {kEncodings[random.below(std::size(kEncodings))], static_cast<uint64_t>(between(32, 300))};
+  }
   o.register_clients = static_cast<size_t>(between(12, 40));
+  o.register_readers = static_cast<size_t>(between(1, 4));
   o.register_keys = static_cast<size_t>(between(3, 12));
   o.service_clients = static_cast<size_t>(between(2, 5));
   o.kv_clients = static_cast<size_t>(between(3, 10));

@@ -2,12 +2,14 @@
 // 2012), so that a fault cannot hide behind a louder one.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
 
 #include "base/log_types.h"
+#include "storage/compression.h"
 
 namespace uccp::sim {
 
@@ -34,6 +36,8 @@ enum class Fault : uint8_t {
   kClog,        // what one node sends to another waits for a while
   kSlowLink,    // and here it takes longer
   kLinkReset,   // connections break
+  // Not at any time, but when it matters.
+  kAmbush,  // for a while, whoever comes to a moment of one kind is hurt right then
   // What operators do.
   kTransfer,        // of the leadership
   kGrow,            // another machine joins as a learner and becomes a voter
@@ -41,6 +45,7 @@ enum class Fault : uint8_t {
   kReplace,         // a machine takes the place of a voter, by joint consensus
   kLearner,         // a machine that never votes joins
   kRollingRestart,  // orderly, one node after the other
+  kUpgrade,         // the groups rise to the newest feature level
   // Of workers.
   kAgentKill,
   kAgentDisconnect,
@@ -53,7 +58,9 @@ enum class Fault : uint8_t {
   kWriteLost,  // a crash lost something that was not synced
   kWriteTorn,  // or kept a part of it
   kTailCut,    // a log began again without a frame that was written in part
-  kSnapshot,   // not a fault: a node was brought up by a snapshot, which only faults and membership bring about
+  // Not faults, but has to be met as well.
+  kSnapshot,     // a node was brought up by a snapshot, which only faults and membership bring about
+  kEntryPacked,  // entries travelled compressed, which only the newest feature level brings about
   kCount,
 };
 inline constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);
@@ -79,17 +86,23 @@ struct SimOptions {
   int64_t disk_us = 200;
   int64_t disk_jitter_us = 400;
   uint64_t segment_bytes = 64 << 10;
+  uint64_t append_bytes_max = 1 << 20;
   uint64_t flush_every_entries = 500;
   uint64_t log_kept_entries = 100;
   uint64_t digest_every_entries = 64;
   size_t snapshot_chunk_bytes = 4096;
   bool lease_reads = false;
+  // Else the groups begin at the first one, as those of an old cluster.
+  bool newest_level = true;
+  // Of what nodes store and send, by turns.
+  std::array<storage::CompressionOptions, 2> compression;
 
   int64_t agent_lease_ms = 1500;
   int64_t lease_margin_ms = 300;
   int64_t heartbeat_ms = 150;
 
   size_t register_clients = 6;
+  size_t register_readers = 2;
   size_t register_keys = 4;
   size_t service_clients = 4;
   size_t kv_clients = 4;

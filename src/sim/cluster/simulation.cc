@@ -57,6 +57,9 @@ class Simulation {
       event_readers_.push_back(std::make_unique<EventReader>(cluster_, i));
       members_.push_back(std::make_unique<SubscriptionClient>(cluster_, i));
     }
+    for (size_t i = 0; i < options.register_readers; ++i) {
+      clients_.push_back(std::make_unique<RegisterClient>(cluster_, options.register_clients + i, 0));
+    }
     for (size_t i = 0; i < options.service_clients; ++i) {
       clients_.push_back(std::make_unique<ServiceClient>(cluster_, i));
     }
