@@ -17,7 +17,6 @@ constexpr int64_t kLastsMsMax = 3'000;
 // A victim comes in many frames at the same moment.
 constexpr int64_t kRestUs = 20'000;
 constexpr int64_t kProvokeUs = 700'000;
-constexpr GroupId kGroups[] = {kCoreGroup, kWorkGroup};
 
 }  // namespace
 
@@ -27,10 +26,12 @@ Ambush::Ambush(SimCluster& cluster, Strike strike)
 Ambush::Plan Ambush::draw() {
   const auto below = [this](int64_t bound) { return static_cast<int64_t>(random_.below(static_cast<uint64_t>(bound))); };
   Plan plan;
-  plan.group = kGroups[below(std::size(kGroups))];
+  const std::vector<GroupId> groups = groups_of(cluster_.options());
+  plan.group = groups[random_.below(groups.size())];
   for (Moment& moment : plan.awaited) moment = static_cast<Moment>(below(static_cast<int64_t>(Moment::kCount)));
   plan.fault = kStrikes[below(std::size(kStrikes))];
   plan.by_turns = below(3) == 0;
+  if (plan.by_turns) plan.awaited = {Moment::kTakesOver, Moment::kInherits};
   plan.share = below(2) == 0 ? 1 : 0.5;
   plan.at_sender = below(5) > 0;
   // Before it arrives, or about when the answer does, or what follows from that.

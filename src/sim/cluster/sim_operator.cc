@@ -195,7 +195,7 @@ bool SimOperator::upgrade() {
 
 void SimOperator::raise_levels() {
   bool all = true;
-  for (const GroupId group : kGroups) {
+  for (const GroupId group : groups_of(cluster_.options())) {
     const size_t leader = cluster_.leader(group);
     const bool led = leader < cluster_.places();
     node::Node* node = led ? &cluster_.node(leader).node() : nullptr;
