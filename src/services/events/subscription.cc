@@ -15,6 +15,7 @@ using machine::GroupView;
 using machine::ReadLevel;
 
 constexpr int64_t kAckTimeoutDefaultMs = 30'000;
+constexpr int64_t kFindAgainMs = 200;
 
 Status leader_moved() {
   return Status(Code::kUnavailable, "LEADER_MOVED", "another node serves the subscription now; connect again");
@@ -100,6 +101,20 @@ void Subscription::find_places(Done done) {
       });
     });
   }
+}
+
+// Of a topic that was made while the subscription is served: its groups may have no leader yet.
+void Subscription::find_new_places() {
+  find_places([self = shared_from_this()](const Status& status) {
+    if (self->closed_) return;
+    if (!status.is_ok()) {
+      self->env_.events.post_after(kFindAgainMs, [self] {
+        if (!self->closed_) self->find_new_places();
+      });
+    }
+    self->assign();
+    self->pump();
+  });
 }
 
 // Notes in the group that this is who serves the subscription now.
@@ -404,10 +419,7 @@ void Subscription::on_topic(const machine::Scope& scope, const TopicRow& topic, 
   if (closed_ || scope != scope_ || !wants(topic.topic().name())) return;
   if (change == TopicChange::kSet) {
     add_topic(topic);
-    return find_places([self = shared_from_this()](const Status&) {
-      self->assign();
-      self->pump();
-    });
+    return find_new_places();
   }
   for (auto at = partitions_.begin(); at != partitions_.end();) {
     if (at->second.topic_number != topic.number()) {

@@ -111,6 +111,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   bool wants(const std::string& topic) const;
   void add_topic(const TopicRow& topic);
   void find_places(Done done);
+  void find_new_places();
   void claim(GroupId group, Done done);
   void take_place(const PartitionId& id, Partition& partition, const machine::GroupView& view);
   void assign();
