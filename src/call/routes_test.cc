@@ -96,6 +96,11 @@ TEST(Routes, LocationsAreFilledAndEncoded) {
   const std::string task = *json_to_wire(*method->response, R"({"id":"a/b c"})");
   EXPECT_EQ(location_of(*method, task), "/api/v1/tasks/a%2Fb%20c");
   EXPECT_EQ(location_of(*method, ""), "");
+  method = Contract::get().find("uccp.v1.ResourceManagement/SetQuota");
+  const auto place = [&](std::string_view json) { return location_of(*method, *json_to_wire(*method->response, json)); };
+  EXPECT_EQ(place(R"({"namespace":"n","scope":"USER","subject":"a b"})"), "/api/v1/quotas/n?scope=USER&subject=a%20b");
+  EXPECT_EQ(place(R"({"namespace":"n","scope":"NAMESPACE"})"), "/api/v1/quotas/n?scope=NAMESPACE");
+  EXPECT_EQ(place(R"({"scope":"USER","subject":"a"})"), "");
 }
 
 TEST(Routes, EveryBindingFindsItself) {

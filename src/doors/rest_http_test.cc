@@ -55,7 +55,7 @@ TEST_F(RestHttpTest, CreateAnswers201WithLocationAndEtag) {
   const auto reply = client.ask("POST", "/api/v1/tasks?namespace=blue", "{\"name\":\"n\",\"command\":[\"true\"]}",
                                 json + "Idempotency-Key: k1\r\n");
   EXPECT_EQ(reply.status, 201) << reply.body;
-  EXPECT_EQ(reply.headers.at("location"), "/api/v1/tasks/task_1");
+  EXPECT_EQ(reply.headers.at("location"), "/api/v1/tasks/task_1?namespace=blue");
   EXPECT_EQ(reply.headers.at("etag"), "\"v1\"");
   EXPECT_EQ(reply.headers.at("cache-control"), "no-store");
   EXPECT_NE(reply.body.find("\"namespace\":\"blue\""), std::string::npos) << reply.body;

@@ -30,6 +30,22 @@ Result<std::string> field_json(const call::FieldPlan& field, std::string_view me
   return call::wire_to_json(*field.message, inner, options);
 }
 
+// Where the caller finds what was made: the path of the method, and namespace and tenant if they are not the caller's own.
+std::string place_of(const call::Call& call, std::string_view message, std::string_view tenant) {
+  const call::Method& method = *call.method;
+  std::string place = call::location_of(method, message);
+  if (place.empty()) return place;
+  const auto add = [&](std::string_view name, std::string_view value) {
+    place.append(place.find('?') == std::string::npos ? "?" : "&").append(name).append("=").append(call::percent_encode(value));
+  };
+  const bool own = call.name_space == "default" && call.principal.namespaces.empty();
+  if (!own && !method.name_space.empty() && method.location.find("{namespace}") == std::string::npos) {
+    add("namespace", call.name_space);
+  }
+  if (!tenant.empty() && tenant != call.principal.tenant) add("tenant", tenant);
+  return place;
+}
+
 }  // namespace
 
 void RestCall::dispatch(call::Pipeline& pipeline, call::CallPtr call, std::string request, const Clock& clock) {
@@ -42,6 +58,10 @@ void RestCall::dispatch(call::Pipeline& pipeline, call::CallPtr call, std::strin
   }
   call->sink = self;
   set_events();
+  if (!call->method->location.empty()) {
+    const auto tenant = call::FieldPath::compile(*call->method->request, "tenant");
+    if (tenant) tenant_ = call::get_text(*tenant, request).value_or("");
+  }
   pipeline.dispatch(call, std::move(request));
 }
 
@@ -259,7 +279,7 @@ HttpResponse RestCall::success(const std::string& message) {
                                                      ? "no-store"
                                                      : "private, max-age=" + std::to_string(method.cache_max_age_s));
   if (response.status == 201) {
-    if (const std::string location = call::location_of(method, message); !location.empty()) {
+    if (const std::string location = place_of(*call_, message, tenant_); !location.empty()) {
       response.headers.emplace_back("Location", location);
     }
   }

@@ -78,6 +78,7 @@ class RestCall final : public call::Sink, public std::enable_shared_from_this<Re
   bool started_stream_ = false;
   bool truncated_ = false;
   std::string answer_;  // of a unary method
+  std::string tenant_;  // named by a request that makes something
   std::string line_;    // of an upload, not complete yet
   size_t line_number_ = 0;
 
