@@ -189,7 +189,11 @@ Result<FieldTree> fields_of(const MessagePlan& item, const FieldPath& path, std:
       if (field.number == 1) names.emplace_back(field.bytes);
     }
   }
-  return FieldTree::compile(item, names);
+  auto tree = FieldTree::compile(item, names);
+  if (tree) return tree;
+  // The parameter is what the caller wrote, not the field of the item.
+  const std::string message = tree.error().message();
+  return std::unexpected(Status(Code::kInvalid, "FIELD_INVALID", "fields: " + message).with_field("fields", message));
 }
 
 Status check_token(const PageTokenSigner::Token& token, const ListQuery& query) {
