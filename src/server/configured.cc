@@ -106,7 +106,7 @@ int run_configured(const Config& config) {
   if (Status status = read_cluster(config, *keys, options); !status.is_ok()) return report(status);
   if (options.cluster.enabled) options.certificates.pki.cluster_id = options.cluster_id;
   options.rest_takes_certificates = config.boolean("enable_mtls");
-  for (const std::string& key : config.unused()) log::warn("this setting has no effect in this version", {{"key", key}});
+  warn_of_unused(config);
   auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
   if (!server) return report(server.error());
   const ServerEndpoints& at = (*server)->endpoints();

@@ -123,6 +123,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
   options.certificates.authority_file.clear();
   const bool lease_named = config.values().find("worker_lease")->second.source != ConfigSource::kDefault;
   options.worker_lease_ms = lease_named ? config.duration_ms("worker_lease") : kDevWorkerLeaseMs;
+  warn_of_unused(config);
   auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
   if (!server) return report(server.error());
   // Removed only now that the directory is known to be ours.

@@ -35,6 +35,10 @@ Result<NodeId> node_id(const std::string& text) {
   return NodeId(number);
 }
 
+void warn_of_unused(const Config& config) {
+  for (const std::string& key : config.unused()) log::warn("this setting has no effect in this version", {{"key", key}});
+}
+
 std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }
 
 Result<std::string> admin_token(const std::string& key_pem, const Clock& clock) {

@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "runtime/signals.h"
+#include "server/config.h"
 #include "server/server.h"
 
 namespace uccp::server {
@@ -19,6 +20,8 @@ int report(const Status& status);
 // "n3" or "3". Errors: invalid CONFIG_INVALID.
 Result<NodeId> node_id(const std::string& text);
 std::string absolute(const std::string& path);
+// Logs a warning for each setting that was made and has no effect.
+void warn_of_unused(const Config& config);
 // Folder of the running program.
 std::string program_folder();
 // A token for the principal "admin" with all permissions, for the context files of a development cluster.
