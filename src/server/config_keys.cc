@@ -109,6 +109,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
      "free bytes below which only changes that free space are taken"},
     {"cors_origins", kString, "", kActs,
      "origins whose pages may call the REST API, such as https://console.example.com, separated by commas; * is any"},
+    {"http_connections_max", kInteger, "10000", kActs, "most connections of the REST port at a time, 1 to 1000000"},
+    {"grpc_connections_max", kInteger, "10000", kActs, "most connections of the gRPC port at a time, 1 to 1000000"},
     {"calls_in_flight_max", kInteger, "2000", kLive, "unary calls at work on this node at a time"},
     {"calls_waiting_max", kInteger, "100000", kLive, "unary calls that wait on this node, for a lock or a task's end"},
     {"kv_request_bytes_max", kInteger, "1572864", kActs, "most bytes of one change of the key-value store"},

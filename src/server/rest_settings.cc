@@ -9,6 +9,7 @@ namespace uccp::server {
 Result<doors::RestDoorOptions> rest_options_of(const Config& config) {
   static const re2::RE2 kOrigin(R"(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)");
   doors::RestDoorOptions options;
+  UCCP_TRY(options.http.connections_max, config.integer_between("http_connections_max", 1, kConnectionsMost));
   const std::string& origins = config.text("cors_origins");
   for (size_t at = 0; at < origins.size();) {
     const size_t comma = std::min(origins.find(',', at), origins.size());

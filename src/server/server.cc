@@ -491,6 +491,7 @@ Status Server::Parts::open_doors(const ServerOptions& options, const Config& con
   const CertificateMaterial shown = certificates->current();
   doors::GrpcDoorOptions grpc_options;
   grpc_options.host = options.host;
+  UCCP_TRY(grpc_options.connections_max, config.integer_between("grpc_connections_max", 1, kConnectionsMost));
   grpc_options.port = options.grpc_port;
   grpc_options.certificates = door_certificates_of(shown, true);
   UCCP_TRY(const uint16_t grpc_port, grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health->ready(); }));

@@ -1,8 +1,20 @@
-"""Rate limits by principal, tenant, address and method, and what the answers say about them."""
+"""Limits by principal, tenant, address, method and connection, and what the answers say about them."""
+import http.client
+import pathlib
+import socket
+import ssl
 import unittest
 
+try:
+    import grpc
+    MISSING = None
+except ImportError as error:
+    MISSING = f"{error}: build/venv-test is made by tools/setup from tests/clients/requirements.txt"
+
 from lib import credentials
+from lib.rest import Response
 from lib.uccp import SERVER, Node, NodeTest, require
+from lib.wait import wait_until
 
 
 class Rates(NodeTest):
@@ -55,6 +67,32 @@ class Rates(NodeTest):
         self.assertIn("GetLock calls a second", response.json["detail"])
         self.assertEqual(self.ask("cat").status, 200)
 
+    @unittest.skipIf(MISSING, MISSING or "")
+    def test_by_grpc_it_is_the_same_limit(self):
+        token = credentials.token(self.node.dir / "pki" / "token.key", sub="dan")
+        ca = pathlib.Path(self.node.context["ca"]).read_bytes()
+        with grpc.secure_channel(self.node.context["grpc"], grpc.ssl_channel_credentials(ca)) as channel:
+            get = channel.unary_unary("/uccp.v1.Coordination/GetLock")
+
+            def code(name):
+                # GetLockRequest.name
+                try:
+                    get(b"\x0a" + bytes([len(name)]) + name.encode(), timeout=30, metadata=[("authorization", "Bearer " + token)])
+                except grpc.RpcError as error:
+                    return error
+                return None
+
+            for _ in range(3):
+                self.assertEqual(code("none").code(), grpc.StatusCode.NOT_FOUND)
+            limited = code("none")
+            self.assertEqual(limited.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self.assertIn("GetLock calls a second", limited.details())
+            details = dict(limited.trailing_metadata())["grpc-status-details-bin"]
+            self.assertIn(b"google.rpc.RetryInfo", details)
+            self.assertIn(b"RATE_LIMITED", details)
+        # REST has nothing left of it either.
+        self.assert_problem(self.ask("dan", "locks/none"), 429, "RATE_LIMITED")
+
 
 class Addresses(NodeTest):
     agent = False
@@ -68,7 +106,97 @@ class Addresses(NodeTest):
         self.assertIn("by the address 127.0.0.1", answers[-1].json["detail"])
 
 
+class SignIns(NodeTest):
+    agent = False
+
+    def sign_in(self, number, source):
+        connection = self.rest.connect(30)
+        connection.source_address = (source, 0)
+        try:
+            connection.request("POST", "/api/v1/tokens:signIn", f'{{"name": "guess{number}", "password": "wrong wrong wrong"}}',
+                               {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return Response(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def test_who_guesses_many_names_is_slowed_down_by_address_and_others_are_not(self):
+        answers = [self.sign_in(number, "127.0.0.1") for number in range(22)]
+        self.assertEqual({answer.reason for answer in answers[:20]}, {"SIGN_IN_REFUSED"})
+        self.assert_problem(answers[-1], 429, "SIGN_IN_THROTTLED")
+        self.assertGreaterEqual(int(answers[-1].headers["Retry-After"]), 1)
+        self.assert_problem(self.sign_in(99, "127.0.0.2"), 401, "SIGN_IN_REFUSED")
+
+
+class Connections(NodeTest):
+    agent = False
+    # One of each is the test's own client.
+    environment = {"HTTP_CONNECTIONS_MAX": "4", "GRPC_CONNECTIONS_MAX": "3"}
+
+    def metric(self, name):
+        connection = http.client.HTTPConnection(*self.node.context["metrics"].rsplit(":", 1), timeout=30)
+        try:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        finally:
+            connection.close()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    def test_of_rest_are_limited_and_told_so(self):
+        self.assertEqual(self.rest.get("version").status, 200)
+        others = [self.node.client() for _ in range(3)]
+        for rest in others:
+            self.addCleanup(rest.close)
+            self.assertEqual(rest.get("version").status, 200)
+        extra = self.node.client()
+        self.addCleanup(extra.close)
+        refused = extra.get("version")
+        self.assertEqual((refused.status, refused.reason), (503, "CONNECTIONS_EXHAUSTED"), refused)
+        self.assertGreaterEqual(int(refused.headers["Retry-After"]), 1)
+        self.assertEqual(self.metric("uccp_http_connections_refused_total"), 1)
+        self.assertEqual(self.rest.get("version").status, 200, "who is connected stays")
+        others[0].close()
+        wait_until(lambda: extra.get("version").status == 200, 10, "the place of the one that left")
+
+    def test_of_grpc_are_limited_and_counted(self):
+        host, port = self.node.context["grpc"].rsplit(":", 1)
+        tls = ssl.create_default_context(cafile=self.node.context["ca"])
+        tls.set_alpn_protocols(["h2"])
+
+        def connect():
+            return tls.wrap_socket(socket.create_connection((host, int(port)), timeout=30), server_hostname=host)
+
+        before = self.metric("uccp_grpc_connections_refused_total")
+        held = [connect() for _ in range(3)]
+        for connection in held:
+            self.addCleanup(connection.close)
+        with self.assertRaises(OSError):
+            connect()
+        self.assertEqual(self.metric("uccp_grpc_connections_refused_total"), before + 1)
+        held[0].close()
+
+        def is_taken():
+            try:
+                held.append(connect())
+                self.addCleanup(held[-1].close)
+                return True
+            except OSError:
+                return False
+
+        wait_until(is_taken, 10, "the place of the one that left")
+
+
 class Configuration(unittest.TestCase):
+    def test_no_connections_at_all_is_refused(self):
+        require(SERVER)
+        for name in ("HTTP_CONNECTIONS_MAX", "GRPC_CONNECTIONS_MAX"):
+            with self.subTest(name):
+                node = Node(agent=False, environment={name: "0"})
+                self.addCleanup(node.close)
+                node.launch()
+                self.assertNotEqual(node.process.wait(30), 0)
+                self.assertIn(f"{name}: '0' of '{name.lower()}' is out of range; it must be 1 to 1000000", node.errors())
+
     def test_what_is_no_rate_is_refused(self):
         require(SERVER)
         for text in ("principal:write", "tenant:0", "NoSuchMethod:5", "principal:nothing:5", "address:5/x"):
