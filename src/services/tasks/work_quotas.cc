@@ -144,8 +144,9 @@ void WorkRuntime::account_costs() {
 }
 
 Status WorkRuntime::explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request,
-                                  v1::QuotaExplanation& out) const {
+                                  v1::QuotaExplanation& out) {
   if (!leading_) return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; ask again in a moment");
+  load_quotas(tenant);  // whoever has just set one asks with it: its change may still be on its way here
   Shape shape{.cpu_milli = std::llround(request.cpu() * 1000), .memory = static_cast<int64_t>(request.memory())};
   shape.gpus = static_cast<int64_t>(std::ceil(request.gpu()));
   const auto steps =

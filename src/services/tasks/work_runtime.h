@@ -91,7 +91,7 @@ class WorkRuntime {
   // explain() in one sentence, for logs and reports.
   std::string why(const TaskRef& ref) const;
   // Which quotas a task would meet. Errors: not_found QUOTA_NOT_FOUND if there is none; unavailable WORK_NOT_READY.
-  Status explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request, v1::QuotaExplanation& out) const;
+  Status explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request, v1::QuotaExplanation& out);
   // Errors: failed_precondition TASK_UNPLACEABLE, with what keeps it from every present worker, if it could not even wait
   // for room; unavailable WORK_NOT_READY.
   Status check_placeable(const std::string& tenant, const v1::Task& task) const;
