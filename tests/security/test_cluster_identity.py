@@ -62,8 +62,29 @@ class EveryNode(unittest.TestCase):
         self.must(rest.call("PUT", "policies/closed?tenant=acme", {"text": "forbid (principal, action, resource);"}))
         self.everywhere(key, "POLICY_FORBIDS", 1)
         self.must(rest.call("DELETE", "policies/closed?tenant=acme"))
+        # What was issued without a session, and a key that is deleted.
+        issued = self.must(rest.post("tokens:issue", {"principal": "ana", "tenant": "acme"}))
+        self.everywhere(issued["accessToken"], None, 5)
+        self.must(rest.post("tokens:revoke", {"tokenId": issued["tokenId"]}))
+        self.everywhere(issued["accessToken"], "TOKEN_REVOKED", 1)
+        brief = self.must(rest.post("apikeys?tenant=acme", {"principal": "ana"}))
+        self.everywhere(brief["key"], None, 5)
+        self.must(rest.delete(f"apikeys/{brief['apiKey']['id']}?tenant=acme"))
+        self.everywhere(brief["key"], "API_KEY_INVALID", 1)
         self.must(rest.call("PATCH", "users/ana?tenant=acme", {"disabled": True}))
         self.everywhere(key, "USER_DISABLED", 1)
+
+    def test_guessing_a_password_is_not_faster_at_several_nodes(self):
+        clients = [self.cluster.rest(name) for name in self.cluster.names()]
+        for rest in clients:
+            self.addCleanup(rest.close)
+        self.must(clients[0].post("users", {"name": "gus", "password": PASSWORD}))
+        guess = {"name": "gus", "tenant": "default", "password": "not the password"}
+        reasons = [clients[number % 3].post("tokens:signIn", guess).reason for number in range(5)]
+        self.assertEqual(reasons, ["SIGN_IN_REFUSED"] * 5)
+        # The first pause is a second, which may pass between two calls; each guess behind it doubles the next one.
+        wait_until(lambda: {rest.post("tokens:signIn", guess).reason for rest in clients} == {"SIGN_IN_THROTTLED"}, 20,
+                   "a pause at all nodes")
 
     def test_a_secret_of_any_node_is_opened_by_all_of_them(self):
         clients = {name: self.cluster.rest(name) for name in self.cluster.names()}
