@@ -193,6 +193,47 @@ class Collections(NodeTest):
                 self.assertEqual(self.rest.call("GET", place, headers={"If-None-Match": tag}).status, 200)
 
 
+class Filters(NodeTest):
+    """The grammar of docs/lists.md as a caller meets it."""
+
+    agent = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for name, port, labels, more in (("a", 80, {"tier": "web", "env": "prod"}, {"region": "eu", "capabilities": ["pay", "refund"]}),
+                                         ("b", 81, {"tier": "web"}, {"region": "us", "draining": True}),
+                                         ("c", 443, {"a b/c".replace(" ", "."): "x"}, {"region": "eu", "zone": "1"}),
+                                         ("d", 9000, {}, {"protocol": "grpc"})):
+            made = cls.node.rest.post("services", {"id": name, "serviceName": "shop-" + name, "address": "10.0.0.1", "port": port,
+                                                   "labels": labels, "ttl": "600s", **more})
+            assert made.status == 201, made
+
+    def test_selects_what_it_says(self):
+        table = (('id = "a"', "a"), ("id = a OR id = b", "ab"), ('id != "a"', "bcd"), ("port > 80", "bcd"), ("port >= 81 port < 443", "b"),
+                 ("port <= 80", "a"), ('serviceName = "shop-*"', "abcd"), ('serviceName = "*-d"', "d"), ("serviceName : hop", "abcd"),
+                 ('region = "eu" AND zone = "1"', "c"), ("NOT region = eu", "bd"), ("-region = eu", "bd"),
+                 ("id = a OR id = b AND region = us", "b"), ("id = a OR (id = b AND region = us)", "ab"), ("(id = a)", "a"),
+                 ("labels.tier = web", "ab"), ("labels:env", "a"), ('labels."a.b/c" = x', "c"), ("labels.env != prod", "bcd"),
+                 ("capabilities : refund", "a"), ("capabilities : steal", ""), ("draining = true", "b"), ("draining != true", "acd"),
+                 ("healthStatus = HEALTHY", "abcd"), ("protocol:*", "d"), ("NOT protocol:*", "abc"), ("", "abcd"))
+        for text, expected in table:
+            with self.subTest(text):
+                answer = self.rest.get("services", filter=text, consistency="linearizable")
+                self.assertEqual(answer.status, 200, answer)
+                self.assertEqual("".join(sorted(service["id"] for service in answer.json["services"])), expected)
+
+    def test_refuses_with_the_place(self):
+        deep, many = "(" * 17 + "id = a" + ")" * 17, " OR ".join(["id = a"] * 65)
+        for text in ("id", "id =", "= a", "id = a AND", "id == a", "(id = a", "id = a)", 'id = "a', "draining < true", "port = many",
+                     "healthStatus > HEALTHY", "labels = x", "address.x = 1", deep, many, "metadata.x = 1", "ttl = 1s"):
+            with self.subTest(text[:60]):
+                self.assert_problem(self.rest.get("services", filter=text), 400, "FILTER_INVALID", field="filter")
+        self.assert_problem(self.rest.get("services", filter="id = " + "a" * 4096), 400, field="filter")
+        unknown = self.rest.get("services", filter="serviceNmae = x")
+        self.assertIn("serviceName", unknown.json["detail"], "the fields that there are")
+
+
 class Bodies(NodeTest):
     agent = False
 

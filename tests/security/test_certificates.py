@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import ssl
+import struct
 import subprocess
 import tempfile
 import threading
@@ -257,7 +258,7 @@ class Outside(unittest.TestCase):
         self.client_cert = credentials.client_certificate(self.folder, "vic", self.ca, self.ca_key, "viewer")
         self.start()
 
-    def start(self, more=""):
+    def start(self, more="", **environment):
         """The node with further lines in its configuration; again, if it runs."""
         if self.process is not None:
             self.process.kill()
@@ -270,7 +271,8 @@ class Outside(unittest.TestCase):
                           f"tls_key_file: {self.folder}/server.key\ntls_ca_file: {self.ca}\ntls_crl_file: {self.crl}\n{more}")
         self.log = self.folder / "err"
         with open(self.log, "wb") as err:
-            process = subprocess.Popen([str(SERVER), "--config", str(config)], stderr=err, stdout=err, env=clean_environment())
+            process = subprocess.Popen([str(SERVER), "--config", str(config)], stderr=err, stdout=err,
+                                       env=clean_environment(**environment))
         self.process = process
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
@@ -326,6 +328,23 @@ class Outside(unittest.TestCase):
             return False
         finally:
             rest.close()
+
+    def test_one_that_nobody_renews_is_told_before_it_ends(self):
+        said = "a certificate is about to end and was not renewed"
+        self.assertNotIn(said, self.log.read_text(), "it has two days")
+        clock = self.folder / "clock"
+        clock.write_bytes(struct.pack("<q", 40 * 3600 * 1_000_000))
+        # Eight hours are left of two days, which is less than a quarter of its life.
+        self.start(UCCP_TEST_WALL_OFFSET=str(clock))
+        line = wait_until(lambda: next((json.loads(line) for line in self.log.read_text().splitlines() if said in line), None), 20, said)
+        self.assertEqual((line["level"], line["category"], line["fields"]["certificate"]), ("WARN", "security", "server"))
+        self.assertTrue(7 * 3600 < int(line["fields"]["seconds_left"]) <= 8 * 3600, line)
+        left = metric(self.metrics, "uccp_certificate_expiry_seconds")['{certificate="server"}']
+        self.assertTrue(7 * 3600 < left <= 8 * 3600, left)
+        # An hour before is early enough for whoever says so; the metric shows that it was looked at.
+        self.start("certificate_alert: 1h\n", UCCP_TEST_WALL_OFFSET=str(clock))
+        self.assertGreater(metric(self.metrics, "uccp_certificate_expiry_seconds")['{certificate="server"}'], 3600)
+        self.assertNotIn(said, self.log.read_text())
 
     def test_only_pinned_keys_count_if_there_are_pins(self):
         second = credentials.client_certificate(self.folder, "eve", self.ca, self.ca_key, "viewer")

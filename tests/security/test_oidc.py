@@ -144,3 +144,11 @@ class Configuration(unittest.TestCase):
         node.launch()
         self.assertNotEqual(node.process.wait(30), 0)
         self.assertIn("oidc_issuer_url has to be set", node.errors())
+
+    def test_a_provider_that_is_not_built_is_refused(self):
+        require(SERVER)
+        node = Node(agent=False, environment={"AUTH_PROVIDER": "saml"})
+        self.addCleanup(node.close)
+        node.launch()
+        self.assertNotEqual(node.process.wait(30), 0)
+        self.assertIn("auth_provider 'saml' is not jwt or oidc", node.errors())
