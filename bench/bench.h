@@ -41,6 +41,7 @@ Status run_overload(Context& context);
 Status run_consensus_writes(Context& context);
 Status run_consensus_reads(Context& context);
 Status run_consensus_memory(Context& context);
+Status run_consensus_zookeeper(Context& context);
 Status run_failover(Context& context);
 Status run_growth(Context& context);
 Status run_snapshot(Context& context);

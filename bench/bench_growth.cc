@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kInFlight = 64;
 constexpr double kSeconds = 1.5;
+constexpr size_t kFillBatch = 120;  // a transaction has at most 128 operations
 
 Row point(const std::string& metric, const std::string& unit, const std::string& settings) {
   Row row{.metric = metric, .unit = unit};
@@ -69,7 +70,7 @@ Status group_puts(Context& context, size_t groups) {
 Status gets(Context& context, UccpCluster& cluster, uint64_t keys, uint64_t filled) {
   Side side{.cluster = &cluster, .ours = true, .load = nullptr};
   UCCP_RETURN_IF_ERROR(side.connect(Side::Endpoints::kLeader, 8));
-  if (keys > filled) UCCP_RETURN_IF_ERROR(fill(side, keys));
+  if (keys > filled) UCCP_RETURN_IF_ERROR(fill(side, keys, kValueBytes, kFillBatch, filled));
   Row row = point(fmt::format("growth keys {} get", keys), "1/s", "64 clients, 3 nodes, linearizable");
   const LoadResult result = side.run(get_work(true, keys, "linearizable"),
                                      {.in_flight = kInFlight, .seconds = kSeconds, .warm_up_s = 0.3});
@@ -97,7 +98,8 @@ Status run_growth(Context& context) {
     UCCP_TRY(const auto cluster, UccpCluster::start(context, {.nodes = nodes, .settings = {}}));
     UCCP_RETURN_IF_ERROR(puts(context, *cluster, kValueBytes, fmt::format("growth nodes {} put", nodes)));
   }
-  UCCP_TRY(const auto cluster, UccpCluster::start(context, {}));
+  UCCP_TRY(const auto cluster,
+           UccpCluster::start(context, {.settings = {{"kv_bytes_max", "16000000000"}, {"kv_keys_max", "20000000"}}}));
   uint64_t filled = 0;
   for (uint64_t keys : {10'000u, 100'000u, 1'000'000u, 10'000'000u}) {
     // Ten million take minutes to write.

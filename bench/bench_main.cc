@@ -34,6 +34,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"consensus-writes", "durable puts into three nodes, beside three nodes of etcd", run_consensus_writes},
     Benchmark{"consensus-reads", "linearizable and stale gets from three nodes, beside etcd", run_consensus_reads},
     Benchmark{"consensus-memory", "memory of a million keys, beside etcd", run_consensus_memory},
+    Benchmark{"consensus-zookeeper", "durable writes of one node, beside ZooKeeper", run_consensus_zookeeper},
     Benchmark{"coordination", "locks, registration and watchers over the etcd API, beside etcd", run_coordination},
     Benchmark{"events-publish", "durable publishing, beside JetStream and Redis", run_events_publish},
     Benchmark{"events-latency", "from publisher to reader, beside JetStream", run_events_latency},

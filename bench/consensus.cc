@@ -77,18 +77,19 @@ Work get_work(bool ours, uint64_t keys, const std::string& level, size_t value_b
   return work;
 }
 
-Status fill(Side& side, uint64_t keys, size_t value_bytes, size_t batch) {
+Status fill(Side& side, uint64_t keys, size_t value_bytes, size_t batch, uint64_t first) {
   Work work;
   work.method = side.ours ? kKvTxn : kEtcdTxn;
   work.request = [&, ours = side.ours](uint64_t i) {
     std::vector<std::pair<std::string, std::string>> pairs;
-    for (uint64_t k = i * batch; k < std::min<uint64_t>(keys, (i + 1) * batch); ++k) {
+    const uint64_t begin = first + i * batch;
+    for (uint64_t k = begin; k < std::min<uint64_t>(keys, begin + batch); ++k) {
       pairs.emplace_back(key_of(k), value_of(k, value_bytes));
     }
     return ours ? kv_put_many(pairs) : etcd_put_many(pairs);
   };
   work.verify = [](uint64_t, std::string_view reply) { return varint_field(reply, 2) == 1 || !reply.empty(); };
-  const uint64_t calls = (keys + batch - 1) / batch;
+  const uint64_t calls = (keys - first + batch - 1) / batch;
   const uint64_t next = std::exchange(side.next, 0);
   const LoadResult result = side.run(work, {.in_flight = 16, .operations = calls, .deadline_ms = 60'000});
   side.next = std::max(next, keys);

@@ -34,8 +34,8 @@ struct Side {
 Work put_work(bool ours, size_t value_bytes = kValueBytes);
 // Reads of keys below `keys`, each verified. `level` of ours; etcd reads serializably if it is not "linearizable".
 Work get_work(bool ours, uint64_t keys, const std::string& level, size_t value_bytes = kValueBytes);
-// Writes keys 0 to `keys` in transactions of `batch`. Errors: unavailable BENCH_FAILED.
-Status fill(Side& side, uint64_t keys, size_t value_bytes = kValueBytes, size_t batch = 64);
+// Writes keys `first` to `keys` in transactions of `batch`. Errors: unavailable BENCH_FAILED.
+Status fill(Side& side, uint64_t keys, size_t value_bytes = kValueBytes, size_t batch = 64, uint64_t first = 0);
 
 // Both clusters; `theirs` is empty, and `missing` says why, where etcd is not installed.
 struct Duel {

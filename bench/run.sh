@@ -5,11 +5,12 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# etcd and redis are peers, strace counts syncs, nft and ip cut nodes off. Without them their rows say so and are not met.
+# etcd, redis and ZooKeeper are peers, strace counts syncs, nft and ip cut nodes off. Without them their rows say so and are not met.
 install_peers() {
   local missing=()
   command -v etcd >/dev/null || missing+=(etcd-server)
   command -v redis-server >/dev/null || missing+=(redis-server)
+  [ -e /usr/share/java/zookeeper.jar ] || missing+=(zookeeper)
   command -v strace >/dev/null || missing+=(strace)
   command -v nft >/dev/null || missing+=(nftables)
   command -v ip >/dev/null || missing+=(iproute2)
