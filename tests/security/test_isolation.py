@@ -5,6 +5,8 @@ other tenant, and each field `tenant` to its name. Nothing that the other tenant
 may change.
 """
 import pathlib
+import socket
+import struct
 import unittest
 
 try:
@@ -17,6 +19,7 @@ except ImportError as error:
     MISSING = f"{error}: build/venv-test is made by tools/setup from tests/clients/requirements.txt"
 
 from lib.uccp import NodeTest
+from lib.wait import wait_until
 
 PASSWORD = "four small words here"
 # What the victim keeps, beside its names: these never travel with a request of the other tenant.
@@ -80,16 +83,22 @@ class Isolation(NodeTest):
         must(v.call("PUT", "policies/victim-policy", {"text": "forbid (principal == \"nobody\", action, resource);",
                                                       "description": SECRET}))
         must(v.put("secrets/victim-secret", {"value": SECRET, "labels": {"team": "victims"}}))
+        must(v.put("kv/victim-key", {"value": SECRET}))
+        must(v.post("events/topics", {"name": "victim-topic", "annotations": {"note": SECRET}}))
+        must(v.post("quotas", {"scope": "USER", "subject": "victim-user", "hard": {"cpu": 4}}))
+        must(v.post("functions", {"name": "victim-function", "runtime": "python3.11", "entryPoint": "m:f", "source": "ZGVmIGYoKTogcGFzcwo=",
+                                  "description": SECRET}))
         key = must(v.post("apikeys", {"principal": "victim-user", "displayName": SECRET}))
         cls.names = ["victim", "victim-web", service["id"], "victim-task", task["id"], "victim-lock", lock["leaseId"],
                      "victim-election", "victim-latch", "victim-user", "victim-role", binding["id"], "victim-policy",
-                     "victim-secret", key["apiKey"]["id"]]
+                     "victim-secret", "victim-key", "victim-topic", "victim-function", key["apiKey"]["id"]]
         cls.before = cls.state()
 
     @classmethod
     def state(cls):
         """All that the victim has, as it sees it."""
-        paths = ["services", "tasks", "locks", "elections", "users", "roles", "bindings", "policies", "apikeys", "secrets"]
+        paths = ["services", "tasks", "locks", "elections", "users", "roles", "bindings", "policies", "apikeys", "secrets", "kv/victim-key",
+                 "events/topics", "quotas", "functions"]
         out = {}
         for path in paths:
             document = cls.must(cls.victim.get(path))
@@ -195,6 +204,47 @@ class Isolation(NodeTest):
                 succeeded.add(method.name)
             self.assertNotIn(SECRET.encode(), response.body, f"{method.name} {json_format.MessageToJson(message)}")
         self.assert_unharmed("REST", tried, succeeded)
+
+    def test_by_the_etcd_api(self):
+        # Bodies by hand, since the door reflects the contract only: every key from the first one on, and a put under one's name.
+        every, put = b"\x0a\x01\x00\x12\x01\x00", b"\x0a\x0avictim-key\x12\x05rival"
+        calls = {"KV/Range": every, "KV/Put": put, "KV/DeleteRange": every, "Lease/LeaseLeases": b""}
+        ca = pathlib.Path(self.node.context["ca"]).read_bytes()
+
+        def ask(channel, name, token, *more):
+            stub = channel.unary_unary("/etcdserverpb." + name)
+            return stub(calls[name], timeout=10, metadata=(("authorization", "Bearer " + token), *more))
+
+        with grpc.secure_channel(self.node.context["etcd"], grpc.ssl_channel_credentials(ca)) as channel:
+            # Its own owner finds it so: what follows asks for something that is there.
+            self.assertIn(SECRET.encode(), ask(channel, "KV/Range", self.victim.token))
+            for name in calls:
+                self.assertNotIn(SECRET.encode(), ask(channel, name, self.rival.token), name)
+            for more in (("uccp-tenant", "victim"), ("uccp-namespace", "victim/default")):
+                try:
+                    self.assertNotIn(SECRET.encode(), ask(channel, "KV/Range", self.rival.token, more), more)
+                except grpc.RpcError as error:
+                    self.assertNotIn(SECRET, error.details())
+            self.assertIn(SECRET.encode(), ask(channel, "KV/Range", self.victim.token))
+        self.assertEqual(self.state(), self.before)
+
+    def test_by_dns(self):
+        # The door asks as the operators' tenant: it knows nothing of others.
+        host, port = self.node.context["dns"].rsplit(":", 1)
+
+        def answers(name, kind=255):
+            question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack(">HH", kind, 1)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.settimeout(10)
+                client.sendto(struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + question, (host, int(port)))
+                return struct.unpack(">HHHHHH", client.recv(4096)[:12])[3]
+
+        made = self.must(self.admin.post("services", {"serviceName": "own-web", "address": "10.1.1.1", "port": 1, "ttl": "3600s"}))
+        wait_until(lambda: answers("own-web.service.uccp", 1) == 1, 10, "its own service")
+        for name in ("victim-web.service.uccp", "victim-web.victim.service.uccp", "victim-web.default.service.uccp"):
+            for kind in (1, 33, 16):
+                self.assertEqual(answers(name, kind), 0, (name, kind))
+        self.must(self.admin.delete(f"services/{made['id']}"))
 
     def test_by_the_paths_of_rest(self):
         for path in ("services/{}", "tasks/{}", "tasks/{}/logs", "locks/{}", "elections/{}", "users/{}", "roles/{}", "bindings/{}",
