@@ -375,13 +375,13 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   identity_side->add_handlers(handlers);
   const auto permits = identity_side->permits();
   build_discovery(options, config);
+  const auto level = [this] { return node->feature_level(); };
   // Secrets of leases come from the kernel.
   locks = std::make_unique<locks::LocksService>(locks::LocksEnvironment{
-      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits,
-      [this] { return node->feature_level(); }});
+      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits, level});
   locks->add_handlers(handlers);
   elections = std::make_unique<elections::ElectionsService>(elections::ElectionsEnvironment{
-      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits});
+      *node, *node, *node, *node, *reads, clock, system_random, metrics, *page_tokens, permits, level});
   elections->add_handlers(handlers);
   sync = std::make_unique<sync::SyncService>(sync::SyncEnvironment{*node, *node, *node, *node, *reads, clock});
   sync->add_handlers(handlers);

@@ -31,6 +31,8 @@ class ElectionTest(CoordinationTest):
 
 
 class Strategies(ElectionTest):
+    feature_level = 2
+
     def test_first_come(self):
         members = {i: self.enter("first", i) for i in ("c", "a", "b")}
         self.assertEqual(self.successors("first", members), ["c", "a", "b"])
@@ -65,6 +67,22 @@ class Strategies(ElectionTest):
         members["c"] = self.enter("own", "c", {"score": 7})
         self.rest.post("elections/own:renew", {"leaseId": members["b"]["leaseId"], "score": 8})
         self.assertEqual(self.successors("own", members), ["a", "b", "c"])
+
+    def test_weights_are_shares_of_the_terms(self):
+        led = {"heavy": 0, "light": 0}
+        for number in range(60):
+            group = f"weights-{number}"
+            first = self.enter(group, "first", strategy="WEIGHTED")
+            self.enter(group, "heavy", {"weight": 3})
+            self.enter(group, "light")
+            told = [candidate["id"] for candidate in self.leader(group)["candidates"] if candidate["id"] != "first"]
+            self.assertEqual(self.resign(group, first)["leader"]["id"], told[0], "as it was told before")
+            led[told[0]] += 1
+        # What is drawn follows from the names, so this is no matter of luck.
+        self.assertTrue(8 <= led["light"] <= 22, led)
+        for weight in (-1, 101):
+            refused = self.rest.post("elections", {"group": "w", "candidate": {"id": "c", "weight": weight}})
+            self.assert_problem(refused, 400, "FIELD_INVALID", "candidate.weight")
 
 
 class Terms(ElectionTest):

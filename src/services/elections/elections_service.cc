@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "call/command.h"
 #include "services/coordination_stream.h"
+#include "services/feature_types.h"
 
 namespace uccp::elections {
 namespace {
@@ -47,6 +48,7 @@ void show_candidate(const ElectionCandidate& c, const coordination::LeaseTimes& 
   out->set_id(c.id());
   out->set_address(c.address());
   out->set_priority(c.priority());
+  out->set_weight(c.weight());
   out->set_load(from_micros(c.load_micros()));
   out->set_score(from_micros(c.score_micros()));
   out->set_region(c.region());
@@ -186,6 +188,11 @@ v1::Election ElectionsService::shown(const std::string& name_space, const Electi
 void ElectionsService::elect(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::ElectLeaderRequest>(bytes);
   if (!request) return call->finish(std::move(request.error()));
+  const bool weighted = request->strategy() == v1::ELECTION_STRATEGY_WEIGHTED || request->candidate().weight() != 0;
+  if (weighted && env_.feature_level) {
+    Status level = services::check_feature_level(env_.feature_level(), services::kCoordinationLevel);
+    if (!level.is_ok()) return call->finish(std::move(level));
+  }
   internal::v1::EnterElectionCommand command;
   command.set_group(request->group());
   command.set_strategy(request->strategy());
@@ -198,6 +205,7 @@ void ElectionsService::elect(const CallPtr& call, std::string bytes) {
   candidate.set_principal(call->principal.name);
   candidate.set_address(asked.address());
   candidate.set_priority(asked.priority());
+  candidate.set_weight(asked.weight());
   candidate.set_load_micros(micros(asked.load()));
   candidate.set_score_micros(micros(asked.score()));
   candidate.set_region(asked.region());
@@ -213,7 +221,8 @@ void ElectionsService::elect(const CallPtr& call, std::string bytes) {
   campaign->started = env_.clock.boot();
   propose(call, bytes, "enter", command, [this, campaign](const ElectionResult& result, LogIndex index) {
     if (campaign->call->request_id.empty()) return entered(campaign, result.row(), result.candidate(), index);
-    // The answer to a repeated request is that of the first one: the candidacy, or its leadership, may have ended since.
+    // The answer to a repeated request is that of the first one: the candidacy, or its leadership, may have ended
+    // since.
     const ReadLevel level{.kind = ReadLevel::Kind::kSession, .token = {{kCoreGroup, index}}};
     env_.reader.read(kCoreGroup, level, [this, campaign, index, was = result.candidate()](Result<GroupView> view) {
       if (!view) return campaign->call->finish(std::move(view.error()));

@@ -34,6 +34,7 @@ struct ElectionsEnvironment {
   MetricsRegistry& metrics;
   const call::PageTokenSigner& page_tokens;
   std::function<bool(const call::Principal&, std::string_view permission)> permits;
+  std::function<uint32_t()> feature_level = {};  // of the cluster; none: the newest
 };
 
 class ElectionsService {

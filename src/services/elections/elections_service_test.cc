@@ -146,6 +146,23 @@ TEST_F(ElectionsServiceTest, EachStrategyRanksInItsWay) {
   }
 }
 
+TEST_F(ElectionsServiceTest, LeadersAreDrawnInProportionToTheirWeight) {
+  int heavy = 0;
+  for (int i = 0; i < 200; ++i) {
+    const auto first = enter("x", "", R"(,"strategy":"WEIGHTED")").answer<v1::Election>();
+    enter("heavy", R"(,"weight":9)"), enter("light", ""), enter("o", R"(,"observer":true,"weight":100)");
+    std::string told = order();
+    EXPECT_EQ(told.back(), 'o') << "an observer is never drawn";
+    std::erase(told, 'x');
+    EXPECT_EQ(with("ResignLeadership", first).reason(), "");
+    EXPECT_EQ(leader(), told.starts_with("heavy") ? "heavy" : "light") << "as it was told, though one has gone";
+    heavy += leader() == "heavy";
+    n_.scheduler.run_for_ms(20'000);
+    EXPECT_EQ(leader(), "") << "all expired";
+  }
+  EXPECT_NEAR(heavy, 180, 15) << "nine of ten terms";
+}
+
 TEST_F(ElectionsServiceTest, AReportedLoadDecidesTheNextElection) {
   const auto a = enter("a", R"(,"load":0.2)", R"(,"strategy":"RESOURCE")").answer<v1::Election>();
   const auto b = enter("b", R"(,"load":0.3)").answer<v1::Election>();

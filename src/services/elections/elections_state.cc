@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "machine/planted.h"
 #include "services/coordination_types.h"
 
@@ -145,6 +147,18 @@ class Group {
   bool ended_ = false;
 };
 
+// The best of as many lots as the candidate weighs, for the term that comes next: the best of all leads, so each
+// leads in proportion to its weight. A candidate's lots are its own, so those who come and go change nothing among
+// the others.
+int64_t best_lot(const ElectionRow& row, const ElectionCandidate& c) {
+  const uint64_t seed = hash64(ByteWriter().u64(row.term() + 1).bytes(row.group()).bytes(c.id()).take());
+  uint64_t best = 0;
+  for (uint64_t i = 0; i < static_cast<uint64_t>(std::max(c.weight(), 1)); ++i) {
+    best = std::max(best, hash64(ByteWriter().u64(seed + i).take()));
+  }
+  return static_cast<int64_t>(best >> 1);
+}
+
 // Smaller is better; who entered first comes first among equals.
 std::tuple<bool, int64_t, uint64_t> rank_of(const ElectionRow& row, const ElectionCandidate& c) {
   int64_t rank = 0;
@@ -152,6 +166,7 @@ std::tuple<bool, int64_t, uint64_t> rank_of(const ElectionRow& row, const Electi
     case v1::ELECTION_STRATEGY_PRIORITY: rank = -c.priority(); break;
     case v1::ELECTION_STRATEGY_RESOURCE: rank = c.load_micros(); break;
     case v1::ELECTION_STRATEGY_CUSTOM: rank = -c.score_micros(); break;
+    case v1::ELECTION_STRATEGY_WEIGHTED: rank = -best_lot(row, c); break;
     case v1::ELECTION_STRATEGY_GEOGRAPHIC: {
       const bool region = c.region() == row.preferred_region();
       rank = !region ? 2 : c.zone() == row.preferred_zone() || row.preferred_zone().empty() ? 0 : 1;
@@ -165,8 +180,11 @@ std::tuple<bool, int64_t, uint64_t> rank_of(const ElectionRow& row, const Electi
 }  // namespace
 
 std::vector<ElectionCandidate> ranked(const ElectionRow& row) {
-  std::vector<ElectionCandidate> order(row.candidates().begin(), row.candidates().end());
-  std::ranges::sort(order, {}, [&](const ElectionCandidate& c) { return rank_of(row, c); });
+  std::vector<std::pair<std::tuple<bool, int64_t, uint64_t>, const ElectionCandidate*>> ranks;
+  for (const ElectionCandidate& c : row.candidates()) ranks.emplace_back(rank_of(row, c), &c);
+  std::ranges::sort(ranks, {}, [](const auto& ranked) { return ranked.first; });
+  std::vector<ElectionCandidate> order;
+  for (const auto& [rank, candidate] : ranks) order.push_back(*candidate);
   return order;
 }
 
