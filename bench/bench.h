@@ -31,6 +31,7 @@ struct Benchmark {
 
 Status run_discovery(Context& context);
 Status run_discovery_cluster(Context& context);
+Status run_elections(Context& context);
 Status run_unary(Context& context);
 Status run_surface(Context& context);
 Status run_submit(Context& context);

@@ -36,6 +36,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"consensus-memory", "memory of a million keys, beside etcd", run_consensus_memory},
     Benchmark{"consensus-zookeeper", "durable writes of one node, beside ZooKeeper", run_consensus_zookeeper},
     Benchmark{"coordination", "locks, registration and watchers over the etcd API, beside etcd", run_coordination},
+    Benchmark{"elections", "time without a leader when one resigns, falls silent, or its node dies", run_elections},
     Benchmark{"events-publish", "durable publishing, beside JetStream and Redis", run_events_publish},
     Benchmark{"events-latency", "from publisher to reader, beside JetStream", run_events_latency},
     Benchmark{"events-read", "reading a stored topic and bytes written, beside JetStream", run_events_read},
