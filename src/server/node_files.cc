@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/json.h"
 #include "runtime/os_random.h"
+#include "runtime/posix_file_system.h"
 #include "server/authenticator.h"
 #include "server/certificate_side.h"
 #include "server/process.h"
@@ -118,6 +119,10 @@ Status issue_keys(FileSystem& files, const Clock& clock, const std::string& dire
   const auto shared = runtime::dev_pki_paths(directory + "/pki");
   const auto own = runtime::dev_pki_paths(directory + "/" + name_of(node) + "/pki");
   UCCP_RETURN_IF_ERROR(files.make_directories(directory + "/" + name_of(node) + "/pki"));
+  // A node that runs keeps these files itself, and none may start while they are made.
+  const auto lock = runtime::DirectoryLock::acquire(directory + "/" + name_of(node));
+  if (!lock && lock.error().reason() == "DIRECTORY_IN_USE") return Status::ok();
+  if (!lock) return lock.error();
   for (const auto& [from, to] : {std::pair{shared.ca_key, own.ca_key}, {shared.ca_certificate, own.ca_certificate},
                                  {shared.token_key, own.token_key}}) {
     UCCP_TRY(const std::string content, read_file(files, from, kFileBytesMax));
