@@ -35,18 +35,18 @@ void Feed::watch_topics() {
 }
 
 void Feed::on_lost(GroupId group, const Status& status) {
-  const std::set<FeedListener*> all = listeners_;
+  const Listeners all = listeners_;
   if (status.code() == Code::kUnavailable) {
     watches_.erase(group);
-    for (FeedListener* listener : all) {
-      if (listeners_.contains(listener)) listener->on_stop(status);
+    for (const auto& [number, listener] : all) {
+      if (listeners_.contains(number)) listener->on_stop(status);
     }
     return;
   }
   if (group == kCoreGroup) watch_topics();
   else watch_group(group);
-  for (FeedListener* listener : all) {
-    if (listeners_.contains(listener)) listener->on_gap(group);
+  for (const auto& [number, listener] : all) {
+    if (listeners_.contains(number)) listener->on_gap(group);
   }
 }
 
@@ -59,9 +59,9 @@ bool Feed::on_change(GroupId group, const Change& change) {
     log::error("a batch of events cannot be read", {{"group", group.value}, {"why", batch.error().to_string()}});
     return true;
   }
-  const std::set<FeedListener*> all = readers->second;
-  for (FeedListener* listener : all) {
-    if (listeners_.contains(listener)) listener->on_batch(*batch);
+  const Listeners all = readers->second;
+  for (const auto& [number, listener] : all) {
+    if (listeners_.contains(number)) listener->on_batch(*batch);
   }
   return true;
 }
@@ -69,19 +69,24 @@ bool Feed::on_change(GroupId group, const Change& change) {
 bool Feed::on_topic(const Change& change) {
   TopicRow topic;
   if (!topic.ParseFromString(change.payload)) return true;
-  const std::set<FeedListener*> all = listeners_;
-  for (FeedListener* listener : all) {
-    if (listeners_.contains(listener)) listener->on_topic(change.scope, topic, static_cast<TopicChange>(change.kind));
+  const Listeners all = listeners_;
+  for (const auto& [number, listener] : all) {
+    if (listeners_.contains(number)) listener->on_topic(change.scope, topic, static_cast<TopicChange>(change.kind));
   }
   return true;
 }
 
-void Feed::remove(FeedListener* listener) { listeners_.erase(listener); }
+void Feed::add(FeedListener* listener) {
+  if (listener->number_ == 0) listener->number_ = ++last_number_;
+  listeners_[listener->number_] = listener;
+}
+
+void Feed::remove(FeedListener* listener) { listeners_.erase(listener->number_); }
 
 void Feed::unread(FeedListener* listener, GroupId group, PartitionId id) {
   const auto readers = readers_.find({group, id});
   if (readers == readers_.end()) return;
-  readers->second.erase(listener);
+  readers->second.erase(listener->number_);
   if (readers->second.empty()) readers_.erase(readers);
 }
 

@@ -6,7 +6,6 @@
 
 #include <map>
 #include <memory>
-#include <set>
 #include <vector>
 
 #include "base/executor.h"
@@ -27,6 +26,10 @@ class FeedListener {
   virtual void on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) = 0;
   // The node stops.
   virtual void on_stop(const Status& status) = 0;
+
+ private:
+  friend class Feed;
+  uint64_t number_ = 0;  // in the order in which they were added, which is the order in which they are told
 };
 
 class Feed {
@@ -38,13 +41,15 @@ class Feed {
   void start();
 
   // On the events executor.
-  void add(FeedListener* listener) { listeners_.insert(listener); }
+  void add(FeedListener* listener);
   void remove(FeedListener* listener);
-  void read(FeedListener* listener, GroupId group, PartitionId id) { readers_[{group, id}].insert(listener); }
+  void read(FeedListener* listener, GroupId group, PartitionId id) { readers_[{group, id}][listener->number_] = listener; }
   void unread(FeedListener* listener, GroupId group, PartitionId id);
   uint32_t groups() const { return groups_; }
 
  private:
+  using Listeners = std::map<uint64_t, FeedListener*>;  // by number
+
   void watch_group(GroupId group);
   void watch_topics();
   bool on_change(GroupId group, const machine::Change& change);
@@ -55,8 +60,9 @@ class Feed {
   Executor& events_;
   const uint32_t groups_;
   std::map<GroupId, std::shared_ptr<machine::Watch>> watches_;
-  std::set<FeedListener*> listeners_;
-  std::map<std::pair<GroupId, PartitionId>, std::set<FeedListener*>> readers_;
+  uint64_t last_number_ = 0;
+  Listeners listeners_;
+  std::map<std::pair<GroupId, PartitionId>, Listeners> readers_;
 };
 
 }  // namespace uccp::events
