@@ -77,12 +77,13 @@ void Group::finish_keeping() {
   }
   auto entries = std::make_shared<std::vector<Entry>>();
   env_.disk.run(
-      [this, from, to, entries] {
+      [this, from, to, entries]() -> Status {
         // Entries before the log are beside the state already, from the snapshot that it began with.
-        const auto log = env_.log.load(id_);
-        if (!log) return Status::ok();
-        auto read = env_.log.read(id_, std::max(from, log->start.index.next()), to, kKeptReadBytes);
-        if (read) *entries = std::move(*read);
+        UCCP_TRY(const storage::GroupLog log, env_.log.load(id_));
+        const LogIndex first = std::max(from, log.start.index.next());
+        if (first < to) {
+          UCCP_TRY(*entries, env_.log.read(id_, first, to, kKeptReadBytes));
+        }
         return Status::ok();
       },
       [this, slot, to, entries] {

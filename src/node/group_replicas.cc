@@ -130,6 +130,7 @@ SnapshotSender::Environment Group::sender_environment() {
           },
       .offer = [this](NodeId to, LogPosition position) { step(raft::SnapshotOffer{to, position}); },
       .ended = [this](NodeId to, bool installed) { step(raft::SnapshotStatus{to, installed}); },
+      .again = [this](NodeId to) { offer_snapshot(to); },
       .bytes = env_.metrics.counter("uccp_snapshot_bytes_sent_total", "Bytes of snapshots sent to other nodes",
                                     {{"group", name_}}),
   };

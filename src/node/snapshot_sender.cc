@@ -46,9 +46,9 @@ void SnapshotSender::pull(NodeId peer, const SnapshotPull& pull) {
   const Link session = found->second;
   if (pull.next < session->first) {
     if (pull.next > 0) return;  // an old one
-    // The receiver lost what it had acknowledged.
+    // The receiver lost what it had acknowledged. The state has moved on since this snapshot was prepared.
     sessions_.erase(found);
-    return want(peer);
+    return env_.again(peer);
   }
   session->idle_ticks = 0;
   // A receiver may be ahead of this session: it has begun with an earlier one at the same position.

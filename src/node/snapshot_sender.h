@@ -28,6 +28,7 @@ class SnapshotSender {
     std::function<void(NodeId, const SnapshotChunk&)> send;
     std::function<void(NodeId, LogPosition)> offer;
     std::function<void(NodeId, bool installed)> ended;
+    std::function<void(NodeId)> again;  // the peer lost what it had: another snapshot is to be prepared for it
     Counter& bytes;
   };
 

@@ -71,10 +71,13 @@ class Seeds(unittest.TestCase):
 
     def test_seeds_that_found_something_are_clean(self):
         lines = (pathlib.Path(__file__).parent / "regressions.txt").read_text().splitlines()
-        seeds = [line.split()[:2] for line in lines if line and not line.startswith("#")]
+        seeds = [line.split()[:3] for line in lines if line and not line.startswith("#")]
         self.assertGreater(len(seeds), 0)
+
+        def run_one(words):
+            return run(int(words[0]), 1, int(words[1]), *(option for option in words[2:] if option == "--events"))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for result in pool.map(lambda seed: run(int(seed[0]), 1, int(seed[1])), seeds):
+            for result in pool.map(run_one, seeds):
                 self.check(result)
 
     def test_a_seed_has_one_history(self):

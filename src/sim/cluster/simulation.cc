@@ -104,7 +104,8 @@ class Simulation {
                           sent_bytes > kSentBytesMax + kSentBytesOfOperationMax * operations;
     if (too_much && violations.empty()) {
       violations.add("progress", "too much happens: " + std::to_string(events) + " events, and nodes send each other " +
-                                     std::to_string(sent_bytes) + " bytes");
+                                     std::to_string(sent_bytes) + " bytes" +
+                                     (awaited_.empty() ? "" : "; awaited: " + awaited_));
     }
     return !violations.empty();
   }
@@ -117,6 +118,7 @@ class Simulation {
   void demand_progress() {
     const int64_t limit_us = cluster_.now_us() + kProgressLimitUs;
     const auto demand = [&](const std::string& what, const std::function<bool()>& condition) {
+      awaited_ = what;
       if (failed() || cluster_.scheduler().run_until([&] { return failed() || condition(); }, limit_us)) return;
       cluster_.checkers().violations.add("progress", what + "; " + describe());
     };
@@ -306,6 +308,7 @@ class Simulation {
   }
 
   SimCluster cluster_;
+  std::string awaited_;  // what is demanded now that nothing fails any more
   FaultInjector faults_;
   std::vector<std::unique_ptr<SimClient>> clients_;
   std::vector<SimClient*> ending_;  // that have an end and are not known to have come to it
