@@ -39,9 +39,11 @@ checks.allow_header_conformance.enabled = false
 include-path = "/api/v1/services/discover"
 checks.allow_header_conformance.enabled = false
 
-# Waits for a node that nobody starts: 504 is what its comment names.
+# These wait, for a node that nobody starts or for what another caller holds: 504 at the end of the time is what their
+# comments name.
 [[operations]]
-include-operation-id = "Administration_PromoteMember"
+include-operation-id = ["Administration_PromoteMember", "Coordination_AcquireLock", "Coordination_AcquireReadLock",
+                        "Coordination_AcquireSemaphore", "Coordination_WaitBarrier", "Coordination_WaitLatch"]
 checks.not_a_server_error.enabled = false
 """
 
