@@ -59,7 +59,7 @@ std::unique_ptr<SimNode> SimCluster::make_node(NodeId id) {
   return std::make_unique<SimNode>(
       scheduler_, network_, options_, id, random_.next(), checkers_,
       NodeEvents{.fatal = [this](NodeId node, const Status& status) { fatal(node, status); },
-                 .leads = [this](NodeId node, GroupId group) { leads(node, group); },
+                 .leads = [this](NodeId node, GroupId group, Term term) { leads(node, group, term); },
                  .tail_cut = [this] { count_fault(Fault::kTailCut); },
                  .forward =
                      [this](NodeId from, GroupId group, machine::Envelope envelope, machine::Proposer::Done done) {
@@ -154,10 +154,14 @@ void SimCluster::fatal(NodeId id, const Status& status) {
   });
 }
 
-void SimCluster::leads(NodeId id, GroupId group) {
+void SimCluster::leads(NodeId id, GroupId group, Term term) {
   const size_t place = place_of(id);
   if (place == machines_.size() || !running(place)) return;
   if (tracing_) note("node " + std::to_string(id.value) + " leads group " + std::to_string(group.value));
+  // A node that was paused may learn late that it led, in a term that others have left: it can acknowledge nothing.
+  Term& newest = newest_led_[group];
+  if (term < newest) return;
+  newest = term;
   check_acknowledged(group, node(place).node().view(group), kNewestChecked);
 }
 

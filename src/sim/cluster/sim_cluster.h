@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -105,7 +106,7 @@ class SimCluster {
   std::unique_ptr<SimNode> make_node(NodeId id);
   void observe(NodeId from, NodeId to, const node::PeerItem& item);
   void fatal(NodeId id, const Status& status);
-  void leads(NodeId id, GroupId group);
+  void leads(NodeId id, GroupId group, Term term);
   void forward(NodeId from, GroupId group, machine::Envelope envelope, machine::Proposer::Done done);
   void start_node(size_t place);
   void crash_machine(SimNode& node, CrashKind kind);
@@ -127,6 +128,7 @@ class SimCluster {
   std::unique_ptr<SimOperator> operator_;
   WireTap tap_;
   bool healed_ = false;
+  std::map<GroupId, Term> newest_led_;  // of those who were ready to serve
   uint64_t operations_ = 0;
   std::array<uint64_t, kFaults> faults_{};
 };

@@ -159,18 +159,18 @@ void SimNode::build(Process& p) {
   p.services = std::make_unique<SimServices>(
       SimServices::Environment{*p.node, *p.remote, *p.loop, *p.door, *p.watch, clock_, p.metrics}, random_.next(),
       options_.event_clients > 0);
-  p.node->on_leadership(kCoreGroup, [this, services = p.services.get()](bool ready, Term) {
+  p.node->on_leadership(kCoreGroup, [this, services = p.services.get()](bool ready, Term term) {
     services->on_leadership(kCoreGroup, ready);
-    if (ready) events_.leads(id_, kCoreGroup);
+    if (ready) events_.leads(id_, kCoreGroup, term);
   });
   p.node->on_leadership(kWorkGroup, [this, work = p.work.get()](bool ready, Term term) {
     work->on_leadership(ready, term);
-    if (ready) events_.leads(id_, kWorkGroup);
+    if (ready) events_.leads(id_, kWorkGroup, term);
   });
   if (options_.event_clients == 0) return;
-  p.node->on_leadership(events::bus_group(0), [this, services = p.services.get()](bool ready, Term) {
+  p.node->on_leadership(events::bus_group(0), [this, services = p.services.get()](bool ready, Term term) {
     services->on_leadership(events::bus_group(0), ready);
-    if (ready) events_.leads(id_, events::bus_group(0));
+    if (ready) events_.leads(id_, events::bus_group(0), term);
   });
 }
 

@@ -44,7 +44,7 @@ struct NodeEvents {
   // Its process has to end.
   std::function<void(NodeId node, const Status& why)> fatal;
   // It leads the group with a current state.
-  std::function<void(NodeId node, GroupId group)> leads;
+  std::function<void(NodeId node, GroupId group, Term term)> leads;
   // It starts, and its log without a frame that a crash had torn.
   std::function<void()> tail_cut;
   // Proposes at the node that leads the group, wherever it is; the answer may never come.
