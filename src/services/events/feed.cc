@@ -10,6 +10,14 @@ using machine::Change;
 Feed::Feed(machine::Watcher& watcher, Executor& events, uint32_t groups)
     : watcher_(watcher), events_(events), groups_(groups) {}
 
+FeedListener::~FeedListener() {
+  if (feed_ != nullptr) feed_->remove(this);
+}
+
+Feed::~Feed() {
+  for (const auto& [number, listener] : listeners_) listener->feed_ = nullptr;
+}
+
 void Feed::start() {
   events_.post([this] {
     for (uint32_t number = 0; number < groups_; ++number) watch_group(bus_group(number));
@@ -78,10 +86,14 @@ bool Feed::on_topic(const Change& change) {
 
 void Feed::add(FeedListener* listener) {
   if (listener->number_ == 0) listener->number_ = ++last_number_;
+  listener->feed_ = this;
   listeners_[listener->number_] = listener;
 }
 
-void Feed::remove(FeedListener* listener) { listeners_.erase(listener->number_); }
+void Feed::remove(FeedListener* listener) {
+  listener->feed_ = nullptr;
+  listeners_.erase(listener->number_);
+}
 
 void Feed::unread(FeedListener* listener, GroupId group, PartitionId id) {
   const auto readers = readers_.find({group, id});

@@ -15,9 +15,15 @@
 
 namespace uccp::events {
 
+class Feed;
+
 class FeedListener {
  public:
-  virtual ~FeedListener() = default;
+  FeedListener() = default;
+  FeedListener(const FeedListener&) = delete;
+  FeedListener& operator=(const FeedListener&) = delete;
+  // Whoever goes without a word is told nothing more.
+  virtual ~FeedListener();
   // A new batch of a partition that the listener named.
   virtual void on_batch(const BatchPtr& batch) = 0;
   // The state of a group was replaced: batches may have been missed.
@@ -29,13 +35,17 @@ class FeedListener {
 
  private:
   friend class Feed;
-  uint64_t number_ = 0;  // in the order in which they were added, which is the order in which they are told
+  Feed* feed_ = nullptr;  // where it is registered
+  uint64_t number_ = 0;   // in the order in which they were added, which is the order in which they are told
 };
 
 class Feed {
  public:
   // Everything must outlive the feed and its listeners. Listens to groups bus-0 to bus-(groups - 1).
   Feed(machine::Watcher& watcher, Executor& events, uint32_t groups);
+  ~Feed();
+  Feed(const Feed&) = delete;
+  Feed& operator=(const Feed&) = delete;
 
   // Begins to listen to the groups. Callable from any thread.
   void start();
