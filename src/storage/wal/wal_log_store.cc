@@ -266,7 +266,12 @@ Status WalLogStore::make_room(uint64_t frame_bytes) {
   UCCP_CHECK(needed <= wal::kSegmentBytesLimit, "a frame is bounded by the options and by the largest append");
   if (has_room(head, frame_bytes)) return {};
   if (head.end > wal::kSegmentHeaderBytes) {
-    return begin_segment(std::max(capacity_behind(segments_.size()), wal::kSegmentHeaderBytes + frame_bytes));
+    const uint64_t least = std::max(capacity_behind(0), wal::kSegmentHeaderBytes + frame_bytes);
+    const uint64_t wanted = std::max(capacity_behind(segments_.size()), least);
+    Status begun = begin_segment(wanted);
+    // On a disk that is nearly full a small one will do: what is left of it is there for the log.
+    if (is_no_space(begun) && wanted > least) begun = begin_segment(least);
+    return begun;
   }
   Status allocated = head.file->allocate(needed);
   if (allocated.is_ok()) {

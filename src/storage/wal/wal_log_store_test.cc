@@ -68,6 +68,23 @@ TEST(WalLogStore, ALogBeginsSmallAndItsSegmentsGrow) {
   EXPECT_EQ(wal.store->load(kTestGroup)->last.index, LogIndex(1000));
 }
 
+TEST(WalLogStore, ANearlyFullDiskGetsSmallSegmentsAndTheLogGoesOn) {
+  WalFixture wal;
+  wal.options.segment_bytes = 64 << 10;
+  wal.options.first_segment_bytes = 4 << 10;
+  wal.open_or_fail();
+  // Room for two small segments and not for one of 32 KiB.
+  wal.files.set_capacity(wal.files.used_bytes() + (9 << 10));
+  for (uint64_t i = 1; i <= 36; ++i) wal.append_and_sync(make_entries(i, i, 1, 200));
+  EXPECT_GE(wal.store->segment_count(), 3u);
+  wal.files.set_capacity(0);
+  for (uint64_t i = 37; i <= 200; ++i) wal.append_and_sync(make_entries(i, i, 1, 200));
+  EXPECT_GE(wal.store->size_bytes(), uint64_t{4 + 4 + 4 + 32} << 10) << "they grow again";
+  wal.files.crash_losing_unsynced();
+  wal.open_or_fail();
+  EXPECT_EQ(wal.store->load(kTestGroup)->last.index, LogIndex(200));
+}
+
 TEST(WalLogStore, FewEntriesOfAQuietGroupDoNotPinOldSegments) {
   WalFixture wal;
   wal.open_or_fail();
