@@ -1,53 +1,28 @@
 # needs: uccp
 # timeout: 120
 """The Python examples as their READMEs show them, against a server of their own."""
-import os
 import pathlib
 import subprocess
 import sys
-import tempfile
-import time
 import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-EXAMPLES = HERE.parent
-BIN = pathlib.Path(os.environ.get("UCCP_BIN", EXAMPLES.parent / "build" / "bin"))
-START_S = 30
+from lib.uccp import Node
+
+EXAMPLES = pathlib.Path(__file__).resolve().parent.parent
 
 
 class PythonExamples(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory(prefix="uccp-examples-")
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = pathlib.Path(folder.name)
-        cls.folder.chmod(0o711)
-        cls.log = open(cls.folder / "server.log", "w+b")
-        cls.addClassCleanup(cls.log.close)
-        cls.server = subprocess.Popen([BIN / "uccp", "dev", "--data-dir", cls.folder / "data", "--ports", "auto"],
-                                      stdin=subprocess.DEVNULL, stdout=cls.log, stderr=subprocess.STDOUT)
-        cls.addClassCleanup(cls.stop)
-        cls.context = cls.folder / "data" / "dev.json"
-        deadline = time.monotonic() + START_S
-        while not cls.context.exists():
-            if cls.server.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start:\n{cls.written()}")
-            time.sleep(0.05)
-
-    @classmethod
-    def stop(cls):
-        cls.server.terminate()
-        cls.server.wait(timeout=30)
-
-    @classmethod
-    def written(cls):
-        cls.log.seek(0)
-        return cls.log.read().decode(errors="replace")[-4000:]
+        cls.node = Node()
+        cls.addClassCleanup(cls.node.close)
+        cls.node.start()
+        cls.folder = cls.node.base
 
     def run_example(self, name, *arguments):
-        command = [sys.executable, EXAMPLES / name, "--context-file", self.context, *map(str, arguments)]
+        command = [sys.executable, EXAMPLES / name, "--context-file", self.node.context_file, *map(str, arguments)]
         done = subprocess.run(command, timeout=90, capture_output=True, text=True)
-        self.assertEqual(done.returncode, 0, f"{done.stdout}{done.stderr}\n{self.written()}")
+        self.assertEqual(done.returncode, 0, f"{done.stdout}{done.stderr}\n{self.node.errors()[-4000:]}")
         return done.stdout.splitlines()
 
     def test_word_count(self):
