@@ -7,12 +7,9 @@
 #include <string>
 #include <string_view>
 
-#include "base/check.h"
-#include "base/clock.h"
 #include "call/call.h"
-#include "google/protobuf/duration.pb.h"
-#include "google/protobuf/timestamp.pb.h"
 #include "machine/domain.h"
+#include "services/message_types.h"
 
 namespace uccp::coordination {
 
@@ -20,25 +17,11 @@ namespace uccp::coordination {
 // attach again for so long, by its request id.
 inline constexpr int64_t kWaiterTtlMs = 15'000;
 
-template <typename Message>
-Message parse(std::string_view payload) {
-  Message message;
-  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
-  return message;
-}
-
-inline void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
-  out->set_seconds(wall.us / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
-}
-inline int64_t us_of(const google::protobuf::Timestamp& time) {
-  return time.seconds() * 1'000'000 + time.nanos() / 1000;
-}
-inline int64_t ms_of(const google::protobuf::Duration& d) { return d.seconds() * 1000 + d.nanos() / 1'000'000; }
-inline void set_ms(google::protobuf::Duration* out, int64_t ms) {
-  out->set_seconds(ms / 1000);
-  out->set_nanos(static_cast<int32_t>(ms % 1000) * 1'000'000);
-}
+using services::ms_of;
+using services::parse;
+using services::set_ms;
+using services::set_wall;
+using services::us_of;
 
 // What proves a hold: the machine's lease, which is no secret, and a random number.
 struct LeaseProof {

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "services/message_types.h"
 
 namespace uccp::audit {
 namespace {
@@ -21,8 +22,7 @@ Status no_cursor() {
 v1::AuditRecord public_record(const std::string& group, const machine::AuditRecord& record) {
   v1::AuditRecord out;
   out.set_id(group + "-" + std::to_string(record.number));
-  out.mutable_time()->set_seconds(record.wall_us / 1'000'000);
-  out.mutable_time()->set_nanos(static_cast<int32_t>(record.wall_us % 1'000'000) * 1000);
+  services::set_wall(out.mutable_time(), {record.wall_us});
   out.set_principal(record.principal);
   out.set_method(record.method);
   out.set_resource(record.resource);

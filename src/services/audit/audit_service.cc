@@ -9,13 +9,13 @@
 #include "machine/machine.h"
 #include "services/audit/audit_export.h"
 #include "services/audit/audit_trail.h"
+#include "services/message_types.h"
 
 namespace uccp::audit {
 namespace {
 
 using call::CallPtr;
-
-int64_t micros_of(const google::protobuf::Timestamp& time) { return time.seconds() * 1'000'000 + time.nanos() / 1000; }
+using services::us_of;
 
 // "ScheduleTask", "TaskScheduling/ScheduleTask" and the whole name all mean one method.
 bool is_method(std::string_view asked, std::string_view recorded) {
@@ -91,8 +91,8 @@ void AuditService::search(const CallPtr& call, const std::string& bytes) {
 Result<call::Page> AuditService::page_of(const call::Call& call, const call::ListQuery& query,
                                          const v1::SearchAuditRequest& request, const Views& views) const {
   TrailWindow window;
-  if (request.has_start_time()) window.start_us = micros_of(request.start_time());
-  if (request.has_end_time()) window.end_us = micros_of(request.end_time());
+  if (request.has_start_time()) window.start_us = us_of(request.start_time());
+  if (request.has_end_time()) window.end_us = us_of(request.end_time());
   std::vector<Trail> trails;
   for (size_t i = 0; i < views.size(); ++i) trails.emplace_back(env_.groups[i].first, &views[i]);
   return call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "services/message_types.h"
 
 namespace uccp::cluster {
 namespace {
@@ -11,18 +12,8 @@ namespace {
 using internal::v1::MemberRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
-
-template <typename Message>
-Message parse(std::string_view payload) {
-  Message message;
-  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
-  return message;
-}
-
-void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
-  out->set_seconds(wall.us / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
-}
+using services::parse;
+using services::set_wall;
 
 std::string store(ApplyContext& c, MemberRow& row, MemberChange kind) {
   set_wall(row.mutable_update_time(), c.envelope().wall);

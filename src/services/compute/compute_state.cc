@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "services/message_types.h"
 
 namespace uccp::compute {
 namespace {
@@ -12,20 +13,10 @@ using internal::v1::FunctionRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using machine::Scope;
+using services::parse;
+using services::set_wall;
 
 constexpr std::string_view kCount = "versions";
-
-template <typename Message>
-Message parse(std::string_view payload) {
-  Message message;
-  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
-  return message;
-}
-
-void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
-  out->set_seconds(wall.us / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
-}
 
 uint64_t count_of(const machine::KeyReader& state, const Scope& scope) {
   const auto stored = functions::kVersionCounts.get(state, scope, kCount);

@@ -4,22 +4,21 @@
 
 #include "call/wire.h"
 #include "machine/planted.h"
+#include "services/message_types.h"
 
 namespace uccp::events {
 namespace {
 
 using call::CallPtr;
 using machine::GroupView;
+using services::ms_of;
+using services::us_of;
 using Item = v1::EventDelivery;
 
 constexpr int64_t kDrainPollMs = 5;
 // Fetches that failed one after the other, with a pause each, until the stream gives up.
 constexpr int kFailuresMax = 40;
 constexpr int64_t kFailurePauseMs = 50;
-
-int64_t ms_of(const google::protobuf::Duration& duration) {
-  return duration.seconds() * 1000 + duration.nanos() / 1'000'000;
-}
 
 }  // namespace
 
@@ -143,7 +142,7 @@ uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, Par
   if (request_.start() == v1::SUBSCRIBE_START_OFFSET) {
     from = std::clamp(request_.start_offset(), row.first_offset(), row.next_offset());
   } else if (request_.start() == v1::SUBSCRIBE_START_TIME) {
-    const int64_t us = request_.start_time().seconds() * 1'000'000 + request_.start_time().nanos() / 1000;
+    const int64_t us = us_of(request_.start_time());
     from = first_offset_where(view, scope_, id, row, [us](const BusIndexRow& r) { return r.publish_us() >= us; });
   } else if (request_.start() != v1::SUBSCRIBE_START_EARLIEST && since_.empty()) {
     return row.next_offset();

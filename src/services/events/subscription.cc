@@ -7,6 +7,7 @@
 
 #include "services/events/bus_state.h"
 #include "services/events/join.h"
+#include "services/message_types.h"
 
 namespace uccp::events {
 namespace {
@@ -33,8 +34,7 @@ Subscription::Subscription(const SubscriptionEnvironment& environment, machine::
                                    {"subscription", row_.subscription().name()}})) {}
 
 int64_t Subscription::ack_timeout_ms() const {
-  const auto& timeout = row_.subscription().ack_timeout();
-  const int64_t ms = timeout.seconds() * 1000 + timeout.nanos() / 1'000'000;
+  const int64_t ms = services::ms_of(row_.subscription().ack_timeout());
   return ms > 0 ? ms : kAckTimeoutDefaultMs;
 }
 
@@ -68,8 +68,7 @@ void Subscription::add_topic(const TopicRow& topic) {
     const PartitionId id{topic.number(), static_cast<uint32_t>(number)};
     const auto [at, fresh] = partitions_.try_emplace(id);
     Partition& partition = at->second;
-    const auto& ttl = topic.topic().message_ttl();
-    partition.ttl_ms = ttl.seconds() * 1000 + ttl.nanos() / 1'000'000;
+    partition.ttl_ms = services::ms_of(topic.topic().message_ttl());
     if (!fresh) continue;
     partition.group = bus_group(topic.groups(number));
     partition.topic = topic.topic().name();

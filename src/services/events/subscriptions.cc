@@ -4,6 +4,7 @@
 
 #include "call/command.h"
 #include "services/events/bus_state.h"
+#include "services/message_types.h"
 
 namespace uccp::events {
 namespace {
@@ -12,6 +13,8 @@ using call::CallPtr;
 using machine::GroupView;
 using machine::ReadLevel;
 using machine::Scope;
+using services::ms_of;
+using services::us_of;
 
 constexpr int32_t kInFlightDefault = 100;
 constexpr int32_t kPulledDefault = 100;
@@ -19,10 +22,6 @@ constexpr int32_t kPulledDefault = 100;
 std::string method_name(std::string_view rpc) { return "uccp.v1.EventBus/" + std::string(rpc); }
 
 Scope scope_of(const call::Call& call) { return {call.principal.tenant, call.name_space}; }
-
-int64_t ms_of(const google::protobuf::Duration& duration) {
-  return duration.seconds() * 1000 + duration.nanos() / 1'000'000;
-}
 
 // The subscription that the request makes if there is none.
 SubscriptionRow row_of(const v1::SubscribeRequest& request) {
@@ -39,7 +38,7 @@ SubscriptionRow row_of(const v1::SubscribeRequest& request) {
   if (request.has_ack_timeout()) *subscription.mutable_ack_timeout() = request.ack_timeout();
   else subscription.mutable_ack_timeout()->set_seconds(30);
   row.set_start(request.start());
-  row.set_start_time_us(request.start_time().seconds() * 1'000'000 + request.start_time().nanos() / 1000);
+  row.set_start_time_us(us_of(request.start_time()));
   return row;
 }
 
@@ -407,7 +406,7 @@ void Subscriptions::seek(const CallPtr& call, const v1::SeekSubscriptionRequest&
             }
             places[id] = wanted.offset();
           } else if (request.has_time()) {
-            const int64_t us = request.time().seconds() * 1'000'000 + request.time().nanos() / 1000;
+            const int64_t us = us_of(request.time());
             places[id] = first_offset_where(view->second, scope, id, *row,
                                             [us](const BusIndexRow& r) { return r.publish_us() >= us; });
           } else {

@@ -4,9 +4,12 @@
 
 #include "services/events/event_schema.h"
 #include "services/events/topics_state.h"
+#include "services/message_types.h"
 
 namespace uccp::events {
 namespace {
+
+using services::ms_of;
 
 constexpr int64_t kDedupWindowDefaultS = 600;
 constexpr int32_t kPartitionsDefault = 1;
@@ -16,10 +19,6 @@ constexpr int64_t kRetentionDefaultS = 7 * 24 * 3600;
 constexpr auto kChangeable = std::to_array<std::string_view>(
     {"partitions", "retention", "retention_bytes", "retention_events", "message_bytes_max", "message_ttl", "dedup_window",
      "labels", "annotations", "schema"});
-
-int64_t ms_of(const google::protobuf::Duration& duration) {
-  return duration.seconds() * 1000 + duration.nanos() / 1'000'000;
-}
 
 Status in_topic(const Result<std::shared_ptr<const CompiledSchema>>& schema) {
   return schema ? Status::ok() : Status(schema.error()).with_field("topic.schema.definition", "cannot be used as a schema");

@@ -2,6 +2,7 @@
 
 #include "call/wire.h"
 #include "services/kv/kv_range.h"
+#include "services/message_types.h"
 
 namespace uccp::kv {
 
@@ -31,19 +32,13 @@ Result<std::string> delete_answer(const v1::DeleteRequest& request, const std::v
   return out;
 }
 
-void set_ms(google::protobuf::Duration* out, int64_t ms) {
-  out->set_seconds(ms / 1000);
-  out->set_nanos(static_cast<int32_t>(ms % 1000) * 1'000'000);
-}
-
 v1::KeyLease shown_lease(const machine::Scope& scope, int64_t id, const LeaseRow& row) {
   v1::KeyLease lease;
   lease.set_id(id);
   lease.set_namespace_(scope.name_space);
-  set_ms(lease.mutable_ttl(), row.ttl_ms);
+  services::set_ms(lease.mutable_ttl(), row.ttl_ms);
   lease.set_key_count(static_cast<int64_t>(row.keys));
-  lease.mutable_create_time()->set_seconds(row.granted.us / 1'000'000);
-  lease.mutable_create_time()->set_nanos(static_cast<int32_t>(row.granted.us % 1'000'000) * 1000);
+  services::set_wall(lease.mutable_create_time(), row.granted);
   return lease;
 }
 

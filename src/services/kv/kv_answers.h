@@ -19,6 +19,5 @@ Result<std::string> delete_answer(const v1::DeleteRequest& request, const std::v
 // Without what only the leader knows, and without keys.
 v1::KeyLease shown_lease(const machine::Scope& scope, int64_t id, const LeaseRow& row);
 v1::KeyValueStore shown_store(const machine::Scope& scope, const Head& head, const internal::v1::KvLimits& limits);
-void set_ms(google::protobuf::Duration* out, int64_t ms);
 
 }  // namespace uccp::kv

@@ -2,6 +2,7 @@
 #include "base/bytes.h"
 #include "services/kv/kv_answers.h"
 #include "services/kv/kv_service.h"
+#include "services/message_types.h"
 
 namespace uccp::kv {
 namespace {
@@ -9,12 +10,12 @@ namespace {
 using call::CallPtr;
 using machine::GroupView;
 using machine::ReadLevel;
+using services::ms_of;
+using services::set_ms;
 
 constexpr int64_t kKeepAliveBoundMs = 5'000;
 constexpr int64_t kTtlDefaultMs = 30'000;
 constexpr size_t kKeysShownMax = 100'000;
-
-int64_t ms_of(const google::protobuf::Duration& d) { return d.seconds() * 1000 + d.nanos() / 1'000'000; }
 
 // The lease is gone from the leader's memory: it ended.
 Status ended(int64_t id, Status status) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "services/message_types.h"
+
 namespace uccp::quotas {
 namespace {
 
@@ -10,18 +12,8 @@ using machine::ApplyContext;
 using machine::ApplyResult;
 using machine::Scope;
 using v1::ResourceQuota;
-
-template <typename Message>
-Message parse(std::string_view payload) {
-  Message message;
-  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
-  return message;
-}
-
-void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
-  out->set_seconds(wall.us / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
-}
+using services::parse;
+using services::set_wall;
 
 Status check_etag(const std::optional<ResourceQuota>& quota, const std::string& if_match) {
   if (if_match.empty() || (quota && quota->etag() == if_match)) return Status::ok();

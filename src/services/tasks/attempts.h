@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "machine/envelope.h"
+#include "services/message_types.h"
 #include "services/tasks/scheduler.h"
 #include "uccp/internal/v1/agent.pb.h"
 
@@ -16,12 +17,8 @@ inline TaskRef ref_of(const internal::v1::AttemptId& id) { return {id.tenant(), 
 inline std::string key_of(const internal::v1::AttemptId& id) { return id.SerializeAsString(); }
 inline bool same(const internal::v1::AttemptId& a, const internal::v1::AttemptId& b) { return key_of(a) == key_of(b); }
 
-inline int64_t to_ms(const google::protobuf::Duration& d) { return d.seconds() * 1000 + d.nanos() / 1'000'000; }
-
-inline void set_ms(google::protobuf::Duration* out, int64_t ms) {
-  out->set_seconds(ms / 1000);
-  out->set_nanos(static_cast<int32_t>(ms % 1000 * 1'000'000));
-}
+using services::ms_of;
+using services::set_ms;
 
 // A command that no caller stands behind: not audited, never deduplicated.
 inline machine::Envelope system_command(std::string command, std::string payload) {
@@ -39,8 +36,7 @@ inline internal::v1::AttemptOutcome made_up_outcome(const internal::v1::AttemptI
   *outcome.mutable_attempt() = id;
   outcome.set_kind(kind);
   outcome.set_message(std::move(message));
-  outcome.mutable_end_time()->set_seconds(now.us / 1'000'000);
-  outcome.mutable_end_time()->set_nanos(static_cast<int32_t>(now.us % 1'000'000 * 1000));
+  services::set_wall(outcome.mutable_end_time(), now);
   return outcome;
 }
 

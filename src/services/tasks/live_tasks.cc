@@ -126,7 +126,7 @@ QueuedTask queued_of(const TaskRef& ref, const v1::Task& task) {
     demand.name_space = ref.name_space;
   }
   // The time limit is what is sure of its length; what is lent to it is taken back then. The stop takes its grace.
-  if (task.has_timeout()) demand.duration_ms = to_ms(task.timeout()) + (task.has_grace_period() ? to_ms(task.grace_period()) : 10'000);
+  if (task.has_timeout()) demand.duration_ms = ms_of(task.timeout()) + (task.has_grace_period() ? ms_of(task.grace_period()) : 10'000);
   queued.preemptible = task.preemptible();
   if (task.has_gang() && task.attempts() == 0) {
     queued.gang = task.gang().id();

@@ -114,7 +114,7 @@ void TasksService::cancel(const CallPtr& call, std::string bytes) {
   internal::v1::CancelCommand command;
   command.set_id(request->id());
   command.set_reason(request->reason());
-  command.set_grace_ms(request->has_grace_period() ? to_ms(request->grace_period()) : -1);
+  command.set_grace_ms(request->has_grace_period() ? ms_of(request->grace_period()) : -1);
   auto envelope = call::make_envelope(*call, bytes, "tasks.cancel", "");
   env_.logs.loop.post([this, call, envelope = std::move(envelope), command = std::move(command)]() mutable {
     env_.logs.runtime.cancel(std::move(envelope), std::move(command), [this, call](Result<machine::Applied> applied) {
@@ -183,14 +183,14 @@ void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, 
 }
 
 void TasksService::get(const CallPtr& call, const v1::GetTaskStatusRequest& request) {
-  wait_until_ended(call, request.id(), to_ms(request.wait()), [this, call](Result<TaskRow> row) {
+  wait_until_ended(call, request.id(), ms_of(request.wait()), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
     call->reply(public_task(*row).SerializeAsString());
   });
 }
 
 void TasksService::result(const CallPtr& call, const v1::GetResultRequest& request) {
-  wait_until_ended(call, request.id(), to_ms(request.wait()), [this, call](Result<TaskRow> row) {
+  wait_until_ended(call, request.id(), ms_of(request.wait()), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
     const v1::Task task = public_task(*row);
     v1::TaskResult result;

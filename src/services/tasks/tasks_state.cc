@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "machine/planted.h"
+#include "services/message_types.h"
 
 namespace uccp::tasks {
 namespace {
@@ -16,18 +17,8 @@ using machine::Scope;
 using v1::Task;
 using work::ChangeKind;
 using work::is_terminal;
-
-template <typename Message>
-Message parse(std::string_view payload) {
-  Message message;
-  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
-  return message;
-}
-
-void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
-  out->set_seconds(wall.us / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
-}
+using services::parse;
+using services::set_wall;
 
 std::string dependent_key(std::string_view dependency, std::string_view task) {
   return ByteWriter().key_part(dependency).raw(task).take();

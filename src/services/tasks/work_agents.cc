@@ -311,7 +311,7 @@ void WorkRuntime::stop_to_requeue(Worker& worker, LiveAttempt& attempt, const in
   ServerMessage message;
   auto& cancel = *message.mutable_cancel();
   *cancel.mutable_attempt() = attempt.id;
-  set_ms(cancel.mutable_grace(), row.task().has_grace_period() ? to_ms(row.task().grace_period()) : kEvictGraceMs);
+  set_ms(cancel.mutable_grace(), row.task().has_grace_period() ? ms_of(row.task().grace_period()) : kEvictGraceMs);
   cancel.set_reason(reason);
   cancel.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
   worker.session->send(std::move(message));

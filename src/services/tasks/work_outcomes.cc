@@ -27,8 +27,8 @@ int64_t WorkRuntime::backoff_ms(const AttemptOutcome& outcome) {
   // What was no fault of the task or its worker goes back to the queue at once.
   if (!row || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_PREEMPTED) return 0;
   const v1::RetryPolicy& policy = row->task().retry();
-  double wait = policy.has_initial_backoff() ? static_cast<double>(to_ms(policy.initial_backoff())) : 1000;
-  const double most = policy.has_max_backoff() ? static_cast<double>(to_ms(policy.max_backoff())) : 300'000;
+  double wait = policy.has_initial_backoff() ? static_cast<double>(ms_of(policy.initial_backoff())) : 1000;
+  const double most = policy.has_max_backoff() ? static_cast<double>(ms_of(policy.max_backoff())) : 300'000;
   const double factor = policy.multiplier() >= 1 ? policy.multiplier() : 2;
   for (int i = 0; i < row->task().retry_count() && wait < most; ++i) wait *= factor;
   const double jitter = policy.has_jitter() ? policy.jitter() : 0.1;

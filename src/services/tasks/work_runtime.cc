@@ -185,7 +185,7 @@ void WorkRuntime::note_queue_timeout(const TaskRef& ref, const TaskRow& row) {
   const v1::Task& task = row.task();
   if (!task.has_queue_timeout() || task.attempts() > 0) return;
   const int64_t created_ms = row.created_ms() > 0 ? row.created_ms() : machine_now_ms();
-  queue_timeouts_.emplace(created_ms + to_ms(task.queue_timeout()), ref);
+  queue_timeouts_.emplace(created_ms + ms_of(task.queue_timeout()), ref);
 }
 
 void WorkRuntime::end_queue_timeouts() {
@@ -295,7 +295,7 @@ void WorkRuntime::send_cancel(const TaskRef& ref, const TaskRow& row) {
   ServerMessage message;
   auto& cancel = *message.mutable_cancel();
   *cancel.mutable_attempt() = live->second.id;
-  const int64_t own = row.task().has_grace_period() ? to_ms(row.task().grace_period()) : 10'000;
+  const int64_t own = row.task().has_grace_period() ? ms_of(row.task().grace_period()) : 10'000;
   set_ms(cancel.mutable_grace(), row.cancel_requested() && row.cancel_grace_ms() >= 0 ? row.cancel_grace_ms() : own);
   cancel.set_reason(row.task().status_reason());
   cancel.set_kind(v1::ATTEMPT_OUTCOME_KIND_CANCELLED);

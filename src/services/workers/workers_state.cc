@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "services/message_types.h"
+
 namespace uccp::workers {
 namespace {
 
@@ -9,18 +11,8 @@ using internal::v1::WorkerRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using work::ChangeKind;
-
-template <typename Message>
-Message parse(std::string_view payload) {
-  Message message;
-  UCCP_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())), "a command is readable");
-  return message;
-}
-
-void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
-  out->set_seconds(wall.us / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
-}
+using services::parse;
+using services::set_wall;
 
 void store(ApplyContext& c, WorkerRow& row, ChangeKind kind) {
   v1::Worker& worker = *row.mutable_worker();
