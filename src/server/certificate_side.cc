@@ -8,7 +8,7 @@
 #include "runtime/os_random.h"
 #include "runtime/pki.h"
 #include "services/certificates/certificates_state.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::server {
 namespace {
@@ -406,8 +406,8 @@ Result<v1::Certificate> CertificateSide::describe(const std::string& pem, v1::Ce
   out.set_subject(info.common_name);
   out.set_serial(info.serial);
   out.set_fingerprint(info.fingerprint);
-  coordination::set_wall(out.mutable_not_before(), info.not_before);
-  coordination::set_wall(out.mutable_not_after(), info.not_after);
+  services::set_wall(out.mutable_not_before(), info.not_before);
+  services::set_wall(out.mutable_not_after(), info.not_after);
   out.set_kind(kind);
   return out;
 }

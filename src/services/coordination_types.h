@@ -9,19 +9,12 @@
 
 #include "call/call.h"
 #include "machine/domain.h"
-#include "services/message_types.h"
 
 namespace uccp::coordination {
 
 // Time after which a waiter whose node or client went silent leaves its queue. A client that lost its connection can
 // attach again for so long, by its request id.
 inline constexpr int64_t kWaiterTtlMs = 15'000;
-
-using services::ms_of;
-using services::parse;
-using services::set_ms;
-using services::set_wall;
-using services::us_of;
 
 // What proves a hold: the machine's lease, which is no secret, and a random number.
 struct LeaseProof {

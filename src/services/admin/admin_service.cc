@@ -8,7 +8,7 @@
 #include "call/command.h"
 #include "machine/machine.h"
 #include "services/admin/build_info.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 #include "services/feature_types.h"
 
 namespace uccp::admin {
@@ -151,7 +151,7 @@ void AdminService::get_configuration(const CallPtr& call, const v1::GetConfigura
 }
 
 void AdminService::update_configuration(const CallPtr& call, const std::string& bytes) {
-  const auto request = coordination::parse<v1::UpdateConfigurationRequest>(bytes);
+  const auto request = services::parse<v1::UpdateConfigurationRequest>(bytes);
   Status level = services::check_feature_level(env_.feature_level(), services::kAdministrationLevel);
   if (!level.is_ok()) return call->finish(std::move(level));
   internal::v1::UpdateSettingsCommand command;

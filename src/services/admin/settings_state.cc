@@ -1,12 +1,12 @@
 #include "services/admin/settings_state.h"
 
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::admin {
 namespace {
 
 machine::ApplyResult apply_update(machine::ApplyContext& context, std::string_view payload) {
-  const auto command = coordination::parse<internal::v1::UpdateSettingsCommand>(payload);
+  const auto command = services::parse<internal::v1::UpdateSettingsCommand>(payload);
   auto row = kClusterSettings.get(context.state(), {}, "").value_or(internal::v1::ClusterSettingsRow());
   const std::string etag = std::to_string(row.revision());
   if (!command.if_match().empty() && command.if_match() != etag) {
@@ -19,7 +19,7 @@ machine::ApplyResult apply_update(machine::ApplyContext& context, std::string_vi
     else (*row.mutable_values())[change.name()] = change.value();
   }
   row.set_revision(row.revision() + 1);
-  coordination::set_wall(row.mutable_update_time(), {command.request_us()});
+  services::set_wall(row.mutable_update_time(), {command.request_us()});
   kClusterSettings.put(context.state(), {}, "", row);
   return machine::Table<internal::v1::ClusterSettingsRow>::serialize(row);
 }

@@ -5,15 +5,15 @@
 
 #include "call/command.h"
 #include "machine/read_level.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 #include "services/feature_types.h"
 
 namespace uccp::certificates {
 namespace {
 
 using call::CallPtr;
-using coordination::parse;
-using coordination::set_wall;
+using services::parse;
+using services::set_wall;
 using internal::v1::AuthoritiesRow;
 using internal::v1::RotateCertificatesCommand;
 
@@ -66,7 +66,7 @@ void CertificatesService::rotate(const CallPtr& call, const std::string& bytes) 
   command.set_request_us(now.us);
   const auto known = env_.authority.known();
   command.mutable_known()->Assign(known.rbegin(), known.rend());
-  const int64_t overlap_ms = request.has_overlap() ? coordination::ms_of(request.overlap()) : kOverlapDefaultMs;
+  const int64_t overlap_ms = request.has_overlap() ? services::ms_of(request.overlap()) : kOverlapDefaultMs;
   command.set_old_trusted_until_us(now.us + overlap_ms * 1000);
   if (command.scope() == v1::CERTIFICATE_SCOPE_AUTHORITY) {
     auto made = env_.authority.make_authority();

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::certificates {
 
@@ -45,7 +45,7 @@ Status add_authority(AuthoritiesRow& row, const RotateCertificatesCommand& comma
 }
 
 machine::ApplyResult apply_rotate(machine::ApplyContext& context, std::string_view payload) {
-  const auto command = coordination::parse<RotateCertificatesCommand>(payload);
+  const auto command = services::parse<RotateCertificatesCommand>(payload);
   AuthoritiesRow row = kAuthorities.get(context.state(), {}, "").value_or(AuthoritiesRow());
   if (row.authorities_size() == 0) *row.mutable_authorities() = command.known();
   forget_the_old(row, command.request_us());
@@ -64,7 +64,7 @@ machine::ApplyResult apply_rotate(machine::ApplyContext& context, std::string_vi
 }
 
 machine::ApplyResult apply_report(machine::ApplyContext& context, std::string_view payload) {
-  const auto command = coordination::parse<ReportCertificatesCommand>(payload);
+  const auto command = services::parse<ReportCertificatesCommand>(payload);
   size_t known = 0;
   kNodeCertificates.scan(context.state(), {}, "", "", [&](std::string_view node, const auto&) {
     known += node != command.node_id();

@@ -6,15 +6,16 @@
 #include "call/command.h"
 #include "services/coordination_stream.h"
 #include "services/feature_types.h"
+#include "services/message_types.h"
 
 namespace uccp::elections {
 namespace {
 
 using call::CallPtr;
-using coordination::ms_of;
+using services::ms_of;
 using coordination::scope_of;
-using coordination::set_wall;
-using coordination::us_of;
+using services::set_wall;
+using services::us_of;
 using coordination::Waits;
 using internal::v1::ElectionCandidate;
 using internal::v1::ElectionResult;
@@ -77,7 +78,7 @@ ElectionsService::ElectionsService(ElectionsEnvironment environment)
       waits_(Waits::make(std::string(kTopic), {env_.watcher, env_.leases, env_.work, env_.clock},
                          [](const machine::Change& change) {
                            if (static_cast<ChangeKind>(change.kind) != ChangeKind::kElected) return std::string();
-                           const auto c = coordination::parse<ElectionResult>(change.payload);
+                           const auto c = services::parse<ElectionResult>(change.payload);
                            return lease_key(c.candidate().lease());
                          })) {
   struct Last {
@@ -139,7 +140,7 @@ void ElectionsService::propose(const CallPtr& call, std::string_view bytes, std:
                         [call, done = std::move(done)](Result<machine::Applied> applied) {
                           if (!applied) return call->finish(std::move(applied.error()));
                           put_session(call, applied->index);
-                          done(coordination::parse<ElectionResult>(applied->response), applied->index);
+                          done(services::parse<ElectionResult>(applied->response), applied->index);
                         });
 }
 
@@ -276,7 +277,7 @@ void ElectionsService::wait_ended(const std::shared_ptr<Campaign>& campaign, Wai
   const CallPtr& call = campaign->call;
   switch (why) {
     case Waits::End::kChange: {
-      const auto c = coordination::parse<ElectionResult>(change->payload);
+      const auto c = services::parse<ElectionResult>(change->payload);
       put_session(call, change->index);
       times_.heard(c.candidate().lease(), env_.clock.wall(), c.candidate().ttl_ms());
       return call->reply(shown(campaign->scope.name_space, c.row(), &c.candidate()).SerializeAsString());
@@ -398,7 +399,7 @@ void ElectionsService::list(const CallPtr& call, std::string bytes) {
           const std::string_view at = key.substr(tenant.size());
           return visit(
               at,
-              shown(ByteReader(at).key_part(), coordination::parse<ElectionRow>(value), nullptr).SerializeAsString());
+              shown(ByteReader(at).key_part(), services::parse<ElectionRow>(value), nullptr).SerializeAsString());
         });
       });
       if (!page) return call->finish(std::move(page.error()));
@@ -426,7 +427,7 @@ void ElectionsService::watch(const CallPtr& call, const v1::WatchLeaderRequest& 
   source.changed = [item, group = request.group()](const machine::Change& change) -> std::optional<std::string> {
     if (change.key != group) return std::nullopt;
     return item(static_cast<v1::ElectionEventKind>(change.kind),
-                coordination::parse<ElectionResult>(change.payload).row());
+                services::parse<ElectionResult>(change.payload).row());
   };
   Status status = coordination::EventStream::open(call, request.since(), std::move(source),
                                                   {env_.reader, env_.watcher, env_.work, env_.clock});

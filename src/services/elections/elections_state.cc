@@ -7,13 +7,13 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "machine/planted.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::elections {
 namespace {
 
-using coordination::parse;
-using coordination::set_wall;
+using services::parse;
+using services::set_wall;
 using internal::v1::CandidateCommand;
 using internal::v1::ElectionCandidate;
 using internal::v1::ElectionResult;

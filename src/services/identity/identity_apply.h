@@ -4,7 +4,7 @@
 #include <string>
 
 #include "machine/domain.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 #include "services/identity/identity_state.h"
 
 namespace uccp::identity {

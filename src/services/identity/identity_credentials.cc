@@ -3,12 +3,13 @@
 
 #include "base/bytes.h"
 #include "services/identity/identity_apply.h"
+#include "services/message_types.h"
 
 namespace uccp::identity {
 namespace {
 
-using coordination::parse;
-using coordination::set_wall;
+using services::parse;
+using services::set_wall;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using namespace internal::v1;  // NOLINT(google-build-using-namespace): rows and kinds of this domain

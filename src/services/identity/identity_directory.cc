@@ -5,7 +5,7 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::identity {
 namespace {
@@ -237,7 +237,7 @@ Result<ApiKeyRow> IdentityDirectory::find_api_key(std::string_view key) const {
   if (!split_secret(key, kApiKeyPrefix, parts)) return invalid();
   auto row = kApiKeys.get(env_.view(), kNoScope, parts.id);
   if (!row || !same_secret(row->secret_hash(), hash_secret(parts.secret))) return invalid();
-  if (row->key().has_expire_time() && coordination::us_of(row->key().expire_time()) <= env_.clock.wall().us) {
+  if (row->key().has_expire_time() && services::us_of(row->key().expire_time()) <= env_.clock.wall().us) {
     return refused("API_KEY_EXPIRED", "the API key " + parts.id + " has expired; make another one");
   }
   return std::move(*row);

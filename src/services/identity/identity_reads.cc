@@ -6,14 +6,14 @@
 #include "call/json_codec.h"
 #include "call/policy/roles.h"
 #include "call/policy/words.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 #include "services/identity/identity_apply.h"
 #include "services/identity/identity_service.h"
 
 namespace uccp::identity {
 
 using call::CallPtr;
-using coordination::parse;
+using services::parse;
 using machine::GroupView;
 using namespace internal::v1;  // NOLINT(google-build-using-namespace): rows and kinds of this domain
 
@@ -220,7 +220,7 @@ void IdentityService::who_am_i(const CallPtr& call) {
   out.mutable_roles()->Assign(principal.roles.begin(), principal.roles.end());
   out.mutable_groups()->Assign(principal.groups.begin(), principal.groups.end());
   out.mutable_namespaces()->Assign(principal.namespaces.begin(), principal.namespaces.end());
-  if (principal.expires_us > 0) coordination::set_wall(out.mutable_expire_time(), {principal.expires_us});
+  if (principal.expires_us > 0) services::set_wall(out.mutable_expire_time(), {principal.expires_us});
   const std::string where = principal.namespaces.empty() ? "" : principal.namespaces.front();
   for (std::string& name : call::PermissionTable::get().names(set->authority(principal, where))) {
     out.add_permissions(std::move(name));

@@ -7,12 +7,13 @@
 #include "call/policy/policy_set.h"
 #include "call/policy/roles.h"
 #include "services/identity/identity_apply.h"
+#include "services/message_types.h"
 
 namespace uccp::identity {
 namespace {
 
-using coordination::parse;
-using coordination::set_wall;
+using services::parse;
+using services::set_wall;
 using google::protobuf::FieldMask;
 using google::protobuf::util::FieldMaskUtil;
 using machine::ApplyContext;

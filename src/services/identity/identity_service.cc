@@ -10,12 +10,12 @@
 #include "call/contract.h"
 #include "call/policy/roles.h"
 #include "machine/read_level.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::identity {
 
 using call::CallPtr;
-using coordination::parse;
+using services::parse;
 using google::protobuf::util::FieldMaskUtil;
 using internal::v1::DeleteIdentityCommand;
 using internal::v1::IdentityKind;

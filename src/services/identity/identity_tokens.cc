@@ -5,15 +5,15 @@
 #include "base/log.h"
 #include "call/command.h"
 #include "call/policy/roles.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 #include "services/identity/identity_apply.h"
 #include "services/identity/identity_service.h"
 
 namespace uccp::identity {
 
 using call::CallPtr;
-using coordination::parse;
-using coordination::set_wall;
+using services::parse;
+using services::set_wall;
 using machine::GroupView;
 using namespace internal::v1;  // NOLINT(google-build-using-namespace): rows and commands of this domain
 
@@ -226,7 +226,7 @@ void IdentityService::create_api_key(const CallPtr& call, const std::string& byt
   key.mutable_namespaces()->Assign(namespaces->begin(), namespaces->end());
   key.set_id(make_id("key"));
   if (request.has_ttl()) {
-    set_wall(key.mutable_expire_time(), {env_.clock.wall().us + coordination::ms_of(request.ttl()) * 1000});
+    set_wall(key.mutable_expire_time(), {env_.clock.wall().us + services::ms_of(request.ttl()) * 1000});
   }
   const std::string secret = to_base64url(env_.crypto.random_bytes(kSecretBytes));
   const std::string hash = hash_secret(secret);
@@ -431,7 +431,7 @@ void IdentityService::issue_token(const CallPtr& call, const v1::IssueTokenReque
   claims.principal = name;
   claims.namespaces = *namespaces;
   claims.issued_s = env_.clock.wall().us / 1'000'000;
-  claims.expires_s = claims.issued_s + (request.has_ttl() ? coordination::ms_of(request.ttl()) : kIssuedTtlDefaultMs) / 1000;
+  claims.expires_s = claims.issued_s + (request.has_ttl() ? services::ms_of(request.ttl()) : kIssuedTtlDefaultMs) / 1000;
   // Who has a token cannot make one that lives longer.
   if (self && call->principal.expires_us > 0) claims.expires_s = std::min(claims.expires_s, call->principal.expires_us / 1'000'000);
   sign(call, claims, [call, claims](std::string token) {
@@ -477,7 +477,7 @@ void IdentityService::rotate_keys(const CallPtr& call, const std::string& bytes)
   const auto pair = env_.crypto.make_signing_key();
   if (!pair) return call->finish(pair.error());
   AddSigningKeyCommand command;
-  command.set_overlap_ms(request.has_overlap() ? coordination::ms_of(request.overlap()) : kOverlapDefaultMs);
+  command.set_overlap_ms(request.has_overlap() ? services::ms_of(request.overlap()) : kOverlapDefaultMs);
   command.mutable_key()->set_key_id(pair->key_id);
   command.mutable_key()->set_public_pem(pair->public_pem);
   command.mutable_key()->set_private_sealed(env_.crypto.seal(pair->private_pem, key_context(pair->key_id)));

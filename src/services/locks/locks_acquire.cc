@@ -4,12 +4,13 @@
 #include "services/feature_types.h"
 #include "services/locks/locks_service.h"
 #include "services/locks/locks_shown.h"
+#include "services/message_types.h"
 
 namespace uccp::locks {
 namespace {
 
 using call::CallPtr;
-using coordination::ms_of;
+using services::ms_of;
 using coordination::scope_of;
 using coordination::Waits;
 using internal::v1::AcquireResult;
@@ -147,7 +148,7 @@ void LocksService::acquire(const std::shared_ptr<Acquisition>& a, std::string by
   env_.proposer.propose(kCoreGroup, std::move(envelope), [this, a](Result<machine::Applied> applied) {
     if (!applied) return refused(a, std::move(applied.error()));
     put_session(a->call, applied->index);
-    const auto result = coordination::parse<AcquireResult>(applied->response);
+    const auto result = services::parse<AcquireResult>(applied->response);
     if (result.has_holder()) return confirm(a, result, applied->index);
     a->waiter = result.waiter();
     wait(a, applied->index);
@@ -225,7 +226,7 @@ void LocksService::wait_ended(const std::shared_ptr<Acquisition>& a, Waits::End 
   switch (why) {
     case Waits::End::kChange: {
       if (static_cast<ChangeKind>(change->kind) != ChangeKind::kAcquired) return gave_up(a);
-      const auto c = coordination::parse<internal::v1::PermitChange>(change->payload);
+      const auto c = services::parse<internal::v1::PermitChange>(change->payload);
       put_session(a->call, change->index);
       return granted(a, c.holder(), c.row());
     }
@@ -249,7 +250,7 @@ void LocksService::abandon(const std::shared_ptr<Acquisition>& a, bool answer) {
   propose_quietly(a->scope, "abandon", command, [this, a, answer](Result<machine::Applied> applied) {
     if (!answer) return;
     if (applied) {
-      const auto result = coordination::parse<AcquireResult>(applied->response);
+      const auto result = services::parse<AcquireResult>(applied->response);
       if (result.has_holder()) return granted(a, result.holder(), result.row());
     }
     timeouts_.add();

@@ -4,12 +4,13 @@
 #include "call/command.h"
 #include "services/coordination_stream.h"
 #include "services/locks/locks_shown.h"
+#include "services/message_types.h"
 
 namespace uccp::locks {
 namespace {
 
 using call::CallPtr;
-using coordination::ms_of;
+using services::ms_of;
 using coordination::scope_of;
 using coordination::Waits;
 using internal::v1::AcquireResult;
@@ -34,7 +35,7 @@ void put_session(const CallPtr& call, LogIndex index) {
 
 template <typename Message>
 Message parse_result(const machine::Applied& applied) {
-  return coordination::parse<Message>(applied.response);
+  return services::parse<Message>(applied.response);
 }
 
 Status not_found(PermitKind kind, const std::string& name) {
@@ -403,7 +404,7 @@ void LocksService::watch(const CallPtr& call, const v1::WatchLocksRequest& reque
   source.changed = [this, item, prefix = request.prefix(),
                     name_space = scope.name_space](const machine::Change& change) -> std::optional<std::string> {
     if (static_cast<ChangeKind>(change.kind) == ChangeKind::kWaitEnded) return std::nullopt;
-    const auto c = coordination::parse<internal::v1::PermitChange>(change.payload);
+    const auto c = services::parse<internal::v1::PermitChange>(change.payload);
     if (c.row().kind() != kLock || !c.row().name().starts_with(prefix)) return std::nullopt;
     return item(static_cast<v1::LockEventKind>(change.kind), shown_change(c, name_space, times_));
   };

@@ -2,14 +2,15 @@
 
 #include "base/bytes.h"
 #include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::locks {
 namespace {
 
 using coordination::LeaseTimes;
-using coordination::set_ms;
-using coordination::set_wall;
-using coordination::us_of;
+using services::set_ms;
+using services::set_wall;
+using services::us_of;
 using internal::v1::PermitHolder;
 using internal::v1::PermitRow;
 

@@ -5,11 +5,12 @@
 #include <vector>
 
 #include "services/locks/permits.h"
+#include "services/message_types.h"
 
 namespace uccp::locks {
 namespace {
 
-using coordination::parse;
+using services::parse;
 using internal::v1::AcquireResult;
 using machine::ApplyResult;
 

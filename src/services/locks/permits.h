@@ -11,13 +11,13 @@
 
 #include "base/bytes.h"
 #include "machine/planted.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 #include "services/locks/locks_state.h"
 #include "services/locks/locks_tree.h"
 
 namespace uccp::locks {
 
-using coordination::set_wall;
+using services::set_wall;
 using internal::v1::AcquireCommand;
 using internal::v1::PermitHolder;
 using internal::v1::PermitKind;

@@ -6,6 +6,7 @@
 #include "call/command.h"
 #include "machine/read_level.h"
 #include "services/coordination_types.h"
+#include "services/message_types.h"
 #include "services/feature_types.h"
 #include "services/secrets/key_rotation.h"
 
@@ -13,7 +14,7 @@ namespace uccp::secrets {
 namespace {
 
 using call::CallPtr;
-using coordination::parse;
+using services::parse;
 using coordination::scope_of;
 using machine::Applied;
 using machine::GroupView;

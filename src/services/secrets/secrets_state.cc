@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "base/bytes.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::secrets {
 namespace {
 
-using coordination::parse;
-using coordination::set_wall;
+using services::parse;
+using services::set_wall;
 using internal::v1::SecretRow;
 using internal::v1::SecretValueRow;
 using internal::v1::WrappingKeyRow;

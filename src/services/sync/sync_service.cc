@@ -2,13 +2,14 @@
 
 #include "base/bytes.h"
 #include "call/command.h"
+#include "services/message_types.h"
 
 namespace uccp::sync {
 namespace {
 
 using call::CallPtr;
-using coordination::ms_of;
-using coordination::parse;
+using services::ms_of;
+using services::parse;
 using coordination::scope_of;
 using coordination::Waits;
 using internal::v1::ArriveResult;
@@ -53,7 +54,7 @@ std::string shown_latch(const LatchRow& row, const std::string& name_space) {
   out.set_count(row.count());
   out.set_remaining(row.remaining());
   out.set_open(row.remaining() == 0);
-  coordination::set_ms(out.mutable_ttl(), row.ttl_ms());
+  services::set_ms(out.mutable_ttl(), row.ttl_ms());
   *out.mutable_create_time() = row.create_time();
   if (row.has_open_time()) *out.mutable_open_time() = row.open_time();
   return out.SerializeAsString();

@@ -4,13 +4,13 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "services/coordination_types.h"
+#include "services/message_types.h"
 
 namespace uccp::sync {
 namespace {
 
-using coordination::parse;
-using coordination::set_wall;
+using services::parse;
+using services::set_wall;
 using internal::v1::ArriveResult;
 using internal::v1::BarrierParticipant;
 using internal::v1::BarrierPast;
