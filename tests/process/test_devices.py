@@ -3,6 +3,7 @@ import json
 import pathlib
 import subprocess
 import tempfile
+import urllib.request
 
 from lib.uccp import AGENT, NodeTest, clean_environment
 from lib.wait import wait_until
@@ -89,6 +90,26 @@ class Devices(DevicesTest):
         for task in tasks:
             self.rest.delete(f"tasks/{task}?gracePeriod=0s")
             self.node.wait_task(task)
+
+    def test_devices_in_use_are_metrics_of_the_cluster_and_of_the_quota(self):
+        answer = self.rest.post("quotas", {"namespace": "default", "hard": {"gpu": 2}})
+        self.assertEqual(answer.status, 201, answer)
+        self.addCleanup(self.rest.delete, "quotas/default")
+        names = ("uccp_cluster_gpu_total", "uccp_cluster_gpu_available", "uccp_quota_gpu_limit", "uccp_quota_gpu_used")
+
+        def values():
+            with urllib.request.urlopen(f"http://{self.node.context['metrics']}/metrics", timeout=20) as text:
+                lines = [line.decode().rsplit(" ", 1) for line in text if line.decode().startswith(names)]
+            return {name.partition("{")[0]: float(value) for name, value in lines
+                    if "{" not in name or 'namespace="default"' in name}
+
+        gate = self.node.gate("gpu")
+        task = self.node.submit(gate.wait, resources={"gpu": {"count": 1}})["id"]
+        self.node.wait_task(task, "RUNNING")
+        wait_until(lambda: [values().get(name) for name in names] == [2, 1, 2, 1], 20, "one of two GPUs is in use")
+        gate.open()
+        self.node.wait_task(task)
+        wait_until(lambda: [values().get(name) for name in names] == [2, 2, 2, 0], 20, "none is in use")
 
     def test_rest_and_cli_show_what_the_inventory_says(self):
         worker = self.worker()
