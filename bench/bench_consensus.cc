@@ -104,9 +104,9 @@ Status run_consensus_writes(Context& context) {
           .goal = {Goal::Of::kRatio, Better::kHigher, 1 / 0.9}};
   one.durable = true;
   duel->describe(one, settings);
-  context.emit(measure(context, *duel, one, mine, theirs, {.in_flight = 1, .seconds = seconds, .warm_up_s = kWarmUp},
-                       mean_ms_of)
-                   .row);
+  context.emit(
+      measure(context, *duel, one, mine, theirs, {.in_flight = 1, .seconds = seconds, .warm_up_s = kWarmUp}, mean_ms_of)
+          .row);
   double peak = 0;
   for (const auto& [clients, ratio] : {Level{64, 1.6}, Level{256, 1.3}, Level{1000, 1.3}}) {
     Row row{.metric = fmt::format("puts, {} clients", clients),

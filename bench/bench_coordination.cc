@@ -132,7 +132,8 @@ Status measure_watchers(Context& context, Pair& pair, const WatchPlan& plan) {
 }
 
 Status measure_registration(Context& context, Pair& pair) {
-  Row row{.metric = "register an instance with a TTL, beside a lease and a put", .unit = "1/s",
+  Row row{.metric = "register an instance with a TTL, beside a lease and a put",
+          .unit = "1/s",
           .goal = {Goal::Of::kRatio, Better::kHigher, 4}};
   pair.duel->describe(row, "closed loop, 64 in flight, 8 connections to the leader");
   Work mine;

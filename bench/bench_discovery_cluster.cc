@@ -42,8 +42,10 @@ Status load_services(Context& context, UccpCluster& cluster, size_t leader) {
   work.verify = [](uint64_t i, std::string_view reply) { return bytes_field(reply, 1) == instance(i); };
   const LoadResult result =
       load->run(work, {.in_flight = 1024, .operations = kServices, .server_pids = cluster.pids()});
-  Row time{.metric = fmt::format("three nodes: {} services are registered", kServices), .unit = "s",
-           .better = Better::kLower, .goal = {Goal::Of::kOurs, Better::kLower, 8}};
+  Row time{.metric = fmt::format("three nodes: {} services are registered", kServices),
+           .unit = "s",
+           .better = Better::kLower,
+           .goal = {Goal::Of::kOurs, Better::kLower, 8}};
   time.settings = "1,024 in flight to the leader, durable on a majority";
   note(time, result);
   time.add_ours(result.seconds);
@@ -52,8 +54,10 @@ Status load_services(Context& context, UccpCluster& cluster, size_t leader) {
   time.detail("serverUsPerOp", result.server_us_per_op());
   context.emit(time);
   if (!time.problem.empty()) return {Code::kInternal, "BENCH_FAILED", time.problem};
-  Row memory{.metric = fmt::format("three nodes: largest memory of a node with {} services", kServices), .unit = "MB",
-             .better = Better::kLower, .goal = {Goal::Of::kOurs, Better::kLower, 250}};
+  Row memory{.metric = fmt::format("three nodes: largest memory of a node with {} services", kServices),
+             .unit = "MB",
+             .better = Better::kLower,
+             .goal = {Goal::Of::kOurs, Better::kLower, 250}};
   memory.verified = kServices;
   memory.add_ours(largest_rss_mb(cluster));
   memory.detail("allNodesMb", cluster.rss_mb());
@@ -67,15 +71,20 @@ Status measure_heartbeats(Context& context, UccpCluster& cluster, size_t leader)
   work.method = "uccp.v1.ServiceDiscovery/Heartbeat";
   work.request = [](uint64_t i) { return id_request(instance(i)); };
   work.verify = [](uint64_t, std::string_view reply) { return !reply.empty(); };
-  Plan plan{.in_flight = 4096, .rate = static_cast<double>(kServices) / kBeatSeconds,
-            .seconds = static_cast<double>(kBeatSeconds), .warm_up_s = 1, .server_pids = cluster.pids()};
+  Plan plan{.in_flight = 4096,
+            .rate = static_cast<double>(kServices) / kBeatSeconds,
+            .seconds = static_cast<double>(kBeatSeconds),
+            .warm_up_s = 1,
+            .server_pids = cluster.pids()};
   const std::vector<int> leads{cluster.pid(leader)};
   const double before = cpu_seconds_of(leads);
   const LoadResult result = load->run(work, plan);
   const double leader_cores = (cpu_seconds_of(leads) - before) / (plan.seconds + plan.warm_up_s);
-  Row row{.metric = fmt::format("three nodes: cores of the leader, {} services with a heartbeat each {} s",
-                                kServices, kBeatSeconds),
-          .unit = "cores", .better = Better::kLower, .goal = {Goal::Of::kOurs, Better::kLower, 1}};
+  Row row{.metric = fmt::format("three nodes: cores of the leader, {} services with a heartbeat each {} s", kServices,
+                                kBeatSeconds),
+          .unit = "cores",
+          .better = Better::kLower,
+          .goal = {Goal::Of::kOurs, Better::kLower, 1}};
   row.settings = "through all nodes in turn";
   note(row, result);
   row.add_ours(leader_cores);
@@ -105,7 +114,8 @@ Status measure_discovery(Context& context, UccpCluster& cluster, size_t leader) 
     return count_items(reply, 1) == kInstances &&
            bytes_field(bytes_field(reply, 1), 3) == service_name(i * 7919 % kNames);
   };
-  Row rate{.metric = "three nodes: Discover, 64 in flight, before a node is killed", .unit = "1/s",
+  Row rate{.metric = "three nodes: Discover, 64 in flight, before a node is killed",
+           .unit = "1/s",
            .goal = {Goal::Of::kOurs, Better::kHigher, kDiscoversPerSecond}};
   rate.settings = "through both followers";
   const LoadResult closed = load->run(work, {.in_flight = 64, .seconds = context.seconds()});
@@ -114,7 +124,9 @@ Status measure_discovery(Context& context, UccpCluster& cluster, size_t leader) 
   context.emit(rate);
 
   Row tail{.metric = fmt::format("three nodes: Discover p99 at {:.0f}/s while the leader dies", kDiscoversPerSecond),
-           .unit = "ms", .better = Better::kLower, .goal = {Goal::Of::kOurs, Better::kLower, 10}};
+           .unit = "ms",
+           .better = Better::kLower,
+           .goal = {Goal::Of::kOurs, Better::kLower, 10}};
   tail.settings = "open loop through both followers; kill -9 a quarter into the time";
   const Plan plan{.in_flight = 4096, .rate = kDiscoversPerSecond, .seconds = 8};
   LoadResult open;

@@ -72,8 +72,8 @@ Status gets(Context& context, UccpCluster& cluster, uint64_t keys, uint64_t fill
   UCCP_RETURN_IF_ERROR(side.connect(Side::Endpoints::kLeader, 8));
   if (keys > filled) UCCP_RETURN_IF_ERROR(fill(side, keys, kValueBytes, kFillBatch, filled));
   Row row = point(fmt::format("growth keys {} get", keys), "1/s", "64 clients, 3 nodes, linearizable");
-  const LoadResult result = side.run(get_work(true, keys, "linearizable"),
-                                     {.in_flight = kInFlight, .seconds = kSeconds, .warm_up_s = 0.3});
+  const LoadResult result =
+      side.run(get_work(true, keys, "linearizable"), {.in_flight = kInFlight, .seconds = kSeconds, .warm_up_s = 0.3});
   row.add_ours(result.rate());
   note_failures(row, result, true);
   row.detail("p99Ms", result.latency.percentile_ms(0.99));

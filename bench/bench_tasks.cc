@@ -156,9 +156,8 @@ Status run_tasks(Context& context) {
   row.peer_name = "posix_spawn and waitpid of /bin/true, one loop a core";
   row.settings = fmt::format("{} tasks of `true` submitted at once, one agent, default isolation", count);
   row.peer_required = true;
-  Row beside{.metric = "process tasks beside HyperQueue",
-             .unit = "1/s",
-             .goal = {Goal::Of::kRatio, Better::kHigher, 0.9}};
+  Row beside{
+      .metric = "process tasks beside HyperQueue", .unit = "1/s", .goal = {Goal::Of::kRatio, Better::kHigher, 0.9}};
   beside.peer_name = "HyperQueue, one server and worker, output not kept";
   beside.settings = row.settings + "; ours with its limits, users and control groups, theirs without";
   beside.peer_required = true;

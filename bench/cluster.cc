@@ -125,8 +125,8 @@ Result<std::unique_ptr<UccpCluster>> UccpCluster::start(const Context& context, 
     out << "log_level: WARN\n";
     for (const auto& [key, value] : options.settings) out << key << ": " << value << "\n";
     out.close();
-    UCCP_RETURN_IF_ERROR(cluster->read_config(fmt::format("{}/n{}", dir, k),
-                                              options.places.empty() ? Place() : options.places[k - 1]));
+    UCCP_RETURN_IF_ERROR(
+        cluster->read_config(fmt::format("{}/n{}", dir, k), options.places.empty() ? Place() : options.places[k - 1]));
   }
   UCCP_TRY(cluster->tls_.ca_pem, read_text(dir + "/pki/ca.crt"));
   UCCP_TRY(cluster->tls_.certificate_pem, read_text(dir + "/pki/admin.crt"));
@@ -138,9 +138,9 @@ Result<std::unique_ptr<UccpCluster>> UccpCluster::start(const Context& context, 
 Status UccpCluster::make_files(const UccpClusterOptions& options) {
   const std::string log = directory_ + "/init.log";
   if (!options.places.empty()) return make_places(options.places);
-  return run_to_end({bin_, "cluster", "init", "--data-dir", directory_, "--nodes", std::to_string(options.nodes),
-                     "--ports", "auto"},
-                    log);
+  return run_to_end(
+      {bin_, "cluster", "init", "--data-dir", directory_, "--nodes", std::to_string(options.nodes), "--ports", "auto"},
+      log);
 }
 
 // Each node at an address of its own, where all ports are free; all of them are founders.
@@ -148,10 +148,10 @@ Status UccpCluster::make_places(const std::vector<Place>& places) {
   const std::string log = directory_ + "/init.log";
   std::string founders;
   for (size_t k = 1; k <= places.size(); ++k) {
-    std::vector<std::string> argv = {bin_, "cluster", k == 1 ? "init" : "prepare", "--data-dir", directory_,
-                                     "--host", places[k - 1].host};
-    const std::vector<std::string> which = k == 1 ? std::vector<std::string>{"--nodes", "1"}
-                                                  : std::vector<std::string>{"--node", fmt::format("n{}", k)};
+    std::vector<std::string> argv = {bin_,       "cluster", k == 1 ? "init" : "prepare", "--data-dir",
+                                     directory_, "--host",  places[k - 1].host};
+    const std::vector<std::string> which =
+        k == 1 ? std::vector<std::string>{"--nodes", "1"} : std::vector<std::string>{"--node", fmt::format("n{}", k)};
     argv.insert(argv.end(), which.begin(), which.end());
     UCCP_RETURN_IF_ERROR(run_to_end(argv, log));
     UCCP_TRY(const std::string text, read_text(fmt::format("{}/n{}/uccp.yaml", directory_, k)));
@@ -228,18 +228,27 @@ Result<std::unique_ptr<EtcdCluster>> EtcdCluster::start(const Context& context, 
     const std::string client = "https://" + target;
     const std::string keys = fmt::format("{}/n{}/pki", pki.directory(), k);
     std::vector<std::string> argv = places.empty() ? std::vector<std::string>() : places[k - 1].prefix;
-    for (const std::string& word :
-         {std::string("/usr/bin/env"), std::string("etcd"), "--name=" + fmt::format("n{}", k),
-          fmt::format("--data-dir={}/n{}", cluster->directory_, k), "--listen-client-urls=" + client,
-          "--advertise-client-urls=" + client, "--listen-peer-urls=" + peers[k - 1],
-          "--initial-advertise-peer-urls=" + peers[k - 1],
-          fmt::format("--initial-cluster={}", fmt::join(members, ",")), std::string("--initial-cluster-state=new"),
-          std::string("--log-level=error"), std::string("--enable-grpc-gateway=false"),
-          std::string("--quota-backend-bytes=8589934592"), std::string("--client-cert-auth"),
-          "--trusted-ca-file=" + keys + "/ca.crt", "--cert-file=" + keys + "/node.crt",
-          "--key-file=" + keys + "/node.key", std::string("--peer-client-cert-auth"),
-          "--peer-trusted-ca-file=" + keys + "/ca.crt", "--peer-cert-file=" + keys + "/node.crt",
-          "--peer-key-file=" + keys + "/node.key"}) {
+    for (const std::string& word : {std::string("/usr/bin/env"),
+                                    std::string("etcd"),
+                                    "--name=" + fmt::format("n{}", k),
+                                    fmt::format("--data-dir={}/n{}", cluster->directory_, k),
+                                    "--listen-client-urls=" + client,
+                                    "--advertise-client-urls=" + client,
+                                    "--listen-peer-urls=" + peers[k - 1],
+                                    "--initial-advertise-peer-urls=" + peers[k - 1],
+                                    fmt::format("--initial-cluster={}", fmt::join(members, ",")),
+                                    std::string("--initial-cluster-state=new"),
+                                    std::string("--log-level=error"),
+                                    std::string("--enable-grpc-gateway=false"),
+                                    std::string("--quota-backend-bytes=8589934592"),
+                                    std::string("--client-cert-auth"),
+                                    "--trusted-ca-file=" + keys + "/ca.crt",
+                                    "--cert-file=" + keys + "/node.crt",
+                                    "--key-file=" + keys + "/node.key",
+                                    std::string("--peer-client-cert-auth"),
+                                    "--peer-trusted-ca-file=" + keys + "/ca.crt",
+                                    "--peer-cert-file=" + keys + "/node.crt",
+                                    "--peer-key-file=" + keys + "/node.key"}) {
       argv.push_back(word);
     }
     cluster->nodes_.push_back({target, std::move(argv), fmt::format("{}/n{}.log", cluster->directory_, k), {}});

@@ -105,9 +105,8 @@ class LockClient final : public Chain {
     std::string request;
     call::put_bytes(request, 1, name_);
     call::put_uint(request, 2, lease_);
-    ask(kLock, request, [](Chain& self, std::string_view answer) {
-      static_cast<LockClient&>(self).held(bytes_field(answer, 2));
-    });
+    ask(kLock, request,
+        [](Chain& self, std::string_view answer) { static_cast<LockClient&>(self).held(bytes_field(answer, 2)); });
   }
   void held(std::string_view key) {
     if (!alone_) run_.result.overlaps += run_.inside++ != 0;
@@ -130,15 +129,14 @@ class LeaseClient final : public Chain {
 
  private:
   void begin() override {
-    ask(kGrant, grant_request(), [](Chain& self, std::string_view answer) {
-      static_cast<LeaseClient&>(self).put(varint_field(answer, 2));
-    });
+    ask(kGrant, grant_request(),
+        [](Chain& self, std::string_view answer) { static_cast<LeaseClient&>(self).put(varint_field(answer, 2)); });
   }
   void put(uint64_t lease) {
     // As many bytes as the registration of an instance has.
     ++puts_;
-    std::string request = etcd_put(fmt::format("bench/leased/{}/{}", number_, puts_),
-                                   register_request(number_, puts_, kLeaseSeconds));
+    std::string request =
+        etcd_put(fmt::format("bench/leased/{}/{}", number_, puts_), register_request(number_, puts_, kLeaseSeconds));
     call::put_uint(request, 3, lease);
     ask(kPut, request, [](Chain& self, std::string_view) {
       auto& client = static_cast<LeaseClient&>(self);

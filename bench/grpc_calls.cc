@@ -314,12 +314,8 @@ class Calls final : public GrpcCalls {
 }  // namespace
 
 CallHeaders::CallHeaders(std::string_view method, int64_t deadline_ms, const std::string& consistency)
-    : fields_{{":method", "POST"},
-              {":scheme", "https"},
-              {":path", "/" + std::string(method)},
-              {":authority", "localhost"},
-              {"te", "trailers"},
-              {"content-type", "application/grpc"}} {
+    : fields_{{":method", "POST"},         {":scheme", "https"}, {":path", "/" + std::string(method)},
+              {":authority", "localhost"}, {"te", "trailers"},   {"content-type", "application/grpc"}} {
   if (deadline_ms > 0) fields_.emplace_back("grpc-timeout", std::to_string(deadline_ms) + "m");
   if (!consistency.empty()) fields_.emplace_back("uccp-consistency", consistency);
 }

@@ -21,7 +21,10 @@ struct Operation final : GrpcCall {
 class Run final : public GrpcCaller {
  public:
   Run(GrpcCalls& calls, const Work& work, const Plan& plan)
-      : calls_(calls), work_(work), plan_(plan), headers_(work.method, plan.deadline_ms, work.consistency),
+      : calls_(calls),
+        work_(work),
+        plan_(plan),
+        headers_(work.method, plan.deadline_ms, work.consistency),
         next_index_(plan.first_index) {}
 
   LoadResult go() {

@@ -44,8 +44,8 @@ Result<std::unique_ptr<Namespaces>> Namespaces::make(size_t count) {
   std::unique_ptr<Namespaces> made(new Namespaces(count));
   const std::string bridge = "ub" + made->id_;
   std::string lines = kRemoveLeftovers;
-  lines += fmt::format("ip link add {0} type bridge\nip addr add {1}.254/24 dev {0}\nip link set {0} up\n", bridge,
-                       net());
+  lines +=
+      fmt::format("ip link add {0} type bridge\nip addr add {1}.254/24 dev {0}\nip link set {0} up\n", bridge, net());
   for (size_t i = 0; i < count; ++i) {
     lines += fmt::format(
         "ip netns add {0}\n"

@@ -36,9 +36,7 @@ constexpr size_t kReplyHeaderBytes = 16;  // request, transaction, error
 
 double seconds_since(Clock::time_point at) { return std::chrono::duration<double>(Clock::now() - at).count(); }
 
-void put_buffer(ByteWriter& out, std::string_view bytes) {
-  out.u32(static_cast<uint32_t>(bytes.size())).raw(bytes);
-}
+void put_buffer(ByteWriter& out, std::string_view bytes) { out.u32(static_cast<uint32_t>(bytes.size())).raw(bytes); }
 
 std::string frame(const ByteWriter& body) {
   return ByteWriter().u32(static_cast<uint32_t>(body.data().size())).raw(body.data()).take();

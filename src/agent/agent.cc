@@ -27,10 +27,11 @@ Result<std::unique_ptr<Agent>> Agent::open(Executor& loop, const Clock& clock, F
   UCCP_RETURN_IF_ERROR(files.make_directories(data + "/logs"));
   UCCP_TRY(auto outcomes, OutcomeStore::open(files, data + "/outcomes"));
   UCCP_TRY(auto cache, InputCache::open(files, data + "/cache", options.cache_bytes_max));
-  std::unique_ptr<Agent> agent(new Agent(loop, clock, files, link, std::move(options), std::move(ended),
-                                         std::move(outcomes), std::move(cache)));
+  std::unique_ptr<Agent> agent(
+      new Agent(loop, clock, files, link, std::move(options), std::move(ended), std::move(outcomes), std::move(cache)));
   UCCP_RETURN_IF_ERROR(agent->load_state());
-  // Made here and not by the cluster, so that a Hello that is repeated because its answer was lost makes no second worker.
+  // Made here and not by the cluster, so that a Hello that is repeated because its answer was lost makes no second
+  // worker.
   if (agent->worker_id_.empty()) agent->worker_id_ = "worker_" + agent->options_.incarnation.substr(0, 16);
   agent->starts_ += 1;
   UCCP_RETURN_IF_ERROR(agent->store_state());
@@ -47,15 +48,17 @@ Agent::Agent(Executor& loop, const Clock& clock, FileSystem& files, ServerLink& 
       ended_(std::move(ended)),
       outcomes_(std::move(outcomes)),
       cache_(std::move(cache)),
-      followers_(link, [this](const AttemptKey& key) -> const AttemptLog* {
-        const AttemptRecord* record = find(key);
-        return record == nullptr ? nullptr : record->log.get();
-      }),
+      followers_(link,
+                 [this](const AttemptKey& key) -> const AttemptLog* {
+                   const AttemptRecord* record = find(key);
+                   return record == nullptr ? nullptr : record->log.get();
+                 }),
       devices_(options_.devices.gpus) {}
 
 Agent::~Agent() {
   *alive_ = false;
-  for (const Executor::TimerId timer : {heartbeat_timer_, lease_timer_, drain_timer_, alone_timer_}) loop_.cancel(timer);
+  for (const Executor::TimerId timer : {heartbeat_timer_, lease_timer_, drain_timer_, alone_timer_})
+    loop_.cancel(timer);
 }
 
 // <data>/worker: four lines, worker id, cluster id, epoch, number of starts. The last is missing in older ones.
@@ -70,13 +73,14 @@ Status Agent::load_state() {
     if (!(lines >> starts_)) starts_ = 0;
     return {};
   }
-  return Status(Code::kCorruption, "WORKER_FILE_INVALID", path + " is damaged; remove it, and the agent registers as a new worker");
+  return Status(Code::kCorruption, "WORKER_FILE_INVALID",
+                path + " is damaged; remove it, and the agent registers as a new worker");
 }
 
 Status Agent::store_state() {
-  return write_file_atomically(files_, options_.data_directory + "/worker",
-                               worker_id_ + "\n" + cluster_id_ + "\n" + std::to_string(epoch_) + "\n" +
-                                   std::to_string(starts_) + "\n");
+  return write_file_atomically(
+      files_, options_.data_directory + "/worker",
+      worker_id_ + "\n" + cluster_id_ + "\n" + std::to_string(epoch_) + "\n" + std::to_string(starts_) + "\n");
 }
 
 // Outcomes that were stored, and attempts that ran when the agent before this one died.
@@ -230,15 +234,18 @@ void Agent::welcome(const wire::Welcome& welcome) {
                {{"expected", cluster_id_}, {"found", welcome.cluster_id()}, {"data", options_.data_directory}});
     return link_.reconnect("the cluster is " + welcome.cluster_id() + ", this worker belongs to " + cluster_id_);
   }
-  const bool changed = worker_id_ != welcome.worker_id() || cluster_id_ != welcome.cluster_id() || epoch_ != welcome.epoch();
+  const bool changed =
+      worker_id_ != welcome.worker_id() || cluster_id_ != welcome.cluster_id() || epoch_ != welcome.epoch();
   worker_id_ = welcome.worker_id();
   cluster_id_ = welcome.cluster_id();
   epoch_ = welcome.epoch();
   if (changed) {
-    if (Status status = store_state(); !status.is_ok()) log::error("the worker file cannot be written", {{"error", status.message()}});
+    if (Status status = store_state(); !status.is_ok())
+      log::error("the worker file cannot be written", {{"error", status.message()}});
   }
   welcomed_ = true;
-  heartbeat_ms_ = std::max<int64_t>(ms_of(welcome.has_heartbeat_interval() ? &welcome.heartbeat_interval() : nullptr, kHeartbeatMsDefault), 10);
+  heartbeat_ms_ = std::max<int64_t>(
+      ms_of(welcome.has_heartbeat_interval() ? &welcome.heartbeat_interval() : nullptr, kHeartbeatMsDefault), 10);
   lease_ms_ = ms_of(welcome.has_lease() ? &welcome.lease() : nullptr, kLeaseMsDefault);
   if (welcome.log_bytes_max() > 0) log_bytes_max_ = welcome.log_bytes_max();
   log::info("connected", {{"worker_id", worker_id_}, {"epoch", epoch_}, {"lease_ms", lease_ms_}});
@@ -255,8 +262,9 @@ void Agent::welcome(const wire::Welcome& welcome) {
   }
   for (const AttemptKey& key : old) {
     if (AttemptRecord* record = find(key)) {
-      stop(*record, {.kind = EndKind::kLost, .reason = "the worker was fenced: epoch " + std::to_string(record->id.worker_epoch()) +
-                                                       " has passed"});
+      stop(*record,
+           {.kind = EndKind::kLost,
+            .reason = "the worker was fenced: epoch " + std::to_string(record->id.worker_epoch()) + " has passed"});
     }
   }
   send_what_hello_missed();
@@ -329,8 +337,9 @@ void Agent::check_lease() {
   }
   if (active() == 0) return;
   log::error("the lease ran out without a confirmed heartbeat: all attempts are killed", {{"attempts", active()}});
-  stop_all({.kind = EndKind::kLost, .reason = "the worker had no confirmed heartbeat for its lease of " +
-                                              std::to_string(lease_ms_) + " ms and killed the attempt"});
+  stop_all({.kind = EndKind::kLost,
+            .reason = "the worker had no confirmed heartbeat for its lease of " + std::to_string(lease_ms_) +
+                      " ms and killed the attempt"});
 }
 
 void Agent::drain(const wire::DrainAgent& request) {
@@ -340,7 +349,9 @@ void Agent::drain(const wire::DrainAgent& request) {
   log::info(request.undo() ? "draining is over" : "draining", {{"reason", request.reason()}});
   if (request.undo() || !request.has_deadline()) return;
   drain_timer_ = loop_.post_after(ms_of(&request.deadline(), 0), [this, reason = request.reason()] {
-    stop_all({.grace_ms = 10'000, .kind = EndKind::kPreempted, .reason = reason.empty() ? "the worker is drained" : "the worker is drained: " + reason});
+    stop_all({.grace_ms = 10'000,
+              .kind = EndKind::kPreempted,
+              .reason = reason.empty() ? "the worker is drained" : "the worker is drained: " + reason});
   });
 }
 
@@ -348,7 +359,8 @@ void Agent::shutdown(int64_t grace_ms, const std::string& reason) {
   if (std::exchange(shutting_down_, true)) return;
   draining_ = true;
   log::info("shutting down", {{"reason", reason}, {"attempts", active()}});
-  const CancelOptions options{.grace_ms = grace_ms, .kind = EndKind::kPreempted, .reason = "the worker shuts down: " + reason};
+  const CancelOptions options{
+      .grace_ms = grace_ms, .kind = EndKind::kPreempted, .reason = "the worker shuts down: " + reason};
   stop_all(options);
   backend_->drain(options, [this, alive = alive_] {
     if (!*alive) return;
@@ -378,7 +390,8 @@ void Agent::end() {
 void Agent::check_alone() {
   const bool alone = !welcomed_ && active() == 0 && clock_.boot().ms_since(down_since_) >= options_.exit_after_alone_ms;
   if (alone) {
-    log::info("no server was reachable and nothing runs: the agent ends", {{"alone_ms", clock_.boot().ms_since(down_since_)}});
+    log::info("no server was reachable and nothing runs: the agent ends",
+              {{"alone_ms", clock_.boot().ms_since(down_since_)}});
     return end();
   }
   alone_timer_ = loop_.post_after(kAloneCheckMs, [this] { check_alone(); });

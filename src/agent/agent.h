@@ -40,11 +40,11 @@ struct AgentOptions {
   std::string incarnation;  // random, of this process
   std::string address;
   std::map<std::string, std::string> labels;
-  std::string pool, region, zone;  // empty: the cluster's default, none, none
+  std::string pool, region, zone;                       // empty: the cluster's default, none, none
   api::WorkerType type = api::WORKER_TYPE_UNSPECIFIED;  // unspecified: by its devices
   std::vector<api::Taint> taints;
   bool runs_functions = false;  // the executor can
-  std::string isolation;  // how tasks are kept apart, and which limits hold
+  std::string isolation;        // how tasks are kept apart, and which limits hold
   size_t attempts_max = 1000;
   uint64_t cache_bytes_max = 4ull << 30;
   DeviceInventory devices;

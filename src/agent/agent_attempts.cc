@@ -10,8 +10,8 @@
 namespace uccp::agent {
 namespace {
 
-// Errors that may be gone when the upload is tried again: a full disk too, whose owner makes room or does not; until then
-// the content is kept here.
+// Errors that may be gone when the upload is tried again: a full disk too, whose owner makes room or does not; until
+// then the content is kept here.
 bool is_transient(const Status& status) { return code_info(status.code()).retryable; }
 
 }  // namespace
@@ -28,24 +28,29 @@ void Agent::launch(wire::LaunchAttempt launch) {
   if (AttemptRecord* known = find(key)) return resend(*known);
   if (denials_.contains(key) || forgotten_.contains(key)) return;
   if (id.worker_epoch() != epoch_) {
-    return deny(id, wire::DENY_REASON_STALE_EPOCH,
-                "placed in epoch " + std::to_string(id.worker_epoch()) + ", the worker is in " + std::to_string(epoch_));
+    return deny(
+        id, wire::DENY_REASON_STALE_EPOCH,
+        "placed in epoch " + std::to_string(id.worker_epoch()) + ", the worker is in " + std::to_string(epoch_));
   }
   if (draining_) return deny(id, wire::DENY_REASON_DRAINING, "the worker takes no new attempts");
   const api::Executor executor = launch.task().executor();
-  const bool is_function = executor == api::EXECUTOR_FUNCTION && options_.runs_functions && launch.task().has_function();
-  const bool is_process = (executor == api::EXECUTOR_UNSPECIFIED || executor == api::EXECUTOR_PROCESS) && !launch.task().command().empty();
+  const bool is_function =
+      executor == api::EXECUTOR_FUNCTION && options_.runs_functions && launch.task().has_function();
+  const bool is_process =
+      (executor == api::EXECUTOR_UNSPECIFIED || executor == api::EXECUTOR_PROCESS) && !launch.task().command().empty();
   if (!is_function && !is_process) {
     return deny(id, wire::DENY_REASON_UNSUPPORTED,
                 options_.runs_functions ? "this worker runs commands as processes, and functions, only"
                                         : "this worker runs commands as processes only");
   }
   if (active_ >= options_.attempts_max) {
-    return deny(id, wire::DENY_REASON_NO_CAPACITY, "the worker runs " + std::to_string(options_.attempts_max) + " attempts, its limit");
+    return deny(id, wire::DENY_REASON_NO_CAPACITY,
+                "the worker runs " + std::to_string(options_.attempts_max) + " attempts, its limit");
   }
   if (lease_end_ <= clock_.boot()) return deny(id, wire::DENY_REASON_NO_CAPACITY, "the worker's lease has run out");
   const auto devices = devices_.take(key, launch.task().resources().gpu());
-  if (!devices) return deny(id, wire::DENY_REASON_NO_CAPACITY, "the graphics processors that it asks for are not free here");
+  if (!devices)
+    return deny(id, wire::DENY_REASON_NO_CAPACITY, "the graphics processors that it asks for are not free here");
   devices_changed_ = devices_changed_ || !devices->empty();
   active_ += 1;
   AttemptRecord& record = attempts_[key];
@@ -60,7 +65,8 @@ void Agent::launch(wire::LaunchAttempt launch) {
     if (!objects::is_blob_id(sha256)) {
       return end_without_run(record, EndKind::kLaunchFailed, "input " + input.path() + " has no valid blob id", false);
     }
-    record.spec.inputs.push_back({.path = input.path(), .source_path = cache_.path_of(sha256), .mode = input.mode() == 0 ? 0644 : input.mode()});
+    record.spec.inputs.push_back(
+        {.path = input.path(), .source_path = cache_.path_of(sha256), .mode = input.mode() == 0 ? 0644 : input.mode()});
     if (std::ranges::find(record.fetching, sha256) == record.fetching.end()) record.fetching.push_back(sha256);
   }
   fetch_next(key);
@@ -145,7 +151,8 @@ void Agent::cancel(const wire::CancelAttempt& request) {
   const AttemptKey key = key_of(request.attempt());
   AttemptRecord* record = find(key);
   if (record == nullptr) {
-    if (!forgotten_.contains(key)) deny(request.attempt(), wire::DENY_REASON_CANCELLED, "cancelled before it came here");
+    if (!forgotten_.contains(key))
+      deny(request.attempt(), wire::DENY_REASON_CANCELLED, "cancelled before it came here");
     return;
   }
   if (record->phase == Phase::kReported) return resend(*record);
@@ -156,7 +163,8 @@ void Agent::cancel(const wire::CancelAttempt& request) {
 
 void Agent::stop(AttemptRecord& record, const CancelOptions& options) {
   record.stopping = true;
-  if (record.phase == Phase::kFetching) return end_without_run(record, options.kind, options.reason, options.kind == EndKind::kLost);
+  if (record.phase == Phase::kFetching)
+    return end_without_run(record, options.kind, options.reason, options.kind == EndKind::kLost);
   if (record.phase == Phase::kRunning) backend_->cancel(record.key, options);
 }
 
@@ -217,7 +225,8 @@ void Agent::finished(const AttemptKey& key, AttemptEnd end) {
     kept.set_size(artifact.size);
     kept.set_sha256(artifact.sha256);
     kept.set_mode(artifact.mode);
-    const bool known = std::ranges::any_of(record.uploads, [&](const BlobSource& one) { return one.sha256 == artifact.sha256; });
+    const bool known =
+        std::ranges::any_of(record.uploads, [&](const BlobSource& one) { return one.sha256 == artifact.sha256; });
     if (!known) record.uploads.push_back({.sha256 = artifact.sha256, .size = artifact.size, .path = artifact.file});
   }
   if (end.value) *outcome.mutable_value() = payload_of(end);
@@ -236,7 +245,8 @@ void Agent::add_log(AttemptRecord& record) {
   for (uint64_t position = 0; position < log.size();) {
     const auto piece = log.read(position, 1u << 20);
     if (!piece || piece->empty()) {
-      record.outcome.set_message(record.outcome.message() + "; its output could not be read back from the worker's disk");
+      record.outcome.set_message(record.outcome.message() +
+                                 "; its output could not be read back from the worker's disk");
       record.outcome.set_log_truncated(true);
       return;
     }
@@ -323,7 +333,8 @@ void Agent::store(AttemptRecord& record) {
   StoredOutcome stored{record.outcome, record.uploads};
   if (record.log != nullptr && record.log->in_file()) (void)record.log->persist();
   if (Status status = outcomes_.put(record.key, stored); !status.is_ok()) {
-    log::error("an outcome cannot be stored; if the agent dies now it is lost", {{"attempt", record.key}, {"error", status.message()}});
+    log::error("an outcome cannot be stored; if the agent dies now it is lost",
+               {{"attempt", record.key}, {"error", status.message()}});
     return;
   }
   record.uploads = std::move(stored.uploads);

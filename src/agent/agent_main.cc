@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -70,14 +70,21 @@ int64_t parse_duration_ms(const std::string& text) {
     return -1;
   }
   const std::string unit = text.substr(used);
-  const double factor = unit == "ms" ? 1 : unit == "s" || unit.empty() ? 1000 : unit == "m" ? 60'000 : unit == "h" ? 3600'000 : -1;
+  const double factor = unit == "ms"                  ? 1
+                        : unit == "s" || unit.empty() ? 1000
+                        : unit == "m"                 ? 60'000
+                        : unit == "h"                 ? 3600'000
+                                                      : -1;
   return factor < 0 || value < 0 ? -1 : static_cast<int64_t>(value * factor);
 }
 
 void add_flags(CLI::App& app, Flags& flags) {
-  app.add_option("--data-dir", flags.data_directory, "Directory of this worker, one agent at a time")->capture_default_str();
-  app.add_option("--context-file", flags.server.context_file, "dev.json of `uccp dev`: address and certificates, read at each connection");
-  app.add_option("--server", flags.server.server, "HOST:PORT of a node, several separated by commas; wins over the context file");
+  app.add_option("--data-dir", flags.data_directory, "Directory of this worker, one agent at a time")
+      ->capture_default_str();
+  app.add_option("--context-file", flags.server.context_file,
+                 "dev.json of `uccp dev`: address and certificates, read at each connection");
+  app.add_option("--server", flags.server.server,
+                 "HOST:PORT of a node, several separated by commas; wins over the context file");
   app.add_option("--ca", flags.server.ca_file, "Certificate of the cluster's authority, PEM");
   app.add_option("--cert", flags.server.cert_file, "Certificate of this agent, PEM");
   app.add_option("--key", flags.server.key_file, "Key of this agent, PEM");
@@ -86,22 +93,29 @@ void add_flags(CLI::App& app, Flags& flags) {
   app.add_option("--pool", flags.pool, "Pool that the worker belongs to; default `default`");
   app.add_option("--region", flags.region, "Region that the worker is in");
   app.add_option("--zone", flags.zone, "Zone that the worker is in");
-  app.add_option("--type", flags.type, "dedicated, spot, accelerator, high-memory, network, storage or hybrid; default by its devices");
-  app.add_option("--taint", flags.taints, "KEY[=VALUE][:EFFECT], may be repeated; NO_SCHEDULE, PREFER_NO_SCHEDULE or NO_EXECUTE");
+  app.add_option("--type", flags.type,
+                 "dedicated, spot, accelerator, high-memory, network, storage or hybrid; default by its devices");
+  app.add_option("--taint", flags.taints,
+                 "KEY[=VALUE][:EFFECT], may be repeated; NO_SCHEDULE, PREFER_NO_SCHEDULE or NO_EXECUTE");
   app.add_option("--cpu", flags.cpu, "Cores to give to tasks; default all that are usable");
   app.add_option("--memory", flags.memory, "Bytes of memory to give to tasks, 64Mi and the like allowed; default all")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--disk", flags.disk, "Bytes of disk to give to tasks; default what is free")->transform(CLI::AsSizeValue(false));
+  app.add_option("--disk", flags.disk, "Bytes of disk to give to tasks; default what is free")
+      ->transform(CLI::AsSizeValue(false));
   app.add_option("--max-attempts", flags.attempts_max, "Attempts at the same time")->capture_default_str();
   app.add_option("--cache", flags.cache_bytes_max, "Bytes of inputs kept")->transform(CLI::AsSizeValue(false));
-  app.add_option("--exit-after-alone", flags.exit_after_alone, "End when no server was reachable for so long (30s, 5m) and nothing runs; default never");
-  app.add_option("--inventory", flags.inventory, "JSON file with the devices of this machine, in place of what is found")
+  app.add_option("--exit-after-alone", flags.exit_after_alone,
+                 "End when no server was reachable for so long (30s, 5m) and nothing runs; default never");
+  app.add_option("--inventory", flags.inventory,
+                 "JSON file with the devices of this machine, in place of what is found")
       ->envname("UCCP_AGENT_INVENTORY");
-  app.add_option("--python", flags.python, "Python of functions, with the package uccp; default ../venv/bin/python beside the agent");
+  app.add_option("--python", flags.python,
+                 "Python of functions, with the package uccp; default ../venv/bin/python beside the agent");
   app.add_option("--function-workers", flags.function_workers_max,
                  "Processes that run functions at a time; default two for each core, at least 4");
   app.add_option("--log-level", flags.log_level, "TRACE DEBUG INFO WARN ERROR")->capture_default_str();
-  app.add_flag("--allow-root-tasks", flags.allow_root_tasks, "Run tasks as root when the agent is root. Not for shared clusters");
+  app.add_flag("--allow-root-tasks", flags.allow_root_tasks,
+               "Run tasks as root when the agent is root. Not for shared clusters");
 }
 
 // Holds <data>/agent.lock for the life of the process, with the pid in it. False if another agent has it.
@@ -154,7 +168,8 @@ std::optional<api::Taint> parse_taint(const std::string& text) {
   const size_t colon = text.rfind(':');
   const std::string pair = text.substr(0, colon);
   api::TaintEffect effect = api::TAINT_EFFECT_NO_SCHEDULE;
-  if (colon != std::string::npos && !api::TaintEffect_Parse("TAINT_EFFECT_" + text.substr(colon + 1), &effect)) return std::nullopt;
+  if (colon != std::string::npos && !api::TaintEffect_Parse("TAINT_EFFECT_" + text.substr(colon + 1), &effect))
+    return std::nullopt;
   const size_t equals = pair.find('=');
   taint.set_key(pair.substr(0, equals));
   if (equals != std::string::npos) taint.set_value(pair.substr(equals + 1));
@@ -201,7 +216,8 @@ struct FunctionPython {
 Result<FunctionPython> find_python(const Flags& flags) {
   namespace fs = std::filesystem;
   std::error_code error;
-  const fs::path beside = fs::read_symlink("/proc/self/exe", error).parent_path().parent_path() / "venv" / "bin" / "python";
+  const fs::path beside =
+      fs::read_symlink("/proc/self/exe", error).parent_path().parent_path() / "venv" / "bin" / "python";
   const fs::path path = flags.python.empty() ? beside : fs::absolute(flags.python, error);
   const auto missing = [&](const std::string& what) -> Result<FunctionPython> {
     if (flags.python.empty()) return FunctionPython{};
@@ -240,8 +256,9 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   });
   AgentOptions options = agent_options(flags);
   UCCP_TRY(options.devices, devices_of(flags, files));
-  CertificateKeeper certificates(loop, clock, files,
-                                 {.directory = flags.data_directory + "/identity", .configured = [&] { return find_server(flags.server); }});
+  CertificateKeeper certificates(
+      loop, clock, files,
+      {.directory = flags.data_directory + "/identity", .configured = [&] { return find_server(flags.server); }});
   GrpcLink link(loop, random, {.find_server = [&] { return certificates.find_server(); }});
   UCCP_TRY(const FunctionPython python, find_python(flags));
   options.runs_functions = !python.path.empty();
@@ -259,7 +276,10 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
     UCCP_RETURN_IF_ERROR(guard.watch(executor->groups().agent_directories()));
   }
   agent->set_isolation(executor->isolation_note() + "; " + executor->limits_note());
-  log::info("agent started", {{"data", flags.data_directory}, {"functions", python.runtime}, {"isolation", executor->isolation_note()}, {"limits", executor->limits_note()}});
+  log::info("agent started", {{"data", flags.data_directory},
+                              {"functions", python.runtime},
+                              {"isolation", executor->isolation_note()},
+                              {"limits", executor->limits_note()}});
   agent_pointer = agent.get();
   loop.post([&] {
     agent->start(functions);

@@ -151,7 +151,9 @@ TEST_F(AgentTest, AnOutcomeWhileTheLinkIsDownSurvivesTheAgent) {
   agent_->output(key, LogStreamKind::kStderr, loop_.wall(), "trouble");
   const std::string artifact = options_.data_directory + "/artifact";
   std::ofstream(artifact) << "content";
-  finish(key, {.exit_code = 1, .artifacts = {{.path = "out/x", .size = 7, .sha256 = to_hex(sha256("content")), .mode = 0644, .file = artifact}}});
+  finish(key, {.exit_code = 1,
+               .artifacts = {
+                   {.path = "out/x", .size = 7, .sha256 = to_hex(sha256("content")), .mode = 0644, .file = artifact}}});
   EXPECT_EQ(executor_->released, std::vector<AttemptKey>{key});
   boot_agent();
   const wire::Hello hello = connect();

@@ -87,7 +87,8 @@ class FakeLink final : public ServerLink {
     }
     loop_.post([done = std::move(done), answer]() mutable { done(answer); });
   }
-  void get_blob(const std::string& id, const wire::AttemptId&, std::unique_ptr<objects::BlobWriter> into, Done done) override {
+  void get_blob(const std::string& id, const wire::AttemptId&, std::unique_ptr<objects::BlobWriter> into,
+                Done done) override {
     gets += 1;
     Status status(Code::kNotFound, "BLOB_NOT_FOUND", "no such blob");
     if (blobs.contains(id)) {

@@ -41,7 +41,8 @@ bool match_parts(const std::vector<std::string>& pattern, size_t p, const std::v
     }
     return false;
   }
-  return s < path.size() && fnmatch(pattern[p].c_str(), path[s].c_str(), 0) == 0 && match_parts(pattern, p + 1, path, s + 1);
+  return s < path.size() && fnmatch(pattern[p].c_str(), path[s].c_str(), 0) == 0 &&
+         match_parts(pattern, p + 1, path, s + 1);
 }
 
 class Collector {
@@ -111,7 +112,8 @@ class Collector {
   void visit(const std::string& path) {
     const std::vector<std::string> parts = parts_of(path);
     if (std::ranges::none_of(patterns_, [&](const auto& pattern) { return match_parts(pattern, 0, parts, 0); })) return;
-    if (!is_utf8(path) || path.size() > 1024) return refuse(to_hex(path).substr(0, 40), "the name is not UTF-8 or too long");
+    if (!is_utf8(path) || path.size() > 1024)
+      return refuse(to_hex(path).substr(0, 40), "the name is not UTF-8 or too long");
     if (out_.artifacts.size() >= limits_.files_max) {
       return refuse(path, "more than " + std::to_string(limits_.files_max) + " files match");
     }
@@ -125,7 +127,7 @@ class Collector {
   }
 
   void add(const std::string& path, int fd) {
-    struct stat info {};
+    struct stat info{};
     if (fstat(fd, &info) != 0) return refuse(path, std::strerror(errno));
     if (!S_ISREG(info.st_mode)) return refuse(path, "it is no regular file");
     const auto size = static_cast<uint64_t>(info.st_size);

@@ -31,8 +31,8 @@ struct ArtifactCollection {
 ArtifactCollection collect_artifacts(const std::string& folder, const std::vector<std::string>& patterns,
                                      const ArtifactLimits& limits = {});
 
-// True if `path` matches: `*` and `?` within one part, `**` any number of parts. A pattern that matches a folder matches
-// all that is in it.
+// True if `path` matches: `*` and `?` within one part, `**` any number of parts. A pattern that matches a folder
+// matches all that is in it.
 bool matches_output(std::string_view pattern, std::string_view path);
 
 }  // namespace uccp::agent

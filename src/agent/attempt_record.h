@@ -23,14 +23,14 @@ struct AttemptRecord {
   wire::AttemptId id;
   AttemptKey key;
   Phase phase = Phase::kFetching;
-  AttemptSpec spec;                 // until it is handed to the executor
+  AttemptSpec spec;                   // until it is handed to the executor
   std::vector<std::string> fetching;  // hashes not there yet, in the order in which they are fetched
   std::vector<std::string> pinned;
   WallTime start;  // 0: its command does not run yet
   bool stopping = false;
   std::unique_ptr<AttemptLog> log;  // until it is uploaded
   wire::AttemptOutcome outcome;
-  std::vector<BlobSource> uploads;  // not done yet
+  std::vector<BlobSource> uploads;   // not done yet
   std::vector<BlobSource> uploaded;  // kept files of a stored outcome, removed at the end
   bool upload_running = false;
   uint64_t stream = 0;    // number of the connection on which the outcome was sent last

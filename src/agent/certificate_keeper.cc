@@ -24,8 +24,8 @@ constexpr uint64_t kFileBytesMax = 1u << 20;
 
 std::string link(const char* rpc) { return std::string("uccp.internal.v1.CertificateLink/") + rpc; }
 
-// The authorities that are the one that signs, or newer: where a certificate of one of these comes from another node that
-// has gone over to a new authority a moment earlier than the one that is asked.
+// The authorities that are the one that signs, or newer: where a certificate of one of these comes from another node
+// that has gone over to a new authority a moment earlier than the one that is asked.
 std::string signing_or_newer(const std::string& pem) {
   constexpr std::string_view kEnd = "-----END CERTIFICATE-----";
   std::string out;
@@ -43,7 +43,8 @@ std::string signing_or_newer(const std::string& pem) {
 
 }  // namespace
 
-CertificateKeeper::CertificateKeeper(Executor& loop, const Clock& clock, FileSystem& files, CertificateKeeperOptions options)
+CertificateKeeper::CertificateKeeper(Executor& loop, const Clock& clock, FileSystem& files,
+                                     CertificateKeeperOptions options)
     : loop_(loop), clock_(clock), files_(files), options_(std::move(options)) {}
 
 CertificateKeeper::~CertificateKeeper() {
@@ -53,8 +54,10 @@ CertificateKeeper::~CertificateKeeper() {
 
 std::optional<CertificateKeeper::Kept> CertificateKeeper::load() {
   Kept kept;
-  for (const auto& [name, content] : {std::pair{"agent.crt", &kept.certificate_pem}, {"agent.key", &kept.key_pem},
-                                      {"ca.crt", &kept.ca_pem}, {"based-on", &kept.based_on}}) {
+  for (const auto& [name, content] : {std::pair{"agent.crt", &kept.certificate_pem},
+                                      {"agent.key", &kept.key_pem},
+                                      {"ca.crt", &kept.ca_pem},
+                                      {"based-on", &kept.based_on}}) {
     auto read = read_file(files_, options_.directory + "/" + name, kFileBytesMax);
     if (!read) return std::nullopt;
     *content = std::move(*read);
@@ -66,8 +69,10 @@ std::optional<CertificateKeeper::Kept> CertificateKeeper::load() {
 Status CertificateKeeper::store(const Kept& kept) {
   UCCP_RETURN_IF_ERROR(files_.make_directories(options_.directory));
   UCCP_RETURN_IF_ERROR(files_.remove(options_.directory + "/based-on"));
-  for (const auto& [name, content] : {std::pair{"agent.key", &kept.key_pem}, {"agent.crt", &kept.certificate_pem},
-                                      {"ca.crt", &kept.ca_pem}, {"based-on", &kept.based_on}}) {
+  for (const auto& [name, content] : {std::pair{"agent.key", &kept.key_pem},
+                                      {"agent.crt", &kept.certificate_pem},
+                                      {"ca.crt", &kept.ca_pem},
+                                      {"based-on", &kept.based_on}}) {
     UCCP_RETURN_IF_ERROR(write_file_atomically(files_, options_.directory + "/" + name, *content));
   }
   return Status::ok();
@@ -77,7 +82,8 @@ Result<CertificateKeeper::Kept> CertificateKeeper::in_use() {
   UCCP_TRY(ServerAddress configured, options_.configured());
   const std::string based_on = to_hex(sha256(configured.cert_pem + configured.key_pem));
   if (auto kept = load(); kept && kept->based_on == based_on) {
-    const bool good = runtime::check_identity({kept->certificate_pem, kept->key_pem}, kept->ca_pem, clock_.wall()).is_ok();
+    const bool good =
+        runtime::check_identity({kept->certificate_pem, kept->key_pem}, kept->ca_pem, clock_.wall()).is_ok();
     if (good) return std::move(*kept);
   }
   return Kept{configured.cert_pem, configured.key_pem, configured.ca_pem, based_on};
@@ -109,15 +115,16 @@ void CertificateKeeper::ask() {
   if (!call_) return;
   internal::v1::WaitTrustRequest request;
   request.set_revision(told_ ? trust_.revision() : 0);
-  call_(link("WaitTrust"), request.SerializeAsString(), kWaitMs, [this, alive = alive_](const Result<std::string>& answer) {
-    if (!*alive || !call_) return;
-    internal::v1::Trust trust;
-    if (answer && trust.ParseFromString(*answer)) take(trust);
-    const bool at_once = answer.has_value();
-    ask_timer_ = loop_.post_after(at_once ? 0 : kAskAgainMs, [this, alive] {
-      if (*alive) ask();
-    });
-  });
+  call_(link("WaitTrust"), request.SerializeAsString(), kWaitMs,
+        [this, alive = alive_](const Result<std::string>& answer) {
+          if (!*alive || !call_) return;
+          internal::v1::Trust trust;
+          if (answer && trust.ParseFromString(*answer)) take(trust);
+          const bool at_once = answer.has_value();
+          ask_timer_ = loop_.post_after(at_once ? 0 : kAskAgainMs, [this, alive] {
+            if (*alive) ask();
+          });
+        });
 }
 
 void CertificateKeeper::take(const internal::v1::Trust& trust) {
@@ -136,8 +143,10 @@ bool CertificateKeeper::is_due(const Kept& kept) const {
   if (!info) return true;
   const int64_t life_s = (info->not_after.us - info->not_before.us) / 1'000'000 - runtime::kBackdatedSeconds;
   const WallTime horizon{clock_.wall().us + runtime::renew_before_us(life_s)};
-  if (info->not_before.us / 1'000'000 + runtime::kBackdatedSeconds < trust_.renew_issued_before_us() / 1'000'000) return true;
-  return !runtime::check_identity({kept.certificate_pem, kept.key_pem}, signing_or_newer(trust_.ca_pem()), horizon).is_ok();
+  if (info->not_before.us / 1'000'000 + runtime::kBackdatedSeconds < trust_.renew_issued_before_us() / 1'000'000)
+    return true;
+  return !runtime::check_identity({kept.certificate_pem, kept.key_pem}, signing_or_newer(trust_.ca_pem()), horizon)
+              .is_ok();
 }
 
 void CertificateKeeper::look() {
@@ -163,7 +172,8 @@ void CertificateKeeper::renew(Kept kept) {
   renewing_ = true;
   next_try_us_ = clock_.boot().us + kTryAgainUs;
   call_(link("Sign"), request.SerializeAsString(), kSignMs,
-        [this, alive = alive_, kept = std::move(kept), key = std::move(made->key_pem)](const Result<std::string>& answer) mutable {
+        [this, alive = alive_, kept = std::move(kept),
+         key = std::move(made->key_pem)](const Result<std::string>& answer) mutable {
           if (!*alive) return;
           renewing_ = false;
           internal::v1::SignResponse signed_now;

@@ -1,10 +1,9 @@
 // CertificateKeeper: the certificate of the agent, renewed before it ends, and the authorities that it trusts.
 //
 // An agent begins with the certificate that it was configured with. The cluster tells it which authorities to trust and
-// which certificates to renew; it makes a new key, has it signed, and keeps both in its data directory. What it keeps counts
-// until the configured certificate changes: an operator's new one wins.
-// Invariants: the private key leaves the agent never; a certificate is used only after it was stored.
-// Thread: all on the loop.
+// which certificates to renew; it makes a new key, has it signed, and keeps both in its data directory. What it keeps
+// counts until the configured certificate changes: an operator's new one wins. Invariants: the private key leaves the
+// agent never; a certificate is used only after it was stored. Thread: all on the loop.
 #pragma once
 
 #include <functional>

@@ -24,7 +24,7 @@ constexpr int64_t kQuotaUsMin = 1'000;
 constexpr int kKillRounds = 200;
 
 std::string pid_namespace() {
-  struct stat info {};
+  struct stat info{};
   return stat("/proc/self/ns/pid", &info) == 0 ? std::to_string(info.st_ino) : "0";
 }
 
@@ -170,7 +170,8 @@ Result<std::unique_ptr<Cgroup>> CgroupPool::make() {
     if (base.empty()) return {};
     slot = base + suffix;
     if (mkdir(slot.c_str(), 0755) != 0 && errno != EEXIST) {
-      return Status(Code::kFailedPrecondition, "CGROUP_UNAVAILABLE", "cannot make " + slot + ": " + std::strerror(errno));
+      return Status(Code::kFailedPrecondition, "CGROUP_UNAVAILABLE",
+                    "cannot make " + slot + ": " + std::strerror(errno));
     }
     add_unique(group->procs_files_, slot + "/cgroup.procs");
     return {};
@@ -230,7 +231,8 @@ Result<std::unique_ptr<Cgroup>> CgroupPool::acquire(const AttemptLimits& limits)
     return true;
   });
   // One that has these limits already, else any: writing limits is cheaper than making groups.
-  auto chosen = std::ranges::find_if(free_, [&](const auto& group) { return group->limits_set_ && group->limits_ == limits; });
+  auto chosen =
+      std::ranges::find_if(free_, [&](const auto& group) { return group->limits_set_ && group->limits_ == limits; });
   if (chosen == free_.end() && !free_.empty()) chosen = free_.end() - 1;
   std::unique_ptr<Cgroup> group;
   if (chosen != free_.end()) {

@@ -1,11 +1,11 @@
 // Control groups: limits, use, and a way to kill all processes of an attempt, whatever they did to escape their group.
 //
-// Three layouts are found in the wild and all are served: v1 (a hierarchy a controller), v2 (one for all), and hybrid (v1
-// controllers and an empty v2 hierarchy, which still can kill). Invariants: groups are made below the agent's own group,
-// so that limits on the agent hold for its tasks too; a slot serves one attempt at a time and is empty when it is given
-// out; directories are <own group>/uccp/<agent>/<n>, where <agent> names data directory, pid namespace and pid, so that
-// those of dead agents can be told and removed.
-// Thread: a pool belongs to one thread. The calls write to kernel files; they take microseconds and do not sleep.
+// Three layouts are found in the wild and all are served: v1 (a hierarchy a controller), v2 (one for all), and hybrid
+// (v1 controllers and an empty v2 hierarchy, which still can kill). Invariants: groups are made below the agent's own
+// group, so that limits on the agent hold for its tasks too; a slot serves one attempt at a time and is empty when it
+// is given out; directories are <own group>/uccp/<agent>/<n>, where <agent> names data directory, pid namespace and
+// pid, so that those of dead agents can be told and removed. Thread: a pool belongs to one thread. The calls write to
+// kernel files; they take microseconds and do not sleep.
 #pragma once
 
 #include <cstdint>

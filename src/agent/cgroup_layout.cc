@@ -15,7 +15,7 @@ namespace uccp::agent {
 namespace {
 
 struct Hierarchy {
-  std::string mount_root;   // the group that is seen at the mount point
+  std::string mount_root;  // the group that is seen at the mount point
   std::string mount_point;
 };
 
@@ -108,7 +108,8 @@ bool delegate(const std::string& directory, const std::string& controller, Cgrou
   }
   if (status.is_ok()) status = write_control(directory + "/uccp/cgroup.subtree_control", "+" + controller);
   if (status.is_ok()) return true;
-  layout.problems.push_back(controller + " (" + status.message() + "; run the agent in a group of its own, for systemd with Delegate=yes)");
+  layout.problems.push_back(controller + " (" + status.message() +
+                            "; run the agent in a group of its own, for systemd with Delegate=yes)");
   return false;
 }
 

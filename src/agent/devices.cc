@@ -50,10 +50,12 @@ Status number_devices(DeviceInventory& inventory) {
       return invalid("a type is vendor and model in lower case, such as nvidia-h100");
     }
     if (gpu.count() != 0 && gpu.devices_size() != 0 && gpu.count() != gpu.devices_size()) {
-      return invalid("count is " + std::to_string(gpu.count()) + ", but " + std::to_string(gpu.devices_size()) + " devices are listed");
+      return invalid("count is " + std::to_string(gpu.count()) + ", but " + std::to_string(gpu.devices_size()) +
+                     " devices are listed");
     }
     const int count = std::max(gpu.count(), gpu.devices_size());
-    if (count <= 0 || next + count > kDevicesMax) return invalid("there are 1 to 1024 devices; name a count or list devices");
+    if (count <= 0 || next + count > kDevicesMax)
+      return invalid("there are 1 to 1024 devices; name a count or list devices");
     while (gpu.devices_size() < count) gpu.add_devices()->set_health(api::HEALTH_STATUS_HEALTHY);
     gpu.set_count(count);
     for (api::GpuDevice& device : *gpu.mutable_devices()) {
@@ -119,7 +121,8 @@ bool DevicePool::give_back(const AttemptKey& key) {
 
 size_t DevicePool::count() const {
   size_t count = 0;
-  for (const api::WorkerGpu& gpu : gpus_) count += static_cast<size_t>(std::ranges::count_if(gpu.devices(), is_healthy));
+  for (const api::WorkerGpu& gpu : gpus_)
+    count += static_cast<size_t>(std::ranges::count_if(gpu.devices(), is_healthy));
   return count;
 }
 

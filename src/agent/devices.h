@@ -1,9 +1,9 @@
 // What a machine has beyond processor, memory and disk: graphics processors, other accelerators, network, and what an
 // operator declares; and which task has which device.
 //
-// A DeviceSource finds them: NVML (NVIDIA, loaded at run time), sysfs (AMD, Intel, TPUs and the like, network), or a file
-// that an operator wrote, for machines and devices that nothing here recognizes. Nothing of it is needed to build or run.
-// Thread: the agent's loop.
+// A DeviceSource finds them: NVML (NVIDIA, loaded at run time), sysfs (AMD, Intel, TPUs and the like, network), or a
+// file that an operator wrote, for machines and devices that nothing here recognizes. Nothing of it is needed to build
+// or run. Thread: the agent's loop.
 #pragma once
 
 #include <map>
@@ -63,7 +63,8 @@ class DevicePool {
   std::optional<std::vector<int>> take(const AttemptKey& key, const api::GpuRequest& request);
   // True if the attempt had any.
   bool give_back(const AttemptKey& key);
-  // What tells a task's libraries which devices it may use; on a machine with devices also to one that has none of them.
+  // What tells a task's libraries which devices it may use; on a machine with devices also to one that has none of
+  // them.
   std::map<std::string, std::string> environment(const std::vector<int>& devices) const;
 
   // Healthy devices.

@@ -59,7 +59,8 @@ TEST_F(DevicesTest, AnInventoryThatWouldSurpriseIsRefused) {
   EXPECT_NE(refusal(R"({"gpu": []})").find("gpu"), std::string::npos);
   EXPECT_NE(refusal(R"({"gpus": [{"type": "NVIDIA H100", "count": 1}]})").find("lower case"), std::string::npos);
   EXPECT_NE(refusal(R"({"gpus": [{"type": "nvidia-h100"}]})").find("name a count"), std::string::npos);
-  EXPECT_NE(refusal(R"({"gpus": [{"type": "nvidia-h100", "count": 3, "devices": [{}]}]})").find("1 devices are listed"), std::string::npos);
+  EXPECT_NE(refusal(R"({"gpus": [{"type": "nvidia-h100", "count": 3, "devices": [{}]}]})").find("1 devices are listed"),
+            std::string::npos);
   EXPECT_NE(refusal(R"({"resources": {"total": {"cpu": 4}}})").find("flags of the agent"), std::string::npos);
   EXPECT_NE(refusal(R"({"labels": {"a": "b"}})").find("gpus and resources.total only"), std::string::npos);
   EXPECT_NE(refusal(R"({"resources": {"total": {"extended": {"x": 0}}}})").find("above 0"), std::string::npos);
@@ -79,7 +80,8 @@ TEST_F(DevicesTest, SysfsShowsCardsAcceleratorsAndTheFastestInterface) {
   write("class/drm/card2/device/device", "0x9a49\n");
   write("class/accel/accel0/device/vendor", "0x1ae0\n");
   write("class/accel/accel1/device/vendor", "0x1ae0\n");
-  for (const auto& [name, speed, state] : {std::tuple{"eth0", "10000\n", "up\n"}, {"eth1", "100000\n", "down\n"}, {"eth2", "25000\n", "up\n"}}) {
+  for (const auto& [name, speed, state] :
+       {std::tuple{"eth0", "10000\n", "up\n"}, {"eth1", "100000\n", "down\n"}, {"eth2", "25000\n", "up\n"}}) {
     write(std::string("class/net/") + name + "/speed", speed);
     write(std::string("class/net/") + name + "/operstate", state);
     write(std::string("class/net/") + name + "/device/vendor", "0x8086\n");

@@ -35,9 +35,9 @@ struct InputFile {
 };
 
 struct AttemptLimits {
-  int64_t cpu_millis = 0;    // 0: unlimited
-  uint64_t memory_bytes = 0; // 0: unlimited
-  uint64_t disk_bytes = 0;   // 0: unlimited; bounds each file
+  int64_t cpu_millis = 0;     // 0: unlimited
+  uint64_t memory_bytes = 0;  // 0: unlimited
+  uint64_t disk_bytes = 0;    // 0: unlimited; bounds each file
   int64_t pids = 4096;
 
   auto operator<=>(const AttemptLimits&) const = default;
@@ -145,8 +145,8 @@ class ExecutorBackend {
 
   // Runs them. A key that is known already is ignored.
   virtual void launch(std::vector<AttemptSpec> specs) = 0;
-  // Asks the attempt to stop, and kills all of it after the grace. Unknown and ended attempts are ignored; a second call
-  // can only shorten the grace.
+  // Asks the attempt to stop, and kills all of it after the grace. Unknown and ended attempts are ignored; a second
+  // call can only shorten the grace.
   virtual void cancel(const AttemptKey& key, const CancelOptions& options) = 0;
   // `bytes` of the output were taken over.
   virtual void credit(const AttemptKey& key, size_t bytes) = 0;

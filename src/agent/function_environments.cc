@@ -20,7 +20,8 @@ constexpr std::string_view kBuild = R"(set -e
 own=$(venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 "$0" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$own/uccp-agent.pth"
 printf '%s\n' "$1" >requirements.txt
-exec "$0" -m pip --python venv/bin/python install --no-input --disable-pip-version-check --no-cache-dir --progress-bar off -r requirements.txt
+exec "$0" -m pip --python venv/bin/python install --no-input --disable-pip-version-check --no-cache-dir \
+  --progress-bar off -r requirements.txt
 )";
 
 // How the agent itself reaches packages is how environments do.

@@ -17,7 +17,8 @@ constexpr auto kCallTimeout = std::chrono::minutes(10);
 // Header, then the content in pieces; the cluster may answer before the end when it has the content.
 class Put final : public grpc::ClientBidiReactor<wire::PutBlobRequest, wire::PutBlobResponse> {
  public:
-  Put(const std::shared_ptr<grpc::Channel>& channel, BlobSource source, const wire::AttemptId& attempt, ServerLink::Done done)
+  Put(const std::shared_ptr<grpc::Channel>& channel, BlobSource source, const wire::AttemptId& attempt,
+      ServerLink::Done done)
       : stub_(channel), source_(std::move(source)), done_(std::move(done)) {
     context_.set_deadline(std::chrono::system_clock::now() + kCallTimeout);
     if (!source_.path.empty()) {
@@ -162,7 +163,8 @@ void start_unary(const std::shared_ptr<grpc::Channel>& channel, const std::strin
                           std::vector<grpc::Slice> slices;
                           (void)unary->response.Dump(&slices);
                           std::string bytes;
-                          for (const grpc::Slice& piece : slices) bytes.append(reinterpret_cast<const char*>(piece.begin()), piece.size());
+                          for (const grpc::Slice& piece : slices)
+                            bytes.append(reinterpret_cast<const char*>(piece.begin()), piece.size());
                           done(std::move(bytes));
                         });
 }

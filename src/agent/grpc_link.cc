@@ -1,8 +1,8 @@
 #include "agent/grpc_link.h"
 
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <algorithm>
 #include <deque>
@@ -21,7 +21,8 @@ constexpr int kMessageBytesMax = 64 << 20;
 // One Connect call. Writes are queued; a hold keeps the call open for them until the reads have ended.
 class GrpcLink::Stream final : public grpc::ClientBidiReactor<wire::AgentMessage, wire::ServerMessage> {
  public:
-  Stream(GrpcLink& link, uint64_t number) : link_(link), loop_(link.loop_), alive_(link.alive_), number_(number), stub_(link.channel_) {}
+  Stream(GrpcLink& link, uint64_t number)
+      : link_(link), loop_(link.loop_), alive_(link.alive_), number_(number), stub_(link.channel_) {}
 
   void start(std::shared_ptr<Stream> self) {
     self_ = std::move(self);
@@ -63,7 +64,9 @@ class GrpcLink::Stream final : public grpc::ClientBidiReactor<wire::AgentMessage
 
   void OnReadDone(bool ok) override {
     if (ok) {
-      post([message = std::move(incoming_), number = number_](GrpcLink& link) mutable { link.on_message(number, std::move(message)); });
+      post([message = std::move(incoming_), number = number_](GrpcLink& link) mutable {
+        link.on_message(number, std::move(message));
+      });
       incoming_ = {};
       return StartRead(&incoming_);
     }
@@ -174,7 +177,8 @@ void GrpcLink::lost(const Status& why) {
   stream_.reset();
   channel_.reset();
   // Half of it fixed, half random.
-  const int64_t wait_ms = backoff_ms_ / 2 + static_cast<int64_t>(random_.below(static_cast<uint64_t>(backoff_ms_ / 2 + 1)));
+  const int64_t wait_ms =
+      backoff_ms_ / 2 + static_cast<int64_t>(random_.below(static_cast<uint64_t>(backoff_ms_ / 2 + 1)));
   backoff_ms_ = std::min(backoff_ms_ * 2, options_.backoff_ms_max);
   timer_ = loop_.post_after(wait_ms, [this, alive = alive_] {
     if (*alive && observer_ != nullptr) connect();
@@ -199,18 +203,20 @@ void GrpcLink::put_blob(BlobSource source, const wire::AttemptId& attempt, Done 
       if (*alive) done(std::move(status));
     });
   };
-  if (channel_ == nullptr) return posted(Status(Code::kUnavailable, "LINK_DOWN", "there is no connection to the cluster"));
+  if (channel_ == nullptr)
+    return posted(Status(Code::kUnavailable, "LINK_DOWN", "there is no connection to the cluster"));
   start_put(channel_, std::move(source), attempt, std::move(posted));
 }
 
-void GrpcLink::get_blob(const std::string& sha256, const wire::AttemptId& attempt, std::unique_ptr<objects::BlobWriter> into,
-                        Done done) {
+void GrpcLink::get_blob(const std::string& sha256, const wire::AttemptId& attempt,
+                        std::unique_ptr<objects::BlobWriter> into, Done done) {
   auto posted = [done = std::move(done), alive = alive_, loop = &loop_](Status status) mutable {
     loop->post([done = std::move(done), status = std::move(status), alive]() mutable {
       if (*alive) done(std::move(status));
     });
   };
-  if (channel_ == nullptr) return posted(Status(Code::kUnavailable, "LINK_DOWN", "there is no connection to the cluster"));
+  if (channel_ == nullptr)
+    return posted(Status(Code::kUnavailable, "LINK_DOWN", "there is no connection to the cluster"));
   start_get(channel_, sha256, attempt, std::move(into), std::move(posted));
 }
 
@@ -221,7 +227,8 @@ void GrpcLink::call(const std::string& method, std::string request, int64_t time
       if (*alive) done(std::move(answer));
     });
   };
-  if (channel_ == nullptr) return posted(fail(Code::kUnavailable, "LINK_DOWN", "there is no connection to the cluster"));
+  if (channel_ == nullptr)
+    return posted(fail(Code::kUnavailable, "LINK_DOWN", "there is no connection to the cluster"));
   start_unary(channel_, method, std::move(request), timeout_ms, std::move(posted));
 }
 

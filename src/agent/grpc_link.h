@@ -1,8 +1,8 @@
 // ServerLink over gRPC: the stream AgentLink.Connect and the blob methods beside it, on one channel with mutual TLS.
 //
-// Each connection gets a channel of its own and tries the next known address; between connections it waits 0.1 s to 5 s,
-// doubling, with jitter, so that the agents of a restarted server do not come all at once.
-// Thread: public calls on the loop; gRPC's callback threads only queue, and post to the loop.
+// Each connection gets a channel of its own and tries the next known address; between connections it waits 0.1 s to 5
+// s, doubling, with jitter, so that the agents of a restarted server do not come all at once. Thread: public calls on
+// the loop; gRPC's callback threads only queue, and post to the loop.
 #pragma once
 
 #include <functional>
@@ -45,9 +45,10 @@ class GrpcLink final : public ServerLink {
   void put_blob(BlobSource source, const wire::AttemptId& attempt, Done done) override;
   void get_blob(const std::string& sha256, const wire::AttemptId& attempt, std::unique_ptr<objects::BlobWriter> into,
                 Done done) override;
-  // A call beside the stream, of serialized messages; `done` comes on the loop. Errors: unavailable LINK_DOWN; else what the
-  // cluster answered.
-  void call(const std::string& method, std::string request, int64_t timeout_ms, std::function<void(Result<std::string>)> done);
+  // A call beside the stream, of serialized messages; `done` comes on the loop. Errors: unavailable LINK_DOWN; else
+  // what the cluster answered.
+  void call(const std::string& method, std::string request, int64_t timeout_ms,
+            std::function<void(Result<std::string>)> done);
 
  private:
   class Stream;

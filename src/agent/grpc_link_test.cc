@@ -1,6 +1,6 @@
 // The real link against a small cluster in this process, over mutual TLS.
-#include "doors/grpc_client/process.h"
 #include "agent/grpc_link.h"
+#include "doors/grpc_client/process.h"
 
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <grpcpp/generic/async_generic_service.h>
@@ -50,7 +50,9 @@ class FakeCluster final : public grpc::CallbackGenericService {
   }
   ~FakeCluster() override { server_->Shutdown(std::chrono::system_clock::now()); }
 
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override { return new Call(*this, context->method()); }
+  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
+    return new Call(*this, context->method());
+  }
 
   int port = 0;
   std::atomic<int> hellos{0};
@@ -161,7 +163,8 @@ class GrpcLinkTest : public testing::Test {
     directory_ = mkdtemp(name.data());
     const WallTime now = clock_.wall();
     const auto ca = runtime::create_ca("test", 1, now);
-    const auto server = runtime::issue_certificate(*ca, {.common_name = "server", .ip_addresses = {"127.0.0.1"}, .use = runtime::CertificateUse::kServer}, now);
+    const auto server = runtime::issue_certificate(
+        *ca, {.common_name = "server", .ip_addresses = {"127.0.0.1"}, .use = runtime::CertificateUse::kServer}, now);
     const auto client = runtime::issue_certificate(*ca, {.common_name = "agent", .organizations = {"agent"}}, now);
     write("ca.crt", ca->certificate_pem);
     write("agent.crt", client->certificate_pem);
@@ -172,8 +175,11 @@ class GrpcLinkTest : public testing::Test {
     credentials_ = grpc::SslServerCredentials(options);
     loop_.start();
     start_cluster();
-    link_ = std::make_unique<GrpcLink>(loop_, random_, GrpcLinkOptions{
-        .find_server = [this] { return find_server({.context_file = directory_ + "/dev.json"}); }, .backoff_ms_min = 10, .backoff_ms_max = 50});
+    link_ = std::make_unique<GrpcLink>(
+        loop_, random_,
+        GrpcLinkOptions{.find_server = [this] { return find_server({.context_file = directory_ + "/dev.json"}); },
+                        .backoff_ms_min = 10,
+                        .backoff_ms_max = 50});
     link_pointer_ = link_.get();
     loop_.post([this] { link_->start(observer_); });
   }
@@ -193,7 +199,8 @@ class GrpcLinkTest : public testing::Test {
   void write(const std::string& name, const std::string& text) { std::ofstream(directory_ + "/" + name) << text; }
   void start_cluster() {
     cluster_ = std::make_unique<FakeCluster>(credentials_);
-    write("dev.json", "{\"grpc\":\"127.0.0.1:" + std::to_string(cluster_->port) + "\",\"ca\":\"ca.crt\",\"cert\":\"x\"}");
+    write("dev.json",
+          "{\"grpc\":\"127.0.0.1:" + std::to_string(cluster_->port) + "\",\"ca\":\"ca.crt\",\"cert\":\"x\"}");
   }
   Status put(BlobSource source) {
     return call([&](ServerLink::Done done) { link_->put_blob(std::move(source), {}, std::move(done)); });
@@ -271,7 +278,8 @@ TEST_F(GrpcLinkTest, BlobsGoUpFromMemoryAndFilesAndComeBack) {
   auto store = objects::DirectoryBlobStore::open(files, directory_ + "/blobs");
   ASSERT_TRUE(store);
   const auto get = [&](const std::string& blob) {
-    return call([&](ServerLink::Done done) { link_->get_blob(blob, {}, std::move(*(*store)->begin_put()), std::move(done)); });
+    return call(
+        [&](ServerLink::Done done) { link_->get_blob(blob, {}, std::move(*(*store)->begin_put()), std::move(done)); });
   };
   EXPECT_TRUE(get(to_hex(sha256(small))).is_ok());
   EXPECT_EQ(*(*store)->read(to_hex(sha256(small)), 0, 100), small);

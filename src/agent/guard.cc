@@ -44,9 +44,11 @@ namespace {
 
 Result<Guard> Guard::start() {
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return fail(Code::kExhausted, "GUARD_FAILED", std::string("no pipe for the guard: ") + std::strerror(errno));
+  if (pipe2(ends, O_CLOEXEC) != 0)
+    return fail(Code::kExhausted, "GUARD_FAILED", std::string("no pipe for the guard: ") + std::strerror(errno));
   const pid_t pid = fork();
-  if (pid < 0) return fail(Code::kExhausted, "GUARD_FAILED", std::string("cannot fork the guard: ") + std::strerror(errno));
+  if (pid < 0)
+    return fail(Code::kExhausted, "GUARD_FAILED", std::string("cannot fork the guard: ") + std::strerror(errno));
   if (pid == 0) {
     close(ends[1]);
     // Whoever waits for the agent's output to end must not wait for the guard.

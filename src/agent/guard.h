@@ -1,10 +1,10 @@
-// A small process that outlives the agent by a moment: when the agent is gone, however it went, it kills what is left of
-// the attempts.
+// A small process that outlives the agent by a moment: when the agent is gone, however it went, it kills what is left
+// of the attempts.
 //
-// The kernel kills the direct children of a dead agent (parent death signal), but not what those have started. The guard
-// holds one end of a pipe; when the other end closes, it kills every process in the agent's control groups and exits. It
-// has no threads, no locks and no memory of the agent's secrets beyond what fork copied.
-// Thread: start() in main() before any other thread exists.
+// The kernel kills the direct children of a dead agent (parent death signal), but not what those have started. The
+// guard holds one end of a pipe; when the other end closes, it kills every process in the agent's control groups and
+// exits. It has no threads, no locks and no memory of the agent's secrets beyond what fork copied. Thread: start() in
+// main() before any other thread exists.
 #pragma once
 
 #include <string>

@@ -18,7 +18,8 @@ class InventoryFile final : public DeviceSource {
 
   Result<DeviceInventory> find() override {
     UCCP_TRY(const std::string text, read_file(files_, path_, kFileBytesMax));
-    const auto wire = call::json_to_wire(call::Contract::get().plan("uccp.v1.Worker"), text, {.keep_output_only = true});
+    const auto wire =
+        call::json_to_wire(call::Contract::get().plan("uccp.v1.Worker"), text, {.keep_output_only = true});
     if (!wire) return fail(invalid(path_, std::string(wire.error().message())));
     api::Worker worker;
     if (!worker.ParseFromString(*wire)) return fail(invalid(path_, "cannot be read"));
@@ -42,12 +43,15 @@ class InventoryFile final : public DeviceSource {
     rest.mutable_resources()->mutable_total()->clear_network_bps();
     rest.mutable_resources()->mutable_total()->clear_extended();
     if (rest.resources().total().ByteSizeLong() > 0) {
-      return invalid(path_, "of resources.total it may have accelerators, networkBps and extended; cpu, memory and disk are flags of the agent");
+      return invalid(path_,
+                     "of resources.total it may have accelerators, networkBps and extended; cpu, memory and disk are "
+                     "flags of the agent");
     }
     rest.clear_resources();
     if (rest.ByteSizeLong() > 0) return invalid(path_, "it may have gpus and resources.total only");
     for (const api::AcceleratorRequest& one : worker.resources().total().accelerators()) {
-      if (one.kind().empty() || one.count() < 1) return invalid(path_, "an accelerator has a kind and a count of at least 1");
+      if (one.kind().empty() || one.count() < 1)
+        return invalid(path_, "an accelerator has a kind and a count of at least 1");
     }
     for (const auto& [name, amount] : worker.resources().total().extended()) {
       if (name.empty() || name.find(' ') != std::string::npos || amount <= 0) {

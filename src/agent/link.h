@@ -1,7 +1,7 @@
 // The agent's side of AgentLink, without the wire: what the core of the agent needs from a connection to the cluster.
 //
-// Invariants: between link_up() and link_down() received() delivers messages in the order in which the cluster sent them;
-// send() keeps order; nothing sent is known to have arrived. The link connects again by itself, with backoff.
+// Invariants: between link_up() and link_down() received() delivers messages in the order in which the cluster sent
+// them; send() keeps order; nothing sent is known to have arrived. The link connects again by itself, with backoff.
 // Thread: all calls and callbacks on the agent's loop; nothing blocks.
 #pragma once
 

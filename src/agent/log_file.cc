@@ -12,7 +12,8 @@ namespace {
 
 Status log_error(const char* what, const std::string& path) {
   const int error = errno;
-  return Status(Code::kUnavailable, "IO_ERROR", std::string("cannot ") + what + " " + path + ": " + std::strerror(error));
+  return Status(Code::kUnavailable, "IO_ERROR",
+                std::string("cannot ") + what + " " + path + ": " + std::strerror(error));
 }
 
 bool write_fully(int fd, std::string_view data) {
@@ -52,7 +53,8 @@ void AttemptLog::append(tasks::LogStreamKind stream, int64_t time_us, std::strin
 void AttemptLog::cut(int64_t time_us, std::string_view why) {
   truncated_ = true;
   std::string record = size_ == 0 ? tasks::log_header() : std::string();
-  tasks::append_log_record(record, {time_us, tasks::LogStreamKind::kNotice, "output was cut here: " + std::string(why)});
+  tasks::append_log_record(record,
+                           {time_us, tasks::LogStreamKind::kNotice, "output was cut here: " + std::string(why)});
   if (write(record)) records_ += 1;
 }
 

@@ -1,9 +1,9 @@
 // The output of one attempt on the worker, in the format of services/tasks/log_format.h.
 //
 // Small output stays in memory and never touches the disk; beyond kMemoryBytesMax it moves to a file, as it does when
-// the attempt has to be kept over a restart. Invariants: the log is header and whole records at any time; its size never
-// passes bytes_max plus one notice, which says that the rest was dropped; positions never change.
-// Thread: one. Appends write to the page cache; only sync() waits for the disk.
+// the attempt has to be kept over a restart. Invariants: the log is header and whole records at any time; its size
+// never passes bytes_max plus one notice, which says that the rest was dropped; positions never change. Thread: one.
+// Appends write to the page cache; only sync() waits for the disk.
 #pragma once
 
 #include <cstdint>

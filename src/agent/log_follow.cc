@@ -31,7 +31,8 @@ void LogFollowers::unsubscribe(const wire::UnsubscribeLogs& request) {
 }
 
 void LogFollowers::appended(const AttemptKey& key) {
-  for (auto at = followers_.lower_bound({key, 0}); at != followers_.end() && at->first.first == key; ++at) pump(at->second);
+  for (auto at = followers_.lower_bound({key, 0}); at != followers_.end() && at->first.first == key; ++at)
+    pump(at->second);
 }
 
 void LogFollowers::completed(const AttemptKey& key) {

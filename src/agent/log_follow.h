@@ -1,9 +1,8 @@
 // Sends the output of attempts to the cluster while somebody there reads it.
 //
-// Invariants: a follower reads the log by position and keeps nothing of it in memory, so a slow reader costs nothing; it
-// stops while the link has kLinkQueueBytes to send. Each chunk carries its offset in its own stream and its order over
-// both, so that the cluster can join it to what it has and to the uploaded log.
-// Thread: the agent's loop.
+// Invariants: a follower reads the log by position and keeps nothing of it in memory, so a slow reader costs nothing;
+// it stops while the link has kLinkQueueBytes to send. Each chunk carries its offset in its own stream and its order
+// over both, so that the cluster can join it to what it has and to the uploaded log. Thread: the agent's loop.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +28,8 @@ class LogFollowers {
   void unsubscribe(const wire::UnsubscribeLogs& request);
   // The attempt has new output.
   void appended(const AttemptKey& key);
-  // Its output is complete. Followers get what the link takes now, and the reply with where they came to: the rest is in
-  // the uploaded log.
+  // Its output is complete. Followers get what the link takes now, and the reply with where they came to: the rest is
+  // in the uploaded log.
   void completed(const AttemptKey& key);
   // The link has room again.
   void pump_all();

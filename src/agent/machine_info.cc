@@ -46,9 +46,11 @@ Capacity detect_capacity(const std::string& directory) {
   capacity.cpu_millis = (known ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN)) * 1000;
   if (const int64_t quota = group_cpu_millis(); quota > 0) capacity.cpu_millis = std::min(capacity.cpu_millis, quota);
   capacity.memory_bytes = meminfo_bytes(read_control("/proc/meminfo"), "MemTotal");
-  if (const uint64_t limit = group_memory_limit(); limit > 0) capacity.memory_bytes = std::min(capacity.memory_bytes, limit);
-  struct statvfs info {};
-  if (statvfs(directory.c_str(), &info) == 0) capacity.disk_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
+  if (const uint64_t limit = group_memory_limit(); limit > 0)
+    capacity.memory_bytes = std::min(capacity.memory_bytes, limit);
+  struct statvfs info{};
+  if (statvfs(directory.c_str(), &info) == 0)
+    capacity.disk_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   return capacity;
 }
 

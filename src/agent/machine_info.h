@@ -10,8 +10,8 @@
 
 namespace uccp::agent {
 
-// Cores that this process may use (affinity and the quota of its control group), memory of the machine or of its control
-// group if that is less, free disk at `directory`.
+// Cores that this process may use (affinity and the quota of its control group), memory of the machine or of its
+// control group if that is less, free disk at `directory`.
 Capacity detect_capacity(const std::string& directory);
 std::string host_name();
 

@@ -134,6 +134,8 @@ class NvmlDevices final : public DeviceSource {
 
 }  // namespace
 
-std::unique_ptr<DeviceSource> nvml_devices(std::string library) { return std::make_unique<NvmlDevices>(std::move(library)); }
+std::unique_ptr<DeviceSource> nvml_devices(std::string library) {
+  return std::make_unique<NvmlDevices>(std::move(library));
+}
 
 }  // namespace uccp::agent

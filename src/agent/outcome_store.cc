@@ -20,7 +20,9 @@ std::string encode(const StoredOutcome& stored) {
 }
 
 Result<StoredOutcome> decode(std::string_view data, const std::string& path) {
-  const auto damaged = [&] { return fail(Code::kCorruption, "OUTCOME_INVALID", path + " is no stored outcome, or damaged"); };
+  const auto damaged = [&] {
+    return fail(Code::kCorruption, "OUTCOME_INVALID", path + " is no stored outcome, or damaged");
+  };
   ByteReader reader(data);
   if (reader.raw(kMagic.size()) != kMagic) return damaged();
   const uint32_t crc = reader.u32();

@@ -40,7 +40,8 @@ void ProcessExecutor::on_exit(const std::shared_ptr<Attempt>& attempt) {
   if (exit) {
     attempt->exit = **exit;
   } else {
-    log::error("an attempt could not be waited for", {{"attempt", attempt->spec->key}, {"error", exit.error().message()}});
+    log::error("an attempt could not be waited for",
+               {{"attempt", attempt->spec->key}, {"error", exit.error().message()}});
   }
   settle(attempt);
 }
@@ -172,9 +173,10 @@ Status write_identity(const std::string& folder, const std::string& identity) {
 Status explain_launch_failure(const Status& status, const runtime::SpawnOptions& options) {
   if (status.reason() != "PROGRAM_NOT_FOUND" || options.argv.empty()) return status;
   const std::string& program = options.argv.front();
-  const std::string where = program.find('/') == std::string::npos
-                                ? "it is in none of the folders of PATH (" + options.environment.at("PATH") + ") on this worker"
-                                : "there is no such file, or its interpreter is missing, seen from " + options.working_directory;
+  const std::string where =
+      program.find('/') == std::string::npos
+          ? "it is in none of the folders of PATH (" + options.environment.at("PATH") + ") on this worker"
+          : "there is no such file, or its interpreter is missing, seen from " + options.working_directory;
   return Status(status.code(), status.reason(), "command not found: \"" + program + "\": " + where);
 }
 

@@ -24,8 +24,8 @@ struct ProcessExecutor::Attempt {
   BootTime kill_at;
   Executor::TimerId timeout = 0;
   Executor::TimerId kill = 0;
-  bool forced = false;    // the grace was over
-  bool exited = false;    // reaped; the rest of its group may still be dying
+  bool forced = false;  // the grace was over
+  bool exited = false;  // reaped; the rest of its group may still be dying
   bool settle_waits = false;
   bool settled = false;   // everything is dead and read
   bool finished = false;  // told to the sink

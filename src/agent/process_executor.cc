@@ -35,12 +35,13 @@ Result<std::unique_ptr<ProcessExecutor>> ProcessExecutor::open(Reactor& reactor,
                                                           .mount_point = options.mount_point,
                                                           .fork_server = options.fork_server}));
   CgroupLayout layout = options.cgroups ? *options.cgroups : detect_cgroups();
-  return std::unique_ptr<ProcessExecutor>(new ProcessExecutor(reactor, clock, files, std::move(options), sink,
-                                                              std::move(isolation), std::move(layout)));
+  return std::unique_ptr<ProcessExecutor>(
+      new ProcessExecutor(reactor, clock, files, std::move(options), sink, std::move(isolation), std::move(layout)));
 }
 
-ProcessExecutor::ProcessExecutor(Reactor& reactor, const Clock& clock, FileSystem& files, ProcessExecutorOptions options,
-                                 ExecutorSink& sink, ProcessIsolation isolation, CgroupLayout layout)
+ProcessExecutor::ProcessExecutor(Reactor& reactor, const Clock& clock, FileSystem& files,
+                                 ProcessExecutorOptions options, ExecutorSink& sink, ProcessIsolation isolation,
+                                 CgroupLayout layout)
     : reactor_(reactor),
       clock_(clock),
       files_(files),
@@ -85,13 +86,14 @@ void ProcessExecutor::launch_one(AttemptSpec spec) {
     if (!group) return launch_failed(attempt, group.error());
     attempt->group = std::move(*group);
   }
-  Status posted = spawners_.post([this, attempt, options = spawn_options(*attempt), folder = folder_of(key), alive = alive_]() mutable {
-    auto spawned = std::make_shared<Spawned>();
-    spawn(*attempt, std::move(options), folder, *spawned);
-    reactor_.post([this, attempt, spawned, alive] {
-      if (*alive) on_spawned(attempt, *spawned);
-    });
-  });
+  Status posted = spawners_.post(
+      [this, attempt, options = spawn_options(*attempt), folder = folder_of(key), alive = alive_]() mutable {
+        auto spawned = std::make_shared<Spawned>();
+        spawn(*attempt, std::move(options), folder, *spawned);
+        reactor_.post([this, attempt, spawned, alive] {
+          if (*alive) on_spawned(attempt, *spawned);
+        });
+      });
   if (!posted.is_ok()) launch_failed(attempt, posted);
 }
 
@@ -112,7 +114,8 @@ runtime::SpawnOptions ProcessExecutor::spawn_options(const Attempt& attempt) con
   for (const auto& [name, value] : spec.env) options.environment.insert_or_assign(name, value);
   // Last: by it processes that escaped are found where there are no control groups.
   options.environment["UCCP_ATTEMPT_KEY"] = spec.key;
-  options.working_directory = spec.working_dir.empty() || spec.working_dir == "." ? seen : seen + "/" + spec.working_dir;
+  options.working_directory =
+      spec.working_dir.empty() || spec.working_dir == "." ? seen : seen + "/" + spec.working_dir;
   if (!spec.stdin_bytes.empty()) options.stdin_bytes = spec.stdin_bytes;
   options.new_session = true;
   options.parent_death_signal = SIGKILL;
@@ -124,7 +127,8 @@ runtime::SpawnOptions ProcessExecutor::spawn_options(const Attempt& attempt) con
   getrlimit(RLIMIT_NOFILE, &files);
   const uint64_t descriptors = std::min<uint64_t>(files.rlim_max, kDescriptorsMax);
   options.limits.push_back({RLIMIT_NOFILE, descriptors, descriptors});
-  if (spec.limits.disk_bytes > 0) options.limits.push_back({RLIMIT_FSIZE, spec.limits.disk_bytes, spec.limits.disk_bytes});
+  if (spec.limits.disk_bytes > 0)
+    options.limits.push_back({RLIMIT_FSIZE, spec.limits.disk_bytes, spec.limits.disk_bytes});
   if (attempt.group) options.cgroup_procs = attempt.group->procs_files();
   options.identity = attempt.identity;
   return options;
@@ -136,7 +140,8 @@ Result<runtime::Subprocess> ProcessExecutor::start_process(runtime::SpawnOptions
     options.fork_server = options_.fork_server;
     auto process = runtime::Subprocess::spawn(options);
     if (process || process.error().reason() != "FORK_SERVER_GONE") return process;
-    log::error("the fork server is gone; the agent forks by itself, which is slower", {{"error", process.error().message()}});
+    log::error("the fork server is gone; the agent forks by itself, which is slower",
+               {{"error", process.error().message()}});
     options.fork_server = nullptr;
   }
   UCCP_RETURN_IF_ERROR(isolation_.enter_thread());
@@ -230,8 +235,8 @@ void ProcessExecutor::on_readable(const std::shared_ptr<Attempt>& attempt, int w
   }
   attempt->uncredited += static_cast<size_t>(got);
   if (attempt->uncredited > kOutputWindowBytes) pause_pipes(*attempt, true);
-  sink_.output(attempt->spec->key, which == 0 ? tasks::LogStreamKind::kStdout : tasks::LogStreamKind::kStderr, clock_.wall(),
-               std::string_view(read_buffer_).substr(0, static_cast<size_t>(got)));
+  sink_.output(attempt->spec->key, which == 0 ? tasks::LogStreamKind::kStdout : tasks::LogStreamKind::kStderr,
+               clock_.wall(), std::string_view(read_buffer_).substr(0, static_cast<size_t>(got)));
 }
 
 void ProcessExecutor::close_pipe(Attempt& attempt, int which) {

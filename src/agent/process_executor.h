@@ -1,10 +1,11 @@
 // Runs attempts as processes of this machine.
 //
-// Each attempt is a session of its own in a control group of its own, prepared by one of two lasting threads and forked by
-// the fork server, or by that thread if there is none (a parent death signal belongs to the thread that forked), then served by the loop alone: pidfd and pipes in epoll, no thread a
-// task. An attempt that has exited is over only when everything in its control group is dead and its pipes are read to
-// their end. If the agent dies, the kernel kills the process, and the guard what it left behind.
-// Thread: the reactor's; see executor.h. drain before destruction, or what runs is killed.
+// Each attempt is a session of its own in a control group of its own, prepared by one of two lasting threads and forked
+// by the fork server, or by that thread if there is none (a parent death signal belongs to the thread that forked),
+// then served by the loop alone: pidfd and pipes in epoll, no thread a task. An attempt that has exited is over only
+// when everything in its control group is dead and its pipes are read to their end. If the agent dies, the kernel kills
+// the process, and the guard what it left behind. Thread: the reactor's; see executor.h. drain before destruction, or
+// what runs is killed.
 #pragma once
 
 #include <memory>

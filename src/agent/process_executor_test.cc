@@ -32,7 +32,9 @@ struct Seen {
 
 class RecordingSink final : public ExecutorSink {
  public:
-  void started(const AttemptKey& key, WallTime) override { change(key, [](Seen& seen) { seen.started = true; }); }
+  void started(const AttemptKey& key, WallTime) override {
+    change(key, [](Seen& seen) { seen.started = true; });
+  }
   void output(const AttemptKey& key, LogStreamKind stream, WallTime, std::string_view bytes) override {
     change(key, [&](Seen& seen) {
       seen.output_bytes += bytes.size();
@@ -51,7 +53,8 @@ class RecordingSink final : public ExecutorSink {
   template <typename Predicate>
   testing::AssertionResult wait(const AttemptKey& key, Predicate predicate) {
     std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, std::chrono::seconds(30), [&] { return predicate(seen_[key]); })) return testing::AssertionSuccess();
+    if (changed_.wait_for(lock, std::chrono::seconds(30), [&] { return predicate(seen_[key]); }))
+      return testing::AssertionSuccess();
     return testing::AssertionFailure() << "attempt " << key << ": stdout \"" << seen_[key].out.substr(0, 2000) << "\"";
   }
   void wait_finished(size_t count) {
@@ -199,13 +202,15 @@ TEST_F(ProcessExecutorTest, TheEnvironmentIsClearedAndTheTasksOwnIsThere) {
   spec.attempt_number = 3;
   const Seen seen = run(std::move(spec));
   EXPECT_EQ(seen.out.find("UCCP_SECRET_OF_AGENT"), std::string::npos);
-  for (const char* line : {"MINE=a b\n", "UCCP_ATTEMPT=3\n", "UCCP_NAMESPACE=default\n", "UCCP_TASK_ID=task_", "PATH=", "HOME=", "TMPDIR="}) {
+  for (const char* line : {"MINE=a b\n", "UCCP_ATTEMPT=3\n", "UCCP_NAMESPACE=default\n", "UCCP_TASK_ID=task_",
+                           "PATH=", "HOME=", "TMPDIR="}) {
     EXPECT_NE(seen.out.find(line), std::string::npos) << line << " in " << seen.out;
   }
 }
 
 TEST_F(ProcessExecutorTest, WorkingFolderInputsAndTemporaryFolderAreUsable) {
-  AttemptSpec spec = shell("test \"$PWD\" = \"$HOME/deep/er\" && cat ../../in/a.txt && ../../run.sh && touch $TMPDIR/t && echo x > made");
+  AttemptSpec spec = shell(
+      "test \"$PWD\" = \"$HOME/deep/er\" && cat ../../in/a.txt && ../../run.sh && touch $TMPDIR/t && echo x > made");
   spec.working_dir = "deep/er";
   std::ofstream(data_ + "/blob") << "from a blob\n";
   spec.inputs = {{.path = "in/a.txt", .source_path = data_ + "/blob"},
@@ -225,8 +230,9 @@ TEST_F(ProcessExecutorTest, AnInputOutsideTheFolderIsRefused) {
 }
 
 TEST_F(ProcessExecutorTest, ArtifactsAreCollectedAndEscapesRefused) {
-  AttemptSpec spec = shell("mkdir -p out/sub; echo one > out/a.bin; echo two > out/sub/b.bin; echo no > c.txt; chmod 700 out/a.bin;"
-                           "ln -s /etc/passwd out/evil; ln -s a.bin out/good; mkfifo out/pipe");
+  AttemptSpec spec = shell(
+      "mkdir -p out/sub; echo one > out/a.bin; echo two > out/sub/b.bin; echo no > c.txt; chmod 700 out/a.bin;"
+      "ln -s /etc/passwd out/evil; ln -s a.bin out/good; mkfifo out/pipe");
   spec.outputs = {"out/**", "/etc/*", "../x"};
   const Seen seen = run(std::move(spec));
   ASSERT_EQ(seen.end->artifacts.size(), 3u) << seen.end->message;
@@ -248,7 +254,8 @@ TEST_F(ProcessExecutorTest, ATimeoutAsksThenKills) {
   const Seen seen = run(std::move(spec));
   EXPECT_EQ(seen.end->kind, EndKind::kTimedOut);
   EXPECT_EQ(seen.end->signal, SIGKILL);
-  EXPECT_EQ(seen.end->message, "took longer than its timeout of 300 ms; killed because it had not stopped after SIGTERM");
+  EXPECT_EQ(seen.end->message,
+            "took longer than its timeout of 300 ms; killed because it had not stopped after SIGTERM");
 }
 
 TEST_F(ProcessExecutorTest, CancelLeavesTimeToCleanUp) {
@@ -275,8 +282,9 @@ TEST_F(ProcessExecutorTest, CancelRightAfterLaunchStillStopsIt) {
 }
 
 TEST_F(ProcessExecutorTest, NothingOutlivesAnAttemptNotEvenAnotherSession) {
-  const AttemptKey key = launch(shell("setsid sh -c 'setsid sleep 1000 & echo \"pid=$!.\"; exec sleep 1000' & "
-                                      "sleep 0.3; (sleep 1000 &) ; echo ready; wait"));
+  const AttemptKey key =
+      launch(shell("setsid sh -c 'setsid sleep 1000 & echo \"pid=$!.\"; exec sleep 1000' & "
+                   "sleep 0.3; (sleep 1000 &) ; echo ready; wait"));
   ASSERT_TRUE(wait_output(key, "ready"));
   ASSERT_TRUE(wait_output(key, "pid="));
   const std::string out = sink_.seen(key).out;
@@ -300,7 +308,8 @@ TEST_F(ProcessExecutorTest, WithoutControlGroupsEscapedProcessesDieToo) {
   const Seen seen = run(shell("setsid sleep 1000 & echo $!"));
   EXPECT_EQ(seen.end->exit_code, 0);
   EXPECT_FALSE(alive(std::stoi(seen.out)));
-  EXPECT_EQ(executor_->limits_note(), "no limits by control groups; not enforced: cpu, memory, pids; cannot use this test");
+  EXPECT_EQ(executor_->limits_note(),
+            "no limits by control groups; not enforced: cpu, memory, pids; cannot use this test");
 }
 
 TEST_F(ProcessExecutorTest, MemoryOverTheLimitIsNamedInTheReason) {
@@ -340,7 +349,8 @@ TEST_F(ProcessExecutorTest, AMissingProgramSaysWhatWasLookedForAndWhere) {
   EXPECT_EQ(seen.end->kind, EndKind::kLaunchFailed);
   EXPECT_FALSE(seen.started);
   EXPECT_EQ(seen.end->start.us, 0);
-  EXPECT_NE(seen.end->message.find("command not found: \"no-such-program-here\""), std::string::npos) << seen.end->message;
+  EXPECT_NE(seen.end->message.find("command not found: \"no-such-program-here\""), std::string::npos)
+      << seen.end->message;
   EXPECT_NE(seen.end->message.find("/usr/bin"), std::string::npos);
   EXPECT_FALSE(seen.end->worker_fault);
   EXPECT_EQ(run(command({"./missing"})).end->kind, EndKind::kLaunchFailed);
@@ -408,7 +418,9 @@ TEST_F(ProcessExecutorTest, DrainStopsEverythingThenSaysSo) {
   const AttemptKey key = launch(shell("echo ready; exec sleep 1000"));
   ASSERT_TRUE(wait_output(key, "ready"));
   std::atomic<bool> drained{false};
-  on_loop([&] { executor_->drain({.grace_ms = 5000, .kind = EndKind::kPreempted, .reason = "shutdown"}, [&] { drained = true; }); });
+  on_loop([&] {
+    executor_->drain({.grace_ms = 5000, .kind = EndKind::kPreempted, .reason = "shutdown"}, [&] { drained = true; });
+  });
   EXPECT_EQ(finish(key).end->kind, EndKind::kPreempted);
   on_loop([] {});
   on_loop([] {});

@@ -19,7 +19,8 @@ Status make_mount_point(const std::string& path) {
     if (at != path.size() && path[at] != '/') continue;
     const std::string part = path.substr(0, at);
     if (mkdir(part.c_str(), 0755) != 0 && errno != EEXIST) {
-      return Status(Code::kFailedPrecondition, "MOUNT_POINT_MISSING", "cannot make " + part + ": " + std::strerror(errno));
+      return Status(Code::kFailedPrecondition, "MOUNT_POINT_MISSING",
+                    "cannot make " + part + ": " + std::strerror(errno));
     }
   }
   return {};
@@ -31,7 +32,8 @@ Result<ProcessIsolation> ProcessIsolation::open(FileSystem& files, IsolationOpti
   ProcessIsolation isolation(std::move(options));
   const std::string& data = isolation.options_.data_directory;
   if (geteuid() != 0) {
-    isolation.note_ = "tasks run as the agent's user (uid " + std::to_string(geteuid()) + "): the agent is not root, so namespaces are not kept apart";
+    isolation.note_ = "tasks run as the agent's user (uid " + std::to_string(geteuid()) +
+                      "): the agent is not root, so namespaces are not kept apart";
     return isolation;
   }
   if (isolation.options_.allow_root_tasks) {
@@ -70,8 +72,9 @@ Status ProcessIsolation::bind_folders() const {
     failed = "bind";
   }
   if (failed == nullptr) return {};
-  return Status(Code::kFailedPrecondition, "MOUNT_NAMESPACE_FAILED",
-                std::string("cannot ") + failed + " " + folders + " at " + options_.mount_point + ": " + std::strerror(errno));
+  return Status(
+      Code::kFailedPrecondition, "MOUNT_NAMESPACE_FAILED",
+      std::string("cannot ") + failed + " " + folders + " at " + options_.mount_point + ": " + std::strerror(errno));
 }
 
 Status ProcessIsolation::enter_thread() const {

@@ -1,12 +1,12 @@
 // How a process of a task is kept apart from the agent and from other namespaces on this machine.
 //
-// As root: an unprivileged uid a namespace, no new privileges, and a mount namespace in which the folders of attempts are
-// bound at a fixed place, so that the data directory can stay closed (0700). The mount namespace belongs to the fork server
-// (or the threads that start tasks), and tasks inherit it: one for each task costs milliseconds of RCU waiting at its end, and would keep
-// apart only tasks of one namespace, which share a uid anyway; those of others find folders that they may not enter.
-// Where the kernel refuses mounts (a container without the capability) folders are reached by their real path. Without
-// root, or with root tasks allowed, tasks run as the agent's own user. The note says which it is.
-// Thread: one, but enter_thread() and seen_as() on any.
+// As root: an unprivileged uid a namespace, no new privileges, and a mount namespace in which the folders of attempts
+// are bound at a fixed place, so that the data directory can stay closed (0700). The mount namespace belongs to the
+// fork server (or the threads that start tasks), and tasks inherit it: one for each task costs milliseconds of RCU
+// waiting at its end, and would keep apart only tasks of one namespace, which share a uid anyway; those of others find
+// folders that they may not enter. Where the kernel refuses mounts (a container without the capability) folders are
+// reached by their real path. Without root, or with root tasks allowed, tasks run as the agent's own user. The note
+// says which it is. Thread: one, but enter_thread() and seen_as() on any.
 #pragma once
 
 #include <memory>

@@ -1,9 +1,9 @@
 // The agent's loop: an Executor that also waits for descriptors, with epoll.
 //
 // Invariants: tasks of one poster run in order and never inside post(); a watcher is not called after unwatch() on the
-// loop's thread. Each turn runs the tasks that are due, then at most kEventsPerTurn descriptors, so that neither starves
-// the other.
-// Thread: post, post_after, cancel and stop from any thread; everything else on the loop's thread or before run().
+// loop's thread. Each turn runs the tasks that are due, then at most kEventsPerTurn descriptors, so that neither
+// starves the other. Thread: post, post_after, cancel and stop from any thread; everything else on the loop's thread or
+// before run().
 #pragma once
 
 #include <cstdint>

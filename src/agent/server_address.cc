@@ -17,7 +17,8 @@ Result<std::string> read_text(const std::string& path, const std::string& what) 
   std::stringstream text;
   text << file.rdbuf();
   if (file) return text.str();
-  return fail(Code::kFailedPrecondition, "CONTEXT_UNAVAILABLE", "cannot read " + what + " " + path + "; is the server running?");
+  return fail(Code::kFailedPrecondition, "CONTEXT_UNAVAILABLE",
+              "cannot read " + what + " " + path + "; is the server running?");
 }
 
 std::string text_of(const Struct& object, const std::string& key) {
@@ -54,7 +55,8 @@ Status read_context(const std::string& path, ServerAddress& address) {
       add_target(address.targets, node.has_struct_value() ? text_of(node.struct_value(), "grpc") : node.string_value());
     }
   }
-  const std::string directory = std::filesystem::path(path).parent_path().empty() ? "." : std::filesystem::path(path).parent_path().string();
+  const std::string directory =
+      std::filesystem::path(path).parent_path().empty() ? "." : std::filesystem::path(path).parent_path().string();
   const std::string ca = text_of(context, "ca");
   UCCP_TRY(address.ca_pem, pem_of(directory, ca, "the authority's certificate"));
   std::string cert = text_of(context, "agentCert");

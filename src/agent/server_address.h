@@ -1,10 +1,10 @@
 // Where the cluster is and with which keys to go there.
 //
 // From flags, or from the context file that `uccp dev` writes: JSON with `grpc` ("host:port"), `nodes` (addresses or
-// objects with `grpc`), `ca`, and for the agent `agentCert` and `agentKey`; keys are PEM or paths, relative to the file.
-// Without those two the agent's keys are agent.crt and agent.key beside `ca`, and if there are none, `cert` and `key`. The
-// file is read again at each connection, since ports change when a development server is restarted.
-// Callable from any thread; blocks on disk.
+// objects with `grpc`), `ca`, and for the agent `agentCert` and `agentKey`; keys are PEM or paths, relative to the
+// file. Without those two the agent's keys are agent.crt and agent.key beside `ca`, and if there are none, `cert` and
+// `key`. The file is read again at each connection, since ports change when a development server is restarted. Callable
+// from any thread; blocks on disk.
 #pragma once
 
 #include <string>

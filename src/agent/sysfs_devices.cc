@@ -45,7 +45,8 @@ class SysfsDevices final : public DeviceSource {
     for (const std::string& name : list("/class/drm")) {
       if (is_card(name)) add_card(root_ + "/class/drm/" + name + "/device", inventory);
     }
-    for (const std::string& name : list("/class/accel")) add_accelerator(root_ + "/class/accel/" + name + "/device", inventory);
+    for (const std::string& name : list("/class/accel"))
+      add_accelerator(root_ + "/class/accel/" + name + "/device", inventory);
     // Not the sum: the parts of a bond would count twice, and one connection uses one interface.
     for (const std::string& name : list("/class/net")) {
       const std::string path = root_ + "/class/net/" + name;

@@ -70,7 +70,8 @@ Status place(const std::string& folder, const InputFile& input, const std::optio
     if (from >= 0) close(from);
   }
   if (status.is_ok() && owner && fchown(to, owner->uid, owner->gid) != 0) status = io_error("give away", path);
-  if (status.is_ok() && fchmod(to, static_cast<mode_t>(input.mode) & 0777) != 0) status = io_error("set the mode of", path);
+  if (status.is_ok() && fchmod(to, static_cast<mode_t>(input.mode) & 0777) != 0)
+    status = io_error("set the mode of", path);
   close(to);
   return status;
 }
@@ -94,8 +95,9 @@ Status make_task_folder(const std::string& folder, const AttemptSpec& spec, cons
   for (const InputFile& input : spec.inputs) UCCP_RETURN_IF_ERROR(place(folder, input, owner));
   if (spec.working_dir.empty() || spec.working_dir == ".") return {};
   if (!is_inner_path(spec.working_dir)) {
-    return Status(Code::kInvalid, "INPUT_PATH_INVALID",
-                  "working folder \"" + spec.working_dir + "\" leaves the task's folder; use a relative path without \"..\"");
+    return Status(
+        Code::kInvalid, "INPUT_PATH_INVALID",
+        "working folder \"" + spec.working_dir + "\" leaves the task's folder; use a relative path without \"..\"");
   }
   return make_directories(folder, spec.working_dir, owner);
 }

@@ -21,7 +21,8 @@ Result<UidMap> UidMap::open(FileSystem& files, std::string path) {
     std::istringstream fields(line);
     std::string name;
     if (!(fields >> uid >> name) || uid < kUidFirst || uid >= kUidFirst + kUidCount) {
-      return fail(Code::kCorruption, "UID_MAP_INVALID", map.path_ + ": \"" + line + "\" is not \"<uid> <tenant>/<namespace>\"");
+      return fail(Code::kCorruption, "UID_MAP_INVALID",
+                  map.path_ + ": \"" + line + "\" is not \"<uid> <tenant>/<namespace>\"");
     }
     map.uids_[name] = uid;
   }
@@ -34,7 +35,8 @@ Result<uint32_t> UidMap::uid_of(const std::string& tenant, const std::string& na
   std::set<uint32_t> taken;
   for (const auto& [other, uid] : uids_) taken.insert(uid);
   if (taken.size() >= kUidCount) {
-    return fail(Code::kExhausted, "UIDS_EXHAUSTED", "all " + std::to_string(kUidCount) + " task users are taken on this worker");
+    return fail(Code::kExhausted, "UIDS_EXHAUSTED",
+                "all " + std::to_string(kUidCount) + " task users are taken on this worker");
   }
   // By hash, so that workers mostly agree on the number; the stored map decides.
   uint32_t slot = static_cast<uint32_t>(hash64(name) % kUidCount);

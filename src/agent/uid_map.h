@@ -22,8 +22,8 @@ class UidMap {
   // Reads `path` if it exists. Errors: corruption UID_MAP_INVALID. `files` must outlive the map.
   static Result<UidMap> open(FileSystem& files, std::string path);
 
-  // The uid of the namespace; made and stored durably when it is new. Errors: exhausted UIDS_EXHAUSTED, and those of the
-  // file system.
+  // The uid of the namespace; made and stored durably when it is new. Errors: exhausted UIDS_EXHAUSTED, and those of
+  // the file system.
   Result<uint32_t> uid_of(const std::string& tenant, const std::string& namespace_name);
 
  private:

@@ -90,7 +90,8 @@ AttemptSpec spec_of(const wire::LaunchAttempt& launch) {
   spec.outputs.assign(task.outputs().begin(), task.outputs().end());
   for (const api::Input& input : task.inputs()) {
     if (!input.has_data()) continue;
-    spec.inputs.push_back({.path = input.path(), .data = input.data(), .mode = input.mode() == 0 ? 0644 : input.mode()});
+    spec.inputs.push_back(
+        {.path = input.path(), .data = input.data(), .mode = input.mode() == 0 ? 0644 : input.mode()});
   }
   if (launch.has_checkpoint()) add_checkpoint(launch.checkpoint(), spec);
   spec.limits.cpu_millis = cpu_millis(task.resources().cpu());

@@ -27,7 +27,8 @@ std::string nonce_of(uint64_t number) { return ByteWriter().u32(0).u64(number).t
 std::string hmac(std::string_view key, std::string_view data) {
   std::string out(32, '\0');
   unsigned size = 0;
-  const auto* done = HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), raw(data), data.size(), raw(out), &size);
+  const auto* done =
+      HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), raw(data), data.size(), raw(out), &size);
   UCCP_CHECK(done != nullptr && size == out.size(), "HMAC-SHA-256 is available");
   return out;
 }
@@ -58,7 +59,8 @@ Result<SecretKey> SecretKey::parse(std::string_view text) {
   while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
   auto bytes = from_hex(text);
   if (!bytes || bytes->size() != kBytes) {
-    return fail(Code::kInvalid, "KEY_INVALID", "a key is 64 lower-case hexadecimal digits, such as 'openssl rand -hex 32' writes");
+    return fail(Code::kInvalid, "KEY_INVALID",
+                "a key is 64 lower-case hexadecimal digits, such as 'openssl rand -hex 32' writes");
   }
   auto key = from_bytes(*bytes);
   wipe(*bytes);

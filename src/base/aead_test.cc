@@ -35,7 +35,8 @@ TEST(Aead, OnlyWhatWasSealedOpens) {
 TEST(SecretKey, KeysOfDifferentPurposesDiffer) {
   const SecretKey key = key_of('1');
   // As an implementation of RFC 5869 in another language computes it.
-  EXPECT_EQ(to_hex(key.derive("salt", "a").bytes()), "174daa3e3674aa4a0614d0454aeeeb2732d67bf8cc21547100318f7c4d422e4b");
+  EXPECT_EQ(to_hex(key.derive("salt", "a").bytes()),
+            "174daa3e3674aa4a0614d0454aeeeb2732d67bf8cc21547100318f7c4d422e4b");
   EXPECT_EQ(key.derive("salt", "a").text(), key.derive("salt", "a").text());
   EXPECT_NE(key.derive("salt", "a").text(), key.derive("salt", "b").text());
   EXPECT_NE(key.derive("salt", "a").text(), key.derive("tlas", "a").text());

@@ -52,7 +52,13 @@ TEST(Result, TryHandsOnTheFirstError) {
 
 TEST(Bytes, WhatIsWrittenIsReadBack) {
   ByteWriter out;
-  out.u8(7).u32(1u << 31).u64(1ull << 63).varint(UINT64_MAX).varint(0).bytes("ab").key_part(std::string_view("a\0b", 3));
+  out.u8(7)
+      .u32(1u << 31)
+      .u64(1ull << 63)
+      .varint(UINT64_MAX)
+      .varint(0)
+      .bytes("ab")
+      .key_part(std::string_view("a\0b", 3));
   ByteReader in(out.data());
   EXPECT_EQ(in.u8(), 7);
   EXPECT_EQ(in.u32(), 1u << 31);
@@ -76,7 +82,8 @@ TEST(Bytes, CutInputFailsAndStaysFailed) {
 }
 
 TEST(Bytes, KeyPartsSortLikeTheirStringsAndNoneIsAPrefix) {
-  const std::vector<std::string> parts = {"", std::string("\0", 1), std::string("\0\0", 2), "a", std::string("a\0", 2), "ab", "b"};
+  const std::vector<std::string> parts = {
+      "", std::string("\0", 1), std::string("\0\0", 2), "a", std::string("a\0", 2), "ab", "b"};
   for (size_t i = 0; i + 1 < parts.size(); ++i) {
     const std::string a = ByteWriter().key_part(parts[i]).take();
     const std::string b = ByteWriter().key_part(parts[i + 1]).take();
@@ -104,12 +111,22 @@ TEST(Bytes, HexAndBase64RoundTripAndRefuseJunk) {
 
 TEST(Bytes, Utf8IsCheckedStrictly) {
   EXPECT_TRUE(is_utf8("gr\xc3\xbc\xc3\x9f\xe2\x82\xac\xf0\x9f\x98\x80"));
-  for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\x80"}) EXPECT_FALSE(is_utf8(bad));
+  for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\x80"})
+    EXPECT_FALSE(is_utf8(bad));
 }
 
 TEST(Json, StringsAreEscapedAndBrokenUtf8Replaced) {
   JsonWriter json;
-  json.begin_object().key("a\"b").value("x\n\x01\xff").key("n").begin_array().value(1).value(2.5).value(true).null().end_array();
+  json.begin_object()
+      .key("a\"b")
+      .value("x\n\x01\xff")
+      .key("n")
+      .begin_array()
+      .value(1)
+      .value(2.5)
+      .value(true)
+      .null()
+      .end_array();
   json.end_object();
   EXPECT_EQ(json.data(), "{\"a\\\"b\":\"x\\n\\u0001\xef\xbf\xbd\",\"n\":[1,2.5,true,null]}");
 }
@@ -127,7 +144,11 @@ TEST(Digest, OrderDoesNotMatterAndRemovalUndoesAddition) {
   EXPECT_EQ(b, Digest());
   Digest moved;
   moved.add("k", "1v1");
-  EXPECT_NE(moved, [] { Digest d; d.add("k1", "v1"); return d; }());
+  EXPECT_NE(moved, [] {
+    Digest d;
+    d.add("k1", "v1");
+    return d;
+  }());
 }
 
 TEST(Metrics, TextHasEveryFamilyAndLabelSetsAreBounded) {
@@ -137,11 +158,13 @@ TEST(Metrics, TextHasEveryFamilyAndLabelSetsAreBounded) {
   metrics.histogram("h_seconds", "times", {}, {0.1, 1}).observe(0.5);
   metrics.callback("f", "reads", [] { return 7.0; });
   const std::string text = metrics.text();
-  for (const char* line : {"c_total{x=\"a\\\"b\"} 2", "g 1.5", "h_seconds_bucket{le=\"0.1\"} 0", "h_seconds_bucket{le=\"1\"} 1",
-                           "h_seconds_bucket{le=\"+Inf\"} 1", "h_seconds_count 1", "f 7", "# TYPE c_total counter"}) {
+  for (const char* line :
+       {"c_total{x=\"a\\\"b\"} 2", "g 1.5", "h_seconds_bucket{le=\"0.1\"} 0", "h_seconds_bucket{le=\"1\"} 1",
+        "h_seconds_bucket{le=\"+Inf\"} 1", "h_seconds_count 1", "f 7", "# TYPE c_total counter"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line;
   }
-  for (size_t i = 0; i < 2 * MetricsRegistry::kLabelSetsMax; ++i) metrics.counter("m", "", {{"i", std::to_string(i)}}).add();
+  for (size_t i = 0; i < 2 * MetricsRegistry::kLabelSetsMax; ++i)
+    metrics.counter("m", "", {{"i", std::to_string(i)}}).add();
   EXPECT_GE(metrics.value("m", {{"overflow", "true"}}), MetricsRegistry::kLabelSetsMax - 1);
 }
 
@@ -160,7 +183,8 @@ TEST(Log, RecordsAreOneLineOfTheSpecifiedFields) {
   log::configure({.format = log::Format::kJson, .service = "uccp", .node_id = "n1"});
   const log::Record record{log::Level::kInfo, "two\nlines", {{"n", 3}, {"s", "x"}}};
   const std::string json = log::format_record(record, std::source_location::current(), 1'700'000'000'123'456);
-  EXPECT_TRUE(json.starts_with(R"({"timestamp":"2023-11-14T22:13:20.123456Z","level":"INFO","service":"uccp","node_id":"n1")"));
+  EXPECT_TRUE(
+      json.starts_with(R"({"timestamp":"2023-11-14T22:13:20.123456Z","level":"INFO","service":"uccp","node_id":"n1")"));
   EXPECT_NE(json.find(R"("fields":{"n":3,"s":"x"})"), std::string::npos);
   EXPECT_NE(json.find("caller"), std::string::npos);
   log::configure({.format = log::Format::kText});

@@ -13,8 +13,8 @@ namespace uccp {
 
 }  // namespace uccp
 
-#define UCCP_CHECK(condition, why)                                             \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]]                                             \
-      ::uccp::check_failed(#condition, __FILE__, __LINE__, (why));             \
+#define UCCP_CHECK(condition, why)                                 \
+  do {                                                             \
+    if (!(condition)) [[unlikely]]                                 \
+      ::uccp::check_failed(#condition, __FILE__, __LINE__, (why)); \
   } while (false)

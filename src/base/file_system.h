@@ -14,10 +14,10 @@
 namespace uccp {
 
 enum class OpenMode : uint8_t {
-  kRead,           // must exist
-  kReadWrite,      // must exist
-  kCreate,         // created; an existing one is an error
-  kCreateOrOpen,   // created if missing, opened for reading and writing
+  kRead,          // must exist
+  kReadWrite,     // must exist
+  kCreate,        // created; an existing one is an error
+  kCreateOrOpen,  // created if missing, opened for reading and writing
 };
 
 class File {

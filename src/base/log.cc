@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <strings.h>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <ctime>
-#include <strings.h>
 
 #include "base/json.h"
 
@@ -27,8 +27,8 @@ std::string iso8601(int64_t wall_us) {
   const std::time_t seconds = wall_us / 1'000'000;
   std::tm parts{};
   gmtime_r(&seconds, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
-                     parts.tm_hour, parts.tm_min, parts.tm_sec, wall_us % 1'000'000);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, wall_us % 1'000'000);
 }
 
 std::string_view base_name(std::string_view path) {
@@ -63,8 +63,8 @@ std::string format_json(const Record& record, const std::source_location& where,
 }
 
 std::string format_text(const Record& record, const std::source_location& where, int64_t wall_us) {
-  std::string line = fmt::format("{} {:5} {}", iso8601(wall_us), kLevelNames[static_cast<size_t>(record.level)],
-                                 record.message);
+  std::string line =
+      fmt::format("{} {:5} {}", iso8601(wall_us), kLevelNames[static_cast<size_t>(record.level)], record.message);
   for (const Field& field : record.fields) {
     std::visit([&](const auto& value) { fmt::format_to(std::back_inserter(line), " {}={}", field.name, value); },
                field.value);
@@ -107,8 +107,7 @@ void set_sink(Sink sink) { g_sink = sink; }
 void write(const Record& record, std::source_location where) {
   if (!enabled(record.level)) return;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
-  std::string line =
-      format_record(record, where, std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+  std::string line = format_record(record, where, std::chrono::duration_cast<std::chrono::microseconds>(now).count());
   if (g_sink != nullptr) return g_sink(line);
   line.push_back('\n');
   // One write a record keeps lines of several threads and processes apart.

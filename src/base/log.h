@@ -1,7 +1,8 @@
 // Structured logs with the specification's fields: timestamp, level, service, node_id, trace_id, span_id, message,
 // fields, caller. One line a record, as JSON or text, to stderr.
 //
-// Callable from any thread. Values of secrets never come here: what a method option marks as redacted is dropped before.
+// Callable from any thread. Values of secrets never come here: what a method option marks as redacted is dropped
+// before.
 #pragma once
 
 #include <concepts>

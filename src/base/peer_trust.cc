@@ -33,10 +33,11 @@ std::string der_of(const X509_NAME* name) {
 }
 
 std::string bytes_of(const ASN1_INTEGER* number) {
-  return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(number)), static_cast<size_t>(ASN1_STRING_length(number))};
+  return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(number)),
+          static_cast<size_t>(ASN1_STRING_length(number))};
 }
 
-bool has_pinned(STACK_OF(X509)* chain, const std::set<std::string>& pins) {
+bool has_pinned(STACK_OF(X509) * chain, const std::set<std::string>& pins) {
   for (int i = 0; i < sk_X509_num(chain); ++i) {
     unsigned char* out = nullptr;
     const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(sk_X509_value(chain, i)), &out);
@@ -53,7 +54,8 @@ void free_extra(void*, void* extra, CRYPTO_EX_DATA*, int, long, void*) {
 
 // Where a store keeps its revocations: it may live longer than the trust, in contexts and connections.
 int store_index() {
-  static const int kIndex = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_X509_STORE, 0, nullptr, nullptr, nullptr, free_extra);
+  static const int kIndex =
+      CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_X509_STORE, 0, nullptr, nullptr, nullptr, free_extra);
   return kIndex;
 }
 
@@ -72,7 +74,9 @@ int PeerTrust::on_verify(int ok, X509_STORE_CTX* context) {
       X509_STORE_get_ex_data(X509_STORE_CTX_get0_store(context), store_index()));
   if (certificate == nullptr || extra == nullptr) return ok;
   const auto& revocations = *static_cast<const Revocations*>(extra->get());
-  const auto key = [&] { return std::pair(der_of(X509_get_issuer_name(certificate)), bytes_of(X509_get0_serialNumber(certificate))); };
+  const auto key = [&] {
+    return std::pair(der_of(X509_get_issuer_name(certificate)), bytes_of(X509_get0_serialNumber(certificate)));
+  };
   bool gone = !revocations.listed.empty() && revocations.listed.contains(key());
   const bool is_leaf = X509_STORE_CTX_get_error_depth(context) == 0;
   // The leaf comes last: the chain is whole then.
@@ -91,7 +95,8 @@ Status PeerTrust::trust(const std::string& ca_pem) {
   while (true) {
     openssl::Certificate authority(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
     if (!authority) break;
-    if (X509_STORE_add_cert(store_, authority.get()) != 1) return pem_error("an authority's certificate cannot be used");
+    if (X509_STORE_add_cert(store_, authority.get()) != 1)
+      return pem_error("an authority's certificate cannot be used");
     authorities_.push_back(authority.release());
   }
   if (!at_end_of_pem() || authorities_.empty()) {
@@ -123,13 +128,15 @@ Status PeerTrust::take_lists(const std::string& crl_pem, Revocations& into) {
       into.listed.emplace(issuer, bytes_of(X509_REVOKED_get0_serialNumber(sk_X509_REVOKED_value(entries, i))));
     }
     std::tm next{};
-    if (const ASN1_TIME* update = X509_CRL_get0_nextUpdate(list.get()); update != nullptr && ASN1_TIME_to_tm(update, &next) == 1) {
+    if (const ASN1_TIME* update = X509_CRL_get0_nextUpdate(list.get());
+        update != nullptr && ASN1_TIME_to_tm(update, &next) == 1) {
       const WallTime at{static_cast<int64_t>(timegm(&next)) * 1'000'000};
       if (!crl_next_update_ || at.us < crl_next_update_->us) crl_next_update_ = at;
     }
     ++count;
   }
-  if (!at_end_of_pem() || count == 0) return pem_error("the certificate revocation list is not PEM that OpenSSL can use");
+  if (!at_end_of_pem() || count == 0)
+    return pem_error("the certificate revocation list is not PEM that OpenSSL can use");
   return Status::ok();
 }
 
@@ -159,13 +166,15 @@ Result<std::set<std::string>> parse_pins(std::string_view text) {
     while (pin.starts_with(' ')) pin.remove_prefix(1);
     while (pin.ends_with(' ')) pin.remove_suffix(1);
     std::string bytes(64, '\0');
-    const bool has_form = pin.starts_with(kPrefix) && pin.size() == kPrefix.size() + 44 && pin.ends_with('=') && !pin.ends_with("==");
+    const bool has_form =
+        pin.starts_with(kPrefix) && pin.size() == kPrefix.size() + 44 && pin.ends_with('=') && !pin.ends_with("==");
     const int size = has_form ? EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
                                                 reinterpret_cast<const unsigned char*>(pin.data() + kPrefix.size()), 44)
                               : -1;
     if (size < static_cast<int>(kDigestBytes)) {
       return fail(Code::kInvalid, "PIN_INVALID",
-                  "'" + std::string(pin.substr(0, 80)) + "' is not the pin of a public key: sha256/ and 44 characters of base64");
+                  "'" + std::string(pin.substr(0, 80)) +
+                      "' is not the pin of a public key: sha256/ and 44 characters of base64");
     }
     pins.insert(bytes.substr(0, kDigestBytes));
   }
@@ -179,7 +188,7 @@ PeerTrust::~PeerTrust() {
 
 size_t PeerTrust::crl_entries() const { return revocations_->listed.size(); }
 
-Status PeerTrust::accepts(X509* certificate, STACK_OF(X509)* chain) const {
+Status PeerTrust::accepts(X509* certificate, STACK_OF(X509) * chain) const {
   const openssl::StoreContext context(X509_STORE_CTX_new());
   if (context && X509_STORE_CTX_init(context.get(), store_, certificate, chain) == 1 &&
       X509_verify_cert(context.get()) == 1) {
@@ -187,8 +196,10 @@ Status PeerTrust::accepts(X509* certificate, STACK_OF(X509)* chain) const {
   }
   const int error = context ? X509_STORE_CTX_get_error(context.get()) : X509_V_ERR_OUT_OF_MEM;
   ERR_clear_error();
-  return Status(Code::kUnauthenticated, error == X509_V_ERR_CERT_REVOKED ? "CERTIFICATE_REVOKED" : "CERTIFICATE_UNTRUSTED",
-                std::string("the certificate of this connection is not accepted any more: ") + X509_verify_cert_error_string(error));
+  return Status(Code::kUnauthenticated,
+                error == X509_V_ERR_CERT_REVOKED ? "CERTIFICATE_REVOKED" : "CERTIFICATE_UNTRUSTED",
+                std::string("the certificate of this connection is not accepted any more: ") +
+                    X509_verify_cert_error_string(error));
 }
 
 }  // namespace uccp

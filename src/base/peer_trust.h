@@ -25,7 +25,8 @@ namespace uccp {
 struct PeerTrustOptions {
   // Authorities, PEM, at least one.
   std::string ca_pem;
-  // Revocation lists of these authorities, PEM, one or more; empty: none. A list whose next update is over goes on to count.
+  // Revocation lists of these authorities, PEM, one or more; empty: none. A list whose next update is over goes on to
+  // count.
   std::string crl_pem;
   // Whether a certificate, PEM, was revoked by other means. Asked in handshakes, from any thread; may be empty.
   std::function<bool(const std::string& certificate_pem)> revoked;

@@ -2,8 +2,8 @@
 //
 // The code table is closed: a new code is added only if some caller would act on it. Every code maps totally to a gRPC
 // code, an HTTP status and a CLI exit code. What distinguishes errors of one code is the reason, a stable
-// UPPER_SNAKE_CASE name that clients may compare. The message is for people: what was tried, on what, what was seen, and
-// what to do about it.
+// UPPER_SNAKE_CASE name that clients may compare. The message is for people: what was tried, on what, what was seen,
+// and what to do about it.
 #pragma once
 
 #include <cstdint>
@@ -64,7 +64,7 @@ struct StatusDetail {
   uint32_t retry_after_ms = 0;  // 0: not said
   std::string resource_type;    // "task", "service", ...
   std::string resource_name;
-  std::string help;        // page below docs/, for example "tasks.md#quota"
+  std::string help;         // page below docs/, for example "tasks.md#quota"
   std::string leader_hint;  // node to ask instead, with kNotLeader
 };
 
@@ -148,15 +148,15 @@ struct ErrorReturn {
 #define UCCP_CONCAT(a, b) UCCP_CONCAT_(a, b)
 
 // UCCP_RETURN_IF_ERROR(expr): expr is a Status or Result<T>; returns its error from the enclosing function.
-#define UCCP_RETURN_IF_ERROR(expr)                                                              \
-  do {                                                                                          \
-    if (::uccp::Status uccp_status = ::uccp::internal::status_of(expr); !uccp_status.is_ok())   \
-      return ::uccp::internal::ErrorReturn{std::move(uccp_status)};                             \
+#define UCCP_RETURN_IF_ERROR(expr)                                                            \
+  do {                                                                                        \
+    if (::uccp::Status uccp_status = ::uccp::internal::status_of(expr); !uccp_status.is_ok()) \
+      return ::uccp::internal::ErrorReturn{std::move(uccp_status)};                           \
   } while (false)
 
 // UCCP_TRY(auto value, expr): expr is a Result<T>; binds its value or returns its error.
 #define UCCP_TRY(declaration, expr) UCCP_TRY_(UCCP_CONCAT(uccp_result_, __LINE__), declaration, expr)
-#define UCCP_TRY_(result, declaration, expr)                                              \
-  auto result = (expr);                                                                   \
-  if (!result) return ::uccp::internal::ErrorReturn{std::move(result.error())};           \
+#define UCCP_TRY_(result, declaration, expr)                                    \
+  auto result = (expr);                                                         \
+  if (!result) return ::uccp::internal::ErrorReturn{std::move(result.error())}; \
   declaration = std::move(*result)

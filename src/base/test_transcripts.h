@@ -37,7 +37,8 @@ inline std::string transcript_name(const testing::TestParamInfo<std::string>& in
   return name;
 }
 
-// The text with the transcripts that its commands produce now. `Script` has `std::string run(const std::string& command)`.
+// The text with the transcripts that its commands produce now. `Script` has `std::string run(const std::string&
+// command)`.
 template <typename Script>
 std::string replay(std::istream& text) {
   Script script;

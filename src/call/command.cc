@@ -9,7 +9,8 @@
 namespace uccp::call {
 namespace {
 
-// A plain hash of a secret would let guesses be tested by whoever reads the log: of requests that have one, it needs a key.
+// A plain hash of a secret would let guesses be tested by whoever reads the log: of requests that have one, it needs a
+// key.
 uint64_t hash_of(const Call& call, std::string_view request) {
   if (!call.method->has_secrets || call.hash_key == nullptr) return hash64(request);
   return ByteReader(hmac_sha256(call.hash_key->bytes(), request)).u64();

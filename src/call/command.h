@@ -11,8 +11,8 @@
 namespace uccp::call {
 
 // The envelope of a mutation: scope, principal, method, deduplication and audit as the call and its method say.
-// `request` is the validated request; its hash, without the request id, tells a repeat from a reuse of the id. If it has
-// secret fields, the hash is made with the call's key.
+// `request` is the validated request; its hash, without the request id, tells a repeat from a reuse of the id. If it
+// has secret fields, the hash is made with the call's key.
 machine::Envelope make_envelope(const Call& call, std::string_view request, std::string command, std::string payload);
 
 // The serialized message `payload` parsed into a protobuf message, which validate() has accepted already.

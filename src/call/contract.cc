@@ -41,7 +41,8 @@ std::string column_path(const Method& method, const MessagePlan* item, std::stri
     if (item != nullptr && field == nullptr) broken(method, "no column " + std::string(column));
     if (!path.empty()) path.push_back('.');
     path.append(field == nullptr ? rest.substr(0, dot) : std::string_view(field->json_name));
-    item = field != nullptr && field->is_message() && field->message->well_known == WellKnown::kNone ? field->message : nullptr;
+    item = field != nullptr && field->is_message() && field->message->well_known == WellKnown::kNone ? field->message
+                                                                                                     : nullptr;
     rest.remove_prefix(dot == std::string_view::npos ? rest.size() : dot + 1);
   }
   return path;
@@ -129,7 +130,9 @@ void compile_cli(const uccp::v1::Cli& from, Method& method) {
   cli.long_running = from.long_running();
   if (cli.noun.empty() || cli.verb.empty()) broken(method, "cli without noun or verb");
   for (const std::string& arg : from.args()) cli.args.push_back(path_in(method, *method.request, arg));
-  const MessagePlan* item = method.items == nullptr ? method.response : method.items->is_map() ? method.items->map_value->message : method.items->message;
+  const MessagePlan* item = method.items == nullptr  ? method.response
+                            : method.items->is_map() ? method.items->map_value->message
+                                                     : method.items->message;
   for (const std::string& column : from.columns()) cli.columns.push_back(column_path(method, item, column));
   for (const std::string& column : from.wide_columns()) cli.wide_columns.push_back(column_path(method, item, column));
   method.cli = std::move(cli);
@@ -141,7 +144,8 @@ FieldPath namespace_of(const MessagePlan& request) {
   for (const FieldPlan& field : request.fields) {
     if (!field.is_message() || field.message->well_known != WellKnown::kNone) continue;
     const FieldPlan* inner = field.message->by_name("namespace");
-    if (inner != nullptr && inner->kind == Kind::kString) return std::move(*FieldPath::compile(request, field.name + ".namespace"));
+    if (inner != nullptr && inner->kind == Kind::kString)
+      return std::move(*FieldPath::compile(request, field.name + ".namespace"));
   }
   return {};
 }
@@ -175,8 +179,9 @@ void compile_policy(const uccp::v1::MethodPolicy& policy, Method& method) {
 
   method.mutating = policy.has_idempotency();
   method.naturally_idempotent = policy.idempotency().natural();
-  method.request_id = policy.idempotency().key_field().empty() ? maybe_in(*method.request, "request_id")
-                                                               : path_in(method, *method.request, policy.idempotency().key_field());
+  method.request_id = policy.idempotency().key_field().empty()
+                          ? maybe_in(*method.request, "request_id")
+                          : path_in(method, *method.request, policy.idempotency().key_field());
   if (!policy.quota().class_().empty()) method.quota_class = policy.quota().class_();
   if (policy.quota().cost() > 0) method.quota_cost = policy.quota().cost();
   if (policy.read_level() == uccp::v1::READ_LEVEL_BOUNDED) method.read_level = DefaultRead::kBounded;

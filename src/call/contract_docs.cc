@@ -64,7 +64,8 @@ std::string name_at(const pb::FileDescriptorProto& file, const pb::SourceCodeInf
 Result<ContractDocs> ContractDocs::parse(std::string_view image) {
   pb::FileDescriptorSet set;
   if (!set.ParseFromArray(image.data(), static_cast<int>(image.size())) || set.file_size() == 0) {
-    return fail(Code::kInvalid, "IMAGE_INVALID", "the contract image is not a FileDescriptorSet; rebuild uccp_contract.binpb");
+    return fail(Code::kInvalid, "IMAGE_INVALID",
+                "the contract image is not a FileDescriptorSet; rebuild uccp_contract.binpb");
   }
   ContractDocs docs;
   for (const pb::FileDescriptorProto& file : set.file()) {

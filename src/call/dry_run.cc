@@ -12,7 +12,9 @@ std::string names_of(const Method& method, std::string_view request) {
   std::string out;
   for (const FieldPlan& field : method.response->fields) {
     const FieldPlan* sent = method.request->by_name(field.name);
-    const auto is_name = [](const FieldPlan& one) { return one.kind == Kind::kString && one.shape == Shape::kSingular && !one.redact; };
+    const auto is_name = [](const FieldPlan& one) {
+      return one.kind == Kind::kString && one.shape == Shape::kSingular && !one.redact;
+    };
     if (sent == nullptr || !is_name(field) || !is_name(*sent)) continue;
     const Result<FieldPath> path = FieldPath::compile(*method.request, sent->name);
     if (const auto text = path ? get_string(*path, request) : std::nullopt) put_bytes(out, field.number, *text);
@@ -28,7 +30,9 @@ Status prepare_dry_run(const Method& method, std::string& request) {
   const bool unary = !method.client_streaming && !method.server_streaming;
   if (!method.mutating || !unary || method.is_public) {
     const std::string what = "is not offered by " + method.name + ": it " +
-                             (!method.mutating ? "changes nothing" : unary ? "needs no credentials" : "is a stream");
+                             (!method.mutating ? "changes nothing"
+                              : unary          ? "needs no credentials"
+                                               : "is a stream");
     return Status(Code::kInvalid, "DRY_RUN_UNSUPPORTED", "a dry run " + what).with_field("dryRun", what);
   }
   if (checks_dry_runs(method)) set_uint(*FieldPath::compile(*method.request, kField), request, 1);

@@ -93,8 +93,9 @@ Status from_problem_json(std::string_view json, int http_status) {
   if (problem["fields"].get(fields) == simdjson::SUCCESS) {
     for (const simdjson::dom::element field : fields) {
       if (!field.is_object()) continue;
-      (void)std::move(status).with_field(std::string(text_at(field, "field")), std::string(text_at(field, "description")),
-                                            std::string(text_at(field, "example")));
+      (void)std::move(status).with_field(std::string(text_at(field, "field")),
+                                         std::string(text_at(field, "description")),
+                                         std::string(text_at(field, "example")));
     }
   }
   uint64_t retry = 0;
@@ -103,10 +104,12 @@ Status from_problem_json(std::string_view json, int http_status) {
   }
   simdjson::dom::element resource;
   if (problem["resource"].get(resource) == simdjson::SUCCESS && resource.is_object()) {
-    (void)std::move(status).with_resource(std::string(text_at(resource, "type")), std::string(text_at(resource, "name")));
+    (void)std::move(status).with_resource(std::string(text_at(resource, "type")),
+                                          std::string(text_at(resource, "name")));
   }
   if (const auto help = text_at(problem, "help"); !help.empty()) (void)std::move(status).with_help(std::string(help));
-  if (const auto hint = text_at(problem, "leaderHint"); !hint.empty()) (void)std::move(status).with_leader_hint(std::string(hint));
+  if (const auto hint = text_at(problem, "leaderHint"); !hint.empty())
+    (void)std::move(status).with_leader_hint(std::string(hint));
   return status;
 }
 

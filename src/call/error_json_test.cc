@@ -35,13 +35,15 @@ void expect_same(const Status& a, const Status& b) {
 }
 
 TEST(ProblemJson, HasTheWholeContent) {
-  EXPECT_EQ(to_problem_json(rich(), "call-1"),
-            R"({"type":"urn:uccp:error:TASK_ENDED","title":"Failed precondition","status":412,"detail":"task_1 has \"ended\"",)"
-            R"("code":"failed_precondition","reason":"TASK_ENDED","fields":[{"field":"task.resources.cpu","description":)"
-            R"("must be from 0 to 1048576, not -1","example":"1.5"},{"field":"name","description":"is required"}],)"
-            R"("retryAfterMs":1500,"resource":{"type":"task","name":"task_1"},"help":"tasks.md#quota","leaderHint":"node-2","callId":"call-1"})");
-  EXPECT_EQ(to_problem_json(Status(Code::kNotFound, "X", "m")),
-            R"({"type":"urn:uccp:error:X","title":"Not found","status":404,"detail":"m","code":"not_found","reason":"X"})");
+  EXPECT_EQ(
+      to_problem_json(rich(), "call-1"),
+      R"({"type":"urn:uccp:error:TASK_ENDED","title":"Failed precondition","status":412,"detail":"task_1 has \"ended\"",)"
+      R"("code":"failed_precondition","reason":"TASK_ENDED","fields":[{"field":"task.resources.cpu","description":)"
+      R"("must be from 0 to 1048576, not -1","example":"1.5"},{"field":"name","description":"is required"}],)"
+      R"("retryAfterMs":1500,"resource":{"type":"task","name":"task_1"},"help":"tasks.md#quota","leaderHint":"node-2","callId":"call-1"})");
+  EXPECT_EQ(
+      to_problem_json(Status(Code::kNotFound, "X", "m")),
+      R"({"type":"urn:uccp:error:X","title":"Not found","status":404,"detail":"m","code":"not_found","reason":"X"})");
 }
 
 TEST(ErrorForms, EveryCodeComesBackThroughBoth) {
@@ -89,7 +91,9 @@ TEST(ErrorForms, ForeignAndDamagedInputBecomesAStatus) {
   EXPECT_EQ(from_problem_json("{}", 404).code(), Code::kNotFound);
   EXPECT_EQ(from_problem_json("[1]", 418).code(), Code::kInvalid);
   EXPECT_EQ(from_problem_json(R"({"code":"ok"})", 500).code(), Code::kInternal);
-  EXPECT_EQ(from_problem_json(R"({"code":"not_found","fields":[1,{"field":2}],"resource":3,"retryAfterMs":-1})", 404).code(), Code::kNotFound);
+  EXPECT_EQ(
+      from_problem_json(R"({"code":"not_found","fields":[1,{"field":2}],"resource":3,"retryAfterMs":-1})", 404).code(),
+      Code::kNotFound);
   EXPECT_EQ(from_rpc_status("\x1a\xff", 14, "down").code(), Code::kUnavailable);
   EXPECT_EQ(from_rpc_status("", 5, "no").message(), "no");
   EXPECT_TRUE(from_rpc_status("", 0, "").is_ok());
@@ -100,7 +104,8 @@ TEST(ErrorForms, ForeignAndDamagedInputBecomesAStatus) {
 
 TEST(ErrorText, SaysWhatToDo) {
   const std::string text = to_text(rich());
-  for (const char* part : {"TASK_ENDED", "task.resources.cpu", "for example 1.5", "1500 ms", "node-2", "docs/tasks.md#quota"}) {
+  for (const char* part :
+       {"TASK_ENDED", "task.resources.cpu", "for example 1.5", "1500 ms", "node-2", "docs/tasks.md#quota"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part;
   }
 }

@@ -22,21 +22,18 @@ constexpr std::array<std::string_view, 4> kWorkServices = {"uccp.v1.TaskScheduli
                                                            "uccp.v1.ComputeExecution", "uccp.internal.v1.AgentLink"};
 // Reads that show what only the leader has in memory: what runs where, progress, live output, heartbeats.
 constexpr std::array<std::string_view, 15> kLeaderReads = {
-    "uccp.v1.TaskScheduling/GetTaskStatus",   "uccp.v1.TaskScheduling/ListTasks",
-    "uccp.v1.TaskScheduling/GetTaskLogs",     "uccp.v1.TaskScheduling/WatchTasks",
-    "uccp.v1.TaskScheduling/GetTaskMetrics",  "uccp.v1.TaskScheduling/ExplainTask",
-    "uccp.v1.WorkerManagement/ListWorkers",
-    "uccp.v1.WorkerManagement/GetWorkerStatus", "uccp.v1.ComputeExecution/GetResult",
-    "uccp.v1.ComputeExecution/StreamResults", "uccp.v1.KeyValue/GetLease",
-    "uccp.v1.EventBus/GetSubscription",       "uccp.v1.EventBus/ListSubscriptions",
+    "uccp.v1.TaskScheduling/GetTaskStatus", "uccp.v1.TaskScheduling/ListTasks", "uccp.v1.TaskScheduling/GetTaskLogs",
+    "uccp.v1.TaskScheduling/WatchTasks", "uccp.v1.TaskScheduling/GetTaskMetrics", "uccp.v1.TaskScheduling/ExplainTask",
+    "uccp.v1.WorkerManagement/ListWorkers", "uccp.v1.WorkerManagement/GetWorkerStatus",
+    "uccp.v1.ComputeExecution/GetResult", "uccp.v1.ComputeExecution/StreamResults", "uccp.v1.KeyValue/GetLease",
+    "uccp.v1.EventBus/GetSubscription", "uccp.v1.EventBus/ListSubscriptions",
     // In the directory of the node that makes them.
-    "uccp.v1.Administration/GetBackup",       "uccp.v1.Administration/ListBackups"};
-// Changes that any node makes: blobs are copied between the nodes, not replicated by a log; certificates of agents are not
-// stored; publishing finds the groups that it changes by itself.
-constexpr std::array<std::string_view, 4> kLocalChanges = {"uccp.internal.v1.AgentLink/PutBlob",
-                                                           "uccp.internal.v1.CertificateLink/Sign",
-                                                           "uccp.internal.v1.CertificateLink/Report",
-                                                           "uccp.v1.EventBus/Publish"};
+    "uccp.v1.Administration/GetBackup", "uccp.v1.Administration/ListBackups"};
+// Changes that any node makes: blobs are copied between the nodes, not replicated by a log; certificates of agents are
+// not stored; publishing finds the groups that it changes by itself.
+constexpr std::array<std::string_view, 4> kLocalChanges = {
+    "uccp.internal.v1.AgentLink/PutBlob", "uccp.internal.v1.CertificateLink/Sign",
+    "uccp.internal.v1.CertificateLink/Report", "uccp.v1.EventBus/Publish"};
 // Their requests say where they are served.
 constexpr std::string_view kPropose = "uccp.internal.v1.NodeLink/Propose";
 constexpr std::string_view kSubscribe = "uccp.v1.EventBus/Subscribe";
@@ -146,8 +143,9 @@ Placement placement_of(const Method& method) {
   Placement placement;
   if (method.service == "uccp.internal.v1.NodeLink") return placement;
   if (std::ranges::find(kWorkServices, method.service) != kWorkServices.end()) placement.group = kWorkGroup;
-  placement.leader_only = (method.mutating || std::ranges::find(kLeaderReads, method.full_name) != kLeaderReads.end()) &&
-                          std::ranges::find(kLocalChanges, method.full_name) == kLocalChanges.end();
+  placement.leader_only =
+      (method.mutating || std::ranges::find(kLeaderReads, method.full_name) != kLeaderReads.end()) &&
+      std::ranges::find(kLocalChanges, method.full_name) == kLocalChanges.end();
   return placement;
 }
 
@@ -213,8 +211,9 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
     ForwardRequest first;
     *first.mutable_header() = header_of(*call, std::move(request), shared.clock.boot());
     auto stream = shared.port.open(
-        to, {.on_message = [self = shared_from_this()](std::string bytes) { self->take(std::move(bytes)); },
-             .on_done = [self = shared_from_this(), call](Status status) { self->stream_done(*call, std::move(status)); }});
+        to,
+        {.on_message = [self = shared_from_this()](std::string bytes) { self->take(std::move(bytes)); },
+         .on_done = [self = shared_from_this(), call](Status status) { self->stream_done(*call, std::move(status)); }});
     if (stream == nullptr) return end({.status = no_leader(group)});
     {
       std::lock_guard lock(mutex_);
@@ -291,8 +290,9 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
       stream_ = nullptr;
     }
     if (!has_outcome_) {
-      answer_.status = status.is_ok() ? Status(Code::kInternal, "FORWARD_NO_OUTCOME", "the leader ended without an outcome")
-                                      : lost(call, std::move(status));
+      answer_.status = status.is_ok()
+                           ? Status(Code::kInternal, "FORWARD_NO_OUTCOME", "the leader ended without an outcome")
+                           : lost(call, std::move(status));
     }
     end(std::move(answer_));
   }
@@ -318,7 +318,10 @@ class Forwarder::Attempt : public std::enable_shared_from_this<Attempt> {
 class Forwarder::UnaryForward : public std::enable_shared_from_this<UnaryForward> {
  public:
   UnaryForward(std::shared_ptr<Shared> shared, CallPtr call, std::string request, GroupId group)
-      : shared_(std::move(shared)), call_(std::move(call)), request_(std::move(request)), group_(group),
+      : shared_(std::move(shared)),
+        call_(std::move(call)),
+        request_(std::move(request)),
+        group_(group),
         began_(shared_->clock.boot()) {}
 
   void start() {
@@ -332,8 +335,8 @@ class Forwarder::UnaryForward : public std::enable_shared_from_this<UnaryForward
     const bool here = shared_->port.leads(group_);
     const NodeId leader = here ? NodeId() : shared_->port.leader(group_);
     if (!here && !leader) return take({.status = no_leader(group_)});
-    auto attempt = std::make_shared<Attempt>(
-        call_, [self = shared_from_this()](Answer answer) { self->take(std::move(answer)); });
+    auto attempt =
+        std::make_shared<Attempt>(call_, [self = shared_from_this()](Answer answer) { self->take(std::move(answer)); });
     {
       std::lock_guard lock(mutex_);
       if (cancelled_) return;
@@ -392,7 +395,10 @@ class Forwarder::UnaryForward : public std::enable_shared_from_this<UnaryForward
 class Forwarder::StreamForward : public std::enable_shared_from_this<StreamForward> {
  public:
   StreamForward(std::shared_ptr<Shared> shared, CallPtr call, std::string request, GroupId group)
-      : shared_(std::move(shared)), call_(std::move(call)), request_(std::move(request)), group_(group),
+      : shared_(std::move(shared)),
+        call_(std::move(call)),
+        request_(std::move(request)),
+        group_(group),
         began_(shared_->clock.boot()) {}
 
   void start() {
@@ -566,13 +572,15 @@ void Forwarder::add_handlers(HandlerTable& doors) {
     } else if (!placement.leader_only) {
       doors.add(method.full_name, *own);
     } else if (method.client_streaming || method.server_streaming) {
-      doors.add(method.full_name, [shared = shared_, group = placement.group](const CallPtr& call, std::string request) {
-        std::make_shared<StreamForward>(shared, call, std::move(request), group)->start();
-      });
+      doors.add(method.full_name,
+                [shared = shared_, group = placement.group](const CallPtr& call, std::string request) {
+                  std::make_shared<StreamForward>(shared, call, std::move(request), group)->start();
+                });
     } else {
-      doors.add(method.full_name, [shared = shared_, group = placement.group](const CallPtr& call, std::string request) {
-        std::make_shared<UnaryForward>(shared, call, std::move(request), group)->start();
-      });
+      doors.add(method.full_name,
+                [shared = shared_, group = placement.group](const CallPtr& call, std::string request) {
+                  std::make_shared<UnaryForward>(shared, call, std::move(request), group)->start();
+                });
     }
   }
 }

@@ -1,9 +1,9 @@
 // Forwarding: a call that another node has to serve is handed to that node, below the pipeline and at most one hop.
 //
-// The entry node has authenticated, validated and authorized the call and vouches for its principal. Mutations and reads
-// of what only a leader has in memory go to the leader of the group that owns the method; everything else is served
-// where it came in. Invariants: a call is sent again only if nothing of it can have been executed, or repeating it
-// changes nothing more (it reads, is naturally idempotent, or carries a request id); a stream that has answered
+// The entry node has authenticated, validated and authorized the call and vouches for its principal. Mutations and
+// reads of what only a leader has in memory go to the leader of the group that owns the method; everything else is
+// served where it came in. Invariants: a call is sent again only if nothing of it can have been executed, or repeating
+// it changes nothing more (it reads, is naturally idempotent, or carries a request id); a stream that has answered
 // anything is never begun again.
 // Thread: callable from any thread; retries run on the executor given.
 #pragma once
@@ -74,8 +74,8 @@ struct ForwarderOptions {
 class Forwarder {
  public:
   // Everything must outlive the forwarder, which must outlive every call. `local` must be complete.
-  Forwarder(const HandlerTable& local, ForwardPort& port, Executor& timers, const Clock& clock, MetricsRegistry& metrics,
-            ForwarderOptions options = {});
+  Forwarder(const HandlerTable& local, ForwardPort& port, Executor& timers, const Clock& clock,
+            MetricsRegistry& metrics, ForwarderOptions options = {});
 
   // Adds a handler for each method that `local` has one for and `doors` has not.
   void add_handlers(HandlerTable& doors);

@@ -78,7 +78,8 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
 
   void take(std::string bytes) {
     ForwardRequest request;
-    if (!request.ParseFromString(bytes)) return refuse(Status(Code::kInvalid, "WIRE_INVALID", "malformed ForwardRequest"));
+    if (!request.ParseFromString(bytes))
+      return refuse(Status(Code::kInvalid, "WIRE_INVALID", "malformed ForwardRequest"));
     switch (request.body_case()) {
       case ForwardRequest::kHeader: return begin(std::move(*request.mutable_header()));
       case ForwardRequest::kMessage:
@@ -124,19 +125,23 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
     const Method* method = Contract::get().find(header.method());
     const Handler* handler = method == nullptr ? nullptr : service_.local_.find(method);
     if (handler == nullptr) {
-      return refuse(Status(Code::kUnimplemented, "METHOD_UNIMPLEMENTED", header.method() + " is not built on this node"));
+      return refuse(
+          Status(Code::kUnimplemented, "METHOD_UNIMPLEMENTED", header.method() + " is not built on this node"));
     }
     const Placement placement = placement_of(*method, header.request());
     if (placement.leader_only && !service_.port_.leads(placement.group)) {
       const NodeId leader = service_.port_.leader(placement.group);
-      Status status(Code::kNotLeader, "NOT_LEADER", "this node does not lead the group that serves " + method->full_name);
-      return refuse(leader ? std::move(status).with_leader_hint("n" + std::to_string(leader.value)) : std::move(status));
+      Status status(Code::kNotLeader, "NOT_LEADER",
+                    "this node does not lead the group that serves " + method->full_name);
+      return refuse(leader ? std::move(status).with_leader_hint("n" + std::to_string(leader.value))
+                           : std::move(status));
     }
     auto level = read_level_of(*method, header.consistency());
     if (!level) return refuse(level.error());
     sink_ = std::make_shared<ForwardSink>(outer_);
     auto inner = std::make_shared<Call>();
-    inner->door = static_cast<Call::Door>(std::min<uint32_t>(header.door(), static_cast<uint32_t>(Call::Door::kInternal)));
+    inner->door =
+        static_cast<Call::Door>(std::min<uint32_t>(header.door(), static_cast<uint32_t>(Call::Door::kInternal)));
     inner->method = method;
     inner->credentials.address = header.client_address();
     inner->call_id = header.call_id();

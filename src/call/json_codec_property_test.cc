@@ -62,7 +62,8 @@ TEST(JsonProperty, EveryMessageOfTheContractSurvivesTheWayThroughJson) {
   std::set<const MessagePlan*> types;
   for (const Method& method : Contract::get().methods()) types.insert({method.request, method.response});
   for (const MessagePlan* plan : types) {
-    const pb::Message* prototype = pb::MessageFactory::generated_factory()->GetPrototype(pool.FindMessageTypeByName(plan->full_name));
+    const pb::Message* prototype =
+        pb::MessageFactory::generated_factory()->GetPrototype(pool.FindMessageTypeByName(plan->full_name));
     ASSERT_NE(prototype, nullptr);
     for (int i = 0; i < 20; ++i) {
       const std::unique_ptr<pb::Message> message(prototype->New()), back(prototype->New());

@@ -96,7 +96,9 @@ void Reader::unknown_key(const MessagePlan& plan, std::string_view key) {
   std::string path = trail_.text();
   if (!path.empty()) path.push_back('.');
   path.append(key.substr(0, 64));
-  trail_.violate_at(std::move(path), near == nullptr ? "is not a known field" : fmt::format("is not a known field; did you mean {}?", near->json_name));
+  trail_.violate_at(std::move(path), near == nullptr
+                                         ? "is not a known field"
+                                         : fmt::format("is not a known field; did you mean {}?", near->json_name));
 }
 
 void Reader::object(const MessagePlan& plan, const element& value, int depth) {
@@ -299,7 +301,8 @@ bool Reader::bits(const FieldPlan& field, const element& value, uint64_t& bits) 
         if (field.kind == Kind::kFloat || field.kind == Kind::kDouble) {
           what = double_to_bits(field, static_cast<double>(number), bits);
         } else {
-          what = integer_to_bits(field, number < 0, number < 0 ? 0 - static_cast<uint64_t>(number) : static_cast<uint64_t>(number), bits);
+          what = integer_to_bits(field, number < 0,
+                                 number < 0 ? 0 - static_cast<uint64_t>(number) : static_cast<uint64_t>(number), bits);
         }
         if (what.empty()) return true;
       }
@@ -308,7 +311,8 @@ bool Reader::bits(const FieldPlan& field, const element& value, uint64_t& bits) 
       if (numeric) {
         const uint64_t number = value.get_uint64().value_unsafe();
         const bool real = field.kind == Kind::kFloat || field.kind == Kind::kDouble;
-        what = real ? double_to_bits(field, static_cast<double>(number), bits) : integer_to_bits(field, false, number, bits);
+        what = real ? double_to_bits(field, static_cast<double>(number), bits)
+                    : integer_to_bits(field, false, number, bits);
         if (what.empty()) return true;
       }
       break;
@@ -331,7 +335,10 @@ bool Reader::bits(const FieldPlan& field, const element& value, uint64_t& bits) 
   } else if (field.kind == Kind::kEnum) {
     wrong("one of " + field.enumeration->names(), value, field.example);
   } else {
-    wrong(field.kind == Kind::kBool ? "true or false" : field.byte_size ? "a size in bytes" : "a number", value, field.example);
+    wrong(field.kind == Kind::kBool ? "true or false"
+          : field.byte_size         ? "a size in bytes"
+                                    : "a number",
+          value, field.example);
   }
   return false;
 }
@@ -341,15 +348,18 @@ void Reader::well_known(const MessagePlan& plan, const element& value, int depth
   switch (plan.well_known) {
     case WellKnown::kTimestamp:
       if (!value.is_string()) return wrong("a time in RFC 3339", value, "2026-01-31T12:00:00Z");
-      if (!parse_timestamp(text_of(value), time)) return trail_.violate("must be a time in RFC 3339, not " + excerpt(text_of(value)), "2026-01-31T12:00:00Z");
+      if (!parse_timestamp(text_of(value), time))
+        return trail_.violate("must be a time in RFC 3339, not " + excerpt(text_of(value)), "2026-01-31T12:00:00Z");
       return put_time(out_, time);
     case WellKnown::kDuration:
       if (!value.is_string()) return wrong("a duration as a string with its unit", value, "30s");
-      if (!parse_duration(text_of(value), time)) return trail_.violate("must be a duration with its unit, not " + excerpt(text_of(value)), "30s");
+      if (!parse_duration(text_of(value), time))
+        return trail_.violate("must be a duration with its unit, not " + excerpt(text_of(value)), "30s");
       return put_time(out_, time);
     case WellKnown::kFieldMask:
       if (!value.is_string()) return wrong("a string of field names", value, "id,name");
-      if (!put_field_mask(out_, text_of(value))) trail_.violate("must be field names with commas between them", "id,name");
+      if (!put_field_mask(out_, text_of(value)))
+        trail_.violate("must be field names with commas between them", "id,name");
       return;
     case WellKnown::kEmpty:
       if (!value.is_object()) return wrong("an object", value, "{}");
@@ -421,7 +431,8 @@ constexpr size_t kKeptParserBytes = 64u << 10;
 template <typename Use>
 Result<std::string> with_document(std::string_view json, const JsonInput& input, Use use) {
   if (json.size() > limits::kMessageBytesMax) {
-    return fail(Code::kInvalid, "JSON_INVALID", fmt::format("the JSON has {} bytes, at most {} are taken", json.size(), limits::kMessageBytesMax));
+    return fail(Code::kInvalid, "JSON_INVALID",
+                fmt::format("the JSON has {} bytes, at most {} are taken", json.size(), limits::kMessageBytesMax));
   }
   if (json.find_first_not_of(" \t\r\n") == std::string_view::npos) json = "{}";
   static thread_local simdjson::dom::parser kept;
@@ -503,9 +514,7 @@ Status text_to_field(const FieldPlan& field, std::string_view text, std::string_
       if (!put_field_mask(out, text)) return show("must be field names such as id,name");
       break;
     case WellKnown::kWrapper: UCCP_RETURN_IF_ERROR(text_to_field(field.message->fields[0], text, path, out)); break;
-    default:
-      trail.violate("cannot be given as text: it is an object; use the body");
-      return trail.status();
+    default: trail.violate("cannot be given as text: it is an object; use the body"); return trail.status();
   }
   end_bytes(out, mark);
   return Status::ok();

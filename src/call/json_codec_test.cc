@@ -38,8 +38,10 @@ TEST(JsonCodec, EveryKindHasItsForm) {
       {R"({"textChoice":"","child":{"child":{}},"children":[{},{"aBool":true}]})",
        R"({"child":{"child":{}},"children":[{},{"aBool":true}],"textChoice":""})"},
       {R"({"maybe":0,"anInt32":0,"aString":"","aBool":false,"color":"NONE"})", R"({"maybe":0})"},
-      {R"({"when":"2026-01-31T12:00:00.5+02:00","howLong":"1.5s"})", R"({"when":"2026-01-31T10:00:00.500Z","howLong":"1.500s"})"},
-      {R"({"when":"1969-12-31T23:59:59.000001Z","howLong":"-1h30m"})", R"({"when":"1969-12-31T23:59:59.000001Z","howLong":"-5400s"})"},
+      {R"({"when":"2026-01-31T12:00:00.5+02:00","howLong":"1.5s"})",
+       R"({"when":"2026-01-31T10:00:00.500Z","howLong":"1.500s"})"},
+      {R"({"when":"1969-12-31T23:59:59.000001Z","howLong":"-1h30m"})",
+       R"({"when":"1969-12-31T23:59:59.000001Z","howLong":"-5400s"})"},
       {R"({"howLong":"250ms","mask":"a.bC,createTime","wrapped":"5","wrappedText":"","nothing":{}})",
        R"({"howLong":"0.250s","mask":"a.bC,createTime","wrapped":"5","wrappedText":"","nothing":{}})"},
       {R"({"anything":{"b":[1,null,{"c":true}],"a":"x"},"value":null,"list":[{},[]]})",
@@ -60,8 +62,9 @@ TEST(JsonCodec, ATaskAsTheContractShowsIt) {
   const auto wire = json_to_wire(plan("Task"), R"({"name":"t","command":["sh","-c","echo"],"env":{"B":"2","A":"1"},
       "resources":{"cpu":1,"memory":"64Mi"},"timeout":"600s","type":"TASK_TYPE_BATCH","status":"RUNNING","createTime":"ignored"})");
   ASSERT_TRUE(wire) << wire.error().to_string();
-  EXPECT_EQ(*wire_to_json(plan("Task"), *wire, {.emit = Emit::kSet}),
-            R"({"name":"t","type":"BATCH","command":["sh","-c","echo"],"env":{"A":"1","B":"2"},"resources":{"cpu":1,"memory":67108864},"timeout":"600s"})");
+  EXPECT_EQ(
+      *wire_to_json(plan("Task"), *wire, {.emit = Emit::kSet}),
+      R"({"name":"t","type":"BATCH","command":["sh","-c","echo"],"env":{"A":"1","B":"2"},"resources":{"cpu":1,"memory":67108864},"timeout":"600s"})");
 }
 
 TEST(JsonCodec, FactsOfTheServerAreAlwaysWritten) {
@@ -69,7 +72,8 @@ TEST(JsonCodec, FactsOfTheServerAreAlwaysWritten) {
   service.set_id("svc_1");
   const std::string json = *wire_to_json(plan("ServiceRegistration"), service.SerializeAsString());
   EXPECT_EQ(json, R"({"id":"svc_1","healthy":false,"healthScore":0,"revision":0,"effectiveWeight":0})");
-  const std::string all = *wire_to_json(plan("ServiceRegistration"), service.SerializeAsString(), {.emit = Emit::kNumbers});
+  const std::string all =
+      *wire_to_json(plan("ServiceRegistration"), service.SerializeAsString(), {.emit = Emit::kNumbers});
   EXPECT_NE(all.find(R"("port":0)"), std::string::npos) << all;
   EXPECT_NE(all.find(R"("draining":false)"), std::string::npos) << all;
   EXPECT_EQ(all.find("region"), std::string::npos) << all;
@@ -83,10 +87,12 @@ TEST(JsonCodec, TheItemsOfAnEmptyListAreWritten) {
 }
 
 TEST(JsonCodec, SecretsAreNotWritten) {
-  const auto wire = *json_to_wire(plan("ScheduleTaskRequest"), R"({"task":{"name":"t","env":{"TOKEN":"s3cret"},"stdin":"czNjcmV0",
+  const auto wire =
+      *json_to_wire(plan("ScheduleTaskRequest"), R"({"task":{"name":"t","env":{"TOKEN":"s3cret"},"stdin":"czNjcmV0",
       "inputs":[{"path":"a","data":"czNjcmV0"}]}})");
   const Method* method = Contract::get().find("uccp.v1.TaskScheduling/ScheduleTask");
-  const std::string json = *wire_to_json(plan("ScheduleTaskRequest"), wire, {.redact = true, .redact_also = &method->redact});
+  const std::string json =
+      *wire_to_json(plan("ScheduleTaskRequest"), wire, {.redact = true, .redact_also = &method->redact});
   EXPECT_EQ(json.find("czNjcmV0"), std::string::npos) << json;
   EXPECT_EQ(json.find("s3cret"), std::string::npos) << json;
   EXPECT_NE(json.find(R"("env":"[redacted]")"), std::string::npos) << json;
@@ -94,8 +100,10 @@ TEST(JsonCodec, SecretsAreNotWritten) {
 }
 
 TEST(JsonCodec, PrettyIndentsByTwo) {
-  EXPECT_EQ(through(sink(), R"({"anInt32":1,"manyAnInt32":[1,2],"child":{},"anything":{"a":[]}})", {.emit = Emit::kSet, .pretty = true}),
-            "{\n  \"anInt32\": 1,\n  \"manyAnInt32\": [\n    1,\n    2\n  ],\n  \"child\": {},\n  \"anything\": {\n    \"a\": []\n  }\n}");
+  EXPECT_EQ(through(sink(), R"({"anInt32":1,"manyAnInt32":[1,2],"child":{},"anything":{"a":[]}})",
+                    {.emit = Emit::kSet, .pretty = true}),
+            "{\n  \"anInt32\": 1,\n  \"manyAnInt32\": [\n    1,\n    2\n  ],\n  \"child\": {},\n  \"anything\": {\n    "
+            "\"a\": []\n  }\n}");
 }
 
 TEST(JsonCodec, NumbersAboveTwoToThe53AreStrings) {
@@ -154,8 +162,16 @@ TEST(JsonCodec, WhatIsNotJsonIsRefused) {
   std::string lists(100, '[');
   lists += std::string(100, ']');
   EXPECT_EQ(json_to_wire(sink(), "{\"value\":" + lists + "}").error().reason(), "FIELD_INVALID");
-  const std::string cases[] = {"{", "nul", "{\"a\":}", "{'a':1}", "{\"aString\":\"\xff\"}", "{} {}", "{\"anInt64\":1e999}", "{\"aString\":\"\n\"}",
-                               std::string(5000, '['), "{\"aString\":\"\\ud800\"}"};
+  const std::string cases[] = {"{",
+                               "nul",
+                               "{\"a\":}",
+                               "{'a':1}",
+                               "{\"aString\":\"\xff\"}",
+                               "{} {}",
+                               "{\"anInt64\":1e999}",
+                               "{\"aString\":\"\n\"}",
+                               std::string(5000, '['),
+                               "{\"aString\":\"\\ud800\"}"};
   for (const std::string& json : cases) {
     const auto result = json_to_wire(sink(), json);
     ASSERT_FALSE(result) << json;
@@ -217,7 +233,8 @@ TEST(JsonCodec, LastScalarCountsAndMessagesMerge) {
   put_uint(bytes, 5, 2);
   put_bytes(bytes, 47, "gone");
   put_uint(bytes, 48, 3);
-  EXPECT_EQ(*wire_to_json(sink(), bytes, {.emit = Emit::kSet}), R"({"anInt32":2,"child":{"anInt32":7,"aString":"a"},"numberChoice":3})");
+  EXPECT_EQ(*wire_to_json(sink(), bytes, {.emit = Emit::kSet}),
+            R"({"anInt32":2,"child":{"anInt32":7,"aString":"a"},"numberChoice":3})");
 }
 
 TEST(TextToField, TakesWhatAQueryHas) {
@@ -251,8 +268,8 @@ TEST(JsonCodecText, BytesAsText) {
   EXPECT_EQ(round("a/b \"x\""), R"({"key":"a/b \"x\""})");
   EXPECT_EQ(round("h\xc3\xa9"), "{\"key\":\"h\xc3\xa9\"}");
   EXPECT_EQ(round("\xff"), R"({"key":{"base64":"/w=="}})");
-  for (const char* wrong : {R"({"key":3})", R"({"key":{"base64":"*"}})", R"({"key":{"base64":"","x":1}})", R"({"key":{}})",
-                            R"({"key":{"base64":3}})"}) {
+  for (const char* wrong : {R"({"key":3})", R"({"key":{"base64":"*"}})", R"({"key":{"base64":"","x":1}})",
+                            R"({"key":{}})", R"({"key":{"base64":3}})"}) {
     const auto refused = json_to_wire(pair, wrong);
     ASSERT_FALSE(refused) << wrong;
     EXPECT_EQ(refused.error().reason(), "FIELD_INVALID") << wrong;

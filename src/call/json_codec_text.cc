@@ -101,7 +101,8 @@ double to_double(Kind kind, uint64_t bits) {
 
 bool is_zero(Kind kind, uint64_t bits) {
   // Negative zero is a value of its own: it has bits.
-  return wire_type(kind) == WireType::kVarint && kind != Kind::kBool && !is_64(kind) ? (bits & 0xffffffff) == 0 : bits == 0;
+  return wire_type(kind) == WireType::kVarint && kind != Kind::kBool && !is_64(kind) ? (bits & 0xffffffff) == 0
+                                                                                     : bits == 0;
 }
 
 std::string integer_to_bits(const FieldPlan& field, bool negative, uint64_t magnitude, uint64_t& bits) {

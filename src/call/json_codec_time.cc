@@ -65,7 +65,7 @@ struct Unit {
   std::string_view name;
   int64_t nanos;
 };
-constexpr Unit kUnits[] = {{"ms", 1'000'000}, {"us", 1'000}, {"ns", 1},
+constexpr Unit kUnits[] = {{"ms", 1'000'000},      {"us", 1'000},        {"ns", 1},
                            {"h", 3600ll * kNanos}, {"m", 60ll * kNanos}, {"s", kNanos}};
 
 }  // namespace
@@ -86,7 +86,8 @@ bool parse_timestamp(std::string_view text, SecondsNanos& time) {
     return false;
   }
   if (!take(text, 'T') && !take(text, 't') && !take(text, ' ')) return false;
-  if (!take(text, 2, hour) || !take(text, ':') || !take(text, 2, minute) || !take(text, ':') || !take(text, 2, second)) {
+  if (!take(text, 2, hour) || !take(text, ':') || !take(text, 2, minute) || !take(text, ':') ||
+      !take(text, 2, second)) {
     return false;
   }
   const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
@@ -98,7 +99,8 @@ bool parse_timestamp(std::string_view text, SecondsNanos& time) {
   if (!take(text, 'Z') && !take(text, 'z')) {
     const bool west = text.starts_with('-');
     int hours, minutes;
-    if (!take(text, west ? '-' : '+') || !take(text, 2, hours) || !take(text, ':') || !take(text, 2, minutes)) return false;
+    if (!take(text, west ? '-' : '+') || !take(text, 2, hours) || !take(text, ':') || !take(text, 2, minutes))
+      return false;
     if (hours > 23 || minutes > 59) return false;
     offset = (hours * 3600 + minutes * 60) * (west ? -1 : 1);
   }
@@ -209,7 +211,8 @@ bool append_field_mask(std::string& out, std::string_view message) {
     first = false;
     for (size_t i = 0; i < field.bytes.size(); ++i) {
       char c = field.bytes[i];
-      const bool join = c == '_' && i + 1 < field.bytes.size() && field.bytes[i + 1] >= 'a' && field.bytes[i + 1] <= 'z';
+      const bool join =
+          c == '_' && i + 1 < field.bytes.size() && field.bytes[i + 1] >= 'a' && field.bytes[i + 1] <= 'z';
       if (join) c = static_cast<char>(field.bytes[++i] - 'a' + 'A');
       out.push_back(c);
     }

@@ -22,7 +22,7 @@ class Writer {
   struct MapItem {
     std::string_view key;
     uint64_t bits = 0;
-    std::string_view value;       // of a string, bytes or message value
+    std::string_view value;  // of a string, bytes or message value
     uint64_t value_bits = 0;
     bool has_value = false;
     uint32_t order = 0;

@@ -66,9 +66,7 @@ void append_sort_value(const FieldPath& path, std::string_view item, ByteWriter&
     case Kind::kFixed64: out.u64(get_uint(path, item).value_or(0)); return;
     case Kind::kSfixed32:
     case Kind::kInt32:
-    case Kind::kEnum:
-      out.u64(sortable_signed(static_cast<int32_t>(get_uint(path, item).value_or(0))));
-      return;
+    case Kind::kEnum: out.u64(sortable_signed(static_cast<int32_t>(get_uint(path, item).value_or(0)))); return;
     default: out.u64(sortable_signed(static_cast<int64_t>(get_uint(path, item).value_or(0)))); return;
   }
 }
@@ -99,12 +97,14 @@ Result<SortOrder> SortOrder::compile(const MessagePlan& item, std::string_view t
     const std::string_view name = term.substr(0, space);
     const std::string_view direction = space == std::string_view::npos ? "asc" : trim(term.substr(space));
     if (name.empty()) return wrong("a sort key is empty");
-    if (direction != "asc" && direction != "desc") return wrong("after " + excerpt(name) + " only asc or desc may come");
+    if (direction != "asc" && direction != "desc")
+      return wrong("after " + excerpt(name) + " only asc or desc may come");
     auto path = FieldPath::compile(item, name);
     if (!path || !path->leaf().sortable || !has_order(path->leaf())) {
       return wrong(excerpt(name) + " is not a field to sort by");
     }
-    if (order.keys_.size() >= kSortKeysMax) return wrong("there are more than " + std::to_string(kSortKeysMax) + " keys");
+    if (order.keys_.size() >= kSortKeysMax)
+      return wrong("there are more than " + std::to_string(kSortKeysMax) + " keys");
     order.keys_.push_back({std::move(*path), direction == "desc"});
   }
   return order;
@@ -216,8 +216,7 @@ Result<ListQuery> compile_list(const Method& method, std::string_view request, c
   query.signer = options.signer;
   query.now = options.now;
   const auto size = static_cast<int32_t>(get_uint(paging.page_size, request).value_or(0));
-  query.page_size = size <= 0 ? paging.page_size_default
-                              : std::min(static_cast<uint32_t>(size), paging.page_size_max);
+  query.page_size = size <= 0 ? paging.page_size_default : std::min(static_cast<uint32_t>(size), paging.page_size_max);
   if (!paging.filter.empty()) {
     UCCP_TRY(query.filter, Filter::compile(item, get_string(paging.filter, request).value_or("")));
   }

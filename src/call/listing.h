@@ -93,9 +93,9 @@ struct ListQuery {
   FieldTree fields;
   bool project = false;
   bool count_total = false;
-  uint64_t hash = 0;        // of everything that must stay the same between the pages
+  uint64_t hash = 0;  // of everything that must stay the same between the pages
   machine::Scope scope;
-  std::string after;        // position behind which the page begins; empty: the first page
+  std::string after;  // position behind which the page begins; empty: the first page
   const PageTokenSigner* signer = nullptr;
   WallTime now;
 

@@ -46,8 +46,8 @@ class Filter {
     Type type = Type::kText;
     Operator op = Operator::kEqual;
     std::string map_key;
-    std::string text;          // kText, kList, kMapKey, kMapValue
-    bool any_prefix = false;   // the value began with '*'
+    std::string text;         // kText, kList, kMapKey, kMapValue
+    bool any_prefix = false;  // the value began with '*'
     bool any_suffix = false;
     int64_t signed_value = 0;  // kSigned, kBool, kEnum; seconds of kTime
     uint64_t unsigned_value = 0;
@@ -57,7 +57,7 @@ class Filter {
   struct Node {
     enum class Kind : uint8_t { kAnd, kOr, kNot, kComparison };
     Kind kind;
-    uint32_t left;   // node; of kComparison: in comparisons_
+    uint32_t left;  // node; of kComparison: in comparisons_
     uint32_t right;
   };
 

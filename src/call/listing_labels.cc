@@ -90,7 +90,8 @@ Result<LabelSelector> LabelSelector::compile(std::string_view text, std::string_
       if (!in.take(")")) return wrong("expected ')'");
     }
     selector.terms_.push_back(std::move(term));
-    if (selector.terms_.size() > kSelectorTermsMax) return wrong("more than " + std::to_string(kSelectorTermsMax) + " terms");
+    if (selector.terms_.size() > kSelectorTermsMax)
+      return wrong("more than " + std::to_string(kSelectorTermsMax) + " terms");
     if (!in.at_end() && !in.take(",")) return wrong("expected ',' or the end");
   }
   return selector;

@@ -10,7 +10,9 @@ namespace {
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool is_operator(char c) { return c == '=' || c == '!' || c == '<' || c == '>' || c == ':'; }
-bool ends_path(char c) { return is_space(c) || is_operator(c) || c == '(' || c == ')' || c == '"' || c == '\'' || c == ','; }
+bool ends_path(char c) {
+  return is_space(c) || is_operator(c) || c == '(' || c == ')' || c == '"' || c == '\'' || c == ',';
+}
 // Times and IPv6 addresses have colons.
 bool ends_value(char c) { return is_space(c) || c == '(' || c == ')' || c == '"' || c == '\''; }
 
@@ -205,8 +207,9 @@ class FilterParser {
   }
 
   Status unknown_field(const std::string& name, size_t at) const {
-    return error("\"" + name + "\" is not a field to filter by (these are: " + usable_fields(plan_, is_filterable) + ")",
-                 at)
+    return error(
+               "\"" + name + "\" is not a field to filter by (these are: " + usable_fields(plan_, is_filterable) + ")",
+               at)
         .error();
   }
 
@@ -224,8 +227,8 @@ class FilterParser {
       case Kind::kUint64:
       case Kind::kFixed64: return Type::kUnsigned;
       case Kind::kMessage: {
-        const bool time = field.message->well_known == WellKnown::kTimestamp ||
-                          field.message->well_known == WellKnown::kDuration;
+        const bool time =
+            field.message->well_known == WellKnown::kTimestamp || field.message->well_known == WellKnown::kDuration;
         return time ? Type::kTime : Type::kSet;
       }
       default: return Type::kSigned;

@@ -78,7 +78,8 @@ TEST(Filter, OrBindsStrongerThanAndAndASpaceIsAnd) {
 }
 
 TEST(Filter, ErrorsNameThePositionAndTheUsableFields) {
-  EXPECT_NE(error_of("port = 80 AND metadata.x = 1").find("\"metadata.x\" is not a field to filter by"), std::string::npos);
+  EXPECT_NE(error_of("port = 80 AND metadata.x = 1").find("\"metadata.x\" is not a field to filter by"),
+            std::string::npos);
   EXPECT_NE(error_of("nope = 1").find("serviceName"), std::string::npos);
   EXPECT_NE(error_of("port = 80 AND").find("expected a comparison at position 14"), std::string::npos);
   EXPECT_NE(error_of("port 80").find("expected one of = != < <= > >= : at position 6"), std::string::npos);
@@ -150,7 +151,8 @@ class ListTest : public ::testing::Test {
     return out + (p->next_page_token.empty() ? "" : "+");
   }
   void add(const std::string& id, int port, std::string_view region) {
-    rows_[id] = item(R"({"id":")" + id + R"(","port":)" + std::to_string(port) + R"(,"region":")" + std::string(region) + "\"}");
+    rows_[id] = item(R"({"id":")" + id + R"(","port":)" + std::to_string(port) + R"(,"region":")" +
+                     std::string(region) + "\"}");
   }
   std::string with_token(std::string rest, const std::string& token) {
     return "{" + rest + (rest.empty() ? "" : ",") + R"("pageToken":")" + token + "\"}";

@@ -36,7 +36,8 @@ std::string location_of(const Method& method, std::string_view response) {
     rest.remove_prefix(close + 1);
   }
   const size_t query = location.find('?');
-  if (query != std::string::npos) location = location.substr(0, query) + without_empty(std::string_view(location).substr(query));
+  if (query != std::string::npos)
+    location = location.substr(0, query) + without_empty(std::string_view(location).substr(query));
   return location;
 }
 

@@ -31,19 +31,37 @@ inline constexpr size_t kViolationsMax = 20;
 
 enum class Kind : uint8_t {
   kBool,
-  kInt32, kSint32, kSfixed32,
-  kInt64, kSint64, kSfixed64,
-  kUint32, kFixed32,
-  kUint64, kFixed64,
-  kFloat, kDouble,
-  kString, kBytes, kEnum, kMessage,
+  kInt32,
+  kSint32,
+  kSfixed32,
+  kInt64,
+  kSint64,
+  kSfixed64,
+  kUint32,
+  kFixed32,
+  kUint64,
+  kFixed64,
+  kFloat,
+  kDouble,
+  kString,
+  kBytes,
+  kEnum,
+  kMessage,
 };
 
 enum class Shape : uint8_t { kSingular, kRepeated, kMap };
 
 // Messages whose JSON form is not an object of their fields.
 enum class WellKnown : uint8_t {
-  kNone, kTimestamp, kDuration, kStruct, kValue, kListValue, kFieldMask, kEmpty, kWrapper,
+  kNone,
+  kTimestamp,
+  kDuration,
+  kStruct,
+  kValue,
+  kListValue,
+  kFieldMask,
+  kEmpty,
+  kWrapper,
 };
 
 // Wire types of the protobuf encoding.
@@ -53,8 +71,8 @@ WireType wire_type(Kind kind);
 bool is_number(Kind kind);  // integers and floats; not bool, not enum
 
 struct EnumValue {
-  std::string name;        // "SUCCEEDED", as in JSON
-  std::string full_name;   // "TASK_STATUS_SUCCEEDED"
+  std::string name;       // "SUCCEEDED", as in JSON
+  std::string full_name;  // "TASK_STATUS_SUCCEEDED"
   int32_t number = 0;
 };
 
@@ -73,25 +91,25 @@ struct MessagePlan;
 
 struct FieldPlan {
   uint32_t number = 0;
-  uint16_t index = 0;        // in MessagePlan::fields
-  Kind kind = Kind::kString; // of an item, if repeated; kMessage if a map
+  uint16_t index = 0;         // in MessagePlan::fields
+  Kind kind = Kind::kString;  // of an item, if repeated; kMessage if a map
   Shape shape = Shape::kSingular;
   bool packed = false;
-  bool presence = false;     // tells "absent" from "zero": optional, oneof member or message
-  int16_t oneof = -1;        // index of the real oneof it belongs to, or -1
-  std::string name;          // proto name, "service_name"
-  std::string json_name;     // "serviceName"
-  std::string json_key;      // "\"serviceName\":", ready to append
+  bool presence = false;  // tells "absent" from "zero": optional, oneof member or message
+  int16_t oneof = -1;     // index of the real oneof it belongs to, or -1
+  std::string name;       // proto name, "service_name"
+  std::string json_name;  // "serviceName"
+  std::string json_key;   // "\"serviceName\":", ready to append
 
-  const MessagePlan* message = nullptr;       // kMessage, and the entry type of a map
-  const EnumPlan* enumeration = nullptr;      // kEnum
-  const FieldPlan* map_key = nullptr;         // of a map
+  const MessagePlan* message = nullptr;   // kMessage, and the entry type of a map
+  const EnumPlan* enumeration = nullptr;  // kEnum
+  const FieldPlan* map_key = nullptr;     // of a map
   const FieldPlan* map_value = nullptr;
 
   // From (uccp.v1.field).
   bool byte_size = false;
   bool json_number = false;
-  bool text = false;         // bytes that JSON shows as text where they are UTF-8
+  bool text = false;  // bytes that JSON shows as text where they are UTF-8
   bool redact = false;
   bool required = false;
   bool immutable = false;
@@ -101,10 +119,10 @@ struct FieldPlan {
   bool deprecated = false;
   std::optional<double> min;
   std::optional<double> max;
-  uint32_t max_length = 0;        // 0: none
+  uint32_t max_length = 0;  // 0: none
   uint32_t max_items = 0;
   uint32_t max_total_length = 0;
-  std::string pattern;            // as written; empty: none
+  std::string pattern;  // as written; empty: none
   std::string key_pattern;
   std::shared_ptr<const re2::RE2> pattern_re;
   std::shared_ptr<const re2::RE2> key_pattern_re;

@@ -189,7 +189,8 @@ void PlanSet::Tables::field(const pb::FieldDescriptor& descriptor, FieldPlan& pl
   append_json_string(plan.json_key, plan.json_name);
   plan.json_key.push_back(':');
   compile_policy(descriptor, plan);
-  UCCP_CHECK(!plan.text || (plan.kind == Kind::kBytes && !descriptor.is_map()), "only bytes can be shown as text: " + descriptor.full_name());
+  UCCP_CHECK(!plan.text || (plan.kind == Kind::kBytes && !descriptor.is_map()),
+             "only bytes can be shown as text: " + descriptor.full_name());
   if (plan.kind == Kind::kEnum) plan.enumeration = enumeration(*descriptor.enum_type());
   if (plan.kind == Kind::kMessage) plan.message = message(*descriptor.message_type());
   if (plan.shape == Shape::kMap) {

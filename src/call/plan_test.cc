@@ -9,9 +9,17 @@ namespace uccp::call {
 namespace {
 
 TEST(ByteSize, TakesDecimalAndBinarySuffixes) {
-  const std::pair<const char*, uint64_t> cases[] = {
-      {"0", 0}, {"512", 512}, {"10k", 10'000}, {"64Mi", 64ull << 20}, {"1.5Gi", 3ull << 29}, {"2KiB", 2048}, {"1.5GB", 1'500'000'000},
-      {"0.5", 1}, {".5k", 500}, {"15Ei", 15ull << 60}, {"18446744073709551615", UINT64_MAX}};
+  const std::pair<const char*, uint64_t> cases[] = {{"0", 0},
+                                                    {"512", 512},
+                                                    {"10k", 10'000},
+                                                    {"64Mi", 64ull << 20},
+                                                    {"1.5Gi", 3ull << 29},
+                                                    {"2KiB", 2048},
+                                                    {"1.5GB", 1'500'000'000},
+                                                    {"0.5", 1},
+                                                    {".5k", 500},
+                                                    {"15Ei", 15ull << 60},
+                                                    {"18446744073709551615", UINT64_MAX}};
   for (const auto& [text, bytes] : cases) {
     const auto size = parse_byte_size(text);
     ASSERT_TRUE(size) << text;
@@ -20,7 +28,8 @@ TEST(ByteSize, TakesDecimalAndBinarySuffixes) {
 }
 
 TEST(ByteSize, RefusesEverythingElse) {
-  for (const char* text : {"", "Mi", "-1", "1e3", "64MI", "64mi", "ki", "1ki", "1K", "16Ei", "18446744073709551616", "1 Mi", "1.Mi.", "0x10", "1Bi"}) {
+  for (const char* text : {"", "Mi", "-1", "1e3", "64MI", "64mi", "ki", "1ki", "1K", "16Ei", "18446744073709551616",
+                           "1 Mi", "1.Mi.", "0x10", "1Bi"}) {
     EXPECT_FALSE(parse_byte_size(text)) << text;
   }
 }

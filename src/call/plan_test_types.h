@@ -3,15 +3,15 @@
 
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/descriptor.pb.h>
-#include <google/protobuf/dynamic_message.h>
-#include <google/protobuf/message.h>
-#include <google/protobuf/text_format.h>
-#include <google/protobuf/struct.pb.h>
-#include <google/protobuf/timestamp.pb.h>
 #include <google/protobuf/duration.pb.h>
-#include <google/protobuf/field_mask.pb.h>
-#include <google/protobuf/wrappers.pb.h>
+#include <google/protobuf/dynamic_message.h>
 #include <google/protobuf/empty.pb.h>
+#include <google/protobuf/field_mask.pb.h>
+#include <google/protobuf/message.h>
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/text_format.h>
+#include <google/protobuf/timestamp.pb.h>
+#include <google/protobuf/wrappers.pb.h>
 
 #include <random>
 #include <string>
@@ -87,11 +87,14 @@ class TestTypes {
     }
     google::protobuf::DescriptorProto* type = file.add_message_type();
     type->set_name("Sink");
-    static constexpr struct { const char* name; Field::Type type; } kScalars[] = {
-        {"a_double", Field::TYPE_DOUBLE}, {"a_float", Field::TYPE_FLOAT}, {"an_int64", Field::TYPE_INT64},
-        {"a_uint64", Field::TYPE_UINT64}, {"an_int32", Field::TYPE_INT32}, {"a_fixed64", Field::TYPE_FIXED64},
-        {"a_fixed32", Field::TYPE_FIXED32}, {"a_bool", Field::TYPE_BOOL}, {"a_string", Field::TYPE_STRING},
-        {"a_bytes", Field::TYPE_BYTES}, {"a_uint32", Field::TYPE_UINT32}, {"a_sfixed32", Field::TYPE_SFIXED32},
+    static constexpr struct {
+      const char* name;
+      Field::Type type;
+    } kScalars[] = {
+        {"a_double", Field::TYPE_DOUBLE},     {"a_float", Field::TYPE_FLOAT},   {"an_int64", Field::TYPE_INT64},
+        {"a_uint64", Field::TYPE_UINT64},     {"an_int32", Field::TYPE_INT32},  {"a_fixed64", Field::TYPE_FIXED64},
+        {"a_fixed32", Field::TYPE_FIXED32},   {"a_bool", Field::TYPE_BOOL},     {"a_string", Field::TYPE_STRING},
+        {"a_bytes", Field::TYPE_BYTES},       {"a_uint32", Field::TYPE_UINT32}, {"a_sfixed32", Field::TYPE_SFIXED32},
         {"a_sfixed64", Field::TYPE_SFIXED64}, {"a_sint32", Field::TYPE_SINT32}, {"a_sint64", Field::TYPE_SINT64}};
     int number = 1;
     for (const auto& scalar : kScalars) add(type, scalar.name, number++, scalar.type);
@@ -148,7 +151,8 @@ class RandomMessages {
 
   uint64_t below(uint64_t bound) { return random_() % bound; }
   std::string text() {
-    static constexpr const char* kParts[] = {"a", "Z9", "\"", "\\", "\n", "\t", "\x01", "/", "é", "漢", "😀", " ", "</script>", "\x7f"};
+    static constexpr const char* kParts[] = {"a", "Z9", "\"", "\\", "\n", "\t",        "\x01",
+                                             "/", "é",  "漢", "😀", " ",  "</script>", "\x7f"};
     std::string text;
     for (uint64_t n = below(12); n > 0; --n) text += kParts[below(std::size(kParts))];
     return text;
@@ -163,7 +167,8 @@ class RandomMessages {
       time(message, static_cast<int64_t>(below(2 * 315576000000)) - 315576000000, true);
     } else if (name == "google.protobuf.FieldMask") {
       const auto* paths = message.GetDescriptor()->field(0);
-      for (uint64_t n = below(3); n > 0; --n) message.GetReflection()->AddString(&message, paths, below(2) ? "create_time" : "a.b_c");
+      for (uint64_t n = below(3); n > 0; --n)
+        message.GetReflection()->AddString(&message, paths, below(2) ? "create_time" : "a.b_c");
     } else if (name == "google.protobuf.Value") {
       const int kind = static_cast<int>(below(depth >= 4 ? 4 : 6));
       const auto* field = message.GetDescriptor()->field(kind);
@@ -213,15 +218,45 @@ class RandomMessages {
     const D* f = &field;
     switch (field.cpp_type()) {
       case D::CPPTYPE_BOOL: many ? r.AddBool(m, f, below(2)) : r.SetBool(m, f, below(2)); break;
-      case D::CPPTYPE_INT32: { const auto v = static_cast<int32_t>(number()); many ? r.AddInt32(m, f, v) : r.SetInt32(m, f, v); break; }
-      case D::CPPTYPE_INT64: { const auto v = static_cast<int64_t>(number()); many ? r.AddInt64(m, f, v) : r.SetInt64(m, f, v); break; }
-      case D::CPPTYPE_UINT32: { const auto v = static_cast<uint32_t>(number()); many ? r.AddUInt32(m, f, v) : r.SetUInt32(m, f, v); break; }
-      case D::CPPTYPE_UINT64: { const uint64_t v = number(); many ? r.AddUInt64(m, f, v) : r.SetUInt64(m, f, v); break; }
-      case D::CPPTYPE_FLOAT: { const auto v = static_cast<float>(below(1000)) / 7; many ? r.AddFloat(m, f, v) : r.SetFloat(m, f, v); break; }
-      case D::CPPTYPE_DOUBLE: { const double v = real(); many ? r.AddDouble(m, f, v) : r.SetDouble(m, f, v); break; }
-      case D::CPPTYPE_STRING: { const std::string v = text(); many ? r.AddString(m, f, v) : r.SetString(m, f, v); break; }
+      case D::CPPTYPE_INT32: {
+        const auto v = static_cast<int32_t>(number());
+        many ? r.AddInt32(m, f, v) : r.SetInt32(m, f, v);
+        break;
+      }
+      case D::CPPTYPE_INT64: {
+        const auto v = static_cast<int64_t>(number());
+        many ? r.AddInt64(m, f, v) : r.SetInt64(m, f, v);
+        break;
+      }
+      case D::CPPTYPE_UINT32: {
+        const auto v = static_cast<uint32_t>(number());
+        many ? r.AddUInt32(m, f, v) : r.SetUInt32(m, f, v);
+        break;
+      }
+      case D::CPPTYPE_UINT64: {
+        const uint64_t v = number();
+        many ? r.AddUInt64(m, f, v) : r.SetUInt64(m, f, v);
+        break;
+      }
+      case D::CPPTYPE_FLOAT: {
+        const auto v = static_cast<float>(below(1000)) / 7;
+        many ? r.AddFloat(m, f, v) : r.SetFloat(m, f, v);
+        break;
+      }
+      case D::CPPTYPE_DOUBLE: {
+        const double v = real();
+        many ? r.AddDouble(m, f, v) : r.SetDouble(m, f, v);
+        break;
+      }
+      case D::CPPTYPE_STRING: {
+        const std::string v = text();
+        many ? r.AddString(m, f, v) : r.SetString(m, f, v);
+        break;
+      }
       case D::CPPTYPE_ENUM: {
-        const int v = field.enum_type()->value(static_cast<int>(below(static_cast<uint64_t>(field.enum_type()->value_count()))))->number();
+        const int v = field.enum_type()
+                          ->value(static_cast<int>(below(static_cast<uint64_t>(field.enum_type()->value_count()))))
+                          ->number();
         many ? r.AddEnumValue(m, f, v) : r.SetEnumValue(m, f, v);
         break;
       }

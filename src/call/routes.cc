@@ -77,9 +77,9 @@ RouteTable::RouteTable(const Contract& contract) : root_(std::make_unique<Node>(
       Node* node = root_.get();
       for (const Template::Segment& segment : parsed.segments) {
         const bool literal = segment.kind == Template::Segment::Kind::kLiteral;
-        auto& next = literal                                                 ? node->literals[segment.text]
+        auto& next = literal                                              ? node->literals[segment.text]
                      : segment.kind == Template::Segment::Kind::kVariable ? node->variable
-                                                                            : node->rest;
+                                                                          : node->rest;
         if (!next) next = std::make_unique<Node>();
         node = next.get();
         if (literal) continue;
@@ -127,7 +127,8 @@ struct RouteTable::Search {
   bool walk(const Node& node, size_t at) {
     if (at == segments.size()) return take(node);
     const std::string_view segment = segments[at];
-    if (const auto literal = node.literals.find(segment); literal != node.literals.end() && walk(*literal->second, at + 1)) {
+    if (const auto literal = node.literals.find(segment);
+        literal != node.literals.end() && walk(*literal->second, at + 1)) {
       return true;
     }
     if (node.variable && !segment.empty()) {
@@ -172,7 +173,8 @@ RouteMatch RouteTable::match(std::string_view verb, std::string_view path) const
   if (!found && !search.walk(*root_, 0)) {
     if (search.allowed.empty()) return match;
     match.outcome = RouteMatch::Outcome::kMethodNotAllowed;
-    for (const std::string& allowed : search.allowed) match.allow.append(match.allow.empty() ? "" : ", ").append(allowed);
+    for (const std::string& allowed : search.allowed)
+      match.allow.append(match.allow.empty() ? "" : ", ").append(allowed);
     return match;
   }
   match.binding = search.found->binding;

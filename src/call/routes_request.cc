@@ -26,7 +26,8 @@ Result<std::string> body_part(const RestBinding& binding, std::string_view body)
   if (blank(body)) return std::string();
   // Some clients send the parameters of a DELETE in its body.
   if (binding.verb == "DELETE") return json_to_wire(*binding.method->request, body);
-  return fail(Code::kInvalid, "JSON_INVALID", binding.verb + " " + binding.path + " takes no body; use query parameters");
+  return fail(Code::kInvalid, "JSON_INVALID",
+              binding.verb + " " + binding.path + " takes no body; use query parameters");
 }
 
 // Encodes `text` for the leaf of `path` and puts it in its place.
@@ -41,7 +42,8 @@ Status put_variable(const Variable& variable, std::string& out) {
   const std::optional<std::string> present = get_text(*variable.path, out);
   if (present && !present->empty() && *present != variable.value) {
     std::string what = "in the body differs from the path";
-    if (!variable.path->leaf().redact) what.append(fmt::format(": {} and {}", excerpt(*present), excerpt(variable.value)));
+    if (!variable.path->leaf().redact)
+      what.append(fmt::format(": {} and {}", excerpt(*present), excerpt(variable.value)));
     return std::move(field_error(variable.path->text(), std::move(what))).error();
   }
   return put_text(*variable.path, variable.value, out);
@@ -52,7 +54,8 @@ Result<FieldPath> query_path(const Method& method, std::string_view key) {
   if (path) return path;
   if (key == "namespace" && !method.name_space.empty()) return method.name_space;
   std::string hint = "is not a query parameter of this path";
-  if (const FieldPlan* near = method.request->nearest(key)) hint.append("; did you mean ").append(near->json_name).append("?");
+  if (const FieldPlan* near = method.request->nearest(key))
+    hint.append("; did you mean ").append(near->json_name).append("?");
   return field_error(std::string(key.substr(0, 64)), std::move(hint));
 }
 
@@ -99,7 +102,8 @@ Result<std::string> percent_decode(std::string_view text, PlusSign plus) {
     } else {
       const int high = i + 1 < text.size() ? hex_digit(text[i + 1]) : -1;
       const int low = i + 2 < text.size() ? hex_digit(text[i + 2]) : -1;
-      if (high < 0 || low < 0) return fail(Code::kInvalid, "PATH_INVALID", "a % without two hexadecimal digits in " + excerpt(text));
+      if (high < 0 || low < 0)
+        return fail(Code::kInvalid, "PATH_INVALID", "a % without two hexadecimal digits in " + excerpt(text));
       out.push_back(static_cast<char>(high << 4 | low));
       i += 2;
     }
@@ -111,8 +115,8 @@ std::string percent_encode(std::string_view text) {
   static constexpr char kDigits[] = "0123456789ABCDEF";
   std::string out;
   for (const char c : text) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '.' ||
-                       c == '_' || c == '~';
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' ||
+                       c == '.' || c == '_' || c == '~';
     if (plain) {
       out.push_back(c);
     } else {
@@ -133,7 +137,8 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_query(std::string
     if (pair.empty()) continue;
     const size_t equals = pair.find('=');
     UCCP_TRY(std::string key, percent_decode(pair.substr(0, equals), PlusSign::kSpace));
-    UCCP_TRY(std::string value, percent_decode(equals == std::string_view::npos ? "" : pair.substr(equals + 1), PlusSign::kSpace));
+    UCCP_TRY(std::string value,
+             percent_decode(equals == std::string_view::npos ? "" : pair.substr(equals + 1), PlusSign::kSpace));
     pairs.emplace_back(std::move(key), std::move(value));
   }
   return pairs;

@@ -66,14 +66,18 @@ TEST(Routes, PathsAreDecodedAfterRouting) {
 TEST(BuildRequest, BodyQueryAndPathMeet) {
   EXPECT_EQ(request_of("POST", "/api/v1/tasks?requestId=r1&validate_only=true", R"({"name":"t","command":["a"]})"),
             R"({"task":{"name":"t","command":["a"]},"requestId":"r1","validateOnly":true})");
-  EXPECT_EQ(request_of("POST", "/api/v1/tasks?namespace=blue", R"({"name":"t"})"), R"({"task":{"name":"t","namespace":"blue"}})");
-  EXPECT_EQ(request_of("GET", "/api/v1/services/discover?name=web&health=any&capabilities=a&capabilities=b&consistency=lease"),
+  EXPECT_EQ(request_of("POST", "/api/v1/tasks?namespace=blue", R"({"name":"t"})"),
+            R"({"task":{"name":"t","namespace":"blue"}})");
+  EXPECT_EQ(request_of("GET",
+                       "/api/v1/services/discover?name=web&health=any&capabilities=a&capabilities=b&consistency=lease"),
             R"({"name":"web","capabilities":["a","b"],"health":"ANY"})");
-  EXPECT_EQ(request_of("PATCH", "/api/v1/services/svc_1", R"({"weight":5})"), R"({"service":{"id":"svc_1","weight":5}})");
+  EXPECT_EQ(request_of("PATCH", "/api/v1/services/svc_1", R"({"weight":5})"),
+            R"({"service":{"id":"svc_1","weight":5}})");
   EXPECT_EQ(request_of("PATCH", "/api/v1/services/svc_1", R"({"id":"svc_1"})"), R"({"service":{"id":"svc_1"}})");
   EXPECT_EQ(request_of("POST", "/api/v1/services/svc_1/heartbeat"), R"({"id":"svc_1"})");
   EXPECT_EQ(request_of("POST", "/api/v1/services/svc_1/heartbeat", R"({"load":0.5})"), R"({"id":"svc_1","load":0.5})");
-  EXPECT_EQ(request_of("GET", "/api/v1/tasks?status=QUEUED&status=RUNNING&pageSize=5"), R"({"pageSize":5,"status":["QUEUED","RUNNING"]})");
+  EXPECT_EQ(request_of("GET", "/api/v1/tasks?status=QUEUED&status=RUNNING&pageSize=5"),
+            R"({"pageSize":5,"status":["QUEUED","RUNNING"]})");
   EXPECT_EQ(request_of("POST", "/uccp.v1.TaskScheduling/GetTaskStatus", R"({"id":"t"})"), R"({"id":"t"})");
   EXPECT_EQ(request_of("DELETE", "/api/v1/services/svc_1", R"({"ifMatch":"x"})"), R"({"id":"svc_1","ifMatch":"x"})");
 }
@@ -97,7 +101,9 @@ TEST(Routes, LocationsAreFilledAndEncoded) {
   EXPECT_EQ(location_of(*method, task), "/api/v1/tasks/a%2Fb%20c");
   EXPECT_EQ(location_of(*method, ""), "");
   method = Contract::get().find("uccp.v1.ResourceManagement/SetQuota");
-  const auto place = [&](std::string_view json) { return location_of(*method, *json_to_wire(*method->response, json)); };
+  const auto place = [&](std::string_view json) {
+    return location_of(*method, *json_to_wire(*method->response, json));
+  };
   EXPECT_EQ(place(R"({"namespace":"n","scope":"USER","subject":"a b"})"), "/api/v1/quotas/n?scope=USER&subject=a%20b");
   EXPECT_EQ(place(R"({"namespace":"n","scope":"NAMESPACE"})"), "/api/v1/quotas/n?scope=NAMESPACE");
   EXPECT_EQ(place(R"({"scope":"USER","subject":"a"})"), "");

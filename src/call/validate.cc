@@ -158,7 +158,9 @@ bool Validator::item(const FieldPlan& rule, const FieldPlan& type, const WireFie
     case Kind::kBool: return true;
     case Kind::kEnum:
       if (type.enumeration->by_number(static_cast<int32_t>(value.value)) == nullptr) {
-        trail_.violate(fmt::format("must be one of {}, not {}", type.enumeration->names(), static_cast<int32_t>(value.value)), rule.example);
+        trail_.violate(
+            fmt::format("must be one of {}, not {}", type.enumeration->names(), static_cast<int32_t>(value.value)),
+            rule.example);
       }
       return true;
     default: number(rule, to_double(type.kind, value.value)); return true;
@@ -170,7 +172,8 @@ void Validator::text(const FieldPlan& rule, const FieldPlan& type, std::string_v
     return trail_.violate("is not UTF-8", rule.example);
   }
   if (rule.max_length > 0 && value.size() > rule.max_length) {
-    return trail_.violate(fmt::format("has {} bytes, at most {} are allowed", value.size(), rule.max_length), rule.example);
+    return trail_.violate(fmt::format("has {} bytes, at most {} are allowed", value.size(), rule.max_length),
+                          rule.example);
   }
   if (rule.pattern_re && type.kind == Kind::kString && !matches(*rule.pattern_re, value)) {
     violate(rule, "must match " + rule.pattern, value);
@@ -181,9 +184,10 @@ void Validator::number(const FieldPlan& rule, double value) {
   // Written so that NaN breaks a limit.
   const bool low = rule.min && !(value >= *rule.min), high = rule.max && !(value <= *rule.max);
   if (!low && !high) return;
-  std::string what = rule.min && rule.max ? fmt::format("must be from {} to {}", number_text(*rule.min), number_text(*rule.max))
-                     : rule.min           ? fmt::format("must be at least {}", number_text(*rule.min))
-                                          : fmt::format("must be at most {}", number_text(*rule.max));
+  std::string what = rule.min && rule.max
+                         ? fmt::format("must be from {} to {}", number_text(*rule.min), number_text(*rule.max))
+                     : rule.min ? fmt::format("must be at least {}", number_text(*rule.min))
+                                : fmt::format("must be at most {}", number_text(*rule.max));
   if (!trail_.redacted()) what.append(", not ").append(number_text(value));
   trail_.violate(std::move(what), rule.example);
 }

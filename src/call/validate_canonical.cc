@@ -134,7 +134,8 @@ Result<std::string> canonical(const MessagePlan& plan, std::string_view wire) {
   std::string out;
   out.reserve(wire.size());
   Canonical walk;
-  if (!walk.message(plan, wire, 1, out)) return fail(Code::kInvalid, "WIRE_INVALID", "the bytes are not a " + plan.full_name);
+  if (!walk.message(plan, wire, 1, out))
+    return fail(Code::kInvalid, "WIRE_INVALID", "the bytes are not a " + plan.full_name);
   return out;
 }
 

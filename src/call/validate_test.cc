@@ -41,14 +41,17 @@ TEST(Validate, MissingFieldsAreListed) {
 
 TEST(Validate, LimitsAreChecked) {
   const auto service = [](std::string_view more) {
-    return said(check("RegisterRequest", R"({"service":{"serviceName":"a","address":"h","port":80,)" + std::string(more) + "}}"));
+    return said(check("RegisterRequest",
+                      R"({"service":{"serviceName":"a","address":"h","port":80,)" + std::string(more) + "}}"));
   };
   EXPECT_EQ(said(check("RegisterRequest", R"({"service":{"serviceName":"-a","address":"h","port":70000}})")),
-            "service.serviceName must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$, not \"-a\"\nservice.port must be from 1 to 65535, not 70000\n");
+            "service.serviceName must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$, not \"-a\"\nservice.port must be from "
+            "1 to 65535, not 70000\n");
   EXPECT_EQ(service(R"("ttl":"0.5s")"), "service.ttl must be from 1 to 86400, not 0.5\n");
   EXPECT_EQ(service(R"("ports":{"a":0})"), "service.ports[\"a\"] must be from 1 to 65535, not 0\n");
   EXPECT_EQ(service(R"("ports":{"A B":1})").substr(0, 46), "service.ports[\"A B\"] has a key that does not m");
-  EXPECT_EQ(service("\"region\":\"" + std::string(64, 'x') + "\""), "service.region has 64 bytes, at most 63 are allowed\n");
+  EXPECT_EQ(service("\"region\":\"" + std::string(64, 'x') + "\""),
+            "service.region has 64 bytes, at most 63 are allowed\n");
   EXPECT_EQ(service(R"("capabilities":["ok","-bad"])").substr(0, 34), "service.capabilities[1] must match");
   std::string many;
   for (int i = 0; i < 17; ++i) many += i == 0 ? "\"p\"" : ",\"p\"";
@@ -59,7 +62,8 @@ TEST(Validate, LimitsAreChecked) {
 TEST(Validate, PresenceSatisfiesRequired) {
   EXPECT_TRUE(check("UpdateTaskPriorityRequest", R"({"id":"task_1","priority":0})").is_ok());
   EXPECT_EQ(said(check("UpdateTaskPriorityRequest", R"({"id":"task_1"})")), "priority is required\n");
-  EXPECT_EQ(said(check("UpdateTaskPriorityRequest", R"({"id":"task_1","priority":101})")), "priority must be from 0 to 100, not 101\n");
+  EXPECT_EQ(said(check("UpdateTaskPriorityRequest", R"({"id":"task_1","priority":101})")),
+            "priority must be from 0 to 100, not 101\n");
 }
 
 TEST(Validate, SecretsAreNotQuoted) {
@@ -94,7 +98,8 @@ TEST(Validate, WhatTheWireCanHoldAndJsonCannot) {
   put_bytes(time, 3, std::string("\x08\x01\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));
   EXPECT_EQ(said(validate(plan("GetTaskStatusRequest"), time)), "id is required\nwait is not a valid duration\n");
   EXPECT_EQ(validate(plan("DiscoverRequest"), "\x0a\x05x").reason(), "WIRE_INVALID");
-  EXPECT_EQ(validate(plan("DiscoverRequest"), std::string(limits::kMessageBytesMax + 1, 'x')).reason(), "REQUEST_TOO_LARGE");
+  EXPECT_EQ(validate(plan("DiscoverRequest"), std::string(limits::kMessageBytesMax + 1, 'x')).reason(),
+            "REQUEST_TOO_LARGE");
 }
 
 TEST(Validate, MergedMessagesAreCheckedAsOne) {

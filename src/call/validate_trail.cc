@@ -37,7 +37,8 @@ void Trail::violate_at(std::string path, std::string description, std::string ex
 Status Trail::status() const {
   if (clean()) return Status::ok();
   const FieldViolation& first = violations_.front();
-  std::string message = first.field.empty() ? "the request " + first.description : first.field + " " + first.description;
+  std::string message =
+      first.field.empty() ? "the request " + first.description : first.field + " " + first.description;
   if (!first.example.empty()) message.append(", for example ").append(first.example);
   if (count_ > 1) message.append(fmt::format("; {} more field{} wrong", count_ - 1, count_ == 2 ? " is" : "s are"));
   Status status(Code::kInvalid, "FIELD_INVALID", std::move(message));

@@ -34,7 +34,9 @@ class Trail {
   bool redacted() const;
 
   // Notes a violation; beyond kViolationsMax they are only counted.
-  void violate(std::string description, std::string example = {}) { violate_at(text(), std::move(description), std::move(example)); }
+  void violate(std::string description, std::string example = {}) {
+    violate_at(text(), std::move(description), std::move(example));
+  }
   void violate_at(std::string path, std::string description, std::string example = {});
   bool clean() const { return count_ == 0; }
   bool full() const { return count_ >= kViolationsMax; }

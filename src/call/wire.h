@@ -19,8 +19,8 @@ namespace uccp::call {
 struct WireField {
   uint32_t number = 0;
   WireType type = WireType::kVarint;
-  uint64_t value = 0;         // varint and fixed types
-  std::string_view bytes;     // kBytes
+  uint64_t value = 0;      // varint and fixed types
+  std::string_view bytes;  // kBytes
 };
 
 // Walks the fields of one message. Groups and malformed bytes end the walk with ok() false.
@@ -105,8 +105,8 @@ class FieldTree {
 
   struct Node {
     const FieldPlan* field = nullptr;
-    bool whole = false;                // the field with everything below
-    std::vector<uint32_t> children;    // in nodes_
+    bool whole = false;              // the field with everything below
+    std::vector<uint32_t> children;  // in nodes_
   };
   // The child of `node` for `field`; nullptr: not in the set. node == nullptr: the root.
   const Node* child(const Node* node, const FieldPlan& field) const;
@@ -124,13 +124,14 @@ Result<std::string> project(const MessagePlan& plan, std::string_view message, c
 struct WireEntry {
   const FieldPlan* field = nullptr;  // null: unknown field number, kept only on request
   WireField value;
-  uint32_t order = 0;                // position in the message
+  uint32_t order = 0;  // position in the message
 };
 enum class UnknownFields : uint8_t { kSkip, kKeep };
 // Appends the entries of `message` to `out`. A known field with the wrong wire type makes it fail. Singular scalars
 // are already reduced to the last one; several entries of a singular message remain and are merged by the caller
 // (merged_message). Returns false on malformed bytes.
-bool scan_message(const MessagePlan& plan, std::string_view message, UnknownFields unknown, std::vector<WireEntry>& out);
+bool scan_message(const MessagePlan& plan, std::string_view message, UnknownFields unknown,
+                  std::vector<WireEntry>& out);
 // The bytes of the singular message at out[at], whose entries end before `end`: a view of the one occurrence, or the
 // concatenation of several, kept in `storage`. Moves `at` to the last of them.
 std::string_view merged_message(const std::vector<WireEntry>& entries, size_t& at, size_t end, std::string& storage);

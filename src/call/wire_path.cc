@@ -176,7 +176,8 @@ Result<FieldTree> FieldTree::compile(const MessagePlan& root, std::span<const st
         tree.nodes_.push_back({field, false, {}});
       }
       parent = at;
-      const bool opaque = field->kind != Kind::kMessage || field->is_map() || field->message->well_known != WellKnown::kNone;
+      const bool opaque =
+          field->kind != Kind::kMessage || field->is_map() || field->message->well_known != WellKnown::kNone;
       plan = opaque ? nullptr : field->message;
       if (dot == std::string_view::npos || plan == nullptr) {
         if (dot != std::string_view::npos && field->kind != Kind::kMessage) {

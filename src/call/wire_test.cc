@@ -28,14 +28,14 @@ TEST(Wire, LengthsOfAllSizesNest) {
 }
 
 TEST(Wire, ReaderRefusesMalformedBytes) {
-  const std::string cases[] = {std::string("\x08", 1), std::string("\x0a\x05x", 3), std::string("\x00\x01", 2), std::string("\x0b", 1),
-                               std::string("\x0d\x01", 2), std::string("\x09\x01", 2), std::string(11, '\xff'),
-                               std::string("\x08") + std::string(9, '\xff') + "\x02"};
+  const std::string cases[] = {std::string("\x08", 1),     std::string("\x0a\x05x", 3),
+                               std::string("\x00\x01", 2), std::string("\x0b", 1),
+                               std::string("\x0d\x01", 2), std::string("\x09\x01", 2),
+                               std::string(11, '\xff'),    std::string("\x08") + std::string(9, '\xff') + "\x02"};
   for (const std::string& bytes : cases) {
     WireReader reader(bytes);
     WireField field;
-    while (reader.next(field)) {
-    }
+    while (reader.next(field)) {}
     EXPECT_FALSE(reader.ok());
   }
 }
@@ -110,12 +110,14 @@ TEST(FieldTree, ProjectsAMessage) {
   ASSERT_TRUE(bytes);
   EXPECT_EQ(*wire_to_json(plan("ListServicesResponse"), *bytes, {.emit = Emit::kSet}),
             R"({"services":[{"id":"a","labels":{"tier":"web"},"ttl":"30s"}],"nextPageToken":"next"})");
-  EXPECT_EQ(*wire_to_json(plan("ListServicesResponse"), response.SerializeAsString(), {.emit = Emit::kSet, .only = &*tree}),
-            *wire_to_json(plan("ListServicesResponse"), *bytes, {.emit = Emit::kSet}));
+  EXPECT_EQ(
+      *wire_to_json(plan("ListServicesResponse"), response.SerializeAsString(), {.emit = Emit::kSet, .only = &*tree}),
+      *wire_to_json(plan("ListServicesResponse"), *bytes, {.emit = Emit::kSet}));
 }
 
 TEST(FieldTree, RefusesUnknownFields) {
-  const std::vector<std::string> wrong = {"services.nope"}, scalar = {"services.id.x"}, all = {"*"}, map = {"services.labels.tier"};
+  const std::vector<std::string> wrong = {"services.nope"}, scalar = {"services.id.x"}, all = {"*"},
+                                 map = {"services.labels.tier"};
   EXPECT_FALSE(FieldTree::compile(plan("ListServicesResponse"), wrong));
   EXPECT_FALSE(FieldTree::compile(plan("ListServicesResponse"), scalar));
   EXPECT_TRUE(FieldTree::compile(plan("ListServicesResponse"), map));
@@ -123,15 +125,16 @@ TEST(FieldTree, RefusesUnknownFields) {
   ASSERT_TRUE(everything);
   uccp::v1::ListServicesResponse response;
   response.add_services()->set_id("a");
-  EXPECT_EQ(*project(plan("ListServicesResponse"), response.SerializeAsString(), *everything), response.SerializeAsString());
+  EXPECT_EQ(*project(plan("ListServicesResponse"), response.SerializeAsString(), *everything),
+            response.SerializeAsString());
 }
 
 TEST(Scan, SortsReducesAndMerges) {
   std::string bytes;
-  put_bytes(bytes, 4, "late");       // DiscoverRequest.region
-  put_bytes(bytes, 1, "first");      // name
+  put_bytes(bytes, 4, "late");   // DiscoverRequest.region
+  put_bytes(bytes, 1, "first");  // name
   put_bytes(bytes, 1, "last");
-  put_uint(bytes, 9999, 1);          // unknown
+  put_uint(bytes, 9999, 1);  // unknown
   std::vector<WireEntry> entries;
   ASSERT_TRUE(scan_message(plan("DiscoverRequest"), bytes, UnknownFields::kKeep, entries));
   ASSERT_EQ(entries.size(), 3u);

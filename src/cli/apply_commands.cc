@@ -90,8 +90,8 @@ Result<bool> diff_one(Session& session, const Wanted& wanted) {
   if (current && before_wire == after_wire) return false;
   UCCP_TRY(const std::string before, shown(wanted, before_wire));
   UCCP_TRY(const std::string after, shown(wanted, after_wire));
-  std::string text = "--- " + wanted.label() + (current ? " (as it is)" : " (absent)") + "\n+++ " + wanted.label() + " (" +
-                     wanted.where + ")\n";
+  std::string text = "--- " + wanted.label() + (current ? " (as it is)" : " (absent)") + "\n+++ " + wanted.label() +
+                     " (" + wanted.where + ")\n";
   const std::string lines = line_diff(before, after);
   text += lines.empty() ? "@@ a value that is not shown\n" : lines;
   session.io.out(session.paint.diff(text));
@@ -184,7 +184,8 @@ Result<int> run_delete(Session& session, Args args) {
   if (by_name) {
     UCCP_TRY(const Kind* kind, kinds.find(args.front()));
     if (kind->remove == nullptr) {
-      return std::unexpected(usage_error("a " + kind->noun + " cannot be deleted; `uccp-cli " + kind->noun + " --help`"));
+      return std::unexpected(
+          usage_error("a " + kind->noun + " cannot be deleted; `uccp-cli " + kind->noun + " --help`"));
     }
     return run_each(session, *kind->remove, args.subspan(1));
   }

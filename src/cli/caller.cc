@@ -11,12 +11,9 @@ namespace {
 bool may_repeat(const call::Method& method, const Status& status, bool has_key) {
   switch (status.code()) {
     case Code::kUnavailable:
-    case Code::kNotLeader:
-      return true;
-    case Code::kOutcomeUnknown:
-      return !method.mutating || method.naturally_idempotent || has_key;
-    default:
-      return false;
+    case Code::kNotLeader: return true;
+    case Code::kOutcomeUnknown: return !method.mutating || method.naturally_idempotent || has_key;
+    default: return false;
   }
 }
 

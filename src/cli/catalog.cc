@@ -36,12 +36,14 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNounAlia
 constexpr std::array<FileCommand, 3> kFileCommands = {{
     {"cluster", "init", "[--data-dir DIR] [--nodes N] [--ports auto] [--cluster-id ID] [--host HOST]",
      "Makes certificates and configurations of the founders of a cluster",
-     "Writes DIR/pki, the authority, and for each node k DIR/nK with uccp.yaml and its certificates; what is there stays.\n"
+     "Writes DIR/pki, the authority, and for each node k DIR/nK with uccp.yaml and its certificates; what is there "
+     "stays.\n"
      "Each node is then started with `uccp --config DIR/nK/uccp.yaml`, or all with scripts/start-cluster.sh.\n"
      "Defaults: ./data, 3 nodes, fixed ports (gRPC 50000, 50010, ...), a random id, host 127.0.0.1."},
     {"cluster", "prepare", "--node ID [--data-dir DIR] [--ports auto] [--host HOST]",
      "Makes certificates and configuration of one more node",
-     "Writes DIR/ID. When the node is started it joins the cluster of DIR, as a voter if `cluster join` named no other goal."},
+     "Writes DIR/ID. When the node is started it joins the cluster of DIR, as a voter if `cluster join` named no other "
+     "goal."},
     {"cluster", "context", "[--data-dir DIR]", "Writes DIR/cluster.json, the context file of the nodes that serve",
      "A context file holds addresses, certificates and a token: uccp-cli --context-file DIR/cluster.json."},
 }};

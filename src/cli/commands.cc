@@ -147,7 +147,8 @@ Result<int> run_command(Session& session, const Command& command, Args args) {
   UCCP_TRY(const std::string begun, session.caller.unary(*command.method, parsed.wire));
   UCCP_TRY(const std::string ended, follow_to_end(session, command, begun));
   UCCP_RETURN_IF_ERROR(print_answer(session, command, parsed.wire, ended));
-  const std::string status = call::get_text(*call::FieldPath::compile(*command.method->response, "status"), ended).value_or("");
+  const std::string status =
+      call::get_text(*call::FieldPath::compile(*command.method->response, "status"), ended).value_or("");
   return status == "FAILED" ? kExitError : kExitOk;
 }
 

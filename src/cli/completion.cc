@@ -69,7 +69,8 @@ class Completer {
       const std::string& word = words_[i];
       if (word == "--") return;
       if (open != nullptr) {
-        const bool is_global = open >= session_.globals.data() && open < session_.globals.data() + session_.globals.size();
+        const bool is_global =
+            open >= session_.globals.data() && open < session_.globals.data() + session_.globals.size();
         if (is_global) (void)open->set(word);
         open = nullptr;
       } else if (word.starts_with('-')) {
@@ -100,8 +101,8 @@ class Completer {
     if (command == nullptr || !command->method->cli || command->method->cli->args.empty()) return;
     // A verb that makes a resource has no names to offer.
     const call::Method& method = *command->method;
-    const bool names_one = before.size() == 2 && method.location.empty() &&
-                           method.resource.text() == method.cli->args.front().text();
+    const bool names_one =
+        before.size() == 2 && method.location.empty() && method.resource.text() == method.cli->args.front().text();
     if (names_one) live(*noun);
   }
 
@@ -138,9 +139,12 @@ class Completer {
   const Flag* flag_of(const std::string& word, const std::vector<std::string>& before) {
     const std::string name = word.substr(word.starts_with("--") ? 2 : 1);
     const bool is_letter = !word.starts_with("--");
-    for (const std::vector<Flag>* list : {&request_flags(before), static_cast<const std::vector<Flag>*>(&session_.globals)}) {
+    for (const std::vector<Flag>* list :
+         {&request_flags(before), static_cast<const std::vector<Flag>*>(&session_.globals)}) {
       for (const Flag& flag : *list) {
-        if (is_letter ? name.size() == 1 && flag.letter == name[0] : std::ranges::find(flag.names, name) != flag.names.end()) return &flag;
+        if (is_letter ? name.size() == 1 && flag.letter == name[0]
+                      : std::ranges::find(flag.names, name) != flag.names.end())
+          return &flag;
       }
     }
     return nullptr;

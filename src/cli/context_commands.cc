@@ -116,8 +116,8 @@ Result<int> run_context(Session& session, Args args) {
   if (verb == "list" || verb == "ls") return list(session);
   if (verb == "show") return show(session, name);
   if (verb != "set" && verb != "use" && verb != "delete") {
-    return std::unexpected(usage_error("unknown command \"context " + printable(verb) +
-                                       "\"; there is: list, set, use, show, delete"));
+    return std::unexpected(
+        usage_error("unknown command \"context " + printable(verb) + "\"; there is: list, set, use, show, delete"));
   }
   if (name.empty()) return std::unexpected(usage_error("context " + verb + " takes the name of a context"));
   if (verb == "set") return set(session, name);

@@ -20,7 +20,8 @@ Result<std::string> path_of(const Io& io, std::string_view name) {
     return std::unexpected(invalid("there is no place for contexts: none of $UCCP_CONFIG_DIR, $HOME is set"));
   }
   const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           c == '.';
   };
   if (name.empty() || name.size() > kNameBytesMax || name.front() == '.' || !std::ranges::all_of(name, allowed)) {
     return std::unexpected(invalid("\"" + printable(name) +
@@ -42,7 +43,8 @@ std::vector<std::string> context_names(const Io& io) {
   std::vector<std::string> names;
   if (config_folder(io).empty()) return names;
   for (const std::string& file : io.list_folder(folder_of_contexts(io))) {
-    if (file.ends_with(kSuffix) && !file.starts_with('.')) names.push_back(file.substr(0, file.size() - kSuffix.size()));
+    if (file.ends_with(kSuffix) && !file.starts_with('.'))
+      names.push_back(file.substr(0, file.size() - kSuffix.size()));
   }
   std::ranges::sort(names);
   return names;
@@ -61,7 +63,7 @@ Result<std::string> context_path(const Io& io, std::string_view name) {
   const std::vector<std::string> names = context_names(io);
   const std::string near = nearest(name, names);
   std::string message = "there is no context \"" + printable(name) + "\"";
-  message += !near.empty() ? "; did you mean \"" + near + "\"?"
+  message += !near.empty()   ? "; did you mean \"" + near + "\"?"
              : names.empty() ? "; `uccp-cli context set NAME` makes one"
                              : "; there is: " + join(names, ", ");
   return std::unexpected(invalid(std::move(message)));

@@ -38,29 +38,24 @@ std::string hint_for(const Status& status, const ErrorContext& context) {
     return "name the cluster with --context-file FILE, UCCP_CONTEXT_FILE or --server HOST:PORT --ca FILE --token TOKEN";
   }
   switch (status.code()) {
-    case Code::kNotFound:
-      return context.can_list ? "`uccp-cli " + context.noun + " list` shows what there is" : "";
-    case Code::kUnauthenticated:
-      return "give credentials: --token, UCCP_TOKEN, or --cert and --key";
-    case Code::kPermission:
-      return "ask for the permission, or use another credential";
-    case Code::kConflict:
-      return "read the resource again, then repeat the command";
+    case Code::kNotFound: return context.can_list ? "`uccp-cli " + context.noun + " list` shows what there is" : "";
+    case Code::kUnauthenticated: return "give credentials: --token, UCCP_TOKEN, or --cert and --key";
+    case Code::kPermission: return "ask for the permission, or use another credential";
+    case Code::kConflict: return "read the resource again, then repeat the command";
     case Code::kExhausted:
       return status.detail().retry_after_ms == 0
                  ? "try again later"
                  : "try again in " + std::to_string(status.detail().retry_after_ms) + " ms";
     case Code::kUnavailable:
-    case Code::kNotLeader:
-      return unavailable_hint(status);
+    case Code::kNotLeader: return unavailable_hint(status);
     case Code::kDeadline:
-      return status.reason() == "WAIT_TIMEOUT" ? "give it more time with --timeout" : "give it more time with --call-timeout";
+      return status.reason() == "WAIT_TIMEOUT" ? "give it more time with --timeout"
+                                               : "give it more time with --call-timeout";
     case Code::kOutcomeUnknown:
       return context.request_id.empty() ? "look whether the change was made before repeating it"
                                         : "repeat the command with --request-id " + context.request_id +
                                               ": the change is then made once, whatever happened";
-    default:
-      return {};
+    default: return {};
   }
 }
 

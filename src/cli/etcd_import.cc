@@ -1,8 +1,8 @@
 // `uccp-cli etcd import`: keys, values and leases of an etcd into the key-value store.
 //
-// Keys are written in their order, many in one transaction. After each transaction the state file has the last key, so a
-// repeat of the command goes on there; writing a pair twice changes nothing that matters. At the end both sides are read
-// again and compared.
+// Keys are written in their order, many in one transaction. After each transaction the state file has the last key, so
+// a repeat of the command goes on there; writing a pair twice changes nothing that matters. At the end both sides are
+// read again and compared.
 #include <algorithm>
 #include <charconv>
 #include <map>
@@ -15,8 +15,8 @@
 namespace uccp::cli {
 namespace {
 
-constexpr size_t kPairsMax = 100;          // in one transaction; the server takes 128
-constexpr size_t kBytesMax = 1u << 20;     // of one transaction; the server takes 1.5 MiB
+constexpr size_t kPairsMax = 100;       // in one transaction; the server takes 128
+constexpr size_t kBytesMax = 1u << 20;  // of one transaction; the server takes 1.5 MiB
 constexpr size_t kShownDifferences = 10;
 constexpr int64_t kProgressUs = 1'000'000;
 constexpr std::string_view kStateHead = "uccp-cli etcd import 1\n";
@@ -29,7 +29,8 @@ constexpr std::string_view kUsage =
     "  --file SNAPSHOT    a file of `etcdctl snapshot save`\n"
     "  --prefix KEYS      only keys that begin so\n"
     "  --to PREFIX        written in place of --prefix; default: the same keys\n"
-    "  --state FILE       how far it came, to go on after an interruption; default etcd-import.state, removed at the end\n"
+    "  --state FILE       how far it came, to go on after an interruption; default etcd-import.state, removed at the "
+    "end\n"
     "  --no-verify        do not read and compare both sides at the end\n";
 
 struct ImportOptions {
@@ -47,7 +48,8 @@ std::vector<Flag> import_flags(ImportOptions& o) {
                 }};
   };
   std::vector<Flag> flags{text("endpoint", o.endpoint), text("etcd-ca", o.ca), text("etcd-cert", o.cert),
-                          text("etcd-key", o.key), text("file", o.file), text("prefix", o.prefix), text("state", o.state)};
+                          text("etcd-key", o.key),      text("file", o.file),  text("prefix", o.prefix),
+                          text("state", o.state)};
   flags.push_back({.names = {"to"}, .value_name = "TEXT", .set = [&o](std::string_view value) {
                      o.to = value;
                      return Status::ok();
@@ -69,8 +71,8 @@ class Import {
     if (!options_.verify) return finish("not verified");
     UCCP_RETURN_IF_ERROR(compare_all());
     if (different_ == 0) return finish("verified: both sides are the same");
-    session_.io.err("error: " + std::to_string(different_) + " keys differ, have been changed meanwhile, or are missing:\n" +
-                    differences_);
+    session_.io.err("error: " + std::to_string(different_) +
+                    " keys differ, have been changed meanwhile, or are missing:\n" + differences_);
     return kExitError;
   }
   // Where an earlier run came to.
@@ -84,8 +86,8 @@ class Import {
     const std::string_view identity = line(), count = line(), last = line();
     if (identity != source_->identity()) {
       return Status(Code::kFailedPrecondition, "STATE_OF_ANOTHER",
-                    "the state file " + options_.state + " is of an import from " + std::string(identity) + ", not from " +
-                        source_->identity() + "; remove it to begin anew");
+                    "the state file " + options_.state + " is of an import from " + std::string(identity) +
+                        ", not from " + source_->identity() + "; remove it to begin anew");
     }
     std::from_chars(count.data(), count.data() + count.size(), pairs_);
     for (size_t i = 0; i + 1 < last.size(); i += 2) {
@@ -251,7 +253,8 @@ Result<std::unique_ptr<EtcdSource>> open_source(Session& session, const ImportOp
   }
   while (target.ends_with('/')) target.remove_suffix(1);
   context.targets = {std::string(target)};
-  for (const auto& [path, pem] : {std::pair{&o.ca, &context.ca_pem}, {&o.cert, &context.cert_pem}, {&o.key, &context.key_pem}}) {
+  for (const auto& [path, pem] :
+       {std::pair{&o.ca, &context.ca_pem}, {&o.cert, &context.cert_pem}, {&o.key, &context.key_pem}}) {
     if (path->empty()) continue;
     UCCP_TRY(*pem, session.io.read_file(*path));
   }

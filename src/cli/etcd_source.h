@@ -1,5 +1,5 @@
-// Where `etcd import` reads from: a live etcd through its API, or a file of `etcdctl snapshot save`. Both answer the newest
-// versions at one revision, in the order of keys.
+// Where `etcd import` reads from: a live etcd through its API, or a file of `etcdctl snapshot save`. Both answer the
+// newest versions at one revision, in the order of keys.
 #pragma once
 
 #include <cstdint>

@@ -144,7 +144,8 @@ Result<int> run_subscribe(Session& session, Args args) {
   Request request(method, session.io);
   bool follow = false;
   std::string since, max;
-  std::vector<Flag> extra = {max_flag(max), field_flag(request, "filter", "CONDITION", "only events for which it holds", "filter")};
+  std::vector<Flag> extra = {max_flag(max),
+                             field_flag(request, "filter", "CONDITION", "only events for which it holds", "filter")};
   extra.push_back({.names = {"since"},
                    .value_name = "start|CURSOR",
                    .help = "where to begin",
@@ -152,13 +153,11 @@ Result<int> run_subscribe(Session& session, Args args) {
                      since = std::string(text);
                      return Status::ok();
                    }});
-  extra.push_back({.names = {"follow"},
-                   .is_switch = true,
-                   .help = "wait for more events",
-                   .set = [&follow](std::string_view text) {
-                     follow = text == "true";
-                     return Status::ok();
-                   }});
+  extra.push_back(
+      {.names = {"follow"}, .is_switch = true, .help = "wait for more events", .set = [&follow](std::string_view text) {
+         follow = text == "true";
+         return Status::ok();
+       }});
   const std::vector<Flag>* const lists[] = {&extra, &session.globals};
   UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
   if (session.settings.help) {

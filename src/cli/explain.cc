@@ -27,10 +27,10 @@ std::string kind_text(const call::FieldPlan& field) {
     case Kind::kString: kind = "text"; break;
     case Kind::kBytes: kind = "bytes"; break;
     case Kind::kMessage:
-      kind = field.message == nullptr                                      ? "object"
-             : field.message->well_known == call::WellKnown::kDuration     ? "duration"
-             : field.message->well_known == call::WellKnown::kTimestamp    ? "time"
-                                                                           : "object";
+      kind = field.message == nullptr                                   ? "object"
+             : field.message->well_known == call::WellKnown::kDuration  ? "duration"
+             : field.message->well_known == call::WellKnown::kTimestamp ? "time"
+                                                                        : "object";
       break;
     default: kind = field.byte_size ? "size" : "number";
   }

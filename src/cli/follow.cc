@@ -16,8 +16,9 @@ constexpr double kPercent = 100;
 bool can_be_followed(const Catalog& catalog, const Command& command) {
   const Command* get = catalog.find(command.noun, "get");
   const call::MessagePlan& plan = *command.method->response;
-  return get != nullptr && command.method->mutating && get->method->response == &plan && command.method->cli->long_running &&
-         plan.by_name("progress") != nullptr && plan.by_name("end_time") != nullptr;
+  return get != nullptr && command.method->mutating && get->method->response == &plan &&
+         command.method->cli->long_running && plan.by_name("progress") != nullptr &&
+         plan.by_name("end_time") != nullptr;
 }
 
 Result<std::string> follow_to_end(Session& session, const Command& command, const std::string& response) {
@@ -32,7 +33,8 @@ Result<std::string> follow_to_end(Session& session, const Command& command, cons
   Progress bar(session, command.noun + "/" + id, static_cast<uint64_t>(kPercent));
   for (std::string now = response;;) {
     if (call::has_field(ended, now)) return now;
-    bar.show(static_cast<uint64_t>(std::strtod(call::get_text(progress, now).value_or("0").c_str(), nullptr) * kPercent));
+    bar.show(
+        static_cast<uint64_t>(std::strtod(call::get_text(progress, now).value_or("0").c_str(), nullptr) * kPercent));
     session.io.sleep_ms(kPauseMs);
     UCCP_TRY(now, session.caller.unary(get, wire));
   }

@@ -28,7 +28,10 @@ std::vector<std::string> split_first(Args args) {
 }
 
 Flag switch_of(std::string name, char letter, std::string help, bool& target) {
-  return {.names = {std::move(name)}, .letter = letter, .is_switch = true, .help = std::move(help),
+  return {.names = {std::move(name)},
+          .letter = letter,
+          .is_switch = true,
+          .help = std::move(help),
           .set = [&target](std::string_view text) {
             target = text == "true";
             return Status::ok();
@@ -131,7 +134,8 @@ std::string recent_changes(Session& session, const std::string& name) {
   if (!only) return {};
   std::string out;
   for (const std::string_view item : call::get_items(*path, *answer)) {
-    const Result<std::string> json = call::wire_to_json(*method.items->message, item, {.emit = call::Emit::kSet, .only = &*only});
+    const Result<std::string> json =
+        call::wire_to_json(*method.items->message, item, {.emit = call::Emit::kSet, .only = &*only});
     if (json) out += (out.empty() ? "" : ",") + *json;
   }
   return out.empty() ? "" : "\"changes\":[" + out + "]";
@@ -182,7 +186,9 @@ Result<int> run_get(Session& session, Args args) {
   const std::vector<std::string> plain = without(rest, {"--watch", "-w"});
   if (watch && kind->watch != nullptr) return run_command(session, *kind->watch, plain);
   if (watch && kind->list != nullptr && words.empty()) return poll(session, *kind, plain);
-  if (watch) return std::unexpected(usage_error("a " + kind->noun + " cannot be watched by name; `uccp-cli wait` waits for one"));
+  if (watch)
+    return std::unexpected(
+        usage_error("a " + kind->noun + " cannot be watched by name; `uccp-cli wait` waits for one"));
   if (words.empty() && kind->list != nullptr) return run_command(session, *kind->list, plain);
   if (kind->get == nullptr) return run_command(session, *kind->list, plain);
   if (words.size() <= 1 || kind->list == nullptr || kind->list->method->items->message != kind->resource) {
@@ -201,7 +207,8 @@ Result<int> run_describe(Session& session, Args args) {
   const std::vector<std::string> split = split_first(args);
   if (split.empty() || split.front().starts_with('-')) {
     UCCP_RETURN_IF_ERROR(words_of(session, {}, args, {}));
-    if (!session.settings.help) return std::unexpected(usage_error("describe takes a kind and a name: describe task ID"));
+    if (!session.settings.help)
+      return std::unexpected(usage_error("describe takes a kind and a name: describe task ID"));
     session.io.out(verbless_help("describe"));
     return kExitOk;
   }
@@ -238,7 +245,8 @@ Result<int> run_logs(Session& session, Args args) {
     if (kind.logs != nullptr) with_logs.push_back(&kind);
   }
   std::vector<std::string> words = split_first(args);
-  const bool wants_help = std::ranges::any_of(words, [](const std::string& word) { return word == "--help" || word == "-h"; });
+  const bool wants_help =
+      std::ranges::any_of(words, [](const std::string& word) { return word == "--help" || word == "-h"; });
   if (words.empty() || wants_help) {
     (wants_help ? session.io.out : session.io.err)(verbless_help("logs"));
     return wants_help ? kExitOk : kExitUsage;

@@ -241,7 +241,8 @@ Result<int> run_help(Session& session, Args args) {
   CommandOptions options;
   const bool is_submit = command->noun == "task" && command->verb == "submit";
   session.io.out(command_help(
-      session, *command, is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(session.catalog, request, options)));
+      session, *command,
+      is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(session.catalog, request, options)));
   return kExitOk;
 }
 

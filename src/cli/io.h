@@ -15,9 +15,9 @@ namespace uccp::cli {
 
 // What reading a line can do for whoever types it.
 struct LineInput {
-  std::string history_file;                                             // empty: none
+  std::string history_file;                                                   // empty: none
   std::function<std::vector<std::string>(const std::string& line)> complete;  // candidates for the last word
-  std::function<bool(const std::string& line)> keep;                    // whether a line may go into the history
+  std::function<bool(const std::string& line)> keep;                          // whether a line may go into the history
 };
 
 struct Io {

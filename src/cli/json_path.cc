@@ -140,12 +140,10 @@ class JsonPathParser {
   Status filter(JsonPath::Step& step) {
     if (text_.substr(at_, 1) != "@") return wrong("a filter begins with @");
     UCCP_RETURN_IF_ERROR(steps(step.filter_path));
-    while (take(' ')) {
-    }
+    while (take(' ')) {}
     step.equal = text_.substr(at_, 2) == "==";
     if (!take("==") && !take("!=")) return wrong("expected == or !=");
-    while (take(' ')) {
-    }
+    while (take(' ')) {}
     if (text_.substr(at_, 1) == "'" || text_.substr(at_, 1) == "\"") {
       UCCP_RETURN_IF_ERROR(quoted(step.operand));
     } else {

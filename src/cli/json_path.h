@@ -34,7 +34,7 @@ class JsonPath {
     std::string operand;  // JSON
   };
   struct Part {
-    std::string text;         // literal, if there are no steps
+    std::string text;  // literal, if there are no steps
     std::vector<Step> steps;
     bool is_expression = false;
   };

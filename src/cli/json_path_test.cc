@@ -45,8 +45,8 @@ TEST(JsonPath, TextStandsBetweenExpressions) {
 }
 
 TEST(JsonPath, MistakesNameTheirPlace) {
-  for (const std::string_view wrong : {"{.id", "{.list[}", "{.list[x]}", "{.list[?(s==1)]}", "{.list[?(@.s=1)]}",
-                                       "{'a}", "{.a..b}", "{.list[0}"}) {
+  for (const std::string_view wrong :
+       {"{.id", "{.list[}", "{.list[x]}", "{.list[?(s==1)]}", "{.list[?(@.s=1)]}", "{'a}", "{.a..b}", "{.list[0}"}) {
     const Result<JsonPath> parsed = JsonPath::parse(wrong);
     ASSERT_FALSE(parsed) << wrong;
     EXPECT_EQ(parsed.error().reason(), "USAGE");

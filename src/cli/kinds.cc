@@ -65,7 +65,8 @@ void sort_in(Kind& kind, const Command& command, const std::string& item_path) {
 
 // A POST that may replace what is there (it takes the etag of it) is a PUT by another name.
 void settle(Kind& kind) {
-  if (kind.create != nullptr && kind.patch == nullptr && kind.put == nullptr && !kind.create->method->if_match.empty()) {
+  if (kind.create != nullptr && kind.patch == nullptr && kind.put == nullptr &&
+      !kind.create->method->if_match.empty()) {
     kind.put = kind.create;
     kind.create = nullptr;
   }
@@ -73,7 +74,8 @@ void settle(Kind& kind) {
   const bool goes_on = kind.remove != nullptr && kind.remove->method->response == kind.resource;
   if (goes_on || kind.resource == nullptr || kind.remove == nullptr) kind.create = kind.put = kind.patch = nullptr;
   if (kind.get == nullptr || kind.resource == nullptr) return;
-  const std::string& name = kind.get->method->cli->args.empty() ? std::string() : kind.get->method->cli->args.front().leaf().name;
+  const std::string& name =
+      kind.get->method->cli->args.empty() ? std::string() : kind.get->method->cli->args.front().leaf().name;
   const call::FieldPlan* key = kind.resource->by_name(name);
   if (key != nullptr && !key->output_only) kind.key = key;
 }
@@ -126,8 +128,9 @@ Result<const Kind*> Kinds::find(std::string_view word) const {
   }
   if (!noun) {
     const std::string near = nearest(word, known);
-    return std::unexpected(usage_error("there is no kind \"" + printable(word) + "\"" +
-                                       (near.empty() ? "; kinds: " + join(known, ", ") : "; did you mean \"" + near + "\"?")));
+    return std::unexpected(
+        usage_error("there is no kind \"" + printable(word) + "\"" +
+                    (near.empty() ? "; kinds: " + join(known, ", ") : "; did you mean \"" + near + "\"?")));
   }
   return std::unexpected(usage_error(*noun + " has commands but no resources to get; `uccp-cli " + *noun +
                                      " --help` lists them. Kinds: " + join(known, ", ")));

@@ -1,6 +1,6 @@
 // Kind: what can be done to the resources of one noun, derived from the commands of the contract and their REST routes:
-// POST of a resource makes it, PATCH of one changes named fields, PUT replaces it, DELETE of its path removes it, GET of
-// its path answers it. Nothing here names a resource; a new one in the contract is a new kind.
+// POST of a resource makes it, PATCH of one changes named fields, PUT replaces it, DELETE of its path removes it, GET
+// of its path answers it. Nothing here names a resource; a new one in the contract is a new kind.
 #pragma once
 
 #include <span>
@@ -29,8 +29,8 @@ struct Kind {
   // Field of the resource by which it is found; null if the server chooses its name.
   const call::FieldPlan* key = nullptr;
 
-  // It has a state that can be asked for: making one again with the same content changes nothing. A task has none: it is
-  // something that happens.
+  // It has a state that can be asked for: making one again with the same content changes nothing. A task has none: it
+  // is something that happens.
   bool is_declarative() const { return create != nullptr || put != nullptr; }
 };
 

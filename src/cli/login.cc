@@ -38,8 +38,8 @@ Result<v1::Tokens> tokens_of(const std::string& response) {
 
 }  // namespace
 
-Status fill_secret(const Session& session, const call::Method& method, std::string_view field, const std::string& prompt,
-                   std::string& wire) {
+Status fill_secret(const Session& session, const call::Method& method, std::string_view field,
+                   const std::string& prompt, std::string& wire) {
   UCCP_TRY(const call::FieldPath path, call::FieldPath::compile(*method.request, field));
   if (!call::get_string(path, wire).value_or("").empty()) return Status::ok();
   UCCP_TRY(const std::string secret, session.io.read_secret(prompt));
@@ -59,12 +59,14 @@ std::optional<StoredSession> load_session(const Io& io) {
   const auto text = io.read_file(path);
   simdjson::dom::parser parser;
   simdjson::dom::element root;
-  if (!text || parser.parse(simdjson::padded_string(*text)).get(root) != simdjson::SUCCESS || !root.is_object()) return std::nullopt;
+  if (!text || parser.parse(simdjson::padded_string(*text)).get(root) != simdjson::SUCCESS || !root.is_object())
+    return std::nullopt;
   const auto word = [&](std::string_view name) {
     std::string_view value;
     return root[name].get(value) == simdjson::SUCCESS ? std::string(value) : "";
   };
-  StoredSession session{word("server"), word("ca"), word("principal"), word("tenant"), word("accessToken"), word("refreshToken"), 0};
+  StoredSession session{word("server"),       word("ca"), word("principal"), word("tenant"), word("accessToken"),
+                        word("refreshToken"), 0};
   if (root["expireUs"].get(session.expire_us) != simdjson::SUCCESS || session.server.empty()) return std::nullopt;
   return session;
 }
@@ -77,7 +79,8 @@ Status save_session(const Io& io, const StoredSession& session) {
   json.key("expireUs").value(session.expire_us).end_object();
   const std::string path = session_path(io);
   if (path.empty()) {
-    return Status(Code::kFailedPrecondition, "NO_HOME", "there is no home directory to keep the session in; set UCCP_SESSION_FILE");
+    return Status(Code::kFailedPrecondition, "NO_HOME",
+                  "there is no home directory to keep the session in; set UCCP_SESSION_FILE");
   }
   return io.write_file(path, json.take() + "\n");
 }
@@ -86,14 +89,16 @@ Status refresh_session(const Io& io, const Connect& connect, Context& context) {
   if (!context.session || context.session->expire_us - io.wall_us() > kFreshUs) return Status::ok();
   // Another command may be about to do the same, and a refresh token is good once.
   const auto lock = io.lock_file(session_path(io) + ".lock");
-  if (const auto stored = load_session(io); stored && stored->server == context.session->server) context.session = *stored;
+  if (const auto stored = load_session(io); stored && stored->server == context.session->server)
+    context.session = *stored;
   if (context.session->expire_us - io.wall_us() <= kFreshUs) {
     Context bare = context;
     bare.token.clear();
     UCCP_TRY(const auto transport, connect(bare));
     v1::ExchangeTokenRequest request;
     request.set_refresh_token(context.session->refresh_token);
-    auto response = transport->unary(kExchangePath, request.SerializeAsString(), {.timeout_ms = kExchangeTimeoutMs, .metadata = {}});
+    auto response = transport->unary(kExchangePath, request.SerializeAsString(),
+                                     {.timeout_ms = kExchangeTimeoutMs, .metadata = {}});
     if (!response) {
       if (response.error().code() != Code::kUnauthenticated) return std::move(response.error());
       (void)io.remove_file(session_path(io));
@@ -134,7 +139,8 @@ Result<int> run_auth_login(Session& session, const Command& command, Args args) 
     return kExitOk;
   }
   session.io.out("signed in as " + tokens.principal() + " of the tenant " + tokens.tenant() + "\n");
-  session.note("commands to " + context.targets.front() + " now act as " + tokens.principal() + "; end it: uccp-cli auth logout");
+  session.note("commands to " + context.targets.front() + " now act as " + tokens.principal() +
+               "; end it: uccp-cli auth logout");
   return kExitOk;
 }
 

@@ -86,8 +86,8 @@ std::string tagged(std::string_view tag, std::string_view what) {
 std::string head(std::string name, std::string_view what) {
   std::string upper;
   for (const char c : name) upper.push_back(c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c);
-  return ".TH " + escaped(upper) + " 1 \"\" \"UCCP " UCCP_VERSION "\" \"UCCP\"\n" + section("NAME") + escaped(name) + " \\- " +
-         escaped(what) + "\n";
+  return ".TH " + escaped(upper) + " 1 \"\" \"UCCP " UCCP_VERSION "\" \"UCCP\"\n" + section("NAME") + escaped(name) +
+         " \\- " + escaped(what) + "\n";
 }
 
 std::string flag_tag(const Flag& flag) {
@@ -146,7 +146,8 @@ std::string main_page(const Session& session) {
   for (const Named& one : kFiles) out += tagged(one.name, one.what);
   out += section("SEE ALSO");
   std::string pages;
-  for (const std::string& noun : session.catalog.nouns()) pages += (pages.empty() ? "" : ",\n") + page_name(noun) + "(1)";
+  for (const std::string& noun : session.catalog.nouns())
+    pages += (pages.empty() ? "" : ",\n") + page_name(noun) + "(1)";
   return out + escaped(pages) + "\n";
 }
 
@@ -168,7 +169,8 @@ std::string command_entry(Session& session, const Command& command) {
 
 std::string noun_page(Session& session, const std::string& noun) {
   std::string out = head(page_name(noun), "commands of uccp-cli for a " + noun);
-  out += section("SYNOPSIS") + ".B " + escaped("uccp-cli " + noun) + "\nVERB [ARGUMENTS] [FLAGS]\n" + section("COMMANDS");
+  out +=
+      section("SYNOPSIS") + ".B " + escaped("uccp-cli " + noun) + "\nVERB [ARGUMENTS] [FLAGS]\n" + section("COMMANDS");
   for (const Command* command : session.catalog.commands(noun)) out += command_entry(session, *command);
   for (const FileCommand& command : file_commands()) {
     if (command.noun != noun) continue;
@@ -182,13 +184,11 @@ std::string noun_page(Session& session, const std::string& noun) {
 
 Result<int> run_man(Session& session, Args args) {
   std::string folder;
-  const std::vector<Flag> extra = {{.names = {"dir"},
-                                    .value_name = "DIR",
-                                    .help = "folder for all pages",
-                                    .set = [&folder](std::string_view text) {
-                                      folder = std::string(text);
-                                      return Status::ok();
-                                    }}};
+  const std::vector<Flag> extra = {
+      {.names = {"dir"}, .value_name = "DIR", .help = "folder for all pages", .set = [&folder](std::string_view text) {
+         folder = std::string(text);
+         return Status::ok();
+       }}};
   const std::vector<Flag>* const lists[] = {&extra, &session.globals};
   UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
   if (session.settings.help) {

@@ -24,7 +24,8 @@ constexpr std::string_view kNameSpace = "namespace";
 
 // Fields of a request that are about the call and not about what it makes.
 bool is_about_the_call(std::string_view name) {
-  return name == "request_id" || name == "if_match" || name == "validate_only" || name == "update_mask" || name == "tenant";
+  return name == "request_id" || name == "if_match" || name == "validate_only" || name == "update_mask" ||
+         name == "tenant";
 }
 
 const MessagePlan& plan_of(const Kind& kind) {
@@ -37,7 +38,8 @@ bool has_members(const FieldPlan& field) {
   return field.is_message() && field.message->well_known == call::WellKnown::kNone;
 }
 
-void written_fields(const element& value, const MessagePlan& plan, const std::string& prefix, std::vector<std::string>& out) {
+void written_fields(const element& value, const MessagePlan& plan, const std::string& prefix,
+                    std::vector<std::string>& out) {
   simdjson::dom::object object;
   if (value.get(object) != simdjson::SUCCESS) return;
   for (const auto& member : object) {
@@ -78,7 +80,8 @@ Result<std::string> as_declared(const Wanted& wanted, const std::string& resourc
   simdjson::dom::parser parser;
   element root;
   simdjson::dom::object object;
-  if (parser.parse(simdjson::padded_string(json)).get(root) != simdjson::SUCCESS || root.get(object) != simdjson::SUCCESS) {
+  if (parser.parse(simdjson::padded_string(json)).get(root) != simdjson::SUCCESS ||
+      root.get(object) != simdjson::SUCCESS) {
     return std::string();
   }
   std::string out;
@@ -160,7 +163,11 @@ Result<std::string> patch_request(const Wanted& wanted, const call::Method& meth
 }
 
 Result<Wanted> wanted_of(const Kind& kind, const YamlSection& section, const std::string& file) {
-  Wanted wanted{.kind = &kind, .plan = &plan_of(kind), .wire = {}, .fields = {}, .name = {},
+  Wanted wanted{.kind = &kind,
+                .plan = &plan_of(kind),
+                .wire = {},
+                .fields = {},
+                .name = {},
                 .where = (file == "-" ? "standard input" : file) + " line " + std::to_string(section.line)};
   Result<std::string> wire = call::json_to_wire(*wanted.plan, section.json, {.path_prefix = kind.noun});
   if (!wire) return std::unexpected(located(wanted.where, wire.error()));
@@ -172,7 +179,8 @@ Result<Wanted> wanted_of(const Kind& kind, const YamlSection& section, const std
   }
   if (kind.key != nullptr) wanted.name = text_of(*wanted.plan, kind.key->name, wanted.wire);
   if (kind.key != nullptr && wanted.name.empty() && kind.list == nullptr) {
-    return fail(Code::kInvalid, "MANIFEST_INVALID", wanted.where + ": the " + kind.noun + " has no " + kind.key->json_name);
+    return fail(Code::kInvalid, "MANIFEST_INVALID",
+                wanted.where + ": the " + kind.noun + " has no " + kind.key->json_name);
   }
   return wanted;
 }
@@ -181,7 +189,8 @@ Result<Wanted> wanted_of(const Kind& kind, const YamlSection& section, const std
 
 std::string Wanted::label() const { return name.empty() ? kind->noun : kind->noun + "/" + printable(name); }
 
-Result<std::vector<Wanted>> read_manifests(Session& session, const Kinds& kinds, const std::vector<std::string>& files) {
+Result<std::vector<Wanted>> read_manifests(Session& session, const Kinds& kinds,
+                                           const std::vector<std::string>& files) {
   std::vector<Wanted> all;
   for (const std::string& file : files) {
     UCCP_TRY(const std::string text, session.io.read_file(file));
@@ -206,7 +215,8 @@ Result<std::vector<Wanted>> read_manifests(Session& session, const Kinds& kinds,
   return all;
 }
 
-Result<std::string> named_request(Session& session, const Wanted& wanted, const call::Method& method, const std::string& name) {
+Result<std::string> named_request(Session& session, const Wanted& wanted, const call::Method& method,
+                                  const std::string& name) {
   Request request(method, session.io);
   UCCP_RETURN_IF_ERROR(request.set(method.cli->args.front(), name));
   UCCP_TRY(std::string wire, request.wire());
@@ -246,7 +256,8 @@ Result<std::string> merged(const Wanted& wanted, const std::string& current) {
 
 Result<std::string> manifest_of(const Kind& kind, const std::vector<std::string>& resources) {
   if (!kind.is_declarative()) {
-    return std::unexpected(usage_error("-o manifest is for what `apply` can make, and a " + kind.noun + " is not declared"));
+    return std::unexpected(
+        usage_error("-o manifest is for what `apply` can make, and a " + kind.noun + " is not declared"));
   }
   const Wanted any{.kind = &kind, .plan = &plan_of(kind), .wire = {}, .fields = {}, .name = {}, .where = {}};
   std::vector<std::string> items;
@@ -269,7 +280,8 @@ Result<Step> step_to(Session& session, const Wanted& wanted, const Found* curren
                                     : (kind.patch != nullptr ? kind.patch : kind.put);
   if (step.command == nullptr) {
     return fail(Code::kFailedPrecondition, "NOT_CHANGEABLE",
-                wanted.label() + " is there and differs, and a " + kind.noun + " cannot be changed: delete it, then apply again");
+                wanted.label() + " is there and differs, and a " + kind.noun +
+                    " cannot be changed: delete it, then apply again");
   }
   const call::Method& method = *step.command->method;
   if (step.command == kind.patch) {

@@ -43,7 +43,8 @@ Result<std::string> merged(const Wanted& wanted, const std::string& current);
 Result<std::string> settable(const Wanted& wanted, const std::string& current);
 
 // The request of a method that takes the name of the resource as its argument.
-Result<std::string> named_request(Session& session, const Wanted& wanted, const call::Method& method, const std::string& name);
+Result<std::string> named_request(Session& session, const Wanted& wanted, const call::Method& method,
+                                  const std::string& name);
 
 // Documents for `apply` that declare resources as they are: what `-o manifest` prints. Errors: invalid USAGE for a kind
 // that cannot be declared.

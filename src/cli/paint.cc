@@ -20,11 +20,11 @@ struct Word {
 
 // States of the contract by what they mean for whoever looks; others stay plain.
 constexpr auto kWords = std::to_array<Word>({
-    {"READY", kGreen},      {"HEALTHY", kGreen},   {"RUNNING", kGreen},    {"SUCCEEDED", kGreen},  {"ACTIVE", kGreen},
-    {"LEADER", kGreen},     {"PENDING", kYellow},  {"QUEUED", kYellow},    {"STOPPING", kYellow},  {"DRAINING", kYellow},
-    {"CORDONED", kYellow},  {"DEGRADED", kYellow}, {"CANCELLED", kYellow}, {"SUSPENDED", kYellow}, {"SUSPECT", kYellow},
-    {"FAILED", kRed},       {"TIMED_OUT", kRed},   {"UNHEALTHY", kRed},    {"LOST", kRed},         {"OFFLINE", kRed},
-    {"QUARANTINED", kRed},  {"DOWN", kRed},
+    {"READY", kGreen},     {"HEALTHY", kGreen},   {"RUNNING", kGreen},    {"SUCCEEDED", kGreen},  {"ACTIVE", kGreen},
+    {"LEADER", kGreen},    {"PENDING", kYellow},  {"QUEUED", kYellow},    {"STOPPING", kYellow},  {"DRAINING", kYellow},
+    {"CORDONED", kYellow}, {"DEGRADED", kYellow}, {"CANCELLED", kYellow}, {"SUSPENDED", kYellow}, {"SUSPECT", kYellow},
+    {"FAILED", kRed},      {"TIMED_OUT", kRed},   {"UNHEALTHY", kRed},    {"LOST", kRed},         {"OFFLINE", kRed},
+    {"QUARANTINED", kRed}, {"DOWN", kRed},
 });
 
 std::string in(std::string_view color, std::string_view text) {

@@ -30,8 +30,8 @@ void Progress::clear() {
 std::string progress_line(const std::string& what, uint64_t done, uint64_t total) {
   if (total == 0) return what + " " + std::to_string(done);
   const uint64_t filled = std::min(kWidth, done * kWidth / total);
-  return what + " [" + std::string(filled, '#') + std::string(kWidth - filled, '-') + "] " + std::to_string(done) + "/" +
-         std::to_string(total) + " " + std::to_string(std::min<uint64_t>(100, done * 100 / total)) + " %";
+  return what + " [" + std::string(filled, '#') + std::string(kWidth - filled, '-') + "] " + std::to_string(done) +
+         "/" + std::to_string(total) + " " + std::to_string(std::min<uint64_t>(100, done * 100 / total)) + " %";
 }
 
 }  // namespace uccp::cli

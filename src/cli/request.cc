@@ -154,18 +154,14 @@ std::string value_name(const FieldPlan& field) {
   if (is_json_kind(field)) return "JSON";
   if (field.byte_size) return "SIZE";
   switch (field.kind) {
-    case Kind::kString:
-      return "TEXT";
-    case Kind::kBytes:
-      return "TEXT|@FILE";
-    case Kind::kEnum:
-      return "WORD";
+    case Kind::kString: return "TEXT";
+    case Kind::kBytes: return "TEXT|@FILE";
+    case Kind::kEnum: return "WORD";
     case Kind::kMessage:
       return field.message->well_known == WellKnown::kTimestamp  ? "TIME"
              : field.message->well_known == WellKnown::kDuration ? "DURATION"
                                                                  : "TEXT";
-    default:
-      return "NUMBER";
+    default: return "NUMBER";
   }
 }
 

@@ -112,10 +112,8 @@ std::vector<std::string> split_words(std::string_view line) {
   bool open = false;
   for (const char c : line) {
     if (quote != 0) {
-      if (c == quote)
-        quote = 0;
-      else
-        word.push_back(c);
+      if (c == quote) quote = 0;
+      else word.push_back(c);
     } else if (c == '\'' || c == '"') {
       quote = c;
       open = true;
@@ -310,7 +308,9 @@ TEST_P(Transcript, DoesWhatIsWritten) {
   if (std::getenv("UCCP_REWRITE") != nullptr) std::ofstream(path) << out;
 }
 
-INSTANTIATE_TEST_SUITE_P(Cli, Transcript, testing::Values("requests", "answers", "streams", "tasks", "errors", "login", "local", "generic"),
+INSTANTIATE_TEST_SUITE_P(Cli, Transcript,
+                         testing::Values("requests", "answers", "streams", "tasks", "errors", "login", "local",
+                                         "generic"),
                          [](const testing::TestParamInfo<const char*>& info) { return std::string(info.param); });
 
 }  // namespace

@@ -22,7 +22,8 @@ Result<int> run_secret_put(Session& session, const Command& command, Args args) 
   return perform(session, command, parsed.wire, options.limit);
 }
 
-// The value alone, byte for byte, unless a form for programs is asked for: PASSWORD=$(uccp-cli secret access db/password)
+// The value alone, byte for byte, unless a form for programs is asked for: PASSWORD=$(uccp-cli secret access
+// db/password)
 Result<int> run_secret_access(Session& session, const Command& command, Args args) {
   const call::Method& method = *command.method;
   Request request(method, session.io);

@@ -39,7 +39,7 @@ struct Session {
   const Paint paint{settings, io};
   std::vector<Flag> globals;
   std::vector<std::string> prefix;  // global flags in front of the command, as they were written
-  const Connect connect;  // to what is not of the context
+  const Connect connect;            // to what is not of the context
   Caller caller;
 };
 

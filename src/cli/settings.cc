@@ -44,7 +44,8 @@ Status parse_format(std::string_view text, Settings& settings) {
     const Result<JsonPath> parsed = JsonPath::parse(settings.json_path);
     return parsed ? Status::ok() : parsed.error();
   }
-  return usage_error("-o \"" + std::string(text) + "\" is not one of table, wide, json, jsonl, yaml, csv, name, manifest, jsonpath=TEMPLATE");
+  return usage_error("-o \"" + std::string(text) +
+                     "\" is not one of table, wide, json, jsonl, yaml, csv, name, manifest, jsonpath=TEMPLATE");
 }
 
 Status parse_switch(std::string_view text, bool& value) {
@@ -251,8 +252,9 @@ Result<Context> load_context(const Settings& settings, const Io& io) {
   const bool names_credential = !token.empty() || !settings.cert_file.empty() || settings.anonymous;
   if (auto session = names_credential ? std::nullopt : load_session(io)) use_session(std::move(*session), context);
   if (context.targets.empty()) {
-    std::string message = path.empty() ? "no cluster is given: no context is in use, and there is no ./data/dev.json here"
-                                       : "context file " + path + " names no \"grpc\" address";
+    std::string message = path.empty()
+                              ? "no cluster is given: no context is in use, and there is no ./data/dev.json here"
+                              : "context file " + path + " names no \"grpc\" address";
     return fail(Code::kInvalid, "CONTEXT_INVALID", std::move(message));
   }
   if (!settings.ca_file.empty()) {

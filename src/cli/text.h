@@ -29,8 +29,8 @@ std::string printable(std::string_view text, Breaks breaks = Breaks::kDrop);
 // Breaks `text` into lines up to column `width`; all but the first begin at column `indent`, where the first begins
 // too.
 std::string wrapped(std::string_view text, size_t indent, size_t width);
-// A line as words: blanks part them, '...' and "..." keep them, \ takes the next character as it is (in "..." too), # at the
-// beginning of a word ends the line. Errors: invalid USAGE for a quote that is not closed.
+// A line as words: blanks part them, '...' and "..." keep them, \ takes the next character as it is (in "..." too), #
+// at the beginning of a word ends the line. Errors: invalid USAGE for a quote that is not closed.
 Result<std::vector<std::string>> shell_words(std::string_view line);
 std::string join(std::span<const std::string> parts, std::string_view separator);
 // Pads with spaces to `width` characters (code points).

@@ -1,4 +1,5 @@
-// `uccp-cli top`: tables of who uses what, the busiest first. A view is data: which list, which columns, sorted by what.
+// `uccp-cli top`: tables of who uses what, the busiest first. A view is data: which list, which columns, sorted by
+// what.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -16,21 +17,24 @@ constexpr std::string_view kClearScreen = "\x1b[H\x1b[2J";
 
 struct View {
   std::string_view name;
-  std::string_view noun, verb;          // what lists the rows
-  std::string_view filter;              // of that list; empty: all
-  std::string_view columns;             // paths in an item
-  std::string_view usage_verb;          // a read by id that has more columns; empty: none
-  std::string_view usage_columns;       // paths in its answer
-  std::string_view busiest;             // the column that orders rows, largest first
+  std::string_view noun, verb;     // what lists the rows
+  std::string_view filter;         // of that list; empty: all
+  std::string_view columns;        // paths in an item
+  std::string_view usage_verb;     // a read by id that has more columns; empty: none
+  std::string_view usage_columns;  // paths in its answer
+  std::string_view busiest;        // the column that orders rows, largest first
 };
 
 constexpr auto kViews = std::to_array<View>({
     {"workers", "worker", "list", "",
-     "id status load.cpu resources.total.cpu load.memoryUsed resources.total.memory load.diskUsed load.loadAverage runningTasks",
+     "id status load.cpu resources.total.cpu load.memoryUsed resources.total.memory load.diskUsed load.loadAverage "
+     "runningTasks",
      "", "", "load.cpu"},
     {"tasks", "task", "list", "status = RUNNING", "id name workerId createTime", "metrics",
-     "current.cpu current.memory current.diskWriteBytes current.networkSendBytes total.cpuSeconds running", "current.cpu"},
-    {"nodes", "cluster", "status", "", "nodeId group role status term commitIndex appliedIndex lag version", "", "", "commitIndex"},
+     "current.cpu current.memory current.diskWriteBytes current.networkSendBytes total.cpuSeconds running",
+     "current.cpu"},
+    {"nodes", "cluster", "status", "", "nodeId group role status term commitIndex appliedIndex lag version", "", "",
+     "commitIndex"},
 });
 
 call::CliCommand columns_of(std::string_view paths) {
@@ -62,7 +66,8 @@ Result<std::string> usage_of(Session& session, const Command& command, const std
   Request request(*command.method, session.io);
   UCCP_RETURN_IF_ERROR(request.set_arguments({id}));
   UCCP_TRY(std::string wire, request.wire());
-  UCCP_TRY(const std::string answer, session.caller.unary(*command.method, session.caller.prepared(*command.method, wire)));
+  UCCP_TRY(const std::string answer,
+           session.caller.unary(*command.method, session.caller.prepared(*command.method, wire)));
   return message_json_full(*command.method->response, answer);
 }
 
@@ -89,7 +94,8 @@ Result<std::vector<std::string>> items_of(Session& session, const View& view, co
 Result<std::string> table_of(Session& session, const View& view, uint64_t rows_max) {
   const Command* list = session.catalog.find(view.noun, view.verb);
   const Command* usage = view.usage_verb.empty() ? nullptr : session.catalog.find(view.noun, view.usage_verb);
-  if (list == nullptr || list->method->items == nullptr) return fail(Code::kInternal, "VIEW_BROKEN", "no list for this view");
+  if (list == nullptr || list->method->items == nullptr)
+    return fail(Code::kInternal, "VIEW_BROKEN", "no list for this view");
   UCCP_TRY(std::vector<std::string> items, items_of(session, view, *list));
   const call::MessagePlan& plan = *list->method->items->message;
   const call::CliCommand paths = columns_of(view.columns);
@@ -115,9 +121,8 @@ Result<std::string> table_of(Session& session, const View& view, uint64_t rows_m
     const std::vector<std::string> headings = more.headings();
     table.front().insert(table.front().end(), headings.begin(), headings.end());
   }
-  std::ranges::sort(rows, [](const Row& a, const Row& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.cells < b.cells;
-  });
+  std::ranges::sort(
+      rows, [](const Row& a, const Row& b) { return a.weight != b.weight ? a.weight > b.weight : a.cells < b.cells; });
   if (rows.size() > rows_max) rows.resize(rows_max);
   for (Row& row : rows) table.push_back(std::move(row.cells));
   return render_table(table, &session.paint);
@@ -139,19 +144,24 @@ Result<int> run_top(Session& session, Args args) {
   uint64_t rows_max = kRowsMax;
   bool once = false;
   const std::vector<Flag> extra = {
-      {.names = {"interval"}, .value_name = "DURATION", .help = "between two looks; default 2s",
+      {.names = {"interval"},
+       .value_name = "DURATION",
+       .help = "between two looks; default 2s",
        .set = [&](std::string_view text) -> Status {
          UCCP_TRY(interval_ms, parse_timeout_ms(text));
          return interval_ms > 0 ? Status::ok() : usage_error("--interval is longer than nothing");
        }},
-      {.names = {"limit"}, .value_name = "NUMBER", .help = "most rows; default 40",
-       .set = [&](std::string_view text) {
-         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rows_max);
-         const bool good = error == std::errc() && end == text.data() + text.size() && rows_max > 0;
-         return good ? Status::ok() : usage_error("--limit takes a number from 1, got \"" + std::string(text) + "\"");
-       }},
-      {.names = {"once"}, .is_switch = true, .help = "one look",
-       .set = [&](std::string_view text) {
+      {.names = {"limit"},
+       .value_name = "NUMBER",
+       .help = "most rows; default 40",
+       .set =
+           [&](std::string_view text) {
+             const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rows_max);
+             const bool good = error == std::errc() && end == text.data() + text.size() && rows_max > 0;
+             return good ? Status::ok()
+                         : usage_error("--limit takes a number from 1, got \"" + std::string(text) + "\"");
+           }},
+      {.names = {"once"}, .is_switch = true, .help = "one look", .set = [&](std::string_view text) {
          once = text == "true";
          return Status::ok();
        }}};

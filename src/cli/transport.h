@@ -52,9 +52,9 @@ struct Context {
   std::string cert_pem;
   std::string key_pem;
   std::string token;
-  bool plaintext = false;  // no TLS: only for servers that are not ours
-  std::string name_space;  // where commands work that name none; empty: the credential's
-  std::string source;      // for messages: the file or flag it came from
+  bool plaintext = false;                // no TLS: only for servers that are not ours
+  std::string name_space;                // where commands work that name none; empty: the credential's
+  std::string source;                    // for messages: the file or flag it came from
   std::optional<StoredSession> session;  // the token is that of this session
 };
 

@@ -39,8 +39,10 @@ constexpr std::string_view kApplyHelp =
     "  user:\n"
     "  - {name: ada, groups: [ops]}\n"
     "  - {name: bob}\n\n"
-    "Fields that a file does not name are left as they are. The order is that of the files; an error of one resource does\n"
-    "not keep the others from being applied, and is the exit code. Applying a file twice changes nothing the second time.\n"
+    "Fields that a file does not name are left as they are. The order is that of the files; an error of one resource "
+    "does\n"
+    "not keep the others from being applied, and is the exit code. Applying a file twice changes nothing the second "
+    "time.\n"
     "--dry-run checks all of it and changes nothing. `-o manifest` of any get or list prints such a document.\n\n"
     "Examples\n"
     "  uccp-cli apply -f roles.yaml -f users.yaml\n"
@@ -102,7 +104,8 @@ constexpr std::string_view kPublishHelp =
 constexpr std::string_view kSubscribeHelp =
     "Prints events, the payload of each on a line of its own.\n\n"
     "usage: uccp-cli subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]\n\n"
-    "Without --follow it prints what there is, from the start of the topic unless --since says otherwise, and ends. With\n"
+    "Without --follow it prints what there is, from the start of the topic unless --since says otherwise, and ends. "
+    "With\n"
     "it, it waits for more, and begins with new events. TOPIC may have wildcards: `*` for one part, `>` for the rest.\n"
     "With -o jsonl each event is an object with its cursor, which --since takes.\n\n"
     "Examples\n"
@@ -120,8 +123,10 @@ constexpr std::string_view kTopHelp =
 constexpr std::string_view kShellHelp =
     "Reads commands line by line, without `uccp-cli` in front.\n\n"
     "usage: uccp-cli [GLOBAL FLAGS] shell\n\n"
-    "On a terminal it keeps a history and completes with Tab what `completion` does; global flags given to it hold for each\n"
-    "command. Words are quoted as in a shell, # begins a comment; `exit` or Ctrl-D ends it, Ctrl-C only the command that\n"
+    "On a terminal it keeps a history and completes with Tab what `completion` does; global flags given to it hold for "
+    "each\n"
+    "command. Words are quoted as in a shell, # begins a comment; `exit` or Ctrl-D ends it, Ctrl-C only the command "
+    "that\n"
     "runs. From a pipe it runs all lines; the exit code is that of the first that failed.\n\n"
     "Examples\n"
     "  uccp-cli --context prod shell\n"
@@ -130,52 +135,40 @@ constexpr std::string_view kShellHelp =
 constexpr std::string_view kManHelp =
     "Writes manual pages: the one of this program, and one for each noun.\n\n"
     "usage: uccp-cli man [NOUN] [--dir DIR]\n\n"
-    "Without --dir the page is printed: of the program, or of the noun. With it all pages are written into the folder.\n\n"
+    "Without --dir the page is printed: of the program, or of the noun. With it all pages are written into the "
+    "folder.\n\n"
     "Examples\n"
     "  uccp-cli man task | man -l -\n"
     "  uccp-cli man --dir ~/.local/share/man/man1\n";
 
 constexpr auto kVerbless = std::to_array<Verbless>({
-    {"get", "get KIND [NAME...] [--watch] [FLAGS]",
-     "Shows resources of a kind", kGetHelp},
-    {"describe", "describe KIND NAME [FLAGS]",
-     "Shows a resource and what else is known of it", kDescribeHelp},
-    {"apply", "apply -f FILE... [--dry-run]",
-     "Makes what files say there should be", kApplyHelp},
-    {"diff", "diff -f FILE...",
-     "Shows what apply would change", kDiffHelp},
-    {"delete", "delete KIND NAME... | delete -f FILE...",
-     "Removes resources by name, or all that files name", kDeleteHelp},
-    {"logs", "logs [KIND/]NAME [-f] [FLAGS]",
-     "Shows what a resource wrote", kLogsHelp},
-    {"top", "top [workers | tasks | nodes] [--interval DURATION] [--once]",
-     "Shows who uses what", kTopHelp},
-    {"shell", "shell",
-     "Reads commands line by line", kShellHelp},
-    {"man", "man [NOUN] [--dir DIR]",
-     "Writes manual pages", kManHelp},
-    {"api", "api METHOD [--data JSON]",
-     "Calls any method of the contract by name", {}},
-    {"context", "context list | set NAME | use NAME | show [NAME] | delete NAME",
-     "Names clusters and chooses one", kContextHelp},
-    {"completion", "completion bash | zsh | fish",
-     "Prints what makes a shell complete words with Tab", {}},
-    {"etcd", "etcd import (--endpoint URL | --file SNAPSHOT) [--prefix KEYS] [--to PREFIX] [--state FILE]",
-     "Imports the keys of an etcd, live or from a snapshot", {}},
-    {"explain", "explain NOUN[.FIELD...]",
-     "Explains the fields of a resource", {}},
-    {"health", "health",
-     "Shows whether the cluster works", {}},
-    {"version", "version",
-     "Shows the versions of this program and of the server", {}},
-    {"wait", "wait NOUN ID --for FIELD=VALUE | --for deleted",
-     "Waits until a resource is as wanted", kWaitHelp},
-    {"publish", "publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE]",
-     "Publishes an event", kPublishHelp},
+    {"get", "get KIND [NAME...] [--watch] [FLAGS]", "Shows resources of a kind", kGetHelp},
+    {"describe", "describe KIND NAME [FLAGS]", "Shows a resource and what else is known of it", kDescribeHelp},
+    {"apply", "apply -f FILE... [--dry-run]", "Makes what files say there should be", kApplyHelp},
+    {"diff", "diff -f FILE...", "Shows what apply would change", kDiffHelp},
+    {"delete", "delete KIND NAME... | delete -f FILE...", "Removes resources by name, or all that files name",
+     kDeleteHelp},
+    {"logs", "logs [KIND/]NAME [-f] [FLAGS]", "Shows what a resource wrote", kLogsHelp},
+    {"top", "top [workers | tasks | nodes] [--interval DURATION] [--once]", "Shows who uses what", kTopHelp},
+    {"shell", "shell", "Reads commands line by line", kShellHelp},
+    {"man", "man [NOUN] [--dir DIR]", "Writes manual pages", kManHelp},
+    {"api", "api METHOD [--data JSON]", "Calls any method of the contract by name", {}},
+    {"context", "context list | set NAME | use NAME | show [NAME] | delete NAME", "Names clusters and chooses one",
+     kContextHelp},
+    {"completion", "completion bash | zsh | fish", "Prints what makes a shell complete words with Tab", {}},
+    {"etcd",
+     "etcd import (--endpoint URL | --file SNAPSHOT) [--prefix KEYS] [--to PREFIX] [--state FILE]",
+     "Imports the keys of an etcd, live or from a snapshot",
+     {}},
+    {"explain", "explain NOUN[.FIELD...]", "Explains the fields of a resource", {}},
+    {"health", "health", "Shows whether the cluster works", {}},
+    {"version", "version", "Shows the versions of this program and of the server", {}},
+    {"wait", "wait NOUN ID --for FIELD=VALUE | --for deleted", "Waits until a resource is as wanted", kWaitHelp},
+    {"publish", "publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE]", "Publishes an event",
+     kPublishHelp},
     {"subscribe", "subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]",
      "Prints the events of topics", kSubscribeHelp},
-    {"help", "help [NOUN [VERB]] | help exit-codes",
-     "Explains a command", {}},
+    {"help", "help [NOUN [VERB]] | help exit-codes", "Explains a command", {}},
 });
 
 }  // namespace

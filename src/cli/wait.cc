@@ -61,7 +61,8 @@ Result<int> run_wait(Session& session, Args args) {
     return kExitOk;
   }
   if (words.size() != 2) return std::unexpected(usage_error("wait takes a noun and an id"));
-  if (condition.empty()) return std::unexpected(usage_error("say what to wait for: --for FIELD=VALUE, or --for deleted"));
+  if (condition.empty())
+    return std::unexpected(usage_error("say what to wait for: --for FIELD=VALUE, or --for deleted"));
   UCCP_TRY(const Wanted wanted, parse_wanted(condition));
   UCCP_TRY(const std::string noun, session.catalog.noun(words[0]));
   UCCP_TRY(const Command* get, session.catalog.command(noun, "get"));
@@ -83,7 +84,8 @@ Result<int> run_wait(Session& session, Args args) {
     }
     if (response ? !wanted.deleted && std::ranges::find(wanted.values, seen) != wanted.values.end() : wanted.deleted) {
       if (!session.settings.quiet) {
-        session.io.out(noun + "/" + printable(words[1]) + (wanted.deleted ? " deleted" : " " + wanted.field + "=" + printable(seen)) + "\n");
+        session.io.out(noun + "/" + printable(words[1]) +
+                       (wanted.deleted ? " deleted" : " " + wanted.field + "=" + printable(seen)) + "\n");
       }
       return kExitOk;
     }

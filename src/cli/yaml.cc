@@ -25,14 +25,11 @@ struct Expected {
 Expected expected_of(const FieldPlan& field) {
   if (field.kind != Kind::kMessage) return {nullptr, &field};
   switch (field.message->well_known) {
-    case call::WellKnown::kNone:
-      return {field.message, nullptr};
+    case call::WellKnown::kNone: return {field.message, nullptr};
     case call::WellKnown::kStruct:
     case call::WellKnown::kValue:
-    case call::WellKnown::kListValue:
-      return {};
-    default:
-      return {nullptr, &field};
+    case call::WellKnown::kListValue: return {};
+    default: return {nullptr, &field};
   }
 }
 
@@ -103,13 +100,15 @@ Status yaml_error(std::string_view origin, const YAML::Exception& error) {
 }
 
 Status at_line(std::string_view origin, const YAML::Node& node, const std::string& what) {
-  return {Code::kInvalid, "YAML_INVALID", std::string(origin) + " line " + std::to_string(node.Mark().line + 1) + ": " + what};
+  return {Code::kInvalid, "YAML_INVALID",
+          std::string(origin) + " line " + std::to_string(node.Mark().line + 1) + ": " + what};
 }
 
 Status append_sections(const YAML::Node& document, std::string_view origin, const PlanOf& plan_of,
                        std::vector<YamlSection>& out) {
   if (!document.IsDefined() || document.IsNull()) return Status::ok();
-  if (!document.IsMap()) return at_line(origin, document, "a document has resources by kind, such as `role: {name: dev}`");
+  if (!document.IsMap())
+    return at_line(origin, document, "a document has resources by kind, such as `role: {name: dev}`");
   for (const auto& member : document) {
     const std::string key = member.first.as<std::string>("");
     const Result<const MessagePlan*> plan = plan_of(key);
@@ -201,15 +200,13 @@ void append_value(const simdjson::dom::element& value, size_t indent, std::strin
       out.push_back(' ');
       append_text(value.get_string().value_unsafe(), out);
       break;
-    default:
-      out.push_back(' ');
-      out += simdjson::minify(value);
+    default: out.push_back(' '); out += simdjson::minify(value);
   }
   out.push_back('\n');
 }
 
-// Where documents begin. On some texts that are no YAML, such as ",a", the library finds a document at the same place for
-// ever; this sees it.
+// Where documents begin. On some texts that are no YAML, such as ",a", the library finds a document at the same place
+// for ever; this sees it.
 class DocumentStarts final : public YAML::EventHandler {
  public:
   void OnDocumentStart(const YAML::Mark& mark) override {
@@ -235,8 +232,7 @@ std::vector<YAML::Node> load_documents(std::string_view yaml) {
   std::istringstream in(text);
   YAML::Parser parser(in);
   DocumentStarts starts;
-  while (parser.HandleNextDocument(starts)) {
-  }
+  while (parser.HandleNextDocument(starts)) {}
   return YAML::LoadAll(text);
 }
 

@@ -23,8 +23,8 @@ struct YamlSection {
   uint32_t line = 0;  // from 1
 };
 
-// All documents of a YAML (or JSON) text, each an object whose members are resources by kind. `plan_of` answers the type
-// for a member's name. Errors: as yaml_to_json() and plan_of(), with the line.
+// All documents of a YAML (or JSON) text, each an object whose members are resources by kind. `plan_of` answers the
+// type for a member's name. Errors: as yaml_to_json() and plan_of(), with the line.
 using PlanOf = std::function<Result<const call::MessagePlan*>(const std::string& key)>;
 Result<std::vector<YamlSection>> yaml_sections(std::string_view yaml, std::string_view origin, const PlanOf& plan_of);
 

@@ -11,9 +11,10 @@ inline void end_at_deadline(call::Call& call) {
   if (call.finished()) return;
   call.deliver_cancel();
   if (call.method != nullptr && call.method->mutating) {
-    return call.finish(Status(Code::kOutcomeUnknown, "OUTCOME_UNKNOWN",
-                              "no result before the deadline; the change may still be made: look, or repeat it with the "
-                              "same request id"));
+    return call.finish(
+        Status(Code::kOutcomeUnknown, "OUTCOME_UNKNOWN",
+               "no result before the deadline; the change may still be made: look, or repeat it with the "
+               "same request id"));
   }
   call.finish(Status(Code::kDeadline, "DEADLINE_EXCEEDED", "no result before the deadline"));
 }

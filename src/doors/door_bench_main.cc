@@ -1,4 +1,5 @@
-// Unary calls a second through door and pipeline, client in the same process: door_bench [grpc|rest] [in flight] [threads].
+// Unary calls a second through door and pipeline, client in the same process: door_bench [grpc|rest] [in flight]
+// [threads].
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -70,7 +71,12 @@ int main(int argc, char** argv) {
   const size_t in_flight = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 64;
   Doors doors;
   if (argc > 3) doors.grpc_options.io_threads = doors.rest_options.http.io_threads = std::strtoul(argv[3], nullptr, 10);
-  doors.handlers.add(kMethod, [](const call::CallPtr& call, std::string) { call->reply(std::string("\x0a\x05" "1.2.3", 7)); });
+  doors.handlers.add(kMethod, [](const call::CallPtr& call, std::string) {
+    call->reply(
+        std::string("\x0a\x05"
+                    "1.2.3",
+                    7));
+  });
   doors.open();
   const size_t total = std::strcmp(door, "rest") == 0 ? run_rest(doors, in_flight) : run_grpc(doors, in_flight);
   std::printf("%s: %zu in flight, %.0f calls/s\n", door, in_flight,

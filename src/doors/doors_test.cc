@@ -24,23 +24,25 @@ class DoorsTest : public ::testing::Test {
       call->set_header("Uccp-Session", "s1");
       call->reply(version.SerializeAsString());
     });
-    doors.handlers.add_parsed<v1::GetTaskStatusRequest>(kGetTask, [this](const CallPtr& call, v1::GetTaskStatusRequest request) {
-      {
-        std::lock_guard lock(mutex);
-        seen = call;
-      }
-      if (request.id() == "hang") return;
-      if (request.id().starts_with("park")) return call->begin_waiting();
-      if (request.id() == "missing") {
-        return call->finish(Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task missing").with_resource("task", "missing"));
-      }
-      v1::Task task;
-      task.set_id(request.id());
-      task.set_namespace_(request.namespace_());
-      task.set_etag("v7");
-      // As a node's loop does: the answer comes from another thread.
-      std::thread([call, bytes = task.SerializeAsString()] { call->reply(bytes); }).detach();
-    });
+    doors.handlers.add_parsed<v1::GetTaskStatusRequest>(
+        kGetTask, [this](const CallPtr& call, v1::GetTaskStatusRequest request) {
+          {
+            std::lock_guard lock(mutex);
+            seen = call;
+          }
+          if (request.id() == "hang") return;
+          if (request.id().starts_with("park")) return call->begin_waiting();
+          if (request.id() == "missing") {
+            return call->finish(
+                Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task missing").with_resource("task", "missing"));
+          }
+          v1::Task task;
+          task.set_id(request.id());
+          task.set_namespace_(request.namespace_());
+          task.set_etag("v7");
+          // As a node's loop does: the answer comes from another thread.
+          std::thread([call, bytes = task.SerializeAsString()] { call->reply(bytes); }).detach();
+        });
     doors.open();
   }
   static std::string task_request(const std::string& id) {
@@ -146,7 +148,8 @@ struct RawHttp2 {
     frame(4, 0, 0, {});
   }
   void frame(char type, char flags, char stream, const std::string& payload) {
-    const char head[] = {0, static_cast<char>(payload.size() >> 8), static_cast<char>(payload.size()), type, flags, 0, 0, 0, stream};
+    const char head[] = {
+        0, static_cast<char>(payload.size() >> 8), static_cast<char>(payload.size()), type, flags, 0, 0, 0, stream};
     client.send(std::string(head, sizeof head) + payload);
   }
   // Literal header fields without indexing, of names and values shorter than 127 bytes.
@@ -282,7 +285,8 @@ TEST_F(DoorsTest, MessageTooLargeHasOneReason) {
   const auto error = doors.channel()->unary(kGetTask, huge);
   EXPECT_EQ(error.error().reason(), "REQUEST_TOO_LARGE");
   HttpsClient client(doors.rest_port);
-  const auto reply = client.ask("POST", "/api/v1/tasks", std::string(5u << 20, ' '), "Content-Type: application/json\r\n");
+  const auto reply =
+      client.ask("POST", "/api/v1/tasks", std::string(5u << 20, ' '), "Content-Type: application/json\r\n");
   EXPECT_EQ(reply.status, 413);
   EXPECT_EQ(call::from_problem_json(reply.body, 413).reason(), "REQUEST_TOO_LARGE");
 }

@@ -20,7 +20,11 @@ class RestHttpTest : public ::testing::Test {
     doors.rest_options.http.header_timeout_ms = 200;
     doors.rest_options.http.idle_timeout_ms = 1000;
     doors.rest_options.http.connections_max = 8;
-    doors.handlers.add("uccp.v1.Administration/GetVersion", [](const CallPtr& call, std::string) { call->reply("\x0a\x01" "1"); });
+    doors.handlers.add("uccp.v1.Administration/GetVersion", [](const CallPtr& call, std::string) {
+      call->reply(
+          "\x0a\x01"
+          "1");
+    });
     doors.handlers.add_parsed<v1::ScheduleTaskRequest>("uccp.v1.TaskScheduling/ScheduleTask",
                                                        [](const CallPtr& call, v1::ScheduleTaskRequest request) {
                                                          v1::Task task = request.task();
@@ -68,8 +72,9 @@ TEST_F(RestHttpTest, EtagsAreCompared) {
   EXPECT_EQ(same.status, 304);
   EXPECT_EQ(same.body, "");
   EXPECT_EQ(client.ask("GET", "/api/v1/tasks/t", {}, "If-None-Match: \"v0\"\r\n").status, 200);
-  EXPECT_EQ(client.ask("PUT", "/api/v1/tasks/t/priority", "{\"priority\":1}", json + "If-Match: \"v9\"\r\n").headers["etag"],
-            "\"v9\"");
+  EXPECT_EQ(
+      client.ask("PUT", "/api/v1/tasks/t/priority", "{\"priority\":1}", json + "If-Match: \"v9\"\r\n").headers["etag"],
+      "\"v9\"");
 }
 
 TEST_F(RestHttpTest, HeadAndOptions) {
@@ -93,14 +98,16 @@ TEST_F(RestHttpTest, RoutingErrors) {
   EXPECT_EQ(wrong.headers.at("allow"), "DELETE, GET, HEAD, OPTIONS");
   EXPECT_NE(wrong.body.find("\"status\":405"), std::string::npos);
   EXPECT_EQ(client.ask("GET", "/api/v1/tasks/%zz").status, 400);
-  EXPECT_EQ(client.ask("POST", "/api/v1/tasks", "a=b", "Content-Type: application/x-www-form-urlencoded\r\n").status, 415);
+  EXPECT_EQ(client.ask("POST", "/api/v1/tasks", "a=b", "Content-Type: application/x-www-form-urlencoded\r\n").status,
+            415);
   EXPECT_EQ(doors.metrics.value("uccp_http_unrouted_total", {{"status", "415"}}), 1);
 }
 
 TEST_F(RestHttpTest, PrettyAndRpcPaths) {
   HttpsClient client(doors.rest_port);
   EXPECT_NE(client.ask("GET", "/api/v1/tasks/t?pretty").body.find("\n  \"id\": \"t\""), std::string::npos);
-  const auto rpc = client.ask("POST", "/uccp.v1.TaskScheduling/ScheduleTask", "{\"task\":{\"name\":\"n\",\"command\":[\"true\"]}}", json);
+  const auto rpc = client.ask("POST", "/uccp.v1.TaskScheduling/ScheduleTask",
+                              "{\"task\":{\"name\":\"n\",\"command\":[\"true\"]}}", json);
   EXPECT_EQ(rpc.status, 200) << rpc.body;
   EXPECT_EQ(client.ask("GET", "/api/v1/tasks/t?consistency=nonsense").status, 400);
   EXPECT_EQ(client.ask("GET", "/api/v1/tasks/t", {}, "Uccp-Consistency: nonsense\r\n").status, 400);
@@ -110,7 +117,8 @@ TEST_F(RestHttpTest, PipelinedRequestsAreAnsweredInOrder) {
   HttpsClient client(doors.rest_port);
   std::string all;
   for (int i = 0; i < 100; ++i) {
-    all += "GET /api/v1/tasks/t" + std::to_string(i) + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n\r\n";
+    all +=
+        "GET /api/v1/tasks/t" + std::to_string(i) + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n\r\n";
   }
   client.send(all);
   for (int i = 0; i < 100; ++i) {
@@ -137,8 +145,7 @@ TEST_F(RestHttpTest, MalformedAndOversizedHeaders) {
   EXPECT_EQ(big.ask("GET", "/api/v1/version", {}, "X-Big: " + std::string(20'000, 'x') + "\r\n").status, 431);
   HttpsClient plain(doors.rest_port, {.tls = false});
   plain.send("GET / HTTP/1.1\r\n\r\n");
-  while (plain.fill()) {
-  }
+  while (plain.fill()) {}
   HttpsClient chunked(doors.rest_port);
   chunked.send("POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n" + json +
                "Transfer-Encoding: chunked\r\n\r\n1E\r\n{\"name\":\"n\",\"command\":[\"true\"]\r\n1\r\n}\r\n0\r\n\r\n");
@@ -243,7 +250,8 @@ TEST_F(RestHttpTest, MetricsDoorHasMetricsAndHealthOnly) {
 
 TEST_F(RestHttpTest, GrpcReflectionListsAndDescribes) {
   for (const char* version : {"v1", "v1alpha"}) {
-    auto stream = doors.channel("")->stream(std::string("grpc.reflection.") + version + ".ServerReflection/ServerReflectionInfo");
+    auto stream =
+        doors.channel("")->stream(std::string("grpc.reflection.") + version + ".ServerReflection/ServerReflectionInfo");
     std::string list;
     call::put_bytes(list, 7, "");
     ASSERT_TRUE(stream->write(list));

@@ -44,17 +44,20 @@ class StreamsTest : public ::testing::Test {
     doors.rest_options.heartbeat_ms = 300;
     doors.handlers.add_parsed<v1::GetTaskLogsRequest>(
         kLogs, [this](const CallPtr& call, v1::GetTaskLogsRequest request) { logs(call, request); });
-    doors.handlers.add_parsed<v1::GetTaskArtifactRequest>(kArtifact, [](const CallPtr& call, v1::GetTaskArtifactRequest request) {
-      if (request.path() == "none") return call->finish(Status(Code::kNotFound, "ARTIFACT_NOT_FOUND", "no such artifact"));
-      v1::ArtifactChunk chunk;
-      chunk.set_data(std::string("ab\0cd", 5));
-      call->send(chunk.SerializeAsString());
-      call->send(chunk.SerializeAsString());
-      v1::ArtifactChunk end;
-      end.mutable_end()->set_reason(request.path() == "cut" ? v1::STREAM_END_REASON_RECONNECT : v1::STREAM_END_REASON_COMPLETED);
-      call->send(end.SerializeAsString());
-      call->finish(Status::ok());
-    });
+    doors.handlers.add_parsed<v1::GetTaskArtifactRequest>(
+        kArtifact, [](const CallPtr& call, v1::GetTaskArtifactRequest request) {
+          if (request.path() == "none")
+            return call->finish(Status(Code::kNotFound, "ARTIFACT_NOT_FOUND", "no such artifact"));
+          v1::ArtifactChunk chunk;
+          chunk.set_data(std::string("ab\0cd", 5));
+          call->send(chunk.SerializeAsString());
+          call->send(chunk.SerializeAsString());
+          v1::ArtifactChunk end;
+          end.mutable_end()->set_reason(request.path() == "cut" ? v1::STREAM_END_REASON_RECONNECT
+                                                                : v1::STREAM_END_REASON_COMPLETED);
+          call->send(end.SerializeAsString());
+          call->finish(Status::ok());
+        });
     doors.handlers.add(kSubscribe, [](const CallPtr& call, std::string) {
       v1::EventDelivery item;
       item.set_cursor("e1");
@@ -158,9 +161,11 @@ TEST_F(StreamsTest, SseCarriesCursorsAndResumes) {
 
 TEST_F(StreamsTest, ErrorsAfterTheFirstItemComeInTheStream) {
   HttpsClient client(doors.rest_port);
-  EXPECT_NE(client.ask("GET", "/api/v1/tasks/broken/logs").body.find("{\"error\":{\"type\":\"urn:uccp:error:LOG_GONE\""),
+  EXPECT_NE(
+      client.ask("GET", "/api/v1/tasks/broken/logs").body.find("{\"error\":{\"type\":\"urn:uccp:error:LOG_GONE\""),
+      std::string::npos);
+  EXPECT_NE(client.ask("GET", "/api/v1/tasks/broken/logs", {}, kSse).body.find("event: error\ndata: {\"type\""),
             std::string::npos);
-  EXPECT_NE(client.ask("GET", "/api/v1/tasks/broken/logs", {}, kSse).body.find("event: error\ndata: {\"type\""), std::string::npos);
   auto stream = doors.channel()->stream(kLogs);
   stream->write(logs_request("broken"));
   int items = 0;
@@ -171,7 +176,8 @@ TEST_F(StreamsTest, ErrorsAfterTheFirstItemComeInTheStream) {
 
 TEST_F(StreamsTest, SilentStreamGetsItsHeaderAndHeartbeats) {
   HttpsClient client(doors.rest_port);
-  client.send("GET /api/v1/tasks/silent/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n" + std::string(kSse) + "\r\n");
+  client.send("GET /api/v1/tasks/silent/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n" +
+              std::string(kSse) + "\r\n");
   EXPECT_EQ(client.read_head().status, 200);
   EXPECT_EQ(client.read_chunk(), "retry: 2000\n\n");
   EXPECT_EQ(client.read_chunk(), ":\n\n");
@@ -193,7 +199,8 @@ TEST_F(StreamsTest, ArtifactIsItsBytes) {
   EXPECT_EQ(reply.headers.at("content-type"), "application/octet-stream");
   EXPECT_EQ(reply.body, std::string("ab\0cdab\0cd", 10));
   EXPECT_EQ(client.ask("GET", "/api/v1/tasks/t/artifacts/none").status, 404);
-  EXPECT_NE(client.ask("GET", "/api/v1/tasks/t/artifacts/x", {}, "Accept: application/json\r\n").body.find("\"data\":\"YWIAY2Q=\""),
+  EXPECT_NE(client.ask("GET", "/api/v1/tasks/t/artifacts/x", {}, "Accept: application/json\r\n")
+                .body.find("\"data\":\"YWIAY2Q=\""),
             std::string::npos);
   // A stream that ended early must not look complete.
   client.send("GET /api/v1/tasks/t/artifacts/cut HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n\r\n");

@@ -35,9 +35,12 @@ struct Keys {
       const WallTime now = runtime::RealClock().wall();
       Keys made;
       made.ca = *runtime::create_ca("test", 1, now);
-      made.server = *runtime::issue_certificate(made.ca, {.common_name = "server", .dns_names = {"localhost"},
-                                                          .ip_addresses = {"127.0.0.1"},
-                                                          .use = runtime::CertificateUse::kServer}, now);
+      made.server = *runtime::issue_certificate(made.ca,
+                                                {.common_name = "server",
+                                                 .dns_names = {"localhost"},
+                                                 .ip_addresses = {"127.0.0.1"},
+                                                 .use = runtime::CertificateUse::kServer},
+                                                now);
       made.client = *runtime::issue_certificate(made.ca, {.common_name = "carol", .organizations = {"viewer"}}, now);
       return made;
     }();
@@ -174,7 +177,8 @@ class HttpsClient {
     size_t at = 0;
     while (at < text.size()) {
       const int size = static_cast<int>(std::min<size_t>(text.size() - at, 1 << 20));
-      const auto sent = ssl_ != nullptr ? SSL_write(ssl_, text.data() + at, size) : ::write(fd_, text.data() + at, size);
+      const auto sent =
+          ssl_ != nullptr ? SSL_write(ssl_, text.data() + at, size) : ::write(fd_, text.data() + at, size);
       if (sent <= 0) return false;
       at += static_cast<size_t>(sent);
     }
@@ -233,8 +237,7 @@ class HttpsClient {
       return reply;
     }
     const size_t bytes = std::strtoul(reply.headers["content-length"].c_str(), nullptr, 10);
-    while (in_.size() < bytes && fill()) {
-    }
+    while (in_.size() < bytes && fill()) {}
     reply.body = in_.substr(0, bytes);
     in_.erase(0, bytes);
     return reply;

@@ -26,8 +26,8 @@ std::vector<Entry> read_kept(const KeyReader& state, LogIndex from, LogIndex to,
   uint64_t bytes = 0;
   state.scan(row_key(from), row_key(to), [&](std::string_view key, std::string_view row) {
     ByteReader in(row);
-    Entry entry{Term(in.u64()), LogIndex(ByteReader(key.substr(key.size() - sizeof(uint64_t))).u64()), EntryKind::kCommand,
-                std::string(in.rest())};
+    Entry entry{Term(in.u64()), LogIndex(ByteReader(key.substr(key.size() - sizeof(uint64_t))).u64()),
+                EntryKind::kCommand, std::string(in.rest())};
     UCCP_CHECK(in.ok(), "a kept entry is readable");
     bytes += entry.data.size();
     if (!entries.empty() && bytes > bytes_max) return false;

@@ -1,8 +1,8 @@
 // Log entries beside the state that needs them, for groups whose data stays in the log.
 //
 // A snapshot is the state alone, and a replica that begins with one has no log before it. So whoever makes one puts the
-// entries that the state needs into a table first, and they travel as rows. The table is outside the digest: each replica
-// has others there. Whoever reads looks into the log first, then here.
+// entries that the state needs into a table first, and they travel as rows. The table is outside the digest: each
+// replica has others there. Whoever reads looks into the log first, then here.
 #pragma once
 
 #include <cstdint>

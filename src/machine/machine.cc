@@ -27,8 +27,8 @@ constexpr uint64_t kForgetEvery = 64;
 std::string number_key(uint64_t number) { return ByteWriter().u64(number).take(); }
 std::string number_row(TableId table, uint64_t number) { return table_key::make(table, {}, number_key(number)); }
 
-// Drops the oldest of numbered rows when there are more than `kept`, `count` at a time: one scan reads many of them for the
-// price of a few look-ups.
+// Drops the oldest of numbered rows when there are more than `kept`, `count` at a time: one scan reads many of them for
+// the price of a few look-ups.
 void trim(Transaction& state, TableId table, uint64_t& first, uint64_t next, size_t kept, uint64_t count) {
   for (; next - first >= kept + count; first += count) {
     std::vector<std::pair<std::string, std::string>> rows;
@@ -577,14 +577,16 @@ std::optional<AuditFault> find_audit_fault(const KeyReader& state) {
   });
   if (fault) return fault;
   if (expected != span.next) return AuditFault{expected, "is missing: the trail was cut off"};
-  if (span.next > span.first && head != span.head) return AuditFault{span.next - 1, "is not the last one that was written"};
+  if (span.next > span.first && head != span.head)
+    return AuditFault{span.next - 1, "is not the last one that was written"};
   return std::nullopt;
 }
 
 Status verify_audit(const KeyReader& state) {
   const auto fault = find_audit_fault(state);
   if (!fault) return Status::ok();
-  return Status(Code::kCorruption, "AUDIT_BROKEN", "the audit trail is broken: record " + std::to_string(fault->record) + " " + fault->what);
+  return Status(Code::kCorruption, "AUDIT_BROKEN",
+                "the audit trail is broken: record " + std::to_string(fault->record) + " " + fault->what);
 }
 
 }  // namespace uccp::machine

@@ -81,9 +81,9 @@ class Machine {
   // was written by a later program.
   Status open();
 
-  // Applies entries with consecutive indexes behind applied(), all of them or as many as the results tell: an entry that
-  // replaces the state makes a batch of its own. An error means that the batch could not be written: the
-  // node has to stop.
+  // Applies entries with consecutive indexes behind applied(), all of them or as many as the results tell: an entry
+  // that replaces the state makes a batch of its own. An error means that the batch could not be written: the node has
+  // to stop.
   Result<AppliedBatch> apply(std::span<const Entry> entries);
 
   LogIndex applied() const { return meta_.applied; }

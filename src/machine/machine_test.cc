@@ -56,7 +56,9 @@ class Notes final : public Domain {
          }},
     };
   }
-  void on_lease_expired(ApplyContext& c, LeaseId lease, std::string_view key) override { kRows.erase(c.state(), c.scope(), key); }
+  void on_lease_expired(ApplyContext& c, LeaseId lease, std::string_view key) override {
+    kRows.erase(c.state(), c.scope(), key);
+  }
 };
 
 class MachineTest : public ::testing::Test {
@@ -201,7 +203,8 @@ TEST_F(MachineTest, ChangesCanBeReadFromACursorUntilTheyAreCompacted) {
   EXPECT_EQ(read_changes(machine_.view(), LogIndex(2), 10)->size(), 3u);
 }
 
-// What level 1 does is what the first release does: a cluster in the middle of an upgrade applies the same entries with both.
+// What level 1 does is what the first release does: a cluster in the middle of an upgrade applies the same entries with
+// both.
 TEST_F(MachineTest, RecordsAreDroppedOneByOneAtLevelOneAndManyAtATimeAtLevelTwo) {
   Machine machine(kCoreGroup, kv_, {&notes_}, {.changes_kept = 64});
   ASSERT_TRUE(machine.open().is_ok());

@@ -76,7 +76,8 @@ Result<std::optional<std::string>> ChunkReader::next() {
   const uint32_t size = in.u32();
   if (!in.ok()) return std::nullopt;
   if (size > kChunkBytesMax) {
-    return fail(Code::kCorruption, "RESTORE_DAMAGED", "a chunk of " + std::to_string(size) + " bytes is none that was written");
+    return fail(Code::kCorruption, "RESTORE_DAMAGED",
+                "a chunk of " + std::to_string(size) + " bytes is none that was written");
   }
   if (in.remaining() < size) return std::nullopt;
   std::string chunk(in.raw(size));
@@ -101,8 +102,11 @@ Result<SnapshotHeader> read_snapshot_header(GroupId group, const GroupView& view
   const auto stored = kMeta.get(view, {}, kMetaKey);
   if (!stored) return fail(Code::kCorruption, "STATE_META_INVALID", "the state has no head record; restore a backup");
   UCCP_TRY(const Machine::Meta meta, Machine::decode_meta(*stored));
-  return SnapshotHeader{group, {meta.applied_term, meta.applied}, kMeta.get(view, {}, kMembershipKey).value_or(""),
-                        meta.feature_level, meta.digest};
+  return SnapshotHeader{group,
+                        {meta.applied_term, meta.applied},
+                        kMeta.get(view, {}, kMembershipKey).value_or(""),
+                        meta.feature_level,
+                        meta.digest};
 }
 
 // Takes the cluster's tables and what a restore left in table 8 out of the new state, and puts those of `old` in.

@@ -72,9 +72,9 @@ class StateReplacement {
   const SnapshotHeader& header() const { return writer_.header(); }
 
   struct Place {
-    LogPosition position;             // the state is as of this entry of the log
-    std::string membership;           // empty: to be founded
-    const GroupView* old = nullptr;   // whose cluster tables and mark are carried over
+    LogPosition position;            // the state is as of this entry of the log
+    std::string membership;          // empty: to be founded
+    const GroupView* old = nullptr;  // whose cluster tables and mark are carried over
     int64_t time_us_min = 0;
     Term clock_term;
     int64_t clock_boot_us = 0;

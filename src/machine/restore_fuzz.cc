@@ -1,4 +1,5 @@
-// Any bytes as the stream of a restore: chunks come out or it is refused, and what is a chunk goes back to the same bytes.
+// Any bytes as the stream of a restore: chunks come out or it is refused, and what is a chunk goes back to the same
+// bytes.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

@@ -29,7 +29,9 @@ class SnapshotReader {
  public:
   // `view` is the state that `header` describes. Its Kv must outlive the reader.
   SnapshotReader(SnapshotHeader header, GroupView view, const SnapshotOptions& options = {})
-      : header_(std::move(header)), view_(std::move(view)), chunk_bytes_(options.chunk_bytes),
+      : header_(std::move(header)),
+        view_(std::move(view)),
+        chunk_bytes_(options.chunk_bytes),
         packer_(options.compression, options.saved_bytes) {}
 
   // The next chunk: one row at least, then rows until it has the chunk size. Requires !done().
@@ -56,8 +58,8 @@ class SnapshotCheck {
 
   using Row = std::function<void(std::string_view key, std::string_view value)>;
   // Takes chunk next() and calls `row` with its rows; they count only if this answers OK. Errors: corruption
-  // SNAPSHOT_DAMAGED for a chunk that is not what a reader wrote, or when rows and digest do not fit together at the end;
-  // unimplemented FEATURE_LEVEL. It is then of no more use.
+  // SNAPSHOT_DAMAGED for a chunk that is not what a reader wrote, or when rows and digest do not fit together at the
+  // end; unimplemented FEATURE_LEVEL. It is then of no more use.
   Status add(std::string_view chunk, const Row& row = {});
   uint64_t next() const { return number_; }
   bool complete() const { return complete_; }
@@ -80,8 +82,8 @@ class SnapshotWriter {
   // Writes into `slot` of the group, which must not be in use; the first chunk erases what is there.
   SnapshotWriter(GroupId group, storage::Kv& kv, StateSlot slot) : check_(group), group_(group), kv_(kv), slot_(slot) {}
 
-  // Takes chunk next(). Errors: as SnapshotCheck::add(); what the Kv says. The writer is then of no more use, and what it
-  // wrote has to be erased (Machine::open() does).
+  // Takes chunk next(). Errors: as SnapshotCheck::add(); what the Kv says. The writer is then of no more use, and what
+  // it wrote has to be erased (Machine::open() does).
   Status add(std::string_view chunk);
   uint64_t next() const { return check_.next(); }
   bool complete() const { return check_.complete(); }

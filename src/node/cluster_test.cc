@@ -53,8 +53,8 @@ TEST(NodeCluster, AKilledLeaderIsReplacedAtOnceAndNothingAcknowledgedIsLost) {
   std::printf("failover after kill -9: at most %ld ms in 20 runs\n", static_cast<long>(worst_ms));
 }
 
-// Nothing tells that a leader is cut off but its silence. All draws of [1 s, 2 s) are possible and most are short; ticks of
-// 100 ms begin at different moments.
+// Nothing tells that a leader is cut off but its silence. All draws of [1 s, 2 s) are possible and most are short;
+// ticks of 100 ms begin at different moments.
 TEST(NodeCluster, ALeaderThatIsCutOffIsReplacedSoonAfterTheShortestTimeout) {
   std::vector<int64_t> outages_ms;
   for (uint64_t seed = 1; seed <= 40; ++seed) {

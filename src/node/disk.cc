@@ -4,7 +4,12 @@ namespace uccp::node {
 
 Disk::Disk(Executor& loop, Executor& io, Executor& flush, storage::LogStore& log, storage::Kv& kv, const Clock& clock,
            MetricsRegistry& metrics, Fatal fatal)
-    : loop_(loop), io_(io), flush_(flush), log_(log), kv_(kv), clock_(clock),
+    : loop_(loop),
+      io_(io),
+      flush_(flush),
+      log_(log),
+      kv_(kv),
+      clock_(clock),
       fsync_seconds_(metrics.histogram("uccp_raft_fsync_seconds", "Time to write and sync one batch of log records")),
       batch_entries_(metrics.histogram("uccp_raft_batch_entries", "Log entries made durable by one sync", {},
                                        {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})),
@@ -56,8 +61,9 @@ void Disk::flush_and_compact(GroupId group, LogPosition position, std::move_only
     const Status synced = log_.sync();
     return synced.code() == Code::kExhausted ? Status() : synced;
   };
-  run_on(flush_, [this] { return kv_.flush(); },
-         [this, truncate, done = std::move(done)]() mutable { run(truncate, std::move(done)); });
+  run_on(
+      flush_, [this] { return kv_.flush(); },
+      [this, truncate, done = std::move(done)]() mutable { run(truncate, std::move(done)); });
 }
 
 void Disk::run(std::move_only_function<Status()> work, std::move_only_function<void()> done) {

@@ -17,8 +17,8 @@ struct Setting {
   std::unique_ptr<storage::WalLogStore> open() {
     EXPECT_TRUE(files.make_directories("/log").is_ok());
     storage::RecoveryReport report;
-    return std::move(*storage::WalLogStore::open(files, "/log", {"c", NodeId(1), Incarnation(2)},
-                                                 {.segment_bytes = 4096}, report));
+    return std::move(
+        *storage::WalLogStore::open(files, "/log", {"c", NodeId(1), Incarnation(2)}, {.segment_bytes = 4096}, report));
   }
   Entry entry(uint64_t index) { return {Term(1), LogIndex(index), EntryKind::kCommand, std::string(500, 'x')}; }
 

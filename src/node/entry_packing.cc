@@ -36,8 +36,9 @@ Status unpack_entries(raft::Message& message) {
     const bool fits = storage::unpacked_bytes(encoding, entry.packed->bytes) <= limits::kCommandBytesMax;
     auto data = fits ? storage::unpack(encoding, entry.packed->bytes) : std::nullopt;
     if (!data) {
-      return Status(Code::kInvalid, "ENTRY_PACKED_INVALID",
-                    "unpacking entry " + std::to_string(entry.index.value) + " of a peer: its bytes are damaged or too many");
+      return Status(
+          Code::kInvalid, "ENTRY_PACKED_INVALID",
+          "unpacking entry " + std::to_string(entry.index.value) + " of a peer: its bytes are damaged or too many");
     }
     entry.data = std::move(*data);
   }

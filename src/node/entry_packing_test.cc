@@ -80,7 +80,8 @@ TEST(EntryPacking, ANodeThatRestartsAppliesWhatItReceivedPacked) {
 raft::Message append_of(PackedData packed) {
   raft::Message message;
   message.kind = raft::MessageKind::kAppend;
-  message.entries.push_back({Term(1), LogIndex(1), EntryKind::kCommand, "", std::make_shared<const PackedData>(std::move(packed))});
+  message.entries.push_back(
+      {Term(1), LogIndex(1), EntryKind::kCommand, "", std::make_shared<const PackedData>(std::move(packed))});
   return message;
 }
 

@@ -467,9 +467,9 @@ void Group::close() {
 }
 
 GroupStatus Group::status() const {
-  return {core_->leader(), core_->term(),       core_->commit(),   machine_.applied(), core_->last().index,
-          core_->role(),   core_->membership(), machine_.digest(), core_->match(),     read_only_,
-          machine_.feature_level()};
+  return {core_->leader(),     core_->term(), core_->commit(),         machine_.applied(),
+          core_->last().index, core_->role(), core_->membership(),     machine_.digest(),
+          core_->match(),      read_only_,    machine_.feature_level()};
 }
 
 }  // namespace uccp::node

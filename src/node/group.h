@@ -306,7 +306,7 @@ class Group {
   bool fetching_ = false;
   DigestCheck digests_;
   bool read_only_ = false;
-  uint64_t leader_heard_ = 0;  // messages of the leader
+  uint64_t leader_heard_ = 0;                // messages of the leader
   std::map<NodeId, raft::Message> notices_;  // of the commit index, by peer, that wait for something to travel with
   bool notices_scheduled_ = false;
   raft::Membership told_membership_;
@@ -318,7 +318,7 @@ class Group {
   LogBytes log_bytes_;
   uint64_t flushed_at_bytes_ = 0;  // log_bytes_.total() then
   bool flushing_ = false;
-  LogIndex kept_to_;  // entries that the state needs are beside it up to here
+  LogIndex kept_to_;                                      // entries that the state needs are beside it up to here
   std::vector<std::move_only_function<void()>> keeping_;  // what waits for that; not empty while it is under way
   bool closed_ = false;
   std::function<void(bool, Term)> on_leadership_;

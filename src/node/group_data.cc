@@ -1,5 +1,5 @@
-// Groups whose data stays in their log: reading entries again, and the entries that a snapshot has to bring along because
-// whoever installs it has no log before it.
+// Groups whose data stays in their log: reading entries again, and the entries that a snapshot has to bring along
+// because whoever installs it has no log before it.
 #include <algorithm>
 
 #include "machine/kept_entries.h"
@@ -19,7 +19,8 @@ machine::GroupView Group::fresh_view() {
   return {id_, kv_.view(), machine_.applied(), machine_.machine_time_ms(), slot};
 }
 
-// Recent entries are in memory; older ones are read between two writes of the log; those before it may be beside the state.
+// Recent entries are in memory; older ones are read between two writes of the log; those before it may be beside the
+// state.
 void Group::read_log(LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done) {
   if (closed_) return done(fail(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down"));
   if (from > machine_.applied() || to < from) {
@@ -69,7 +70,8 @@ void Group::finish_keeping() {
   const auto recent = from < to ? cache_.recent(from, to, UINT64_MAX) : std::vector<Entry>();
   if (closed_ || recent) {
     if (recent) {
-      if (const Status status = machine::keep_entries(kv_, id_, slot, *recent); !status.is_ok()) return env_.fatal(status);
+      if (const Status status = machine::keep_entries(kv_, id_, slot, *recent); !status.is_ok())
+        return env_.fatal(status);
       kept_to_ = machine_.applied();
     }
     for (auto& waiting : std::exchange(keeping_, {})) waiting();

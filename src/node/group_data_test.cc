@@ -1,5 +1,5 @@
-// Groups whose data stays in their log: it is kept as long as the state needs it, can be read everywhere, and travels with a
-// snapshot.
+// Groups whose data stays in their log: it is kept as long as the state needs it, can be read everywhere, and travels
+// with a snapshot.
 #include "machine/kept_entries.h"
 #include "machine/machine.h"
 #include "node/test_cluster.h"
@@ -72,7 +72,8 @@ TEST(GroupData, WhatASnapshotIsNeededForComesWithTheEntriesThatItsStateNeeds) {
     ASSERT_TRUE(c.put(leader, "floor=200").has_value());
     ASSERT_EQ(c.put_many(leader, 300, "m", 100), 300u);
     c.run_ms(1000);
-    ASSERT_FALSE(read(c, leader, LogIndex(199), LogIndex(200)).has_value()) << "the log is shorter than the follower's gap";
+    ASSERT_FALSE(read(c, leader, LogIndex(199), LogIndex(200)).has_value())
+        << "the log is shorter than the follower's gap";
     const LogIndex end = c.status(leader).applied.next();
     c.net.heal();
     ASSERT_TRUE(c.run_until([&] { return c.converged(); }, 60'000)) << seed;

@@ -18,9 +18,9 @@ void Group::change_membership(const raft::MembershipChange& change, ChangeDone d
   log::info("changing the membership", {{"group", name_}, {"steps", change.steps.size()}});
   const uint64_t token = next_token_++;
   proposed_[token].push_back({.bytes = 0, .done = [done = std::move(done)](Result<machine::Applied> applied) mutable {
-                               if (!applied) return done(std::unexpected(std::move(applied.error())));
-                               done(applied->index);
-                             }});
+                                if (!applied) return done(std::unexpected(std::move(applied.error())));
+                                done(applied->index);
+                              }});
   step(raft::ProposeMembership{token, change});
 }
 

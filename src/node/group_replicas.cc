@@ -18,8 +18,8 @@ void Group::send(NodeId to, PeerItemKind kind, const std::string& body, NetworkL
   env_.transport.send(to, lane, id_, kind, body);
 }
 
-// An append or a heartbeat names the commit index too. Under load one follows at once, and a notice of its own would cost
-// each follower a frame and two wake-ups for every commit.
+// An append or a heartbeat names the commit index too. Under load one follows at once, and a notice of its own would
+// cost each follower a frame and two wake-ups for every commit.
 void Group::hold_notice(const raft::Message& message) {
   notices_.insert_or_assign(message.to, message);
   if (std::exchange(notices_scheduled_, true)) return;
@@ -77,7 +77,8 @@ void Group::receive_raft(NodeId from, std::string_view body) {
     return env_.transport.drop_malformed(
         from, Status(Code::kInvalid, "RAFT_MESSAGE_MISDIRECTED", "a raft message names another sender or receiver"));
   }
-  if (const Status unpacked = unpack_entries(*message); !unpacked.is_ok()) return env_.transport.drop_malformed(from, unpacked);
+  if (const Status unpacked = unpack_entries(*message); !unpacked.is_ok())
+    return env_.transport.drop_malformed(from, unpacked);
   if (from == core_->leader()) ++leader_heard_;
   step(raft::Receive{std::move(*message)});
 }
@@ -120,10 +121,7 @@ SnapshotSender::Environment Group::sender_environment() {
   return {
       .loop = env_.loop,
       .reads = env_.reads,
-      .state =
-          [this] {
-            return machine::SnapshotReader(machine_.snapshot_header(), fresh_view(), options_.snapshot);
-          },
+      .state = [this] { return machine::SnapshotReader(machine_.snapshot_header(), fresh_view(), options_.snapshot); },
       .send =
           [this](NodeId to, const SnapshotChunk& chunk) {
             send(to, PeerItemKind::kSnapshotChunk, encode(chunk), NetworkLane::kBulk);

@@ -15,7 +15,8 @@ std::string encode(const storage::StoreIdentity& identity) {
 }
 
 Result<storage::StoreIdentity> decode(const std::string& path, std::string_view data) {
-  const std::string damaged = path + " is damaged; the data directory cannot be told apart from others, restore a backup";
+  const std::string damaged =
+      path + " is damaged; the data directory cannot be told apart from others, restore a backup";
   if (data.size() < 4) return fail(Code::kCorruption, "IDENTITY_INVALID", damaged);
   ByteReader tail(data.substr(data.size() - 4));
   ByteReader in(data.substr(0, data.size() - 4));
@@ -56,7 +57,8 @@ Result<storage::StoreIdentity> open_identity(FileSystem& files, const std::strin
     return fail(Code::kFailedPrecondition, "IDENTITY_MISMATCH",
                 directory + " belongs to node " + std::to_string(found.node.value) + " of cluster " + found.cluster_id +
                     " and this is node " + std::to_string(node.value) +
-                    (cluster_id.empty() ? "" : " of cluster " + cluster_id) + "; use the right directory or an empty one");
+                    (cluster_id.empty() ? "" : " of cluster " + cluster_id) +
+                    "; use the right directory or an empty one");
   }
   return found;
 }

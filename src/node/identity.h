@@ -13,8 +13,8 @@
 namespace uccp::node {
 
 // Reads `<directory>/identity`, or creates it for a new directory (cluster_id empty: a random one is made).
-// Errors: failed_precondition IDENTITY_MISMATCH if the directory belongs to another node or cluster, IDENTITY_VERSION if
-// another version of the program wrote it; corruption.
+// Errors: failed_precondition IDENTITY_MISMATCH if the directory belongs to another node or cluster, IDENTITY_VERSION
+// if another version of the program wrote it; corruption.
 Result<storage::StoreIdentity> open_identity(FileSystem& files, const std::string& directory, NodeId node,
                                              const std::string& cluster_id, Random& random);
 

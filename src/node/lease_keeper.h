@@ -1,7 +1,7 @@
 // Deadlines of the leases of a group, kept by its leader only. Heartbeats end here; they are never log entries.
 //
-// A lease whose expiry is proposed accepts no renewal any more. A stall of the loop extends every deadline by its length,
-// so that clients are not punished for it. Loop thread only.
+// A lease whose expiry is proposed accepts no renewal any more. A stall of the loop extends every deadline by its
+// length, so that clients are not punished for it. Loop thread only.
 #pragma once
 
 #include <cstdint>

@@ -26,8 +26,8 @@ class LogBytes {
 
  private:
   struct Mark {
-    LogIndex index;       // the last entry before the mark
-    uint64_t total = 0;   // bytes up to and with it
+    LogIndex index;      // the last entry before the mark
+    uint64_t total = 0;  // bytes up to and with it
   };
   const uint64_t mark_bytes_;
   uint64_t total_ = 0;

@@ -25,11 +25,12 @@ std::unexpected<Status> no_such_group(GroupId group) {
 Node::Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSpec> groups)
     : options_(std::move(options)),
       env_(std::move(environment)),
-      disk_(env_.loop, env_.io, env_.flush != nullptr ? *env_.flush : env_.io, env_.log, env_.kv, env_.clock, env_.metrics,
-            [this](Status s) { env_.fatal(std::move(s)); }),
+      disk_(env_.loop, env_.io, env_.flush != nullptr ? *env_.flush : env_.io, env_.log, env_.kv, env_.clock,
+            env_.metrics, [this](Status s) { env_.fatal(std::move(s)); }),
       metrics_(env_.metrics),
       transport_(env_.loop, env_.network, env_.metrics),
-      hub_(env_.watch, [this](GroupId id) { return view(id); }, env_.metrics),
+      hub_(
+          env_.watch, [this](GroupId id) { return view(id); }, env_.metrics),
       log_bytes_(env_.metrics.gauge("uccp_raft_log_bytes", "Bytes that the logs of all groups take on the disk")) {
   for (GroupSpec& spec : groups) {
     GroupEnvironment group_env{
@@ -240,11 +241,11 @@ void Node::read(GroupId id, const machine::ReadLevel& level, machine::Reader::Do
     const auto it = published_.find(id);
     const auto wanted = level.token.find(id);
     const bool ignored = machine::planted_bug(level.kind == Kind::kBounded ? "ignore_bound" : "ignore_token");
-    const bool fresh = it != published_.end() &&
-                       (ignored ||
-                        (level.kind == Kind::kBounded
-                             ? it->second.known && env_.clock.boot().ms_since(it->second.confirmed) <= level.bound_ms
-                             : wanted == level.token.end() || wanted->second <= it->second.view.applied()));
+    const bool fresh =
+        it != published_.end() &&
+        (ignored || (level.kind == Kind::kBounded
+                         ? it->second.known && env_.clock.boot().ms_since(it->second.confirmed) <= level.bound_ms
+                         : wanted == level.token.end() || wanted->second <= it->second.view.applied()));
     if (fresh) {
       machine::GroupView view = it->second.view;
       lock.unlock();
@@ -376,7 +377,10 @@ void Node::refresh_status() {
     published_[id].known = true;
   }
   using State = NodeMetrics::State;
-  metrics_.set_state(!led ? State::kNoLeader : !serves ? State::kCatchingUp : out_of_space_ ? State::kNoSpace : State::kReady);
+  metrics_.set_state(!led            ? State::kNoLeader
+                     : !serves       ? State::kCatchingUp
+                     : out_of_space_ ? State::kNoSpace
+                                     : State::kReady);
 }
 
 std::map<GroupId, NodeGroupStatus> Node::status() const {

@@ -7,10 +7,12 @@
 namespace uccp::node {
 
 NodeMetrics::NodeMetrics(MetricsRegistry& registry) : registry_(registry) {
-  for (const auto& [state, name] : {std::pair{State::kReady, "ready"}, {State::kCatchingUp, "catching_up"},
-                                    {State::kNoLeader, "no_leader"}, {State::kNoSpace, "no_space"}}) {
-    states_[state] = &registry.gauge("uccp_node_state", "1 for the state that the node is in, 0 for the others",
-                                     {{"state", name}});
+  for (const auto& [state, name] : {std::pair{State::kReady, "ready"},
+                                    {State::kCatchingUp, "catching_up"},
+                                    {State::kNoLeader, "no_leader"},
+                                    {State::kNoSpace, "no_space"}}) {
+    states_[state] =
+        &registry.gauge("uccp_node_state", "1 for the state that the node is in, 0 for the others", {{"state", name}});
   }
 }
 
@@ -18,7 +20,9 @@ NodeMetrics::GroupGauges& NodeMetrics::gauges(GroupId group, const std::string& 
   const auto found = groups_.find(group);
   if (found != groups_.end()) return found->second;
   const Labels labels{{"group", name}};
-  const auto gauge = [&](std::string_view metric, std::string_view help) { return &registry_.gauge(metric, help, labels); };
+  const auto gauge = [&](std::string_view metric, std::string_view help) {
+    return &registry_.gauge(metric, help, labels);
+  };
   GroupGauges made{
       .leader = gauge("uccp_raft_leader", "Number of the node that leads the group as far as this one knows; 0: none"),
       .leads = gauge("uccp_raft_is_leader", "1 if this node leads the group with a current state"),
@@ -30,8 +34,8 @@ NodeMetrics::GroupGauges& NodeMetrics::gauges(GroupId group, const std::string& 
       .apply_lag = gauge("uccp_raft_apply_lag_entries", "Committed entries that are not in the state yet"),
       .feature_level = gauge("uccp_raft_feature_level", "Feature level of the group's state"),
       .read_only = gauge("uccp_raft_read_only", "1 if replicas differ and the group takes no changes"),
-      .leader_changes =
-          &registry_.counter("uccp_raft_leader_changes_total", "Times that another node became known as the leader", labels),
+      .leader_changes = &registry_.counter("uccp_raft_leader_changes_total",
+                                           "Times that another node became known as the leader", labels),
       .peer_lag = {},
       .known_leader = {},
   };

@@ -36,7 +36,8 @@ class NodeRestore : public testing::Test {
     envelope.command = name;
     envelope.payload = std::move(payload);
     auto result = std::make_shared<std::optional<Result<machine::Applied>>>();
-    c.node(leader).propose(kGroup, std::move(envelope), [result](Result<machine::Applied> r) { *result = std::move(r); });
+    c.node(leader).propose(kGroup, std::move(envelope),
+                           [result](Result<machine::Applied> r) { *result = std::move(r); });
     EXPECT_TRUE(c.run_until([&] { return result->has_value(); }));
     return std::move(**result);
   }
@@ -143,8 +144,9 @@ TEST_F(NodeRestore, AWatchIsToldThatItsCursorIsOfAnotherHistory) {
   const LogIndex cursor = c.status(leader).applied;
   Status live, resumed;
   const auto watch = [&](LogIndex since, Status& ended) {
-    return c.node(leader).watch({.group = kGroup, .topic = "rows"}, since, [](const machine::Change&) { return true; },
-                                [&ended](Status status) { ended = std::move(status); });
+    return c.node(leader).watch(
+        {.group = kGroup, .topic = "rows"}, since, [](const machine::Change&) { return true; },
+        [&ended](Status status) { ended = std::move(status); });
   };
   const auto first = watch(cursor, live);
   c.run_ms(100);

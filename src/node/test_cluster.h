@@ -118,7 +118,7 @@ struct TestClusterOptions {
   NodeOptions node;
   size_t groups = 1;
   std::function<LogIndex(const machine::GroupView&)> log_floor;  // of all groups
-  std::set<uint64_t> without_leases;  // nodes that have no lease reads, whatever `node` says
+  std::set<uint64_t> without_leases;                             // nodes that have no lease reads, whatever `node` says
 };
 
 class TestCluster {
@@ -261,7 +261,8 @@ class TestCluster {
     auto raise = envelope(machine::encode_feature_level(level));
     raise.command = "machine.set_feature_level";
     auto done = std::make_shared<bool>(false);
-    node(id).propose(GroupId(1), std::move(raise), [done](const Result<machine::Applied>& r) { *done = r.has_value(); });
+    node(id).propose(GroupId(1), std::move(raise),
+                     [done](const Result<machine::Applied>& r) { *done = r.has_value(); });
     return run_until([&] { return *done; });
   }
   // Many at once; the number of those that were applied.

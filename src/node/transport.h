@@ -29,7 +29,8 @@ class Transport {
 
   void start(Receive receive, PeerDown peer_down);
   void send(NodeId to, NetworkLane lane, GroupId group, PeerItemKind kind, std::string_view body);
-  // A frame or an item turned out to be garbage, which is dropped. Logged ever more rarely: a peer must not fill the disk.
+  // A frame or an item turned out to be garbage, which is dropped. Logged ever more rarely: a peer must not fill the
+  // disk.
   void drop_malformed(NodeId from, const Status& why);
   // Sends and delivers nothing more.
   void stop() { stopped_ = true; }

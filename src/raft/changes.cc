@@ -19,12 +19,13 @@ void Core::State::on(Propose&& event) {
   // One proposal always fits, however large: its own limit is the host's affair.
   if (uncommitted_bytes_ > 0 && uncommitted_bytes_ + bytes > options_.uncommitted_bytes_max) {
     return refuse(event.token, Status(Code::kExhausted, "UNCOMMITTED_BYTES_MAX",
-                                      fmt::format("proposing {} bytes: {} of {} bytes are waiting to be committed", bytes,
-                                                  uncommitted_bytes_, options_.uncommitted_bytes_max)));
+                                      fmt::format("proposing {} bytes: {} of {} bytes are waiting to be committed",
+                                                  bytes, uncommitted_bytes_, options_.uncommitted_bytes_max)));
   }
   out_->accepted.push_back({event.token, {term_, log_.last().index.next()}});
   for (Proposed& command : event.commands) {
-    append_entry({term_, log_.last().index.next(), EntryKind::kCommand, std::move(command.data), std::move(command.packed)});
+    append_entry(
+        {term_, log_.last().index.next(), EntryKind::kCommand, std::move(command.data), std::move(command.packed)});
   }
   uncommitted_.push_back({log_.last().index, bytes});
   uncommitted_bytes_ += bytes;
@@ -101,8 +102,9 @@ void Core::State::on(const TransferLeadership& event) {
   }
   const auto found = peers_.find(event.to);
   if (found == peers_.end() || !membership().voters.contains(event.to)) {
-    return refuse(event.token, Status(Code::kFailedPrecondition, "TRANSFER_TARGET",
-                                      fmt::format("moving the leadership: node {} is not another voter", event.to.value)));
+    return refuse(event.token,
+                  Status(Code::kFailedPrecondition, "TRANSFER_TARGET",
+                         fmt::format("moving the leadership: node {} is not another voter", event.to.value)));
   }
   transfer_ = Transfer{event.to, event.token};
   if (found->second.match() == log_.last().index) {

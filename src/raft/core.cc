@@ -67,9 +67,7 @@ Core::State::State(const Options& options, const Initial& initial, const LogRead
   reset_election_timer();
 }
 
-Role Core::State::role() const {
-  return role_ == Role::kFollower && !promotable() ? Role::kLearner : role_;
-}
+Role Core::State::role() const { return role_ == Role::kFollower && !promotable() ? Role::kLearner : role_; }
 
 std::map<NodeId, LogIndex> Core::State::match() const {
   std::map<NodeId, LogIndex> result;
@@ -135,8 +133,8 @@ bool Core::State::settle_term(const Message& message) {
     response.refused = true;
     send(std::move(response));
   } else if (kind == MessageKind::kVote || kind == MessageKind::kPreVote) {
-    Message response = make(kind == MessageKind::kVote ? MessageKind::kVoteResponse : MessageKind::kPreVoteResponse,
-                            message.from);
+    Message response =
+        make(kind == MessageKind::kVote ? MessageKind::kVoteResponse : MessageKind::kPreVoteResponse, message.from);
     response.refused = true;
     send(std::move(response));
   }

@@ -1,5 +1,6 @@
-// Consensus as a pure function: step(event) appends to outputs. No IO, no clock, no thread, no lock; the only randomness
-// is the seeded generator of election timeouts. The same construction and the same events give the same outputs.
+// Consensus as a pure function: step(event) appends to outputs. No IO, no clock, no thread, no lock; the only
+// randomness is the seeded generator of election timeouts. The same construction and the same events give the same
+// outputs.
 //
 // The host's duties, in the order of Outputs:
 //   1. send `messages` at any time (they depend on nothing that is not durable yet);
@@ -8,8 +9,9 @@
 //   3. apply entries up to `commit` in order, then report Applied; they are durable here already;
 //   4. serve each element of `reads` once its index is applied.
 // Persist records of consecutive steps may be merged and synced together: step() merges when it is given outputs that
-// were not taken yet. Persisted names the sequence number of the last persist that is durable. A position of the log could
-// not name it: a hard state has none, and an entry may be overwritten and come back while the first write is under way.
+// were not taken yet. Persisted names the sequence number of the last persist that is durable. A position of the log
+// could not name it: a hard state has none, and an entry may be overwritten and come back while the first write is
+// under way.
 //
 // Follows: Ongaro, "Consensus: Bridging Theory and Practice" (2014): pre-vote and disruption as in 4.2.3 and 9.6, reads
 // and leases as in 6.4, parallel disk writes as in 10.2.1, membership as in 4.1 and 4.3.
@@ -34,8 +36,8 @@ namespace uccp::raft {
 
 struct Options {
   NodeId id;
-  // Ticks without a leader before a campaign; the timeout is drawn from [election_ticks, 2 * election_ticks), most often
-  // near the lower end.
+  // Ticks without a leader before a campaign; the timeout is drawn from [election_ticks, 2 * election_ticks), most
+  // often near the lower end.
   uint32_t election_ticks = 10;
   uint32_t heartbeat_ticks = 1;
   // Length of a tick; only told to others, with what this node promises them under lease_reads.
@@ -59,10 +61,10 @@ struct Options {
 // What a node has on disk when it starts.
 struct Initial {
   HardState hard_state;
-  Membership membership;       // the configuration in force at `applied`
-  LogPosition start;           // the log begins behind this (the snapshot's position)
+  Membership membership;  // the configuration in force at `applied`
+  LogPosition start;      // the log begins behind this (the snapshot's position)
   LogPosition last;
-  LogIndex applied;            // in [start.index, last.index]
+  LogIndex applied;  // in [start.index, last.index]
   // The configuration entries in (applied, last], ascending: in force although perhaps not committed.
   std::vector<Entry> configurations;
 };
@@ -79,10 +81,13 @@ class LogReader {
   virtual Result<std::vector<Entry>> entries(LogIndex from, LogIndex to, uint64_t bytes_max) const = 0;
 };
 
-// Events. ---------------------------------------------------------------------------------------------------------------
+// Events.
+// ---------------------------------------------------------------------------------------------------------------
 
 struct Tick {};
-struct Receive { Message message; };
+struct Receive {
+  Message message;
+};
 // Proposes commands. Refused (see Outputs::refused) unless this node leads and is not transferring.
 struct Proposed {
   std::string data;
@@ -102,28 +107,51 @@ struct ReadIndex {
   bool lease = false;  // serve from the lease if Options::lease_reads and it is valid
 };
 // Every Persist with a sequence number up to this is durable.
-struct Persisted { uint64_t sequence; };
-struct Applied { LogIndex index; };
+struct Persisted {
+  uint64_t sequence;
+};
+struct Applied {
+  LogIndex index;
+};
 // Campaign now (an operator's order, or a reset connection to the leader).
 struct Campaign {};
-// Refused at once, or when the target has not taken over within election_ticks; success shows as a change of the leader.
-struct TransferLeadership { uint64_t token; NodeId to; };
+// Refused at once, or when the target has not taken over within election_ticks; success shows as a change of the
+// leader.
+struct TransferLeadership {
+  uint64_t token;
+  NodeId to;
+};
 // The host has a snapshot at `position` for a peer named in Outputs::snapshots_wanted. The core offers it to the peer,
 // whose core answers with an append response if it needs none, or else asks its host with Outputs::install_snapshot.
-struct SnapshotOffer { NodeId peer; LogPosition position; };
+struct SnapshotOffer {
+  NodeId peer;
+  LogPosition position;
+};
 // A snapshot sent to `peer` was installed or failed. Each peer named in snapshots_wanted needs this in the end.
-struct SnapshotStatus { NodeId peer; bool ok; };
-struct Unreachable { NodeId peer; };
+struct SnapshotStatus {
+  NodeId peer;
+  bool ok;
+};
+struct Unreachable {
+  NodeId peer;
+};
 // The host's applied state is durably that of a received snapshot. It leaves the log alone: the core keeps a log that
 // holds `position`, and else orders a new one with Persist::log_start.
-struct SnapshotInstalled { LogPosition position; Membership membership; };
+struct SnapshotInstalled {
+  LogPosition position;
+  Membership membership;
+};
 // The host dropped the log up to `position`.
-struct Compacted { LogPosition position; };
+struct Compacted {
+  LogPosition position;
+};
 
-using Event = std::variant<Tick, Receive, Propose, ProposeMembership, ReadIndex, Persisted, Applied, Campaign,
-                           TransferLeadership, SnapshotOffer, SnapshotStatus, Unreachable, SnapshotInstalled, Compacted>;
+using Event =
+    std::variant<Tick, Receive, Propose, ProposeMembership, ReadIndex, Persisted, Applied, Campaign, TransferLeadership,
+                 SnapshotOffer, SnapshotStatus, Unreachable, SnapshotInstalled, Compacted>;
 
-// Outputs. --------------------------------------------------------------------------------------------------------------
+// Outputs.
+// --------------------------------------------------------------------------------------------------------------
 
 // A learner is a follower that has no vote, because the membership says so or does not name it.
 enum class Role : uint8_t { kFollower, kPreCandidate, kCandidate, kLeader, kLearner };

@@ -47,7 +47,8 @@ void Core::State::tick_follower() {
   // As long as the disk holds the vote back, no request for others' votes was sent; another term would not help.
   if (vote_sequence_ != 0) return;
   if (timed_out || membership().is_only_voter(options_.id)) return on(Campaign{});
-  // A voter that had heard the leader a moment later did not answer; by now it may, without waiting for another timeout.
+  // A voter that had heard the leader a moment later did not answer; by now it may, without waiting for another
+  // timeout.
   if (role_ == Role::kPreCandidate && election_elapsed_ % options_.heartbeat_ticks == 0) ask_pre_votes();
 }
 
@@ -164,8 +165,8 @@ void Core::State::on_vote(const Message& message) {
   const bool pre = message.kind == MessageKind::kPreVote;
   const LogPosition last = log_.last();
   const bool free = vote_ == message.from || (!vote_ && !leader_) || (pre && message.term > term_);
-  const bool up_to_date =
-      UCCP_PLANTED(vote_for_stale) || message.log.term > last.term || (message.log.term == last.term && message.log.index >= last.index);
+  const bool up_to_date = UCCP_PLANTED(vote_for_stale) || message.log.term > last.term ||
+                          (message.log.term == last.term && message.log.index >= last.index);
   Message response = make(pre ? MessageKind::kPreVoteResponse : MessageKind::kVoteResponse, message.from);
   response.refused = !free || !up_to_date;
   if (response.refused || pre) {

@@ -1,5 +1,5 @@
-// What a Core does with a leader's appends, heartbeats and snapshots. Ongaro (2014), section 3.5; fast backtracking over
-// conflicting terms as in etcd-io/raft.
+// What a Core does with a leader's appends, heartbeats and snapshots. Ongaro (2014), section 3.5; fast backtracking
+// over conflicting terms as in etcd-io/raft.
 #include <algorithm>
 
 #include "base/check.h"

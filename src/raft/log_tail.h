@@ -1,5 +1,5 @@
-// The log as the core sees it: the durable part behind LogReader, and in memory the tail that is output for persisting but
-// not known to be durable.
+// The log as the core sees it: the durable part behind LogReader, and in memory the tail that is output for persisting
+// but not known to be durable.
 //
 //     start         durable          last
 //       |--- LogReader ---|--- tail_ ---|        an index i in (durable, last] is tail_[i - durable - 1]

@@ -80,7 +80,8 @@ Result<Membership> apply_change(const Membership& current, const MembershipChang
     return fail(Code::kFailedPrecondition, "MEMBERSHIP_JOINT",
                 "changing the membership: the change before is not complete (" + to_string(current) + ")");
   }
-  if (change.steps.empty()) return fail(Code::kInvalid, "MEMBERSHIP_CHANGE_EMPTY", "changing the membership: no steps are given");
+  if (change.steps.empty())
+    return fail(Code::kInvalid, "MEMBERSHIP_CHANGE_EMPTY", "changing the membership: no steps are given");
   Membership next = current;
   std::set<NodeId> named;
   for (const MembershipStep& step : change.steps) {
@@ -95,8 +96,9 @@ Result<Membership> apply_change(const Membership& current, const MembershipChang
     return fail(Code::kFailedPrecondition, "LAST_VOTER", "changing the membership: no voter would be left");
   }
   if (next.members().size() > kMembersMax) {
-    return fail(Code::kInvalid, "TOO_MANY_MEMBERS",
-                fmt::format("changing the membership: {} members, at most {} are allowed", next.members().size(), kMembersMax));
+    return fail(
+        Code::kInvalid, "TOO_MANY_MEMBERS",
+        fmt::format("changing the membership: {} members, at most {} are allowed", next.members().size(), kMembersMax));
   }
   // Majorities of sets that differ in one voter always overlap; with more, both have to agree for a while.
   if (count_differing(current.voters, next.voters) > 1) next.outgoing = current.voters;

@@ -1,7 +1,7 @@
 // Who belongs to a group, and how that changes: by joint consensus, or in one step if at most one voter differs.
 //
-// A configuration is in force as soon as its entry is in the log (Ongaro 2014, sections 4.1 and 4.3), committed or not, so
-// everything here is a pure function of the configuration before. While joint, a decision needs a majority of the
+// A configuration is in force as soon as its entry is in the log (Ongaro 2014, sections 4.1 and 4.3), committed or not,
+// so everything here is a pure function of the configuration before. While joint, a decision needs a majority of the
 // voters and a majority of the outgoing voters.
 #pragma once
 

@@ -36,8 +36,8 @@ TEST(MembershipTest, ChangesOfOneVoterOrOfLearnersNeedNoJointConfiguration) {
 }
 
 TEST(MembershipTest, ChangesOfMoreVotersAreJointAndThenLeft) {
-  const Result<Membership> joint = apply_change(
-      of({1, 2}), change({step(MembershipAction::kAddVoter, 3), step(MembershipAction::kRemove, 1)}));
+  const Result<Membership> joint =
+      apply_change(of({1, 2}), change({step(MembershipAction::kAddVoter, 3), step(MembershipAction::kRemove, 1)}));
   ASSERT_TRUE(joint.has_value());
   EXPECT_EQ(to_string(*joint), "voters=2,3 outgoing=1,2");
   EXPECT_EQ(to_string(leave_joint(*joint)), "voters=2,3");
@@ -63,7 +63,8 @@ TEST(MembershipTest, SenselessChangesAreRefusedWithAReason) {
   EXPECT_EQ(outcome(group, many), "TOO_MANY_MEMBERS");
 }
 
-// The reason for joint consensus, by enumeration: whatever decides before a change and whatever decides after it overlap.
+// The reason for joint consensus, by enumeration: whatever decides before a change and whatever decides after it
+// overlap.
 TEST(MembershipTest, MajoritiesOfConsecutiveConfigurationsOverlap) {
   SeededRandom random(7);
   const auto decides = [](const Membership& membership, uint64_t mask) {

@@ -108,7 +108,8 @@ Result<Message> decode_message(std::string_view bytes) {
     if (encoding > kEncodingMax || (encoding != 0 && entry_kind != static_cast<uint8_t>(EntryKind::kCommand))) {
       return malformed(fmt::format("an entry of kind {} is packed as {}", entry_kind, encoding));
     }
-    if (entry.term < previous.term || entry.term > message.term) return malformed("the terms of its entries are out of order");
+    if (entry.term < previous.term || entry.term > message.term)
+      return malformed("the terms of its entries are out of order");
     entry.kind = static_cast<EntryKind>(entry_kind);
     previous = {entry.term, entry.index};
     message.entries.push_back(std::move(entry));
@@ -117,9 +118,7 @@ Result<Message> decode_message(std::string_view bytes) {
   return message;
 }
 
-std::string to_string(LogPosition position) {
-  return fmt::format("{}@{}", position.index.value, position.term.value);
-}
+std::string to_string(LogPosition position) { return fmt::format("{}@{}", position.index.value, position.term.value); }
 
 std::string to_string(const Message& message) {
   std::string out = fmt::format("{}->{} {} term={}", message.from.value, message.to.value,

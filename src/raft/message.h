@@ -61,9 +61,9 @@ enum class EntryForm : uint8_t { kPlain, kPacked };
 
 // Requires: entries have consecutive indexes from log.index + 1.
 std::string encode_message(const Message& message, EntryForm form = EntryForm::kPlain);
-// Errors: invalid RAFT_MESSAGE_MALFORMED for everything that encode_message does not write: another version or kind, cut
-// or trailing bytes, entries whose terms fall or exceed the message's. An entry that came packed has `packed` and no data:
-// who knows how unpacks it before a core sees it.
+// Errors: invalid RAFT_MESSAGE_MALFORMED for everything that encode_message does not write: another version or kind,
+// cut or trailing bytes, entries whose terms fall or exceed the message's. An entry that came packed has `packed` and
+// no data: who knows how unpacks it before a core sees it.
 Result<Message> decode_message(std::string_view bytes);
 
 // "1->2 Append term=3 log=4@2 commit=4 entries=[5@3 command 3]" for scripts and logs.

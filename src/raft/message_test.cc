@@ -16,7 +16,8 @@ Message sample() {
   message.term = Term(7);
   message.log = {Term(5), LogIndex(300)};
   message.commit = LogIndex(299);
-  message.entries = {{Term(5), LogIndex(301), EntryKind::kCommand, "x"}, {Term(7), LogIndex(302), EntryKind::kNoop, ""}};
+  message.entries = {{Term(5), LogIndex(301), EntryKind::kCommand, "x"},
+                     {Term(7), LogIndex(302), EntryKind::kNoop, ""}};
   return message;
 }
 
@@ -44,7 +45,10 @@ TEST(MessageTest, AnEntryTravelsPackedOnlyIfTheReceiverUnderstandsIt) {
   message.entries[0].packed = std::make_shared<const PackedData>(PackedData{1, "small"});
   EXPECT_EQ(to_hex(encode_message(message)), "01010001020705ac0200ab02000205010178070200");
   const std::string packed = encode_message(message, EntryForm::kPacked);
-  EXPECT_EQ(to_hex(packed), "01010001020705ac0200ab0200020511" "05736d616c6c" "070200");
+  EXPECT_EQ(to_hex(packed),
+            "01010001020705ac0200ab0200020511"
+            "05736d616c6c"
+            "070200");
   const Message decoded = decode_message(packed).value();
   ASSERT_NE(decoded.entries[0].packed, nullptr);
   EXPECT_EQ(decoded.entries[0].packed->encoding, 1);

@@ -1,9 +1,9 @@
 // Bugs planted on purpose: with the build option UCCP_PLANTED_BUGS a test switches one of them on and demands that the
 // simulator's checkers find it. Without the option every site is the constant false.
 //
-// Names: forget_vote, ack_before_persist, commit_old_term (counting replicas of an earlier term), commit_alone (without a
-// majority), stale_lease_read, read_unconfirmed, ignore_config_on_append, new_quorum_alone (in a joint configuration),
-// skip_log_matching, vote_for_stale (whatever the candidate's log).
+// Names: forget_vote, ack_before_persist, commit_old_term (counting replicas of an earlier term), commit_alone (without
+// a majority), stale_lease_read, read_unconfirmed, ignore_config_on_append, new_quorum_alone (in a joint
+// configuration), skip_log_matching, vote_for_stale (whatever the candidate's log).
 #pragma once
 
 #if defined(UCCP_PLANTED_BUGS)

@@ -38,8 +38,8 @@ class Progress {
   // Lets one more probe through: a heartbeat was answered, so the one before it is lost or answered.
   void allow_probe() { probe_sent_ = false; }
   void become_probe();
-  // The host says how sending a snapshot at `position` ended. Waits for the next heartbeat's answer, because the follower's
-  // own answer is on its way and says more.
+  // The host says how sending a snapshot at `position` ended. Waits for the next heartbeat's answer, because the
+  // follower's own answer is on its way and says more.
   void snapshot_ended(LogIndex position);
   // Requires that `match` is where the follower's log meets ours.
   void become_replicate();

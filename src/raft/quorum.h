@@ -1,6 +1,7 @@
 // The mathematics of majorities, single and joint. Pure; proven against a naive version in quorum_test.cc.
 //
-// A set without voters agrees to everything, so that a membership that is not joint is the joint one with an empty half.
+// A set without voters agrees to everything, so that a membership that is not joint is the joint one with an empty
+// half.
 #pragma once
 
 #include <algorithm>

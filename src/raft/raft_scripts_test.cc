@@ -2,7 +2,8 @@
 // UCCP_REWRITE=1 writes the transcripts anew; the diff is what gets reviewed.
 //
 // Commands (N is a node; nothing moves unless a command says so):
-//   nodes voters=1,2,3 [learners=4] [idle=5] [pre-vote=off] [check-quorum=off] [lease=on [no-lease=2,3] [short-ticks=2]]
+//   nodes voters=1,2,3 [learners=4] [idle=5] [pre-vote=off] [check-quorum=off] [lease=on [no-lease=2,3]
+//   [short-ticks=2]]
 //         [sync=manual]//         [append-bytes=B] [inflight-bytes=B] [uncommitted-bytes=B]
 //   log N terms=1,1,2           the durable log a node starts with; only directly behind `nodes`
 //   tick N [count] | campaign N | propose N command... | read N [lease] | transfer N to=M | unreachable N peer=M

@@ -1,5 +1,5 @@
-// The leader's side of replication: probing, pipelining, counting replicas. Ongaro (2014), sections 3.5, 3.6 and 10.2.1;
-// states of a follower as in etcd-io/raft.
+// The leader's side of replication: probing, pipelining, counting replicas. Ongaro (2014), sections 3.5, 3.6
+// and 10.2.1; states of a follower as in etcd-io/raft.
 #include <algorithm>
 
 #include "raft/planted.h"
@@ -130,7 +130,8 @@ void Core::State::on_heartbeat_response(const Message& message) {
   if (progress.match() < log_.last().index) {
     replicate(message.from, progress);
     // Everything is sent and nothing was answered since the last heartbeat: an empty append finds out what was lost.
-    const bool stuck = progress.state() == Progress::State::kReplicate && progress.match() == progress.match_at_heartbeat;
+    const bool stuck =
+        progress.state() == Progress::State::kReplicate && progress.match() == progress.match_at_heartbeat;
     if (stuck) {
       send_append(message.from, progress);
     }

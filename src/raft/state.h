@@ -181,7 +181,7 @@ class Core::State {
   uint32_t election_timeout_ = 0;
   uint32_t contact_elapsed_ = 0;  // since the leader was heard
   std::map<NodeId, bool> votes_;
-  bool withdrew_ = false;  // for another's campaign, since a leader was known
+  bool withdrew_ = false;       // for another's campaign, since a leader was known
   uint64_t vote_sequence_ = 0;  // the write that makes this candidate's own vote durable; 0: it is, or there is none
 
   // Of a leader only.
@@ -195,8 +195,9 @@ class Core::State {
   uint64_t round_ = 0;
   uint64_t read_round_ = 0;  // the last round that a read waits for
   uint64_t tick_ = 0;
-  std::vector<uint64_t> tick_rounds_;  // by tick modulo size: rounds from this number on were sent in that tick or later
-  bool lease_void_ = false;            // an ordered campaign may ignore it
+  std::vector<uint64_t>
+      tick_rounds_;          // by tick modulo size: rounds from this number on were sent in that tick or later
+  bool lease_void_ = false;  // an ordered campaign may ignore it
   std::deque<PendingRead> reads_;
 };
 

@@ -95,11 +95,13 @@ class TestNode {
     }
     Initial initial{disk.hard_state, disk.membership, disk.start, disk.last(), disk.state.index, {}};
     for (const Entry& entry : disk.log) {
-      if (entry.index > disk.state.index && entry.kind == EntryKind::kConfiguration) initial.configurations.push_back(entry);
+      if (entry.index > disk.state.index && entry.kind == EntryKind::kConfiguration)
+        initial.configurations.push_back(entry);
     }
     applied = disk.state;
     membership = disk.membership;
-    // Far apart, or a node that restarts twice draws the timeouts of its neighbour, and both campaign together for ever.
+    // Far apart, or a node that restarts twice draws the timeouts of its neighbour, and both campaign together for
+    // ever.
     seed_ += 1'000'003;
     core_ = std::make_unique<Core>(options_, initial, disk, seed_);
   }

@@ -140,32 +140,19 @@ UCCP_IN_CHILD void reset_signals() {
 
 const char* child_step_name(ChildStep step) {
   switch (step) {
-    case ChildStep::kGroup:
-      return "making a process group";
-    case ChildStep::kCgroup:
-      return "entering a control group";
-    case ChildStep::kUnshare:
-      return "making a mount namespace";
-    case ChildStep::kBindMount:
-      return "mounting";
-    case ChildStep::kHide:
-      return "hiding a directory";
-    case ChildStep::kLimit:
-      return "setting a resource limit";
-    case ChildStep::kPriority:
-      return "setting its priority";
-    case ChildStep::kDescriptors:
-      return "placing its descriptors";
-    case ChildStep::kIdentity:
-      return "changing user and groups";
-    case ChildStep::kPrivileges:
-      return "giving up privileges";
-    case ChildStep::kDeathSignal:
-      return "asking for the parent's death signal";
-    case ChildStep::kDirectory:
-      return "entering its working directory";
-    case ChildStep::kExecute:
-      return "executing it";
+    case ChildStep::kGroup: return "making a process group";
+    case ChildStep::kCgroup: return "entering a control group";
+    case ChildStep::kUnshare: return "making a mount namespace";
+    case ChildStep::kBindMount: return "mounting";
+    case ChildStep::kHide: return "hiding a directory";
+    case ChildStep::kLimit: return "setting a resource limit";
+    case ChildStep::kPriority: return "setting its priority";
+    case ChildStep::kDescriptors: return "placing its descriptors";
+    case ChildStep::kIdentity: return "changing user and groups";
+    case ChildStep::kPrivileges: return "giving up privileges";
+    case ChildStep::kDeathSignal: return "asking for the parent's death signal";
+    case ChildStep::kDirectory: return "entering its working directory";
+    case ChildStep::kExecute: return "executing it";
   }
   return "starting";
 }

@@ -5,8 +5,8 @@
 
 namespace uccp::runtime {
 
-// No core dump of this process from now on, whatever the system's core_pattern is, and nobody without privileges attaches
-// to it. Programs that it starts may not write core files either. Errors: unavailable CORE_DUMPS.
+// No core dump of this process from now on, whatever the system's core_pattern is, and nobody without privileges
+// attaches to it. Programs that it starts may not write core files either. Errors: unavailable CORE_DUMPS.
 Status forbid_core_dumps();
 
 }  // namespace uccp::runtime

@@ -126,7 +126,8 @@ class DevPkiMaker {
     UCCP_TRY(const std::string both, read_file(files_, paths.ca_next, kPemBytesMax));
     const size_t key = both.find("-----BEGIN PRIVATE KEY");
     if (key == std::string::npos) return files_.remove(paths.ca_next);
-    UCCP_RETURN_IF_ERROR(store_identity(files_, {both.substr(0, key), both.substr(key)}, paths.ca_certificate, paths.ca_key));
+    UCCP_RETURN_IF_ERROR(
+        store_identity(files_, {both.substr(0, key), both.substr(key)}, paths.ca_certificate, paths.ca_key));
     return files_.remove(paths.ca_next);
   }
 

@@ -27,8 +27,8 @@ struct DevPkiOptions {
   int64_t lifetime_s = int64_t{365} * 24 * 3600;
 };
 
-// Where the files are: <directory>/<name>.crt and .key for ca, server, admin, agent and node; token.key. ca.crt may hold
-// several authorities; ca.key is the key of the first.
+// Where the files are: <directory>/<name>.crt and .key for ca, server, admin, agent and node; token.key. ca.crt may
+// hold several authorities; ca.key is the key of the first.
 struct DevPkiPaths {
   std::string ca_certificate, ca_key;
   std::string ca_sealed;  // the key, sealed, where ca.key is not; made by the server

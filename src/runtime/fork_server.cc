@@ -93,8 +93,7 @@ Result<std::unique_ptr<ForkServer>> ForkServer::start(const std::string& program
 
 ForkServer::~ForkServer() {
   ::close(socket_);
-  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-  }
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {}
 }
 
 bool ForkServer::alive() const {
@@ -115,7 +114,8 @@ Status ForkServer::bind(const std::string& from, const std::string& to) {
   const RequestHead head{static_cast<uint32_t>(body.data().size()), 0};
   Reply reply{};
   std::vector<int> none;
-  if (!send_with(socket_, &head, sizeof head, nullptr, 0) || !send_all(socket_, body.data().data(), body.data().size()) ||
+  if (!send_with(socket_, &head, sizeof head, nullptr, 0) ||
+      !send_all(socket_, body.data().data(), body.data().size()) ||
       !receive_with(socket_, &reply, sizeof reply, none)) {
     return gone("nothing was mounted");
   }
@@ -126,7 +126,8 @@ Status ForkServer::bind(const std::string& from, const std::string& to) {
 }
 
 Result<ForkedChild> ForkServer::fork(const ChildPlan& plan) {
-  UCCP_CHECK(!plan.unshare_mount && plan.descriptor_count < kDescriptorsMax, "the fork server has its mounts by bind()");
+  UCCP_CHECK(!plan.unshare_mount && plan.descriptor_count < kDescriptorsMax,
+             "the fork server has its mounts by bind()");
   ByteWriter body;
   body.u8(static_cast<uint8_t>(Request::kFork));
   put_plan(body, plan);
@@ -147,7 +148,8 @@ Result<ForkedChild> ForkServer::fork(const ChildPlan& plan) {
   }
   if (reply.error_number != 0) {
     return fail(Code::kExhausted, "SPAWN_EXHAUSTED",
-                std::string("cannot start ") + plan.program + ", failed in forking: " + text_of(reply.error_number) + "; retry later");
+                std::string("cannot start ") + plan.program + ", failed in forking: " + text_of(reply.error_number) +
+                    "; retry later");
   }
   if (received.size() != 1) return fail(gone("its reply had no descriptor"));
   return ForkedChild{static_cast<pid_t>(reply.pid), received[0]};

@@ -1,10 +1,10 @@
 // Forks for a program that has threads: a small process without threads of its own, made before they start.
 //
 // fork() of a process with many threads and much memory is slow twice: its page tables are copied, and every page that
-// the threads write afterwards faults. The server is small and stays so. It makes children that belong to whoever started
-// it (CLONE_PARENT): they are waited for, signalled and counted there, and their parent death signal tells of *its*
-// thread that called start(), which therefore has to last. Why not vfork: a child that has changed its user can be stopped
-// by other processes of that user, and what shares its memory would stand still with it.
+// the threads write afterwards faults. The server is small and stays so. It makes children that belong to whoever
+// started it (CLONE_PARENT): they are waited for, signalled and counted there, and their parent death signal tells of
+// *its* thread that called start(), which therefore has to last. Why not vfork: a child that has changed its user can
+// be stopped by other processes of that user, and what shares its memory would stand still with it.
 //
 // Invariants: the server holds nothing for a child but what one request brought; it ends when the program does, however
 // that ends, and never before unless it is killed; a reply that does not come is an error, and then the server is given

@@ -1,7 +1,7 @@
 // The two ends of the fork server's socket: what travels over it, and the loop of the server. Internal to fork_server.
 //
-// A request is a head with descriptors beside it, then its bytes: the kind, and a plan or the two paths of a mount. Both
-// ends are of one build, so the encoding has no version.
+// A request is a head with descriptors beside it, then its bytes: the kind, and a plan or the two paths of a mount.
+// Both ends are of one build, so the encoding has no version.
 #pragma once
 
 #include <sys/types.h>

@@ -81,8 +81,8 @@ TEST_F(ForkServerTest, TheWholePlanArrives) {
   const auto text = output(options);
   ::close(extra);
   ASSERT_TRUE(text) << text.error().to_string();
-  EXPECT_EQ(*text, "one two-" + std::string(100'000, 'b') + "\n" + std::filesystem::canonical(directory_.path()).string() +
-                       "\n50\n0027\ninput\nextra\n3\n700\n");
+  EXPECT_EQ(*text, "one two-" + std::string(100'000, 'b') + "\n" +
+                       std::filesystem::canonical(directory_.path()).string() + "\n50\n0027\ninput\nextra\n3\n700\n");
 }
 
 TEST_F(ForkServerTest, NoDescriptorButThoseAskedForReachesTheProgram) {

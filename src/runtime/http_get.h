@@ -1,7 +1,7 @@
 // Fetching a small document over HTTP or HTTPS: what key sets of outside issuers are read with.
 //
-// Blocks; callable from any thread, so it belongs on an executor that may wait. No redirects to other schemes, TLS verified
-// with the system's authorities and `ca_pem`, a size and a time limit. Errors: unavailable HTTP_FETCH_FAILED.
+// Blocks; callable from any thread, so it belongs on an executor that may wait. No redirects to other schemes, TLS
+// verified with the system's authorities and `ca_pem`, a size and a time limit. Errors: unavailable HTTP_FETCH_FAILED.
 #pragma once
 
 #include <string>

@@ -253,7 +253,8 @@ Result<TokenClaims> TokenVerifier::verify(std::string_view token, WallTime now) 
   const std::string algorithm = header.text("alg");
   const std::string key_id = header.text("kid");
   if (!header.ok()) return malformed("its header is not what it should be");
-  const bool known_algorithm = only_key_ ? only_key_->algorithm() == algorithm : std::ranges::find(kAlgorithms, algorithm) != kAlgorithms.end();
+  const bool known_algorithm =
+      only_key_ ? only_key_->algorithm() == algorithm : std::ranges::find(kAlgorithms, algorithm) != kAlgorithms.end();
   if (!known_algorithm) {
     return refused("TOKEN_ALGORITHM", "its algorithm is none that is accepted for this issuer");
   }

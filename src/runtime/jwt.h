@@ -1,10 +1,10 @@
-// Access tokens: compact JWTs (RFC 7519). Ours are signed with Ed25519 (RFC 8037); those of outside issuers may be signed
-// with ES256 or RS256, and with HS256 where an operator has turned it on.
+// Access tokens: compact JWTs (RFC 7519). Ours are signed with Ed25519 (RFC 8037); those of outside issuers may be
+// signed with ES256 or RS256, and with HS256 where an operator has turned it on.
 //
-// Invariants: kid must name a known key, exactly, and alg must be the algorithm that is pinned to that key; a header with
-// "crit", a duplicate JSON key, a non-canonical base64url part or more than 8 KiB is refused; exp is required. Every
-// refusal has code unauthenticated and says nothing about the key.
-// Thread: signing and verifying are callable from any thread; add_key() before the verifier is shared.
+// Invariants: kid must name a known key, exactly, and alg must be the algorithm that is pinned to that key; a header
+// with "crit", a duplicate JSON key, a non-canonical base64url part or more than 8 KiB is refused; exp is required.
+// Every refusal has code unauthenticated and says nothing about the key. Thread: signing and verifying are callable
+// from any thread; add_key() before the verifier is shared.
 #pragma once
 
 #include <cstdint>

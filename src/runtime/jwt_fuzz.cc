@@ -36,8 +36,8 @@ std::string hs256(std::string_view head, std::string_view claims) {
   const std::string message = base64url(head) + "." + base64url(claims);
   unsigned char mac[32];
   unsigned size = 0;
-  HMAC(EVP_sha256(), kSecret.data(), static_cast<int>(kSecret.size()), reinterpret_cast<const unsigned char*>(message.data()),
-       message.size(), mac, &size);
+  HMAC(EVP_sha256(), kSecret.data(), static_cast<int>(kSecret.size()),
+       reinterpret_cast<const unsigned char*>(message.data()), message.size(), mac, &size);
   return message + "." + base64url({reinterpret_cast<const char*>(mac), size});
 }
 
@@ -70,7 +70,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   UCCP_CHECK(!own.verify(text, kNow), "nobody guesses a signature");
   (void)runtime::unverified_claims(text);
   if (auto keys = runtime::parse_jwks(std::string(text))) {
-    for (const auto& [id, key] : *keys) UCCP_CHECK(key.algorithm() != "HS256" && !id.empty(), "a key set has public keys only");
+    for (const auto& [id, key] : *keys)
+      UCCP_CHECK(key.algorithm() != "HS256" && !id.empty(), "a key set has public keys only");
   }
   (void)runtime::TokenKey::from_public_pem(text);
   // The first line is the header, the rest the claims.

@@ -1,8 +1,8 @@
 #include "runtime/jwt_key.h"
 
 #include <openssl/core_names.h>
-#include <openssl/ec.h>
 #include <openssl/crypto.h>
+#include <openssl/ec.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/param_build.h>
@@ -136,7 +136,8 @@ Result<TokenKey> TokenKey::from_public_pem(std::string_view pem) {
 
 Result<TokenKey> TokenKey::from_secret(std::string secret) {
   if (secret.size() < kSecretBytesMin) {
-    return fail(Code::kInvalid, "KEY_TOO_SHORT", "a secret for HS256 has at least 32 bytes; make one with: openssl rand -hex 32");
+    return fail(Code::kInvalid, "KEY_TOO_SHORT",
+                "a secret for HS256 has at least 32 bytes; make one with: openssl rand -hex 32");
   }
   TokenKey out;
   out.secret_ = std::move(secret);
@@ -148,8 +149,8 @@ bool TokenKey::verifies(std::string_view message, std::string_view signature) co
   if (algorithm_ == "HS256") {
     std::array<unsigned char, 32> mac{};
     unsigned size = 0;
-    const bool made = HMAC(EVP_sha256(), secret_.data(), static_cast<int>(secret_.size()), bytes_of(message), message.size(),
-                           mac.data(), &size) != nullptr;
+    const bool made = HMAC(EVP_sha256(), secret_.data(), static_cast<int>(secret_.size()), bytes_of(message),
+                           message.size(), mac.data(), &size) != nullptr;
     return made && signature.size() == mac.size() && CRYPTO_memcmp(mac.data(), signature.data(), mac.size()) == 0;
   }
   std::string der;
@@ -160,9 +161,9 @@ bool TokenKey::verifies(std::string_view message, std::string_view signature) co
   }
   const openssl::DigestContext context(EVP_MD_CTX_new());
   const EVP_MD* digest = algorithm_ == "EdDSA" ? nullptr : EVP_sha256();
-  const bool good = context && EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, key_.get()) == 1 &&
-                    EVP_DigestVerify(context.get(), bytes_of(signature), signature.size(), bytes_of(message),
-                                     message.size()) == 1;
+  const bool good =
+      context && EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, key_.get()) == 1 &&
+      EVP_DigestVerify(context.get(), bytes_of(signature), signature.size(), bytes_of(message), message.size()) == 1;
   if (!good) take_openssl_errors();
   return good;
 }
@@ -196,7 +197,11 @@ Result<JwkParts> ed25519_jwk(std::string_view public_pem) {
     return fail(Code::kCorruption, "PEM_INVALID", "the signing key is no Ed25519 key: " + take_openssl_errors());
   }
   const std::string_view bytes(reinterpret_cast<char*>(raw.data()), size);
-  return JwkParts{.kty = "OKP", .crv = "Ed25519", .x = to_base64url(bytes), .kid = to_base64url(sha256(bytes).substr(0, 16)), .alg = "EdDSA"};
+  return JwkParts{.kty = "OKP",
+                  .crv = "Ed25519",
+                  .x = to_base64url(bytes),
+                  .kid = to_base64url(sha256(bytes).substr(0, 16)),
+                  .alg = "EdDSA"};
 }
 
 }  // namespace uccp::runtime

@@ -1,6 +1,6 @@
-// Keys that verify access tokens, each pinned to one algorithm: EdDSA (Ed25519), ES256 (P-256) or RS256 (RSA of at least 2048
-// bits), all public; and HS256 with a secret, which whoever checks could also sign with. A key set never has one of these:
-// it is made from a file that an operator names for one issuer (RFC 8725, 2.1).
+// Keys that verify access tokens, each pinned to one algorithm: EdDSA (Ed25519), ES256 (P-256) or RS256 (RSA of at
+// least 2048 bits), all public; and HS256 with a secret, which whoever checks could also sign with. A key set never has
+// one of these: it is made from a file that an operator names for one issuer (RFC 8725, 2.1).
 //
 // Immutable; callable from any thread.
 #pragma once

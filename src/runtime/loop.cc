@@ -167,8 +167,7 @@ void Loop::sleep(std::unique_lock<std::mutex>& lock, int64_t us) {
 void Loop::serve_sockets() {
   if (!sockets_) return;
   const BootTime begin = clock_.boot();
-  for (int i = 0; i < kHandlersPerTurn && sockets_->context.poll_one() > 0; ++i) {
-  }
+  for (int i = 0; i < kHandlersPerTurn && sockets_->context.poll_one() > 0; ++i) {}
   note_time(begin);
 }
 

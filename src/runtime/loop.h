@@ -62,8 +62,8 @@ class Loop final : public Executor {
   void cancel(TimerId timer) override;
   bool is_current() const override;
 
-  // Where sockets that belong to this loop live. What is pending when the loop ends is destroyed with the loop. Requires
-  // `sockets`.
+  // Where sockets that belong to this loop live. What is pending when the loop ends is destroyed with the loop.
+  // Requires `sockets`.
   boost::asio::io_context& io();
 
   // Tasks that wait to run, timers excluded. For metrics.

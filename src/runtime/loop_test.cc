@@ -150,7 +150,8 @@ TEST_P(LoopTest, ATimerWakesASleepingLoopThatWaitsForALaterOne) {
 TEST_P(LoopTest, ReportsATaskThatTookTooLong) {
   SteppedClock clock;
   std::vector<int64_t> stalls;
-  Loop loop(clock, {.stall_ms = 500, .on_stall = [&](int64_t task_ms) { stalls.push_back(task_ms); }, .sockets = GetParam()});
+  Loop loop(clock,
+            {.stall_ms = 500, .on_stall = [&](int64_t task_ms) { stalls.push_back(task_ms); }, .sockets = GetParam()});
   loop.post([&] { clock.us += 500'000; });
   loop.post([&] { clock.us += 700'000; });
   loop.close();

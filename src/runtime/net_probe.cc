@@ -52,7 +52,8 @@ std::string url_of(const NetProbe& p) {
 // A HealthCheckRequest with the service as field 1, in gRPC's frame.
 std::string health_request(const std::string& service) {
   std::string message;
-  if (!service.empty()) message = std::string("\x0a") + static_cast<char>(std::min<size_t>(service.size(), 127)) + service.substr(0, 127);
+  if (!service.empty())
+    message = std::string("\x0a") + static_cast<char>(std::min<size_t>(service.size(), 127)) + service.substr(0, 127);
   return std::string(4, '\0') + static_cast<char>(message.size()) + message;
 }
 
@@ -130,7 +131,8 @@ struct Running {
   std::string grpc_outcome() const {
     if (grpc_status == "12") return "the server does not speak grpc.health.v1";
     if (grpc_status == "5") return "the server knows no service " + probe.endpoint;
-    if (grpc_status != "0") return "gRPC status " + (grpc_status.empty() ? "missing" : grpc_status + " " + grpc_message);
+    if (grpc_status != "0")
+      return "gRPC status " + (grpc_status.empty() ? "missing" : grpc_status + " " + grpc_message);
     // Frame header, then field 1 of HealthCheckResponse: 1 is SERVING.
     if (body.size() >= 7 && body[5] == 0x08 && body[6] == 1) return "";
     return body.size() >= 7 && body[6] == 2 ? "answers NOT_SERVING" : "answers that the state is unknown";

@@ -22,7 +22,8 @@ Result<std::string> hash_password(std::string_view password, std::string_view sa
   const int failed = argon2id_hash_encoded(kPasswordPasses, kPasswordMemoryKib, 1, password.data(), password.size(),
                                            salt.data(), salt.size(), kHashBytes, encoded.data(), encoded.size());
   if (failed != ARGON2_OK) {
-    return fail(Code::kInternal, "PASSWORD_HASH_FAILED", std::string("a password cannot be hashed: ") + argon2_error_message(failed));
+    return fail(Code::kInternal, "PASSWORD_HASH_FAILED",
+                std::string("a password cannot be hashed: ") + argon2_error_message(failed));
   }
   return std::string(encoded.data());
 }
@@ -35,8 +36,8 @@ std::string totp_code(std::string_view secret, uint64_t step) {
   const std::string message = ByteWriter().u64(step).take();
   std::array<unsigned char, EVP_MAX_MD_SIZE> mac{};
   unsigned size = 0;
-  HMAC(EVP_sha1(), secret.data(), static_cast<int>(secret.size()), reinterpret_cast<const unsigned char*>(message.data()),
-       message.size(), mac.data(), &size);
+  HMAC(EVP_sha1(), secret.data(), static_cast<int>(secret.size()),
+       reinterpret_cast<const unsigned char*>(message.data()), message.size(), mac.data(), &size);
   // Dynamic truncation of RFC 4226, 5.3.
   const size_t at = mac[size - 1] & 15;
   const uint32_t bits = (static_cast<uint32_t>(mac[at] & 0x7f) << 24) | (static_cast<uint32_t>(mac[at + 1]) << 16) |

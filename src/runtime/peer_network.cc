@@ -122,18 +122,21 @@ Result<PeerNetwork::State::Contexts> PeerNetwork::State::make_contexts(const Pem
   const std::string uri = node_uri(options.cluster_id, options.self);
   if (std::ranges::find(own.uris, uri) == own.uris.end()) {
     return fail(Code::kFailedPrecondition, "NODE_CERTIFICATE_MISMATCH",
-                  "the node's certificate does not name " + uri + "; issue one for this cluster and node");
+                "the node's certificate does not name " + uri + "; issue one for this cluster and node");
   }
-  const TlsOptions both{.identity = identity, .ca_pem = options.ca_pem,
-                        .client_certificate = PeerCertificate::kRequired, .trust = std::move(trusted)};
+  const TlsOptions both{.identity = identity,
+                        .ca_pem = options.ca_pem,
+                        .client_certificate = PeerCertificate::kRequired,
+                        .trust = std::move(trusted)};
   UCCP_TRY(const TlsContext server, make_server_context(both));
   UCCP_TRY(const TlsContext client, make_client_context(both));
-  return Contexts{std::make_shared<asio::ssl::context>(adopt(server)), std::make_shared<asio::ssl::context>(adopt(client))};
+  return Contexts{std::make_shared<asio::ssl::context>(adopt(server)),
+                  std::make_shared<asio::ssl::context>(adopt(client))};
 }
 
-// Nodes go over to another authority within seconds of each other. So connections that this node has dialled are dialled
-// again at once, which a peer hardly notices, and those that were accepted are left to the other end for a while. Only a
-// certificate that was revoked ends its connection at once.
+// Nodes go over to another authority within seconds of each other. So connections that this node has dialled are
+// dialled again at once, which a peer hardly notices, and those that were accepted are left to the other end for a
+// while. Only a certificate that was revoked ends its connection at once.
 void PeerNetwork::State::check_peers(bool own_is_new) {
   if (!trust) return;
   for (const auto& [id, out] : peers) {
@@ -562,7 +565,8 @@ void PeerNetwork::set_peers(std::map<NodeId, PeerAddress> peers) {
 
 Status PeerNetwork::replace_certificates(const PemIdentity& identity, std::shared_ptr<const PeerTrust> trust) {
   UCCP_TRY(auto made, state_->make_contexts(identity, trust));
-  asio::post(state_->io, [state = state_, made = std::move(made), trust = std::move(trust), shown = identity.certificate_pem]() mutable {
+  asio::post(state_->io, [state = state_, made = std::move(made), trust = std::move(trust),
+                          shown = identity.certificate_pem]() mutable {
     const bool own_is_new = std::exchange(state->options.identity.certificate_pem, shown) != shown;
     state->tls = std::move(made);
     state->trust = std::move(trust);

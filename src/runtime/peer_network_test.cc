@@ -38,7 +38,8 @@ struct Received {
 
 // A node with its own loop.
 struct Node {
-  Node(uint64_t number, const PemIdentity& ca, PeerNetworkOptions options) : id(number), loop(real_clock, {.sockets = true}) {
+  Node(uint64_t number, const PemIdentity& ca, PeerNetworkOptions options)
+      : id(number), loop(real_clock, {.sockets = true}) {
     options.self = NodeId(number);
     if (options.cluster_id.empty()) options.cluster_id = "c1";
     options.listen_host = "127.0.0.1";
@@ -248,8 +249,7 @@ class RawPeer {
   void send(std::string_view bytes) { SSL_write(ssl_.get(), bytes.data(), static_cast<int>(bytes.size())); }
   bool closed_by_peer() {
     char buffer[4096];
-    while (SSL_read(ssl_.get(), buffer, sizeof buffer) > 0) {
-    }
+    while (SSL_read(ssl_.get(), buffer, sizeof buffer) > 0) {}
     take_openssl_errors();
     return true;
   }

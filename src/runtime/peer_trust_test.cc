@@ -66,8 +66,9 @@ TEST_F(PeerTrustTest, WithPinsOnlyChainsWithAPinnedKeyCount) {
   EXPECT_EQ(reason_for(*pinned(pin_of(stranger)), stranger), "CERTIFICATE_UNTRUSTED");
   EXPECT_TRUE(parse_pins("")->empty());
   const std::string good = pin_of(a);
-  for (const std::string& bad : {std::string("x"), good.substr(1), good.substr(0, good.size() - 1), good + "=", "sha1/" + good.substr(7),
-                                 "sha256/" + std::string(43, '!') + "=", good + ",,", "sha256/" + std::string(42, 'A') + "=="}) {
+  for (const std::string& bad :
+       {std::string("x"), good.substr(1), good.substr(0, good.size() - 1), good + "=", "sha1/" + good.substr(7),
+        "sha256/" + std::string(43, '!') + "=", good + ",,", "sha256/" + std::string(42, 'A') + "=="}) {
     EXPECT_FALSE(parse_pins(bad).has_value()) << bad;
   }
 }
@@ -99,15 +100,17 @@ TEST_F(PeerTrustTest, AListOfASecondAuthorityDoesNotRevokeSerialsOfTheFirst) {
 TEST_F(PeerTrustTest, RefusesListsOfStrangersAndWhatIsNoPem) {
   EXPECT_EQ(trust(make_revocation_list(other, {}, now, 3600).value()).error().reason(), "CRL_UNTRUSTED");
   EXPECT_EQ(trust("nothing").error().reason(), "PEM_INVALID");
-  EXPECT_EQ(trust(make_revocation_list(ca, {}, now, 3600).value() + "-----BEGIN X509 CRL-----\nAA\n-----END X509 CRL-----\n")
-                .error()
-                .reason(),
-            "PEM_INVALID");
+  EXPECT_EQ(
+      trust(make_revocation_list(ca, {}, now, 3600).value() + "-----BEGIN X509 CRL-----\nAA\n-----END X509 CRL-----\n")
+          .error()
+          .reason(),
+      "PEM_INVALID");
   EXPECT_EQ(PeerTrust::make({.ca_pem = ""}).error().reason(), "PEM_INVALID");
-  EXPECT_EQ(PeerTrust::make({.ca_pem = ca.certificate_pem + "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"})
-                .error()
-                .reason(),
-            "PEM_INVALID");
+  EXPECT_EQ(
+      PeerTrust::make({.ca_pem = ca.certificate_pem + "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"})
+          .error()
+          .reason(),
+      "PEM_INVALID");
 }
 
 TEST_F(PeerTrustTest, AsksWhetherALeafWasRevoked) {
@@ -127,7 +130,8 @@ TEST(SigningRequests, ARequestBringsItsKeyAndNothingElse) {
   const WallTime now = RealClock().wall();
   const PemIdentity ca = create_ca("test CA", 1, now).value();
   const SigningRequest request = make_signing_request().value();
-  const std::string made = sign_request(ca, request.request_pem, {.common_name = "agent", .organizations = {"agent"}}, now).value();
+  const std::string made =
+      sign_request(ca, request.request_pem, {.common_name = "agent", .organizations = {"agent"}}, now).value();
   EXPECT_TRUE(check_identity({made, request.key_pem}, ca.certificate_pem, now).is_ok());
   EXPECT_EQ(inspect_certificate(made)->common_name, "agent");
   std::string broken = request.request_pem;

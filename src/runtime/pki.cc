@@ -97,12 +97,9 @@ Status add_alternative_names(X509* certificate, const CertificateRequest& reques
 
 const char* extended_usage(CertificateUse use) {
   switch (use) {
-    case CertificateUse::kServer:
-      return "serverAuth";
-    case CertificateUse::kClient:
-      return "clientAuth";
-    case CertificateUse::kServerAndClient:
-      return "serverAuth,clientAuth";
+    case CertificateUse::kServer: return "serverAuth";
+    case CertificateUse::kClient: return "clientAuth";
+    case CertificateUse::kServerAndClient: return "serverAuth,clientAuth";
   }
   std::unreachable();
 }
@@ -178,7 +175,8 @@ Result<std::string> certify(const PemIdentity& ca, const CertificateRequest& req
     take_openssl_errors();
     return request_invalid("'" + request.common_name + "' or an organization is no name of at most 64 characters");
   }
-  const bool made = X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) && set_validity(x, now, request.seconds) &&
+  const bool made = X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x) &&
+                    set_validity(x, now, request.seconds) &&
                     X509_set_issuer_name(x, X509_get_subject_name(issuer)) == 1 && X509_set_pubkey(x, key) == 1 &&
                     add_extension(x, issuer, NID_basic_constraints, "critical,CA:FALSE") &&
                     add_extension(x, issuer, NID_key_usage, "critical,digitalSignature") &&
@@ -230,7 +228,8 @@ Result<SigningRequest> make_signing_request() {
   const Request request(X509_REQ_new());
   const openssl::Bio bio(BIO_new(BIO_s_mem()));
   if (!key || !request || !bio || X509_REQ_set_version(request.get(), X509_REQ_VERSION_1) != 1 ||
-      X509_REQ_set_pubkey(request.get(), key.get()) != 1 || X509_REQ_sign(request.get(), key.get(), EVP_sha256()) <= 0 ||
+      X509_REQ_set_pubkey(request.get(), key.get()) != 1 ||
+      X509_REQ_sign(request.get(), key.get(), EVP_sha256()) <= 0 ||
       PEM_write_bio_X509_REQ(bio.get(), request.get()) != 1) {
     return openssl_failed("make a request for a certificate");
   }
@@ -244,7 +243,8 @@ Result<std::string> sign_request(const PemIdentity& ca, const std::string& reque
   EVP_PKEY* const key = request ? X509_REQ_get0_pubkey(request.get()) : nullptr;
   if (key == nullptr || X509_REQ_verify(request.get(), key) != 1) {
     take_openssl_errors();
-    return fail(Code::kInvalid, "SIGNING_REQUEST_INVALID", "the request for a certificate is no PEM, or not signed with its key");
+    return fail(Code::kInvalid, "SIGNING_REQUEST_INVALID",
+                "the request for a certificate is no PEM, or not signed with its key");
   }
   return certify(ca, names, key, now);
 }
@@ -259,7 +259,8 @@ Result<std::string> make_revocation_list(const PemIdentity& ca, const std::vecto
   const openssl::Bio bio(BIO_new(BIO_s_mem()));
   bool made = list && from && until && bio && X509_CRL_set_version(list.get(), X509_CRL_VERSION_2) == 1 &&
               X509_CRL_set_issuer_name(list.get(), X509_get_subject_name(authorities.front().get())) == 1 &&
-              X509_CRL_set1_lastUpdate(list.get(), from.get()) == 1 && X509_CRL_set1_nextUpdate(list.get(), until.get()) == 1;
+              X509_CRL_set1_lastUpdate(list.get(), from.get()) == 1 &&
+              X509_CRL_set1_nextUpdate(list.get(), until.get()) == 1;
   for (const std::string& serial : serials) made = made && add_revoked(list.get(), serial, from.get());
   made = made && X509_CRL_sort(list.get()) == 1 && X509_CRL_sign(list.get(), ca_key.get(), EVP_sha256()) > 0 &&
          PEM_write_bio_X509_CRL(bio.get(), list.get()) == 1;

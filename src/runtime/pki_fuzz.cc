@@ -19,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto made = runtime::sign_request(ca, pem, {.common_name = "x"}, WallTime{1'700'000'000'000'000})) {
     // Names come from who signs, whatever the request says.
     const auto info = runtime::inspect_certificate(*made);
-    UCCP_CHECK(info && info->common_name == "x" && info->uris.empty() && !info->is_authority, "a request chooses nothing");
+    UCCP_CHECK(info && info->common_name == "x" && info->uris.empty() && !info->is_authority,
+               "a request chooses nothing");
   }
   return 0;
 }

@@ -124,14 +124,10 @@ class PosixFile final : public File {
 
 int open_flags(OpenMode mode) {
   switch (mode) {
-    case OpenMode::kRead:
-      return O_RDONLY;
-    case OpenMode::kReadWrite:
-      return O_RDWR;
-    case OpenMode::kCreate:
-      return O_RDWR | O_CREAT | O_EXCL;
-    case OpenMode::kCreateOrOpen:
-      return O_RDWR | O_CREAT;
+    case OpenMode::kRead: return O_RDONLY;
+    case OpenMode::kReadWrite: return O_RDWR;
+    case OpenMode::kCreate: return O_RDWR | O_CREAT | O_EXCL;
+    case OpenMode::kCreateOrOpen: return O_RDWR | O_CREAT;
   }
   std::unreachable();
 }
@@ -142,22 +138,16 @@ Status file_error(int error_number, std::string_view what, const std::string& pa
   const std::string message =
       "cannot " + std::string(what) + " " + path + ": " + std::system_category().message(error_number);
   switch (error_number) {
-    case ENOENT:
-      return Status(Code::kNotFound, "FILE_NOT_FOUND", message);
-    case EEXIST:
-      return Status(Code::kAlreadyExists, "FILE_EXISTS", message);
+    case ENOENT: return Status(Code::kNotFound, "FILE_NOT_FOUND", message);
+    case EEXIST: return Status(Code::kAlreadyExists, "FILE_EXISTS", message);
     case EACCES:
     case EPERM:
-    case EROFS:
-      return Status(Code::kPermission, "FILE_PERMISSION", message);
+    case EROFS: return Status(Code::kPermission, "FILE_PERMISSION", message);
     case ENOSPC:
-    case EDQUOT:
-      return Status(Code::kExhausted, "NO_SPACE", message + "; free space on this file system");
+    case EDQUOT: return Status(Code::kExhausted, "NO_SPACE", message + "; free space on this file system");
     case EMFILE:
-    case ENFILE:
-      return Status(Code::kExhausted, "TOO_MANY_FILES", message + "; raise the limit of open files");
-    default:
-      return Status(Code::kUnavailable, "IO_ERROR", message);
+    case ENFILE: return Status(Code::kExhausted, "TOO_MANY_FILES", message + "; raise the limit of open files");
+    default: return Status(Code::kUnavailable, "IO_ERROR", message);
   }
 }
 
@@ -222,7 +212,8 @@ Status PosixFileSystem::rename(const std::string& from, const std::string& to) {
 Status PosixFileSystem::hard_link(const std::string& from, const std::string& to) {
   if (::link(from.c_str(), to.c_str()) == 0) return Status::ok();
   // Another file system, or one without links.
-  if (errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP) return FileSystem::hard_link(from, to);
+  if (errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP)
+    return FileSystem::hard_link(from, to);
   return file_error(errno, "link " + from + " to", to);
 }
 

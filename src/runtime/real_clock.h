@@ -1,8 +1,8 @@
 // The clocks of the machine: CLOCK_BOOTTIME and CLOCK_REALTIME.
 //
-// Tests make the wall clock jump: if the environment variable kWallOffsetVariable names a file of 8 bytes, that number of
-// microseconds (in the byte order of the machine) is added, as it is at each look. Nothing else reads the wall clock.
-// Callable from any thread; holds no state.
+// Tests make the wall clock jump: if the environment variable kWallOffsetVariable names a file of 8 bytes, that number
+// of microseconds (in the byte order of the machine) is added, as it is at each look. Nothing else reads the wall
+// clock. Callable from any thread; holds no state.
 #pragma once
 
 #include <compare>

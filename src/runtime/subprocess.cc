@@ -57,21 +57,13 @@ Status failure_status(const ChildFailure& failure, const SpawnOptions& options, 
   const auto item = static_cast<size_t>(failure.item);
   std::string step = child_step_name(failure.step);
   switch (failure.step) {
-    case ChildStep::kCgroup:
-      step += " (" + options.cgroup_procs[item] + ")";
-      break;
+    case ChildStep::kCgroup: step += " (" + options.cgroup_procs[item] + ")"; break;
     case ChildStep::kBindMount:
       step += " (" + options.bind_mounts[item].from + " at " + options.bind_mounts[item].to + ")";
       break;
-    case ChildStep::kHide:
-      step += " (" + options.hidden_directories[item] + ")";
-      break;
-    case ChildStep::kLimit:
-      step += " (number " + std::to_string(options.limits[item].resource) + ")";
-      break;
-    case ChildStep::kDirectory:
-      step += " (" + options.working_directory + ")";
-      break;
+    case ChildStep::kHide: step += " (" + options.hidden_directories[item] + ")"; break;
+    case ChildStep::kLimit: step += " (number " + std::to_string(options.limits[item].resource) + ")"; break;
+    case ChildStep::kDirectory: step += " (" + options.working_directory + ")"; break;
     case ChildStep::kExecute:
       if (failure.error_number == ENOENT) {
         return Status(Code::kNotFound, "PROGRAM_NOT_FOUND",
@@ -82,8 +74,7 @@ Status failure_status(const ChildFailure& failure, const SpawnOptions& options, 
                       "cannot start " + program + ": it is not executable for this user");
       }
       break;
-    default:
-      break;
+    default: break;
   }
   return spawn_error(program, step, failure.error_number);
 }
@@ -384,8 +375,7 @@ Result<Subprocess> Subprocess::spawn(const SpawnOptions& options) {
   const int pidfd_error = errno;
   const auto abandon = [&] {
     ::kill(state->pid, SIGKILL);
-    while (::wait4(state->pid, nullptr, 0, nullptr) < 0 && errno == EINTR) {
-    }
+    while (::wait4(state->pid, nullptr, 0, nullptr) < 0 && errno == EINTR) {}
   };
   if (state->pidfd.get() < 0) {
     abandon();

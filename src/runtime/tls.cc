@@ -31,7 +31,8 @@ Status trust(SSL_CTX* context, const TlsOptions& options, bool name_to_clients) 
   if (options.trust) {
     SSL_CTX_set1_cert_store(context, options.trust->store());
     for (X509* authority : options.trust->authorities()) {
-      if (name_to_clients && SSL_CTX_add_client_CA(context, authority) != 1) return tls_failed("trust an authority").error();
+      if (name_to_clients && SSL_CTX_add_client_CA(context, authority) != 1)
+        return tls_failed("trust an authority").error();
     }
     return Status::ok();
   }
@@ -101,7 +102,8 @@ Result<CertificateInfo> peer_certificate(const ssl_st* connection) {
 
 Status check_peer_again(const ssl_st* connection, const PeerTrust& trust) {
   const openssl::Certificate certificate(SSL_get1_peer_certificate(connection));
-  if (!certificate) return Status(Code::kUnauthenticated, "PEER_CERTIFICATE_MISSING", "the peer has shown no certificate");
+  if (!certificate)
+    return Status(Code::kUnauthenticated, "PEER_CERTIFICATE_MISSING", "the peer has shown no certificate");
   return trust.accepts(certificate.get(), SSL_get_peer_cert_chain(connection));
 }
 

@@ -1,7 +1,7 @@
 // The agent of a development node: started in its own process group, restarted when it dies, stopped with the server.
 //
-// The agent outlives a server that is killed: tasks go on. The next server on the same directory finds it by its lock and
-// works with it instead of starting a second one.
+// The agent outlives a server that is killed: tasks go on. The next server on the same directory finds it by its lock
+// and works with it instead of starting a second one.
 #pragma once
 
 #include <atomic>

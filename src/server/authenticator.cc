@@ -101,9 +101,10 @@ Result<call::Principal> KeyAuthenticator::from_token(const std::string& token) c
   const std::string issuer = runtime::unverified_claims(token).issuer;
   const bool by_shared = options_.shared != nullptr && options_.shared->is_issuer(issuer);
   if (by_shared || (options_.outside != nullptr && options_.outside->is_issuer(issuer))) {
-    UCCP_TRY(call::Principal principal,
-             by_shared ? options_.shared->identify(token, clock_.wall()) : options_.outside->identify(token, clock_.wall()));
-    UCCP_RETURN_IF_ERROR(directory_.check_token(principal.tenant, principal.name, principal.credential_id, "", principal.issued_us));
+    UCCP_TRY(call::Principal principal, by_shared ? options_.shared->identify(token, clock_.wall())
+                                                  : options_.outside->identify(token, clock_.wall()));
+    UCCP_RETURN_IF_ERROR(
+        directory_.check_token(principal.tenant, principal.name, principal.credential_id, "", principal.issued_us));
     return principal;
   }
   auto claims = operators_.verify(token, clock_.wall());
@@ -126,8 +127,8 @@ Result<call::Principal> KeyAuthenticator::from_token(const std::string& token) c
   if (principal.tenant.empty()) {
     return fail(Code::kUnauthenticated, "TOKEN_TENANT", "the token names no tenant; ask its issuer for one that does");
   }
-  UCCP_RETURN_IF_ERROR(directory_.check_token(principal.tenant, principal.name, principal.credential_id, principal.session,
-                                              principal.issued_us));
+  UCCP_RETURN_IF_ERROR(directory_.check_token(principal.tenant, principal.name, principal.credential_id,
+                                              principal.session, principal.issued_us));
   return principal;
 }
 
@@ -159,7 +160,8 @@ Result<call::Principal> KeyAuthenticator::from_certificate(const std::string& pe
     if (!parse_node_uri(uri, cluster_id, node)) continue;
     if (cluster_id != options_.cluster_id) {
       return fail(Code::kUnauthenticated, "CERTIFICATE_CLUSTER",
-                  "the certificate is that of a node of cluster " + cluster_id + ", and this is cluster " + options_.cluster_id);
+                  "the certificate is that of a node of cluster " + cluster_id + ", and this is cluster " +
+                      options_.cluster_id);
     }
     UCCP_RETURN_IF_ERROR(directory_.check_certificate(call::kSystemTenant, info->serial));
     principal.kind = call::Principal::Kind::kNode;

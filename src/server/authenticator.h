@@ -29,7 +29,8 @@ class KeyAuthenticator final : public call::Authenticator {
     const SharedIssuer* shared = nullptr;
   };
   // Errors: corruption PEM_INVALID. `directory`, `clock` and the outside issuer must outlive it.
-  static Result<std::unique_ptr<KeyAuthenticator>> make(const Options& options, const identity::IdentityDirectory& directory,
+  static Result<std::unique_ptr<KeyAuthenticator>> make(const Options& options,
+                                                        const identity::IdentityDirectory& directory,
                                                         const Clock& clock);
 
   Result<call::Principal> authenticate(const call::Credentials& credentials) override;

@@ -24,8 +24,9 @@ BackupPlace backup_place(const Config& config, const std::string& data_dir) {
 Result<SecretKey> load_backup_key(FileSystem& files, const BackupPlace& place, bool make, Random& random) {
   UCCP_TRY(const bool exists, files.exists(place.key_file));
   if (!exists && !make) {
-    return fail(Code::kNotFound, "KEY_MISSING", "there is no key of backups in " + place.key_file +
-                                                    "; write one with: openssl rand -hex 32 > " + place.key_file);
+    return fail(Code::kNotFound, "KEY_MISSING",
+                "there is no key of backups in " + place.key_file + "; write one with: openssl rand -hex 32 > " +
+                    place.key_file);
   }
   if (!exists) {
     const size_t slash = place.key_file.rfind('/');
@@ -55,17 +56,30 @@ BackupSide::BackupSide(BackupSideEnvironment environment, backup::Archive archiv
     : env_(std::move(environment)), archive_(archive) {
   // A job blocks its thread for as long as it takes.
   worker_ = std::make_unique<runtime::Loop>(env_.clock, runtime::LoopOptions{.stall_ms = INT64_MAX / 1000});
-  jobs_ = std::make_unique<backup::BackupJobs>(backup::JobEnvironment{
-      .proposer = env_.node, .reader = env_.node, .blobs = env_.blobs, .archive = archive_, .clock = env_.clock,
-      .groups = env_.groups, .snapshot = {.compression = {env_.compression.encoding, kPackedChunkBytesMin}},
-      .lead = [this](GroupId group, std::move_only_function<void(Status)> done) {
-        lead(group, kLeadTries, std::move(done));
-      }});
-  service_ = std::make_unique<backup::BackupService>(backup::BackupEnvironment{
-      .proposer = env_.node, .jobs = *jobs_, .archive = archive_, .worker = *worker_, .reads = env_.reads,
-      .clock = env_.clock, .random = env_.random, .page_tokens = env_.page_tokens, .node = env_.identity.node,
-      .cluster_id = env_.identity.cluster_id, .program_version = std::string(admin::program_version()),
-      .metrics = env_.metrics});
+  jobs_ = std::make_unique<backup::BackupJobs>(
+      backup::JobEnvironment{.proposer = env_.node,
+                             .reader = env_.node,
+                             .blobs = env_.blobs,
+                             .archive = archive_,
+                             .clock = env_.clock,
+                             .groups = env_.groups,
+                             .snapshot = {.compression = {env_.compression.encoding, kPackedChunkBytesMin}},
+                             .lead = [this](GroupId group, std::move_only_function<void(Status)> done) {
+                               lead(group, kLeadTries, std::move(done));
+                             }});
+  service_ = std::make_unique<backup::BackupService>(
+      backup::BackupEnvironment{.proposer = env_.node,
+                                .jobs = *jobs_,
+                                .archive = archive_,
+                                .worker = *worker_,
+                                .reads = env_.reads,
+                                .clock = env_.clock,
+                                .random = env_.random,
+                                .page_tokens = env_.page_tokens,
+                                .node = env_.identity.node,
+                                .cluster_id = env_.identity.cluster_id,
+                                .program_version = std::string(admin::program_version()),
+                                .metrics = env_.metrics});
   worker_->start("uccp-backup");
   if (env_.every_ms > 0) tick();
 }

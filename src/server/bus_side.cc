@@ -43,7 +43,8 @@ Result<events::EventsOptions> bus_settings(const Config& config) {
   options.topic.partitions_max = static_cast<int32_t>(partitions);
   UCCP_TRY(options.topic.message_bytes_max, config.integer_between("bus_message_bytes_max", 1 << 10, command_max));
   UCCP_TRY(options.publisher.request_bytes_max, config.integer_between("bus_request_bytes_max", 1 << 10, command_max));
-  options.gatherer.command_bytes_max = std::min(options.gatherer.command_bytes_max, options.publisher.request_bytes_max);
+  options.gatherer.command_bytes_max =
+      std::min(options.gatherer.command_bytes_max, options.publisher.request_bytes_max);
   UCCP_TRY(options.gatherer.queue_bytes_max, config.integer_between("bus_queue_bytes_max", 1 << 20, int64_t{1} << 40));
   UCCP_TRY(options.stream.streams_max, config.integer_between("bus_streams_max", 1, 1'000'000));
   UCCP_TRY(options.stream.partitions_max, config.integer_between("bus_stream_partitions_max", 1, 10'000'000));
@@ -104,14 +105,22 @@ std::vector<node::GroupSpec> BusSide::groups() {
   return specs;
 }
 
-void BusSide::build(const BusSideEnvironment& environment, call::HandlerTable& handlers, const call::HandlerTable& doors) {
+void BusSide::build(const BusSideEnvironment& environment, call::HandlerTable& handlers,
+                    const call::HandlerTable& doors) {
   node::Node& node = environment.node;
   remote_ = std::make_unique<Remote>(node, environment.clock, doors);
   service_ = std::make_unique<events::EventsService>(
-      options_, events::EventsEnvironment{.local = node, .anywhere = *remote_, .reader = node, .log = node, .watcher = node,
-                                          .loop = environment.loop, .events = environment.events,
-                                          .work = environment.reads, .clock = environment.clock,
-                                          .metrics = environment.metrics, .page_tokens = environment.page_tokens,
+      options_, events::EventsEnvironment{.local = node,
+                                          .anywhere = *remote_,
+                                          .reader = node,
+                                          .log = node,
+                                          .watcher = node,
+                                          .loop = environment.loop,
+                                          .events = environment.events,
+                                          .work = environment.reads,
+                                          .clock = environment.clock,
+                                          .metrics = environment.metrics,
+                                          .page_tokens = environment.page_tokens,
                                           .leader = [&node](GroupId group) { return node.known_leader(group); }});
   service_->add_handlers(handlers);
   handlers.add_parsed<internal::v1::ProposeRequest>(

@@ -40,8 +40,8 @@ class BusSide {
   machine::Domain& topics() { return topics_; }
   std::vector<node::GroupSpec> groups();
   std::vector<GroupId> group_ids() const;
-  // After the node is built and before it runs; adds the handlers of this node. `doors` are those that forward to leaders, filled later; they
-  // must outlive the bus.
+  // After the node is built and before it runs; adds the handlers of this node. `doors` are those that forward to
+  // leaders, filled later; they must outlive the bus.
   void build(const BusSideEnvironment& environment, call::HandlerTable& handlers, const call::HandlerTable& doors);
   // The node runs.
   void start() { service_->start(); }

@@ -28,7 +28,9 @@ std::string seal_context(const std::string& certificate_pem) {
 }
 
 // When it was issued: it is valid from a little earlier.
-int64_t issued_s(const runtime::CertificateInfo& info) { return info.not_before.us / 1'000'000 + runtime::kBackdatedSeconds; }
+int64_t issued_s(const runtime::CertificateInfo& info) {
+  return info.not_before.us / 1'000'000 + runtime::kBackdatedSeconds;
+}
 
 }  // namespace
 
@@ -37,7 +39,8 @@ Result<std::string> seal_authority_key(const runtime::PemIdentity& authority, co
   return ClusterCrypto(token_key_pem, random).seal(authority.key_pem, seal_context(authority.certificate_pem));
 }
 
-Result<std::string> open_authority_key(const std::string& ca_pem, const std::string& sealed, const std::string& token_key_pem) {
+Result<std::string> open_authority_key(const std::string& ca_pem, const std::string& sealed,
+                                       const std::string& token_key_pem) {
   runtime::SystemRandom random;
   return ClusterCrypto(token_key_pem, random).open(sealed, seal_context(ca_pem));
 }
@@ -55,7 +58,8 @@ struct CertificateSide::Step {
   bool trust_changed = false;  // what agents are told
 };
 
-CertificateSide::CertificateSide(CertificateSources sources, const std::string& token_key_pem, CertificateEnvironment environment)
+CertificateSide::CertificateSide(CertificateSources sources, const std::string& token_key_pem,
+                                 CertificateEnvironment environment)
     : sources_(std::move(sources)),
       alert_before_s_(sources_.alert_before_s),
       env_(environment),
@@ -63,7 +67,8 @@ CertificateSide::CertificateSide(CertificateSources sources, const std::string& 
       crypto_(token_key_pem, environment.random),
       revoked_(std::make_shared<Revoked>()),
       issued_(env_.metrics.counter("uccp_certificates_issued_total", "Certificates that this node has signed")),
-      failures_(env_.metrics.counter("uccp_certificate_failures_total", "Certificates or lists that could not be used")) {}
+      failures_(
+          env_.metrics.counter("uccp_certificate_failures_total", "Certificates or lists that could not be used")) {}
 
 Result<std::unique_ptr<CertificateSide>> CertificateSide::make(CertificateSources sources, CertificateMaterial first,
                                                                const std::string& token_key_pem,
@@ -92,10 +97,14 @@ CertificateMaterial CertificateSide::current() const {
 
 Result<std::shared_ptr<const PeerTrust>> CertificateSide::make_trust(const CertificateMaterial& material) const {
   UCCP_TRY(std::set<std::string> pins, parse_pins(sources_.client_pins));
-  return PeerTrust::make({.ca_pem = material.ca_pem, .crl_pem = material.crl_pem, .revoked = [revoked = revoked_](const std::string& pem) {
-    std::lock_guard lock(revoked->mutex);
-    return revoked->ask && revoked->ask(pem);
-  }, .pins = std::move(pins)});
+  return PeerTrust::make({.ca_pem = material.ca_pem,
+                          .crl_pem = material.crl_pem,
+                          .revoked =
+                              [revoked = revoked_](const std::string& pem) {
+                                std::lock_guard lock(revoked->mutex);
+                                return revoked->ask && revoked->ask(pem);
+                              },
+                          .pins = std::move(pins)});
 }
 
 void CertificateSide::start(CertificateHooks hooks) {
@@ -139,7 +148,8 @@ void CertificateSide::look() {
   follow_authority(step);
   renew(step);
   if (step.changed) {
-    const std::string content = step.next.server.certificate_pem + step.next.server.key_pem + step.next.ca_pem + step.next.crl_pem;
+    const std::string content =
+        step.next.server.certificate_pem + step.next.server.key_pem + step.next.ca_pem + step.next.crl_pem;
     if (const Status used = use(step.next); used.is_ok()) {
       refused_.clear();
       log::info("certificates replaced", {{"node", sources_.node_name}});
@@ -155,10 +165,11 @@ void CertificateSide::look() {
 }
 
 void CertificateSide::read_files(Step& step) {
-  const std::pair<const std::string*, std::string*> all[] = {{&sources_.certificate_file, &step.next.server.certificate_pem},
-                                                             {&sources_.key_file, &step.next.server.key_pem},
-                                                             {&sources_.authority_file, &step.next.ca_pem},
-                                                             {&sources_.crl_file, &step.next.crl_pem}};
+  const std::pair<const std::string*, std::string*> all[] = {
+      {&sources_.certificate_file, &step.next.server.certificate_pem},
+      {&sources_.key_file, &step.next.server.key_pem},
+      {&sources_.authority_file, &step.next.ca_pem},
+      {&sources_.crl_file, &step.next.crl_pem}};
   for (const auto& [path, content] : all) {
     if (path->empty()) continue;
     auto now = read_file(env_.files, *path, kFileBytesMax);
@@ -170,7 +181,8 @@ void CertificateSide::read_files(Step& step) {
   }
 }
 
-Result<runtime::PemIdentity> CertificateSide::signing_identity(const std::string& ca_pem, const AuthoritiesRow& row) const {
+Result<runtime::PemIdentity> CertificateSide::signing_identity(const std::string& ca_pem,
+                                                               const AuthoritiesRow& row) const {
   const std::vector<std::string> all = runtime::split_pem(ca_pem);
   if (all.empty()) return fail(Code::kFailedPrecondition, "AUTHORITY_KEY_MISSING", "there is no authority");
   runtime::PemIdentity signing{all.front(), ""};
@@ -182,7 +194,8 @@ Result<runtime::PemIdentity> CertificateSide::signing_identity(const std::string
   } else if (const auto stored = read_file(env_.files, paths_.ca_sealed, kFileBytesMax)) {
     UCCP_TRY(signing.key_pem, crypto_.open(*stored, seal_context(signing.certificate_pem)));
   }
-  if (signing.key_pem.empty() || runtime::check_identity(signing, signing.certificate_pem, env_.clock.wall()).reason() == "KEY_MISMATCH") {
+  if (signing.key_pem.empty() ||
+      runtime::check_identity(signing, signing.certificate_pem, env_.clock.wall()).reason() == "KEY_MISMATCH") {
     return fail(Code::kFailedPrecondition, "AUTHORITY_KEY_MISSING", "this node has no key of the authority");
   }
   return signing;
@@ -208,7 +221,8 @@ void CertificateSide::follow_authority(Step& step) {
   // Files first: after a restart they are what the node trusts before it knows the state.
   const Result<bool> has_key = env_.files.exists(paths_.ca_key);
   Status stored;
-  if (has_key && *has_key && signing) stored = runtime::replace_authority(env_.files, {ca_pem, signing->key_pem}, paths_);
+  if (has_key && *has_key && signing)
+    stored = runtime::replace_authority(env_.files, {ca_pem, signing->key_pem}, paths_);
   else if (!sealed.empty()) stored = write_file_atomically(env_.files, paths_.ca_sealed, sealed);
   if (stored.is_ok()) stored = write_file_atomically(env_.files, paths_.ca_certificate, ca_pem);
   if (!stored.is_ok()) log::error("the authorities cannot be stored", {{"reason", stored.to_string()}});
@@ -224,10 +238,12 @@ void CertificateSide::renew(Step& step) {
   const bool asked = ids.empty() || std::ranges::find(ids, sources_.node_name) != ids.end();
   Status renewed;
   if (sources_.certificate_file.empty()) {
-    renewed = renew_one(step, step.next.server, names.server, asked, paths_.server_certificate, paths_.server_key, &step.next.server);
+    renewed = renew_one(step, step.next.server, names.server, asked, paths_.server_certificate, paths_.server_key,
+                        &step.next.server);
   }
   if (renewed.is_ok() && sources_.has_peers) {
-    renewed = renew_one(step, step.next.node, names.node, asked, paths_.node_certificate, paths_.node_key, &step.next.node);
+    renewed =
+        renew_one(step, step.next.node, names.node, asked, paths_.node_certificate, paths_.node_key, &step.next.node);
   }
   if (renewed.is_ok()) {
     renewed_generation_ = step.row.generation();
@@ -240,8 +256,9 @@ void CertificateSide::renew(Step& step) {
 }
 
 // `asked`: a request to renew the nodes' certificates is about this one.
-Status CertificateSide::renew_one(Step& step, const runtime::PemIdentity& now, const runtime::CertificateRequest& names, bool asked,
-                                  const std::string& certificate_path, const std::string& key_path, runtime::PemIdentity* into) {
+Status CertificateSide::renew_one(Step& step, const runtime::PemIdentity& now, const runtime::CertificateRequest& names,
+                                  bool asked, const std::string& certificate_path, const std::string& key_path,
+                                  runtime::PemIdentity* into) {
   const std::vector<std::string> authorities = runtime::split_pem(step.next.ca_pem);
   if (authorities.empty()) return Status::ok();
   const WallTime horizon{env_.clock.wall().us + runtime::renew_before_us(sources_.pki.lifetime_s)};
@@ -265,12 +282,14 @@ Status CertificateSide::renew_one(Step& step, const runtime::PemIdentity& now, c
 // The certificates of the admin and of agents that lie beside the authority, for those who use them from there.
 void CertificateSide::renew_clients(Step& step) {
   const runtime::PkiRequests names = runtime::pki_requests(sources_.pki);
-  const auto one = [&](const runtime::CertificateRequest& request, const std::string& certificate, const std::string& key) {
+  const auto one = [&](const runtime::CertificateRequest& request, const std::string& certificate,
+                       const std::string& key) {
     auto kept = read_file(env_.files, certificate, kFileBytesMax);
     auto kept_key = read_file(env_.files, key, kFileBytesMax);
     if (!kept || !kept_key) return;
     const Status renewed = renew_one(step, {*kept, *kept_key}, request, false, certificate, key, nullptr);
-    if (!renewed.is_ok()) log::warn("a client's certificate cannot be renewed", {{"path", certificate}, {"reason", renewed.to_string()}});
+    if (!renewed.is_ok())
+      log::warn("a client's certificate cannot be renewed", {{"path", certificate}, {"reason", renewed.to_string()}});
   };
   one(names.admin, paths_.admin_certificate, paths_.admin_key);
   one(names.agent, paths_.agent_certificate, paths_.agent_key);
@@ -292,7 +311,8 @@ void CertificateSide::tell_the_cluster() {
   command.set_generation(renewed_generation_);
   const auto told = certificates::kNodeCertificates.get(hooks_.view(), {}, command.node_id());
   if (told && told->generation() == command.generation() && told->certificates_size() == command.certificates_size() &&
-      std::ranges::equal(told->certificates(), command.certificates(), {}, &v1::Certificate::fingerprint, &v1::Certificate::fingerprint)) {
+      std::ranges::equal(told->certificates(), command.certificates(), {}, &v1::Certificate::fingerprint,
+                         &v1::Certificate::fingerprint)) {
     return;
   }
   reporting_ = true;
@@ -305,7 +325,9 @@ void CertificateSide::show_end(const std::string& name, const std::string& pem) 
   const auto info = runtime::inspect_certificate(pem);
   if (!info) return;
   const int64_t left_us = info->not_after.us - env_.clock.wall().us;
-  env_.metrics.gauge("uccp_certificate_not_after_seconds", "When the certificate ends, in seconds since 1970", {{"certificate", name}})
+  env_.metrics
+      .gauge("uccp_certificate_not_after_seconds", "When the certificate ends, in seconds since 1970",
+             {{"certificate", name}})
       .set(static_cast<double>(info->not_after.us) / 1e6);
   env_.metrics.gauge("uccp_certificate_expiry_seconds", "Seconds until the certificate ends", {{"certificate", name}})
       .set(static_cast<double>(left_us) / 1e6);
@@ -315,8 +337,12 @@ void CertificateSide::show_end(const std::string& name, const std::string& pem) 
   const int64_t now_us = env_.clock.boot().us;
   if (alerted != 0 && now_us - alerted < kAlertEveryUs) return;
   alerted = now_us;
-  log::write({log::Level::kWarn, "a certificate is about to end and was not renewed",
-              {{"certificate", name}, {"seconds_left", left_us / 1'000'000}, {"serial", info->serial}}, {}, {}, log::Category::kSecurity});
+  log::write({log::Level::kWarn,
+              "a certificate is about to end and was not renewed",
+              {{"certificate", name}, {"seconds_left", left_us / 1'000'000}, {"serial", info->serial}},
+              {},
+              {},
+              log::Category::kSecurity});
 }
 
 void CertificateSide::show(const CertificateMaterial& material) {
@@ -324,7 +350,8 @@ void CertificateSide::show(const CertificateMaterial& material) {
   show_end("authority", material.ca_pem);
   if (sources_.has_peers) show_end("node", material.node.certificate_pem);
   if (material.trust == nullptr || material.crl_pem.empty()) return;
-  env_.metrics.gauge("uccp_crl_entries", "Certificates in the revocation lists").set(static_cast<double>(material.trust->crl_entries()));
+  env_.metrics.gauge("uccp_crl_entries", "Certificates in the revocation lists")
+      .set(static_cast<double>(material.trust->crl_entries()));
   if (const auto next = material.trust->crl_next_update()) {
     env_.metrics.gauge("uccp_crl_next_update_seconds", "Seconds until the first revocation list is to be replaced")
         .set(static_cast<double>(next->us - env_.clock.wall().us) / 1e6);
@@ -336,7 +363,8 @@ void CertificateSide::show(const CertificateMaterial& material) {
 Status CertificateSide::is_own() const {
   if (sources_.certificate_file.empty() && sources_.authority_file.empty()) return Status::ok();
   return Status(Code::kFailedPrecondition, "AUTHORITY_OUTSIDE",
-                "the certificates come from the files of tls_cert_file or tls_ca_file: replace those files, which are read "
+                "the certificates come from the files of tls_cert_file or tls_ca_file: replace those files, which are "
+                "read "
                 "again within seconds")
       .with_help("security.md#certificates-of-your-own");
 }
@@ -344,7 +372,8 @@ Status CertificateSide::is_own() const {
 Result<AuthorityRow> CertificateSide::make_authority() {
   const WallTime now = env_.clock.wall();
   UCCP_TRY(const runtime::PemIdentity made,
-           runtime::create_ca("UCCP CA " + sources_.pki.cluster_id + " " + std::to_string(now.us / 1'000'000), kAuthorityYears, now));
+           runtime::create_ca("UCCP CA " + sources_.pki.cluster_id + " " + std::to_string(now.us / 1'000'000),
+                              kAuthorityYears, now));
   AuthorityRow row;
   row.set_certificate_pem(made.certificate_pem);
   row.set_key_sealed(crypto_.seal(made.key_pem, seal_context(made.certificate_pem)));
@@ -383,8 +412,11 @@ Result<std::string> CertificateSide::sign(const std::string& request_pem, const 
     return fail(Code::kFailedPrecondition, "AUTHORITY_KEY_MISSING", "this node has no key of the authority");
   }
   UCCP_TRY(const runtime::CertificateInfo like, runtime::inspect_certificate(like_pem));
-  const runtime::CertificateRequest names{.common_name = like.common_name, .organizations = like.organizations, .uris = like.uris,
-                                          .seconds = sources_.pki.lifetime_s, .use = runtime::CertificateUse::kClient};
+  const runtime::CertificateRequest names{.common_name = like.common_name,
+                                          .organizations = like.organizations,
+                                          .uris = like.uris,
+                                          .seconds = sources_.pki.lifetime_s,
+                                          .use = runtime::CertificateUse::kClient};
   UCCP_TRY(std::string made, runtime::sign_request(signing, request_pem, names, env_.clock.wall()));
   issued_.add();
   return made;
@@ -397,7 +429,8 @@ std::string CertificateSide::revocation_list() const {
     signing = signing_;
   }
   if (signing.key_pem.empty() || !hooks_.revoked_serials) return {};
-  return runtime::make_revocation_list(signing, hooks_.revoked_serials(), env_.clock.wall(), kRevocationListS).value_or("");
+  return runtime::make_revocation_list(signing, hooks_.revoked_serials(), env_.clock.wall(), kRevocationListS)
+      .value_or("");
 }
 
 Result<v1::Certificate> CertificateSide::describe(const std::string& pem, v1::CertificateKind kind) const {

@@ -1,11 +1,11 @@
 // The certificates of a node while it runs: where they come from, when they are replaced, who is told.
 //
-// A node shows certificates of the cluster's own authority, or of files that somebody else writes. Both are looked at once a
-// second: files that changed, an authority that the replicated state has, an end that is near, a revocation list. What is
-// new goes to all that hold connections, which go on without a restart.
-// Invariants: what cannot be used never replaces what is in use; private keys leave this object only into files of mode
-// 0600 and, sealed, into the replicated state.
-// Threads: made and ended on the main thread, looks on the executor given; what AuthorityPort has from any thread.
+// A node shows certificates of the cluster's own authority, or of files that somebody else writes. Both are looked at
+// once a second: files that changed, an authority that the replicated state has, an end that is near, a revocation
+// list. What is new goes to all that hold connections, which go on without a restart. Invariants: what cannot be used
+// never replaces what is in use; private keys leave this object only into files of mode 0600 and, sealed, into the
+// replicated state. Threads: made and ended on the main thread, looks on the executor given; what AuthorityPort has
+// from any thread.
 #pragma once
 
 #include <atomic>
@@ -60,7 +60,8 @@ class CertificateSide final : public certificates::AuthorityPort {
  public:
   // Takes what was loaded at the start, with the files of `sources` read. Errors: those of PeerTrust::make().
   static Result<std::unique_ptr<CertificateSide>> make(CertificateSources sources, CertificateMaterial first,
-                                                       const std::string& token_key_pem, CertificateEnvironment environment);
+                                                       const std::string& token_key_pem,
+                                                       CertificateEnvironment environment);
   ~CertificateSide() override;
 
   CertificateMaterial current() const;
@@ -93,7 +94,8 @@ class CertificateSide final : public certificates::AuthorityPort {
                    const std::string& certificate_path, const std::string& key_path, runtime::PemIdentity* into);
   void renew_clients(Step& step);
   // The authority that signs with its key. Errors: failed_precondition AUTHORITY_KEY_MISSING.
-  Result<runtime::PemIdentity> signing_identity(const std::string& ca_pem, const internal::v1::AuthoritiesRow& row) const;
+  Result<runtime::PemIdentity> signing_identity(const std::string& ca_pem,
+                                                const internal::v1::AuthoritiesRow& row) const;
   void tell_the_cluster();
   void show(const CertificateMaterial& material);
   void show_end(const std::string& name, const std::string& pem);
@@ -117,15 +119,16 @@ class CertificateSide final : public certificates::AuthorityPort {
 
   // On the executor.
   Executor::TimerId timer_ = 0;
-  std::string refused_;            // content that could not be used, so that it is said once
+  std::string refused_;  // content that could not be used, so that it is said once
   uint64_t renewed_generation_ = 0;
   bool reporting_ = false;
   std::map<std::string, int64_t> alerted_us_;
 };
 
-// The form in which a key of an authority is stored where more than its owner may look. `token_key_pem` is the same on all
-// nodes. Errors: failed_precondition SEAL_BROKEN.
+// The form in which a key of an authority is stored where more than its owner may look. `token_key_pem` is the same on
+// all nodes. Errors: failed_precondition SEAL_BROKEN.
 Result<std::string> seal_authority_key(const runtime::PemIdentity& authority, const std::string& token_key_pem);
-Result<std::string> open_authority_key(const std::string& ca_pem, const std::string& sealed, const std::string& token_key_pem);
+Result<std::string> open_authority_key(const std::string& ca_pem, const std::string& sealed,
+                                       const std::string& token_key_pem);
 
 }  // namespace uccp::server

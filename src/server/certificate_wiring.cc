@@ -13,15 +13,17 @@ namespace {
 constexpr int64_t kReportMs = 5'000;
 
 // Through this node if it leads, else through the leader.
-void report(const CertificateUsers& users, internal::v1::ReportCertificatesCommand command, std::function<void(Status)> done) {
+void report(const CertificateUsers& users, internal::v1::ReportCertificatesCommand command,
+            std::function<void(Status)> done) {
   Status level = services::check_feature_level(users.node.feature_level(), services::kAdministrationLevel);
   if (!level.is_ok()) return done(std::move(level));
   PeerLinks& links = users.cluster.links();
   if (users.has_peers && !links.leads(kCoreGroup)) {
     const NodeId leader = links.leader(kCoreGroup);
     if (!leader) return done(Status(Code::kUnavailable, "NO_LEADER", "there is no leader just now"));
-    return links.call(leader, "uccp.internal.v1.CertificateLink/Report", command.SerializeAsString(), kReportMs,
-                      [done = std::move(done)](Result<std::string> answer) { done(answer ? Status::ok() : answer.error()); });
+    return links.call(
+        leader, "uccp.internal.v1.CertificateLink/Report", command.SerializeAsString(), kReportMs,
+        [done = std::move(done)](Result<std::string> answer) { done(answer ? Status::ok() : answer.error()); });
   }
   machine::Envelope envelope;
   envelope.principal = command.node_id();
@@ -54,7 +56,8 @@ doors::DoorCertificates door_certificates_of(const CertificateMaterial& material
           .clients = asks_clients ? material.trust : nullptr};
 }
 
-Result<std::unique_ptr<CertificateSide>> open_certificates(const ServerOptions& options, CertificateEnvironment environment) {
+Result<std::unique_ptr<CertificateSide>> open_certificates(const ServerOptions& options,
+                                                           CertificateEnvironment environment) {
   CertificateMaterial first;
   first.server = {options.certificate_pem, options.key_pem};
   first.node = options.cluster.identity;
@@ -85,16 +88,17 @@ void connect_certificates(CertificateSide& side, CertificateUsers users, std::fu
   side.on_replace([users](const CertificateMaterial& material) -> Status {
     UCCP_RETURN_IF_ERROR(users.grpc.replace_certificates(door_certificates_of(material, true)));
     if (users.has_etcd) UCCP_RETURN_IF_ERROR(users.etcd.replace_certificates(door_certificates_of(material, true)));
-    UCCP_RETURN_IF_ERROR(users.rest.replace_certificates(door_certificates_of(material, users.rest_takes_certificates)));
+    UCCP_RETURN_IF_ERROR(
+        users.rest.replace_certificates(door_certificates_of(material, users.rest_takes_certificates)));
     return users.cluster.replace_certificates(material.node, material.ca_pem, material.trust);
   });
-  side.start({.view = [&node = users.node] { return node.view(kCoreGroup); },
-              .report = [users](internal::v1::ReportCertificatesCommand command, std::function<void(Status)> done) {
-                report(users, std::move(command), std::move(done));
-              },
-              .trust_changed = std::move(trust_changed),
-              .revoked = [&identity = users.identity](const std::string& pem) { return identity.certificate_is_revoked(pem); },
-              .revoked_serials = [&identity = users.identity] { return identity.revoked_serials(); }});
+  side.start(
+      {.view = [&node = users.node] { return node.view(kCoreGroup); },
+       .report = [users](internal::v1::ReportCertificatesCommand command,
+                         std::function<void(Status)> done) { report(users, std::move(command), std::move(done)); },
+       .trust_changed = std::move(trust_changed),
+       .revoked = [&identity = users.identity](const std::string& pem) { return identity.certificate_is_revoked(pem); },
+       .revoked_serials = [&identity = users.identity] { return identity.revoked_serials(); }});
 }
 
 }  // namespace uccp::server

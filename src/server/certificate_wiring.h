@@ -28,7 +28,8 @@ std::string node_name_of(NodeId node);
 // What a door shows.
 doors::DoorCertificates door_certificates_of(const CertificateMaterial& material, bool asks_clients);
 // The certificates of a node as it starts. Errors: those of CertificateSide::make().
-Result<std::unique_ptr<CertificateSide>> open_certificates(const ServerOptions& options, CertificateEnvironment environment);
+Result<std::unique_ptr<CertificateSide>> open_certificates(const ServerOptions& options,
+                                                           CertificateEnvironment environment);
 // Ids of the members of the cluster, this node at least.
 std::vector<std::string> member_names(const node::Node& node, const std::string& self);
 // From now on the users get what is new. The doors are open.

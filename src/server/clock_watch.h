@@ -1,5 +1,5 @@
-// Notices when the wall clock jumps. Nothing depends on it but what people read, cron, and certificates and tokens; so a
-// jump is no fault, but whoever reads times and logs has to know of it.
+// Notices when the wall clock jumps. Nothing depends on it but what people read, cron, and certificates and tokens; so
+// a jump is no fault, but whoever reads times and logs has to know of it.
 //
 // A jump is a difference of more than 5 s between what the wall clock and the boot clock measured since the last look.
 // Thread: the executor's, until that is stopped; start() on any.

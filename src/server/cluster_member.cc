@@ -21,7 +21,8 @@ constexpr int64_t kLonelyMs = 3'000;
 constexpr int64_t kJoinPauseMs = 200;
 
 Status refused(std::string_view address, const Status& why) {
-  return Status(why.code(), why.reason(), "the cluster at " + std::string(address) + " refuses this node: " + why.message());
+  return Status(why.code(), why.reason(),
+                "the cluster at " + std::string(address) + " refuses this node: " + why.message());
 }
 
 bool is_final(const Status& status) {
@@ -65,7 +66,11 @@ Result<std::map<NodeId, runtime::PeerAddress>> parse_members(std::string_view te
 
 ClusterMember::ClusterMember(ClusterMemberOptions options, PeerLinks& links, runtime::PeerNetwork* network,
                              const Clock& clock, std::function<void(Status)> fatal)
-    : options_(std::move(options)), links_(links), network_(network), clock_(clock), fatal_(std::move(fatal)),
+    : options_(std::move(options)),
+      links_(links),
+      network_(network),
+      clock_(clock),
+      fatal_(std::move(fatal)),
       peers_(options_.initial_members) {
   if (network_ != nullptr) network_->set_peers(peers_);
 }
@@ -101,15 +106,17 @@ Status ClusterMember::check(const std::vector<MemberRow>& members) const {
     const auto& removed = row.removed_incarnations();
     if (std::ranges::find(removed, options_.incarnation.value) != removed.end()) {
       return Status(Code::kFailedPrecondition, "NODE_REMOVED",
-                    name + " was removed from the cluster and its data directory may not come back; start it with an "
-                           "empty data directory and join_address to add it again");
+                    name +
+                        " was removed from the cluster and its data directory may not come back; start it with an "
+                        "empty data directory and join_address to add it again");
     }
     if (row.goal() == internal::v1::MEMBER_GOAL_REMOVED || row.incarnation() == 0) continue;
     if (row.incarnation() != options_.incarnation.value) {
       return Status(Code::kFailedPrecondition, "NODE_ID_TAKEN",
                     name + " is a member with another data directory, last seen at " + row.raft_address() +
                         "; start it with that directory, choose another node id, or remove the member first: uccp-cli "
-                        "cluster remove " + name);
+                        "cluster remove " +
+                        name);
     }
   }
   return Status::ok();
@@ -151,8 +158,9 @@ Status ClusterMember::join(bool fresh) {
     }
     if (!must_join) return Status::ok();
     if (clock_.boot().ms_since(began) > options_.join_timeout_ms) {
-      return Status(Code::kUnavailable, "JOIN_FAILED",
-                    "no node of the cluster answered at the addresses in join_address; the last said: " + last.message());
+      return Status(
+          Code::kUnavailable, "JOIN_FAILED",
+          "no node of the cluster answered at the addresses in join_address; the last said: " + last.message());
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(kJoinPauseMs));
   }
@@ -173,8 +181,8 @@ void ClusterMember::take(const std::vector<MemberRow>& members) {
     const NodeId node(row.node());
     if (row.goal() == internal::v1::MEMBER_GOAL_REMOVED) {
       const bool still_member = groups_ != nullptr && std::ranges::any_of(groups_->replicas(), [&](const auto& group) {
-        return group.voters.contains(node) || group.learners.contains(node);
-      });
+                                  return group.voters.contains(node) || group.learners.contains(node);
+                                });
       if (!still_member) {
         peers.erase(node);
         continue;
@@ -217,7 +225,8 @@ void ClusterMember::announce_if_due(const std::vector<MemberRow>& members) {
   known_ = row != members.end() && row->goal() != internal::v1::MEMBER_GOAL_REMOVED &&
            row->incarnation() == own.incarnation() && row->raft_address() == own.raft_address() &&
            row->grpc_address() == own.grpc_address() && row->https_address() == own.https_address() &&
-           row->metrics_address() == own.metrics_address() && row->etcd_address() == own.etcd_address() && row->version() == own.version();
+           row->metrics_address() == own.metrics_address() && row->etcd_address() == own.etcd_address() &&
+           row->version() == own.version();
   const bool lonely = network_ != nullptr && (core == groups.end() || !core->leader);
   if (known_ && !lonely) {
     next_announcement_ = now.plus_ms(kLonelyMs);
@@ -239,7 +248,8 @@ void ClusterMember::announce_if_due(const std::vector<MemberRow>& members) {
     if (!leader_address_.empty()) targets.push_back(std::exchange(leader_address_, {}));
   }
   auto addresses = links_.addresses();
-  // A founder without join_address has nobody's address until the table has come here; its own row is not needed for that.
+  // A founder without join_address has nobody's address until the table has come here; its own row is not needed for
+  // that.
   for (const MemberRow& member : members) {
     if (!member.grpc_address().empty()) addresses.try_emplace(NodeId(member.node()), member.grpc_address());
   }

@@ -1,5 +1,5 @@
-// This node as a member: it joins, tells its addresses, keeps the addresses of the others, and as a leader brings groups
-// to the goals of the table of members.
+// This node as a member: it joins, tells its addresses, keeps the addresses of the others, and as a leader brings
+// groups to the goals of the table of members.
 //
 // join() blocks and comes before the node runs; tick() runs on the loop.
 #pragma once
@@ -41,7 +41,8 @@ class ClusterMember {
   // JOIN_FAILED, and those of a refused certificate.
   Status join(bool fresh);
   // Before tick(): what the node has of the table, and its services.
-  void attach(std::function<machine::GroupView()> core, cluster::GroupControl& groups, cluster::ClusterService& service);
+  void attach(std::function<machine::GroupView()> core, cluster::GroupControl& groups,
+              cluster::ClusterService& service);
   void tick();
   // Whether a peer with this incarnation may connect. Any thread.
   bool admits(NodeId peer, Incarnation incarnation) const;

@@ -28,7 +28,9 @@ std::string advertised(const std::string& address, const std::string& host) {
 
 ClusterSide::ClusterSide(const ClusterOptions& options, storage::StoreIdentity identity,
                          ClusterSideEnvironment environment)
-    : options_(options), identity_(std::move(identity)), env_(std::move(environment)),
+    : options_(options),
+      identity_(std::move(identity)),
+      env_(std::move(environment)),
       links_(identity_.node, options.identity, options.ca_pem) {}
 
 ClusterSide::~ClusterSide() { stop_network(); }
@@ -92,14 +94,26 @@ Status ClusterSide::join(node::Node& node, const ServerEndpoints& planned) {
 }
 
 void ClusterSide::add_handlers(call::HandlerTable& local, std::function<bool()> ready) {
-  service_ = std::make_unique<cluster::ClusterService>(cluster::ClusterEnvironment{
-      .self = identity_.node, .cluster_id = identity_.cluster_id, .version = std::string(admin::program_version()),
-      .proposer = *node_, .core = [this] { return node_->view(kCoreGroup); }, .groups = *groups_, .peers = links_,
-      .timers = env_.timers, .clock = env_.clock, .ready = std::move(ready),
-      .feature_level_max = env_.feature_level_max});
-  levels_ = std::make_unique<cluster::FeatureLevels>(cluster::FeatureLevelsEnvironment{
-      .self = identity_.node, .level_max = env_.feature_level_max, .groups = *groups_, .peers = links_,
-      .proposer = *node_, .loop = env_.loop, .clock = env_.clock});
+  service_ = std::make_unique<cluster::ClusterService>(
+      cluster::ClusterEnvironment{.self = identity_.node,
+                                  .cluster_id = identity_.cluster_id,
+                                  .version = std::string(admin::program_version()),
+                                  .proposer = *node_,
+                                  .core = [this] { return node_->view(kCoreGroup); },
+                                  .groups = *groups_,
+                                  .peers = links_,
+                                  .timers = env_.timers,
+                                  .clock = env_.clock,
+                                  .ready = std::move(ready),
+                                  .feature_level_max = env_.feature_level_max});
+  levels_ =
+      std::make_unique<cluster::FeatureLevels>(cluster::FeatureLevelsEnvironment{.self = identity_.node,
+                                                                                 .level_max = env_.feature_level_max,
+                                                                                 .groups = *groups_,
+                                                                                 .peers = links_,
+                                                                                 .proposer = *node_,
+                                                                                 .loop = env_.loop,
+                                                                                 .clock = env_.clock});
   service_->add_handlers(local);
   forward_service_ = std::make_unique<call::ForwardService>(local, links_, env_.clock);
   forward_service_->add_handlers(local);

@@ -20,13 +20,15 @@ std::string upper(std::string_view name) {
 
 std::string_view nearest_key(std::string_view name) {
   const auto keys = config_keys();
-  return std::ranges::min_element(keys, {}, [&](const ConfigKey& key) { return call::edit_distance(key.name, name); })->name;
+  return std::ranges::min_element(keys, {}, [&](const ConfigKey& key) { return call::edit_distance(key.name, name); })
+      ->name;
 }
 
 Status unknown_key(std::string_view name, std::string_view origin) {
-  return Status(Code::kInvalid, "CONFIG_INVALID",
-                fmt::format("{}: there is no configuration key '{}'; did you mean '{}'? 'uccp config explain' lists all",
-                            origin, name, nearest_key(name)));
+  return Status(
+      Code::kInvalid, "CONFIG_INVALID",
+      fmt::format("{}: there is no configuration key '{}'; did you mean '{}'? 'uccp config explain' lists all", origin,
+                  name, nearest_key(name)));
 }
 
 bool parse_bool(std::string_view text, bool& out) {
@@ -72,7 +74,8 @@ const ConfigKey* find_config_key(std::string_view name) {
 
 Result<int64_t> parse_duration_ms(std::string_view text) {
   const auto malformed = [&] {
-    return fail(Code::kInvalid, "DURATION_INVALID", "'" + std::string(text) + "' is no duration such as 90s, 5m or 1h30m");
+    return fail(Code::kInvalid, "DURATION_INVALID",
+                "'" + std::string(text) + "' is no duration such as 90s, 5m or 1h30m");
   };
   int64_t total = 0;
   std::string_view rest = text;
@@ -85,8 +88,12 @@ Result<int64_t> parse_duration_ms(std::string_view text) {
     const size_t unit_size = std::min(rest.find_first_of("0123456789."), rest.size());
     const std::string_view unit = rest.substr(0, unit_size);
     rest.remove_prefix(unit_size);
-    const double factor = unit.empty() || unit == "s" ? 1000 : unit == "ms" ? 1 : unit == "m" ? 60'000
-                          : unit == "h" ? 3'600'000 : unit == "d" ? 86'400'000 : -1;
+    const double factor = unit.empty() || unit == "s" ? 1000
+                          : unit == "ms"              ? 1
+                          : unit == "m"               ? 60'000
+                          : unit == "h"               ? 3'600'000
+                          : unit == "d"               ? 86'400'000
+                                                      : -1;
     if (factor < 0) return malformed();
     total += static_cast<int64_t>(number * factor);
   }
@@ -163,12 +170,14 @@ Status Config::check(std::string_view name, const std::string& text) {
   const ConfigKey* key = find_config_key(name);
   if (key == nullptr) {
     return Status(Code::kNotFound, "SETTING_NOT_FOUND",
-                  fmt::format("there is no setting '{}'; did you mean '{}'? config get lists all", name, nearest_key(name)))
+                  fmt::format("there is no setting '{}'; did you mean '{}'? config get lists all", name,
+                              nearest_key(name)))
         .with_resource("setting", std::string(name));
   }
   if (text.empty() || well_formed(key->type, text)) return Status::ok();
   const std::string shown = key->type == KeyType::kSecret ? "the value" : "'" + text + "'";
-  return Status(Code::kInvalid, "SETTING_INVALID", fmt::format("{} of '{}' is not {}", shown, name, expected(key->type)));
+  return Status(Code::kInvalid, "SETTING_INVALID",
+                fmt::format("{} of '{}' is not {}", shown, name, expected(key->type)));
 }
 
 const std::string& Config::text(std::string_view key) const {
@@ -187,8 +196,9 @@ Result<uint64_t> Config::integer_between(std::string_view key, int64_t min, int6
   const int64_t number = integer(key);
   if (number >= min && number <= max) return static_cast<uint64_t>(number);
   const Value& value = values().find(key)->second;
-  return fail(Code::kInvalid, "CONFIG_INVALID",
-              fmt::format("{}: '{}' of '{}' is out of range; it must be {} to {}", value.origin, value.text, key, min, max));
+  return fail(
+      Code::kInvalid, "CONFIG_INVALID",
+      fmt::format("{}: '{}' of '{}' is out of range; it must be {} to {}", value.origin, value.text, key, min, max));
 }
 
 bool Config::boolean(std::string_view key) const {
@@ -215,9 +225,13 @@ std::string Config::explain() const {
     const Value& value = values_.at(std::string(key.name));
     const bool hidden = key.type == KeyType::kSecret && !value.text.empty();
     fmt::format_to(std::back_inserter(out), "{:<22} {:<18} {:<12} {}{}\n", key.name,
-                   value.text.empty() ? "(unset)" : hidden ? "(hidden)" : value.text, source_name(value.source), key.help,
+                   value.text.empty() ? "(unset)"
+                   : hidden           ? "(hidden)"
+                                      : value.text,
+                   source_name(value.source), key.help,
                    key.effect == KeyEffect::kUnused ? " [no effect in this version]"
-                   : key.effect == KeyEffect::kLive ? " [changes while the node runs]" : "");
+                   : key.effect == KeyEffect::kLive ? " [changes while the node runs]"
+                                                    : "");
   }
   return out;
 }

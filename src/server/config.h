@@ -22,7 +22,7 @@ enum class KeyEffect : uint8_t {
 };
 
 struct ConfigKey {
-  std::string_view name;      // "grpc_port", as in YAML; flag --grpc-port; variable GRPC_PORT
+  std::string_view name;  // "grpc_port", as in YAML; flag --grpc-port; variable GRPC_PORT
   KeyType type;
   std::string_view fallback;  // default, as text; empty: none
   KeyEffect effect;

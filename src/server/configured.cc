@@ -31,9 +31,10 @@ Status read_cluster(const Config& config, const NodeKeys& keys, ServerOptions& o
   options.cluster_id = config.is_set("cluster_id") ? config.text("cluster_id") : keys.cluster_id;
   if (keys.cluster_id != options.cluster_id || keys.node_id != options.node) {
     return Status(Code::kFailedPrecondition, "NODE_CERTIFICATE_MISMATCH",
-                  "the node certificate in " + options.data_dir + "/pki is that of n" + std::to_string(keys.node_id.value) +
-                      " of cluster " + keys.cluster_id + ", and the configuration says " + name + " of cluster " +
-                      options.cluster_id + "; use the directory that was prepared for this node");
+                  "the node certificate in " + options.data_dir + "/pki is that of n" +
+                      std::to_string(keys.node_id.value) + " of cluster " + keys.cluster_id +
+                      ", and the configuration says " + name + " of cluster " + options.cluster_id +
+                      "; use the directory that was prepared for this node");
   }
   cluster.listen_host = options.host;
   cluster.advertise_host = config.is_set("advertise_host") ? config.text("advertise_host") : options.host;
@@ -114,7 +115,12 @@ int run_configured(const Config& config) {
   if (Status status = write_file_atomically(files, json, node_json(*node, at, options.data_dir)); !status.is_ok()) {
     return report(status);
   }
-  log::info("serving", {{"grpc", at.grpc}, {"https", at.https}, {"metrics", at.metrics}, {"etcd", at.etcd}, {"dns", at.dns}, {"raft", at.raft}});
+  log::info("serving", {{"grpc", at.grpc},
+                        {"https", at.https},
+                        {"metrics", at.metrics},
+                        {"etcd", at.etcd},
+                        {"dns", at.dns},
+                        {"raft", at.raft}});
   const auto failure = stop.wait();
   (void)files.remove(json);
   if (failure) (void)report(*failure);

@@ -1,8 +1,8 @@
 #include "server/dev.h"
 
-#include <algorithm>
 #include <fmt/format.h>
 #include <unistd.h>
+#include <algorithm>
 
 #include <cstdio>
 #include <filesystem>
@@ -61,7 +61,9 @@ std::string short_path(const std::filesystem::path& path) {
 
 // Any free ones, or those of the configuration; doors that are to stay closed have none.
 void take_ports(const Config& config, bool any_free, ServerOptions& options) {
-  const auto port = [&](const char* key) { return any_free ? uint16_t{0} : static_cast<uint16_t>(config.integer(key)); };
+  const auto port = [&](const char* key) {
+    return any_free ? uint16_t{0} : static_cast<uint16_t>(config.integer(key));
+  };
   options.grpc_port = port("grpc_port");
   options.https_port = port("https_port");
   options.metrics_port = port("metrics_port");
@@ -75,19 +77,21 @@ void print_welcome(const ServerEndpoints& at, const std::string& path) {
   const std::string dev_json = short_path(path);
   std::string cli = short_path(std::filesystem::read_symlink("/proc/self/exe").parent_path() / "uccp-cli");
   if (dev_json != kFoundByItself) cli += " --context-file " + dev_json;
-  fmt::print("\nUCCP is ready.\n\n"
-             "  REST     https://{}/api/v1\n"
-             "  gRPC     {}\n"
-             "  etcd     {}\n"
-             "  DNS      {}\n"
-             "  metrics  http://{}/metrics\n"
-             "  context  {}   (addresses, certificates and a token)\n\n"
-             "Try:\n\n"
-             "  {} task submit --follow -- sh -c 'echo hello from $(hostname)'\n"
-             "  {} service register web 127.0.0.1 8080\n"
-             "  {} worker list\n\n"
-             "Ctrl-C stops everything.\n",
-             at.https, at.grpc, at.etcd.empty() ? "closed" : at.etcd, at.dns.empty() ? "closed" : at.dns, at.metrics, dev_json, cli, cli, cli);
+  fmt::print(
+      "\nUCCP is ready.\n\n"
+      "  REST     https://{}/api/v1\n"
+      "  gRPC     {}\n"
+      "  etcd     {}\n"
+      "  DNS      {}\n"
+      "  metrics  http://{}/metrics\n"
+      "  context  {}   (addresses, certificates and a token)\n\n"
+      "Try:\n\n"
+      "  {} task submit --follow -- sh -c 'echo hello from $(hostname)'\n"
+      "  {} service register web 127.0.0.1 8080\n"
+      "  {} worker list\n\n"
+      "Ctrl-C stops everything.\n",
+      at.https, at.grpc, at.etcd.empty() ? "closed" : at.etcd, at.dns.empty() ? "closed" : at.dns, at.metrics, dev_json,
+      cli, cli, cli);
   std::fflush(stdout);
 }
 

@@ -28,7 +28,8 @@ Result<std::unique_ptr<DnsSide>> DnsSide::open(uint16_t port, const Config& conf
                 "dns_domain '" + config.text("dns_domain") + "' is no name of DNS; write it as uccp or svc.example");
   }
   for (std::string& label : options.zone.name) {
-    std::ranges::transform(label, label.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+    std::ranges::transform(label, label.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   }
   options.zone.name_space = config.text("dns_namespace");
   options.zone.ttl_s = static_cast<uint32_t>(config.duration_ms("dns_ttl") / 1000);

@@ -33,7 +33,8 @@ Result<storage::KeyRing> read_ring(FileSystem& files, const std::string& data_di
   return fail(ring.error().code(), ring.error().reason(), keys_path(data_dir) + ": " + ring.error().message());
 }
 
-Status write_ring(FileSystem& files, const std::string& data_dir, const storage::KeyRing& ring, const SecretKey& master) {
+Status write_ring(FileSystem& files, const std::string& data_dir, const storage::KeyRing& ring,
+                  const SecretKey& master) {
   UCCP_RETURN_IF_ERROR(files.make_directories(data_dir + "/keys"));
   UCCP_RETURN_IF_ERROR(write_file_atomically(files, keys_path(data_dir), ring.encode(master)));
   return files.sync_directory(data_dir);
@@ -72,8 +73,8 @@ Status copy_state(const std::string& from, const std::string& to, const storage:
   return target->flush();
 }
 
-// The state of a directory that was not encrypted so far, written again. A crash at any point is made up for by the next
-// start: the copy takes its place only when it is whole.
+// The state of a directory that was not encrypted so far, written again. A crash at any point is made up for by the
+// next start: the copy takes its place only when it is whole.
 Status encrypt_state(FileSystem& files, const std::string& data_dir, const storage::RocksEncryption& encryption) {
   const std::string kv = data_dir + "/state/kv";
   const std::string copy = data_dir + "/state/kv.encrypting";
@@ -139,7 +140,8 @@ Result<std::string> rotate_keys(FileSystem& files, const Config& config, const s
   UCCP_TRY(const SecretKey master, read_master(files, config.text("encryption_key_file")));
   UCCP_TRY(const storage::KeyRing old, read_ring(files, data_dir, master));
   if (old.keys().size() >= storage::KeyRing::kKeysMax) {
-    return fail(Code::kExhausted, "KEYS_EXHAUSTED", data_dir + " has as many data keys as there may be; add it as a new node");
+    return fail(Code::kExhausted, "KEYS_EXHAUSTED",
+                data_dir + " has as many data keys as there may be; add it as a new node");
   }
   const storage::KeyRing ring = with_new_key(old.keys(), clock, random);
   SecretKey wrapping = master;

@@ -19,8 +19,8 @@ class DataEncryption {
   // Off without encryption_key_file. The first start with it makes a data key and encrypts the state that is there; a
   // start after `encryption_key_age` makes a further data key. Everything must outlive the result. Errors: invalid
   // KEY_INVALID; failed_precondition ENCRYPTION_KEY_NEEDED, MASTER_KEY_WRONG; corruption KEYS_DAMAGED.
-  static Result<std::unique_ptr<DataEncryption>> open(FileSystem& files, const Config& config, const std::string& data_dir,
-                                                      const Clock& clock, Random& random);
+  static Result<std::unique_ptr<DataEncryption>> open(FileSystem& files, const Config& config,
+                                                      const std::string& data_dir, const Clock& clock, Random& random);
 
   bool on() const { return ring_.has_value(); }
   // For the log and the blobs.

@@ -36,7 +36,11 @@ bool ClusterCrypto::check_password(const std::string& hash, const std::string& p
 // u8 version, 16 bytes salt, cipher text and tag. A key of its own for each secret: the number is always 0.
 std::string ClusterCrypto::seal(std::string_view secret, std::string_view context) {
   const std::string salt = random_bytes(kSaltBytes);
-  return ByteWriter().u8(kSealVersion).raw(salt).raw(Aead(key_.derive(salt, kSealPurpose)).seal(0, context, secret)).take();
+  return ByteWriter()
+      .u8(kSealVersion)
+      .raw(salt)
+      .raw(Aead(key_.derive(salt, kSealPurpose)).seal(0, context, secret))
+      .take();
 }
 
 Result<std::string> ClusterCrypto::open(std::string_view sealed, std::string_view context) {

@@ -13,7 +13,8 @@ struct DataTable {
   GroupId group;
   machine::TableId table;
 };
-constexpr DataTable kDataTables[] = {{kCoreGroup, 16}, {kCoreGroup, 50}, {kCoreGroup, 65}, {kCoreGroup, 67}, {kCoreGroup, 81}, {kCoreGroup, 248}, {kWorkGroup, 33}};
+constexpr DataTable kDataTables[] = {{kCoreGroup, 16}, {kCoreGroup, 50},  {kCoreGroup, 65}, {kCoreGroup, 67},
+                                     {kCoreGroup, 81}, {kCoreGroup, 248}, {kWorkGroup, 33}};
 
 Result<OutsideIssuerOptions> issuer_options(const Config& config) {
   const std::string& provider = config.text("auth_provider");
@@ -26,7 +27,8 @@ Result<OutsideIssuerOptions> issuer_options(const Config& config) {
     return fail(Code::kInvalid, "CONFIG_INVALID", "auth_provider is oidc, so oidc_issuer_url has to be set");
   }
   if (!options.url.empty() && !options.url.starts_with("https://") && !options.url.starts_with("http://")) {
-    return fail(Code::kInvalid, "CONFIG_INVALID", "oidc_issuer_url '" + options.url + "' is no URL such as https://login.example.com");
+    return fail(Code::kInvalid, "CONFIG_INVALID",
+                "oidc_issuer_url '" + options.url + "' is no URL such as https://login.example.com");
   }
   options.audience = config.text("oidc_audience");
   options.tenant = config.text("oidc_tenant");
@@ -53,18 +55,29 @@ Result<std::unique_ptr<IdentitySide>> IdentitySide::make(const IdentityKeys& key
   s.set_session_ttl(config.duration_ms("session_ttl"));
   node::Node& node = environment.node;
   const auto view = [&node] { return node.view(kCoreGroup); };
-  s.directory_ = identity::IdentityDirectory::make({node, view, environment.reads, environment.clock, environment.metrics});
+  s.directory_ =
+      identity::IdentityDirectory::make({node, view, environment.reads, environment.clock, environment.metrics});
   UCCP_TRY(OutsideIssuerOptions outside, issuer_options(config));
-  if (!outside.url.empty()) s.issuer_ = std::make_unique<OutsideIssuer>(std::move(outside), s.outside_, environment.clock);
+  if (!outside.url.empty())
+    s.issuer_ = std::make_unique<OutsideIssuer>(std::move(outside), s.outside_, environment.clock);
   UCCP_TRY(s.shared_issuer_, SharedIssuer::open(config, environment.files));
   UCCP_TRY(const auto signer, runtime::TokenSigner::from_pem(keys.token_key_pem));
-  UCCP_TRY(s.authenticator_,
-           KeyAuthenticator::make({.operator_key_pem = signer.public_key_pem(), .cluster_id = keys.cluster_id, .outside = s.issuer_.get(), .shared = s.shared_issuer_.get()},
-                                  *s.directory_, environment.clock));
+  UCCP_TRY(s.authenticator_, KeyAuthenticator::make({.operator_key_pem = signer.public_key_pem(),
+                                                     .cluster_id = keys.cluster_id,
+                                                     .outside = s.issuer_.get(),
+                                                     .shared = s.shared_issuer_.get()},
+                                                    *s.directory_, environment.clock));
   s.service_ = std::make_unique<identity::IdentityService>(identity::IdentityEnvironment{
-      .proposer = node, .reader = node, .work = environment.reads, .passwords = s.passwords_, .clock = environment.clock,
-      .random = environment.random, .metrics = environment.metrics, .page_tokens = environment.page_tokens,
-      .crypto = s.crypto_, .directory = *s.directory_,
+      .proposer = node,
+      .reader = node,
+      .work = environment.reads,
+      .passwords = s.passwords_,
+      .clock = environment.clock,
+      .random = environment.random,
+      .metrics = environment.metrics,
+      .page_tokens = environment.page_tokens,
+      .crypto = s.crypto_,
+      .directory = *s.directory_,
       .has_data = [raw = side.get()](const machine::Scope& scope) { return raw->has_data(scope); },
       .session_ttl_ms = [raw = side.get()] { return raw->session_ttl_ms_.load(); }});
   s.passwords_.start("uccp-passwords");
@@ -106,10 +119,11 @@ bool IdentitySide::has_data(const machine::Scope& scope) const {
     ByteWriter prefix = machine::table_key::begin(data.table).key_part(scope.tenant);
     if (!scope.name_space.empty()) prefix.key_part(scope.name_space);
     bool any = false;
-    env_.node.view(data.group).scan(prefix.data(), machine::prefix_end(prefix.data()), [&](std::string_view, std::string_view) {
-      any = true;
-      return false;
-    });
+    env_.node.view(data.group)
+        .scan(prefix.data(), machine::prefix_end(prefix.data()), [&](std::string_view, std::string_view) {
+          any = true;
+          return false;
+        });
     if (any) return true;
   }
   return false;

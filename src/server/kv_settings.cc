@@ -13,7 +13,8 @@ constexpr int64_t kEnvelopeBytes = 128 << 10;
 Result<kv::KvOptions> kv_settings(const Config& config) {
   kv::KvOptions options;
   UCCP_TRY(options.request_bytes_max,
-           config.integer_between("kv_request_bytes_max", 1 << 10, static_cast<int64_t>(limits::kCommandBytesMax) - kEnvelopeBytes));
+           config.integer_between("kv_request_bytes_max", 1 << 10,
+                                  static_cast<int64_t>(limits::kCommandBytesMax) - kEnvelopeBytes));
   UCCP_TRY(options.bytes_max, config.integer_between("kv_bytes_max", 1 << 20, int64_t{1} << 50));
   UCCP_TRY(options.keys_max, config.integer_between("kv_keys_max", 1, int64_t{1} << 40));
   UCCP_TRY(options.leases_max, config.integer_between("kv_leases_max", 1, int64_t{1} << 30));

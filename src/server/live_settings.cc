@@ -46,10 +46,14 @@ std::vector<admin::SettingInForce> LiveSettings::settings() const {
   std::vector<admin::SettingInForce> out;
   for (const ConfigKey& key : config_keys()) {
     const Config::Value& value = now.values().find(key.name)->second;
-    out.push_back({.name = std::string(key.name), .value = value.text, .default_value = std::string(key.fallback),
+    out.push_back({.name = std::string(key.name),
+                   .value = value.text,
+                   .default_value = std::string(key.fallback),
                    .source = std::string(source_name(value.source)),
-                   .type = std::string(kTypes[static_cast<size_t>(key.type)]), .description = std::string(key.help),
-                   .dynamic = key.effect == KeyEffect::kLive, .secret = key.type == KeyType::kSecret});
+                   .type = std::string(kTypes[static_cast<size_t>(key.type)]),
+                   .description = std::string(key.help),
+                   .dynamic = key.effect == KeyEffect::kLive,
+                   .secret = key.type == KeyType::kSecret});
   }
   return out;
 }
@@ -107,7 +111,9 @@ void LiveSettings::look() {
   if (yaml && *yaml != yaml_) {
     yaml_ = *yaml;
     if (auto changed = own.with_file(yaml_)) own = std::move(*changed);
-    else log::error("the configuration file cannot be used; what was in force stays", {{"reason", changed.error().message()}});
+    else
+      log::error("the configuration file cannot be used; what was in force stays",
+                 {{"reason", changed.error().message()}});
   }
   const auto row = admin::kClusterSettings.get(view_(), {}, "");
   std::map<std::string, std::string> cluster;
@@ -122,7 +128,9 @@ void LiveSettings::look() {
     }
     group.apply(now);
     for (const std::string& key : group.keys) {
-      if (differs(key)) log::info("a setting has changed", {{"key", key}, {"value", now.text(key)}, {"source", now.values().find(key)->second.origin}});
+      if (differs(key))
+        log::info("a setting has changed",
+                  {{"key", key}, {"value", now.text(key)}, {"source", now.values().find(key)->second.origin}});
     }
   }
   for (const auto& [name, value] : now.values()) {

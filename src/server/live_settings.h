@@ -1,8 +1,8 @@
 // LiveSettings: the configuration as it is in force, and who is told when it changes while the node runs.
 //
-// Sources in rising precedence: default, file, cluster (UpdateConfiguration), environment, flag. The file is looked at once a
-// second, and so is what the cluster sets. Of keys that are read at the start only, a change in the file is logged.
-// Threads: settings() and check() from any thread; changes are applied on the executor given.
+// Sources in rising precedence: default, file, cluster (UpdateConfiguration), environment, flag. The file is looked at
+// once a second, and so is what the cluster sets. Of keys that are read at the start only, a change in the file is
+// logged. Threads: settings() and check() from any thread; changes are applied on the executor given.
 #pragma once
 
 #include <functional>

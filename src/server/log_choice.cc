@@ -97,7 +97,8 @@ Result<LogOptions> log_options(const Config& config) {
     if (group == groups.end()) {
       std::string known;
       for (const auto& [other, id] : groups) known += (known.empty() ? "" : ", ") + other;
-      return fail(Code::kInvalid, "CONFIG_INVALID", "own_log_groups: there is no group '" + name + "'; there are " + known);
+      return fail(Code::kInvalid, "CONFIG_INVALID",
+                  "own_log_groups: there is no group '" + name + "'; there are " + known);
     }
     options.own.insert(group->second);
     at = comma + 1;
@@ -120,8 +121,9 @@ Result<std::unique_ptr<storage::LogStore>> open_one(FileSystem& files, const std
   const std::string kind = name_of(options.kind);
   if (options.kind == LogKind::kWal) {
     storage::RecoveryReport report;
-    UCCP_TRY(auto store, storage::WalLogStore::open(files, directory, identity,
-                                                    {.compression = options.compression, .saved_bytes = &saved}, report));
+    UCCP_TRY(auto store,
+             storage::WalLogStore::open(files, directory, identity,
+                                        {.compression = options.compression, .saved_bytes = &saved}, report));
     log::info("log opened", {{"store", kind}, {"directory", directory}, {"report", report.to_string()}});
     return std::unique_ptr<storage::LogStore>(std::move(store));
   }

@@ -21,7 +21,8 @@ struct LogOptions {
   LogKind kind = LogKind::kWal;
   storage::CompressionOptions compression;
   std::set<GroupId> own;  // groups whose log is not in the shared store
-  // Of RocksDB's files. Those of the write-ahead log are encrypted by the file system that is passed in; LMDB's cannot be.
+  // Of RocksDB's files. Those of the write-ahead log are encrypted by the file system that is passed in; LMDB's cannot
+  // be.
   storage::RocksEncryption encryption;
 };
 
@@ -31,8 +32,8 @@ const std::map<std::string, GroupId>& group_names();
 // The keys log_store, log_compression, log_compression_above and own_log_groups. Errors: invalid CONFIG_INVALID.
 Result<LogOptions> log_options(const Config& config);
 
-// Opens the logs in `directory`, which must exist; logs of groups that moved are brought where they belong. One that was made with another kind is refused:
-// failed_precondition LOG_STORE_MISMATCH. Other errors are those of the store.
+// Opens the logs in `directory`, which must exist; logs of groups that moved are brought where they belong. One that
+// was made with another kind is refused: failed_precondition LOG_STORE_MISMATCH. Other errors are those of the store.
 Result<std::unique_ptr<storage::LogStore>> open_log(FileSystem& files, const std::string& directory,
                                                     const storage::StoreIdentity& identity, const LogOptions& options,
                                                     MetricsRegistry& metrics);

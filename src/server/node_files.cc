@@ -68,8 +68,8 @@ class PortChooser {
 NodePorts fixed_ports(NodeId node) {
   const auto k = static_cast<uint16_t>(node.value - 1);
   return {static_cast<uint16_t>(50'000 + 10 * k), static_cast<uint16_t>(8443 + 10 * k),
-          static_cast<uint16_t>(50'061 + 10 * k), static_cast<uint16_t>(9100 + 10 * k), static_cast<uint16_t>(2379 + 10 * k),
-          static_cast<uint16_t>(8600 + 10 * k)};
+          static_cast<uint16_t>(50'061 + 10 * k), static_cast<uint16_t>(9100 + 10 * k),
+          static_cast<uint16_t>(2379 + 10 * k),   static_cast<uint16_t>(8600 + 10 * k)};
 }
 
 std::string name_of(NodeId node) { return "n" + std::to_string(node.value); }
@@ -123,7 +123,8 @@ Status issue_keys(FileSystem& files, const Clock& clock, const std::string& dire
   const auto lock = runtime::DirectoryLock::acquire(directory + "/" + name_of(node));
   if (!lock && lock.error().reason() == "DIRECTORY_IN_USE") return Status::ok();
   if (!lock) return lock.error();
-  for (const auto& [from, to] : {std::pair{shared.ca_key, own.ca_key}, {shared.ca_certificate, own.ca_certificate},
+  for (const auto& [from, to] : {std::pair{shared.ca_key, own.ca_key},
+                                 {shared.ca_certificate, own.ca_certificate},
                                  {shared.token_key, own.token_key}}) {
     UCCP_TRY(const std::string content, read_file(files, from, kFileBytesMax));
     UCCP_RETURN_IF_ERROR(write_file_atomically(files, to, content));
@@ -137,14 +138,15 @@ Status issue_keys(FileSystem& files, const Clock& clock, const std::string& dire
   // Nodes sign for themselves and for agents once they run.
   UCCP_TRY(const std::string sealed, seal_authority_key(made.ca, made.token_key_pem));
   UCCP_RETURN_IF_ERROR(write_file_atomically(files, own.ca_sealed, sealed));
-  for (const std::string& path : {own.ca_key, own.admin_certificate, own.admin_key, own.agent_certificate, own.agent_key}) {
+  for (const std::string& path :
+       {own.ca_key, own.admin_certificate, own.admin_key, own.agent_certificate, own.agent_key}) {
     UCCP_RETURN_IF_ERROR(files.remove(path));
   }
   return Status::ok();
 }
 
-// A cluster replaces its authority while it runs: the nodes' directories then have a newer one than the shared folder, which
-// takes it over, and with it new certificates for the admin and the agents.
+// A cluster replaces its authority while it runs: the nodes' directories then have a newer one than the shared folder,
+// which takes it over, and with it new certificates for the admin and the agents.
 Status adopt_authority(FileSystem& files, const std::string& directory) {
   const auto shared = runtime::dev_pki_paths(directory + "/pki");
   const auto present = read_file(files, shared.ca_certificate, kFileBytesMax);
@@ -272,8 +274,11 @@ Status prepare_node(FileSystem& files, const Clock& clock, const ClusterInitOpti
   PlannedNode planned{node, {}};
   if (exists) {
     UCCP_TRY(auto values, read_config(files, path));
-    const auto port = [&](const char* key) { return static_cast<uint16_t>(std::strtoul(values[key].c_str(), nullptr, 10)); };
-    planned.ports = {port("grpc_port"), port("https_port"), port("raft_port"), port("metrics_port"), port("etcd_port"), port("dns_port")};
+    const auto port = [&](const char* key) {
+      return static_cast<uint16_t>(std::strtoul(values[key].c_str(), nullptr, 10));
+    };
+    planned.ports = {port("grpc_port"),    port("https_port"), port("raft_port"),
+                     port("metrics_port"), port("etcd_port"),  port("dns_port")};
   } else {
     planned.ports = options.auto_ports ? PortChooser(options.host).all() : fixed_ports(node);
   }
@@ -334,7 +339,10 @@ Result<NodeKeys> load_keys(FileSystem& files, const Clock& clock, const std::str
   NodeKeys keys;
   if (!has_authority || can_issue) {
     UCCP_TRY(auto made, runtime::ensure_dev_pki(files, clock, fallback));
-    keys = {.server = made.server, .node = made.node, .ca_pem = made.ca.certificate_pem, .token_key_pem = made.token_key_pem};
+    keys = {.server = made.server,
+            .node = made.node,
+            .ca_pem = made.ca.certificate_pem,
+            .token_key_pem = made.token_key_pem};
   } else {
     for (const auto& [path, pem] : {std::pair{&paths.ca_certificate, &keys.ca_pem},
                                     {&paths.server_certificate, &keys.server.certificate_pem},
@@ -344,7 +352,8 @@ Result<NodeKeys> load_keys(FileSystem& files, const Clock& clock, const std::str
                                     {&paths.token_key, &keys.token_key_pem}}) {
       UCCP_TRY(*pem, read_file(files, *path, kFileBytesMax));
     }
-    for (const auto& [identity, path] : {std::pair{&keys.server, &paths.server_certificate}, {&keys.node, &paths.node_certificate}}) {
+    for (const auto& [identity, path] :
+         {std::pair{&keys.server, &paths.server_certificate}, {&keys.node, &paths.node_certificate}}) {
       if (Status status = runtime::check_identity(*identity, keys.ca_pem, clock.wall()); !status.is_ok()) {
         return fail(Code::kFailedPrecondition, "CERTIFICATE_FOREIGN",
                     "the certificate " + *path + " cannot be used: " + status.message() +

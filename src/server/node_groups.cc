@@ -8,7 +8,8 @@ std::vector<cluster::ReplicaState> NodeGroups::replicas() const {
     cluster::ReplicaState state;
     state.id = id;
     state.name = status.name;
-    state.role = status.group.membership.is_learner(self_) ? "learner" : std::string(raft::role_name(status.group.role));
+    state.role =
+        status.group.membership.is_learner(self_) ? "learner" : std::string(raft::role_name(status.group.role));
     state.leader = status.group.leader;
     state.leads = status.leads;
     state.ready = status.ready;

@@ -19,11 +19,13 @@ Result<std::string> keys_url(const std::string& json, const std::string& issuer)
   std::string_view url;
   if (parser.parse(json).get(root) != simdjson::SUCCESS || root["issuer"].get(named) != simdjson::SUCCESS ||
       root["jwks_uri"].get(url) != simdjson::SUCCESS) {
-    return fail(Code::kInvalid, "DISCOVERY_INVALID", "the discovery document of " + issuer + " has no issuer or no jwks_uri");
+    return fail(Code::kInvalid, "DISCOVERY_INVALID",
+                "the discovery document of " + issuer + " has no issuer or no jwks_uri");
   }
   if (named != issuer) {
-    return fail(Code::kInvalid, "DISCOVERY_INVALID",
-                "the discovery document of " + issuer + " is that of " + std::string(named) + "; set oidc_issuer_url to that");
+    return fail(
+        Code::kInvalid, "DISCOVERY_INVALID",
+        "the discovery document of " + issuer + " is that of " + std::string(named) + "; set oidc_issuer_url to that");
   }
   return std::string(url);
 }
@@ -89,8 +91,8 @@ void OutsideIssuer::fetch() {
     fetched_once_ = true;
   } else {
     // Those that are known go on to count: an issuer that is down locks nobody out.
-    log::warn("the keys of the OpenID Connect issuer cannot be fetched", {{"reason", keys.error().reason()},
-                                                                         {"detail", keys.error().message()}});
+    log::warn("the keys of the OpenID Connect issuer cannot be fetched",
+              {{"reason", keys.error().reason()}, {"detail", keys.error().message()}});
   }
   if (removed) revision_.fetch_add(1);
   work_.cancel(timer_);

@@ -1,10 +1,10 @@
 // An OpenID Connect issuer whose tokens are accepted: discovery (OIDC_ISSUER_URL), its keys, and their rotation.
 //
 // Keys are fetched in the background at the start, every hour, and when a token names a key that is not known, at most
-// once in kRefetchMs. A token never waits for the network: the one that brought an unknown key is refused, and the client
-// tries again. Tenant, roles and namespaces are not for the issuer to say: its users belong to one configured tenant, and
-// get their roles from bindings to their name or to `group:` names of its groups claim.
-// Callable from any thread.
+// once in kRefetchMs. A token never waits for the network: the one that brought an unknown key is refused, and the
+// client tries again. Tenant, roles and namespaces are not for the issuer to say: its users belong to one configured
+// tenant, and get their roles from bindings to their name or to `group:` names of its groups claim. Callable from any
+// thread.
 #pragma once
 
 #include <atomic>

@@ -101,8 +101,8 @@ std::shared_ptr<doors::GrpcChannel> PeerLinks::channel(NodeId to) {
 std::shared_ptr<call::ForwardStream> PeerLinks::open(NodeId to, call::ForwardEvents events) {
   const auto channel = this->channel(to);
   if (!channel) return nullptr;
-  auto stream = channel->stream_async("uccp.internal.v1.NodeLink/Forward",
-                                      {.on_message = std::move(events.on_message), .on_done = std::move(events.on_done)});
+  auto stream = channel->stream_async("uccp.internal.v1.NodeLink/Forward", {.on_message = std::move(events.on_message),
+                                                                            .on_done = std::move(events.on_done)});
   return std::make_shared<GrpcForwardStream>(std::move(stream));
 }
 
@@ -116,7 +116,8 @@ void PeerLinks::call_at(const std::string& address, std::string_view method, std
 void PeerLinks::call(NodeId to, std::string_view method, std::string request, int64_t timeout_ms, Done done) {
   const auto channel = this->channel(to);
   if (!channel) {
-    return done(fail(Code::kUnavailable, "ADDRESS_UNKNOWN", "the address of n" + std::to_string(to.value) + " is not known"));
+    return done(
+        fail(Code::kUnavailable, "ADDRESS_UNKNOWN", "the address of n" + std::to_string(to.value) + " is not known"));
   }
   channel->unary_async(method, std::move(request), std::move(done), {.deadline_ms = timeout_ms});
 }

@@ -20,7 +20,8 @@ constexpr int64_t kAdminTokenSeconds = 365LL * 24 * 3600;
 
 int report(const Status& status) {
   fmt::print(stderr, "error: {}\n", status.message());
-  for (const FieldViolation& field : status.detail().fields) fmt::print(stderr, "  {}: {}\n", field.field, field.description);
+  for (const FieldViolation& field : status.detail().fields)
+    fmt::print(stderr, "  {}: {}\n", field.field, field.description);
   return code_info(status.code()).exit;
 }
 
@@ -36,7 +37,8 @@ Result<NodeId> node_id(const std::string& text) {
 }
 
 void warn_of_unused(const Config& config) {
-  for (const std::string& key : config.unused()) log::warn("this setting has no effect in this version", {{"key", key}});
+  for (const std::string& key : config.unused())
+    log::warn("this setting has no effect in this version", {{"key", key}});
 }
 
 std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }

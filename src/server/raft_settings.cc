@@ -23,8 +23,8 @@ Result<int64_t> read_ms(const Config& config, std::string_view key, int64_t min,
   if (ms >= min && ms <= max) return ms;
   const Config::Value& value = config.values().find(key)->second;
   return fail(Code::kInvalid, "CONFIG_INVALID",
-              fmt::format("{}: '{}' of '{}' is out of range; it must be {}ms to {}ms", value.origin, value.text, key, min,
-                          max));
+              fmt::format("{}: '{}' of '{}' is out of range; it must be {}ms to {}ms", value.origin, value.text, key,
+                          min, max));
 }
 
 }  // namespace
@@ -33,10 +33,11 @@ Status apply_raft_settings(const Config& config, node::NodeOptions& options) {
   UCCP_TRY(const int64_t election_ms, read_ms(config, "raft_election_timeout", kElectionMsMin, kElectionMsMax));
   UCCP_TRY(const int64_t heartbeat_ms, read_ms(config, "raft_heartbeat_interval", kHeartbeatMsMin, kHeartbeatMsMax));
   if (election_ms < kHeartbeatsPerElection * heartbeat_ms) {
-    return Status(Code::kInvalid, "CONFIG_INVALID",
-                  fmt::format("raft_election_timeout is {}ms and raft_heartbeat_interval {}ms; the timeout must be at least "
-                              "{} heartbeats, or leaders are unseated by a few lost messages",
-                              election_ms, heartbeat_ms, kHeartbeatsPerElection));
+    return Status(
+        Code::kInvalid, "CONFIG_INVALID",
+        fmt::format("raft_election_timeout is {}ms and raft_heartbeat_interval {}ms; the timeout must be at least "
+                    "{} heartbeats, or leaders are unseated by a few lost messages",
+                    election_ms, heartbeat_ms, kHeartbeatsPerElection));
   }
   raft::Options& raft = options.group.raft;
   raft.heartbeat_ticks = static_cast<uint32_t>(heartbeat_ms / kTickMs);
@@ -55,10 +56,11 @@ Result<uint32_t> feature_level_limit(const Config& config) {
     return level == 0 ? machine::kFeatureLevelMax : static_cast<uint32_t>(level);
   }
   const Config::Value& value = config.values().find("feature_level_max")->second;
-  return fail(Code::kInvalid, "CONFIG_INVALID",
-              fmt::format("{}: '{}' of 'feature_level_max' is out of range; this program knows the levels 1 to {}, and 0 "
-                          "means the highest",
-                          value.origin, value.text, machine::kFeatureLevelMax));
+  return fail(
+      Code::kInvalid, "CONFIG_INVALID",
+      fmt::format("{}: '{}' of 'feature_level_max' is out of range; this program knows the levels 1 to {}, and 0 "
+                  "means the highest",
+                  value.origin, value.text, machine::kFeatureLevelMax));
 }
 
 }  // namespace uccp::server

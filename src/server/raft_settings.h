@@ -10,8 +10,8 @@ namespace uccp::server {
 // Clocks of two nodes may run at rates that differ by this much of the election timeout; what lease reads rely on.
 inline constexpr int64_t kLeaseDriftPercent = 10;
 
-// Sets ticks, timeouts and leases of `options` from raft_election_timeout, raft_heartbeat_interval and raft_lease_reads.
-// Errors: invalid CONFIG_INVALID naming the place, the value and the range.
+// Sets ticks, timeouts and leases of `options` from raft_election_timeout, raft_heartbeat_interval and
+// raft_lease_reads. Errors: invalid CONFIG_INVALID naming the place, the value and the range.
 Status apply_raft_settings(const Config& config, node::NodeOptions& options);
 
 // The highest feature level to which this node lets its groups rise. Errors: invalid CONFIG_INVALID.

@@ -40,8 +40,8 @@ TEST(RaftSettings, TicksAreMadeToFitTheHeartbeatAndTheTimeoutIsNeverShortened) {
                         Case{1001, 100, 100, 1, 11}}) {
     node::NodeOptions options;
     ASSERT_TRUE(set_up("raft_election_timeout: " + std::to_string(c.election_ms) +
-                          "ms\nraft_heartbeat_interval: " + std::to_string(c.heartbeat_ms) + "ms",
-                      options)
+                           "ms\nraft_heartbeat_interval: " + std::to_string(c.heartbeat_ms) + "ms",
+                       options)
                     .is_ok());
     EXPECT_EQ(options.tick_ms, c.tick_ms);
     EXPECT_EQ(options.group.raft.tick_ms, c.tick_ms);
@@ -65,7 +65,8 @@ TEST(RaftSettings, TheFeatureLevelCanBeHeldBackAndNotBeMadeUp) {
 
 TEST(RaftSettings, TheLeaseIsShorterThanTheTimeoutByTheDriftAndTheRounding) {
   for (const auto& [yaml, election_ticks, margin] :
-       {std::tuple{"raft_lease_reads: true", 10u, 2u}, {"raft_lease_reads: true\nraft_election_timeout: 10s", 100u, 11u}}) {
+       {std::tuple{"raft_lease_reads: true", 10u, 2u},
+        {"raft_lease_reads: true\nraft_election_timeout: 10s", 100u, 11u}}) {
     node::NodeOptions options;
     ASSERT_TRUE(set_up(yaml, options).is_ok());
     EXPECT_TRUE(options.group.raft.lease_reads);

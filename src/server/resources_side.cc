@@ -5,7 +5,8 @@ namespace uccp::server {
 ResourcesSide::ResourcesSide(Environment e, call::HandlerTable& handlers)
     : quotas_({.proposer = e.node,
                .reader = e.node,
-               .overlay = [&live = e.live](const std::string& tenant, v1::ResourceQuota& quota) { live.overlay(tenant, quota); },
+               .overlay = [&live = e.live](const std::string& tenant,
+                                           v1::ResourceQuota& quota) { live.overlay(tenant, quota); },
                .feature_level = [&node = e.node] { return node.feature_level(); },
                .clock = e.clock,
                .page_tokens = e.page_tokens}),

@@ -59,8 +59,9 @@ Status check_empty(FileSystem& files, const std::string& directory) {
     UCCP_TRY(const bool exists, files.exists(directory + name));
     if (!exists) continue;
     return Status(Code::kFailedPrecondition, "DATA_DIR_NOT_EMPTY",
-                  directory + " has a node's data already (" + (name + 1) + "); restore into an empty directory, or into "
-                              "the running cluster with: uccp-cli backup restore");
+                  directory + " has a node's data already (" + (name + 1) +
+                      "); restore into an empty directory, or into "
+                      "the running cluster with: uccp-cli backup restore");
   }
   return {};
 }
@@ -126,8 +127,8 @@ Result<std::string> restore_directory(FileSystem& files, const Config& config, c
   UCCP_RETURN_IF_ERROR(files.remove(marker));
   UCCP_RETURN_IF_ERROR(files.sync_directory(options.data_dir));
   const int64_t age_s = (clock.wall().us - source.manifest.created_us) / 1'000'000;
-  return told(source.manifest) + fmt::format("restored into {} as n{}; the backup is {} s old\n", options.data_dir,
-                                             options.node.value, age_s);
+  return told(source.manifest) +
+         fmt::format("restored into {} as n{}; the backup is {} s old\n", options.data_dir, options.node.value, age_s);
 }
 
 Status check_restored(FileSystem& files, const std::string& data_dir) {

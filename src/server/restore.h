@@ -12,8 +12,8 @@
 namespace uccp::server {
 
 struct RestoreOptions {
-  std::string from;        // folder of one backup
-  std::string data_dir;    // empty but for pki/ and a configuration
+  std::string from;      // folder of one backup
+  std::string data_dir;  // empty but for pki/ and a configuration
   NodeId node{1};
   std::string cluster_id;  // empty: that of the backup
 };
@@ -22,9 +22,9 @@ struct RestoreOptions {
 // backup::Archive.
 Result<std::string> verify_backup(FileSystem& files, const Config& config, const std::string& from, Random& random);
 
-// Verifies the backup, then fills the directory: identity, state, log, blobs. Indexes of the log go on far behind those of
-// the backup, so that none that the lost cluster gave out comes again. Answers what it did, as text. Errors: those of
-// backup::Archive; failed_precondition DATA_DIR_NOT_EMPTY.
+// Verifies the backup, then fills the directory: identity, state, log, blobs. Indexes of the log go on far behind those
+// of the backup, so that none that the lost cluster gave out comes again. Answers what it did, as text. Errors: those
+// of backup::Archive; failed_precondition DATA_DIR_NOT_EMPTY.
 Result<std::string> restore_directory(FileSystem& files, const Config& config, const RestoreOptions& options,
                                       const Clock& clock, Random& random);
 

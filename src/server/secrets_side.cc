@@ -18,8 +18,8 @@ SecretKey nodes_key(const std::string& token_key_pem, std::string_view purpose) 
   return root->derive("uccp", purpose);
 }
 
-Result<std::unique_ptr<SecretsSide>> SecretsSide::make(const Config& config, const std::string& token_key_pem, Random& random,
-                                                       secrets::SecretsEnvironment environment) {
+Result<std::unique_ptr<SecretsSide>> SecretsSide::make(const Config& config, const std::string& token_key_pem,
+                                                       Random& random, secrets::SecretsEnvironment environment) {
   secrets::SecretOptions options;
   UCCP_TRY(options.secrets_max, config.integer_between("secrets_max", 1, kSecretsMax));
   UCCP_TRY(const uint64_t versions, config.integer_between("secret_versions_max", 1, kVersionsMax));

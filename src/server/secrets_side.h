@@ -18,8 +18,8 @@ SecretKey nodes_key(const std::string& token_key_pem, std::string_view purpose);
 class SecretsSide {
  public:
   // `random` is the system's. Errors: invalid CONFIG_INVALID.
-  static Result<std::unique_ptr<SecretsSide>> make(const Config& config, const std::string& token_key_pem, Random& random,
-                                                   secrets::SecretsEnvironment environment);
+  static Result<std::unique_ptr<SecretsSide>> make(const Config& config, const std::string& token_key_pem,
+                                                   Random& random, secrets::SecretsEnvironment environment);
   void add_handlers(call::HandlerTable& handlers) { service_.add_handlers(handlers); }
 
  private:

@@ -5,8 +5,8 @@
 
 #include <functional>
 #include <map>
-#include <optional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,7 +55,7 @@ struct ServerEndpoints {
   std::string etcd;                  // empty: closed
   std::string raft;                  // empty for a cluster of one
   std::string cluster_id;
-  std::string dns;                   // empty: closed
+  std::string dns;  // empty: closed
 };
 
 class Server {

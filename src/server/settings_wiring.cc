@@ -18,30 +18,37 @@ Result<std::vector<call::RateRule>> rate_rules(const Config& config) {
 void follow_settings(LiveSettings& settings, SettingUsers users) {
   const auto any = [](const Config&) { return Status::ok(); };
   settings.add({{"log_level"},
-                 [](const Config& config) {
-                   log::Level level;
-                   if (log::parse_level(config.text("log_level"), level)) return Status::ok();
-                   return Status(Code::kInvalid, "SETTING_INVALID", "log_level is TRACE, DEBUG, INFO, WARN, ERROR or FATAL");
-                 },
-                 [](const Config& config) {
-                   log::Level level;
-                   if (log::parse_level(config.text("log_level"), level)) log::set_level(level);
-                 }});
-  settings.add({{"rate_limits", "rate_limit_write", "rate_limit_read"},
-                 [](const Config& config) -> Status { return rate_rules(config) ? Status::ok() : rate_rules(config).error(); },
-                 [users](const Config& config) { users.pipeline.set_rates(rate_rules(config).value_or(std::vector<call::RateRule>())); }});
+                [](const Config& config) {
+                  log::Level level;
+                  if (log::parse_level(config.text("log_level"), level)) return Status::ok();
+                  return Status(Code::kInvalid, "SETTING_INVALID",
+                                "log_level is TRACE, DEBUG, INFO, WARN, ERROR or FATAL");
+                },
+                [](const Config& config) {
+                  log::Level level;
+                  if (log::parse_level(config.text("log_level"), level)) log::set_level(level);
+                }});
+  settings.add(
+      {{"rate_limits", "rate_limit_write", "rate_limit_read"},
+       [](const Config& config) -> Status { return rate_rules(config) ? Status::ok() : rate_rules(config).error(); },
+       [users](const Config& config) {
+         users.pipeline.set_rates(rate_rules(config).value_or(std::vector<call::RateRule>()));
+       }});
   const auto some = [](const Config& config) {
     if (config.integer("calls_in_flight_max") > 0) return Status::ok();
-    return Status(Code::kInvalid, "SETTING_INVALID", "calls_in_flight_max must be at least 1, or nobody could raise it again");
+    return Status(Code::kInvalid, "SETTING_INVALID",
+                  "calls_in_flight_max must be at least 1, or nobody could raise it again");
   };
   settings.add({{"calls_in_flight_max", "calls_waiting_max"}, some, [users](const Config& config) {
-                   users.pipeline.set_limits(static_cast<size_t>(config.integer("calls_in_flight_max")),
-                                        static_cast<size_t>(config.integer("calls_waiting_max")));
-                 }});
-  settings.add({{"session_ttl"}, any, [users](const Config& config) { users.identity.set_session_ttl(config.duration_ms("session_ttl")); }});
+                  users.pipeline.set_limits(static_cast<size_t>(config.integer("calls_in_flight_max")),
+                                            static_cast<size_t>(config.integer("calls_waiting_max")));
+                }});
+  settings.add({{"session_ttl"}, any, [users](const Config& config) {
+                  users.identity.set_session_ttl(config.duration_ms("session_ttl"));
+                }});
   settings.add({{"certificate_alert"}, any, [users](const Config& config) {
-                   users.certificates.set_alert_before(config.duration_ms("certificate_alert") / 1000);
-                 }});
+                  users.certificates.set_alert_before(config.duration_ms("certificate_alert") / 1000);
+                }});
 }
 
 }  // namespace uccp::server

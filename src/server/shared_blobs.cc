@@ -69,16 +69,18 @@ class SharedBlobs::Push : public std::enable_shared_from_this<Push> {
 
   void start(NodeId to) {
     stream_ = blobs_.links_.open(
-        to, {.on_message = [self = shared_from_this()](std::string bytes) {
-               ForwardResponse response;
-               if (response.ParseFromString(bytes) && response.body_case() == ForwardResponse::kOutcome) {
-                 self->stored_ = response.outcome().empty();
-               }
-             },
-             .on_done = [self = shared_from_this()](Status) {
-               self->ended_ = true;
-               self->done_(self->stored_);
-             }});
+        to, {.on_message =
+                 [self = shared_from_this()](std::string bytes) {
+                   ForwardResponse response;
+                   if (response.ParseFromString(bytes) && response.body_case() == ForwardResponse::kOutcome) {
+                     self->stored_ = response.outcome().empty();
+                   }
+                 },
+             .on_done =
+                 [self = shared_from_this()](Status) {
+                   self->ended_ = true;
+                   self->done_(self->stored_);
+                 }});
     if (stream_ == nullptr) return done_(false);
     stream_->send(header_for("uccp.internal.v1.AgentLink/PutBlob", {}).SerializeAsString());
     internal::v1::PutBlobRequest first;

@@ -1,9 +1,9 @@
 // The blobs of a cluster: what one node has, all nodes can read.
 //
 // A blob that an agent or a service stores is copied to the other nodes; storing it is answered when a majority of the
-// members has it, or when the others could not be reached in time. A blob that is missing here is fetched from whoever has
-// it. Content is named by its digest, so copies cannot differ.
-// Thread: callable from any thread. stat(), read() and verify() block on the network when the blob is missing.
+// members has it, or when the others could not be reached in time. A blob that is missing here is fetched from whoever
+// has it. Content is named by its digest, so copies cannot differ. Thread: callable from any thread. stat(), read() and
+// verify() block on the network when the blob is missing.
 #pragma once
 
 #include <functional>

@@ -28,7 +28,8 @@ Result<std::unique_ptr<SharedIssuer>> SharedIssuer::open(const Config& config, F
   if (issuer.empty() != file.empty()) return fail(invalid("hs256_issuer and hs256_key_file have to be set together"));
   if (issuer.empty()) return std::unique_ptr<SharedIssuer>();
   if (issuer == kTokenIssuer || issuer == config.text("oidc_issuer_url")) {
-    return fail(invalid("hs256_issuer '" + issuer + "' is an issuer with keys of its own: its tokens must not be taken by a shared secret"));
+    return fail(invalid("hs256_issuer '" + issuer +
+                        "' is an issuer with keys of its own: its tokens must not be taken by a shared secret"));
   }
   UCCP_TRY(std::string secret, read_file(files, file, kSecretBytesMax));
   while (secret.ends_with('\n') || secret.ends_with('\r')) secret.pop_back();

@@ -1,5 +1,5 @@
-// An issuer that signs its tokens with a secret that it shares with this cluster (HS256). Off unless an operator names the
-// issuer and the file of the secret: whoever can check such a token could also make one.
+// An issuer that signs its tokens with a secret that it shares with this cluster (HS256). Off unless an operator names
+// the issuer and the file of the secret: whoever can check such a token could also make one.
 //
 // As with other outside issuers, tenant and roles are not for it to say. Immutable; callable from any thread.
 #pragma once

@@ -13,8 +13,8 @@
 #include "runtime/core_dumps.h"
 #include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
-#include "server/config.h"
 #include "runtime/real_clock.h"
+#include "server/config.h"
 #include "server/dev.h"
 #include "server/encryption.h"
 #include "server/node_files.h"
@@ -167,7 +167,8 @@ int run_restore(CommandLine& line, bool verify_only) {
   if (!node) return usage_error(node.error().message());
   options.node = *node;
   if (options.from.empty()) return usage_error("--from must name the folder of a backup");
-  if (!verify_only && options.data_dir.empty()) return usage_error("--data-dir must name the directory to restore into");
+  if (!verify_only && options.data_dir.empty())
+    return usage_error("--data-dir must name the directory to restore into");
   options.from = absolute(options.from);
   if (!verify_only) options.data_dir = absolute(options.data_dir);
   auto config = load_config(line);
@@ -221,7 +222,8 @@ int run(int argc, char** argv) {
   options.node_id = config->text("node_id");
   options.format = log_format(command, *config);
   if (!log::parse_level(config->text("log_level"), options.level)) {
-    return usage_error("log_level '" + config->text("log_level") + "' is none of TRACE, DEBUG, INFO, WARN, ERROR, FATAL");
+    return usage_error("log_level '" + config->text("log_level") +
+                       "' is none of TRACE, DEBUG, INFO, WARN, ERROR, FATAL");
   }
   log::configure(options);
   if (command == "config" && line->words.size() == 2 && line->words[1] == "explain") {

@@ -97,7 +97,8 @@ class TestNode {
     const std::string service = rpc.find('/') == std::string_view::npos ? "Coordination/" : "";
     x.call->method = call::Contract::get().find("uccp.v1." + service + std::string(rpc));
     x.call->sink = x.sink;
-    x.call->principal = {.kind = call::Principal::Kind::kUser, .tenant = "t", .name = client.principal, .roles = {"admin"}};
+    x.call->principal = {
+        .kind = call::Principal::Kind::kUser, .tenant = "t", .name = client.principal, .roles = {"admin"}};
     x.call->name_space = client.name_space;
     x.call->request_id = client.request_id;
     x.call->credentials.address = client.address;

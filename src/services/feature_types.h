@@ -19,7 +19,8 @@ inline constexpr uint32_t kSchedulingLevel = 2;
 inline Status check_feature_level(uint32_t present, uint32_t needed) {
   if (present >= needed) return Status::ok();
   return Status(Code::kUnavailable, "FEATURE_LEVEL",
-                "this needs feature level " + std::to_string(needed) + ", and the cluster is at " + std::to_string(present) +
+                "this needs feature level " + std::to_string(needed) + ", and the cluster is at " +
+                    std::to_string(present) +
                     "; it rises by itself within seconds when all nodes have this version (cluster version)")
       .with_retry_after_ms(1'000)
       .with_help("cluster.md#upgrades");

@@ -23,7 +23,9 @@ inline void set_wall(google::protobuf::Timestamp* out, WallTime wall) {
   out->set_seconds(wall.us / 1'000'000);
   out->set_nanos(static_cast<int32_t>(wall.us % 1'000'000 * 1000));
 }
-inline int64_t us_of(const google::protobuf::Timestamp& time) { return time.seconds() * 1'000'000 + time.nanos() / 1000; }
+inline int64_t us_of(const google::protobuf::Timestamp& time) {
+  return time.seconds() * 1'000'000 + time.nanos() / 1000;
+}
 inline int64_t ms_of(const google::protobuf::Duration& d) { return d.seconds() * 1000 + d.nanos() / 1'000'000; }
 inline void set_ms(google::protobuf::Duration* out, int64_t ms) {
   out->set_seconds(ms / 1000);

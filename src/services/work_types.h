@@ -81,11 +81,15 @@ struct QuotaAmount {
 inline const std::array<QuotaAmount, 7>& quota_amount_table() {
   using L = v1::QuotaLimits;
   static constexpr std::array<QuotaAmount, 7> kTable = {{
-      {L::kCpuFieldNumber, "cpu", [](const L& l) { return l.has_cpu() ? l.cpu() : -1; }, [](L& l, double v) { l.set_cpu(v); }},
-      {L::kMemoryFieldNumber, "memory", [](const L& l) { return l.has_memory() ? static_cast<double>(l.memory()) : -1; },
+      {L::kCpuFieldNumber, "cpu", [](const L& l) { return l.has_cpu() ? l.cpu() : -1; },
+       [](L& l, double v) { l.set_cpu(v); }},
+      {L::kMemoryFieldNumber, "memory",
+       [](const L& l) { return l.has_memory() ? static_cast<double>(l.memory()) : -1; },
        [](L& l, double v) { l.set_memory(static_cast<uint64_t>(v)); }},
-      {L::kGpuFieldNumber, "gpu", [](const L& l) { return l.has_gpu() ? l.gpu() : -1; }, [](L& l, double v) { l.set_gpu(v); }},
-      {L::kTpuFieldNumber, "tpu", [](const L& l) { return l.has_tpu() ? l.tpu() : -1; }, [](L& l, double v) { l.set_tpu(v); }},
+      {L::kGpuFieldNumber, "gpu", [](const L& l) { return l.has_gpu() ? l.gpu() : -1; },
+       [](L& l, double v) { l.set_gpu(v); }},
+      {L::kTpuFieldNumber, "tpu", [](const L& l) { return l.has_tpu() ? l.tpu() : -1; },
+       [](L& l, double v) { l.set_tpu(v); }},
       {L::kDiskFieldNumber, "disk", [](const L& l) { return l.has_disk() ? static_cast<double>(l.disk()) : -1; },
        [](L& l, double v) { l.set_disk(static_cast<uint64_t>(v)); }},
       {L::kNetworkBpsFieldNumber, "networkBps", [](const L& l) { return l.has_network_bps() ? l.network_bps() : -1; },

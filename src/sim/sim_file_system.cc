@@ -23,9 +23,7 @@ struct SimFileSystem::Change {
         if (content.size() < offset + data.size()) content.resize(offset + data.size());
         std::copy(data.begin(), data.end(), content.begin() + static_cast<ptrdiff_t>(offset));
         return;
-      case Kind::kTruncate:
-        content.resize(offset);
-        return;
+      case Kind::kTruncate: content.resize(offset); return;
       case Kind::kAllocate:
         if (content.size() < offset) content.resize(offset);
         return;

@@ -14,9 +14,9 @@
 
 #include "base/log.h"
 #include "sim/checkers/history_file.h"
-#include "sim/cluster/simulation.h"
 #include "sim/cluster/evidence.h"
 #include "sim/cluster/plant.h"
+#include "sim/cluster/simulation.h"
 
 namespace uccp::sim {
 namespace {
@@ -37,7 +37,8 @@ struct Arguments {
 };
 
 constexpr const char* kUsage =
-    "uccp-sim [--seed N] [--seeds K] [--ops M] [--events] [--evidence FILE --commit ID] [--quiet] [--plant NAME] [--trace]\n"
+    "uccp-sim [--seed N] [--seeds K] [--ops M] [--events] [--evidence FILE --commit ID] [--quiet] [--plant NAME] "
+    "[--trace]\n"
     "uccp-sim --check-history FILE    whether a recorded history of registers is linearizable\n"
     "  --seed N         the first seed, default 1\n"
     "  --seeds K        how many seeds, one after the other, default 1\n"
@@ -127,9 +128,7 @@ bool run_seed(uint64_t seed, const Arguments& arguments, Evidence& evidence) {
 }
 
 // Wall time is of the report only.
-double wall_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double wall_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 bool write_evidence(const Arguments& arguments, const Evidence& evidence) {
   std::FILE* file = std::fopen(arguments.evidence.c_str(), "w");

@@ -151,7 +151,7 @@ class Writer {
     put(meta, uint64_t{0});  // sequence
     put(meta, uint64_t{2});  // free list
     put(meta, static_cast<uint64_t>(file_.size() / kBoltPageBytes));
-    put(meta, id);           // transaction: the second meta page is the newer one
+    put(meta, id);  // transaction: the second meta page is the newer one
     put(meta, fnv(meta));
     return out + meta;
   }
@@ -177,7 +177,8 @@ class Reader {
   // False: ended by `visit`.
   using Visit = std::function<bool(const Element&)>;
   Result<bool> walk(uint64_t page, const Visit& visit, int depth = 0) {
-    if (depth > kDepthMax || ++visited_ > 2 * (file_.size() / page_bytes_ + 1)) return fail(invalid("its tree has no end"));
+    if (depth > kDepthMax || ++visited_ > 2 * (file_.size() / page_bytes_ + 1))
+      return fail(invalid("its tree has no end"));
     // As unsigned numbers, so that nothing overflows: page * size is checked by division.
     if (page >= file_.size() / page_bytes_) return fail(invalid("page " + std::to_string(page) + " is not there"));
     const std::string_view header = file_.substr(page * page_bytes_, page_bytes_);

@@ -1,8 +1,9 @@
 // bbolt files (the store of etcd, version 2 of the format), as far as snapshots need them: written at once from sorted
 // pairs, read as a whole. Pure: bytes in, bytes out.
 //
-// A file is pages: two meta pages, a free list, and a B+ tree of buckets, each of which is a tree of pairs or, if small,
-// lies inside its entry. The reader takes any bytes: what does not fit together is an error, never a read outside.
+// A file is pages: two meta pages, a free list, and a B+ tree of buckets, each of which is a tree of pairs or, if
+// small, lies inside its entry. The reader takes any bytes: what does not fit together is an error, never a read
+// outside.
 #pragma once
 
 #include <cstdint>

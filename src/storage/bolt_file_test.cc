@@ -47,7 +47,8 @@ TEST(BoltFile, DamageIsAnErrorOrChangesValuesOnly) {
   SeededRandom random(7);
   for (int trial = 0; trial < 3000; ++trial) {
     std::string damaged = file;
-    for (uint64_t i = 0; i <= random.below(4); ++i) damaged[random.below(damaged.size())] = static_cast<char>(random.next());
+    for (uint64_t i = 0; i <= random.below(4); ++i)
+      damaged[random.below(damaged.size())] = static_cast<char>(random.next());
     if (random.below(4) == 0) damaged.resize(random.below(damaged.size()));
     int seen = 0;
     const Status status = read_bolt(damaged, "key", [&](auto, auto) { return ++seen < 100'000; });

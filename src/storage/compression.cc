@@ -38,7 +38,8 @@ Packer::Packer(Packer&&) noexcept = default;
 // 0: it does not fit into `capacity`.
 size_t Packer::compress(std::string_view piece, char* out, size_t capacity) {
   if (options_.encoding == Encoding::kLz4) {
-    const int written = LZ4_compress_default(piece.data(), out, static_cast<int>(piece.size()), static_cast<int>(capacity));
+    const int written =
+        LZ4_compress_default(piece.data(), out, static_cast<int>(piece.size()), static_cast<int>(capacity));
     return written > 0 ? static_cast<size_t>(written) : 0;
   }
   const size_t written = ZSTD_compressCCtx(zstd_->context, out, capacity, piece.data(), piece.size(), kZstdLevel);
@@ -70,7 +71,8 @@ Encoding Packer::pack(const Entry& entry, std::string& out) {
     return Encoding::kRaw;
   }
   out.append(entry.packed->bytes);
-  if (saved_bytes_ != nullptr) saved_bytes_->add(entry.data.size() - std::min(entry.data.size(), entry.packed->bytes.size()));
+  if (saved_bytes_ != nullptr)
+    saved_bytes_->add(entry.data.size() - std::min(entry.data.size(), entry.packed->bytes.size()));
   return static_cast<Encoding>(entry.packed->encoding);
 }
 
@@ -88,7 +90,8 @@ std::optional<std::string> unpack(Encoding encoding, std::string_view packed) {
     // No lz4 block is smaller than a 255th of what it holds: a forged length asks for no more memory than that.
     if (size / 255 > bytes.size()) return std::nullopt;
     std::string piece(size, '\0');
-    const int read = LZ4_decompress_safe(bytes.data(), piece.data(), static_cast<int>(bytes.size()), static_cast<int>(size));
+    const int read =
+        LZ4_decompress_safe(bytes.data(), piece.data(), static_cast<int>(bytes.size()), static_cast<int>(size));
     return read == static_cast<int>(size) ? std::optional(std::move(piece)) : std::nullopt;
   }
   if (encoding != Encoding::kZstd || ZSTD_getFrameContentSize(bytes.data(), bytes.size()) != size) return std::nullopt;

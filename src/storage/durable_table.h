@@ -1,7 +1,7 @@
 // DurableTable: an ordered byte map on stable storage, which TableLogStore keeps a log in.
 //
-// One thread at a time. After an error of commit() nothing of the batch is there, or all of it; only `exhausted` NO_SPACE
-// says that nothing is and that it may be tried again.
+// One thread at a time. After an error of commit() nothing of the batch is there, or all of it; only `exhausted`
+// NO_SPACE says that nothing is and that it may be tried again.
 #pragma once
 
 #include <cstdint>

@@ -77,7 +77,8 @@ class EncryptedFile final : public File {
     if (data.empty()) return {};
     UCCP_TRY(const uint64_t before, size());
     const uint64_t end = offset + data.size();
-    // From the beginning of the first unit, because a unit is encrypted from its beginning; to the end of the last block.
+    // From the beginning of the first unit, because a unit is encrypted from its beginning; to the end of the last
+    // block.
     const uint64_t first = down(offset, kUnit);
     std::string plain;
     if (first < offset) UCCP_RETURN_IF_ERROR(read_units(first, up(offset, kBlock) - first, plain));

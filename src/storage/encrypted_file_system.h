@@ -1,10 +1,9 @@
-// EncryptedFileSystem: a FileSystem whose files are encrypted on the one below. Whoever writes or reads through it notices
-// nothing. docs/formats/encryption.md is the format.
+// EncryptedFileSystem: a FileSystem whose files are encrypted on the one below. Whoever writes or reads through it
+// notices nothing. docs/formats/encryption.md is the format.
 //
-// Files that are not encrypted, from before encryption was turned on, are read and written as they are. A region that was
-// allocated and not written reads as zeros, as below. A crash leaves what it would leave below: a block that was durable
-// stays so when more is written behind it in the same sector.
-// Each file belongs to one thread at a time.
+// Files that are not encrypted, from before encryption was turned on, are read and written as they are. A region that
+// was allocated and not written reads as zeros, as below. A crash leaves what it would leave below: a block that was
+// durable stays so when more is written behind it in the same sector. Each file belongs to one thread at a time.
 #pragma once
 
 #include "base/file_system.h"

@@ -12,9 +12,10 @@ constexpr uint32_t kVersion = 1;
 constexpr std::string_view kPurpose = "uccp data key";
 
 std::unexpected<Status> damaged() {
-  return fail(Code::kCorruption, "KEYS_DAMAGED",
-              "the file of data keys is damaged; without it nothing encrypted can be read: bring back a copy, or restore "
-              "a backup");
+  return fail(
+      Code::kCorruption, "KEYS_DAMAGED",
+      "the file of data keys is damaged; without it nothing encrypted can be read: bring back a copy, or restore "
+      "a backup");
 }
 
 // Each data key is wrapped by a key of its own, derived from the master: the number of the piece never repeats.

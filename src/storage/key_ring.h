@@ -1,5 +1,5 @@
-// The data keys of a data directory: what files are encrypted with. They lie in one file, each wrapped by the master key,
-// which is kept elsewhere. docs/formats/encryption.md is the format.
+// The data keys of a data directory: what files are encrypted with. They lie in one file, each wrapped by the master
+// key, which is kept elsewhere. docs/formats/encryption.md is the format.
 //
 // A new file takes the newest key and says which; older ones stay for the files that name them. Changing the master key
 // wraps the keys again and touches nothing else. Immutable once built; usable from any thread.

@@ -38,8 +38,14 @@ TEST(KeyRing, ANewMasterKeyWrapsTheSameKeys) {
 
 TEST(KeyRing, TheBytesAreWhatThePageSays) {
   const std::string bytes = KeyRing({{"11111111", 5, key_of('1')}}).encode(key_of('a'));
-  EXPECT_EQ(to_hex(bytes), "554343504b45590a" "00000001" + to_hex(key_of('a').id()) + "00000001"
-                           "3131313131313131" "0000000000000005" + to_hex(bytes.substr(40, 48)) + to_hex(bytes.substr(88)));
+  EXPECT_EQ(to_hex(bytes),
+            "554343504b45590a"
+            "00000001" +
+                to_hex(key_of('a').id()) +
+                "00000001"
+                "3131313131313131"
+                "0000000000000005" +
+                to_hex(bytes.substr(40, 48)) + to_hex(bytes.substr(88)));
   EXPECT_EQ(bytes.size(), 92u);
   EXPECT_EQ(to_hex(bytes.substr(88)), to_hex(ByteWriter().u32(crc32c(bytes.substr(0, 88))).data()));
 }

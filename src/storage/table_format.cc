@@ -67,7 +67,8 @@ Result<StoreIdentity> parse_format(std::string_view value) {
   ByteReader in(body.value_or(""));
   const bool known = in.raw(kMagic.size()) == kMagic;
   const uint32_t version = in.u32();
-  if (!known || !in.ok()) return fail(Code::kCorruption, "LOG_DAMAGED", "the row that tells whose log it is, is damaged");
+  if (!known || !in.ok())
+    return fail(Code::kCorruption, "LOG_DAMAGED", "the row that tells whose log it is, is damaged");
   if (version != kFormatVersion) {
     return fail(Code::kFailedPrecondition, "LOG_VERSION_UNSUPPORTED",
                 fmt::format("the log has format version {}; this program reads {}. Start a newer program", version,

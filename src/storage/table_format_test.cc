@@ -18,30 +18,34 @@ TEST(LogTableFormat, TheBytesAreWhatThePageSays) {
   const auto body = [](const std::string& value) { return to_hex(value.substr(4)); };
   const auto checksum = [](const std::string& value) { return to_hex(value.substr(0, 4)); };
   const std::string format = encode_format(kIdentity);
-  EXPECT_EQ(body(format), "554343504c4f470a"
-                          "00000001"
-                          "0000000000000003"
-                          "0000000000000007"
-                          "026331");
+  EXPECT_EQ(body(format),
+            "554343504c4f470a"
+            "00000001"
+            "0000000000000003"
+            "0000000000000007"
+            "026331");
   EXPECT_EQ(checksum(format), "e65e823a");
   const std::string group = encode_group(kGroup, {{Term(5), NodeId(1), LogIndex(8)}, {Term(4), LogIndex(6)}});
-  EXPECT_EQ(body(group), "0000000000000005"
-                         "0000000000000001"
-                         "0000000000000008"
-                         "0000000000000004"
-                         "0000000000000006");
+  EXPECT_EQ(body(group),
+            "0000000000000005"
+            "0000000000000001"
+            "0000000000000008"
+            "0000000000000004"
+            "0000000000000006");
   EXPECT_EQ(checksum(group), "20685334");
   Packer raw;
   const std::string entry = encode_entry(kGroup, {Term(5), LogIndex(9), EntryKind::kCommand, "ab"}, raw);
-  EXPECT_EQ(body(entry), "0000000000000005"
-                         "01"
-                         "6162");
+  EXPECT_EQ(body(entry),
+            "0000000000000005"
+            "01"
+            "6162");
   EXPECT_EQ(checksum(entry), "0b6b4079");
   Packer lz4({Encoding::kLz4, 1});
   const std::string packed = encode_entry(kGroup, {Term(5), LogIndex(9), EntryKind::kNoop, std::string(64, 'a')}, lz4);
-  EXPECT_EQ(body(packed).substr(0, 26), "0000000000000005"
-                                        "12"
-                                        "00000040");
+  EXPECT_EQ(body(packed).substr(0, 26),
+            "0000000000000005"
+            "12"
+            "00000040");
 }
 
 TEST(LogTableFormat, WhatWasWrittenIsReadAndDamageIsNot) {

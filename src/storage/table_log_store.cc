@@ -28,11 +28,12 @@ Result<std::unique_ptr<TableLogStore>> TableLogStore::open(std::unique_ptr<Durab
 }
 
 Status TableLogStore::damaged(const std::string& what) const {
-  return Status(Code::kCorruption, "LOG_DAMAGED",
-                fmt::format("the log in {} is damaged: {}. What was acknowledged is lost here, so it cannot be repaired on "
-                            "this node alone: remove the node from the cluster, clear its data directory and add it "
-                            "again; on a single node restore a backup",
-                            directory_, what));
+  return Status(
+      Code::kCorruption, "LOG_DAMAGED",
+      fmt::format("the log in {} is damaged: {}. What was acknowledged is lost here, so it cannot be repaired on "
+                  "this node alone: remove the node from the cluster, clear its data directory and add it "
+                  "again; on a single node restore a backup",
+                  directory_, what));
 }
 
 Status TableLogStore::check_identity(const StoreIdentity& identity) {
@@ -51,11 +52,12 @@ Status TableLogStore::check_identity(const StoreIdentity& identity) {
   if (!found && found.error().code() == Code::kCorruption) return damaged(found.error().message());
   if (!found) return Status(found.error().code(), found.error().reason(), directory_ + ": " + found.error().message());
   if (*found == identity) return {};
-  return Status(Code::kFailedPrecondition, "LOG_OF_ANOTHER_NODE",
-                fmt::format("the log in {} belongs to cluster '{}' node {} incarnation {:x}; this is cluster '{}' node {} "
-                            "incarnation {:x}. Start with the data directory of this node",
-                            directory_, found->cluster_id, found->node.value, found->incarnation.value,
-                            identity.cluster_id, identity.node.value, identity.incarnation.value));
+  return Status(
+      Code::kFailedPrecondition, "LOG_OF_ANOTHER_NODE",
+      fmt::format("the log in {} belongs to cluster '{}' node {} incarnation {:x}; this is cluster '{}' node {} "
+                  "incarnation {:x}. Start with the data directory of this node",
+                  directory_, found->cluster_id, found->node.value, found->incarnation.value, identity.cluster_id,
+                  identity.node.value, identity.incarnation.value));
 }
 
 Status TableLogStore::load_groups() {

@@ -1,4 +1,5 @@
-// TableLogStore: a LogStore over any DurableTable. What is not synced is kept in memory; sync() commits it as one batch.
+// TableLogStore: a LogStore over any DurableTable. What is not synced is kept in memory; sync() commits it as one
+// batch.
 //
 // In memory are hard states, starts, terms and the entries that were not synced; other entries are read from the table.
 // Format: table_format.h and docs/formats/log_table.md. One thread at a time.
@@ -66,7 +67,9 @@ class TableLogStore final : public LogStore {
   };
 
   TableLogStore(std::unique_ptr<DurableTable> table, std::string directory, Options options)
-      : table_(std::move(table)), directory_(std::move(directory)), options_(options),
+      : table_(std::move(table)),
+        directory_(std::move(directory)),
+        options_(options),
         packer_(options.compression, options.saved_bytes) {}
 
   Status check_identity(const StoreIdentity& identity);

@@ -249,7 +249,8 @@ Status Pipeline::limit_work(const Call& call) const {
   if (loaded && call.method != nullptr && call.method->lane == Lane::kUser && call.method->mutating && call.deadline &&
       call.deadline->us - call.started.us < change_us) {
     return Status(Code::kExhausted, "DEADLINE_TOO_SHORT",
-                  "changes take " + std::to_string(change_us / 1000) + " ms just now, which is longer than the call may take")
+                  "changes take " + std::to_string(change_us / 1000) +
+                      " ms just now, which is longer than the call may take")
         .with_retry_after_ms(retry_ms());
   }
   return Status::ok();

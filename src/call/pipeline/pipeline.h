@@ -123,9 +123,9 @@ class Pipeline {
   std::mutex random_mutex_;
   MetricsRegistry& metrics_;
   const PipelineOptions options_;
-  std::atomic<size_t> in_flight_{0};  // all
-  std::atomic<int64_t> working_{0};  // unary, at work
-  std::atomic<int64_t> waiting_{0};  // unary, parked
+  std::atomic<size_t> in_flight_{0};   // all
+  std::atomic<int64_t> working_{0};    // unary, at work
+  std::atomic<int64_t> waiting_{0};    // unary, parked
   std::atomic<int64_t> change_us_{0};  // what a change takes of late
   Gauge& waiting_gauge_;
   std::atomic<std::shared_ptr<const Status>> no_room_;

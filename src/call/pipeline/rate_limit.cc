@@ -44,7 +44,8 @@ Result<RateRule> parse_rule(std::string_view text) {
   const size_t slash = std::min(numbers.find('/'), numbers.size());
   if (!parse_number(numbers.substr(0, slash), rule.per_second)) return wrong("has no number of calls a second");
   rule.burst = rule.per_second;
-  if (slash < numbers.size() && !parse_number(numbers.substr(slash + 1), rule.burst)) return wrong("has no number behind '/'");
+  if (slash < numbers.size() && !parse_number(numbers.substr(slash + 1), rule.burst))
+    return wrong("has no number behind '/'");
   std::string_view subject = text.substr(0, colon);
   const size_t inner = subject.find(':');
   const std::string_view first = subject.substr(0, inner);
@@ -52,9 +53,9 @@ Result<RateRule> parse_rule(std::string_view text) {
   for (const RateBy by : {RateBy::kPrincipal, RateBy::kTenant, RateBy::kAddress}) {
     if (first == name_of(by)) {
       rule.by = by;
-      const bool known = rule.quota_class.empty() || std::ranges::any_of(Contract::get().methods(), [&](const Method& m) {
-        return m.quota_class == rule.quota_class;
-      });
+      const bool known = rule.quota_class.empty() ||
+                         std::ranges::any_of(Contract::get().methods(),
+                                             [&](const Method& m) { return m.quota_class == rule.quota_class; });
       return known ? Result<RateRule>(rule) : wrong("names no class of calls (read, write, stream, admin, agent)");
     }
   }
@@ -133,11 +134,13 @@ Status RateLimiter::take(const Caller& caller, RateState& state) {
     const auto reset_s = static_cast<int64_t>(std::ceil((rule.burst - bucket.tokens + due) / rule.per_second));
     if (bucket.tokens < due) {
       const double wait_ms = std::ceil((due - bucket.tokens) / rule.per_second * 1000);
-      state = {std::max<int64_t>(1, static_cast<int64_t>(rule.per_second)), 0, static_cast<int64_t>(std::ceil(wait_ms / 1000))};
+      state = {std::max<int64_t>(1, static_cast<int64_t>(rule.per_second)), 0,
+               static_cast<int64_t>(std::ceil(wait_ms / 1000))};
       const std::string what = !rule.method.empty() ? rule.method : rule.quota_class;
       return Status(Code::kExhausted, "RATE_LIMITED",
-                    "more than " + std::to_string(static_cast<int64_t>(rule.per_second)) + (what.empty() ? "" : " ") + what +
-                        " calls a second by the " + std::string(name_of(rule.by)) + " " + subject + "; slow down")
+                    "more than " + std::to_string(static_cast<int64_t>(rule.per_second)) + (what.empty() ? "" : " ") +
+                        what + " calls a second by the " + std::string(name_of(rule.by)) + " " + subject +
+                        "; slow down")
           .with_retry_after_ms(static_cast<uint32_t>(std::clamp(wait_ms, 1.0, 60'000.0)));
     }
     const auto left = static_cast<int64_t>(bucket.tokens - due);

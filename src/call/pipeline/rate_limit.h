@@ -29,8 +29,8 @@ struct RateRule {
   double burst = 0;
 };
 
-// "address:200, tenant:write:1000, ScheduleTask:50/200" into rules: WHOM, WHOM:CLASS or METHOD, then calls a second and,
-// behind a slash, how many may come at once. Errors: invalid RATE_LIMIT_INVALID.
+// "address:200, tenant:write:1000, ScheduleTask:50/200" into rules: WHOM, WHOM:CLASS or METHOD, then calls a second
+// and, behind a slash, how many may come at once. Errors: invalid RATE_LIMIT_INVALID.
 Result<std::vector<RateRule>> parse_rate_rules(std::string_view text);
 
 class RateLimiter {
@@ -64,7 +64,7 @@ class RateLimiter {
 
   std::mutex mutex_;  // of what follows
   std::vector<RateRule> rules_;
-  std::atomic<bool> any_{false};  // without it nothing is locked
+  std::atomic<bool> any_{false};                              // without it nothing is locked
   std::map<std::pair<size_t, std::string>, Bucket> buckets_;  // by rule and whom
 };
 

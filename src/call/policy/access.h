@@ -22,7 +22,7 @@ struct AccessQuery {
   WallTime wall;
 };
 
-std::string_view kind_name(Principal::Kind kind);              // "user"
+std::string_view kind_name(Principal::Kind kind);             // "user"
 std::string_view credential_name(Principal::Credential how);  // "apikey"
 
 }  // namespace uccp::call

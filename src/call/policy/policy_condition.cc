@@ -35,8 +35,14 @@ constexpr auto kAttributes = std::to_array<NamedAttribute>({
 });
 
 constexpr auto kComparisons = std::to_array<std::pair<std::string_view, Op>>({
-    {"==", Op::kEqual}, {"!=", Op::kNotEqual}, {"<", Op::kLess}, {"<=", Op::kLessOrEqual}, {">", Op::kMore},
-    {">=", Op::kMoreOrEqual}, {"in", Op::kIn}, {"like", Op::kLike},
+    {"==", Op::kEqual},
+    {"!=", Op::kNotEqual},
+    {"<", Op::kLess},
+    {"<=", Op::kLessOrEqual},
+    {">", Op::kMore},
+    {">=", Op::kMoreOrEqual},
+    {"in", Op::kIn},
+    {"like", Op::kLike},
 });
 
 // The type of a field as conditions see it; nothing for what they cannot look at.
@@ -58,7 +64,8 @@ Result<ValueType> type_of(const FieldPlan& field, Place at) {
       default: return ValueType::kNumber;
     }
   }
-  return policy_error(at, "'" + field.json_name + "' is neither a text, a number, a truth value, a time nor a list of " +
+  return policy_error(at, "'" + field.json_name +
+                              "' is neither a text, a number, a truth value, a time nor a list of " +
                               "texts; ask only whether it is there: has request...");
 }
 
@@ -85,7 +92,8 @@ class ConditionParser {
   Status demand(uint16_t node, ValueType type, Place at) const {
     if (out_.nodes[node].type == type) return Status::ok();
     return policy_error(at, "this is " + std::string(type_name(out_.nodes[node].type)) + ", and " +
-                                std::string(type_name(type)) + " is needed").error();
+                                std::string(type_name(type)) + " is needed")
+        .error();
   }
 
   Result<uint16_t> add(ExpressionNode node, Place at) {
@@ -197,7 +205,8 @@ class ConditionParser {
     }
     if (token.is("-")) {
       UCCP_TRY(const Token number, lexer_.next());
-      if (number.kind != Token::Kind::kNumber) return policy_error(number.at, "a number belongs here, not " + number.shown());
+      if (number.kind != Token::Kind::kNumber)
+        return policy_error(number.at, "a number belongs here, not " + number.shown());
       node.type = ValueType::kNumber;
       node.number = -number.number;
       return add(std::move(node), token.at);
@@ -228,7 +237,8 @@ class ConditionParser {
     for (;;) {
       UCCP_TRY(const Token token, lexer_.next());
       if (token.is("]") && node.texts.empty()) break;
-      if (token.kind != Token::Kind::kString) return policy_error(token.at, "a list holds strings, not " + token.shown());
+      if (token.kind != Token::Kind::kString)
+        return policy_error(token.at, "a list holds strings, not " + token.shown());
       node.texts.push_back(token.text);
       UCCP_TRY(const Token after, lexer_.next());
       if (after.is("]")) break;
@@ -262,7 +272,8 @@ class ConditionParser {
 
   Result<uint16_t> presence(const Token& at) {
     UCCP_TRY(const Token object, lexer_.next());
-    if (!object.is("request")) return policy_error(object.at, "only fields of the request may be absent: has request.FIELD");
+    if (!object.is("request"))
+      return policy_error(object.at, "only fields of the request may be absent: has request.FIELD");
     UCCP_TRY(const std::vector<Token> words, path());
     ExpressionNode node;
     node.op = Op::kHas;
@@ -305,7 +316,8 @@ class ConditionParser {
       const std::string near = nearest_word(name, known);
       return policy_error(object.at, "there is no attribute '" + name.substr(0, 60) + "'" +
                                          (near.empty() ? "; there are request.FIELD and those of docs/policies.md"
-                                                       : "; did you mean '" + near + "'?")).error();
+                                                       : "; did you mean '" + near + "'?"))
+          .error();
     }
     const NamedAttribute& a = kAttributes[static_cast<size_t>(found - known.begin())];
     node.op = Op::kAttribute;
@@ -316,7 +328,8 @@ class ConditionParser {
 
   Status find_field(const std::vector<Token>& words, Place at, ExpressionNode& node) const {
     if (methods_.empty()) {
-      return policy_error(at, "a rule that looks at the request has to name its methods: action == \"ScheduleTask\"").error();
+      return policy_error(at, "a rule that looks at the request has to name its methods: action == \"ScheduleTask\"")
+          .error();
     }
     if (words.empty()) return policy_error(at, "the name of a field belongs behind 'request'").error();
     std::string name;
@@ -331,10 +344,12 @@ class ConditionParser {
         return policy_error(words.front().at, message).error();
       }
       const auto first = node.fields.begin();
-      if (first != node.fields.end() && (first->second.leaf().kind != path->leaf().kind ||
-                                         first->second.leaf().shape != path->leaf().shape)) {
-        return policy_error(words.front().at, "'" + name.substr(0, 60) + "' has different types in the methods of this rule; "
-                                              "write a rule for each").error();
+      if (first != node.fields.end() &&
+          (first->second.leaf().kind != path->leaf().kind || first->second.leaf().shape != path->leaf().shape)) {
+        return policy_error(words.front().at, "'" + name.substr(0, 60) +
+                                                  "' has different types in the methods of this rule; "
+                                                  "write a rule for each")
+            .error();
       }
       node.fields.emplace(method.index, std::move(*path));
     }

@@ -28,17 +28,40 @@ bool parse_network(std::string_view text, Network& out);
 bool parse_address(std::string_view text, std::array<unsigned char, 16>& out);
 
 enum class Attribute : uint8_t {
-  kPrincipalName, kPrincipalTenant, kPrincipalKind, kPrincipalCredential, kPrincipalGroups, kPrincipalRoles,
-  kPrincipalNamespaces, kResourceName, kResourceNamespace, kContextAddress, kContextDoor, kContextHour,
+  kPrincipalName,
+  kPrincipalTenant,
+  kPrincipalKind,
+  kPrincipalCredential,
+  kPrincipalGroups,
+  kPrincipalRoles,
+  kPrincipalNamespaces,
+  kResourceName,
+  kResourceNamespace,
+  kContextAddress,
+  kContextDoor,
+  kContextHour,
   kContextWeekday,
 };
 
 struct ExpressionNode {
   enum class Op : uint8_t {
-    kLiteral, kAttribute, kRequest, kHas,                    // leaves
-    kNot, kAnd, kOr,                                         // of bools
-    kEqual, kNotEqual, kLess, kLessOrEqual, kMore, kMoreOrEqual,
-    kIn, kLike, kContains, kInNetwork,
+    kLiteral,
+    kAttribute,
+    kRequest,
+    kHas,  // leaves
+    kNot,
+    kAnd,
+    kOr,  // of bools
+    kEqual,
+    kNotEqual,
+    kLess,
+    kLessOrEqual,
+    kMore,
+    kMoreOrEqual,
+    kIn,
+    kLike,
+    kContains,
+    kInNetwork,
   };
   Op op = Op::kLiteral;
   ValueType type = ValueType::kBool;

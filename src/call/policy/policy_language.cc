@@ -44,7 +44,8 @@ class StatementParser {
   }
   Result<std::string> string() {
     UCCP_TRY(Token token, lexer_.next());
-    if (token.kind != Token::Kind::kString) return policy_error(token.at, "a string belongs here, not " + token.shown());
+    if (token.kind != Token::Kind::kString)
+      return policy_error(token.at, "a string belongs here, not " + token.shown());
     if (token.text.empty()) return policy_error(token.at, "an empty string matches nothing; leave the clause out");
     return std::move(token.text);
   }
@@ -71,7 +72,8 @@ class StatementParser {
       if (!token.is("when") && !token.is("unless")) {
         return policy_error(token.at, "'when', 'unless' or ';' belongs here, not " + token.shown());
       }
-      if (condition) return policy_error(token.at, "a rule has one 'when' and one 'unless'; join conditions with && or ||");
+      if (condition)
+        return policy_error(token.at, "a rule has one 'when' and one 'unless'; join conditions with && or ||");
       UCCP_TRY(Expression expression, parse_condition(lexer_, out.methods));
       condition = std::make_shared<const Expression>(std::move(expression));
     }
@@ -132,11 +134,13 @@ class StatementParser {
     }
     if (found == 1) return Status::ok();
     if (found > 1) {
-      return policy_error(at.at, "several services have a method '" + name + "'; write it in full: " + full_names(name)).error();
+      return policy_error(at.at, "several services have a method '" + name + "'; write it in full: " + full_names(name))
+          .error();
     }
     const std::string near = nearest_word(name, known);
     return policy_error(at.at, "there is no method '" + name.substr(0, 80) + "'" +
-                                   (near.empty() ? "; `uccp-cli api` lists them" : "; did you mean '" + near + "'?")).error();
+                                   (near.empty() ? "; `uccp-cli api` lists them" : "; did you mean '" + near + "'?"))
+        .error();
   }
 
   static std::string full_names(const std::string& name) {
@@ -160,7 +164,8 @@ class StatementParser {
     if (any) return Status::ok();
     const std::string near = PermissionTable::get().nearest(grant);
     return policy_error(at.at, "no method needs the permission '" + grant.substr(0, 80) + "'" +
-                                   (near.empty() ? "" : "; did you mean '" + near + "'?")).error();
+                                   (near.empty() ? "" : "; did you mean '" + near + "'?"))
+        .error();
   }
 
   Status resource(Statement& out) {
@@ -171,7 +176,8 @@ class StatementParser {
       UCCP_TRY(const Token at, lexer_.peek());
       UCCP_TRY(out.resource, string());
       if (equals && out.resource.find('*') != std::string::npos) {
-        return policy_error(at.at, "a name with '*' is a pattern: resource like \"" + out.resource.substr(0, 40) + "\"").error();
+        return policy_error(at.at, "a name with '*' is a pattern: resource like \"" + out.resource.substr(0, 40) + "\"")
+            .error();
       }
     }
     UCCP_TRY(const bool in, take("in"));

@@ -36,9 +36,9 @@ class Statement {
   // The clauses of the head; empty: any.
   std::string principal;
   std::string group;
-  std::string kind;             // "service"
-  std::vector<bool> methods;    // by Method::index; empty: all
-  std::string resource;         // pattern with `*`
+  std::string kind;           // "service"
+  std::vector<bool> methods;  // by Method::index; empty: all
+  std::string resource;       // pattern with `*`
   std::string name_space;
   std::shared_ptr<const Expression> when;    // null: always
   std::shared_ptr<const Expression> unless;  // null: never

@@ -21,8 +21,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const uccp::call::Method& method : uccp::call::Contract::get().methods()) {
       if (!statement.covers(method)) continue;
       // The text itself as request: whatever bytes come, conditions end.
-      (void)statement.applies({.principal = principal, .method = &method, .name_space = "default", .request = text,
-                               .address = "10.0.0.1:1", .door = "http"});
+      (void)statement.applies({.principal = principal,
+                               .method = &method,
+                               .name_space = "default",
+                               .request = text,
+                               .address = "10.0.0.1:1",
+                               .door = "http"});
       break;
     }
   }

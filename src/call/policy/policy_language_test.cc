@@ -116,7 +116,8 @@ TEST(PolicyLanguage, ConditionsLookAtTheRequest) {
 
 TEST(PolicyLanguage, ConditionsLookAtCallerAndSurroundings) {
   EXPECT_TRUE(holds("principal.groups.contains(\"devs\")"));
-  EXPECT_TRUE(holds("principal.credential == \"apikey\" && principal.tenant == \"acme\" && principal.kind == \"user\""));
+  EXPECT_TRUE(
+      holds("principal.credential == \"apikey\" && principal.tenant == \"acme\" && principal.kind == \"user\""));
   EXPECT_TRUE(holds("context.address in ip \"10.0.0.0/8\""));
   EXPECT_FALSE(holds("context.address in ip \"10.0.0.0/16\""));
   EXPECT_TRUE(holds("!(context.address in ip \"::1\")"));
@@ -142,26 +143,33 @@ TEST(PolicyLanguage, AddressesOfBothKindsAreCompared) {
 TEST(PolicyLanguage, ErrorsSayWhereAndWhatWasMeant) {
   EXPECT_EQ(error_of("permit (principal,\n  action == \"ScheduleTsk\", resource);"),
             "line 2, column 13: there is no method 'ScheduleTsk'; did you mean 'ScheduleTask'?");
-  EXPECT_EQ(error_of("forbid (principal, action == \"ScheduleTask\", resource) when { request.task.resorces.cpu > 1 };"),
-            "line 1, column 71: the request of ScheduleTask has no field 'task.resorces.cpu'; did you mean resources?");
-  EXPECT_NE(error_of("forbid (principal, action, resource) when { request.task.name == \"a\" };").find("has to name its methods"),
+  EXPECT_EQ(
+      error_of("forbid (principal, action == \"ScheduleTask\", resource) when { request.task.resorces.cpu > 1 };"),
+      "line 1, column 71: the request of ScheduleTask has no field 'task.resorces.cpu'; did you mean resources?");
+  EXPECT_NE(error_of("forbid (principal, action, resource) when { request.task.name == \"a\" };")
+                .find("has to name its methods"),
             std::string::npos);
-  EXPECT_NE(error_of("forbid (principal, action, resource) when { principal.nam == \"a\" };").find("did you mean 'principal.name'?"),
+  EXPECT_NE(error_of("forbid (principal, action, resource) when { principal.nam == \"a\" };")
+                .find("did you mean 'principal.name'?"),
             std::string::npos);
   EXPECT_NE(error_of("forbid (principal, action, resource) when { context.hour == \"a\" };").find("a number is needed"),
             std::string::npos);
-  EXPECT_NE(error_of("forbid (principal, action, resource) when { context.hour };").find("true or false is needed"), std::string::npos);
-  EXPECT_NE(error_of("forbid (principal, action in permission \"task.write\", resource);").find("did you mean 'tasks.write'?"),
+  EXPECT_NE(error_of("forbid (principal, action, resource) when { context.hour };").find("true or false is needed"),
             std::string::npos);
-  EXPECT_NE(error_of("forbid (principal, action == \"SignIn\", resource) when { request.password == \"a\" };").find("is a secret"),
+  EXPECT_NE(error_of("forbid (principal, action in permission \"task.write\", resource);")
+                .find("did you mean 'tasks.write'?"),
             std::string::npos);
-  for (const char* bad : {"", "allow (principal, action, resource);", "permit (principal, action, resource)", "permit (principal);",
-                          "permit (principal == ana, action, resource);", "permit (principal == \"\", action, resource);",
-                          "permit (principal, action, resource) when { };", "permit (principal, action, resource) when { true",
-                          "permit (principal, action, resource == \"a*\");", "permit (principal, action, resource) when { \"a };",
-                          "permit (principal, action, resource) when { true } when { true };", "permit (principal, action, \x01);",
-                          "permit (principal, action, resource) when { context.address in ip \"10\" };",
-                          "permit (principal, action, resource) when { 1.2.3 < 4 };"}) {
+  EXPECT_NE(error_of("forbid (principal, action == \"SignIn\", resource) when { request.password == \"a\" };")
+                .find("is a secret"),
+            std::string::npos);
+  for (const char* bad :
+       {"", "allow (principal, action, resource);", "permit (principal, action, resource)", "permit (principal);",
+        "permit (principal == ana, action, resource);", "permit (principal == \"\", action, resource);",
+        "permit (principal, action, resource) when { };", "permit (principal, action, resource) when { true",
+        "permit (principal, action, resource == \"a*\");", "permit (principal, action, resource) when { \"a };",
+        "permit (principal, action, resource) when { true } when { true };", "permit (principal, action, \x01);",
+        "permit (principal, action, resource) when { context.address in ip \"10\" };",
+        "permit (principal, action, resource) when { 1.2.3 < 4 };"}) {
     EXPECT_NE(error_of(bad), "") << bad;
   }
 }

@@ -17,7 +17,8 @@ constexpr auto kSigns = std::to_array<std::string_view>(
 }  // namespace
 
 std::unexpected<Status> policy_error(Place at, const std::string& message) {
-  const std::string where = "line " + std::to_string(at.line) + ", column " + std::to_string(at.column) + ": " + message;
+  const std::string where =
+      "line " + std::to_string(at.line) + ", column " + std::to_string(at.column) + ": " + message;
   return fail(Status(Code::kInvalid, "POLICY_INVALID", where)
                   .with_field("policy.text", where, "permit (principal, action == \"GetTaskStatus\", resource);")
                   .with_help("policies.md"));

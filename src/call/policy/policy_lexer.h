@@ -20,7 +20,7 @@ std::unexpected<Status> policy_error(Place at, const std::string& message);
 struct Token {
   enum class Kind : uint8_t { kEnd, kWord, kString, kNumber, kSign };
   Kind kind = Kind::kEnd;
-  std::string text;   // of a string: what it stands for
+  std::string text;  // of a string: what it stands for
   double number = 0;
   Place at;
 

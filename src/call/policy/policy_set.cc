@@ -15,7 +15,8 @@ class PolicySet::Asking {
 
   Decision run() {
     using enum Decision::Reason;
-    if (q_.permission == kNoPermission && q_.method != nullptr && q_.method->is_public) return granted("built-in", "public");
+    if (q_.permission == kNoPermission && q_.method != nullptr && q_.method->is_public)
+      return granted("built-in", "public");
     if (q_.permission == kNoPermission) return {};
     const PermissionTable& table = PermissionTable::get();
     const std::string& tenant = q_.principal.tenant;
@@ -102,7 +103,8 @@ class PolicySet::Asking {
       return {.reason = Decision::Reason::kNamespace};
     }
     if (tenant_ == nullptr || !tenant_->spec.declared_namespaces_only) return {};
-    if (q_.name_space == "default" || q_.name_space == "-" || tenant_->spec.namespaces.contains(q_.name_space)) return {};
+    if (q_.name_space == "default" || q_.name_space == "-" || tenant_->spec.namespaces.contains(q_.name_space))
+      return {};
     note("namespace", std::string(q_.name_space), "forbid", "the tenant takes declared namespaces only", true);
     return {.reason = Decision::Reason::kUndeclared};
   }
@@ -113,7 +115,8 @@ class PolicySet::Asking {
     for (const std::string& role : q_.principal.roles) {
       const bool grants = set_.role_set(tenant_, role)[q_.permission];
       note("credential", role, grants ? "permit" : "none",
-           grants ? "the credential has this role" : "this role of the credential does not grant the permission", grants);
+           grants ? "the credential has this role" : "this role of the credential does not grant the permission",
+           grants);
       if (grants) return true;
     }
     return false;
@@ -136,7 +139,8 @@ class PolicySet::Asking {
       const std::string_view obstacle = obstacle_of(*grant);
       if (trace_ != nullptr) {
         note("binding", grant->spec.id, obstacle.empty() ? "permit" : "none",
-             "role " + grant->spec.role + " of " + std::string(name) + (obstacle.empty() ? "" : ": ") + std::string(obstacle),
+             "role " + grant->spec.role + " of " + std::string(name) + (obstacle.empty() ? "" : ": ") +
+                 std::string(obstacle),
              obstacle.empty());
       }
       if (obstacle.empty()) return grant;
@@ -151,7 +155,8 @@ class PolicySet::Asking {
       return "it holds in other namespaces";
     }
     // The namespace of a call without one is no more than a default.
-    if (!namespaces.empty() && q_.method != nullptr && q_.method->name_space.empty()) return "it holds in namespaces only";
+    if (!namespaces.empty() && q_.method != nullptr && q_.method->name_space.empty())
+      return "it holds in namespaces only";
     const auto& resources = grant.spec.resources;
     if (!resources.empty() &&
         std::ranges::none_of(resources, [&](const std::string& p) { return glob_matches(p, q_.resource); })) {
@@ -196,14 +201,16 @@ Status PolicySet::denial(const AccessQuery& q, const Decision& decision) const {
           .with_help("security.md#namespaces");
     case Decision::Reason::kOperatorsOnly:
       return Status(Code::kPermission, "PERMISSION_DENIED",
-                    who + " lacks the permission " + permission + ": it concerns the whole cluster, and only the tenant '" +
-                        std::string(kOperatorsTenant) + "' can have it")
+                    who + " lacks the permission " + permission +
+                        ": it concerns the whole cluster, and only the tenant '" + std::string(kOperatorsTenant) +
+                        "' can have it")
           .with_help("security.md#tenants");
     default: break;
   }
   std::string roles;
   for (const std::string& role : q.principal.roles) roles.append(roles.empty() ? "" : ", ").append(role);
-  for (const BindingSpec* binding : bindings_of(q.principal)) roles.append(roles.empty() ? "" : ", ").append(binding->role);
+  for (const BindingSpec* binding : bindings_of(q.principal))
+    roles.append(roles.empty() ? "" : ", ").append(binding->role);
   return Status(Code::kPermission, "PERMISSION_DENIED",
                 who + " lacks the permission " + permission + " (roles: " + (roles.empty() ? "none" : roles) +
                     "); see: uccp-cli auth explain" + (q.method == nullptr ? "" : " " + q.method->name))
@@ -265,10 +272,12 @@ PermissionSet PolicySet::authority(const Principal& principal, std::string_view 
   for (const std::string& role : principal.roles) all |= role_set(tenant, role);
   for (const BindingSpec* binding : bindings_of(principal)) {
     if (!binding->resources.empty()) continue;
-    if (!binding->namespaces.empty() && std::ranges::find(binding->namespaces, name_space) == binding->namespaces.end()) continue;
+    if (!binding->namespaces.empty() && std::ranges::find(binding->namespaces, name_space) == binding->namespaces.end())
+      continue;
     all |= role_set(tenant, binding->role);
   }
-  if (principal.tenant != kOperatorsTenant && principal.tenant != kSystemTenant) all &= ~PermissionTable::get().cluster_wide();
+  if (principal.tenant != kOperatorsTenant && principal.tenant != kSystemTenant)
+    all &= ~PermissionTable::get().cluster_wide();
   return all;
 }
 

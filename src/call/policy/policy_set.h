@@ -79,7 +79,7 @@ struct Decision {
 
 // One rule that was looked at, for people.
 struct RuleTrace {
-  std::string kind;    // "policy", "binding", "credential", "namespace", "built-in"
+  std::string kind;  // "policy", "binding", "credential", "namespace", "built-in"
   std::string name;
   std::string effect;  // "permit", "forbid", "none"
   std::string detail;

@@ -38,13 +38,14 @@ PolicyInput sample() {
                  {"acme", "b3", "developer", {"bob"}, {}, {"web-*"}},
                  {"acme", "b4", "admin", {"root"}, {}, {}},
                  {"strict", "b5", "admin", {"root"}, {}, {}}};
-  in.policies = {{"acme", "freeze", "forbid (principal in group \"interns\", action in permission \"*.write\", resource);\n"
-                                    "permit (principal == \"eve\", action == \"ListTasks\", resource);"}};
+  in.policies = {{"acme", "freeze",
+                  "forbid (principal in group \"interns\", action in permission \"*.write\", resource);\n"
+                  "permit (principal == \"eve\", action == \"ListTasks\", resource);"}};
   return in;
 }
 
-Decision decide(const PolicySet& set, const Principal& principal, std::string_view method, std::string_view name_space = "default",
-                std::string_view resource = "") {
+Decision decide(const PolicySet& set, const Principal& principal, std::string_view method,
+                std::string_view name_space = "default", std::string_view resource = "") {
   const Method& m = method_named(method);
   return set.decide({.principal = principal,
                      .method = &m,
@@ -124,8 +125,12 @@ TEST(PolicySet, TheTraceNamesTheRuleThatDecided) {
   std::vector<RuleTrace> trace;
   const Method& m = method_named("CancelTask");
   const Principal bob = user("bob");
-  const Decision decision = set->decide(
-      {.principal = bob, .method = &m, .permission = PermissionTable::get().of(m), .name_space = "default", .resource = "web-7"}, &trace);
+  const Decision decision = set->decide({.principal = bob,
+                                         .method = &m,
+                                         .permission = PermissionTable::get().of(m),
+                                         .name_space = "default",
+                                         .resource = "web-7"},
+                                        &trace);
   ASSERT_TRUE(decision.allowed());
   ASSERT_FALSE(trace.empty());
   EXPECT_TRUE(trace.front().decided);
@@ -133,7 +138,8 @@ TEST(PolicySet, TheTraceNamesTheRuleThatDecided) {
   EXPECT_EQ(trace.front().name, "b3");
   const Principal lea = user("lea", {"leads"});
   trace.clear();
-  set->decide({.principal = lea, .method = &m, .permission = PermissionTable::get().of(m), .name_space = "default"}, &trace);
+  set->decide({.principal = lea, .method = &m, .permission = PermissionTable::get().of(m), .name_space = "default"},
+              &trace);
   ASSERT_EQ(trace.size(), 1u);
   EXPECT_EQ(trace.front().effect, "none");
   EXPECT_NE(trace.front().detail.find("it holds in other namespaces"), std::string::npos) << trace.front().detail;
@@ -157,11 +163,17 @@ TEST(PolicySet, ADecisionAmongAThousandRulesTakesMicroseconds) {
   PolicyInput in = sample();
   for (int i = 0; i < 500; ++i) {
     const std::string n = std::to_string(i);
-    in.bindings.push_back({"acme", "x" + n, i % 2 == 0 ? "developer" : "viewer", {"user" + std::to_string(i % 100), "group:g" + n},
-                           {"team-" + n}, {}});
+    in.bindings.push_back({"acme",
+                           "x" + n,
+                           i % 2 == 0 ? "developer" : "viewer",
+                           {"user" + std::to_string(i % 100), "group:g" + n},
+                           {"team-" + n},
+                           {}});
     in.policies.push_back({"acme", "p" + n,
-                           "forbid (principal in group \"g" + n + "\", action == \"ScheduleTask\", resource in namespace \"prod\") "
-                           "when { request.task.resources.cpu > " + n + " && !(context.address in ip \"10.0.0.0/8\") };"});
+                           "forbid (principal in group \"g" + n +
+                               "\", action == \"ScheduleTask\", resource in namespace \"prod\") "
+                               "when { request.task.resources.cpu > " +
+                               n + " && !(context.address in ip \"10.0.0.0/8\") };"});
   }
   const auto set = PolicySet::compile(std::move(in));
   const Method& m = method_named("ScheduleTask");
@@ -169,16 +181,24 @@ TEST(PolicySet, ADecisionAmongAThousandRulesTakesMicroseconds) {
   size_t allowed = 0;
   for (int i = 0; i < 20'000; ++i) {
     const int k = i % 500;
-    const Principal principal = user("user" + std::to_string(k % 100), {"g" + std::to_string(k), "g" + std::to_string((k + 7) % 500)});
+    const Principal principal =
+        user("user" + std::to_string(k % 100), {"g" + std::to_string(k), "g" + std::to_string((k + 7) % 500)});
     const std::string name_space = "team-" + std::to_string(k);
     const auto start = std::chrono::steady_clock::now();
-    allowed += set->decide({.principal = principal, .method = &m, .permission = PermissionTable::get().of(m), .name_space = name_space,
-                            .address = "192.0.2.1:1"}).allowed() ? 1 : 0;
+    allowed += set->decide({.principal = principal,
+                            .method = &m,
+                            .permission = PermissionTable::get().of(m),
+                            .name_space = name_space,
+                            .address = "192.0.2.1:1"})
+                       .allowed()
+                   ? 1
+                   : 0;
     micros.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
   }
   EXPECT_EQ(allowed, 10'000u);
   std::ranges::sort(micros);
-  std::printf("policy decision among 1000 rules: p50 %.2f us, p99 %.2f us\n", micros[micros.size() / 2], micros[micros.size() * 99 / 100]);
+  std::printf("policy decision among 1000 rules: p50 %.2f us, p99 %.2f us\n", micros[micros.size() / 2],
+              micros[micros.size() * 99 / 100]);
 #ifdef __OPTIMIZE__
 #if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)
   EXPECT_LT(micros[micros.size() / 2], 5.0);

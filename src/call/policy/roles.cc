@@ -7,9 +7,9 @@ namespace uccp::call {
 namespace {
 
 constexpr auto kAdmin = std::to_array<std::string_view>({"*"});
-constexpr auto kOperator = std::to_array<std::string_view>(
-    {"*.read", "services.*", "tasks.*", "workers.*", "quotas.*", "topics.*", "locks.*", "elections.*", "namespaces.*",
-     "admin.write", "audit.read", "identity.read"});
+constexpr auto kOperator =
+    std::to_array<std::string_view>({"*.read", "services.*", "tasks.*", "workers.*", "quotas.*", "topics.*", "locks.*",
+                                     "elections.*", "namespaces.*", "admin.write", "audit.read", "identity.read"});
 constexpr auto kDeveloper = std::to_array<std::string_view>(
     {"*.read", "services.*", "tasks.*", "locks.write", "elections.write", "semaphores.*", "barriers.*", "latches.*",
      "events.*", "topics.*", "groups.*", "functions.*", "objects.*", "kv.*"});

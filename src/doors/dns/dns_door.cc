@@ -107,7 +107,9 @@ uint16_t port_of(int fd) {
 class DnsDoor::Server : public std::enable_shared_from_this<DnsDoor::Server> {
  public:
   Server(DnsDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics)
-      : options_(std::move(options)), pipeline_(pipeline), clock_(clock),
+      : options_(std::move(options)),
+        pipeline_(pipeline),
+        clock_(clock),
         answered_(metrics.counter("uccp_dns_queries_total", "DNS queries", {{"outcome", "answered"}})),
         nothing_(metrics.counter("uccp_dns_queries_total", "DNS queries", {{"outcome", "nothing"}})),
         refused_(metrics.counter("uccp_dns_queries_total", "DNS queries", {{"outcome", "refused"}})),
@@ -202,7 +204,8 @@ class DnsDoor::Server : public std::enable_shared_from_this<DnsDoor::Server> {
     while (true) {
       Address address;
       address.size = sizeof address.storage;
-      Fd fd(::accept4(tcp_.get(), reinterpret_cast<sockaddr*>(&address.storage), &address.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      Fd fd(::accept4(tcp_.get(), reinterpret_cast<sockaddr*>(&address.storage), &address.size,
+                      SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (fd.get() < 0) return;
       if (connections_.size() >= kDnsConnectionsMax) {
         const auto oldest = std::ranges::min_element(connections_, {}, [](const auto& c) { return c.second.used.us; });
@@ -239,7 +242,8 @@ class DnsDoor::Server : public std::enable_shared_from_this<DnsDoor::Server> {
 
   void close_idle() {
     const BootTime now = clock_.boot();
-    std::erase_if(connections_, [&](const auto& c) { return c.second.pending == 0 && now.ms_since(c.second.used) > kDnsIdleMs; });
+    std::erase_if(connections_,
+                  [&](const auto& c) { return c.second.pending == 0 && now.ms_since(c.second.used) > kDnsIdleMs; });
   }
 
   // --- questions and answers ---
@@ -377,7 +381,8 @@ void DnsDoor::Server::discover(const Client& client, const DnsQuery& query, cons
 DnsDoor::DnsDoor() = default;
 DnsDoor::~DnsDoor() { stop(); }
 
-Result<uint16_t> DnsDoor::start(DnsDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics) {
+Result<uint16_t> DnsDoor::start(DnsDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
+                                MetricsRegistry& metrics) {
   server_ = std::make_shared<Server>(std::move(options), pipeline, clock, metrics);
   return server_->open();
 }

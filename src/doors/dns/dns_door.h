@@ -1,5 +1,5 @@
-// Service discovery by DNS, on UDP and TCP: each question becomes a Discover call with the credentials that the door was
-// given, and passes the pipeline as all others do.
+// Service discovery by DNS, on UDP and TCP: each question becomes a Discover call with the credentials that the door
+// was given, and passes the pipeline as all others do.
 //
 // One thread owns the sockets; answers of the pipeline come back to it through a queue. What cannot be read is answered
 // as the protocol says, or dropped. start() and stop() on the main thread.
@@ -36,7 +36,8 @@ class DnsDoor {
   ~DnsDoor();
 
   // Answers the port. Everything must outlive stop(). Errors: unavailable LISTEN_FAILED.
-  Result<uint16_t> start(DnsDoorOptions options, call::Pipeline& pipeline, const Clock& clock, MetricsRegistry& metrics);
+  Result<uint16_t> start(DnsDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
+                         MetricsRegistry& metrics);
   void stop();
 
  private:

@@ -26,11 +26,10 @@ std::string join(const DnsLabels& labels, size_t from, size_t to) {
 }
 
 std::optional<v1::DeploymentRole> role_named(const std::string& tag) {
-  static const std::map<std::string, v1::DeploymentRole, std::less<>> kRoles = {
-      {"stable", v1::DEPLOYMENT_ROLE_STABLE},
-      {"canary", v1::DEPLOYMENT_ROLE_CANARY},
-      {"blue", v1::DEPLOYMENT_ROLE_BLUE},
-      {"green", v1::DEPLOYMENT_ROLE_GREEN}};
+  static const std::map<std::string, v1::DeploymentRole, std::less<>> kRoles = {{"stable", v1::DEPLOYMENT_ROLE_STABLE},
+                                                                                {"canary", v1::DEPLOYMENT_ROLE_CANARY},
+                                                                                {"blue", v1::DEPLOYMENT_ROLE_BLUE},
+                                                                                {"green", v1::DEPLOYMENT_ROLE_GREEN}};
   const auto it = kRoles.find(lower(tag));
   return it == kRoles.end() ? std::nullopt : std::optional(it->second);
 }
@@ -135,8 +134,11 @@ void add_srv(const DnsZone& zone, const DnsLookup& lookup, const v1::ServiceRegi
   const DnsLabels target = address ? target_of(zone, *address) : split_name(s.address());
   if (target.empty()) return;
   const auto weight = static_cast<uint16_t>(std::min<int32_t>(s.effective_weight(), kWeightMax));
-  answer.answers.push_back({{}, DnsType::kSrv, zone.ttl_s,
-                            srv_data(static_cast<uint16_t>(s.priority()), weight, static_cast<uint16_t>(port), target)});
+  answer.answers.push_back(
+      {{},
+       DnsType::kSrv,
+       zone.ttl_s,
+       srv_data(static_cast<uint16_t>(s.priority()), weight, static_cast<uint16_t>(port), target)});
   if (!address || !told.insert(target).second) return;
   DnsRecord extra = *address;
   extra.owner = target;
@@ -164,7 +166,8 @@ DnsLookupResult read_lookup(const DnsZone& zone, const DnsLabels& name) {
   }
   const std::string word = rest.empty() ? "" : lower(rest.back());
   if (!rest.empty()) rest.pop_back();
-  const bool known = (word == "service" && read_service(rest, lookup)) || (word == "addr" && read_address(rest, lookup));
+  const bool known =
+      (word == "service" && read_service(rest, lookup)) || (word == "addr" && read_address(rest, lookup));
   if (!known) return {std::nullopt, DnsCode::kNoName};
   return {lookup, DnsCode::kNoError};
 }

@@ -1,8 +1,8 @@
 // What a name below the zone asks for, and the records that answer it. Pure.
 //
 //   NAME.service.ZONE                        instances of a service; SRV, A, AAAA, TXT
-//   _NAME._tcp.service.ZONE                  the same in the notation of RFC 2782; another word than tcp or udp is a protocol
-//   VERSION.version.NAME.service.ZONE        of a version or range of versions, such as 1.2.version.web
+//   _NAME._tcp.service.ZONE                  the same in the notation of RFC 2782; another word than tcp or udp is a
+//   protocol VERSION.version.NAME.service.ZONE        of a version or range of versions, such as 1.2.version.web
 //   PLACE.zone.NAME.service.ZONE             of an availability zone
 //   TAG.tag.NAME.service.ZONE                with a capability, or a role of a rollout: canary, blue, green, stable
 //   PORT.port.NAME.service.ZONE              SRV with the port of that name
@@ -38,7 +38,8 @@ struct DnsLookup {
   std::string port;             // named port, if asked for
   std::string address;          // of kAddress, as text
 };
-// kRefused: not below the zone. kNoName: below it, and nothing that could be. Case does not matter but in names of services.
+// kRefused: not below the zone. kNoName: below it, and nothing that could be. Case does not matter but in names of
+// services.
 struct DnsLookupResult {
   std::optional<DnsLookup> lookup;
   DnsCode code = DnsCode::kNoError;

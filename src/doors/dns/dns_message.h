@@ -20,7 +20,14 @@ inline constexpr size_t kDnsUdpBytesMax = 1232;
 inline constexpr size_t kDnsTcpBytesMax = 65535;
 
 enum class DnsType : uint16_t { kA = 1, kCname = 5, kSoa = 6, kTxt = 16, kAaaa = 28, kSrv = 33, kOpt = 41, kAny = 255 };
-enum class DnsCode : uint8_t { kNoError = 0, kFormat = 1, kServerFailure = 2, kNoName = 3, kNotImplemented = 4, kRefused = 5 };
+enum class DnsCode : uint8_t {
+  kNoError = 0,
+  kFormat = 1,
+  kServerFailure = 2,
+  kNoName = 3,
+  kNotImplemented = 4,
+  kRefused = 5
+};
 inline constexpr uint8_t kDnsBadVersion = 16;  // an extended code, for EDNS
 
 using DnsLabels = std::vector<std::string>;

@@ -14,7 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (query->refusal) return write_refusal(*query, *query->refusal).size() > kDnsUdpBytesMax ? (std::abort(), 0) : 0;
   const auto read = read_lookup(zone, query->name);
   DnsAnswer answer = answer_nothing(zone, *query, DnsCode::kNoName);
-  if (read.lookup && read.lookup->kind == DnsLookup::Kind::kAddress) answer = answer_address(zone, *query, *read.lookup);
+  if (read.lookup && read.lookup->kind == DnsLookup::Kind::kAddress)
+    answer = answer_address(zone, *query, *read.lookup);
   if (read.lookup && read.lookup->kind == DnsLookup::Kind::kService) {
     uccp::v1::DiscoverResponse found;
     for (int i = 0; i < 40; ++i) {

@@ -9,7 +9,8 @@ namespace {
 
 std::string u16(uint16_t v) { return {static_cast<char>(v >> 8), static_cast<char>(v)}; }
 
-std::string packet(std::string_view name, DnsType type, std::optional<uint16_t> edns = std::nullopt, uint16_t flags = 0x0100) {
+std::string packet(std::string_view name, DnsType type, std::optional<uint16_t> edns = std::nullopt,
+                   uint16_t flags = 0x0100) {
   std::string out = u16(0x1234) + u16(flags) + u16(1) + u16(0) + u16(0) + u16(edns ? 1 : 0);
   put_name(out, split_name(name));
   out += u16(static_cast<uint16_t>(type)) + u16(1);
@@ -17,7 +18,8 @@ std::string packet(std::string_view name, DnsType type, std::optional<uint16_t> 
   return out;
 }
 uint16_t count(const std::string& answer, size_t section) {
-  return static_cast<uint16_t>(static_cast<uint8_t>(answer[4 + 2 * section]) << 8 | static_cast<uint8_t>(answer[5 + 2 * section]));
+  return static_cast<uint16_t>(static_cast<uint8_t>(answer[4 + 2 * section]) << 8 |
+                               static_cast<uint8_t>(answer[5 + 2 * section]));
 }
 int code(const std::string& answer) { return answer[3] & 0xf; }
 bool truncated(const std::string& answer) { return (answer[2] & 2) != 0; }
@@ -41,7 +43,8 @@ TEST(DnsMessage, ReadsAQueryWithItsSize) {
   EXPECT_EQ(plain->name, (DnsLabels{"Web", "service", "uccp"}));
   EXPECT_EQ(plain->udp_bytes_max, kDnsPlainUdpBytes);
   EXPECT_TRUE(plain->recursion_desired);
-  EXPECT_EQ(read_query(packet("a.uccp", DnsType::kA, 4096))->udp_bytes_max, kDnsUdpBytesMax) << "no more than gets through";
+  EXPECT_EQ(read_query(packet("a.uccp", DnsType::kA, 4096))->udp_bytes_max, kDnsUdpBytesMax)
+      << "no more than gets through";
   EXPECT_EQ(read_query(packet("a.uccp", DnsType::kA, 100))->udp_bytes_max, kDnsPlainUdpBytes);
 }
 
@@ -69,7 +72,8 @@ TEST(DnsMessage, TruncatesWholeRecordsAndSaysSo) {
   const auto query = *read_query(packet("web.service.uccp", DnsType::kA));
   const DnsZone zone;
   DnsLookup lookup;
-  const std::string small = write_answer(query, answer_service(zone, query, lookup, instances(10)), query.udp_bytes_max);
+  const std::string small =
+      write_answer(query, answer_service(zone, query, lookup, instances(10)), query.udp_bytes_max);
   EXPECT_FALSE(truncated(small));
   EXPECT_EQ(count(small, 1), 10);
   const std::string big = write_answer(query, answer_service(zone, query, lookup, instances(60)), query.udp_bytes_max);

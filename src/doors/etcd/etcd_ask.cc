@@ -44,12 +44,13 @@ void ask(const EtcdContext& context, const call::CallPtr& outer, const AskOption
   const call::CallPtr inner = inner_call(outer, options.method);
   inner->consistency = options.consistency;
   inner->sink = std::make_shared<OneAnswer>(options.outlives ? nullptr : outer, std::move(done));
-  if (!options.outlives) outer->on_cancel([weak = std::weak_ptr<call::Call>(inner)] {
-    if (const call::CallPtr open = weak.lock()) {
-      open->deliver_cancel();
-      open->finish(Status(Code::kCancelled, "CANCELLED", "the client cancelled the call or went away"));
-    }
-  });
+  if (!options.outlives)
+    outer->on_cancel([weak = std::weak_ptr<call::Call>(inner)] {
+      if (const call::CallPtr open = weak.lock()) {
+        open->deliver_cancel();
+        open->finish(Status(Code::kCancelled, "CANCELLED", "the client cancelled the call or went away"));
+      }
+    });
   context.pipeline.dispatch(inner, std::move(request), options.method);
 }
 

@@ -1,6 +1,7 @@
 // What all rpcs of the etcd door share: who this member is, and how they call the contract.
 //
-// Every request becomes calls of the contract with the credentials of the rpc, which pass the pipeline as all others do.
+// Every request becomes calls of the contract with the credentials of the rpc, which pass the pipeline as all others
+// do.
 #pragma once
 
 #include <atomic>
@@ -19,9 +20,9 @@ struct EtcdContext {
   call::Pipeline& pipeline;
   uint64_t cluster_id = 0;
   uint64_t member_id = 0;
-  std::string host;                   // of this door, for clients that ask for members
-  std::function<uint64_t()> term;     // of the group that holds the keys; callable from any thread
-  std::atomic<uint16_t> port = 0;     // known when the door is open
+  std::string host;                // of this door, for clients that ask for members
+  std::function<uint64_t()> term;  // of the group that holds the keys; callable from any thread
+  std::atomic<uint16_t> port = 0;  // known when the door is open
 
   // The header of an answer at a revision.
   void stamp(etcd::ResponseHeader& header, int64_t revision) const {
@@ -55,14 +56,15 @@ void ask(const EtcdContext& context, const call::CallPtr& outer, const AskOption
 template <typename Response, typename Request, typename Done>
 void ask_for(const EtcdContext& context, const call::CallPtr& outer, const AskOptions& options, const Request& request,
              Done done) {
-  ask(context, outer, options, request.SerializeAsString(), [outer, done = std::move(done)](Result<std::string> bytes) mutable {
-    if (!bytes) return outer->finish(std::move(bytes.error()));
-    Response response;
-    if (!response.ParseFromString(*bytes)) {
-      return outer->finish(Status(Code::kInternal, "WIRE_INVALID", "an answer of the contract cannot be parsed"));
-    }
-    done(std::move(response));
-  });
+  ask(context, outer, options, request.SerializeAsString(),
+      [outer, done = std::move(done)](Result<std::string> bytes) mutable {
+        if (!bytes) return outer->finish(std::move(bytes.error()));
+        Response response;
+        if (!response.ParseFromString(*bytes)) {
+          return outer->finish(Status(Code::kInternal, "WIRE_INVALID", "an answer of the contract cannot be parsed"));
+        }
+        done(std::move(response));
+      });
 }
 
 }  // namespace uccp::doors

@@ -1,5 +1,5 @@
-// Cluster and Maintenance, as far as they read: members, state, alarms, hashes. Members are changed by the contract's own
-// means, since theirs is another idea of a member.
+// Cluster and Maintenance, as far as they read: members, state, alarms, hashes. Members are changed by the contract's
+// own means, since theirs is another idea of a member.
 #include <charconv>
 
 #include "doors/etcd/etcd_rpc.h"
@@ -45,7 +45,8 @@ etcd::MemberListResponse members_of(const EtcdContext& context, const v1::Cluste
   return answer;
 }
 
-etcd::StatusResponse state_of(const EtcdContext& context, const v1::ClusterStatus& status, const v1::KeyValueStore& store) {
+etcd::StatusResponse state_of(const EtcdContext& context, const v1::ClusterStatus& status,
+                              const v1::KeyValueStore& store) {
   etcd::StatusResponse answer;
   answer.set_version(std::string(kApiVersion));
   answer.set_db_size(static_cast<int64_t>(store.bytes() + store.history_bytes()));
@@ -88,8 +89,8 @@ void move_leader(const EtcdContextPtr& context, const call::CallPtr& call, uint6
   v1::TransferGroupLeadershipRequest request;
   request.set_group(std::string(kCoreGroup));
   request.set_node_id("n" + std::to_string(target));
-  ask_for<v1::TransferGroupLeadershipResponse>(*context, call, {"uccp.v1.Administration/TransferGroupLeadership"}, request,
-                                               [context, call](const v1::TransferGroupLeadershipResponse&) {
+  ask_for<v1::TransferGroupLeadershipResponse>(*context, call, {"uccp.v1.Administration/TransferGroupLeadership"},
+                                               request, [context, call](const v1::TransferGroupLeadershipResponse&) {
                                                  etcd::HeaderResponse answer;
                                                  context->stamp(*answer.mutable_header(), 0);
                                                  call->reply(answer.SerializeAsString());
@@ -99,34 +100,37 @@ void move_leader(const EtcdContextPtr& context, const call::CallPtr& call, uint6
 void add_maintenance(ForeignApi& api, const EtcdContextPtr& context) {
   api.handlers["/etcdserverpb.Maintenance/Status"] = unary<Empty>([context](const call::CallPtr& call, const Empty&) {
     with_status(context, call, [context, call](const v1::ClusterStatus& status) {
-      ask_for<v1::KeyValueStore>(*context, call, {"uccp.v1.KeyValue/GetStore", kEtcdSerializable}, v1::GetStoreRequest(),
-                                 [context, call, status](const v1::KeyValueStore& store) {
+      ask_for<v1::KeyValueStore>(*context, call, {"uccp.v1.KeyValue/GetStore", kEtcdSerializable},
+                                 v1::GetStoreRequest(), [context, call, status](const v1::KeyValueStore& store) {
                                    call->reply(state_of(*context, status, store).SerializeAsString());
                                  });
     });
   });
-  api.handlers["/etcdserverpb.Maintenance/HashKV"] = unary<etcd::HashKvRequest>(
-      [context](const call::CallPtr& call, const etcd::HashKvRequest& request) { hash(context, call, request.revision()); });
+  api.handlers["/etcdserverpb.Maintenance/HashKV"] =
+      unary<etcd::HashKvRequest>([context](const call::CallPtr& call, const etcd::HashKvRequest& request) {
+        hash(context, call, request.revision());
+      });
   api.handlers["/etcdserverpb.Maintenance/Hash"] =
       unary<Empty>([context](const call::CallPtr& call, const Empty&) { hash(context, call, 0); });
-  api.handlers["/etcdserverpb.Maintenance/MoveLeader"] = unary<etcd::MoveLeaderRequest>(
-      [context](const call::CallPtr& call, const etcd::MoveLeaderRequest& request) {
+  api.handlers["/etcdserverpb.Maintenance/MoveLeader"] =
+      unary<etcd::MoveLeaderRequest>([context](const call::CallPtr& call, const etcd::MoveLeaderRequest& request) {
         move_leader(context, call, request.target_id());
       });
   // Space of removed versions is given back in the background; there is nothing to wait for, so this only answers.
-  api.handlers["/etcdserverpb.Maintenance/Defragment"] = unary<Empty>([context](const call::CallPtr& call, const Empty&) {
-    ask_for<v1::KeyValueStore>(*context, call, {"uccp.v1.KeyValue/GetStore", kEtcdSerializable}, v1::GetStoreRequest(),
-                               [context, call](const v1::KeyValueStore& store) {
-                                 etcd::HeaderResponse answer;
-                                 context->stamp(*answer.mutable_header(), store.revision());
-                                 call->reply(answer.SerializeAsString());
-                               });
-  });
+  api.handlers["/etcdserverpb.Maintenance/Defragment"] =
+      unary<Empty>([context](const call::CallPtr& call, const Empty&) {
+        ask_for<v1::KeyValueStore>(*context, call, {"uccp.v1.KeyValue/GetStore", kEtcdSerializable},
+                                   v1::GetStoreRequest(), [context, call](const v1::KeyValueStore& store) {
+                                     etcd::HeaderResponse answer;
+                                     context->stamp(*answer.mutable_header(), store.revision());
+                                     call->reply(answer.SerializeAsString());
+                                   });
+      });
   // A store that is full is told as etcd tells a full disk. It ends by itself when there is room, not by disarming.
   api.handlers["/etcdserverpb.Maintenance/Alarm"] =
       unary<etcd::AlarmRequest>([context](const call::CallPtr& call, const etcd::AlarmRequest&) {
-        ask_for<v1::KeyValueStore>(*context, call, {"uccp.v1.KeyValue/GetStore", kEtcdSerializable}, v1::GetStoreRequest(),
-                                   [context, call](const v1::KeyValueStore& store) {
+        ask_for<v1::KeyValueStore>(*context, call, {"uccp.v1.KeyValue/GetStore", kEtcdSerializable},
+                                   v1::GetStoreRequest(), [context, call](const v1::KeyValueStore& store) {
                                      etcd::AlarmResponse answer;
                                      if (store.bytes() + store.history_bytes() >= store.bytes_max()) {
                                        etcd::AlarmMember& full = *answer.add_alarms();

@@ -49,7 +49,9 @@ Result<v1::TxnOperation> operation_of(const etcd::RequestOp& op) {
   switch (op.request_case()) {
     case etcd::RequestOp::kRequestRange: *out.mutable_range() = from_etcd(op.request_range()); return out;
     case etcd::RequestOp::kRequestPut: *out.mutable_put() = from_etcd(op.request_put()); return out;
-    case etcd::RequestOp::kRequestDeleteRange: *out.mutable_delete_() = from_etcd(op.request_delete_range()); return out;
+    case etcd::RequestOp::kRequestDeleteRange:
+      *out.mutable_delete_() = from_etcd(op.request_delete_range());
+      return out;
     case etcd::RequestOp::kRequestTxn: {
       UCCP_TRY(*out.mutable_txn(), from_etcd(op.request_txn()));
       return out;
@@ -66,7 +68,8 @@ v1::RangeRequest from_etcd(const etcd::RangeRequest& request) {
   out.set_revision(request.revision());
   out.set_limit(request.limit());
   // Without an order etcd answers by key; with a target and no order it sorts ascending.
-  const bool sorted = request.sort_order() != etcd::RangeRequest::NONE || request.sort_target() != etcd::RangeRequest::KEY;
+  const bool sorted =
+      request.sort_order() != etcd::RangeRequest::NONE || request.sort_target() != etcd::RangeRequest::KEY;
   if (sorted) out.set_order_by(order_of(request.sort_target()));
   out.set_descending(request.sort_order() == etcd::RangeRequest::DESCEND);
   out.set_keys_only(request.keys_only());

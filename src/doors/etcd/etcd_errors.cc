@@ -57,7 +57,9 @@ EtcdError etcd_error(const Status& status) {
     if (known.reason != status.reason()) continue;
     return {known.grpc_code, std::string(known.grpc_code == kUnknown ? "" : kPrefix) + std::string(known.text)};
   }
-  const auto with = [&](int code, std::string_view text) { return EtcdError{code, std::string(kPrefix) + std::string(text)}; };
+  const auto with = [&](int code, std::string_view text) {
+    return EtcdError{code, std::string(kPrefix) + std::string(text)};
+  };
   switch (status.code()) {
     case Code::kPermission: return with(kPermissionDenied, "permission denied");
     case Code::kUnauthenticated: return with(kUnauthenticated, "invalid auth token");

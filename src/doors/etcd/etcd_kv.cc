@@ -7,7 +7,8 @@
 namespace uccp::doors {
 namespace {
 
-// Bytes of one answer, most of which a range may fill: what etcd's clients take by default is more, its servers send it.
+// Bytes of one answer, most of which a range may fill: what etcd's clients take by default is more, its servers send
+// it.
 constexpr size_t kAnswerBytesMax = 256u << 20;
 // etcd takes leases of up to about 285 years.
 constexpr int64_t kLeaseTtlMax = 9'000'000'000;
@@ -131,8 +132,9 @@ class LeasesRpc : public std::enable_shared_from_this<LeasesRpc> {
     next_.set_page_size(1000);
   }
   void run() {
-    ask_for<v1::ListLeasesResponse>(*context_, call_, {"uccp.v1.KeyValue/ListLeases"}, next_,
-                                    [self = shared_from_this()](const v1::ListLeasesResponse& page) { self->take(page); });
+    ask_for<v1::ListLeasesResponse>(
+        *context_, call_, {"uccp.v1.KeyValue/ListLeases"}, next_,
+        [self = shared_from_this()](const v1::ListLeasesResponse& page) { self->take(page); });
   }
 
  private:
@@ -148,7 +150,8 @@ class LeasesRpc : public std::enable_shared_from_this<LeasesRpc> {
   etcd::LeaseLeasesResponse answer_;
 };
 
-void time_to_live(const EtcdContextPtr& context, const call::CallPtr& call, const etcd::LeaseTimeToLiveRequest& request) {
+void time_to_live(const EtcdContextPtr& context, const call::CallPtr& call,
+                  const etcd::LeaseTimeToLiveRequest& request) {
   v1::GetLeaseRequest get;
   get.set_id(request.id());
   get.set_keys(request.keys());
@@ -189,17 +192,20 @@ void add_leases(ForeignApi& api, const EtcdContextPtr& context) {
                                 reply(*context, *call, std::move(answer), lease.revision());
                               });
       });
-  const auto revoke = unary<etcd::LeaseRevokeRequest>([context](const call::CallPtr& call, const etcd::LeaseRevokeRequest& request) {
-    v1::RevokeLeaseRequest gone;
-    gone.set_id(request.id());
-    ask_for<v1::RevokeLeaseResponse>(*context, call, {"uccp.v1.KeyValue/RevokeLease"}, gone,
-                                     [context, call](const v1::RevokeLeaseResponse& answer) {
-                                       reply(*context, *call, etcd::HeaderResponse(), answer.revision());
-                                     });
-  });
+  const auto revoke =
+      unary<etcd::LeaseRevokeRequest>([context](const call::CallPtr& call, const etcd::LeaseRevokeRequest& request) {
+        v1::RevokeLeaseRequest gone;
+        gone.set_id(request.id());
+        ask_for<v1::RevokeLeaseResponse>(*context, call, {"uccp.v1.KeyValue/RevokeLease"}, gone,
+                                         [context, call](const v1::RevokeLeaseResponse& answer) {
+                                           reply(*context, *call, etcd::HeaderResponse(), answer.revision());
+                                         });
+      });
   api.handlers["/etcdserverpb.Lease/LeaseRevoke"] = revoke;
   api.handlers["/etcdserverpb.Lease/LeaseTimeToLive"] = unary<etcd::LeaseTimeToLiveRequest>(
-      [context](const call::CallPtr& call, const etcd::LeaseTimeToLiveRequest& request) { time_to_live(context, call, request); });
+      [context](const call::CallPtr& call, const etcd::LeaseTimeToLiveRequest& request) {
+        time_to_live(context, call, request);
+      });
   api.handlers["/etcdserverpb.Lease/LeaseLeases"] =
       unary<etcd::WatchProgressRequest>([context](const call::CallPtr& call, const etcd::WatchProgressRequest&) {
         std::make_shared<LeasesRpc>(context, call)->run();

@@ -72,14 +72,19 @@ class Contender : public std::enable_shared_from_this<Contender> {
  public:
   struct Place {
     std::string key;
-    int64_t created = 0;   // revision
+    int64_t created = 0;  // revision
     int64_t lease = 0;
     int64_t revision = 0;  // of the store when it was in
   };
   using In = std::function<void(const Place&)>;
 
-  Contender(EtcdContextPtr context, KeyQueuesPtr queues, call::CallPtr call, std::string prefix, std::string value, In in)
-      : context_(std::move(context)), queues_(std::move(queues)), call_(std::move(call)), prefix_(std::move(prefix)), value_(std::move(value)),
+  Contender(EtcdContextPtr context, KeyQueuesPtr queues, call::CallPtr call, std::string prefix, std::string value,
+            In in)
+      : context_(std::move(context)),
+        queues_(std::move(queues)),
+        call_(std::move(call)),
+        prefix_(std::move(prefix)),
+        value_(std::move(value)),
         in_(std::move(in)) {}
 
   void run(int64_t lease) {
@@ -149,9 +154,9 @@ class Contender : public std::enable_shared_from_this<Contender> {
 
   void wait() {
     waiting_as_ = queues_->wait(call_, prefix_, place_.key, place_.created,
-                            [self = shared_from_this()](Result<KeyQueues::Turn> turn, int64_t revision) {
-                              if (!self->call_->finished()) self->told(std::move(turn), revision);
-                            });
+                                [self = shared_from_this()](Result<KeyQueues::Turn> turn, int64_t revision) {
+                                  if (!self->call_->finished()) self->told(std::move(turn), revision);
+                                });
   }
 
   void told(Result<KeyQueues::Turn> turn, int64_t revision) {
@@ -242,14 +247,13 @@ void as_leader(const EtcdContextPtr& context, const call::CallPtr& call, const e
     txn.add_success()->mutable_delete_()->set_key(leader.key());
   }
   const bool has_to_lead = value != nullptr;
-  ask_for<v1::TxnResponse>(*context, call, {"uccp.v1.KeyValue/Txn"}, txn,
-                           [context, call, has_to_lead](const v1::TxnResponse& answer) {
-                             if (has_to_lead && !answer.succeeded()) {
-                               return call->finish(Status(Code::kFailedPrecondition, "NOT_LEADER_OF_ELECTION",
-                                                          "election: not leader"));
-                             }
-                             reply(*context, *call, etcd::HeaderResponse(), answer.revision());
-                           });
+  ask_for<v1::TxnResponse>(
+      *context, call, {"uccp.v1.KeyValue/Txn"}, txn, [context, call, has_to_lead](const v1::TxnResponse& answer) {
+        if (has_to_lead && !answer.succeeded()) {
+          return call->finish(Status(Code::kFailedPrecondition, "NOT_LEADER_OF_ELECTION", "election: not leader"));
+        }
+        reply(*context, *call, etcd::HeaderResponse(), answer.revision());
+      });
 }
 
 void add_locks(ForeignApi& api, const EtcdContextPtr& context, const KeyQueuesPtr& queues) {
@@ -266,14 +270,15 @@ void add_locks(ForeignApi& api, const EtcdContextPtr& context, const KeyQueuesPt
       unary<etcd::UnlockRequest>([context, queues](const call::CallPtr& call, const etcd::UnlockRequest& request) {
         v1::DeleteRequest gone;
         gone.set_key(request.key());
-        ask_for<v1::DeleteResponse>(
-            *context, call, {"uccp.v1.KeyValue/Delete"}, gone,
-            [context, queues, call, key = request.key()](const v1::DeleteResponse& answer) {
-              // Whoever is next hears of it first: what this client asks for then comes behind what that one does.
-              queues->after_told(call, key, answer.revision(), [context, call, revision = answer.revision()] {
-                reply(*context, *call, etcd::HeaderResponse(), revision);
-              });
-            });
+        ask_for<v1::DeleteResponse>(*context, call, {"uccp.v1.KeyValue/Delete"}, gone,
+                                    [context, queues, call, key = request.key()](const v1::DeleteResponse& answer) {
+                                      // Whoever is next hears of it first: what this client asks for then comes behind
+                                      // what that one does.
+                                      queues->after_told(call, key, answer.revision(),
+                                                         [context, call, revision = answer.revision()] {
+                                                           reply(*context, *call, etcd::HeaderResponse(), revision);
+                                                         });
+                                    });
       });
 }
 
@@ -289,7 +294,8 @@ void add_elections(ForeignApi& api, const EtcdContextPtr& context, const KeyQueu
           leader.set_lease(place.lease);
           reply(*context, *call, std::move(answer), place.revision);
         };
-        std::make_shared<Contender>(context, queues, call, request.name() + "/", request.value(), in)->run(request.lease());
+        std::make_shared<Contender>(context, queues, call, request.name() + "/", request.value(), in)
+            ->run(request.lease());
       });
   api.handlers["/v3electionpb.Election/Proclaim"] =
       unary<etcd::ProclaimRequest>([context](const call::CallPtr& call, const etcd::ProclaimRequest& request) {

@@ -45,7 +45,8 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
         [self = shared_from_this(), call](Result<std::string> bytes) {
           v1::RangeResponse page;
           if (!bytes) return self->end(std::unexpected(std::move(bytes.error())));
-          if (!page.ParseFromString(*bytes)) return self->end(fail(Code::kInternal, "WIRE_INVALID", "a range of keys cannot be parsed"));
+          if (!page.ParseFromString(*bytes))
+            return self->end(fail(Code::kInternal, "WIRE_INVALID", "a range of keys cannot be parsed"));
           if (page.more() && !page.next_key().empty()) {
             self->update([&](Calls&) { self->add(page); });
             return self->open(call, page.next_key(), page.revision());
@@ -54,7 +55,8 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
         });
   }
 
-  // Under the mutex. ---------------------------------------------------------------------------------------------------
+  // Under the mutex.
+  // ---------------------------------------------------------------------------------------------------
 
   void wait(uint64_t number, const std::string& key, int64_t created, Told told, Calls& calls) {
     waiters_.emplace(std::pair(created, number), Waiter{key, std::move(told)});
@@ -121,7 +123,7 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
   const EtcdContextPtr context_;
   const std::string prefix_;
   call::CallPtr watch_;
-  int64_t revision_ = 0;  // everything up to it is known
+  int64_t revision_ = 0;                            // everything up to it is known
   std::set<std::pair<int64_t, std::string>> keys_;  // by creation
   std::map<std::string, int64_t> created_;
   std::map<std::pair<int64_t, uint64_t>, Waiter> waiters_;  // by creation of their key, and number
@@ -228,14 +230,17 @@ uint64_t KeyQueues::wait(const call::CallPtr& call, const std::string& prefix, c
       opened = queue;
     }
     places_[number] = queue;
-    queue->wait(number, key, created, [weak = weak_from_this(), number, told = std::move(told)](auto turn, auto revision) {
-      if (const auto self = weak.lock()) {
-        std::lock_guard lock(self->mutex_);
-        // Who has left is not told.
-        if (self->places_.erase(number) == 0) return;
-      }
-      told(std::move(turn), revision);
-    }, calls);
+    queue->wait(
+        number, key, created,
+        [weak = weak_from_this(), number, told = std::move(told)](auto turn, auto revision) {
+          if (const auto self = weak.lock()) {
+            std::lock_guard lock(self->mutex_);
+            // Who has left is not told.
+            if (self->places_.erase(number) == 0) return;
+          }
+          told(std::move(turn), revision);
+        },
+        calls);
   }
   if (opened) opened->open(call, prefix, 0);
   for (const auto& tell : calls) tell();

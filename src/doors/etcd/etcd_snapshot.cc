@@ -34,8 +34,8 @@ class SnapshotRpc : public std::enable_shared_from_this<SnapshotRpc> {
     next_.set_range_end(std::string(1, '\0'));
     next_.set_limit(kPageKeys);
     leases_.set_page_size(1000);
-    for (const char* bucket : {"alarm", "auth", "authRoles", "authUsers", "cluster", "key", "lease", "members",
-                               "members_removed", "meta"}) {
+    for (const char* bucket :
+         {"alarm", "auth", "authRoles", "authUsers", "cluster", "key", "lease", "members", "members_removed", "meta"}) {
       buckets_[bucket];
     }
   }
@@ -66,8 +66,9 @@ class SnapshotRpc : public std::enable_shared_from_this<SnapshotRpc> {
   }
 
   void read_leases() {
-    ask_for<v1::ListLeasesResponse>(*context_, call_, {"uccp.v1.KeyValue/ListLeases"}, leases_,
-                                    [self = shared_from_this()](const v1::ListLeasesResponse& page) { self->take_leases(page); });
+    ask_for<v1::ListLeasesResponse>(
+        *context_, call_, {"uccp.v1.KeyValue/ListLeases"}, leases_,
+        [self = shared_from_this()](const v1::ListLeasesResponse& page) { self->take_leases(page); });
   }
   void take_leases(const v1::ListLeasesResponse& page) {
     for (const v1::KeyLease& lease : page.leases()) {

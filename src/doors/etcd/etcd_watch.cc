@@ -1,7 +1,8 @@
 // Watch/Watch: one stream with many watches, each of which is a call of KeyValue/Watch.
 //
-// What this adds to those: numbers of watches that are the stream's own, pieces of one revision put together for clients
-// that take no fragments, and one answer to a question for progress when every watch of the stream has told its own.
+// What this adds to those: numbers of watches that are the stream's own, pieces of one revision put together for
+// clients that take no fragments, and one answer to a question for progress when every watch of the stream has told its
+// own.
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -79,7 +80,10 @@ class WatchRpc : public std::enable_shared_from_this<WatchRpc> {
 class WatchRpc::One final : public call::Sink {
  public:
   One(std::weak_ptr<WatchRpc> rpc, int64_t id, const etcd::WatchCreateRequest& request)
-      : rpc_(std::move(rpc)), id_(id), takes_fragments_(request.fragment()), wants_progress_(request.progress_notify()) {}
+      : rpc_(std::move(rpc)),
+        id_(id),
+        takes_fragments_(request.fragment()),
+        wants_progress_(request.progress_notify()) {}
 
   void send(std::string message) override {
     const auto rpc = rpc_.lock();
@@ -141,7 +145,8 @@ class WatchRpc::One final : public call::Sink {
     told_end_ = true;
     if (item.end().reason() != v1::STREAM_END_REASON_COMPACTED) {
       if (const auto call = rpc.call_.lock()) {
-        call->finish(Status(Code::kUnavailable, "RECONNECT", "the watch has to be opened again: " + item.end().message()));
+        call->finish(
+            Status(Code::kUnavailable, "RECONNECT", "the watch has to be opened again: " + item.end().message()));
       }
       return;
     }

@@ -27,8 +27,9 @@ GrpcCall::GrpcCall(GrpcSharedPtr shared, IoLoopPtr loop, GrpcConnection& connect
 void GrpcCall::on_header(std::string_view name, std::string_view value) {
   header_bytes_ += name.size() + value.size() + 32;
   if (header_bytes_ > shared_->metadata_bytes_max) {
-    refusal_ = Status(Code::kExhausted, "METADATA_TOO_LARGE",
-                      "the metadata of the call has more than " + std::to_string(shared_->metadata_bytes_max) + " bytes");
+    refusal_ =
+        Status(Code::kExhausted, "METADATA_TOO_LARGE",
+               "the metadata of the call has more than " + std::to_string(shared_->metadata_bytes_max) + " bytes");
     return;
   }
   call::Call& call = *call_;
@@ -88,7 +89,8 @@ void GrpcCall::begin_foreign() {
   builtin_ = begun_ = true;
   const auto handler = shared_->foreign.handlers.find(method_name_);
   if (handler == shared_->foreign.handlers.end()) {
-    return call_->finish(Status(Code::kUnimplemented, "METHOD_UNKNOWN", "this server does not have the method " + method_name_));
+    return call_->finish(
+        Status(Code::kUnimplemented, "METHOD_UNKNOWN", "this server does not have the method " + method_name_));
   }
   connection_->identify(*call_);
   handler->second(call_);
@@ -240,7 +242,8 @@ GrpcHeaders GrpcCall::headers() const {
   GrpcHeaders out;
   if (!call_->call_id.empty()) out.emplace_back("x-request-id", call_->call_id);
   for (auto& [name, value] : call_->headers()) {
-    std::ranges::transform(name, name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    std::ranges::transform(name, name.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
     out.emplace_back(std::move(name), std::move(value));
   }
   return out;
@@ -285,7 +288,8 @@ GrpcCall::Filled GrpcCall::fill(uint8_t* to, size_t size) {
     filled_ = 0;
   }
   filled.end = queue_.empty() && outcome_.has_value();
-  const bool drained = !outcome_ && filled.bytes > 0 && (queue_.empty() || (was_full && queued_bytes_ <= kDrainedBytes));
+  const bool drained =
+      !outcome_ && filled.bytes > 0 && (queue_.empty() || (was_full && queued_bytes_ <= kDrainedBytes));
   if (drained) {
     // The handler is told in the next turn, when the connection is not at work.
     drain_due_ = true;

@@ -101,7 +101,7 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
   size_t header_bytes_ = 0;
   bool is_grpc_ = false;
   bool builtin_ = false;  // its handler takes the messages, without the pipeline
-  bool begun_ = false;  // the pipeline has the call
+  bool begun_ = false;    // the pipeline has the call
   bool got_message_ = false;
   bool holds_messages_ = false;  // one answer, sent together with the status
   bool answering_ = false;

@@ -36,7 +36,8 @@ std::vector<nghttp2_nv> fields_of(const GrpcHeaders& headers, bool begins, bool 
     out.push_back(header_of("content-type", "application/grpc", kStatic));
   }
   for (const auto& [name, value] : headers) {
-    out.push_back(header_of(name, value, often || name == "grpc-status" ? NGHTTP2_NV_FLAG_NONE : NGHTTP2_NV_FLAG_NO_INDEX));
+    out.push_back(
+        header_of(name, value, often || name == "grpc-status" ? NGHTTP2_NV_FLAG_NONE : NGHTTP2_NV_FLAG_NO_INDEX));
   }
   return out;
 }
@@ -63,7 +64,8 @@ struct GrpcConnection::Callbacks {
   static int on_header(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
                        const uint8_t* value, size_t value_size, uint8_t, void* user) {
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
-    if (GrpcCall* found = call(user, frame->hd.stream_id)) found->on_header(view(name, name_size), view(value, value_size));
+    if (GrpcCall* found = call(user, frame->hd.stream_id))
+      found->on_header(view(name, name_size), view(value, value_size));
     return 0;
   }
   static int on_frame(nghttp2_session*, const nghttp2_frame* frame, void* user) {
@@ -147,10 +149,10 @@ bool GrpcConnection::start_session() {
   const int made = nghttp2_session_server_new2(&session_, kCallbacks, this, option);
   nghttp2_option_del(option);
   if (made != 0) return false;
-  const std::array settings{
-      nghttp2_settings_entry{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options_.streams_max},
-      nghttp2_settings_entry{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options_.stream_window_bytes},
-      nghttp2_settings_entry{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<uint32_t>(shared_->metadata_bytes_max)}};
+  const std::array settings{nghttp2_settings_entry{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options_.streams_max},
+                            nghttp2_settings_entry{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options_.stream_window_bytes},
+                            nghttp2_settings_entry{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
+                                                   static_cast<uint32_t>(shared_->metadata_bytes_max)}};
   return nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size()) == 0 &&
          nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, options_.connection_window_bytes) == 0;
 }
@@ -279,8 +281,8 @@ void GrpcConnection::drain() {
   if (draining_ || state_ == State::kClosed) return;
   draining_ = true;
   if (state_ == State::kHandshake) return close();
-  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_), NGHTTP2_NO_ERROR,
-                        nullptr, 0);
+  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_),
+                        NGHTTP2_NO_ERROR, nullptr, 0);
   loop_->flush_later(*this);
 }
 

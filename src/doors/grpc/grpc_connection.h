@@ -90,7 +90,7 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
   BootTime heard_;
   BootTime idle_since_;
   std::shared_ptr<const PeerTrust> check_later_;  // when the handshake is over
-  Status refused_;  // why the client's certificate is not taken any more
+  Status refused_;                                // why the client's certificate is not taken any more
   BootTime refused_at_;
   bool pinged_ = false;
 };

@@ -34,7 +34,8 @@ struct GrpcDoor::Running {
     connection.streams_max = options.streams_per_connection_max;
     connection.handshake_timeout_ms = options.handshake_timeout_ms;
     connection.idle_ms = options.connection_idle_ms;
-    for (size_t i = 0; i < std::max<size_t>(1, options.io_threads); ++i) loops.push_back(std::make_shared<IoLoop>(clock));
+    for (size_t i = 0; i < std::max<size_t>(1, options.io_threads); ++i)
+      loops.push_back(std::make_shared<IoLoop>(clock));
   }
 
   Status use(const DoorCertificates& certificates);
@@ -161,7 +162,8 @@ void GrpcDoor::stop(int64_t grace_ms) {
   const auto no_calls = [&running] { return running.shared->calls.load() == 0; };
   if (!Running::wait(grace_ms, no_calls)) {
     running.each_connection([](GrpcConnection& open) {
-      open.end_calls(Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down; use another one or retry"));
+      open.end_calls(
+          Status(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down; use another one or retry"));
     });
     Running::wait(kFarewellMs, no_calls);
   }

@@ -1,9 +1,9 @@
 // GrpcDoor: the contract over gRPC. Takes any method as bytes, makes a Call of it, and gives it to the pipeline.
 //
-// HTTP/2 is nghttp2's, TLS OpenSSL's; the sockets are on threads of the door's own (IoLoop), which also run the pipeline
-// and the handlers. Two services are answered by the door itself, without credentials, because they say only what the
-// public contract and a load balancer's probe say anyway: server reflection (v1 and v1alpha) and grpc.health.v1.Health.
-// docs/design/doors.md has the details and says why this is not grpc++.
+// HTTP/2 is nghttp2's, TLS OpenSSL's; the sockets are on threads of the door's own (IoLoop), which also run the
+// pipeline and the handlers. Two services are answered by the door itself, without credentials, because they say only
+// what the public contract and a load balancer's probe say anyway: server reflection (v1 and v1alpha) and
+// grpc.health.v1.Health. docs/design/doors.md has the details and says why this is not grpc++.
 //
 // Invariants: TLS 1.3 only; a client certificate is asked for and, if shown, verified; what waits for a client is
 // bounded, for each call and each connection; a call ends at its deadline even if its handler does not.
@@ -50,8 +50,8 @@ class GrpcDoor {
   GrpcDoor(const GrpcDoor&) = delete;
   GrpcDoor& operator=(const GrpcDoor&) = delete;
 
-  // Opens the port and answers which. `ready` says whether health checks are answered SERVING; callable from any thread.
-  // All arguments must outlive the door. Errors: invalid PEM_INVALID, failed_precondition KEY_MISMATCH or
+  // Opens the port and answers which. `ready` says whether health checks are answered SERVING; callable from any
+  // thread. All arguments must outlive the door. Errors: invalid PEM_INVALID, failed_precondition KEY_MISMATCH or
   // PORT_UNAVAILABLE. Requires: not started before.
   Result<uint16_t> start(GrpcDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
                          MetricsRegistry& metrics, std::function<bool()> ready);

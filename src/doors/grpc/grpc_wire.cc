@@ -49,7 +49,8 @@ std::string details_of(const Status& status, const std::string& message) {
       const FieldViolation& field = status.detail().fields[i];
       smaller = std::move(smaller).with_field(field.field, field.description.substr(0, 200));
     }
-    if (status.detail().retry_after_ms > 0) smaller = std::move(smaller).with_retry_after_ms(status.detail().retry_after_ms);
+    if (status.detail().retry_after_ms > 0)
+      smaller = std::move(smaller).with_retry_after_ms(status.detail().retry_after_ms);
     details = call::to_rpc_status(smaller);
     if (kept == 0) break;
     kept /= 2;
@@ -86,8 +87,9 @@ Status MessageReader::feed(std::string_view bytes, const std::function<bool(std:
     if (head[0] > 1) return Status(Code::kInvalid, "MESSAGE_MALFORMED", "a message begins with neither 0 nor 1");
     const size_t size = size_t{head[1]} << 24 | size_t{head[2]} << 16 | size_t{head[3]} << 8 | head[4];
     if (size > bytes_max_) {
-      return Status(Code::kInvalid, "REQUEST_TOO_LARGE", "a message of " + std::to_string(size) + " bytes; at most " +
-                                                             std::to_string(bytes_max_) + " are taken");
+      return Status(
+          Code::kInvalid, "REQUEST_TOO_LARGE",
+          "a message of " + std::to_string(size) + " bytes; at most " + std::to_string(bytes_max_) + " are taken");
     }
     const size_t whole = kMessageHeadBytes + size;
     if (!held_.empty()) {
@@ -136,7 +138,8 @@ std::optional<int64_t> parse_timeout_us(std::string_view text) {
 
 void add_plain_status(GrpcHeaders& headers, int grpc_code, std::string_view message) {
   headers.emplace_back("grpc-status", std::to_string(grpc_code));
-  if (grpc_code != 0) headers.emplace_back("grpc-message", percent_encoded(cut_at_character(std::string(message), kMessageMax)));
+  if (grpc_code != 0)
+    headers.emplace_back("grpc-message", percent_encoded(cut_at_character(std::string(message), kMessageMax)));
 }
 
 void add_status(GrpcHeaders& headers, const Status& status) {

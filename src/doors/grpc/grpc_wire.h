@@ -45,7 +45,8 @@ class MessageReader {
 std::optional<int64_t> parse_timeout_us(std::string_view text);
 
 using GrpcHeaders = std::vector<std::pair<std::string, std::string>>;
-// What ends a stream: grpc-status, grpc-message, grpc-status-details-bin. Cut so that clients take it, which is at 8 KiB.
+// What ends a stream: grpc-status, grpc-message, grpc-status-details-bin. Cut so that clients take it, which is at 8
+// KiB.
 void add_status(GrpcHeaders& headers, const Status& status);
 // The same for an API that has codes and texts of its own, without details.
 void add_plain_status(GrpcHeaders& headers, int grpc_code, std::string_view message);

@@ -36,7 +36,8 @@ Heard hear(std::string_view bytes, size_t step, uccp::doors::MessageEncoding enc
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  const auto encoding = (data[0] & 1) != 0 ? uccp::doors::MessageEncoding::kGzip : uccp::doors::MessageEncoding::kIdentity;
+  const auto encoding =
+      (data[0] & 1) != 0 ? uccp::doors::MessageEncoding::kGzip : uccp::doors::MessageEncoding::kIdentity;
   const size_t step = 1 + (data[0] >> 1);
   if (hear(bytes, step, encoding) != hear(bytes, size, encoding)) std::abort();
   (void)uccp::doors::parse_timeout_us(bytes);

@@ -20,8 +20,8 @@ thread_local const IoLoop* t_current = nullptr;
 
 }  // namespace
 
-IoLoop::IoLoop(const Clock& clock) : clock_(clock), epoll_(::epoll_create1(EPOLL_CLOEXEC)),
-                                     wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+IoLoop::IoLoop(const Clock& clock)
+    : clock_(clock), epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   UCCP_CHECK(epoll_ >= 0 && wake_ >= 0, "the process has descriptors left for the loops of the doors");
   epoll_event event{.events = EPOLLIN, .data = {.ptr = nullptr}};
   UCCP_CHECK(::epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "an eventfd can be watched");

@@ -62,8 +62,8 @@ class IoLoop {
   void flush_later(IoSource& source);
   // Calls on_ready(0) in the next turn: there is more to read than the socket tells.
   void again(IoSource& source) { again_.push_back(&source); }
-  // The loop sleeps a little after this turn. A node that refuses calls for want of room so reads them in larger pieces,
-  // which cost less, and leaves the cores to the calls that it has taken.
+  // The loop sleeps a little after this turn. A node that refuses calls for want of room so reads them in larger
+  // pieces, which cost less, and leaves the cores to the calls that it has taken.
   void rest() { rest_due_ = true; }
   const std::vector<std::shared_ptr<IoSource>>& sources() const { return sources_; }
 

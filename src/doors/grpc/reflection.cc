@@ -139,7 +139,8 @@ std::string reflect(std::string_view request) {
       put_files(out, find_in_pools([&](const DescriptorPool& pool) { return pool.FindFileByName(name); }), name);
       break;
     case kBySymbol:
-      put_files(out, find_in_pools([&](const DescriptorPool& pool) { return pool.FindFileContainingSymbol(name); }), name);
+      put_files(out, find_in_pools([&](const DescriptorPool& pool) { return pool.FindFileContainingSymbol(name); }),
+                name);
       break;
     case kByExtension: put_extension_file(out, asked.bytes); break;
     case kExtensionNumbers: put_extension_numbers(out, name); break;

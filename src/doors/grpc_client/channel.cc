@@ -57,9 +57,9 @@ class Channel final : public GrpcChannel {
     tls.pem_root_certs = options_.ca_pem;
     tls.pem_cert_chain = options_.certificate_pem;
     tls.pem_private_key = options_.key_pem;
-    channel_ = grpc::CreateCustomChannel(options_.target,
-                                         options_.plaintext ? grpc::InsecureChannelCredentials() : grpc::SslCredentials(tls),
-                                         channel_arguments(options_));
+    channel_ = grpc::CreateCustomChannel(
+        options_.target, options_.plaintext ? grpc::InsecureChannelCredentials() : grpc::SslCredentials(tls),
+        channel_arguments(options_));
     stub_ = std::make_unique<grpc::GenericStub>(channel_);
   }
 

@@ -31,8 +31,8 @@ struct ChannelOptions {
   std::string ca_pem;           // who must have signed the server's certificate; required
   std::string certificate_pem;  // client certificate and key; both or none
   std::string key_pem;
-  std::string bearer_token;     // JWT or API key; empty: none
-  bool plaintext = false;       // no TLS, so nothing of the above: only for servers that are not ours
+  std::string bearer_token;  // JWT or API key; empty: none
+  bool plaintext = false;    // no TLS, so nothing of the above: only for servers that are not ours
   // The name that the server's certificate must have; empty: the host of `target`.
   std::string authority_override;
   // Pings on a silent connection, so that a dead peer is noticed within twice this time.

@@ -46,7 +46,8 @@ Status connect_error(std::string_view message, std::string_view target) {
   if (contains(message, "imed out") || contains(message, "imeout")) {
     return unavailable("CONNECT_TIMEOUT", to + " did not answer in time; check the address, the network and firewalls");
   }
-  return unavailable("CONNECT_FAILED", "no connection to " + to + "; check the address, the network and that the port is gRPC");
+  return unavailable("CONNECT_FAILED",
+                     "no connection to " + to + "; check the address, the network and that the port is gRPC");
 }
 
 }  // namespace
@@ -77,8 +78,7 @@ Status from_grpc_status(const grpc::Status& status, std::string_view method, std
       return Status(Code::kDeadline, "DEADLINE_EXCEEDED", what + " did not come before the deadline");
     case grpc::StatusCode::CANCELLED:
       return Status(Code::kCancelled, "CANCELLED", "the call of " + std::string(method) + " was cancelled");
-    default:
-      return call::from_rpc_status({}, status.error_code(), message);
+    default: return call::from_rpc_status({}, status.error_code(), message);
   }
 }
 

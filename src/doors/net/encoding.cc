@@ -71,7 +71,8 @@ Result<Encoding> content_encoding(std::string_view name) {
   if (name == "gzip" || name == "x-gzip") return Encoding::kGzip;
   if (name == "br") return Encoding::kBrotli;
   return fail(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED",
-              "the content encoding '" + std::string(name.substr(0, 40)) + "' is not taken; send gzip, br, or the body as it is");
+              "the content encoding '" + std::string(name.substr(0, 40)) +
+                  "' is not taken; send gzip, br, or the body as it is");
 }
 
 std::string encode(Encoding encoding, std::string data) {

@@ -12,8 +12,8 @@ namespace uccp::doors {
 
 struct EdgeOptions {
   Encoding encoding = Encoding::kNone;  // that the client takes
-  bool cors = false;         // some origins are allowed, so answers vary by it
-  std::string allow_origin;  // the origin of this request, if it is allowed
+  bool cors = false;                    // some origins are allowed, so answers vary by it
+  std::string allow_origin;             // the origin of this request, if it is allowed
 };
 
 // The answer as it leaves.

@@ -249,8 +249,8 @@ void HttpConnection::process() {
 bool HttpConnection::parse() {
   auto& parser = parser_->http;
   if (in_at_ == in_.size()) return false;
-  // The parser takes fewer bytes behind the last chunk's first line for its own mistake and ends the program. No body can
-  // end with fewer, since what belongs to its end stays here until all of it has come.
+  // The parser takes fewer bytes behind the last chunk's first line for its own mistake and ends the program. No body
+  // can end with fewer, since what belongs to its end stays here until all of it has come.
   if (state_ == State::kBody && parser.chunked() && in_.size() - in_at_ < kLastChunk.size()) return false;
   boost::beast::error_code error;
   const size_t used = parser.put(boost::asio::const_buffer(in_.data() + in_at_, in_.size() - in_at_), error);

@@ -3,8 +3,8 @@
 // Invariants: at most one read and one write are outstanding; everything runs on the io thread of the transport. While
 // a request is being handled reading goes on up to kReadAheadMax, to notice a client that goes away and to hold
 // pipelined requests.
-// Lifetime: outstanding operations keep it, and the server's list until `on_gone`. A handler that answers may keep it for
-// longer than the server lives: once closed it touches nothing of the server's.
+// Lifetime: outstanding operations keep it, and the server's list until `on_gone`. A handler that answers may keep it
+// for longer than the server lives: once closed it touches nothing of the server's.
 #pragma once
 
 #include <atomic>
@@ -107,13 +107,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   State state_ = State::kHandshake;
   BootTime deadline_;  // of the state
   bool has_deadline_ = false;
-  BootTime body_began_;      // kBody
-  size_t body_bytes_ = 0;    // of it, framing included
-  BootTime write_deadline_;  // while writing_
-  BootTime write_began_;     // since there has always been something to write
-  size_t written_ = 0;       // of that
+  BootTime body_began_;                           // kBody
+  size_t body_bytes_ = 0;                         // of it, framing included
+  BootTime write_deadline_;                       // while writing_
+  BootTime write_began_;                          // since there has always been something to write
+  size_t written_ = 0;                            // of that
   std::shared_ptr<const PeerTrust> check_later_;  // when the handshake is over
-  bool refused_ = false;     // the client's certificate is not taken any more
+  bool refused_ = false;                          // the client's certificate is not taken any more
   BootTime refused_until_;
   bool reading_ = false;
   bool writing_ = false;

@@ -1,5 +1,5 @@
-// HTTP/1.1 from any client: how the bytes are cut changes nothing of what is understood, no header has a line break in it, and no
-// body is larger than its limit.
+// HTTP/1.1 from any client: how the bytes are cut changes nothing of what is understood, no header has a line break in
+// it, and no body is larger than its limit.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -68,11 +68,14 @@ class Pieces final : public Transport {
 };
 
 struct Recorder final : HttpHandler {
-  BodyMode body_mode(const HttpRequest& head) override { return head.path == "/stream" ? BodyMode::kStreamed : BodyMode::kBuffered; }
+  BodyMode body_mode(const HttpRequest& head) override {
+    return head.path == "/stream" ? BodyMode::kStreamed : BodyMode::kBuffered;
+  }
   void handle(HttpRequest request, HttpExchangePtr exchange) override {
     std::string line = request.verb + " " + request.path + "?" + request.query;
     for (const auto& [name, value] : request.headers) {
-      UCCP_CHECK((name + value).find_first_of(std::string_view("\r\n\0", 3)) == std::string::npos, "a header is one line");
+      UCCP_CHECK((name + value).find_first_of(std::string_view("\r\n\0", 3)) == std::string::npos,
+                 "a header is one line");
       line += "|" + name + "=" + value;
     }
     UCCP_CHECK(request.body.size() <= 4096, "the limit of bodies holds");
@@ -95,10 +98,10 @@ std::vector<std::string> hear(std::string_view bytes, size_t step) {
   Recorder recorder;
   auto transport = std::make_unique<Pieces>(bytes, step);
   Pieces& pieces = *transport;
-  const auto connection = std::make_shared<HttpConnection>(std::move(transport), options, recorder, clock, counters, false);
+  const auto connection =
+      std::make_shared<HttpConnection>(std::move(transport), options, recorder, clock, counters, false);
   connection->begin();
-  while (pieces.give()) {
-  }
+  while (pieces.give()) {}
   connection->close();
   return recorder.heard;
 }

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "base/log.h"
-#include "doors/rest/http_connection.h"
 #include "doors/net/tls_context.h"
+#include "doors/rest/http_connection.h"
 
 namespace uccp::doors {
 namespace {
@@ -24,8 +24,8 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using ErrorCode = boost::system::error_code;
 
-// Whoever answers a call may let go of its connection last, on a thread of its own and after the server has stopped: the
-// sockets of a loop keep their io_context.
+// Whoever answers a call may let go of its connection last, on a thread of its own and after the server has stopped:
+// the sockets of a loop keep their io_context.
 using IoContextPtr = std::shared_ptr<asio::io_context>;
 
 // Connections above the limit that are still given a 503; beyond these they are just closed.
@@ -157,7 +157,7 @@ struct HttpServer::Running {
   const Clock& clock;
   HttpCounters counters;
   std::chrono::milliseconds tick;
-  std::mutex tls_mutex;  // of the two
+  std::mutex tls_mutex;                     // of the two
   std::shared_ptr<asio::ssl::context> tls;  // null: plain HTTP
   std::shared_ptr<const PeerTrust> clients;
   std::vector<std::unique_ptr<Loop>> loops;
@@ -265,7 +265,8 @@ Result<uint16_t> HttpServer::start(HttpServerOptions options, HttpHandler& handl
   auto running = std::make_unique<Running>(std::move(options), handler, clock, metrics);
   DoorCertificates shown = running->options.certificates;
   if (shown.certificate_pem.empty() && !running->options.certificate_pem.empty()) {
-    UCCP_TRY(shown, door_certificates(running->options.certificate_pem, running->options.key_pem, running->options.client_ca_pem));
+    UCCP_TRY(shown, door_certificates(running->options.certificate_pem, running->options.key_pem,
+                                      running->options.client_ca_pem));
   }
   if (!shown.certificate_pem.empty()) UCCP_RETURN_IF_ERROR(running->use(shown));
   UCCP_RETURN_IF_ERROR(running->listen());

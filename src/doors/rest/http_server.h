@@ -22,7 +22,7 @@ struct HttpServerOptions {
   uint16_t port = 0;            // 0: any free one
   std::string certificate_pem;  // empty: plain HTTP
   std::string key_pem;
-  std::string client_ca_pem;  // authorities of client certificates; empty: none is asked for
+  std::string client_ca_pem;      // authorities of client certificates; empty: none is asked for
   DoorCertificates certificates;  // in place of these three, if it has a certificate
   size_t io_threads = 2;
   size_t connections_max = 10'000;
@@ -32,8 +32,8 @@ struct HttpServerOptions {
   int64_t idle_timeout_ms = 75'000;    // between requests
   int64_t body_timeout_ms = 30'000;    // without a byte of the body
   int64_t write_timeout_ms = 30'000;   // without a byte taken by the client
-  // A body that comes, and answers that are taken, may take these times and as long as they need at this rate: who sends a
-  // byte now and then does not hold a connection.
+  // A body that comes, and answers that are taken, may take these times and as long as they need at this rate: who
+  // sends a byte now and then does not hold a connection.
   int64_t bytes_per_s_min = 1024;
   // Prefix of the metrics <name>_connections, <name>_connections_refused_total, <name>_rejected_total.
   std::string metric = "uccp_http";
@@ -50,7 +50,8 @@ class HttpServer {
   // failed_precondition KEY_MISMATCH or PORT_UNAVAILABLE. Requires: not started before.
   Result<uint16_t> start(HttpServerOptions options, HttpHandler& handler, const Clock& clock, MetricsRegistry& metrics);
   // What new connections get from now on; those that are open stay, unless their client's certificate is not taken any
-  // more. Not for plain HTTP. From any thread, between start() and stop(). Errors: as start(); the old ones stay in use.
+  // more. Not for plain HTTP. From any thread, between start() and stop(). Errors: as start(); the old ones stay in
+  // use.
   Status replace_certificates(DoorCertificates certificates);
   // Looks at the clients' certificates again: some may have been revoked.
   void check_clients();

@@ -13,8 +13,9 @@ class MetricsDoor::Handler final : public HttpHandler {
   void handle(HttpRequest request, HttpExchangePtr exchange) override {
     const bool is_metrics = request.path == "/metrics";
     if (is_detailed_health_path(request.path)) {
-      return exchange->respond(refusal(404, "ROUTE_NOT_FOUND",
-                                       request.path + " is for callers that show who they are, on the port of the REST API"));
+      return exchange->respond(
+          refusal(404, "ROUTE_NOT_FOUND",
+                  request.path + " is for callers that show who they are, on the port of the REST API"));
     }
     if (!is_metrics && !is_public_health_path(request.path)) {
       return exchange->respond(refusal(404, "ROUTE_NOT_FOUND", "this port has /metrics and /health only"));

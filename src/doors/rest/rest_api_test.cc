@@ -15,10 +15,20 @@ using namespace testing;
 using call::CallPtr;
 
 TEST(Encoding, AcceptEncodingIsRead) {
-  for (const auto& [header, expected] : std::initializer_list<std::pair<std::string_view, std::string_view>>{
-           {"gzip, deflate, br", "br"}, {"gzip", "gzip"}, {"x-gzip", "gzip"}, {"br;q=0.8, gzip;q=1.0", "gzip"},
-           {"br;q=1.0, gzip;q=0.8", "br"}, {"*", "br"}, {"", ""}, {"deflate, identity", ""}, {"gzip;q=0, *", "br"},
-           {"br;q=0, *;q=0.5", "gzip"}, {"*;q=0.0", ""}, {"gzip;q=0.001", "gzip"}, {"br;q=x", "br"}}) {
+  for (const auto& [header, expected] :
+       std::initializer_list<std::pair<std::string_view, std::string_view>>{{"gzip, deflate, br", "br"},
+                                                                            {"gzip", "gzip"},
+                                                                            {"x-gzip", "gzip"},
+                                                                            {"br;q=0.8, gzip;q=1.0", "gzip"},
+                                                                            {"br;q=1.0, gzip;q=0.8", "br"},
+                                                                            {"*", "br"},
+                                                                            {"", ""},
+                                                                            {"deflate, identity", ""},
+                                                                            {"gzip;q=0, *", "br"},
+                                                                            {"br;q=0, *;q=0.5", "gzip"},
+                                                                            {"*;q=0.0", ""},
+                                                                            {"gzip;q=0.001", "gzip"},
+                                                                            {"br;q=x", "br"}}) {
     EXPECT_EQ(encoding_name(accepted_encoding(header)), expected) << header;
   }
 }
@@ -33,7 +43,8 @@ TEST(Encoding, WhatWasCompressedComesBackUnlessItIsTooMuch) {
   const std::string small_bomb = brotli(std::string(64u << 20, '0'));
   EXPECT_LT(small_bomb.size(), 10'000u);
   EXPECT_EQ(unbrotli(small_bomb, 4u << 20).error().reason(), "REQUEST_TOO_LARGE");
-  for (const std::string& wrong : {brotli(text).substr(0, 100), std::string("no brotli"), std::string(), brotli("a") + "b"}) {
+  for (const std::string& wrong :
+       {brotli(text).substr(0, 100), std::string("no brotli"), std::string(), brotli("a") + "b"}) {
     EXPECT_EQ(unbrotli(wrong, text.size()).error().reason(), "ENCODING_INVALID");
   }
   EXPECT_EQ(*gunzip(gzip(text), text.size()), text);
@@ -121,7 +132,8 @@ TEST_F(RestApiTest, CompressedRequestsAreTakenUpToALimit) {
   EXPECT_EQ(ask("POST", "/api/v1/tasks", gzip(std::string(64u << 20, ' ')), head).status, 413);
   EXPECT_EQ(ask("POST", "/api/v1/tasks", body, json + "Content-Encoding: deflate\r\n").status, 415);
   EXPECT_EQ(ask("POST", "/api/v1/tasks", brotli(body), json + "Content-Encoding: br\r\n").status, 201);
-  EXPECT_EQ(ask("POST", "/api/v1/tasks", brotli(std::string(64u << 20, ' ')), json + "Content-Encoding: br\r\n").status, 413);
+  EXPECT_EQ(ask("POST", "/api/v1/tasks", brotli(std::string(64u << 20, ' ')), json + "Content-Encoding: br\r\n").status,
+            413);
 }
 
 TEST_F(RestApiTest, AProjectionAnswersTheFieldsAskedForAndNoOthers) {

@@ -30,13 +30,17 @@ Result<std::string> field_json(const call::FieldPlan& field, std::string_view me
   return call::wire_to_json(*field.message, inner, options);
 }
 
-// Where the caller finds what was made: the path of the method, and namespace and tenant if they are not the caller's own.
+// Where the caller finds what was made: the path of the method, and namespace and tenant if they are not the caller's
+// own.
 std::string place_of(const call::Call& call, std::string_view message, std::string_view tenant) {
   const call::Method& method = *call.method;
   std::string place = call::location_of(method, message);
   if (place.empty()) return place;
   const auto add = [&](std::string_view name, std::string_view value) {
-    place.append(place.find('?') == std::string::npos ? "?" : "&").append(name).append("=").append(call::percent_encode(value));
+    place.append(place.find('?') == std::string::npos ? "?" : "&")
+        .append(name)
+        .append("=")
+        .append(call::percent_encode(value));
   };
   const bool own = call.name_space == "default" && call.principal.namespaces.empty();
   if (!own && !method.name_space.empty() && method.location.find("{namespace}") == std::string::npos) {

@@ -9,10 +9,10 @@
 #include "call/contract.h"
 #include "call/routes.h"
 #include "call/wire.h"
+#include "doors/net/encoding.h"
 #include "doors/rest/api_pages.h"
 #include "doors/rest/batch.h"
 #include "doors/rest/edge_exchange.h"
-#include "doors/net/encoding.h"
 #include "doors/rest/problem.h"
 #include "doors/rest/rest_call.h"
 
@@ -216,7 +216,8 @@ class RestDoor::Router final : public HttpHandler {
     UCCP_TRY(const Encoding encoding, content_encoding(media_type(request.header("content-encoding"))));
     if (encoding == Encoding::kNone) return Status::ok();
     if (body_mode(request) == BodyMode::kStreamed) {
-      return Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED", "streams are taken as they are, without a content encoding");
+      return Status(Code::kInvalid, "MEDIA_TYPE_UNSUPPORTED",
+                    "streams are taken as they are, without a content encoding");
     }
     UCCP_TRY(request.body, decode(encoding, std::move(request.body), options_.http.body_bytes_max));
     return Status::ok();

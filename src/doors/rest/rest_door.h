@@ -49,7 +49,9 @@ class RestDoor {
   Result<uint16_t> start(RestDoorOptions options, call::Pipeline& pipeline, const Clock& clock,
                          MetricsRegistry& metrics, HealthSource& health);
   // As HttpServer.
-  Status replace_certificates(DoorCertificates certificates) { return server_.replace_certificates(std::move(certificates)); }
+  Status replace_certificates(DoorCertificates certificates) {
+    return server_.replace_certificates(std::move(certificates));
+  }
   void check_clients() { server_.check_clients(); }
   // Takes no new requests, waits up to `grace_ms` for those at work, then ends them. Blocks. Idempotent.
   void stop(int64_t grace_ms);

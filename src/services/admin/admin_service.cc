@@ -8,8 +8,8 @@
 #include "call/command.h"
 #include "machine/machine.h"
 #include "services/admin/build_info.h"
-#include "services/message_types.h"
 #include "services/feature_types.h"
+#include "services/message_types.h"
 
 namespace uccp::admin {
 namespace {
@@ -38,7 +38,8 @@ std::optional<std::string> text_of(const google::protobuf::Value& value) {
     case google::protobuf::Value::kBoolValue: return value.bool_value() ? "true" : "false";
     case google::protobuf::Value::kNumberValue: {
       std::array<char, 64> text;
-      const auto end = std::to_chars(text.data(), text.data() + text.size(), value.number_value(), std::chars_format::fixed).ptr;
+      const auto end =
+          std::to_chars(text.data(), text.data() + text.size(), value.number_value(), std::chars_format::fixed).ptr;
       return std::string(text.data(), end);
     }
     case google::protobuf::Value::kStructValue:
@@ -49,8 +50,7 @@ std::optional<std::string> text_of(const google::protobuf::Value& value) {
 
 }  // namespace
 
-AdminService::AdminService(AdminEnvironment environment)
-    : env_(std::move(environment)), started_(env_.clock.boot()) {}
+AdminService::AdminService(AdminEnvironment environment) : env_(std::move(environment)), started_(env_.clock.boot()) {}
 
 void AdminService::add_handlers(call::HandlerTable& handlers) {
   handlers.add_parsed<v1::GetHealthRequest>(
@@ -85,7 +85,8 @@ void AdminService::get_health(const CallPtr& call, const v1::GetHealthRequest& r
   if (!request.component().empty()) {
     const bool known = health.components_size() == 1;
     health.set_status(known ? health.components(0).status() : v1::HEALTH_STATUS_UNSPECIFIED);
-    health.set_reason(known ? health.components(0).reason() : "this node has no component '" + request.component() + "'");
+    health.set_reason(known ? health.components(0).reason()
+                            : "this node has no component '" + request.component() + "'");
   }
   health.set_node_id(env_.node_id);
   health.set_cluster_id(env_.cluster_id);
@@ -111,7 +112,8 @@ void AdminService::get_version(const CallPtr& call) {
   version.set_commit(std::string(program_commit()));
   version.set_build(std::string(program_build()));
   version.add_api_versions("v1");
-  version.set_feature_level(static_cast<int32_t>(env_.feature_level ? env_.feature_level() : machine::kFeatureLevelMax));
+  version.set_feature_level(
+      static_cast<int32_t>(env_.feature_level ? env_.feature_level() : machine::kFeatureLevelMax));
   version.set_feature_level_max(static_cast<int32_t>(machine::kFeatureLevelMax));
   call->reply(version.SerializeAsString());
 }
@@ -123,7 +125,9 @@ v1::Configuration AdminService::shown(std::string_view prefix) const {
   for (const SettingInForce& in : settings) {
     if (!in.name.starts_with(prefix)) continue;
     v1::Setting& out = *configuration.add_settings();
-    const auto shown = [&](const std::string& text) { return in.secret && !text.empty() ? kHidden : std::string_view(text); };
+    const auto shown = [&](const std::string& text) {
+      return in.secret && !text.empty() ? kHidden : std::string_view(text);
+    };
     out.set_name(in.name);
     set_value(*out.mutable_value(), shown(in.value), in.type);
     set_value(*out.mutable_default_value(), shown(in.default_value), in.type);
@@ -135,8 +139,10 @@ v1::Configuration AdminService::shown(std::string_view prefix) const {
   }
   const auto row = env_.cluster_settings ? env_.cluster_settings() : std::nullopt;
   if (row) *configuration.mutable_update_time() = row->update_time();
-  // What the cluster sets has a number; the rest is over what is shown, since a hash of a secret would let it be guessed.
-  configuration.set_etag(std::to_string(row ? row->revision() : 0) + "-" + std::to_string(hash64(configuration.SerializeAsString())));
+  // What the cluster sets has a number; the rest is over what is shown, since a hash of a secret would let it be
+  // guessed.
+  configuration.set_etag(std::to_string(row ? row->revision() : 0) + "-" +
+                         std::to_string(hash64(configuration.SerializeAsString())));
   return configuration;
 }
 
@@ -162,8 +168,10 @@ void AdminService::update_configuration(const CallPtr& call, const std::string& 
   for (const v1::Setting& setting : request.settings()) {
     const auto text = text_of(setting.value());
     if (!text) {
-      return call->finish(Status(Code::kInvalid, "SETTING_INVALID", "the value of '" + setting.name() + "' is a list or an object; "
-                                 "it must be a text, a number, true or false, or null for the default"));
+      return call->finish(Status(Code::kInvalid, "SETTING_INVALID",
+                                 "the value of '" + setting.name() +
+                                     "' is a list or an object; "
+                                     "it must be a text, a number, true or false, or null for the default"));
     }
     internal::v1::SettingChange& change = *command.add_changes();
     change.set_name(setting.name());
@@ -174,7 +182,8 @@ void AdminService::update_configuration(const CallPtr& call, const std::string& 
   }
   if (Status refused = env_.configuration.check(values); !refused.is_ok()) return call->finish(std::move(refused));
   if (request.validate_only()) return call->reply(shown("").SerializeAsString());
-  auto envelope = call::make_envelope(*call, bytes, std::string(kSettingsDomain) + ".update", command.SerializeAsString());
+  auto envelope =
+      call::make_envelope(*call, bytes, std::string(kSettingsDomain) + ".update", command.SerializeAsString());
   envelope.scope.name_space.clear();
   env_.proposer->propose(kCoreGroup, std::move(envelope), [this, call](Result<machine::Applied> applied) {
     if (!applied) return call->finish(std::move(applied.error()));

@@ -1,8 +1,8 @@
 // The methods of Administration that concern one node: GetHealth, GetMetrics, GetVersion, GetConfiguration; and
 // UpdateConfiguration.
 //
-// No state of its own; answers at once on the door's thread, a change when it is in force on this node. Must outlive every call. The methods without a handler here
-// are unimplemented.
+// No state of its own; answers at once on the door's thread, a change when it is in force on this node. Must outlive
+// every call. The methods without a handler here are unimplemented.
 #pragma once
 
 #include <functional>

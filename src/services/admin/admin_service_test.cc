@@ -42,7 +42,8 @@ class AdminServiceTest : public ::testing::Test {
     auto call = std::make_shared<call::Call>();
     call->method = call::Contract::get().find("uccp.v1.Administration/" + std::string(method));
     call->sink = sink;
-    if (known) call->principal = {.kind = call::Principal::Kind::kUser, .tenant = "t", .name = "alice", .roles = {"admin"}};
+    if (known)
+      call->principal = {.kind = call::Principal::Kind::kUser, .tenant = "t", .name = "alice", .roles = {"admin"}};
     (*handlers_.find(call->method))(call, request.SerializeAsString());
     if (!sink->status.is_ok()) return std::unexpected(sink->status);
     Response response;
@@ -89,7 +90,8 @@ TEST_F(AdminServiceTest, StrangersLearnOnlyTheStatus) {
   health_.add("storage", {}, [] { return ComponentState{v1::HEALTH_STATUS_DEGRADED, "slow"}; });
   v1::Health expected;
   expected.set_status(v1::HEALTH_STATUS_DEGRADED);
-  EXPECT_EQ(ask<v1::Health>("GetHealth", v1::GetHealthRequest(), false)->SerializeAsString(), expected.SerializeAsString());
+  EXPECT_EQ(ask<v1::Health>("GetHealth", v1::GetHealthRequest(), false)->SerializeAsString(),
+            expected.SerializeAsString());
 }
 
 TEST_F(AdminServiceTest, MetricsComeAsTextAndAsSeries) {
@@ -106,7 +108,8 @@ TEST_F(AdminServiceTest, MetricsComeAsTextAndAsSeries) {
   EXPECT_EQ(all->metrics(1).sum(), 0.5);
   EXPECT_EQ(all->text(), metrics_.text());
   request.set_prefix("uccp_c");
-  EXPECT_EQ(ask<v1::GetMetricsResponse>("GetMetrics", request)->text(), "# HELP uccp_c C\n# TYPE uccp_c gauge\nuccp_c 1\n");
+  EXPECT_EQ(ask<v1::GetMetricsResponse>("GetMetrics", request)->text(),
+            "# HELP uccp_c C\n# TYPE uccp_c gauge\nuccp_c 1\n");
 }
 
 TEST_F(AdminServiceTest, VersionNamesProgramAndContract) {

@@ -11,8 +11,8 @@ machine::ApplyResult apply_update(machine::ApplyContext& context, std::string_vi
   const std::string etag = std::to_string(row.revision());
   if (!command.if_match().empty() && command.if_match() != etag) {
     return fail(Code::kConflict, "ETAG_MISMATCH",
-                "the settings of the cluster were changed meanwhile: they are at " + etag + ", not at " + command.if_match() +
-                    "; read them again");
+                "the settings of the cluster were changed meanwhile: they are at " + etag + ", not at " +
+                    command.if_match() + "; read them again");
   }
   for (const internal::v1::SettingChange& change : command.changes()) {
     if (change.unset()) row.mutable_values()->erase(change.name());
@@ -26,6 +26,8 @@ machine::ApplyResult apply_update(machine::ApplyContext& context, std::string_vi
 
 }  // namespace
 
-std::map<std::string, machine::ApplyFunction, std::less<>> SettingsState::commands() { return {{"update", apply_update}}; }
+std::map<std::string, machine::ApplyFunction, std::less<>> SettingsState::commands() {
+  return {{"update", apply_update}};
+}
 
 }  // namespace uccp::admin

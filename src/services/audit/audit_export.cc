@@ -48,7 +48,8 @@ std::string anchor_of(const std::string& group, const machine::AuditSpan& span) 
   return group + "-" + std::to_string(span.next - 1) + ":" + to_hex(span.head);
 }
 
-Status AuditExporter::start(Executor& work, const call::CallPtr& call, std::vector<ExportedTrail> trails, const std::string& since) {
+Status AuditExporter::start(Executor& work, const call::CallPtr& call, std::vector<ExportedTrail> trails,
+                            const std::string& since) {
   const std::shared_ptr<AuditExporter> exporter(new AuditExporter(work, call, std::move(trails)));
   for (ExportedTrail& trail : exporter->trails_) trail.next = trail.span.first;
   if (!since.empty()) UCCP_RETURN_IF_ERROR(exporter->go_to(since));

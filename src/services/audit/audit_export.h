@@ -1,5 +1,5 @@
-// ExportAudit: sends what the caller may see of some trails, each oldest first, no faster than the client takes it. Runs
-// on the executor; the call keeps it until it ends.
+// ExportAudit: sends what the caller may see of some trails, each oldest first, no faster than the client takes it.
+// Runs on the executor; the call keeps it until it ends.
 #pragma once
 
 #include <memory>
@@ -28,8 +28,10 @@ struct ExportedTrail {
 
 class AuditExporter : public std::enable_shared_from_this<AuditExporter> {
  public:
-  // `trails` as they are now, from their beginning. Errors: invalid CURSOR_INVALID; failed_precondition CURSOR_COMPACTED.
-  static Status start(Executor& work, const call::CallPtr& call, std::vector<ExportedTrail> trails, const std::string& since);
+  // `trails` as they are now, from their beginning. Errors: invalid CURSOR_INVALID; failed_precondition
+  // CURSOR_COMPACTED.
+  static Status start(Executor& work, const call::CallPtr& call, std::vector<ExportedTrail> trails,
+                      const std::string& since);
 
  private:
   AuditExporter(Executor& work, const call::CallPtr& call, std::vector<ExportedTrail> trails)

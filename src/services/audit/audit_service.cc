@@ -53,7 +53,8 @@ void AuditService::add_handlers(call::HandlerTable& handlers) {
       "uccp.v1.Administration/ExportAudit",
       [this](const CallPtr& call, const auto& request) { export_records(call, request.since()); });
   handlers.add_parsed<v1::VerifyAuditRequest>(
-      "uccp.v1.Administration/VerifyAudit", [this](const CallPtr& call, const auto& request) { verify(call, request); });
+      "uccp.v1.Administration/VerifyAudit",
+      [this](const CallPtr& call, const auto& request) { verify(call, request); });
 }
 
 void AuditService::read_all(const machine::ReadLevel& level, OnViews done) { read_next(level, {}, std::move(done)); }
@@ -113,17 +114,21 @@ void AuditService::export_records(const CallPtr& call, const std::string& since)
       const machine::AuditSpan span = machine::audit_span((*views)[i]);
       trails.push_back({.group = env_.groups[i].first, .view = (*views)[i], .span = span});
     }
-    if (Status status = AuditExporter::start(env_.work, call, std::move(trails), since); !status.is_ok()) call->finish(std::move(status));
+    if (Status status = AuditExporter::start(env_.work, call, std::move(trails), since); !status.is_ok())
+      call->finish(std::move(status));
   });
 }
 
 void AuditService::verify(const CallPtr& call, const v1::VerifyAuditRequest& request) {
   for (const std::string& text : request.anchors()) {
     const auto anchor = parse_anchor(text);
-    const bool known = anchor && std::ranges::any_of(env_.groups, [&](const auto& group) { return group.first == anchor->group; });
+    const bool known =
+        anchor && std::ranges::any_of(env_.groups, [&](const auto& group) { return group.first == anchor->group; });
     if (known) continue;
-    return call->finish(Status(Code::kInvalid, "ANCHOR_INVALID", "'" + text + "' is not an anchor of a trail that is kept here")
-                            .with_field("anchors", "is not an anchor", "core-17: and 64 hexadecimal digits, as audit export gives them"));
+    return call->finish(
+        Status(Code::kInvalid, "ANCHOR_INVALID", "'" + text + "' is not an anchor of a trail that is kept here")
+            .with_field("anchors", "is not an anchor",
+                        "core-17: and 64 hexadecimal digits, as audit export gives them"));
   }
   read_all(call->read_level, [this, call, request](Result<Views> views) {
     if (!views) return call->finish(views.error());
@@ -138,7 +143,8 @@ void AuditService::verify(const CallPtr& call, const v1::VerifyAuditRequest& req
   });
 }
 
-v1::AuditTrail AuditService::verified(const std::string& group, const machine::GroupView& view, const v1::VerifyAuditRequest& request) const {
+v1::AuditTrail AuditService::verified(const std::string& group, const machine::GroupView& view,
+                                      const v1::VerifyAuditRequest& request) const {
   v1::AuditTrail trail;
   trail.set_group(group);
   const machine::AuditSpan span = machine::audit_span(view);
@@ -158,7 +164,8 @@ v1::AuditTrail AuditService::verified(const std::string& group, const machine::G
     if (at.empty() || at.front().number != anchor->number) {
       if (!fault) fault = {anchor->number, "was there when the anchor was taken, and is missing"};
     } else if (at.front().hash != anchor->hash) {
-      if (!fault) fault = {anchor->number, "is not the one that the anchor was taken of: it or one before it was replaced"};
+      if (!fault)
+        fault = {anchor->number, "is not the one that the anchor was taken of: it or one before it was replaced"};
     } else if (anchor->number >= anchored) {
       anchored = anchor->number + 1;
       trail.set_anchor(text);

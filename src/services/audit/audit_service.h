@@ -45,7 +45,8 @@ class AuditService {
                              const v1::SearchAuditRequest& request, const Views& views) const;
   void export_records(const call::CallPtr& call, const std::string& since);
   void verify(const call::CallPtr& call, const v1::VerifyAuditRequest& request);
-  v1::AuditTrail verified(const std::string& group, const machine::GroupView& view, const v1::VerifyAuditRequest& request) const;
+  v1::AuditTrail verified(const std::string& group, const machine::GroupView& view,
+                          const v1::VerifyAuditRequest& request) const;
 
   const AuditEnvironment env_;
 };

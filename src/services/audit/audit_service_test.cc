@@ -50,7 +50,8 @@ struct Group {
     store(number, value);
   }
   std::string key_of(uint64_t number) const {
-    return machine::group_prefix(id) + machine::table_key::make(machine::kAuditTable, {}, ByteWriter().u64(number).data());
+    return machine::group_prefix(id) +
+           machine::table_key::make(machine::kAuditTable, {}, ByteWriter().u64(number).data());
   }
   std::string stored(uint64_t number) { return **kv.view()->get(key_of(number)); }
   void store(uint64_t number, const std::string& value) {

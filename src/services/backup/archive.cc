@@ -65,7 +65,8 @@ Result<std::unique_ptr<SealedReader>> Archive::open_group(const Manifest& manife
   return SealedReader::open(files_, path_of(manifest.id) + "/" + part.file, SealedKind::kGroup, key_);
 }
 
-Status Archive::verify_group(const Manifest& manifest, const GroupPart& part, const Progress& progress, uint64_t& done) {
+Status Archive::verify_group(const Manifest& manifest, const GroupPart& part, const Progress& progress,
+                             uint64_t& done) {
   UCCP_TRY(auto reader, open_group(manifest, part));
   machine::SnapshotCheck check(part.group);
   while (true) {
@@ -170,10 +171,13 @@ Result<std::unique_ptr<ArchiveWriter>> ArchiveWriter::begin(Archive& archive, co
 
 Status ArchiveWriter::add_group(const std::string& name, machine::SnapshotReader reader, const Progress& progress) {
   const machine::SnapshotHeader header = reader.header();
-  GroupPart part{.group = header.group, .name = name, .position = header.position, .digest = header.digest,
+  GroupPart part{.group = header.group,
+                 .name = name,
+                 .position = header.position,
+                 .digest = header.digest,
                  .file = "group-" + name};
-  UCCP_TRY(auto file, SealedWriter::create(archive_.files_, folder_ + "/" + part.file, SealedKind::kGroup, archive_.key_,
-                                           archive_.random_));
+  UCCP_TRY(auto file, SealedWriter::create(archive_.files_, folder_ + "/" + part.file, SealedKind::kGroup,
+                                           archive_.key_, archive_.random_));
   while (!reader.done()) {
     const std::string chunk = reader.next();
     UCCP_RETURN_IF_ERROR(file->add(chunk));
@@ -199,8 +203,8 @@ Result<BlobPart> ArchiveWriter::add_blob(objects::BlobStore& store, const std::s
     if (linked) return known->second.second;
   }
   UCCP_TRY(const auto info, store.stat(sha256));
-  UCCP_TRY(auto file, SealedWriter::create(archive_.files_, blob_file(folder_, sha256), SealedKind::kBlob, archive_.key_,
-                                           archive_.random_));
+  UCCP_TRY(auto file, SealedWriter::create(archive_.files_, blob_file(folder_, sha256), SealedKind::kBlob,
+                                           archive_.key_, archive_.random_));
   Sha256 hash;
   for (uint64_t at = 0; at < info.size;) {
     UCCP_TRY(const std::string piece, store.read(sha256, at, kBlobPieceBytes));
@@ -210,7 +214,8 @@ Result<BlobPart> ArchiveWriter::add_blob(objects::BlobStore& store, const std::s
     at += piece.size();
   }
   if (to_hex(hash.finish()) != sha256) {
-    return fail(Code::kCorruption, "BLOB_DIGEST_MISMATCH", "the blob " + sha256 + " is damaged, so it cannot be backed up");
+    return fail(Code::kCorruption, "BLOB_DIGEST_MISMATCH",
+                "the blob " + sha256 + " is damaged, so it cannot be backed up");
   }
   UCCP_TRY(const FileSum sum, file->finish());
   return BlobPart{sha256, info.size, sum.size};

@@ -50,8 +50,7 @@ class Archive {
  private:
   friend class ArchiveWriter;
   Status verify_group(const Manifest& manifest, const GroupPart& part, const Progress& progress, uint64_t& done);
-  Status read_blob(const Manifest& manifest, const BlobPart& part,
-                   const std::function<Status(std::string_view)>& take);
+  Status read_blob(const Manifest& manifest, const BlobPart& part, const std::function<Status(std::string_view)>& take);
   Status remove_folder(const std::string& path);
 
   FileSystem& files_;

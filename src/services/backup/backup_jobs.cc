@@ -92,7 +92,8 @@ Result<Manifest> BackupJobs::create(Manifest about, const Tell& tell, const std:
     const BackedGroup& group = env_.groups[i];
     UCCP_TRY(auto header, machine::read_snapshot_header(group.id, views[i]));
     about.feature_level = std::max(about.feature_level, header.feature_level);
-    UCCP_RETURN_IF_ERROR(writer->add_group(group.name, machine::SnapshotReader(std::move(header), views[i], env_.snapshot),
+    UCCP_RETURN_IF_ERROR(writer->add_group(group.name,
+                                           machine::SnapshotReader(std::move(header), views[i], env_.snapshot),
                                            progress_of("writing group " + group.name)));
   }
   views.clear();
@@ -108,14 +109,15 @@ Result<Manifest> BackupJobs::create(Manifest about, const Tell& tell, const std:
 Status BackupJobs::check(const Manifest& manifest, const Tell& tell, const std::function<bool()>& go_on) {
   if (manifest.feature_level > machine::kFeatureLevelMax) {
     return Status(Code::kFailedPrecondition, "FEATURE_LEVEL",
-                  "the backup is at feature level " + std::to_string(manifest.feature_level) + " and this program knows " +
-                      std::to_string(machine::kFeatureLevelMax) + "; start a newer version");
+                  "the backup is at feature level " + std::to_string(manifest.feature_level) +
+                      " and this program knows " + std::to_string(machine::kFeatureLevelMax) +
+                      "; start a newer version");
   }
   const auto same = [](const GroupPart& part, const BackedGroup& group) { return part.group == group.id; };
-  const bool fits = manifest.groups.size() == env_.groups.size() &&
-                    std::ranges::all_of(env_.groups, [&](const BackedGroup& group) {
-                      return std::ranges::any_of(manifest.groups, [&](const GroupPart& part) { return same(part, group); });
-                    });
+  const bool fits =
+      manifest.groups.size() == env_.groups.size() && std::ranges::all_of(env_.groups, [&](const BackedGroup& group) {
+        return std::ranges::any_of(manifest.groups, [&](const GroupPart& part) { return same(part, group); });
+      });
   if (!fits) {
     return Status(Code::kFailedPrecondition, "BACKUP_GROUPS",
                   "the backup has other groups than this cluster; it was made by another version: start that one");
@@ -153,10 +155,10 @@ Result<uint64_t> BackupJobs::stage(const Manifest& manifest, const GroupPart& pa
     const std::string piece = stream.substr(0, machine::kRestorePieceBytes);
     stream.erase(0, piece.size());
     auto& awaited = *in_flight.emplace_back(std::make_unique<Awaited<Result<machine::Applied>>>());
-    env_.proposer.propose(part.group,
-                          system_command(machine::kRestorePieceCommand,
-                                         machine::encode_restore_piece(restore_id, number++, piece)),
-                          [&awaited](Result<machine::Applied> result) { awaited.set(std::move(result)); });
+    env_.proposer.propose(
+        part.group,
+        system_command(machine::kRestorePieceCommand, machine::encode_restore_piece(restore_id, number++, piece)),
+        [&awaited](Result<machine::Applied> result) { awaited.set(std::move(result)); });
     if (in_flight.size() < kPiecesInFlight) continue;
     UCCP_RETURN_IF_ERROR(settle());
     if (!progress(number * machine::kRestorePieceBytes)) {
@@ -170,8 +172,8 @@ Result<uint64_t> BackupJobs::stage(const Manifest& manifest, const GroupPart& pa
 Status BackupJobs::commit(const GroupPart& part, const std::string& restore_id, uint64_t pieces) {
   Status last;
   for (int attempt = 0; attempt < kCommitTries; ++attempt) {
-    const auto applied = propose(part.group, machine::kRestoreCommitCommand,
-                                 machine::encode_restore_commit(restore_id, pieces));
+    const auto applied =
+        propose(part.group, machine::kRestoreCommitCommand, machine::encode_restore_commit(restore_id, pieces));
     if (applied) return {};
     last = applied.error();
     // Its outcome was lost, and it was done: the pieces are gone.
@@ -211,8 +213,10 @@ Status BackupJobs::restore(const Manifest& manifest, const std::string& restore_
   for (const GroupPart* part : parts) {
     tell("replacing the state of group " + part->name, manifest.bytes(), manifest.bytes());
     if (const Status done = commit(*part, restore_id, pieces[part->group]); !done.is_ok()) {
-      const std::string before = replaced.empty() ? "nothing was changed" : "replaced are " + replaced + ": restore again";
-      return Status(done.code(), done.reason(), "group " + part->name + " was not replaced: " + done.message() + "; " + before);
+      const std::string before =
+          replaced.empty() ? "nothing was changed" : "replaced are " + replaced + ": restore again";
+      return Status(done.code(), done.reason(),
+                    "group " + part->name + " was not replaced: " + done.message() + "; " + before);
     }
     replaced += (replaced.empty() ? "" : ", ") + part->name;
   }

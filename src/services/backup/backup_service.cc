@@ -40,11 +40,14 @@ BackupService::BackupService(BackupEnvironment environment)
       failures_(env_.metrics.counter("uccp_backup_failures_total", "Backups and restores that failed on this node")) {}
 
 void BackupService::add_handlers(call::HandlerTable& handlers) {
-  handlers.add(method_name("TriggerBackup"), [this](const CallPtr& call, const std::string& bytes) { trigger(call, bytes); });
+  handlers.add(method_name("TriggerBackup"),
+               [this](const CallPtr& call, const std::string& bytes) { trigger(call, bytes); });
   handlers.add_parsed<v1::GetBackupRequest>(
       method_name("GetBackup"), [this](const CallPtr& call, v1::GetBackupRequest request) { get(call, request.id()); });
-  handlers.add(method_name("ListBackups"), [this](const CallPtr& call, const std::string& bytes) { list(call, bytes); });
-  handlers.add(method_name("RestoreBackup"), [this](const CallPtr& call, const std::string& bytes) { restore(call, bytes); });
+  handlers.add(method_name("ListBackups"),
+               [this](const CallPtr& call, const std::string& bytes) { list(call, bytes); });
+  handlers.add(method_name("RestoreBackup"),
+               [this](const CallPtr& call, const std::string& bytes) { restore(call, bytes); });
 }
 
 // --- what is under way ----------------------------------------------------------------------------------------------
@@ -60,7 +63,8 @@ bool BackupService::take_turn(const v1::Backup& backup) {
   if (!running_.empty()) return false;
   running_ = backup.id();
   jobs_[backup.id()] = backup;
-  while (jobs_.size() > kJobsKept) jobs_.erase(jobs_.begin()->first == running_ ? std::next(jobs_.begin()) : jobs_.begin());
+  while (jobs_.size() > kJobsKept)
+    jobs_.erase(jobs_.begin()->first == running_ ? std::next(jobs_.begin()) : jobs_.begin());
   return true;
 }
 
@@ -132,15 +136,15 @@ void BackupService::trigger(const CallPtr& call, const std::string& bytes) {
   }
   const std::string own = "file://" + env_.archive.directory();
   if (!request->target().empty() && request->target() != own) {
-    return call->finish(invalid_field("target", "must be empty or " + own + ", the directory that this node is configured with"));
+    return call->finish(
+        invalid_field("target", "must be empty or " + own + ", the directory that this node is configured with"));
   }
   const std::string id = new_id("backup");
-  env_.proposer.propose(
-      kCoreGroup, call::make_envelope(*call, bytes, std::string(kBeginCommand), id),
-      [this, call, request = std::move(*request), id](Result<machine::Applied> applied) {
-        if (!applied) return call->finish(std::move(applied.error()));
-        begin(call, request, id, applied->response);
-      });
+  env_.proposer.propose(kCoreGroup, call::make_envelope(*call, bytes, std::string(kBeginCommand), id),
+                        [this, call, request = std::move(*request), id](Result<machine::Applied> applied) {
+                          if (!applied) return call->finish(std::move(applied.error()));
+                          begin(call, request, id, applied->response);
+                        });
 }
 
 void BackupService::begin(const CallPtr& call, const v1::TriggerBackupRequest& request, const std::string& id,
@@ -230,9 +234,11 @@ void BackupService::get(const CallPtr& call, const std::string& id) {
 }
 
 void BackupService::list(const CallPtr& call, const std::string& bytes) {
-  auto query = call::compile_list(
-      *call->method, bytes,
-      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = {call->principal.tenant, ""}, .key_order = "createTime desc"});
+  auto query = call::compile_list(*call->method, bytes,
+                                  {.signer = &env_.page_tokens,
+                                   .now = env_.clock.wall(),
+                                   .scope = {call->principal.tenant, ""},
+                                   .key_order = "createTime desc"});
   if (!query) return call->finish(query.error());
   env_.reads.post([this, call, query = std::move(*query)] { answer_list(call, query); });
 }
@@ -265,8 +271,10 @@ void BackupService::restore(const CallPtr& call, const std::string& bytes) {
                                "confirm_cluster_id is '" + request->confirm_cluster_id() + "' and this is cluster '" +
                                    env_.cluster_id + "'; nothing was changed"));
   }
-  if (request->has_point_in_time()) return call->finish(invalid_field("point_in_time", "must be unset: backups hold one moment"));
-  if (request->namespaces_size() > 0) return call->finish(invalid_field("namespaces", "must be empty: all are restored together"));
+  if (request->has_point_in_time())
+    return call->finish(invalid_field("point_in_time", "must be unset: backups hold one moment"));
+  if (request->namespaces_size() > 0)
+    return call->finish(invalid_field("namespaces", "must be empty: all are restored together"));
   env_.worker.post([this, call, bytes, request = std::move(*request)] { check_and_restore(call, bytes, request); });
 }
 
@@ -279,9 +287,7 @@ void BackupService::check_and_restore(const CallPtr& call, const std::string& by
   backup.set_progress(0);
   backup.clear_end_time();
   if (!take_turn(backup)) return call->finish(running(request.id()));
-  const Status checked = env_.jobs.check(
-      *manifest, teller(manifest->id),
-      [this] { return !stopping_.load(); });
+  const Status checked = env_.jobs.check(*manifest, teller(manifest->id), [this] { return !stopping_.load(); });
   if (!checked.is_ok() || request.validate_only()) {
     end_turn(manifest->id, v1::BACKUP_STATUS_SUCCEEDED, checked.is_ok() ? "verified" : checked.to_string(), false);
     if (!checked.is_ok()) return call->finish(checked);
@@ -296,20 +302,21 @@ void BackupService::check_and_restore(const CallPtr& call, const std::string& by
         // The request was sent before: what came of it is known, or is in the directory.
         const bool repeated = applied && applied->response != restore_id;
         if (!applied || repeated) {
-          end_turn(manifest.id, v1::BACKUP_STATUS_SUCCEEDED, repeated ? "asked for before" : applied.error().to_string(), false);
+          end_turn(manifest.id, v1::BACKUP_STATUS_SUCCEEDED,
+                   repeated ? "asked for before" : applied.error().to_string(), false);
           return repeated ? get(call, manifest.id) : call->finish(std::move(applied.error()));
         }
         call->reply(backup.SerializeAsString());
-        env_.worker.post([this, call, bytes, manifest, restore_id] { replace_state(call, bytes, manifest, restore_id); });
+        env_.worker.post(
+            [this, call, bytes, manifest, restore_id] { replace_state(call, bytes, manifest, restore_id); });
       });
 }
 
 void BackupService::replace_state(const CallPtr& call, const std::string& bytes, const Manifest& manifest,
                                   const std::string& restore_id) {
   log::warn("the state is being replaced", {{"backup", manifest.id}, {"restore", restore_id}});
-  const Status done = env_.jobs.restore(
-      manifest, restore_id, teller(manifest.id),
-      [this] { return !stopping_.load(); });
+  const Status done =
+      env_.jobs.restore(manifest, restore_id, teller(manifest.id), [this] { return !stopping_.load(); });
   if (!done.is_ok()) {
     failures_.add(1);
     return end_turn(manifest.id, v1::BACKUP_STATUS_FAILED, "not restored: " + done.to_string(), true);
@@ -317,7 +324,9 @@ void BackupService::replace_state(const CallPtr& call, const std::string& bytes,
   // The trail that was restored ends before this call.
   env_.proposer.propose(kCoreGroup, call::make_envelope(*call, bytes, std::string(kRestoredCommand), restore_id),
                         [](Result<machine::Applied> applied) {
-                          if (!applied) log::warn("the restore is not in the audit trail", {{"error", applied.error().to_string()}});
+                          if (!applied)
+                            log::warn("the restore is not in the audit trail",
+                                      {{"error", applied.error().to_string()}});
                         });
   end_turn(manifest.id, v1::BACKUP_STATUS_SUCCEEDED, "restored as " + restore_id, true);
 }

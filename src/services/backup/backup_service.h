@@ -1,7 +1,8 @@
 // The methods of Administration about backups: TriggerBackup, GetBackup, ListBackups, RestoreBackup. docs/backup.md.
 //
 // Served by the leader of the core group, from its backup directory. One job at a time, on the executor `worker`,
-// which is blocked for as long as a job takes. Handlers are callable from any thread. Must outlive every call; stop() first.
+// which is blocked for as long as a job takes. Handlers are callable from any thread. Must outlive every call; stop()
+// first.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// What the log knows of backups: that one was asked for. The commands change nothing; they are there for the audit trail
-// and so that a repeated request finds the first one's id. Pure.
+// What the log knows of backups: that one was asked for. The commands change nothing; they are there for the audit
+// trail and so that a repeated request finds the first one's id. Pure.
 #pragma once
 
 #include "machine/domain.h"

@@ -180,17 +180,44 @@ TEST_F(BackupArchive, WithoutItsEndItIsNoBackup) {
 }
 
 TEST(BackupFormat, TheManifestIsWhatThePageSays) {
-  Manifest m{.id = "b1", .cluster_id = "c", .node = NodeId(2), .program_version = "1", .feature_level = 1,
-             .created_us = 3, .finished_us = 4, .expires_us = 5, .labels = {{"k", "v"}}};
+  Manifest m{.id = "b1",
+             .cluster_id = "c",
+             .node = NodeId(2),
+             .program_version = "1",
+             .feature_level = 1,
+             .created_us = 3,
+             .finished_us = 4,
+             .expires_us = 5,
+             .labels = {{"k", "v"}}};
   const std::string sum(64, 'a');
   m.groups.push_back({GroupId(1), "core", {Term(6), LogIndex(7)}, {8, 9}, "group-core", {10, sum}});
   m.blobs.push_back({sum, 11, 12});
   const std::string sum_hex = "40" + to_hex(sum);
   EXPECT_EQ(to_hex(encode(m)),
-            "00000001" "026231" "0163" "0000000000000002" "0131" "00000001" "0000000000000003" "0000000000000004"
-            "0000000000000005" "01" "016b" "0176" "01" "0000000000000001" "04636f7265" "0000000000000006"
-            "0000000000000007" "0000000000000008" "0000000000000009" "0a67726f75702d636f7265" "000000000000000a" +
-                sum_hex + "01" + sum_hex + "000000000000000b" "000000000000000c");
+            "00000001"
+            "026231"
+            "0163"
+            "0000000000000002"
+            "0131"
+            "00000001"
+            "0000000000000003"
+            "0000000000000004"
+            "0000000000000005"
+            "01"
+            "016b"
+            "0176"
+            "01"
+            "0000000000000001"
+            "04636f7265"
+            "0000000000000006"
+            "0000000000000007"
+            "0000000000000008"
+            "0000000000000009"
+            "0a67726f75702d636f7265"
+            "000000000000000a" +
+                sum_hex + "01" + sum_hex +
+                "000000000000000b"
+                "000000000000000c");
   EXPECT_EQ(*decode_manifest(encode(m)), m);
   for (const auto& [field, name] : {std::pair{&m.id, "../x"}, {&m.groups[0].file, "a/b"}, {&m.blobs[0].sha256, "zz"}}) {
     const std::string before = std::exchange(*field, name);
@@ -213,7 +240,10 @@ TEST_F(BackupArchive, ASealedFileStaysReadable) {
   const std::string bytes = content(path);
   EXPECT_EQ(sum->size, bytes.size());
   EXPECT_EQ(sum->sha256, to_hex(sha256(bytes)));
-  EXPECT_EQ(to_hex(bytes.substr(0, 13)), "5543435042414b0a" "00000001" "03");
+  EXPECT_EQ(to_hex(bytes.substr(0, 13)),
+            "5543435042414b0a"
+            "00000001"
+            "03");
   EXPECT_EQ(to_hex(bytes.substr(13, 8)), to_hex(key_of('a').id()));
   EXPECT_EQ(to_hex(bytes.substr(57, 4)), "00000015");
   EXPECT_EQ(to_hex(bytes.substr(61 + 21, 4)), "80000010");

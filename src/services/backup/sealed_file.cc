@@ -22,9 +22,9 @@ std::string bound_to(std::string_view header) { return sha256(header); }
 std::string bound_with(const std::string& bound, uint32_t length) { return ByteWriter().raw(bound).u32(length).take(); }
 
 Status damaged(const std::string& path, uint64_t offset, std::string_view what) {
-  return Status(Code::kCorruption, "BACKUP_DAMAGED",
-                path + " is damaged at byte " + std::to_string(offset) + ": " + std::string(what) +
-                    "; use another backup");
+  return Status(
+      Code::kCorruption, "BACKUP_DAMAGED",
+      path + " is damaged at byte " + std::to_string(offset) + ": " + std::string(what) + "; use another backup");
 }
 
 }  // namespace
@@ -76,7 +76,8 @@ Result<std::unique_ptr<SealedReader>> SealedReader::open(FileSystem& files, cons
   const std::string_view key_id = in.raw(kKeyIdBytes);
   const std::string_view salt = in.raw(kSaltBytes);
   const bool intact = in.u32() == crc32c(std::string_view(header).substr(0, header.size() < 4 ? 0 : header.size() - 4));
-  if (!known || !in.ok() || !intact) return fail(damaged(path, 0, "it is no file of a backup, or its header is changed"));
+  if (!known || !in.ok() || !intact)
+    return fail(damaged(path, 0, "it is no file of a backup, or its header is changed"));
   if (version != kVersion) {
     return fail(Code::kFailedPrecondition, "BACKUP_VERSION_UNSUPPORTED",
                 path + " has format version " + std::to_string(version) + "; this program reads " +
@@ -88,8 +89,7 @@ Result<std::unique_ptr<SealedReader>> SealedReader::open(FileSystem& files, cons
                     "; set backup_key_file to the file that holds the former");
   }
   if (kind_found != static_cast<uint8_t>(kind)) return fail(damaged(path, 12, "it is another file under this name"));
-  std::unique_ptr<SealedReader> reader(
-      new SealedReader(path, std::move(file), bound_to(header), file_key(key, salt)));
+  std::unique_ptr<SealedReader> reader(new SealedReader(path, std::move(file), bound_to(header), file_key(key, salt)));
   reader->offset_ = header.size();
   reader->hash_.update(header);
   return reader;

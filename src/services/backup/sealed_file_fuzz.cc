@@ -1,5 +1,5 @@
-// Any bytes as a file of a backup: refused, or read to its end. A fuzzer cannot make a right tag, so the header, lengths
-// and ends are what it finds.
+// Any bytes as a file of a backup: refused, or read to its end. A fuzzer cannot make a right tag, so the header,
+// lengths and ends are what it finds.
 #include <cstdint>
 #include <string_view>
 

@@ -5,17 +5,17 @@
 
 #include "call/command.h"
 #include "machine/read_level.h"
-#include "services/message_types.h"
 #include "services/feature_types.h"
+#include "services/message_types.h"
 
 namespace uccp::certificates {
 namespace {
 
 using call::CallPtr;
-using services::parse;
-using services::set_wall;
 using internal::v1::AuthoritiesRow;
 using internal::v1::RotateCertificatesCommand;
+using services::parse;
+using services::set_wall;
 
 constexpr int64_t kOverlapDefaultMs = 24 * 3'600'000;
 // How long an answer waits for the nodes to have their new certificates.
@@ -44,12 +44,13 @@ std::vector<std::string> behind(const AuthoritiesRow& row, const machine::GroupV
 CertificatesService::CertificatesService(CertificatesEnvironment environment) : env_(std::move(environment)) {}
 
 void CertificatesService::add_handlers(call::HandlerTable& handlers) {
-  handlers.add(admin("RotateCertificates"), [this](const CallPtr& call, const std::string& bytes) { rotate(call, bytes); });
+  handlers.add(admin("RotateCertificates"),
+               [this](const CallPtr& call, const std::string& bytes) { rotate(call, bytes); });
   handlers.add(admin("GetCertificates"), [this](const CallPtr& call, const std::string&) { get(call); });
   handlers.add_parsed<internal::v1::WaitTrustRequest>(
       link("WaitTrust"), [this](const CallPtr& call, const auto& request) { wait_trust(call, request); });
-  handlers.add_parsed<internal::v1::SignRequest>(link("Sign"),
-                                                 [this](const CallPtr& call, const auto& request) { sign(call, request); });
+  handlers.add_parsed<internal::v1::SignRequest>(
+      link("Sign"), [this](const CallPtr& call, const auto& request) { sign(call, request); });
   handlers.add_parsed<internal::v1::ReportCertificatesCommand>(
       link("Report"), [this](const CallPtr& call, const auto& command) { report(call, command); });
 }
@@ -61,7 +62,8 @@ void CertificatesService::rotate(const CallPtr& call, const std::string& bytes) 
   if (!level.is_ok()) return call->finish(std::move(level));
   const WallTime now = env_.clock.wall();
   RotateCertificatesCommand command;
-  command.set_scope(request.scope() == v1::CERTIFICATE_SCOPE_UNSPECIFIED ? v1::CERTIFICATE_SCOPE_NODES : request.scope());
+  command.set_scope(request.scope() == v1::CERTIFICATE_SCOPE_UNSPECIFIED ? v1::CERTIFICATE_SCOPE_NODES
+                                                                         : request.scope());
   *command.mutable_node_ids() = request.node_ids();
   command.set_request_us(now.us);
   const auto known = env_.authority.known();
@@ -81,27 +83,30 @@ void CertificatesService::rotate(const CallPtr& call, const std::string& bytes) 
   }
   auto envelope = call::make_envelope(*call, bytes, std::string(kDomain) + ".rotate", command.SerializeAsString());
   envelope.scope.name_space.clear();
-  env_.proposer.propose(kCoreGroup, std::move(envelope), [this, call, scope = command.scope()](Result<machine::Applied> applied) {
-    if (!applied) return call->finish(std::move(applied.error()));
-    call->set_header("Uccp-Session", machine::session_token({{kCoreGroup, applied->index}}));
-    const auto row = parse<AuthoritiesRow>(applied->response);
-    if (scope == v1::CERTIFICATE_SCOPE_NODES) {
-      return await_nodes(call, row, applied->index, env_.clock.boot().us / 1000 + kNodesWaitMs);
-    }
-    v1::RotateCertificatesResponse out;
-    if (scope == v1::CERTIFICATE_SCOPE_AUTHORITY) {
-      auto made = env_.authority.describe(row.authorities().rbegin()->certificate_pem(), v1::CERTIFICATE_KIND_AUTHORITY);
-      if (made) *out.add_certificates() = std::move(*made);
-      int64_t until = 0;
-      for (const auto& authority : row.authorities()) until = std::max(until, authority.trusted_until_us());
-      set_wall(out.mutable_old_valid_until(), {until > 0 ? until : env_.clock.wall().us});
-    }
-    call->reply(out.SerializeAsString());
-  });
+  env_.proposer.propose(
+      kCoreGroup, std::move(envelope), [this, call, scope = command.scope()](Result<machine::Applied> applied) {
+        if (!applied) return call->finish(std::move(applied.error()));
+        call->set_header("Uccp-Session", machine::session_token({{kCoreGroup, applied->index}}));
+        const auto row = parse<AuthoritiesRow>(applied->response);
+        if (scope == v1::CERTIFICATE_SCOPE_NODES) {
+          return await_nodes(call, row, applied->index, env_.clock.boot().us / 1000 + kNodesWaitMs);
+        }
+        v1::RotateCertificatesResponse out;
+        if (scope == v1::CERTIFICATE_SCOPE_AUTHORITY) {
+          auto made =
+              env_.authority.describe(row.authorities().rbegin()->certificate_pem(), v1::CERTIFICATE_KIND_AUTHORITY);
+          if (made) *out.add_certificates() = std::move(*made);
+          int64_t until = 0;
+          for (const auto& authority : row.authorities()) until = std::max(until, authority.trusted_until_us());
+          set_wall(out.mutable_old_valid_until(), {until > 0 ? until : env_.clock.wall().us});
+        }
+        call->reply(out.SerializeAsString());
+      });
 }
 
 // Answers when all nodes have told of their new certificates, or with those that have after a while.
-void CertificatesService::await_nodes(const CallPtr& call, const AuthoritiesRow& row, LogIndex index, int64_t until_ms) {
+void CertificatesService::await_nodes(const CallPtr& call, const AuthoritiesRow& row, LogIndex index,
+                                      int64_t until_ms) {
   env_.reader.read(kCoreGroup, call->read_level, [this, call, row, index, until_ms](Result<machine::GroupView> view) {
     if (call->finished()) return;
     if (!view) return call->finish(std::move(view.error()));
@@ -183,8 +188,10 @@ void CertificatesService::trust_changed() {
 
 void CertificatesService::sign(const CallPtr& call, const internal::v1::SignRequest& request) {
   const auto& principal = call->principal;
-  if (principal.credential != call::Principal::Credential::kCertificate || principal.kind != call::Principal::Kind::kAgent) {
-    return call->finish(Status(Code::kPermission, "AGENTS_ONLY", "only an agent that shows its certificate gets another one"));
+  if (principal.credential != call::Principal::Credential::kCertificate ||
+      principal.kind != call::Principal::Kind::kAgent) {
+    return call->finish(
+        Status(Code::kPermission, "AGENTS_ONLY", "only an agent that shows its certificate gets another one"));
   }
   auto made = env_.authority.sign(request.request_pem(), call->credentials.certificate_pem);
   if (!made) return call->finish(std::move(made.error()));
@@ -196,7 +203,8 @@ void CertificatesService::sign(const CallPtr& call, const internal::v1::SignRequ
 
 void CertificatesService::report(const CallPtr& call, const internal::v1::ReportCertificatesCommand& command) {
   if (call->principal.kind != call::Principal::Kind::kNode || call->principal.name != command.node_id()) {
-    return call->finish(Status(Code::kPermission, "NODES_ONLY", "only the node itself tells which certificates it shows"));
+    return call->finish(
+        Status(Code::kPermission, "NODES_ONLY", "only the node itself tells which certificates it shows"));
   }
   Status level = services::check_feature_level(env_.feature_level(), services::kAdministrationLevel);
   if (!level.is_ok()) return call->finish(std::move(level));

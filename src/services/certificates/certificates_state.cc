@@ -26,11 +26,13 @@ void forget_the_old(AuthoritiesRow& row, int64_t now_us) {
 
 Status add_authority(AuthoritiesRow& row, const RotateCertificatesCommand& command) {
   const bool at_once = command.old_trusted_until_us() <= command.request_us();
-  const bool under_way = std::ranges::any_of(row.authorities(), [](const auto& a) { return a.trusted_until_us() != 0; });
+  const bool under_way =
+      std::ranges::any_of(row.authorities(), [](const auto& a) { return a.trusted_until_us() != 0; });
   if (under_way && !at_once) {
-    return Status(Code::kFailedPrecondition, "ROTATION_UNDER_WAY",
-                  "the authority before is still trusted, so another rotation would leave clients without any that they "
-                  "know; wait until its end (certificate list), or rotate with an overlap of 0")
+    return Status(
+               Code::kFailedPrecondition, "ROTATION_UNDER_WAY",
+               "the authority before is still trusted, so another rotation would leave clients without any that they "
+               "know; wait until its end (certificate list), or rotate with an overlap of 0")
         .with_help("security.md#rotation");
   }
   if (row.authorities_size() >= static_cast<int>(kAuthoritiesMax)) {
@@ -54,9 +56,7 @@ machine::ApplyResult apply_rotate(machine::ApplyContext& context, std::string_vi
       if (Status added = add_authority(row, command); !added.is_ok()) return std::unexpected(std::move(added));
       break;
     case v1::CERTIFICATE_SCOPE_AGENTS: row.set_agents_issued_before_us(command.request_us()); break;
-    default:
-      row.set_nodes_issued_before_us(command.request_us());
-      *row.mutable_node_ids() = command.node_ids();
+    default: row.set_nodes_issued_before_us(command.request_us()); *row.mutable_node_ids() = command.node_ids();
   }
   row.set_generation(row.generation() + 1);
   kAuthorities.put(context.state(), {}, "", row);
@@ -71,7 +71,8 @@ machine::ApplyResult apply_report(machine::ApplyContext& context, std::string_vi
     return true;
   });
   if (known >= kNodesMax) {
-    return fail(Code::kExhausted, "CERTIFICATE_NODES_LIMIT", "certificates of more nodes than a cluster has are not kept");
+    return fail(Code::kExhausted, "CERTIFICATE_NODES_LIMIT",
+                "certificates of more nodes than a cluster has are not kept");
   }
   internal::v1::NodeCertificatesRow row;
   *row.mutable_certificates() = command.certificates();

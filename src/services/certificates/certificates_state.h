@@ -26,6 +26,7 @@ class CertificatesState final : public machine::Domain {
 // The authority that signs at `now`; none: the state knows none.
 const internal::v1::AuthorityRow* signing_authority(const internal::v1::AuthoritiesRow& row, WallTime now);
 // Those that are trusted at `now`: the one that signs first, then the newer ones, then the older ones.
-std::vector<const internal::v1::AuthorityRow*> trusted_authorities(const internal::v1::AuthoritiesRow& row, WallTime now);
+std::vector<const internal::v1::AuthorityRow*> trusted_authorities(const internal::v1::AuthoritiesRow& row,
+                                                                   WallTime now);
 
 }  // namespace uccp::certificates

@@ -33,7 +33,8 @@ class CertificatesStateTest : public ::testing::Test {
     envelope.command = "certificates.rotate";
     envelope.payload = command.SerializeAsString();
     std::optional<Result<machine::Applied>> done;
-    lab.node.propose(kCoreGroup, std::move(envelope), [&](Result<machine::Applied> applied) { done = std::move(applied); });
+    lab.node.propose(kCoreGroup, std::move(envelope),
+                     [&](Result<machine::Applied> applied) { done = std::move(applied); });
     EXPECT_TRUE(lab.wait([&] { return done.has_value(); }));
     if (!*done) return std::unexpected(std::move(done->error()));
     AuthoritiesRow row;

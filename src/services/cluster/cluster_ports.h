@@ -20,8 +20,8 @@ struct ReplicaState {
   std::string name;
   std::string role;
   NodeId leader;
-  bool leads = false;   // leads and its state is current
-  bool ready = false;   // its state is current
+  bool leads = false;  // leads and its state is current
+  bool ready = false;  // its state is current
   Term term;
   LogIndex commit, applied, last;
   std::set<NodeId> voters;

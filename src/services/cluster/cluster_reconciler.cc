@@ -54,8 +54,9 @@ void ClusterReconciler::change(const ReplicaState& group, MembershipStep step, N
     if (status.is_ok()) {
       log::info("membership changed", {{"group", name}, {"step", step_name(step)}, {"node", node_name(node)}});
     } else if (status.code() != Code::kFailedPrecondition && status.code() != Code::kNotLeader) {
-      log::warn("membership could not be changed",
-                {{"group", name}, {"step", step_name(step)}, {"node", node_name(node)}, {"reason", status.to_string()}});
+      log::warn(
+          "membership could not be changed",
+          {{"group", name}, {"step", step_name(step)}, {"node", node_name(node)}, {"reason", status.to_string()}});
     }
   });
 }

@@ -3,8 +3,8 @@
 // Loop thread only; tick() is cheap and re-runnable. One step a group at a time; a step that fails is tried again.
 #pragma once
 
-#include <functional>
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 

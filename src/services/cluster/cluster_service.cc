@@ -282,7 +282,8 @@ void ClusterService::transfer(const CallPtr& call, const v1::TransferGroupLeader
   if (group->leader == to) return reply(Status::ok());
   if (group->leads) return env_.groups.transfer(group->id, to, reply);
   if (!group->leader) {
-    return call->finish(Status(Code::kUnavailable, "NO_LEADER", "the group " + request.group() + " has no leader just now"));
+    return call->finish(
+        Status(Code::kUnavailable, "NO_LEADER", "the group " + request.group() + " has no leader just now"));
   }
   internal::v1::TransferRequest order;
   order.set_group(request.group());
@@ -338,25 +339,27 @@ void ClusterService::on_announce(const CallPtr& call, const internal::v1::Announ
   });
 }
 
-void ClusterService::announce(const internal::v1::AnnounceRequest& request, std::move_only_function<void(Status)> done) {
+void ClusterService::announce(const internal::v1::AnnounceRequest& request,
+                              std::move_only_function<void(Status)> done) {
   const NodeId node(request.member().node());
   const auto row = member_of(env_.core(), node);
   const auto groups = env_.groups.replicas();
   const auto core = std::ranges::find(groups, kCoreGroup, &ReplicaState::id);
   const bool founder = core != groups.end() && (core->voters.contains(node) || core->learners.contains(node));
   if (!row && !founder && !request.join()) {
-    return done(Status(Code::kFailedPrecondition, "NOT_A_MEMBER",
-                       node_name(node) + " is no member of cluster " + env_.cluster_id +
-                           "; start it with join_address to add it"));
+    return done(Status(
+        Code::kFailedPrecondition, "NOT_A_MEMBER",
+        node_name(node) + " is no member of cluster " + env_.cluster_id + "; start it with join_address to add it"));
   }
   machine::Envelope envelope;
   envelope.principal = node_name(node);
   envelope.command = "cluster.announce";
   envelope.resource = node_name(node);
   envelope.payload = request.SerializeAsString();
-  env_.proposer.propose(kCoreGroup, std::move(envelope), [done = std::move(done)](Result<machine::Applied> applied) mutable {
-    done(applied ? Status::ok() : std::move(applied.error()));
-  });
+  env_.proposer.propose(kCoreGroup, std::move(envelope),
+                        [done = std::move(done)](Result<machine::Applied> applied) mutable {
+                          done(applied ? Status::ok() : std::move(applied.error()));
+                        });
 }
 
 }  // namespace uccp::cluster

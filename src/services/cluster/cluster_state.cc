@@ -30,8 +30,9 @@ bool was_removed(const MemberRow& row, uint64_t incarnation) {
 
 std::unexpected<Status> removed(NodeId node) {
   return fail(Code::kFailedPrecondition, "NODE_REMOVED",
-              node_name(node) + " was removed from the cluster and its data directory may not come back; start it with an "
-                                "empty data directory and join_address to add it again");
+              node_name(node) +
+                  " was removed from the cluster and its data directory may not come back; start it with an "
+                  "empty data directory and join_address to add it again");
 }
 
 Status check_incarnation(const MemberRow& row, const MemberRow& announced, bool join) {
@@ -43,7 +44,8 @@ Status check_incarnation(const MemberRow& row, const MemberRow& announced, bool 
                 node_name(node) + " is a member with another data directory (incarnation " +
                     to_hex(ByteWriter().u64(row.incarnation()).data()) + ", last seen at " + row.raft_address() +
                     "); start it with that directory, choose another node id, or remove the member first: uccp-cli "
-                    "cluster remove " + node_name(node));
+                    "cluster remove " +
+                    node_name(node));
 }
 
 }  // namespace
@@ -132,7 +134,8 @@ ApplyResult ClusterState::set_goal(ApplyContext& c, std::string_view payload) {
       return other.node() != command.node() && other.goal() == MEMBER_GOAL_VOTER && other.incarnation() != 0;
     });
     if (!others) {
-      return fail(Code::kFailedPrecondition, "LAST_VOTER", node_name(node) + " is the last voter; add another one first");
+      return fail(Code::kFailedPrecondition, "LAST_VOTER",
+                  node_name(node) + " is the last voter; add another one first");
     }
     if (row->incarnation() != 0) row->add_removed_incarnations(row->incarnation());
   }

@@ -1,7 +1,7 @@
 // The replicated table of members. Pure: runs on the loop, inside apply.
 //
-// Invariants: the incarnation of a node changes only after it was removed; a removed incarnation never comes back; there
-// is always a node whose goal is to vote.
+// Invariants: the incarnation of a node changes only after it was removed; a removed incarnation never comes back;
+// there is always a node whose goal is to vote.
 #pragma once
 
 #include <string>

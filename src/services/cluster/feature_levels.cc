@@ -64,7 +64,8 @@ void FeatureLevels::ask(const std::set<NodeId>& members) {
   }
 }
 
-void FeatureLevels::finish(const FeatureLevelsEnvironment& env, const std::shared_ptr<Shared>& shared, const Round& round) {
+void FeatureLevels::finish(const FeatureLevelsEnvironment& env, const std::shared_ptr<Shared>& shared,
+                           const Round& round) {
   for (const ReplicaState& group : env.groups.replicas()) {
     if (!group.leads || group.changing || shared->raising.contains(group.id)) continue;
     uint32_t level = env.level_max;

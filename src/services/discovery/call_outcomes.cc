@@ -35,7 +35,8 @@ std::optional<v1::CircuitState> CallOutcomes::add(const Report& report, v1::Circ
 
 void CallOutcomes::sweep(int64_t number) {
   std::erase_if(windows_, [&](const auto& item) {
-    return std::ranges::all_of(item.second, [&](const Bucket& b) { return b.number <= number - static_cast<int64_t>(kBuckets); });
+    return std::ranges::all_of(item.second,
+                               [&](const Bucket& b) { return b.number <= number - static_cast<int64_t>(kBuckets); });
   });
   sweep_at_ = std::max<size_t>(1024, windows_.size() * 2);
 }

@@ -102,9 +102,11 @@ class Summary {
   }
   bool mentions(const std::string& word) const {
     const auto in = [&](const std::set<std::string>& texts) {
-      return std::ranges::any_of(texts, [&](const std::string& text) { return lower(text).find(word) != std::string::npos; });
+      return std::ranges::any_of(texts,
+                                 [&](const std::string& text) { return lower(text).find(word) != std::string::npos; });
     };
-    const bool version = std::ranges::any_of(versions_, [&](const auto& v) { return lower(v.first.first).find(word) != std::string::npos; });
+    const bool version = std::ranges::any_of(
+        versions_, [&](const auto& v) { return lower(v.first.first).find(word) != std::string::npos; });
     return version || in(types_) || in(protocols_) || in(capabilities_) || in(regions_) || in(zones_) || in(labels_) ||
            in(metadata_);
   }
@@ -126,9 +128,8 @@ class Summary {
       shown.set_healthy(version.healthy);
       shown.set_traffic_percent(percents[&version]);
     }
-    std::ranges::sort(*out.mutable_versions(), {}, [](const v1::CatalogVersion& v) {
-      return std::tuple(-v.instances(), v.version(), v.role());
-    });
+    std::ranges::sort(*out.mutable_versions(), {},
+                      [](const v1::CatalogVersion& v) { return std::tuple(-v.instances(), v.version(), v.role()); });
   }
 
   const std::string name_;
@@ -158,7 +159,7 @@ Status visit_services(const machine::KeyReader& state, const Scope& scope,
 }
 
 Result<v1::GetServiceCatalogResponse> search_catalog(const machine::KeyReader& state, const Scope& scope,
-                                                        const v1::GetServiceCatalogRequest& request) {
+                                                     const v1::GetServiceCatalogRequest& request) {
   std::vector<std::string> words;
   std::istringstream in(lower(request.query()));
   for (std::string word; in >> word;) words.push_back(word);

@@ -20,6 +20,6 @@ Status visit_services(const machine::KeyReader& state, const Scope& scope,
 
 // Errors: invalid CATALOG_TOO_LARGE.
 Result<v1::GetServiceCatalogResponse> search_catalog(const machine::KeyReader& state, const Scope& scope,
-                                                        const v1::GetServiceCatalogRequest& request);
+                                                     const v1::GetServiceCatalogRequest& request);
 
 }  // namespace uccp::discovery

@@ -1,5 +1,5 @@
-// Health of an instance in the state: what it says of itself, what checks found, what callers told, and what follows for
-// discovery. Pure; the searching is done elsewhere (health_checker.h, call_outcomes.h).
+// Health of an instance in the state: what it says of itself, what checks found, what callers told, and what follows
+// for discovery. Pure; the searching is done elsewhere (health_checker.h, call_outcomes.h).
 #include <algorithm>
 
 #include "base/hash.h"

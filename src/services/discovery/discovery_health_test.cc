@@ -98,8 +98,8 @@ class DiscoveryHealthTest : public ::testing::Test {
     const auto& s = row->service();
     EXPECT_EQ(s.healthy(), row->available());
     EXPECT_EQ(count_services(machine_.view()).available, s.healthy() ? 1u : 0u);
-    return v1::HealthStatus_Name(s.health_status()).substr(14) + " " + v1::CircuitState_Name(s.circuit_state()).substr(14) +
-           " " + std::to_string(s.effective_weight());
+    return v1::HealthStatus_Name(s.health_status()).substr(14) + " " +
+           v1::CircuitState_Name(s.circuit_state()).substr(14) + " " + std::to_string(s.effective_weight());
   }
 
   storage::MemoryKv kv_;
@@ -238,7 +238,8 @@ TEST(CallOutcomes, OpensAtHalfOfEnoughCallsWithinTheWindow) {
   const auto add = [&](uint64_t ok, uint64_t bad, v1::CircuitState state, int64_t at_ms) {
     return outcomes.add({7, ok, bad}, state, BootTime{at_ms * 1000});
   };
-  constexpr auto kClosed = v1::CIRCUIT_STATE_CLOSED, kOpen = v1::CIRCUIT_STATE_OPEN, kHalf = v1::CIRCUIT_STATE_HALF_OPEN;
+  constexpr auto kClosed = v1::CIRCUIT_STATE_CLOSED, kOpen = v1::CIRCUIT_STATE_OPEN,
+                 kHalf = v1::CIRCUIT_STATE_HALF_OPEN;
   EXPECT_EQ(add(0, 19, kClosed, 100), std::nullopt) << "too few calls";
   EXPECT_EQ(add(20, 0, kClosed, 12'000), std::nullopt) << "the failures are forgotten";
   EXPECT_EQ(add(0, 19, kClosed, 15'000), std::nullopt);

@@ -17,28 +17,31 @@ v1::CircuitState circuit_in(const ServiceRow& row) {
 }  // namespace
 
 void DiscoveryService::report_calls(const CallPtr& call, const v1::ReportServiceCallsRequest& request) {
-  env_.reader.read(kCoreGroup, machine::ReadLevel::linearizable(), [this, call, request](Result<machine::GroupView> view) {
-    if (!view) return call->finish(std::move(view.error()));
-    const auto bytes = find_row(*view, scope_of(*call), request.id());
-    if (!bytes) return call->finish(service_not_found(request.id()));
-    ServiceRow row;
-    if (!row.ParseFromString(*bytes)) return call->finish(Status(Code::kInternal, "ROW_INVALID", "a row is unreadable"));
-    env_.work.post([this, call, request, outcomes = outcomes_, lease = row.lease(), now_is = circuit_in(row)] {
-      const auto next = outcomes->add({lease, static_cast<uint64_t>(request.successes()),
-                                       static_cast<uint64_t>(request.failures())}, now_is, env_.clock.boot());
-      if (next) {
-        internal::v1::ServiceObservation observation;
-        observation.set_tenant(call->principal.tenant);
-        observation.set_namespace_(call->name_space);
-        observation.set_id(request.id());
-        observation.set_circuit(*next);
-        observations_->add(std::move(observation));
-      }
-      v1::ReportServiceCallsResponse response;
-      response.set_circuit_state(next.value_or(now_is));
-      call->reply(response.SerializeAsString());
-    });
-  });
+  env_.reader.read(
+      kCoreGroup, machine::ReadLevel::linearizable(), [this, call, request](Result<machine::GroupView> view) {
+        if (!view) return call->finish(std::move(view.error()));
+        const auto bytes = find_row(*view, scope_of(*call), request.id());
+        if (!bytes) return call->finish(service_not_found(request.id()));
+        ServiceRow row;
+        if (!row.ParseFromString(*bytes))
+          return call->finish(Status(Code::kInternal, "ROW_INVALID", "a row is unreadable"));
+        env_.work.post([this, call, request, outcomes = outcomes_, lease = row.lease(), now_is = circuit_in(row)] {
+          const auto next = outcomes->add(
+              {lease, static_cast<uint64_t>(request.successes()), static_cast<uint64_t>(request.failures())}, now_is,
+              env_.clock.boot());
+          if (next) {
+            internal::v1::ServiceObservation observation;
+            observation.set_tenant(call->principal.tenant);
+            observation.set_namespace_(call->name_space);
+            observation.set_id(request.id());
+            observation.set_circuit(*next);
+            observations_->add(std::move(observation));
+          }
+          v1::ReportServiceCallsResponse response;
+          response.set_circuit_state(next.value_or(now_is));
+          call->reply(response.SerializeAsString());
+        });
+      });
 }
 
 void DiscoveryService::report_checks(const CallPtr& call, internal::v1::ReportChecksRequest request) {

@@ -94,8 +94,9 @@ Result<DiscoverQuery> DiscoverQuery::compile(const v1::DiscoverRequest& request)
   if (request.limit() > 0) query.limit_ = std::min(static_cast<uint32_t>(request.limit()), kDiscoverLimitMax);
   query.looks_inside_ = query.version_ || !query.labels_.empty() || !query.region_.empty() || !query.zone_.empty() ||
                         !query.type_.empty() || !query.protocol_.empty() || !query.capabilities_.empty() ||
-                        !query.near_region_.empty() || !query.near_zone_.empty() || query.role_ != v1::DEPLOYMENT_ROLE_UNSPECIFIED ||
-                        !query.deployment_.empty() || query.order_ == v1::DISCOVER_ORDER_WEIGHTED;
+                        !query.near_region_.empty() || !query.near_zone_.empty() ||
+                        query.role_ != v1::DEPLOYMENT_ROLE_UNSPECIFIED || !query.deployment_.empty() ||
+                        query.order_ == v1::DISCOVER_ORDER_WEIGHTED;
   return query;
 }
 

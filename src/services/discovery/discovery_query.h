@@ -57,11 +57,11 @@ class DiscoverQuery {
 
  private:
   struct Candidate {
-    RowView row;     // `service` is empty; it lies in the arena
+    RowView row;  // `service` is empty; it lies in the arena
     size_t offset;
     size_t size;
-    int nearness;    // 0 is nearest
-    uint32_t order;  // in which it was found: by id
+    int nearness;      // 0 is nearest
+    uint32_t order;    // in which it was found: by id
     RolloutMark mark;  // its name is not kept
     double draw = 0;   // for the orders by weight and by load
   };

@@ -45,9 +45,7 @@ std::string serialize(const google::protobuf::MessageLite& message) {
   return out;
 }
 
-std::string row_key(std::string_view name, std::string_view id) {
-  return ByteWriter().key_part(name).raw(id).take();
-}
+std::string row_key(std::string_view name, std::string_view id) { return ByteWriter().key_part(name).raw(id).take(); }
 
 std::string endpoint_key(const v1::ServiceRegistration& s) {
   ByteWriter out;
@@ -122,7 +120,8 @@ std::string store(ApplyContext& context, const Scope& scope, const Planned& plan
   kIds.put(state, scope, s.id(), encode_ref(row));
   kEndpoints.put(state, scope, endpoint_key(s), s.id());
   const bool was_available = planned.before && planned.before->available();
-  add_to_counts(state, scope, planned.before ? 0 : 1, static_cast<int>(row.available()) - static_cast<int>(was_available));
+  add_to_counts(state, scope, planned.before ? 0 : 1,
+                static_cast<int>(row.available()) - static_cast<int>(was_available));
   if (planned.changed) {
     const ChangeKind kind = planned.before ? ChangeKind::kUpdated : ChangeKind::kAdded;
     context.emit_in(scope, kTopic, s.id(), static_cast<uint8_t>(kind), bytes);
@@ -130,8 +129,7 @@ std::string store(ApplyContext& context, const Scope& scope, const Planned& plan
   return bytes;
 }
 
-void remove(ApplyContext& context, const Scope& scope, const ServiceRow& row, ChangeKind kind,
-            machine::LeaseId ended) {
+void remove(ApplyContext& context, const Scope& scope, const ServiceRow& row, ChangeKind kind, machine::LeaseId ended) {
   const v1::ServiceRegistration& s = row.service();
   machine::Transaction& state = context.state();
   kServices.erase(state, scope, row_key(s));

@@ -79,9 +79,10 @@ Result<std::vector<std::string>> update_paths(const v1::UpdateServiceMetadataReq
       }
     }
     if (!changeable) {
-      return fail(Status(Code::kInvalid, "FIELD_INVALID", "the update mask names '" + name + "', which cannot be changed")
-                      .with_field("updateMask", "names '" + name + "', which is unknown, immutable or set by the server",
-                                  "metadata,weight"));
+      return fail(
+          Status(Code::kInvalid, "FIELD_INVALID", "the update mask names '" + name + "', which cannot be changed")
+              .with_field("updateMask", "names '" + name + "', which is unknown, immutable or set by the server",
+                          "metadata,weight"));
     }
     paths.push_back(std::move(fixed));
   }
@@ -96,7 +97,9 @@ struct DiscoveryService::LastCounts {
 };
 
 DiscoveryService::DiscoveryService(DiscoveryOptions options, DiscoveryEnvironment environment)
-    : options_(options), env_(environment), presence_(env_.clock.wall()),
+    : options_(options),
+      env_(environment),
+      presence_(env_.clock.wall()),
       observations_(Observations::make(env_.proposer, env_.work, env_.clock, presence_, env_.feature_level)),
       counts_(std::make_shared<LastCounts>()) {
   const auto counts = [&reader = env_.reader, last = counts_] {
@@ -199,7 +202,8 @@ void DiscoveryService::read(const CallPtr& call, OnView on_view) {
 
 // Of what the answer says about when instances were heard of.
 void DiscoveryService::put_age(const CallPtr& call) const {
-  if (const auto age = presence_.age_ms(env_.clock.boot())) call->set_header("Uccp-Last-Seen-Age", std::to_string(*age));
+  if (const auto age = presence_.age_ms(env_.clock.boot()))
+    call->set_header("Uccp-Last-Seen-Age", std::to_string(*age));
 }
 
 void DiscoveryService::reply_row(const CallPtr& call, std::string_view row, LogIndex index) {
@@ -289,16 +293,16 @@ void DiscoveryService::keep_alive(const CallPtr& call, v1::HeartbeatRequest requ
           return call->finish(gone ? service_not_found(request.id()) : std::move(ttl_ms.error()));
         }
         presence_.heard(instance.lease, env_.clock.wall(), *ttl_ms);
-        const v1::HealthStatus health =
-            request.health_status() == v1::HEALTH_STATUS_UNSPECIFIED ? v1::HEALTH_STATUS_HEALTHY : request.health_status();
+        const v1::HealthStatus health = request.health_status() == v1::HEALTH_STATUS_UNSPECIFIED
+                                            ? v1::HEALTH_STATUS_HEALTHY
+                                            : request.health_status();
         if (health == instance.health) return answer_heartbeat(call, *ttl_ms);
         // Only a change of health is worth a log entry.
         ServiceHealthCommand command;
         command.set_id(request.id());
         command.set_status(health);
-        propose(call, "health", command, 0, [this, ttl = *ttl_ms](const CallPtr& call, machine::Applied) {
-          answer_heartbeat(call, ttl);
-        });
+        propose(call, "health", command, 0,
+                [this, ttl = *ttl_ms](const CallPtr& call, machine::Applied) { answer_heartbeat(call, ttl); });
       });
 }
 

@@ -1,7 +1,8 @@
 // The methods of ServiceDiscovery: validate, propose, wait, read.
 //
-// Reads run on the thread that the view comes on; scans without a name, lists and watches run on the `work` executor, so
-// that they never hold up the loop. Must outlive every call and the metrics registry's scrapes. Callable from any thread.
+// Reads run on the thread that the view comes on; scans without a name, lists and watches run on the `work` executor,
+// so that they never hold up the loop. Must outlive every call and the metrics registry's scrapes. Callable from any
+// thread.
 #pragma once
 
 #include <cstdint>

@@ -20,7 +20,8 @@ class DiscoveryServiceTest : public ::testing::Test {
 
   bool wait(const std::function<bool()>& condition) { return node_.wait(condition); }
   Exchange begin(std::string_view rpc, std::string_view json, std::string request_id = "") {
-    return node_.begin("ServiceDiscovery/" + std::string(rpc), json, {.request_id = std::move(request_id), .deadline_ms = 0});
+    return node_.begin("ServiceDiscovery/" + std::string(rpc), json,
+                       {.request_id = std::move(request_id), .deadline_ms = 0});
   }
   template <typename Response>
   Result<Response> ask(std::string_view rpc, std::string_view json, std::string request_id = "") {
@@ -32,11 +33,12 @@ class DiscoveryServiceTest : public ::testing::Test {
     return response;
   }
   Result<v1::ServiceRegistration> add(std::string_view fields, std::string request_id = "") {
-    return ask<v1::ServiceRegistration>("Register", "{\"service\":{" + std::string(fields) + "}}", std::move(request_id));
+    return ask<v1::ServiceRegistration>("Register", "{\"service\":{" + std::string(fields) + "}}",
+                                        std::move(request_id));
   }
   Result<v1::ServiceRegistration> add(std::string id, std::string name, int port, std::string more = "") {
-    return add("\"id\":\"" + id + "\",\"serviceName\":\"" + name + "\",\"address\":\"h\",\"port\":" + std::to_string(port) +
-               (more.empty() ? "" : "," + more));
+    return add("\"id\":\"" + id + "\",\"serviceName\":\"" + name +
+               "\",\"address\":\"h\",\"port\":" + std::to_string(port) + (more.empty() ? "" : "," + more));
   }
   // "a,b" or the reason of the error.
   std::string discover(std::string_view json) {
@@ -67,8 +69,8 @@ class DiscoveryServiceTest : public ::testing::Test {
   DiscoveryState state_;
   TestNode node_{{&state_}};
   DiscoveryService service_{{.instances_max = 1000},
-                            {node_.node, node_.node, node_.node, node_.node, node_.work, node_.clock, node_.service_random,
-                             node_.metrics, node_.signer}};
+                            {node_.node, node_.node, node_.node, node_.node, node_.work, node_.clock,
+                             node_.service_random, node_.metrics, node_.signer}};
   std::string token_;
 };
 
@@ -86,7 +88,8 @@ TEST_F(DiscoveryServiceTest, WhatIsRegisteredIsFoundAtOnce) {
   EXPECT_EQ(found->revision(), registered->revision());
   auto got = ask<v1::ServiceRegistration>("GetServiceMetadata", "{\"id\":\"" + registered->id() + "\"}");
   EXPECT_EQ(got->address(), "10.0.0.1");
-  EXPECT_EQ(ask<v1::ServiceRegistration>("GetServiceMetadata", R"({"id":"nope"})").error().reason(), "SERVICE_NOT_FOUND");
+  EXPECT_EQ(ask<v1::ServiceRegistration>("GetServiceMetadata", R"({"id":"nope"})").error().reason(),
+            "SERVICE_NOT_FOUND");
   EXPECT_EQ(node_.metrics.value("uccp_services_registered"), 1);
   EXPECT_EQ(node_.metrics.value("uccp_services_healthy"), 1);
 }
@@ -96,7 +99,8 @@ TEST_F(DiscoveryServiceTest, ARepeatedRequestAnswersTheFirstResultAndAnotherOneC
   auto second = add(kWeb, "req-1");
   EXPECT_EQ(first->id(), second->id());
   EXPECT_EQ(first->revision(), second->revision());
-  EXPECT_EQ(add(R"("serviceName":"web","address":"10.0.0.1","port":81)", "req-1").error().reason(), "REQUEST_ID_REUSED");
+  EXPECT_EQ(add(R"("serviceName":"web","address":"10.0.0.1","port":81)", "req-1").error().reason(),
+            "REQUEST_ID_REUSED");
 }
 
 TEST_F(DiscoveryServiceTest, AnInstanceLivesByItsHeartbeats) {
@@ -135,7 +139,8 @@ TEST_F(DiscoveryServiceTest, AReportedHealthChangesWhatDiscoverAnswers) {
 }
 
 TEST_F(DiscoveryServiceTest, DiscoverSelectsAndRanks) {
-  ASSERT_TRUE(add("a", "web", 1, R"("version":"1.4.0","region":"eu","zone":"eu-1","labels":{"tier":"x"},"priority":1)"));
+  ASSERT_TRUE(
+      add("a", "web", 1, R"("version":"1.4.0","region":"eu","zone":"eu-1","labels":{"tier":"x"},"priority":1)"));
   ASSERT_TRUE(add("b", "web", 2, R"("version":"1.9.0","region":"us","zone":"us-1","capabilities":["pay","void"])"));
   ASSERT_TRUE(add("c", "web", 3, R"("version":"2.0.0","region":"eu","zone":"eu-2","type":"api","protocols":["grpc"])"));
   ASSERT_TRUE(add("d", "web", 4, R"("draining":true)"));
@@ -167,7 +172,8 @@ TEST_F(DiscoveryServiceTest, UpdatesAreMaskedCheckedAndGuardedByTheEtag) {
   auto a = add("a", "web", 80, R"("metadata":{"k":"v"},"region":"eu")");
   const auto update = [&](std::string rest) {
     return ask<v1::ServiceRegistration>(
-        "UpdateServiceMetadata", R"({"service":{"id":"a","serviceName":"web","address":"h","port":80,"weight":7},)" + rest + "}");
+        "UpdateServiceMetadata",
+        R"({"service":{"id":"a","serviceName":"web","address":"h","port":80,"weight":7},)" + rest + "}");
   };
   EXPECT_EQ(update(R"("updateMask":"serviceName")").error().detail().fields.at(0).field, "updateMask");
   EXPECT_EQ(update(R"("updateMask":"etag")").error().reason(), "FIELD_INVALID");
@@ -310,8 +316,8 @@ class CompactedWatcher final : public machine::Watcher {
 
 TEST_F(DiscoveryServiceTest, ACompactedCursorEndsTheStreamSayingSo) {
   CompactedWatcher compacted(node_.watch);
-  DiscoveryService service({}, {node_.node, node_.node, compacted, node_.node, node_.work, node_.clock, node_.service_random, node_.metrics,
-                              node_.signer});
+  DiscoveryService service({}, {node_.node, node_.node, compacted, node_.node, node_.work, node_.clock,
+                                node_.service_random, node_.metrics, node_.signer});
   node_.handlers = {};
   service.add_handlers(node_.handlers);
   Exchange watch = begin("WatchServices", R"({"since":"1.1"})");

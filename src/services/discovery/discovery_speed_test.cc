@@ -78,7 +78,8 @@ void measure(const char* store, storage::Kv& kv) {
     }
     const double seconds = seconds_since(start);
     std::printf("%s: discover%s %.0f/s, %.1f us, %zu bytes an answer\n", store,
-                filtered ? " with version and labels" : "", kQueries / seconds, seconds / kQueries * 1e6, bytes / kQueries);
+                filtered ? " with version and labels" : "", kQueries / seconds, seconds / kQueries * 1e6,
+                bytes / kQueries);
   }
 }
 

@@ -21,8 +21,8 @@ Status check_size(const v1::ServiceRegistration& s) {
   const size_t size = s.ByteSizeLong();
   if (size <= kServiceBytesMax) return Status::ok();
   return Status(Code::kInvalid, "SERVICE_TOO_LARGE",
-                "the registration has " + std::to_string(size) + " bytes; at most " +
-                    std::to_string(kServiceBytesMax) + " are taken")
+                "the registration has " + std::to_string(size) + " bytes; at most " + std::to_string(kServiceBytesMax) +
+                    " are taken")
       .with_field("service.metadata", "makes the registration too large");
 }
 
@@ -39,8 +39,9 @@ Status check_endpoint(const KeyReader& state, const Scope& scope, const v1::Serv
   const auto owner = kEndpoints.get(state, scope, endpoint_key(s));
   if (!owner || *owner == s.id()) return Status::ok();
   return Status(Code::kAlreadyExists, "ENDPOINT_TAKEN",
-                s.address() + ":" + std::to_string(s.port()) + " of " + s.service_name() + " belongs to the instance '" +
-                    *owner + "'; deregister that one, or register without an id to update it")
+                s.address() + ":" + std::to_string(s.port()) + " of " + s.service_name() +
+                    " belongs to the instance '" + *owner +
+                    "'; deregister that one, or register without an id to update it")
       .with_resource("service", *owner);
 }
 

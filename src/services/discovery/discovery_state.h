@@ -1,8 +1,8 @@
 // The replicated state of service discovery: tables, commands and the queries on them. Pure.
 //
 // Invariants: an instance has one row, keyed by (service name, id) so that one scan finds all instances of a service;
-// the id, endpoint and creation tables have exactly one entry for each row; counts are the number of rows; every row has
-// a lease, and the instance ends with it. The service name of an instance never changes, so its row never moves.
+// the id, endpoint and creation tables have exactly one entry for each row; counts are the number of rows; every row
+// has a lease, and the instance ends with it. The service name of an instance never changes, so its row never moves.
 // Apply on the loop thread; queries on any thread with a view of their own.
 #pragma once
 
@@ -54,9 +54,9 @@ class DiscoveryState final : public machine::Domain {
   void on_lease_expired(machine::ApplyContext& context, machine::LeaseId lease, std::string_view key) override;
 };
 
+using internal::v1::ServiceRow;
 using machine::KeyReader;
 using machine::Scope;
-using internal::v1::ServiceRow;
 
 // What a heartbeat needs to know of an instance.
 struct InstanceRef {
@@ -71,8 +71,8 @@ std::optional<std::string> find_row(const KeyReader& state, const Scope& scope, 
 std::optional<std::string> row_at(const KeyReader& state, const Scope& scope, std::string_view name,
                                   std::string_view id);
 
-// Visits serialized rows behind the position `after` (empty: from the first) until `visit` returns false: of one service
-// by id, or all by (name, id) if `name` is empty.
+// Visits serialized rows behind the position `after` (empty: from the first) until `visit` returns false: of one
+// service by id, or all by (name, id) if `name` is empty.
 using VisitRow = std::function<bool(std::string_view position, std::string_view row)>;
 void scan_services(const KeyReader& state, const Scope& scope, std::string_view name, std::string_view after,
                    const VisitRow& visit);
@@ -101,7 +101,8 @@ struct Planned {
 // Errors: already_exists SERVICE_ID_TAKEN, ENDPOINT_TAKEN; exhausted INSTANCES_EXHAUSTED; invalid SERVICE_TOO_LARGE.
 Result<Planned> plan_register(const KeyReader& state, const Scope& scope,
                               const internal::v1::RegisterServiceCommand& command, const Stamp& stamp);
-// Errors: not_found SERVICE_NOT_FOUND; conflict ETAG_MISMATCH; already_exists ENDPOINT_TAKEN; invalid SERVICE_TOO_LARGE.
+// Errors: not_found SERVICE_NOT_FOUND; conflict ETAG_MISMATCH; already_exists ENDPOINT_TAKEN; invalid
+// SERVICE_TOO_LARGE.
 Result<Planned> plan_update(const KeyReader& state, const Scope& scope,
                             const internal::v1::UpdateServiceCommand& command, const Stamp& stamp);
 

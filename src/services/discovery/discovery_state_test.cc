@@ -18,7 +18,8 @@ const Scope& kScope = machine::kLabScope;
 class DiscoveryStateTest : public ::testing::Test {
  protected:
   // Each command a second after the other.
-  machine::ApplyResult apply(std::string command, std::string payload, std::string request_id = "", Scope scope = kScope) {
+  machine::ApplyResult apply(std::string command, std::string payload, std::string request_id = "",
+                             Scope scope = kScope) {
     auto result = lab_.apply(std::move(command), std::move(payload), std::move(request_id), std::move(scope));
     lab_.advance(1000);
     return result;
@@ -31,8 +32,8 @@ class DiscoveryStateTest : public ::testing::Test {
     s.set_port(port);
     return s;
   }
-  Result<ServiceRow> register_instance(v1::ServiceRegistration s, std::string request_id = "", uint64_t instances_max = 100,
-                                       Scope scope = kScope) {
+  Result<ServiceRow> register_instance(v1::ServiceRegistration s, std::string request_id = "",
+                                       uint64_t instances_max = 100, Scope scope = kScope) {
     RegisterServiceCommand command;
     *command.mutable_service() = std::move(s);
     command.set_new_id("svc_" + std::to_string(++made_));
@@ -52,9 +53,7 @@ class DiscoveryStateTest : public ::testing::Test {
     command.set_if_match(if_match);
     return apply("discovery.deregister", command.SerializeAsString());
   }
-  machine::ApplyResult expire(machine::LeaseId lease, uint64_t generation) {
-    return lab_.expire(lease, generation);
-  }
+  machine::ApplyResult expire(machine::LeaseId lease, uint64_t generation) { return lab_.expire(lease, generation); }
   static Result<ServiceRow> row_of(machine::ApplyResult result) {
     if (!result) return std::unexpected(result.error());
     ServiceRow row;
@@ -71,7 +70,9 @@ class DiscoveryStateTest : public ::testing::Test {
     });
     return out;
   }
-  ChangeKind change() { return lab_.last().changes.size() == 1 ? static_cast<ChangeKind>(lab_.last().changes[0].kind) : ChangeKind(0); }
+  ChangeKind change() {
+    return lab_.last().changes.size() == 1 ? static_cast<ChangeKind>(lab_.last().changes[0].kind) : ChangeKind(0);
+  }
 
   machine::MachineLab<DiscoveryState> lab_;
   int made_ = 0;

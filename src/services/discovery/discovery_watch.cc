@@ -14,9 +14,7 @@ constexpr int64_t kDrainPollMs = 5;
 
 using Event = v1::ServiceEvent;
 
-std::string cursor_at(LogIndex index) {
-  return std::to_string(kCoreGroup.value) + "." + std::to_string(index.value);
-}
+std::string cursor_at(LogIndex index) { return std::to_string(kCoreGroup.value) + "." + std::to_string(index.value); }
 
 Result<LogIndex> parse_cursor(std::string_view text) {
   const std::string group = std::to_string(kCoreGroup.value) + ".";
@@ -150,8 +148,8 @@ bool ServiceWatch::on_change(const machine::Change& change) {
   }
   const std::string_view row = change.payload;
   if (!name_.empty()) {
-    static const call::FieldPath kName = *call::FieldPath::compile(
-        call::Contract::get().plan("uccp.v1.ServiceRegistration"), "service_name");
+    static const call::FieldPath kName =
+        *call::FieldPath::compile(call::Contract::get().plan("uccp.v1.ServiceRegistration"), "service_name");
     if (call::get_string(kName, view_row(row).service) != name_) return true;
   }
   auto kind = static_cast<ChangeKind>(change.kind);

@@ -60,9 +60,9 @@ class ServiceWatch : public std::enable_shared_from_this<ServiceWatch> {
   std::string name_;
   call::LabelSelector labels_;
   LogIndex since_;
-  std::string cursor_;          // of the last item
-  machine::GroupView view_;     // while the initial rows are sent
-  std::string position_;        // of the last initial row
+  std::string cursor_;       // of the last item
+  machine::GroupView view_;  // while the initial rows are sent
+  std::string position_;     // of the last initial row
   size_t stalled_bytes_ = 0;
   BootTime stalled_since_;
   std::shared_ptr<machine::Watch> watch_;

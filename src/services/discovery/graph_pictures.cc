@@ -50,8 +50,9 @@ bool in_cycle(const std::map<std::string, int>& cycles, const v1::DependencyEdge
 }
 
 std::string counts(const v1::DependencyNode& node) {
-  return node.instances() == 0 ? "not registered"
-                               : std::to_string(node.healthy()) + " of " + std::to_string(node.instances()) + " healthy";
+  return node.instances() == 0
+             ? "not registered"
+             : std::to_string(node.healthy()) + " of " + std::to_string(node.instances()) + " healthy";
 }
 
 struct Spot {
@@ -88,8 +89,8 @@ std::string line(const Spot& from, const Spot& to, const v1::DependencyEdge& edg
   char path[160];
   std::snprintf(path, sizeof path, "M%d,%d C%d,%d %d,%d %d,%d", x1, y1, x1 + bend, y1, x2 - bend, y2, x2, y2);
   return std::string("<path d=\"") + path + "\" class=\"" + (edge.satisfied() ? "ok" : "missing") +
-         (cycle ? " cycle" : "") + (edge.optional() ? " optional" : "") + "\"><title>" + escape(edge.source()) + " calls " +
-         escape(edge.target()) + " " + escape(edge.version()) + "</title></path>\n";
+         (cycle ? " cycle" : "") + (edge.optional() ? " optional" : "") + "\"><title>" + escape(edge.source()) +
+         " calls " + escape(edge.target()) + " " + escape(edge.version()) + "</title></path>\n";
 }
 
 std::string box(const v1::DependencyNode& node, const Spot& at) {
@@ -116,7 +117,10 @@ std::string graph_as_dot(const v1::DependencyGraph& graph) {
   for (const auto& edge : graph.edges()) {
     out += "  " + quoted(edge.source()) + " -> " + quoted(edge.target()) + " [";
     if (!edge.version().empty()) out += "label=" + quoted(edge.version()) + ", ";
-    out += std::string("style=") + (edge.optional() ? "dashed" : in_cycle(cycles, edge) ? "bold" : "solid") +
+    out += std::string("style=") +
+           (edge.optional()          ? "dashed"
+            : in_cycle(cycles, edge) ? "bold"
+                                     : "solid") +
            (edge.satisfied() ? "" : ", color=red") + "];\n";
   }
   return out + "}\n";
@@ -130,14 +134,16 @@ std::string graph_as_svg(const v1::DependencyGraph& graph) {
     width = std::max(width, spot.x() + kBoxWidth);
     height = std::max(height, spot.y() + kBoxHeight);
   }
-  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + std::to_string(width + kMargin) + " " +
-                    std::to_string(height + kMargin) + "\" font-family=\"sans-serif\" font-size=\"13\">\n"
-                    "<style>rect{fill:#fff;stroke:#345}.down rect{stroke:#c22;fill:#fee}.unknown rect{stroke:#c22;"
-                    "stroke-dasharray:4}text{text-anchor:middle;fill:#123}.small{font-size:11px;fill:#567}path{fill:none;"
-                    "stroke:#678;marker-end:url(#a)}.missing{stroke:#c22}.cycle{stroke-width:2.5}.optional{"
-                    "stroke-dasharray:5}</style>\n<defs><marker id=\"a\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" "
-                    "markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\" "
-                    "style=\"fill:#678;stroke:none;marker-end:none\"/></marker></defs>\n";
+  std::string out =
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + std::to_string(width + kMargin) + " " +
+      std::to_string(height + kMargin) +
+      "\" font-family=\"sans-serif\" font-size=\"13\">\n"
+      "<style>rect{fill:#fff;stroke:#345}.down rect{stroke:#c22;fill:#fee}.unknown rect{stroke:#c22;"
+      "stroke-dasharray:4}text{text-anchor:middle;fill:#123}.small{font-size:11px;fill:#567}path{fill:none;"
+      "stroke:#678;marker-end:url(#a)}.missing{stroke:#c22}.cycle{stroke-width:2.5}.optional{"
+      "stroke-dasharray:5}</style>\n<defs><marker id=\"a\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" "
+      "markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\" "
+      "style=\"fill:#678;stroke:none;marker-end:none\"/></marker></defs>\n";
   for (const auto& edge : graph.edges()) {
     out += line(spots.at(edge.source()), spots.at(edge.target()), edge, in_cycle(cycles, edge));
   }

@@ -190,8 +190,11 @@ void HealthChecker::track(const machine::Scope& scope, std::string_view row_byte
   if (!row.has_checks()) instance->told.set_score_milli(kWhole);
   for (const v1::HealthCheck& spec : specs) {
     Check check;
-    check.target = {.kind = spec.kind(), .host = s.address(), .port = spec.port() > 0 ? spec.port() : s.port(),
-                    .endpoint = spec.endpoint(), .headers = {spec.headers().begin(), spec.headers().end()},
+    check.target = {.kind = spec.kind(),
+                    .host = s.address(),
+                    .port = spec.port() > 0 ? spec.port() : s.port(),
+                    .endpoint = spec.endpoint(),
+                    .headers = {spec.headers().begin(), spec.headers().end()},
                     .expected_codes = {spec.expected_codes().begin(), spec.expected_codes().end()},
                     .tls_skip_verify = spec.tls_skip_verify(),
                     .timeout_ms = ms_of(spec.timeout(), spec.has_timeout(), kTimeoutDefaultMs)};

@@ -1,10 +1,10 @@
-// Makes the checks of registered instances: this node's share of all, each at its interval, and tells the leader what is
-// different from what the state says.
+// Makes the checks of registered instances: this node's share of all, each at its interval, and tells the leader what
+// is different from what the state says.
 //
 // Every node knows all checks from the state. Whose a check is follows from the nodes that make checks just now, which
-// the leader answers to each report (rendezvous hashing), so that a node that fails leaves its share to the others within
-// kCheckerSilentMs and nothing else moves. Findings are sent in batches; a lost one is found again by the next check.
-// Lives on one executor; on_change callbacks and probes post to it.
+// the leader answers to each report (rendezvous hashing), so that a node that fails leaves its share to the others
+// within kCheckerSilentMs and nothing else moves. Findings are sent in batches; a lost one is found again by the next
+// check. Lives on one executor; on_change callbacks and probes post to it.
 #pragma once
 
 #include <functional>

@@ -123,8 +123,15 @@ class HealthCheckerTest : public ::testing::Test {
   storage::MemoryKv kv_;
   DiscoveryState state_;
   node::Node node_{{},
-                   {.loop = loop_, .io = io_, .watch = watch_, .clock = clock_, .random = node_random_, .log = log_,
-                    .kv = kv_, .metrics = metrics_, .fatal = [](Status s) { ADD_FAILURE() << s.to_string(); }},
+                   {.loop = loop_,
+                    .io = io_,
+                    .watch = watch_,
+                    .clock = clock_,
+                    .random = node_random_,
+                    .log = log_,
+                    .kv = kv_,
+                    .metrics = metrics_,
+                    .fatal = [](Status s) { ADD_FAILURE() << s.to_string(); }},
                    {{kCoreGroup, "core", {&state_}}}};
   // What each of the three knows of heartbeats; the first one leads.
   struct Told {
@@ -141,7 +148,9 @@ class HealthCheckerTest : public ::testing::Test {
 };
 
 TEST_F(HealthCheckerTest, HeartbeatsReachOtherNodesWithTheAnswersToTheirReports) {
-  const auto seen = [&](uint64_t node, machine::LeaseId lease) { return told_[node].presence->times(lease, 0, 0).last_seen_us; };
+  const auto seen = [&](uint64_t node, machine::LeaseId lease) {
+    return told_[node].presence->times(lease, 0, 0).last_seen_us;
+  };
   EXPECT_EQ(told_[2].presence->age_ms(clock_.boot()), std::nullopt);
   scheduler_.run_for_ms(5'000);
   const int64_t first = clock_.wall().us;

@@ -69,7 +69,8 @@ void Observations::add_heard(const internal::v1::ReportChecksRequest& request,
   const int64_t now_us = clock_.wall().us;
   for (const Presence::Heard& one : heard) {
     response.add_heard_leases(one.lease);
-    response.add_heard_ages_ms(static_cast<uint32_t>(std::clamp<int64_t>((now_us - one.seen_us) / 1000, 0, UINT32_MAX)));
+    response.add_heard_ages_ms(
+        static_cast<uint32_t>(std::clamp<int64_t>((now_us - one.seen_us) / 1000, 0, UINT32_MAX)));
     response.add_heard_ttls_ms(static_cast<uint32_t>(std::clamp<int64_t>(one.ttl_ms, 0, UINT32_MAX)));
   }
 }
@@ -89,8 +90,8 @@ void Observations::take_heard(const internal::v1::ReportChecksResponse& response
   heard.reserve(static_cast<size_t>(size));
   const int64_t now_us = clock_.wall().us;
   for (int i = 0; i < size; ++i) {
-    heard.push_back({response.heard_leases(i), now_us - int64_t{response.heard_ages_ms(i)} * 1000,
-                     response.heard_ttls_ms(i)});
+    heard.push_back(
+        {response.heard_leases(i), now_us - int64_t{response.heard_ages_ms(i)} * 1000, response.heard_ttls_ms(i)});
   }
   presence_.told(heard, asked, response.heard_from(), response.heard_mark());
 }

@@ -41,7 +41,11 @@ class Observations : public std::enable_shared_from_this<Observations> {
  private:
   Observations(machine::Proposer& proposer, Executor& executor, const Clock& clock, Presence& presence,
                std::function<uint32_t()> level)
-      : proposer_(proposer), executor_(executor), clock_(clock), presence_(presence), feature_level_(std::move(level)) {}
+      : proposer_(proposer),
+        executor_(executor),
+        clock_(clock),
+        presence_(presence),
+        feature_level_(std::move(level)) {}
   void add_heard(const internal::v1::ReportChecksRequest& request, internal::v1::ReportChecksResponse& response);
   void flush();
   void propose(const internal::v1::ObserveServicesCommand& command, machine::Proposer::Done done);

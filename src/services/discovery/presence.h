@@ -1,9 +1,10 @@
 // When each instance was last heard of: heartbeats are never log entries, so this is in the memory of nodes. The leader
-// hears them; the others are told of them with the answers to their reports (observations.h), so what they know has an age.
+// hears them; the others are told of them with the answers to their reports (observations.h), so what they know has an
+// age.
 //
 // Keyed by the lease, which is unique in the group. An entry is dropped some time after its instance must have expired.
-// Bounded by the number of leases that are alive. The one lock of this folder: heartbeats and reads come from all threads
-// of the doors; it is split into shards and held for a few instructions.
+// Bounded by the number of leases that are alive. The one lock of this folder: heartbeats and reads come from all
+// threads of the doors; it is split into shards and held for a few instructions.
 #pragma once
 
 #include <array>

@@ -121,7 +121,8 @@ bool VersionRange::parse_term(std::string_view term, Alternative& out) {
     return true;
   }
   // ^ keeps the first number that is not zero, ~ the minor number.
-  if (op == "^") return between(v.major > 0 || numbers <= 1 ? std::min(numbers, 1) : v.minor > 0 || numbers == 2 ? 2 : 3);
+  if (op == "^")
+    return between(v.major > 0 || numbers <= 1 ? std::min(numbers, 1) : v.minor > 0 || numbers == 2 ? 2 : 3);
   if (op == "~" || op == "~>") return between(std::min(numbers, 2));
   if (op == ">=") {
     out.push_back({Op::kGreaterEqual, v});
@@ -147,8 +148,9 @@ Result<VersionRange> VersionRange::parse(std::string_view text) {
   range.text_ = text;
   const bool is_range = text.find_first_of("^~<>=|*, ") != std::string_view::npos;
   const auto wrong = [&] {
-    return fail(Status(Code::kInvalid, "VERSION_INVALID", "'" + std::string(text) + "' is no version and no version range")
-                    .with_field("version", "is no version and no version range", "^1.2 || >=2.1 <3"));
+    return fail(
+        Status(Code::kInvalid, "VERSION_INVALID", "'" + std::string(text) + "' is no version and no version range")
+            .with_field("version", "is no version and no version range", "^1.2 || >=2.1 <3"));
   };
   size_t comparators = 0;
   for (std::string_view rest = text;;) {
@@ -191,8 +193,9 @@ bool VersionRange::holds(const Alternative& alternative, const SemanticVersion& 
                                                   : order > 0;
     if (!good) return false;
     // "0" is our own mark behind a range, not a prerelease that someone named.
-    prerelease_named |= !c.version.prerelease.empty() && c.version.prerelease != "0" && c.version.major == version.major &&
-                        c.version.minor == version.minor && c.version.patch == version.patch;
+    prerelease_named |= !c.version.prerelease.empty() && c.version.prerelease != "0" &&
+                        c.version.major == version.major && c.version.minor == version.minor &&
+                        c.version.patch == version.patch;
   }
   return prerelease_named;
 }

@@ -26,8 +26,8 @@ struct SemanticVersion {
 std::optional<SemanticVersion> parse_version(std::string_view text);
 
 // "^1.2 || >=2.1,<3 || 4.x": alternatives joined by ||, in each all comparators (joined by commas or spaces) must hold.
-// ^ ~ > >= < <= = and x-ranges; a bare version is exact if complete, else an x-range. A prerelease is in a range only if
-// a comparator of that alternative names a prerelease of the same version.
+// ^ ~ > >= < <= = and x-ranges; a bare version is exact if complete, else an x-range. A prerelease is in a range only
+// if a comparator of that alternative names a prerelease of the same version.
 class VersionRange {
  public:
   // Errors: invalid VERSION_INVALID.

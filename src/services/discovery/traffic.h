@@ -1,5 +1,5 @@
-// How traffic is shared among the instances of a service that are of one priority: by effective weight, after the shares
-// that rollouts ask for. Pure.
+// How traffic is shared among the instances of a service that are of one priority: by effective weight, after the
+// shares that rollouts ask for. Pure.
 //
 // A role that has instances with a traffic percentage gets the greatest of these; what is left goes to all others. Blue
 // and green: 100 for the side that is live, nothing for the other one. Canary: 5 for the canaries.

@@ -12,16 +12,16 @@ namespace uccp::elections {
 namespace {
 
 using call::CallPtr;
-using services::ms_of;
 using coordination::scope_of;
-using services::set_wall;
-using services::us_of;
 using coordination::Waits;
 using internal::v1::ElectionCandidate;
 using internal::v1::ElectionResult;
 using internal::v1::ElectionRow;
 using machine::GroupView;
 using machine::ReadLevel;
+using services::ms_of;
+using services::set_wall;
+using services::us_of;
 
 constexpr int64_t kRenewBoundMs = 5000;
 constexpr int64_t kMetricsBoundMs = 24 * 3600 * 1000;
@@ -398,8 +398,7 @@ void ElectionsService::list(const CallPtr& call, std::string bytes) {
         view.scan(from, machine::prefix_end(all), [&](std::string_view key, std::string_view value) {
           const std::string_view at = key.substr(tenant.size());
           return visit(
-              at,
-              shown(ByteReader(at).key_part(), services::parse<ElectionRow>(value), nullptr).SerializeAsString());
+              at, shown(ByteReader(at).key_part(), services::parse<ElectionRow>(value), nullptr).SerializeAsString());
         });
       });
       if (!page) return call->finish(std::move(page.error()));
@@ -426,8 +425,7 @@ void ElectionsService::watch(const CallPtr& call, const v1::WatchLeaderRequest& 
   };
   source.changed = [item, group = request.group()](const machine::Change& change) -> std::optional<std::string> {
     if (change.key != group) return std::nullopt;
-    return item(static_cast<v1::ElectionEventKind>(change.kind),
-                services::parse<ElectionResult>(change.payload).row());
+    return item(static_cast<v1::ElectionEventKind>(change.kind), services::parse<ElectionResult>(change.payload).row());
   };
   Status status = coordination::EventStream::open(call, request.since(), std::move(source),
                                                   {env_.reader, env_.watcher, env_.work, env_.clock});

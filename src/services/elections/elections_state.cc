@@ -12,8 +12,6 @@
 namespace uccp::elections {
 namespace {
 
-using services::parse;
-using services::set_wall;
 using internal::v1::CandidateCommand;
 using internal::v1::ElectionCandidate;
 using internal::v1::ElectionResult;
@@ -21,6 +19,8 @@ using internal::v1::ElectionRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using machine::LeaseId;
+using services::parse;
+using services::set_wall;
 
 template <typename Message>
 std::string serialize(const Message& message) {

@@ -8,7 +8,8 @@ namespace uccp::events {
 
 // Event ids and producers whose time is over that one batch forgets, so that they do not gather.
 inline constexpr size_t kForgottenPerBatch = 64;
-// Rows of the index that one batch removes for its retention: more than it adds, so that a partition does not outgrow it.
+// Rows of the index that one batch removes for its retention: more than it adds, so that a partition does not outgrow
+// it.
 inline constexpr uint32_t kTrimmedPerBatch = 16;
 
 // Stores the batch, which is the `number`th of the command, and tells those who watch. A refusal writes nothing.

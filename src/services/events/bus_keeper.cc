@@ -132,22 +132,22 @@ void BusKeeper::drop_in(machine::Proposer& proposer, GroupId group, const Scope&
   envelope.principal = "system";
   envelope.command = std::string(kBusDomain) + ".drop";
   envelope.payload = command.SerializeAsString();
-  proposer.propose(group, std::move(envelope),
-                   [this, &proposer, group, scope, topic, done = std::move(done)](Result<machine::Applied> applied) mutable {
-                     if (!applied) return done(std::move(applied.error()));
-                     internal::v1::BusProgress progress;
-                     if (!progress.ParseFromString(applied->response) || progress.done()) return done(Status::ok());
-                     drop_in(proposer, group, scope, topic, std::move(done));
-                   });
+  proposer.propose(
+      group, std::move(envelope),
+      [this, &proposer, group, scope, topic, done = std::move(done)](Result<machine::Applied> applied) mutable {
+        if (!applied) return done(std::move(applied.error()));
+        internal::v1::BusProgress progress;
+        if (!progress.ParseFromString(applied->response) || progress.done()) return done(Status::ok());
+        drop_in(proposer, group, scope, topic, std::move(done));
+      });
 }
 
 void BusKeeper::drop(const Scope& scope, const TopicRow& topic, Done done) {
   const std::set<uint32_t> groups(topic.groups().begin(), topic.groups().end());
   const auto join = Join::make(groups.size(), std::move(done));
   for (const uint32_t group : groups) {
-    drop_in(anywhere_, bus_group(group), scope, topic.number(), [join](Status status) {
-      join->arrive(std::move(status));
-    });
+    drop_in(anywhere_, bus_group(group), scope, topic.number(),
+            [join](Status status) { join->arrive(std::move(status)); });
   }
 }
 

@@ -1,6 +1,6 @@
-// Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone, and what the retention of the others
-// gives up, and gives offsets to scheduled events whose time has come. Re-runnable: what there is to do is
-// found in the states, so a new leader goes on.
+// Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone, and what the retention of the
+// others gives up, and gives offsets to scheduled events whose time has come. Re-runnable: what there is to do is found
+// in the states, so a new leader goes on.
 //
 // Thread: the loop's, but for drop(), which is callable from any thread.
 #pragma once

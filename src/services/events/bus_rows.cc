@@ -50,8 +50,8 @@ std::optional<IndexEntry> find_index(const KeyReader& state, const Scope& scope,
   return found;
 }
 
-uint64_t first_offset_where(const KeyReader& state, const Scope& scope, PartitionId id, const BusPartitionRow& partition,
-                            const std::function<bool(const BusIndexRow&)>& reached) {
+uint64_t first_offset_where(const KeyReader& state, const Scope& scope, PartitionId id,
+                            const BusPartitionRow& partition, const std::function<bool(const BusIndexRow&)>& reached) {
   uint64_t low = partition.first_offset();
   uint64_t high = partition.next_offset();
   while (low < high) {

@@ -1,5 +1,5 @@
-// The rows of the event bus: which group holds what, and where a stored event lies. docs/formats/state.md has the same as
-// tables, docs/design/bus.md the reasons.
+// The rows of the event bus: which group holds what, and where a stored event lies. docs/formats/state.md has the same
+// as tables, docs/design/bus.md the reasons.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ inline constexpr machine::TableId kSeenAgeTable = 197;    // u64 topic, u32 part
 inline constexpr machine::TableId kPositionTable = 198;   // u64 topic, u32 partition, u64 subscription: BusPosition
 // u64 topic, u32 partition, u64 us, u64 log index, u32 batch, u32 place: BusScheduledRow
 inline constexpr machine::TableId kScheduledTable = 199;
-inline constexpr machine::TableId kVersionTable = 201;    // u64 topic, u32 partition, raw key of events: u64
-inline constexpr machine::TableId kDueTable = 200;        // empty scope; u64 us, u64 topic, u32 partition: BusDueRow
+inline constexpr machine::TableId kVersionTable = 201;  // u64 topic, u32 partition, raw key of events: u64
+inline constexpr machine::TableId kDueTable = 200;      // empty scope; u64 us, u64 topic, u32 partition: BusDueRow
 
 inline constexpr machine::Table<BusPartitionRow> kPartitions{kPartitionTable};
 inline constexpr machine::Table<BusIndexRow> kIndex{kIndexTable};
@@ -74,8 +74,8 @@ void scan_index(const machine::KeyReader& state, const machine::Scope& scope, Pa
                 const std::function<bool(IndexEntry)>& visit);
 std::optional<IndexEntry> find_index(const machine::KeyReader& state, const machine::Scope& scope, PartitionId id,
                                      uint64_t offset);
-// The offset of the first batch for which `reached` holds, or the next offset of the partition. `reached` must not become
-// false again along the partition: it is searched by bisection.
+// The offset of the first batch for which `reached` holds, or the next offset of the partition. `reached` must not
+// become false again along the partition: it is searched by bisection.
 uint64_t first_offset_where(const machine::KeyReader& state, const machine::Scope& scope, PartitionId id,
                             const BusPartitionRow& partition, const std::function<bool(const BusIndexRow&)>& reached);
 

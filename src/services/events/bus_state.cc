@@ -150,8 +150,8 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
     kPartitions.put(context.state(), context.scope(), key, row);
   }
   bool done = erase_index(context, topic, left) && drop_scheduled(context, command.topic(), left);
-  for (const machine::TableId table : {kProducerTable, kSeenTable, kSeenAgeTable, kPositionTable, kVersionTable,
-                                      kPartitionTable}) {
+  for (const machine::TableId table :
+       {kProducerTable, kSeenTable, kSeenAgeTable, kPositionTable, kVersionTable, kPartitionTable}) {
     done = done && erase_below(context, table, topic, left);
   }
   internal::v1::BusProgress progress;
@@ -162,7 +162,8 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> BusState::commands() {
-  return {{"open", open}, {"append", append}, {"drop", drop}, {"trim", trim}, {"release", release}, {"commit", commit}, {"forget", forget}};
+  return {{"open", open},       {"append", append}, {"drop", drop},    {"trim", trim},
+          {"release", release}, {"commit", commit}, {"forget", forget}};
 }
 
 }  // namespace uccp::events

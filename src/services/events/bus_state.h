@@ -11,7 +11,8 @@
 namespace uccp::events {
 
 inline constexpr std::string_view kBusDomain = "bus";
-// Changes (not kept): BusNotice, for each batch that was stored or is of an ephemeral topic. The key is the partition's.
+// Changes (not kept): BusNotice, for each batch that was stored or is of an ephemeral topic. The key is the
+// partition's.
 inline constexpr std::string_view kBusTopic = "bus";
 
 class BusState final : public machine::Domain {

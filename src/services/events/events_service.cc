@@ -37,11 +37,10 @@ EventsService::EventsService(EventsOptions options, EventsEnvironment environmen
       feed_(env_.watcher, env_.events, options_.groups),
       fetcher_(env_.reader, env_.log, env_.work),
       keeper_(options_.keeper, env_.local, env_.anywhere, env_.reader, env_.loop, env_.work, env_.clock),
-      streams_(Streams::make(options_.stream,
-                             {env_.reader, feed_, fetcher_, env_.events, env_.clock, env_.metrics})),
+      streams_(Streams::make(options_.stream, {env_.reader, feed_, fetcher_, env_.events, env_.clock, env_.metrics})),
       subscriptions_(options_.subscriptions,
-                     {env_.local, env_.anywhere, env_.reader, feed_, fetcher_, gatherer_, topics_, env_.events, env_.work,
-                      env_.clock, env_.metrics, env_.page_tokens, options_.groups}) {}
+                     {env_.local, env_.anywhere, env_.reader, feed_, fetcher_, gatherer_, topics_, env_.events,
+                      env_.work, env_.clock, env_.metrics, env_.page_tokens, options_.groups}) {}
 
 void EventsService::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("CreateTopic"),
@@ -140,7 +139,8 @@ void EventsService::check_evolution(const CallPtr& call, internal::v1::TopicUpda
 
 // A topic whose partitions could not be opened just now exists all the same: the first publisher opens them.
 void EventsService::open_and_reply(const CallPtr& call, const TopicRow& topic) {
-  publisher_.open(scope_of(*call), topic, [call, topic](const Status&) { call->reply(topic.topic().SerializeAsString()); });
+  publisher_.open(scope_of(*call), topic,
+                  [call, topic](const Status&) { call->reply(topic.topic().SerializeAsString()); });
 }
 
 void EventsService::remove(const CallPtr& call, std::string bytes) {
@@ -206,28 +206,30 @@ void EventsService::list(const CallPtr& call, std::string bytes) {
   if (!query) return call->finish(std::move(query.error()));
   std::set<GroupId> groups;
   for (uint32_t number = 0; number < options_.groups; ++number) groups.insert(bus_group(number));
-  read_views(env_.reader, call, groups, [this, call, pattern = request->pattern(), query = std::move(*query)](
-                                             const Views& views) mutable {
-    env_.reader.read(kCoreGroup, call->read_level,
-                     [this, call, pattern, query, views](Result<GroupView> view) mutable {
-      if (!view) return call->finish(std::move(view.error()));
-      put_session(call, view->applied());
-      env_.work.post([this, call, pattern, query, views = std::move(views), view = std::move(*view)] {
-        if (call->finished()) return;
-        const Scope scope = scope_of(*call);
-        auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
-          scan_topics(view, scope, after, [&](std::string_view position, const Scope& at, const TopicRow& row) {
-            if (!pattern.empty() && !matches_pattern(pattern, row.topic().name())) return true;
-            v1::Topic topic = shown(at, row, views);
-            topic.clear_partition_states();
-            return visit(position, topic.SerializeAsString());
-          });
-        });
-        if (!page) return call->finish(std::move(page.error()));
-        call->reply(call::encode_page(*call->method, *page));
-      });
-    });
-  });
+  read_views(env_.reader, call, groups,
+             [this, call, pattern = request->pattern(), query = std::move(*query)](const Views& views) mutable {
+               env_.reader.read(
+                   kCoreGroup, call->read_level, [this, call, pattern, query, views](Result<GroupView> view) mutable {
+                     if (!view) return call->finish(std::move(view.error()));
+                     put_session(call, view->applied());
+                     env_.work.post([this, call, pattern, query, views = std::move(views), view = std::move(*view)] {
+                       if (call->finished()) return;
+                       const Scope scope = scope_of(*call);
+                       auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
+                         scan_topics(view, scope, after,
+                                     [&](std::string_view position, const Scope& at, const TopicRow& row) {
+                                       if (!pattern.empty() && !matches_pattern(pattern, row.topic().name()))
+                                         return true;
+                                       v1::Topic topic = shown(at, row, views);
+                                       topic.clear_partition_states();
+                                       return visit(position, topic.SerializeAsString());
+                                     });
+                       });
+                       if (!page) return call->finish(std::move(page.error()));
+                       call->reply(call::encode_page(*call->method, *page));
+                     });
+                   });
+             });
 }
 
 void EventsService::subscribe(const CallPtr& call, std::string bytes) {

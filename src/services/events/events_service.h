@@ -78,7 +78,8 @@ class EventsService {
   // Proposes topics.`verb`; what it answers goes on.
   void propose(const call::CallPtr& call, std::string_view bytes, std::string_view verb,
                const google::protobuf::MessageLite& command, OnTopic on_topic);
-  // `done` comes with OK if the topic may have the schema of the update; then `command` holds for the topic as it is now alone.
+  // `done` comes with OK if the topic may have the schema of the update; then `command` holds for the topic as it is
+  // now alone.
   void check_evolution(const call::CallPtr& call, internal::v1::TopicUpdateCommand command,
                        std::move_only_function<void(Result<internal::v1::TopicUpdateCommand>)> done);
   // Opens the partitions of a topic and answers it.

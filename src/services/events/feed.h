@@ -1,7 +1,7 @@
 // What apply tells of new batches and changed topics on this node, handed to those who read them.
 //
-// A listener registers first and looks at the state afterwards: whatever is told before it registered is in the state that
-// it then finds. Everything happens on the events executor, where the watcher's callbacks come.
+// A listener registers first and looks at the state afterwards: whatever is told before it registered is in the state
+// that it then finds. Everything happens on the events executor, where the watcher's callbacks come.
 #pragma once
 
 #include <map>
@@ -53,7 +53,9 @@ class Feed {
   // On the events executor.
   void add(FeedListener* listener);
   void remove(FeedListener* listener);
-  void read(FeedListener* listener, GroupId group, PartitionId id) { readers_[{group, id}][listener->number_] = listener; }
+  void read(FeedListener* listener, GroupId group, PartitionId id) {
+    readers_[{group, id}][listener->number_] = listener;
+  }
   void unread(FeedListener* listener, GroupId group, PartitionId id);
   uint32_t groups() const { return groups_; }
 

@@ -52,8 +52,8 @@ void Fetcher::fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_ma
   });
 }
 
-// Rows of all partitions in the order of the log. Where a partition has more than it may give, nothing behind its last row
-// is taken from any.
+// Rows of all partitions in the order of the log. Where a partition has more than it may give, nothing behind its last
+// row is taken from any.
 void Fetcher::plan(const std::shared_ptr<Run>& run, const GroupView& view) {
   LogPlace cut{UINT64_MAX, 0, 0};
   for (const ReadFrom& from : run->from) {
@@ -120,9 +120,9 @@ void Fetcher::take(const std::shared_ptr<Run>& run, Result<std::vector<Entry>> e
       }
       Run::Planned& row = run->rows[run->at];
       if (row.entry.row.batch() >= batches.size()) {
-        return run->done(fail(Code::kCorruption, "BUS_INDEX",
-                              "the index names a batch that the log entry " + std::to_string(entry.index.value) +
-                                  " does not have"));
+        return run->done(
+            fail(Code::kCorruption, "BUS_INDEX",
+                 "the index names a batch that the log entry " + std::to_string(entry.index.value) + " does not have"));
       }
       auto content = batches[row.entry.row.batch()];
       for (const std::string& event : content->events()) run->bytes += event.size();

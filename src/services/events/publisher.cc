@@ -55,8 +55,8 @@ Status refusal_of(const BusBatchResult& result, const std::string& topic) {
   switch (result.refusal()) {
     case BusBatchResult::REFUSAL_STALE_EPOCH:
       return Status(Code::kFailedPrecondition, "PRODUCER_FENCED",
-                    "a producer of this name with epoch " + expected +
-                        " has published to '" + topic + "'; this one was replaced and must stop");
+                    "a producer of this name with epoch " + expected + " has published to '" + topic +
+                        "'; this one was replaced and must stop");
     case BusBatchResult::REFUSAL_SEQUENCE_GAP:
       return Status(Code::kFailedPrecondition, "SEQUENCE_GAP",
                     "the producer's next sequence number in this partition of '" + topic + "' is " + expected +
@@ -92,7 +92,7 @@ struct Publisher::Request {
   };
 
   CallPtr call;
-  std::string wire;  // for the hash of the deduplication key
+  std::string wire;    // for the hash of the deduplication key
   uint64_t bytes = 0;  // of the events
   v1::PublishRequest request;
   machine::Scope scope;
@@ -104,7 +104,10 @@ struct Publisher::Request {
 
 Publisher::Publisher(PublisherOptions options, machine::Proposer& proposer, TopicDirectory& topics, Gatherer& gatherer,
                      MetricsRegistry& metrics)
-    : options_(options), proposer_(proposer), topics_(topics), gatherer_(gatherer),
+    : options_(options),
+      proposer_(proposer),
+      topics_(topics),
+      gatherer_(gatherer),
       events_(metrics.counter("uccp_events_published_total", "Events published through this node")),
       bytes_(metrics.counter("uccp_events_published_bytes_total", "Bytes of events published through this node")) {}
 
@@ -177,8 +180,8 @@ Status Publisher::check_schema(const TopicRow& topic, const std::string& field, 
     const auto found = std::ranges::find(topic.former_schemas(), event.schema_version(), &v1::EventSchema::version);
     if (found == topic.former_schemas().end()) {
       return Status(Code::kInvalid, "SCHEMA_VERSION_UNKNOWN",
-                    "'" + topic.topic().name() + "' has no schema of version " + std::to_string(event.schema_version()) +
-                        "; the newest is " + std::to_string(schema->version()))
+                    "'" + topic.topic().name() + "' has no schema of version " +
+                        std::to_string(event.schema_version()) + "; the newest is " + std::to_string(schema->version()))
           .with_field(field + ".schemaVersion", "is not known", std::to_string(schema->version()));
     }
     schema = &*found;
@@ -248,7 +251,8 @@ void Publisher::append(const RequestPtr& request, uint32_t group) {
     if (!applied) return take(request, group, std::unexpected(std::move(applied.error())));
     internal::v1::BusAppendResult result;
     if (!result.ParseFromString(applied->response)) {
-      return take(request, group, fail(Code::kInternal, "BUS_ANSWER", "a bus group answered what is no BusAppendResult"));
+      return take(request, group,
+                  fail(Code::kInternal, "BUS_ANSWER", "a bus group answered what is no BusAppendResult"));
     }
     take(request, group,
          std::vector<BusBatchResult>(std::make_move_iterator(result.mutable_batches()->begin()),
@@ -292,8 +296,9 @@ void Publisher::take(const RequestPtr& request, uint32_t group, Result<std::vect
         out.set_offset(offset++);
         if (result.version() > 0) out.set_version(++version);
       }
-      out.set_id(event.id().empty() && !batch.ephemeral() ? default_event_id(batch.topic(), batch.partition(), out.offset())
-                                                          : event.id());
+      out.set_id(event.id().empty() && !batch.ephemeral()
+                     ? default_event_id(batch.topic(), batch.partition(), out.offset())
+                     : event.id());
     }
   }
   request->join->arrive(std::move(status));
@@ -303,7 +308,8 @@ void Publisher::take(const RequestPtr& request, uint32_t group, Result<std::vect
 void Publisher::reopen(const RequestPtr& request, uint32_t group) {
   topics_.find_fresh(request->scope, request->request.topic(), [this, request, group](Result<TopicRow> topic) {
     if (!topic) return request->join->arrive(std::move(topic.error()));
-    if (topic->number() != request->topic.number()) return request->join->arrive(topic_not_found(request->request.topic()));
+    if (topic->number() != request->topic.number())
+      return request->join->arrive(topic_not_found(request->request.topic()));
     open(request->scope, *topic, [this, request, group](Status status) {
       if (!status.is_ok()) return request->join->arrive(std::move(status));
       append(request, group);

@@ -1,5 +1,5 @@
-// Publish: finds the topic, sorts events into partitions, appends them to the groups that hold these, and answers when all
-// are stored. Callable from any thread.
+// Publish: finds the topic, sorts events into partitions, appends them to the groups that hold these, and answers when
+// all are stored. Callable from any thread.
 #pragma once
 
 #include <atomic>
@@ -11,8 +11,8 @@
 #include "base/metrics.h"
 #include "call/call.h"
 #include "machine/ports.h"
-#include "services/events/gatherer.h"
 #include "services/events/event_schema.h"
+#include "services/events/gatherer.h"
 #include "services/events/topic_directory.h"
 #include "uccp/v1/events.pb.h"
 

@@ -24,8 +24,12 @@ constexpr int64_t kFailurePauseMs = 50;
 
 Streams::Stream::Stream(std::shared_ptr<Streams> owner, CallPtr call, v1::SubscribeRequest request, Cursor since,
                         call::Filter filter)
-    : owner_(std::move(owner)), call_(std::move(call)), request_(std::move(request)),
-      scope_{call_->principal.tenant, call_->name_space}, since_(std::move(since)), filter_(std::move(filter)),
+    : owner_(std::move(owner)),
+      call_(std::move(call)),
+      request_(std::move(request)),
+      scope_{call_->principal.tenant, call_->name_space},
+      since_(std::move(since)),
+      filter_(std::move(filter)),
       only_partitions_(request_.partitions().begin(), request_.partitions().end()) {}
 
 // --- beginning ------------------------------------------------------------------------------------------------------
@@ -43,7 +47,8 @@ void Streams::Stream::start() {
 }
 
 bool Streams::Stream::wants(const std::string& name) const {
-  return std::ranges::any_of(request_.topics(), [&](const std::string& pattern) { return matches_pattern(pattern, name); });
+  return std::ranges::any_of(request_.topics(),
+                             [&](const std::string& pattern) { return matches_pattern(pattern, name); });
 }
 
 void Streams::Stream::find_topics(const GroupView& core) {
@@ -203,8 +208,9 @@ void Streams::Stream::take(GroupId id, Result<Fetched> fetched) {
   if (!progress) {
     if (!fetched && fetched.error().code() != Code::kUnavailable) return fail(std::move(fetched.error()));
     if (++failures_ > kFailuresMax) {
-      return fail(Status(Code::kUnavailable, "EVENTS_UNREADABLE",
-                         "stored events cannot be read on this node just now; go on from the cursor, perhaps elsewhere"));
+      return fail(
+          Status(Code::kUnavailable, "EVENTS_UNREADABLE",
+                 "stored events cannot be read on this node just now; go on from the cursor, perhaps elsewhere"));
     }
     group.behind = true;
     waiting_ = true;
@@ -245,7 +251,8 @@ void Streams::Stream::on_batch(const BatchPtr& batch) {
     if (free) send_batch(*batch, partition->second);
     return;
   }
-  const bool next = free && !batch->bare() && !fetching_ && !group.behind && partition->second.next == batch->row.first_offset();
+  const bool next =
+      free && !batch->bare() && !fetching_ && !group.behind && partition->second.next == batch->row.first_offset();
   if (!next) {
     group.behind = true;
     return go_on();
@@ -358,9 +365,7 @@ void Streams::Stream::keep_alive(BootTime now) {
   call_->send(std::move(item));
 }
 
-void Streams::Stream::on_stop(const Status& status) {
-  end(v1::STREAM_END_REASON_RECONNECT, status.message(), status);
-}
+void Streams::Stream::on_stop(const Status& status) { end(v1::STREAM_END_REASON_RECONNECT, status.message(), status); }
 
 void Streams::Stream::end(v1::StreamEndReason reason, const std::string& message, Status status) {
   if (ended_) return;

@@ -38,9 +38,9 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   };
   struct Group {
     std::map<PartitionId, Partition> partitions;
-    bool asked = false;   // its state was asked for, to find the places to begin at
-    bool begun = false;   // they are known
-    bool behind = true;   // something may be there that was not sent
+    bool asked = false;  // its state was asked for, to find the places to begin at
+    bool begun = false;  // they are known
+    bool behind = true;  // something may be there that was not sent
   };
 
   void find_topics(const machine::GroupView& core);

@@ -12,7 +12,8 @@ std::shared_ptr<Streams> Streams::make(StreamOptions options, const Environment&
 }
 
 Streams::Streams(StreamOptions options, const Environment& environment)
-    : options_(options), env_(environment),
+    : options_(options),
+      env_(environment),
       open_(env_.metrics.gauge("uccp_event_streams", "Streams of events without a subscription on this node")),
       delivered_(env_.metrics.counter("uccp_events_delivered_total", "Events sent to streams without a subscription")),
       delivered_bytes_(env_.metrics.counter("uccp_events_delivered_bytes_total",
@@ -41,10 +42,11 @@ void Streams::open(const call::CallPtr& call, const v1::SubscribeRequest& reques
 void Streams::add(const std::shared_ptr<Stream>& stream) {
   if (stream->call()->finished()) return;
   if (streams_.size() >= options_.streams_max) {
-    return stream->call()->finish(Status(Code::kExhausted, "STREAMS_EXHAUSTED",
-                                         std::to_string(options_.streams_max) +
-                                             " streams of events are open on this node; close some, or use another node")
-                                      .with_help("events.md#limits"));
+    return stream->call()->finish(
+        Status(Code::kExhausted, "STREAMS_EXHAUSTED",
+               std::to_string(options_.streams_max) +
+                   " streams of events are open on this node; close some, or use another node")
+            .with_help("events.md#limits"));
   }
   streams_[stream.get()] = stream;
   open_.set(static_cast<double>(streams_.size()));

@@ -1,8 +1,8 @@
-// Open streams of Subscribe without a name on this node. Each begins where it was asked to, reads what is stored as fast as
-// its client takes it, and gets new batches at once when it has everything before them.
+// Open streams of Subscribe without a name on this node. Each begins where it was asked to, reads what is stored as
+// fast as its client takes it, and gets new batches at once when it has everything before them.
 //
-// Streams live on the events executor. A client that reads slowly costs nothing but its place: when too much waits for it,
-// the stream stops, and goes on from the log.
+// Streams live on the events executor. A client that reads slowly costs nothing but its place: when too much waits for
+// it, the stream stops, and goes on from the log.
 #pragma once
 
 #include <map>

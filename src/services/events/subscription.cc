@@ -26,7 +26,10 @@ Status leader_moved() {
 
 Subscription::Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
                            call::Filter filter)
-    : env_(environment), scope_(std::move(scope)), row_(std::move(row)), filter_(std::move(filter)),
+    : env_(environment),
+      scope_(std::move(scope)),
+      row_(std::move(row)),
+      filter_(std::move(filter)),
       epoch_(static_cast<uint64_t>(env_.clock.boot().us)),
       backlog_(env_.metrics.gauge("uccp_subscription_backlog", "Events that the subscription has not confirmed",
                                   {{"tenant", scope_.tenant},
@@ -48,10 +51,11 @@ void Subscription::load(Done done) {
                        if (!core) return done(std::move(core.error()));
                        // A later leader of core has applied more when it begins.
                        self->term_ = core->applied().value;
-                       scan_topics(*core, self->scope_, "", [&](std::string_view, const machine::Scope&, const TopicRow& topic) {
-                         if (self->wants(topic.topic().name())) self->add_topic(topic);
-                         return true;
-                       });
+                       scan_topics(*core, self->scope_, "",
+                                   [&](std::string_view, const machine::Scope&, const TopicRow& topic) {
+                                     if (self->wants(topic.topic().name())) self->add_topic(topic);
+                                     return true;
+                                   });
                        self->find_places(std::move(done));
                      });
                    });
@@ -132,12 +136,14 @@ void Subscription::claim(GroupId group, Done done) {
   envelope.principal = "system";
   envelope.command = std::string(kBusDomain) + ".commit";
   envelope.payload = command.SerializeAsString();
-  env_.anywhere.propose(group, std::move(envelope), [self = shared_from_this(), done = std::move(done)](auto applied) mutable {
-    internal::v1::BusCommitResult result;
-    Status status = applied ? Status::ok() : std::move(applied.error());
-    if (applied && result.ParseFromString(applied->response) && result.stale()) status = leader_moved();
-    self->env_.events.post([done = std::move(done), status = std::move(status)]() mutable { done(std::move(status)); });
-  });
+  env_.anywhere.propose(
+      group, std::move(envelope), [self = shared_from_this(), done = std::move(done)](auto applied) mutable {
+        internal::v1::BusCommitResult result;
+        Status status = applied ? Status::ok() : std::move(applied.error());
+        if (applied && result.ParseFromString(applied->response) && result.stale()) status = leader_moved();
+        self->env_.events.post(
+            [done = std::move(done), status = std::move(status)]() mutable { done(std::move(status)); });
+      });
 }
 
 void Subscription::fenced() { close(v1::STREAM_END_REASON_RECONNECT, leader_moved()); }
@@ -229,7 +235,8 @@ void Subscription::assign() {
   }
   for (auto& [id, partition] : partitions_) {
     if (partition.owner) continue;
-    partition.owner = *std::ranges::min_element(members_, {}, [&](const MemberPtr& member) { return load[member->id]; });
+    partition.owner =
+        *std::ranges::min_element(members_, {}, [&](const MemberPtr& member) { return load[member->id]; });
     ++load[partition.owner->id];
   }
 }
@@ -255,7 +262,8 @@ std::optional<std::pair<PartitionId, uint64_t>> Subscription::find_delivery(cons
   const auto partition = partitions_.find(id);
   if (at != end || numbers[4] != epoch_ || partition == partitions_.end()) return std::nullopt;
   const auto in_flight = partition->second.in_flight.find(numbers[2]);
-  if (in_flight == partition->second.in_flight.end() || in_flight->second.item.attempts != numbers[3]) return std::nullopt;
+  if (in_flight == partition->second.in_flight.end() || in_flight->second.item.attempts != numbers[3])
+    return std::nullopt;
   return std::pair(id, numbers[2]);
 }
 

@@ -1,11 +1,12 @@
 // One subscription with a name, on the leader of core: what of each partition is confirmed, what is delivered and not
 // confirmed, and who gets what. Events executor only.
 //
-// At least once: the place in a partition is committed to its bus group, in the background and before an acknowledgement is
-// answered. What was in flight when the leader changed is delivered again by the next one.
+// At least once: the place in a partition is committed to its bus group, in the background and before an
+// acknowledgement is answered. What was in flight when the leader changed is delivered again by the next one.
 //
-// Shared by key, each partition belongs to one member, and stays with it when others come and go as far as the load allows.
-// A partition that changes hands is served to the new member only when the old one has nothing of it in flight any more.
+// Shared by key, each partition belongs to one member, and stays with it when others come and go as far as the load
+// allows. A partition that changes hands is served to the new member only when the old one has nothing of it in flight
+// any more.
 #pragma once
 
 #include <deque>
@@ -30,10 +31,10 @@ struct Member {
   uint64_t id = 0;
   call::CallPtr call;
   bool pull = false;
-  bool manual = true;          // confirms by AckEvents
+  bool manual = true;  // confirms by AckEvents
   size_t in_flight_max = 100;
   size_t in_flight = 0;
-  uint64_t limit = 0;          // 0: none
+  uint64_t limit = 0;  // 0: none
   uint64_t sent = 0;
   v1::PullEventsResponse pulled;
   BootTime sent_at;
@@ -42,7 +43,8 @@ using MemberPtr = std::shared_ptr<Member>;
 
 class Subscription final : public FeedListener, public std::enable_shared_from_this<Subscription> {
  public:
-  Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row, call::Filter filter);
+  Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
+               call::Filter filter);
 
   // Looks up topics and positions; `done` comes when deliveries may begin, or with why they cannot.
   using Done = std::move_only_function<void(Status)>;
@@ -136,8 +138,8 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   std::string ack_id(const PartitionId& id, const Item& item) const;
   // The delivery that the id names, if it is the last one of its event.
   std::optional<std::pair<PartitionId, uint64_t>> find_delivery(const std::string& ack_id) const;
-  // Takes each delivery that an id names out of flight and hands it to `each`(partition id, partition, delivery's key and
-  // value). Returns the ids that name none any more.
+  // Takes each delivery that an id names out of flight and hands it to `each`(partition id, partition, delivery's key
+  // and value). Returns the ids that name none any more.
   template <typename Each>
   std::vector<std::string> take_deliveries(const std::vector<std::string>& ids, Each each);
   int64_t ack_timeout_ms() const;
@@ -148,8 +150,8 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   const machine::Scope scope_;
   const SubscriptionRow row_;
   const call::Filter filter_;
-  uint64_t epoch_;        // of ack ids
-  uint64_t term_ = 0;     // of those who serve the subscription, one after the other; positions know the greatest
+  uint64_t epoch_;     // of ack ids
+  uint64_t term_ = 0;  // of those who serve the subscription, one after the other; positions know the greatest
   Gauge& backlog_;
   std::map<PartitionId, Partition> partitions_;
   std::map<GroupId, Commit> commits_;

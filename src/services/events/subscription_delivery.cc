@@ -21,7 +21,8 @@ void Subscription::on_batch(const BatchPtr& batch) {
   Partition& partition = found->second;
   partition.end = std::max(partition.end, batch->next_offset());
   const bool next = !batch->bare() && partition.known && !partition.behind && !partition.fetching &&
-                    partition.next == batch->row.first_offset() && partition.ready.size() < env_.options.buffered_events;
+                    partition.next == batch->row.first_offset() &&
+                    partition.ready.size() < env_.options.buffered_events;
   if (next) add_items(batch->id, partition, batch);
   else partition.behind = true;
   // What comes together is sent together.
@@ -242,29 +243,35 @@ void Subscription::bury(const PartitionId& id, Item item, const std::string& rea
   }
   call::put_bytes(event, EventFields::kDeadLetterReasonFieldNumber, reason);
   call::put_uint(event, EventFields::kDeadLetterAttemptsFieldNumber, item.attempts);
-  call::put_bytes(event, EventFields::kDeadLetterSourceFieldNumber, from == partitions_.end() ? "" : from->second.topic);
-  env_.topics.find_fresh(scope_, topic, [self = shared_from_this(), settle, item = std::move(item), event = std::move(event),
-                                         key = fields.key()](Result<TopicRow> row) mutable {
-    const auto back = [self, settle](Item settled, bool stored) {
-      self->env_.events.post([settle, settled = std::move(settled), stored]() mutable { settle(std::move(settled), stored); });
-    };
-    if (!row) return back(std::move(item), false);
-    internal::v1::BusBatch batch;
-    batch.set_topic(row->number());
-    batch.set_partition(partition_of(key, static_cast<uint32_t>(row->groups_size())));
-    batch.set_principal(item.batch->content->principal());
-    *batch.add_events() = std::move(event);
-    const GroupId group = bus_group(row->groups(static_cast<int>(batch.partition())));
-    std::vector<internal::v1::BusBatch> batches;
-    batches.push_back(std::move(batch));
-    self->env_.gatherer.append(group, self->scope_, std::move(batches), std::nullopt,
-                               [self, back, item = std::move(item)](auto results) mutable {
-                                 const bool stored = results && !results->empty() &&
-                                                     results->front().refusal() == internal::v1::BusBatchResult::REFUSAL_UNSPECIFIED;
-                                 if (stored) self->env_.counters.dead_lettered.add();
-                                 back(std::move(item), stored);
-                               });
-  });
+  call::put_bytes(event, EventFields::kDeadLetterSourceFieldNumber,
+                  from == partitions_.end() ? "" : from->second.topic);
+  env_.topics.find_fresh(scope_, topic,
+                         [self = shared_from_this(), settle, item = std::move(item), event = std::move(event),
+                          key = fields.key()](Result<TopicRow> row) mutable {
+                           const auto back = [self, settle](Item settled, bool stored) {
+                             self->env_.events.post([settle, settled = std::move(settled), stored]() mutable {
+                               settle(std::move(settled), stored);
+                             });
+                           };
+                           if (!row) return back(std::move(item), false);
+                           internal::v1::BusBatch batch;
+                           batch.set_topic(row->number());
+                           batch.set_partition(partition_of(key, static_cast<uint32_t>(row->groups_size())));
+                           batch.set_principal(item.batch->content->principal());
+                           *batch.add_events() = std::move(event);
+                           const GroupId group = bus_group(row->groups(static_cast<int>(batch.partition())));
+                           std::vector<internal::v1::BusBatch> batches;
+                           batches.push_back(std::move(batch));
+                           self->env_.gatherer.append(group, self->scope_, std::move(batches), std::nullopt,
+                                                      [self, back, item = std::move(item)](auto results) mutable {
+                                                        const bool stored =
+                                                            results && !results->empty() &&
+                                                            results->front().refusal() ==
+                                                                internal::v1::BusBatchResult::REFUSAL_UNSPECIFIED;
+                                                        if (stored) self->env_.counters.dead_lettered.add();
+                                                        back(std::move(item), stored);
+                                                      });
+                         });
 }
 
 void Subscription::schedule_tick() {

@@ -62,7 +62,8 @@ Status check(const v1::SubscribeRequest& request) {
 }  // namespace
 
 Subscriptions::Subscriptions(Options options, const Environment& environment)
-    : options_(options), env_(environment),
+    : options_(options),
+      env_(environment),
       counters_{env_.metrics.counter("uccp_subscription_delivered_total", "Deliveries of subscriptions"),
                 env_.metrics.counter("uccp_subscription_redelivered_total", "Of them, those that were not the first"),
                 env_.metrics.counter("uccp_subscription_acknowledged_total", "Deliveries that were confirmed"),
@@ -75,12 +76,14 @@ void Subscriptions::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("Unsubscribe"),
                [this](const CallPtr& call, std::string bytes) { unsubscribe(call, std::move(bytes)); });
   handlers.add_parsed<v1::AckEventsRequest>(
-      method_name("AckEvents"), [this](const CallPtr& call, v1::AckEventsRequest request) { ack(call, std::move(request)); });
+      method_name("AckEvents"),
+      [this](const CallPtr& call, v1::AckEventsRequest request) { ack(call, std::move(request)); });
   handlers.add_parsed<v1::NackEventsRequest>(
       method_name("NackEvents"),
       [this](const CallPtr& call, v1::NackEventsRequest request) { nack(call, std::move(request)); });
   handlers.add_parsed<v1::PullEventsRequest>(
-      method_name("PullEvents"), [this](const CallPtr& call, const v1::PullEventsRequest& request) { pull(call, request); });
+      method_name("PullEvents"),
+      [this](const CallPtr& call, const v1::PullEventsRequest& request) { pull(call, request); });
   handlers.add_parsed<v1::SeekSubscriptionRequest>(
       method_name("SeekSubscription"),
       [this](const CallPtr& call, const v1::SeekSubscriptionRequest& request) { seek(call, request); });
@@ -163,7 +166,8 @@ void Subscriptions::subscribe(const CallPtr& call, const v1::SubscribeRequest& r
   internal::v1::SubscriptionCreateCommand command;
   *command.mutable_row() = row_of(request);
   command.set_subscriptions_max(options_.subscriptions_max);
-  auto envelope = call::make_envelope(*call, bytes, std::string(kTopicsDomain) + ".subscribe", command.SerializeAsString());
+  auto envelope =
+      call::make_envelope(*call, bytes, std::string(kTopicsDomain) + ".subscribe", command.SerializeAsString());
   auto member = std::make_shared<Member>();
   member->call = call;
   member->manual = command.row().subscription().ack_mode() == v1::ACK_MODE_MANUAL;
@@ -215,48 +219,51 @@ void Subscriptions::pull(const CallPtr& call, const v1::PullEventsRequest& reque
     member->manual = (*subscription)->row().subscription().ack_mode() == v1::ACK_MODE_MANUAL;
     join(call, *subscription, member);
     // What there is may have to be read first.
-    env_.events.post_after(std::max<int64_t>(wait_ms, options_.subscription.tick_ms), [subscription = *subscription, member] {
-      if (member->call->finished()) return;
-      member->call->reply(member->pulled.SerializeAsString());
-      subscription->leave(member);
-    });
+    env_.events.post_after(std::max<int64_t>(wait_ms, options_.subscription.tick_ms),
+                           [subscription = *subscription, member] {
+                             if (member->call->finished()) return;
+                             member->call->reply(member->pulled.SerializeAsString());
+                             subscription->leave(member);
+                           });
   });
 }
 
 void Subscriptions::ack(const CallPtr& call, v1::AckEventsRequest request) {
-  find(scope_of(*call), request.subscription(), [call, request = std::move(request)](Result<SubscriptionPtr> subscription) {
-    if (!subscription) return call->finish(std::move(subscription.error()));
-    auto response = std::make_shared<v1::AckEventsResponse>();
-    const std::vector<std::string> ids(request.ack_ids().begin(), request.ack_ids().end());
-    // The answer waits until the places are committed, which is never within ack().
-    auto expired = std::make_shared<std::vector<std::string>>();
-    auto answered = std::make_shared<std::pair<bool, Status>>();
-    const auto reply = [call, expired](const Status& status) {
-      if (!status.is_ok()) return call->finish(status);
-      v1::AckEventsResponse response;
-      for (const std::string& id : *expired) response.add_expired_ack_ids(id);
-      call->reply(response.SerializeAsString());
-    };
-    auto within = std::make_shared<bool>(true);
-    *expired = (*subscription)->ack(ids, [reply, within, answered](Status status) {
-      if (*within) *answered = {true, std::move(status)};
-      else reply(status);
-    });
-    *within = false;
-    if (answered->first) reply(answered->second);
-  });
+  find(scope_of(*call), request.subscription(),
+       [call, request = std::move(request)](Result<SubscriptionPtr> subscription) {
+         if (!subscription) return call->finish(std::move(subscription.error()));
+         auto response = std::make_shared<v1::AckEventsResponse>();
+         const std::vector<std::string> ids(request.ack_ids().begin(), request.ack_ids().end());
+         // The answer waits until the places are committed, which is never within ack().
+         auto expired = std::make_shared<std::vector<std::string>>();
+         auto answered = std::make_shared<std::pair<bool, Status>>();
+         const auto reply = [call, expired](const Status& status) {
+           if (!status.is_ok()) return call->finish(status);
+           v1::AckEventsResponse response;
+           for (const std::string& id : *expired) response.add_expired_ack_ids(id);
+           call->reply(response.SerializeAsString());
+         };
+         auto within = std::make_shared<bool>(true);
+         *expired = (*subscription)->ack(ids, [reply, within, answered](Status status) {
+           if (*within) *answered = {true, std::move(status)};
+           else reply(status);
+         });
+         *within = false;
+         if (answered->first) reply(answered->second);
+       });
 }
 
 void Subscriptions::nack(const CallPtr& call, v1::NackEventsRequest request) {
-  find(scope_of(*call), request.subscription(), [call, request = std::move(request)](Result<SubscriptionPtr> subscription) {
-    if (!subscription) return call->finish(std::move(subscription.error()));
-    v1::NackEventsResponse response;
-    const std::vector<std::string> ids(request.ack_ids().begin(), request.ack_ids().end());
-    for (std::string& id : (*subscription)->nack(ids, ms_of(request.delay()), request.dead_letter())) {
-      response.add_expired_ack_ids(std::move(id));
-    }
-    call->reply(response.SerializeAsString());
-  });
+  find(scope_of(*call), request.subscription(),
+       [call, request = std::move(request)](Result<SubscriptionPtr> subscription) {
+         if (!subscription) return call->finish(std::move(subscription.error()));
+         v1::NackEventsResponse response;
+         const std::vector<std::string> ids(request.ack_ids().begin(), request.ack_ids().end());
+         for (std::string& id : (*subscription)->nack(ids, ms_of(request.delay()), request.dead_letter())) {
+           response.add_expired_ack_ids(std::move(id));
+         }
+         call->reply(response.SerializeAsString());
+       });
 }
 
 void Subscriptions::unsubscribe(const CallPtr& call, std::string bytes) {

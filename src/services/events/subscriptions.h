@@ -1,5 +1,5 @@
-// The subscriptions with a name of this node, as long as it leads core: made when somebody first asks for them, with their
-// places from the bus groups. The methods of the contract that name a subscription.
+// The subscriptions with a name of this node, as long as it leads core: made when somebody first asks for them, with
+// their places from the bus groups. The methods of the contract that name a subscription.
 //
 // Subscriptions live on the events executor; the methods are callable from any thread.
 #pragma once

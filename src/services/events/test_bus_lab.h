@@ -1,5 +1,5 @@
-// A machine with the state of a bus group and no raft, for tests: applies commands and checks after each that digest, index
-// and the rows of needed entries fit together.
+// A machine with the state of a bus group and no raft, for tests: applies commands and checks after each that digest,
+// index and the rows of needed entries fit together.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -67,7 +67,9 @@ class BusLab {
     EXPECT_TRUE(answer && result.ParseFromString(*answer));
     return {result.batches().begin(), result.batches().end()};
   }
-  internal::v1::BusBatchResult append(const internal::v1::BusBatch& batch) { return append(std::vector{batch}).front(); }
+  internal::v1::BusBatchResult append(const internal::v1::BusBatch& batch) {
+    return append(std::vector{batch}).front();
+  }
   // Steps until nothing is left to do.
   template <typename Command>
   int run_to_end(const std::string& verb, const Command& command) {

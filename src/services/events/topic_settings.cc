@@ -16,12 +16,13 @@ constexpr int32_t kPartitionsDefault = 1;
 constexpr int64_t kRetentionDefaultS = 7 * 24 * 3600;
 
 // Fields of a topic that an update may name.
-constexpr auto kChangeable = std::to_array<std::string_view>(
-    {"partitions", "retention", "retention_bytes", "retention_events", "message_bytes_max", "message_ttl", "dedup_window",
-     "labels", "annotations", "schema"});
+constexpr auto kChangeable = std::to_array<std::string_view>({"partitions", "retention", "retention_bytes",
+                                                              "retention_events", "message_bytes_max", "message_ttl",
+                                                              "dedup_window", "labels", "annotations", "schema"});
 
 Status in_topic(const Result<std::shared_ptr<const CompiledSchema>>& schema) {
-  return schema ? Status::ok() : Status(schema.error()).with_field("topic.schema.definition", "cannot be used as a schema");
+  return schema ? Status::ok()
+                : Status(schema.error()).with_field("topic.schema.definition", "cannot be used as a schema");
 }
 
 Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
@@ -30,7 +31,8 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
         .with_field("topic.partitions", "is more than " + std::to_string(limits.partitions_max), "4");
   }
   if (topic.message_bytes_max() > limits.message_bytes_max) {
-    return Status(Code::kInvalid, "FIELD_INVALID", "the topic would take larger events than bus_message_bytes_max allows")
+    return Status(Code::kInvalid, "FIELD_INVALID",
+                  "the topic would take larger events than bus_message_bytes_max allows")
         .with_field("topic.messageBytesMax", "is more than " + std::to_string(limits.message_bytes_max), "65536");
   }
   const auto unbuilt = [](std::string_view field) {
@@ -84,7 +86,8 @@ Status check_update(const v1::UpdateTopicRequest& request, const TopicLimits& li
   for (const std::string& path : paths) {
     const auto* field = descriptor->FindFieldByName(path);
     // A topic always has these.
-    const bool needed = path == "partitions" || path == "message_bytes_max" || path == "dedup_window" || path == "retention";
+    const bool needed =
+        path == "partitions" || path == "message_bytes_max" || path == "dedup_window" || path == "retention";
     if (needed && !reflection->HasField(request.topic(), field)) {
       return Status(Code::kInvalid, "FIELD_INVALID", "the update would clear " + path + ", which every topic has")
           .with_field("topic." + field->camelcase_name(), "cannot be cleared; give a value");

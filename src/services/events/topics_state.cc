@@ -172,16 +172,17 @@ ApplyResult subscribe(ApplyContext& context, std::string_view payload) {
   const std::string& name = command.row().subscription().name();
   if (const auto stored = kSubscriptions.get(context.state(), context.scope(), name)) {
     if (same_subscription(stored->subscription(), command.row().subscription())) return stored->SerializeAsString();
-    return fail(Status(Code::kConflict, "SUBSCRIPTION_DIFFERS",
-                       "the subscription '" + name + "' exists with other topics or another filter; choose another name")
-                    .with_resource("subscription", name));
+    return fail(
+        Status(Code::kConflict, "SUBSCRIPTION_DIFFERS",
+               "the subscription '" + name + "' exists with other topics or another filter; choose another name")
+            .with_resource("subscription", name));
   }
   const uint64_t count = count_of(context.state(), context.scope(), kSubscriptionsCount);
   if (count >= command.subscriptions_max()) {
-    return fail(Status(Code::kExhausted, "SUBSCRIPTIONS_EXHAUSTED",
-                       "the namespace has " + std::to_string(count) +
-                           " subscriptions, as many as it may have; remove some")
-                    .with_help("events.md#limits"));
+    return fail(
+        Status(Code::kExhausted, "SUBSCRIPTIONS_EXHAUSTED",
+               "the namespace has " + std::to_string(count) + " subscriptions, as many as it may have; remove some")
+            .with_help("events.md#limits"));
   }
   SubscriptionRow row = command.row();
   row.set_number(context.index().value);
@@ -254,7 +255,8 @@ Status topic_not_found(std::string_view name) {
 }
 
 Status subscription_not_found(std::string_view name) {
-  return Status(Code::kNotFound, "SUBSCRIPTION_NOT_FOUND", "the subscription '" + std::string(name) + "' does not exist")
+  return Status(Code::kNotFound, "SUBSCRIPTION_NOT_FOUND",
+                "the subscription '" + std::string(name) + "' does not exist")
       .with_resource("subscription", std::string(name));
 }
 

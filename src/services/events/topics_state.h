@@ -1,5 +1,5 @@
-// The topics and subscriptions of the event bus in the group core: what there is, not what is published. Pure: runs on the
-// loop, inside apply.
+// The topics and subscriptions of the event bus in the group core: what there is, not what is published. Pure: runs on
+// the loop, inside apply.
 #pragma once
 
 #include <map>
@@ -38,8 +38,8 @@ class TopicsState final : public machine::Domain {
   std::map<std::string, machine::ApplyFunction, std::less<>> commands() override;
 };
 
-// Visits topics behind `after` in the order of their rows: by name in one namespace, by namespace and name if that of the
-// scope is "-". A position is what `after` may be.
+// Visits topics behind `after` in the order of their rows: by name in one namespace, by namespace and name if that of
+// the scope is "-". A position is what `after` may be.
 using VisitTopic = std::function<bool(std::string_view position, const machine::Scope& at, const TopicRow& row)>;
 void scan_topics(const machine::KeyReader& state, const machine::Scope& scope, std::string_view after,
                  const VisitTopic& visit);

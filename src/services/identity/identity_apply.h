@@ -4,8 +4,8 @@
 #include <string>
 
 #include "machine/domain.h"
-#include "services/message_types.h"
 #include "services/identity/identity_state.h"
+#include "services/message_types.h"
 
 namespace uccp::identity {
 

@@ -8,10 +8,10 @@
 namespace uccp::identity {
 namespace {
 
-using services::parse;
-using services::set_wall;
 using machine::ApplyContext;
 using machine::ApplyResult;
+using services::parse;
+using services::set_wall;
 using namespace internal::v1;  // NOLINT(google-build-using-namespace): rows and kinds of this domain
 
 Status code_used() {
@@ -58,7 +58,8 @@ ApplyResult apply_set_secret(ApplyContext& c, std::string_view payload) {
   }
   if (command.totp_confirm()) {
     if (row->totp_sealed().empty()) {
-      return fail(Code::kFailedPrecondition, "MFA_NOT_ENROLLED", "there is no second factor to confirm; enroll one first");
+      return fail(Code::kFailedPrecondition, "MFA_NOT_ENROLLED",
+                  "there is no second factor to confirm; enroll one first");
     }
     if (command.totp_step() <= row->totp_last_step()) return fail(code_used());
     row->set_totp_confirmed(true);
@@ -109,11 +110,14 @@ ApplyResult apply_sign_in(ApplyContext& c, std::string_view payload) {
 ApplyResult apply_rotate_session(ApplyContext& c, std::string_view payload) {
   const auto command = parse<RotateSessionCommand>(payload);
   auto row = kSessions.get(c.state(), kNoScope, command.id());
-  if (!row) return fail(Code::kUnauthenticated, "REFRESH_REFUSED", "the refresh token is unknown, used, or its session is over; sign in");
+  if (!row)
+    return fail(Code::kUnauthenticated, "REFRESH_REFUSED",
+                "the refresh token is unknown, used, or its session is over; sign in");
   if (row->secret_hash() != command.presented_hash()) {
     // A token that was exchanged before: one of both users has stolen it. Its end is kept, so it cannot be an error.
     if (row->previous_hash() != command.presented_hash()) {
-      return fail(Code::kUnauthenticated, "REFRESH_REFUSED", "the refresh token is unknown, used, or its session is over; sign in");
+      return fail(Code::kUnauthenticated, "REFRESH_REFUSED",
+                  "the refresh token is unknown, used, or its session is over; sign in");
     }
     erase_session(c, *row);
     return std::string();

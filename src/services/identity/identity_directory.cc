@@ -139,8 +139,8 @@ void IdentityDirectory::compile() {
     for (const std::string& policy : broken) {
       log::error("a policy cannot be used and forbids everything to its tenant", {{"policy", policy}});
     }
-    env_.metrics.gauge("uccp_policy_revision", "Position in the log of the policies in force").set(
-        static_cast<double>(set->revision()));
+    env_.metrics.gauge("uccp_policy_revision", "Position in the log of the policies in force")
+        .set(static_cast<double>(set->revision()));
     bool again = false;
     std::function<void()> on_change;
     {
@@ -181,7 +181,8 @@ Status IdentityDirectory::check_principal(std::string_view tenant, std::string_v
   if (const call::TenantSpec* spec = set->tenant(tenant)) {
     if (spec->deleted) return refused("TENANT_DELETED", "the tenant '" + std::string(tenant) + "' was removed").error();
     if (spec->suspended) {
-      return refused("TENANT_SUSPENDED", "the tenant '" + std::string(tenant) + "' is suspended; ask its operators").error();
+      return refused("TENANT_SUSPENDED", "the tenant '" + std::string(tenant) + "' is suspended; ask its operators")
+          .error();
     }
   }
   const call::UserSpec* user = set->user(tenant, name);
@@ -210,8 +211,9 @@ Status IdentityDirectory::check_token(std::string_view tenant, std::string_view 
     return !id.empty() && (kRevocations.contains(view, tenant_scope(tenant), key) ||
                            kRevocations.contains(view, tenant_scope(call::kOperatorsTenant), key));
   };
-  const Status gone = Status(Code::kUnauthenticated, "TOKEN_REVOKED", "access token refused: it was revoked; sign in again")
-                          .with_help("security.md#revocation");
+  const Status gone =
+      Status(Code::kUnauthenticated, "TOKEN_REVOKED", "access token refused: it was revoked; sign in again")
+          .with_help("security.md#revocation");
   // A session that is not there is no reason: this node may not have heard of it yet.
   if (revoked(token_id) || revoked(session)) return gone;
   const auto all = kRevocations.get(view, tenant_scope(tenant), user_revocation_key(principal));

@@ -1,8 +1,8 @@
 // IdentityDirectory: what authentication asks the replicated state, on every node, without waiting.
 //
 // It keeps the PolicySet of the newest state: every change of topic "identity" leads to a new one, within milliseconds,
-// and raises revision() when a credential may have ended, which voids what the pipeline remembers. Point reads go to the
-// newest applied state of the node. Threads: start() and stop() on the main thread, the rest from any thread.
+// and raises revision() when a credential may have ended, which voids what the pipeline remembers. Point reads go to
+// the newest applied state of the node. Threads: start() and stop() on the main thread, the rest from any thread.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +46,8 @@ class IdentityDirectory : public std::enable_shared_from_this<IdentityDirectory>
   void stop();
 
   std::shared_ptr<const call::PolicySet> policies() const;
-  // The same, certain to have all that this node has applied: for deciding what may be given away, where a set that is a
-  // few milliseconds old could be used to get more.
+  // The same, certain to have all that this node has applied: for deciding what may be given away, where a set that is
+  // a few milliseconds old could be used to get more.
   std::shared_ptr<const call::PolicySet> newest() const;
   // Grows when a credential may have ended or stands for somebody else now.
   uint64_t revision() const;

@@ -1,7 +1,7 @@
 // What identity needs of cryptography. The composition root implements it with OpenSSL and Argon2.
 //
-// Callable from any thread. hash_password() and check_password() burn tens of milliseconds and megabytes on purpose: they
-// belong on an executor of their own.
+// Callable from any thread. hash_password() and check_password() burn tens of milliseconds and megabytes on purpose:
+// they belong on an executor of their own.
 #pragma once
 
 #include <cstdint>

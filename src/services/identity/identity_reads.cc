@@ -6,15 +6,15 @@
 #include "call/json_codec.h"
 #include "call/policy/roles.h"
 #include "call/policy/words.h"
-#include "services/message_types.h"
 #include "services/identity/identity_apply.h"
 #include "services/identity/identity_service.h"
+#include "services/message_types.h"
 
 namespace uccp::identity {
 
 using call::CallPtr;
-using services::parse;
 using machine::GroupView;
+using services::parse;
 using namespace internal::v1;  // NOLINT(google-build-using-namespace): rows and kinds of this domain
 
 namespace {
@@ -57,7 +57,8 @@ Rows rows_of(const GroupView& view, const machine::Scope& scope, const Table& ta
 Rows tenant_rows(const GroupView& view) {
   Rows rows;
   kTenants.scan(view, kNoScope, "", "", [&](std::string_view key, const v1::Tenant& row) {
-    if (key != call::kOperatorsTenant && row.status() != v1::TENANT_STATUS_DELETED) rows.emplace_back(key, row.SerializeAsString());
+    if (key != call::kOperatorsTenant && row.status() != v1::TENANT_STATUS_DELETED)
+      rows.emplace_back(key, row.SerializeAsString());
     return true;
   });
   rows.emplace_back(call::kOperatorsTenant, operators_tenant(view).SerializeAsString());
@@ -92,7 +93,8 @@ std::string tenant_in(const std::string& bytes, const call::Method& method) {
   return path ? std::string(call::get_string(*path, bytes).value_or(std::string_view())) : std::string();
 }
 
-v1::ExplainAccessResponse explanation(const call::PolicySet& set, const call::AccessQuery& query, const Status& active) {
+v1::ExplainAccessResponse explanation(const call::PolicySet& set, const call::AccessQuery& query,
+                                      const Status& active) {
   const std::string& who = query.principal.name;
   std::vector<call::RuleTrace> trace;
   const call::Decision decision = set.decide(query, &trace);
@@ -105,8 +107,9 @@ v1::ExplainAccessResponse explanation(const call::PolicySet& set, const call::Ac
     out.set_message(active.message());
   } else if (decision.allowed()) {
     const bool decided = !trace.empty() && trace.front().decided;
-    out.set_message(who + " may call " + query.method->name +
-                    (decided ? ": " + trace.front().kind + " " + trace.front().name + ", " + trace.front().detail : ""));
+    out.set_message(
+        who + " may call " + query.method->name +
+        (decided ? ": " + trace.front().kind + " " + trace.front().name + ", " + trace.front().detail : ""));
   } else {
     const Status denied = set.denial(query, decision);
     out.set_reason(std::string(denied.reason()));
@@ -144,7 +147,9 @@ void IdentityService::add_reads(call::HandlerTable& handlers) {
     });
   };
   const auto stored = [](const auto& table) {
-    return [&table](const GroupView& view, const machine::Scope& scope, const std::string& key) { return table.get(view, scope, key); };
+    return [&table](const GroupView& view, const machine::Scope& scope, const std::string& key) {
+      return table.get(view, scope, key);
+    };
   };
   add(static_cast<v1::GetTenantRequest*>(nullptr), "GetTenant", IDENTITY_KIND_TENANT,
       [](const GroupView& view, const machine::Scope&, const std::string& key) -> std::optional<v1::Tenant> {
@@ -189,8 +194,9 @@ void IdentityService::add_lists(call::HandlerTable& handlers) {
       auto tenant = target_tenant(*call, tenant_in(bytes, *call->method));
       if (!tenant) return call->finish(std::move(tenant.error()));
       const machine::Scope scope = tenant_scope(*tenant);
-      auto query = call::compile_list(*call->method, bytes,
-                                      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope, .key_order = ""});
+      auto query =
+          call::compile_list(*call->method, bytes,
+                             {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope, .key_order = ""});
       if (!query) return call->finish(std::move(query.error()));
       read(call, [this, call, rows, scope, query = std::move(*query)](const GroupView& view) {
         env_.work.post([call, rows, scope, query, view] {
@@ -248,11 +254,12 @@ void IdentityService::explain(const CallPtr& call, const v1::ExplainAccessReques
   }
   if (method == nullptr) {
     const std::string near = call::nearest_word(request.method(), known);
-    const std::string what = "there is no method '" + request.method() + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?");
+    const std::string what =
+        "there is no method '" + request.method() + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?");
     return call->finish(Status(Code::kInvalid, "METHOD_UNKNOWN", what).with_field("method", what, "ScheduleTask"));
   }
-  const bool self = *tenant == call->principal.tenant &&
-                    (request.principal().empty() || request.principal() == call->principal.name);
+  const bool self =
+      *tenant == call->principal.tenant && (request.principal().empty() || request.principal() == call->principal.name);
   if (!self && *tenant == call->principal.tenant && !set->permits(call->principal, "identity.read", "")) {
     return call->finish(Status(Code::kPermission, "PERMISSION_DENIED",
                                call->principal.name + " may ask about itself only; for others it lacks identity.read")

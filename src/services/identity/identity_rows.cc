@@ -12,12 +12,12 @@
 namespace uccp::identity {
 namespace {
 
-using services::parse;
-using services::set_wall;
 using google::protobuf::FieldMask;
 using google::protobuf::util::FieldMaskUtil;
 using machine::ApplyContext;
 using machine::ApplyResult;
+using services::parse;
+using services::set_wall;
 using namespace internal::v1;  // NOLINT(google-build-using-namespace): rows and kinds of this domain
 
 Status exists(IdentityKind kind, const std::string& name) {
@@ -35,8 +35,9 @@ std::string etag_of(const Message& message) {
 
 Status check_etag(const std::string& stored, const PutIdentityCommand& command) {
   if (command.if_match().empty() || command.if_match() == stored) return Status::ok();
-  return Status(Code::kConflict, "ETAG_MISMATCH", "the stored etag is " + stored + ", not " + command.if_match() +
-                                                      ": it was changed by somebody else; read it again");
+  return Status(Code::kConflict, "ETAG_MISMATCH",
+                "the stored etag is " + stored + ", not " + command.if_match() +
+                    ": it was changed by somebody else; read it again");
 }
 
 // The stored message with the fields of the incoming one that the mask names.
@@ -165,14 +166,16 @@ ApplyResult put_role(ApplyContext& c, const PutIdentityCommand& command) {
   const v1::Role& role = command.role();
   if (call::find_built_in_role(role.name()) != nullptr) {
     if (command.create()) return fail(exists(IDENTITY_KIND_ROLE, role.name()));
-    return fail(Code::kFailedPrecondition, "ROLE_BUILT_IN", "the role '" + role.name() + "' is built in and cannot be changed");
+    return fail(Code::kFailedPrecondition, "ROLE_BUILT_IN",
+                "the role '" + role.name() + "' is built in and cannot be changed");
   }
   for (const std::string& inherited : role.inherits()) {
     if (!role_exists(c, command.tenant(), inherited)) return fail(not_found(IDENTITY_KIND_ROLE, inherited));
     std::set<std::string> seen;
     if (reaches(c, command.tenant(), inherited, role.name(), seen)) {
-      return fail(Code::kFailedPrecondition, "ROLE_CIRCLE",
-                  "the role '" + inherited + "' inherits '" + role.name() + "' already: they would inherit in a circle");
+      return fail(
+          Code::kFailedPrecondition, "ROLE_CIRCLE",
+          "the role '" + inherited + "' inherits '" + role.name() + "' already: they would inherit in a circle");
     }
   }
   return put_simple(c, command, IDENTITY_KIND_ROLE, kRoles, role.name(), role);
@@ -243,10 +246,11 @@ ApplyResult remove_role(ApplyContext& c, const DeleteIdentityCommand& command) {
     return fail(Code::kFailedPrecondition, "ROLE_BUILT_IN", "the role '" + command.key() + "' is built in and stays");
   }
   std::string user;
-  kBindings.scan(c.state(), tenant_scope(command.tenant()), "", "", [&](std::string_view id, const v1::Binding& binding) {
-    if (binding.role() == command.key()) user = "the binding " + std::string(id);
-    return user.empty();
-  });
+  kBindings.scan(c.state(), tenant_scope(command.tenant()), "", "",
+                 [&](std::string_view id, const v1::Binding& binding) {
+                   if (binding.role() == command.key()) user = "the binding " + std::string(id);
+                   return user.empty();
+                 });
   kRoles.scan(c.state(), tenant_scope(command.tenant()), "", "", [&](std::string_view name, const v1::Role& role) {
     for (const std::string& inherited : role.inherits()) {
       if (inherited == command.key()) user = "the role " + std::string(name);
@@ -269,7 +273,8 @@ ApplyResult remove_api_key(ApplyContext& c, const DeleteIdentityCommand& command
 
 ApplyResult remove_tenant(ApplyContext& c, const DeleteIdentityCommand& command) {
   if (command.key() == call::kOperatorsTenant) {
-    return fail(Code::kFailedPrecondition, "OPERATORS_TENANT", "the tenant 'default' runs the cluster and cannot be removed");
+    return fail(Code::kFailedPrecondition, "OPERATORS_TENANT",
+                "the tenant 'default' runs the cluster and cannot be removed");
   }
   auto row = kTenants.get(c.state(), kNoScope, command.key());
   if (!row || row->status() == v1::TENANT_STATUS_DELETED) return fail(not_found(IDENTITY_KIND_TENANT, command.key()));
@@ -294,7 +299,8 @@ ApplyResult apply_put(ApplyContext& c, std::string_view payload) {
   UCCP_RETURN_IF_ERROR(tenant_is_there(c, command.tenant()));
   switch (command.row_case()) {
     case PutIdentityCommand::kNameSpace:
-      return put_simple(c, command, IDENTITY_KIND_NAMESPACE, kNamespaces, command.name_space().name(), command.name_space());
+      return put_simple(c, command, IDENTITY_KIND_NAMESPACE, kNamespaces, command.name_space().name(),
+                        command.name_space());
     case PutIdentityCommand::kUser: return put_user(c, command);
     case PutIdentityCommand::kRole: return put_role(c, command);
     case PutIdentityCommand::kBinding: return put_binding(c, command);

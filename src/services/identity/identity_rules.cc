@@ -39,7 +39,8 @@ Result<std::string> IdentityService::target_tenant(const call::Call& call, const
                   .with_help("security.md#tenants"));
 }
 
-Status IdentityService::may_give(const call::Call& call, const std::string& tenant, const call::PermissionSet& permissions,
+Status IdentityService::may_give(const call::Call& call, const std::string& tenant,
+                                 const call::PermissionSet& permissions,
                                  const std::vector<std::string>& namespaces) const {
   const auto set = env_.directory.newest();
   // What concerns the cluster has no effect in other tenants, and operators set these up.
@@ -87,8 +88,10 @@ Result<call::PermissionSet> IdentityService::permissions_of(const std::string& t
     const call::PermissionSet covered = table.covered(grant);
     if (covered.none()) {
       const std::string near = table.nearest(grant);
-      const std::string what = "no method needs the permission '" + grant + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?");
-      return fail(Status(Code::kInvalid, "PERMISSION_UNKNOWN", what).with_field("role.permissions", what, "tasks.write"));
+      const std::string what =
+          "no method needs the permission '" + grant + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?");
+      return fail(
+          Status(Code::kInvalid, "PERMISSION_UNKNOWN", what).with_field("role.permissions", what, "tasks.write"));
     }
     all |= covered;
   }
@@ -99,7 +102,8 @@ Result<call::PermissionSet> IdentityService::permissions_of(const std::string& t
   return all;
 }
 
-Status IdentityService::check_statements(const call::Call& call, const std::string& tenant, const std::string& text) const {
+Status IdentityService::check_statements(const call::Call& call, const std::string& tenant,
+                                         const std::string& text) const {
   UCCP_TRY(const std::vector<call::Statement> statements, call::compile_policy(text));
   for (const call::Statement& statement : statements) {
     if (statement.effect != call::Effect::kPermit) continue;
@@ -134,7 +138,8 @@ Status check_password_strength(std::string_view password, std::string_view user)
   const auto [first, last] = std::ranges::unique(distinct);
   distinct.erase(first, last);
   if (distinct.size() < 5) return weak("it has fewer than 5 different characters");
-  if (!user.empty() && password.find(user) != std::string_view::npos && user.size() > 3) return weak("it contains the user's name");
+  if (!user.empty() && password.find(user) != std::string_view::npos && user.size() > 3)
+    return weak("it contains the user's name");
   return Status::ok();
 }
 

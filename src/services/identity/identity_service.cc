@@ -15,11 +15,11 @@
 namespace uccp::identity {
 
 using call::CallPtr;
-using services::parse;
 using google::protobuf::util::FieldMaskUtil;
 using internal::v1::DeleteIdentityCommand;
 using internal::v1::IdentityKind;
 using internal::v1::PutIdentityCommand;
+using services::parse;
 
 namespace {
 
@@ -61,8 +61,10 @@ void IdentityService::add_handlers(call::HandlerTable& handlers) {
     handlers.add(method_name(rpc),
                  [this, function](const CallPtr& call, const std::string& bytes) { (this->*function)(call, bytes); });
   }
-  handlers.add(method_name("CreateRole"), [this](const CallPtr& call, const std::string& bytes) { put_role(call, bytes, true); });
-  handlers.add(method_name("UpdateRole"), [this](const CallPtr& call, const std::string& bytes) { put_role(call, bytes, false); });
+  handlers.add(method_name("CreateRole"),
+               [this](const CallPtr& call, const std::string& bytes) { put_role(call, bytes, true); });
+  handlers.add(method_name("UpdateRole"),
+               [this](const CallPtr& call, const std::string& bytes) { put_role(call, bytes, false); });
   handlers.add(method_name("CreateNamespace"), [this](const CallPtr& call, const std::string& bytes) {
     const auto request = request_of<v1::CreateNamespaceRequest>(bytes);
     PutIdentityCommand command;
@@ -96,7 +98,8 @@ void IdentityService::add_handlers(call::HandlerTable& handlers) {
 // --- common parts ---------------------------------------------------------------------------------------------------
 
 void IdentityService::propose(const CallPtr& call, std::string_view bytes, std::string_view verb,
-                              const google::protobuf::MessageLite& command, std::function<void(machine::Applied)> done) {
+                              const google::protobuf::MessageLite& command,
+                              std::function<void(machine::Applied)> done) {
   auto envelope =
       call::make_envelope(*call, bytes, std::string(kDomain) + "." + std::string(verb), command.SerializeAsString());
   // Who may what belongs to the tenant, not to the namespace that the credential names first.
@@ -140,7 +143,8 @@ void IdentityService::create_tenant(const CallPtr& call, const std::string& byte
   PutIdentityCommand command;
   *command.mutable_tenant_row() = request.tenant();
   command.mutable_tenant_row()->clear_etag();
-  if (request.tenant().status() != v1::TENANT_STATUS_SUSPENDED) command.mutable_tenant_row()->set_status(v1::TENANT_STATUS_ACTIVE);
+  if (request.tenant().status() != v1::TENANT_STATUS_SUSPENDED)
+    command.mutable_tenant_row()->set_status(v1::TENANT_STATUS_ACTIVE);
   command.set_create(true);
   put(call, bytes, std::move(command));
 }
@@ -173,7 +177,8 @@ void IdentityService::delete_tenant(const CallPtr& call, const std::string& byte
   command.set_kind(internal::v1::IDENTITY_KIND_TENANT);
   command.set_key(tenant);
   command.set_if_match(request.if_match());
-  propose(call, bytes, "delete", command, [this, call, tenant](const machine::Applied&) { sweep_tenant(call, tenant); });
+  propose(call, bytes, "delete", command,
+          [this, call, tenant](const machine::Applied&) { sweep_tenant(call, tenant); });
 }
 
 void IdentityService::sweep_tenant(const CallPtr& call, const std::string& tenant) {
@@ -197,9 +202,10 @@ void IdentityService::delete_namespace(const CallPtr& call, const std::string& b
   auto tenant = target_tenant(*call, request.tenant());
   if (!tenant) return call->finish(std::move(tenant.error()));
   if (env_.has_data({*tenant, request.name()})) {
-    return call->finish(Status(Code::kFailedPrecondition, "NAMESPACE_NOT_EMPTY",
-                               "there are services, tasks or locks in the namespace '" + request.name() + "'; remove them first")
-                            .with_resource("namespace", request.name()));
+    return call->finish(
+        Status(Code::kFailedPrecondition, "NAMESPACE_NOT_EMPTY",
+               "there are services, tasks or locks in the namespace '" + request.name() + "'; remove them first")
+            .with_resource("namespace", request.name()));
   }
   DeleteIdentityCommand command;
   command.set_tenant(*tenant);

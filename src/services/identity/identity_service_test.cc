@@ -58,11 +58,20 @@ class IdentityServiceTest : public ::testing::Test {
  protected:
   IdentityServiceTest() {
     lab.start();
-    directory = IdentityDirectory::make({lab.node, [this] { return lab.node.view(kCoreGroup); }, lab.work, lab.clock, lab.metrics});
+    directory = IdentityDirectory::make(
+        {lab.node, [this] { return lab.node.view(kCoreGroup); }, lab.work, lab.clock, lab.metrics});
     service = std::make_unique<IdentityService>(
-        IdentityEnvironment{.proposer = lab.node, .reader = lab.node, .work = lab.work, .passwords = lab.work, .clock = lab.clock,
-                            .random = lab.service_random, .metrics = lab.metrics, .page_tokens = lab.signer, .crypto = crypto,
-                            .directory = *directory, .has_data = [this](const machine::Scope&) { return has_data; }});
+        IdentityEnvironment{.proposer = lab.node,
+                            .reader = lab.node,
+                            .work = lab.work,
+                            .passwords = lab.work,
+                            .clock = lab.clock,
+                            .random = lab.service_random,
+                            .metrics = lab.metrics,
+                            .page_tokens = lab.signer,
+                            .crypto = crypto,
+                            .directory = *directory,
+                            .has_data = [this](const machine::Scope&) { return has_data; }});
     service->add_handlers(lab.handlers);
     directory->start();
     lab.scheduler.run_for_ms(10);
@@ -81,10 +90,11 @@ class IdentityServiceTest : public ::testing::Test {
   call::Principal operators() { return principal("root", "default", {"admin"}); }
   call::Principal admin() { return principal("root", "acme", {"admin"}); }
 
-  coordination::Exchange ask(std::string_view rpc, const std::string& json, const call::Principal& who, std::string request_id = "",
-                             std::string address = "10.0.0.1:1") {
+  coordination::Exchange ask(std::string_view rpc, const std::string& json, const call::Principal& who,
+                             std::string request_id = "", std::string address = "10.0.0.1:1") {
     coordination::Exchange x{std::make_shared<call::Call>(), std::make_shared<coordination::Collector>()};
-    x.call->method = call::Contract::get().find((rpc == "RevokeToken" ? "uccp.v1.Administration/" : "uccp.v1.Identity/") + std::string(rpc));
+    x.call->method = call::Contract::get().find(
+        (rpc == "RevokeToken" ? "uccp.v1.Administration/" : "uccp.v1.Identity/") + std::string(rpc));
     x.call->sink = x.sink;
     x.call->principal = who;
     x.call->request_id = request_id;
@@ -108,7 +118,8 @@ class IdentityServiceTest : public ::testing::Test {
   }
   coordination::Exchange sign_in(const std::string& password = "four small words", const std::string& more = "",
                                  const std::string& address = "10.0.0.1:1") {
-    return ask("SignIn", R"({"tenant":"acme","name":"ana","password":")" + password + "\"" + more + "}", {}, "", address);
+    return ask("SignIn", R"({"tenant":"acme","name":"ana","password":")" + password + "\"" + more + "}", {}, "",
+               address);
   }
 
   IdentityState state;
@@ -156,13 +167,16 @@ TEST_F(IdentityServiceTest, SignInRotatesAndAReusedRefreshTokenEndsTheSession) {
   const auto first = sign_in().answer<v1::Tokens>();
   EXPECT_EQ(first.principal(), "ana");
   EXPECT_EQ(crypto.last.session.substr(0, 4), "ses_");
-  const auto exchange = [&](const std::string& token) { return ask("ExchangeToken", R"({"refreshToken":")" + token + "\"}", {}); };
+  const auto exchange = [&](const std::string& token) {
+    return ask("ExchangeToken", R"({"refreshToken":")" + token + "\"}", {});
+  };
   const auto second = exchange(first.refresh_token()).answer<v1::Tokens>();
   EXPECT_NE(second.refresh_token(), first.refresh_token());
   EXPECT_TRUE(directory->check_token("acme", "ana", "tok_1", crypto.last.session, lab.clock.wall().us).is_ok());
   EXPECT_EQ(exchange(first.refresh_token()).reason(), "REFRESH_REUSED");
   EXPECT_EQ(exchange(second.refresh_token()).reason(), "REFRESH_REFUSED");
-  EXPECT_EQ(directory->check_token("acme", "ana", "tok_1", crypto.last.session, lab.clock.wall().us).reason(), "TOKEN_REVOKED");
+  EXPECT_EQ(directory->check_token("acme", "ana", "tok_1", crypto.last.session, lab.clock.wall().us).reason(),
+            "TOKEN_REVOKED");
 }
 
 TEST_F(IdentityServiceTest, GuessesLockTheUserForEverLongerTimes) {
@@ -183,7 +197,9 @@ TEST_F(IdentityServiceTest, GuessesFromOneAddressAreSlowedWhateverTheName) {
   make_acme();
   std::string reason;
   for (int i = 0; i < 30 && reason != "SIGN_IN_THROTTLED"; ++i) {
-    reason = ask("SignIn", R"({"tenant":"acme","name":"u)" + std::to_string(i) + R"(","password":"wrong"})", {}, "", "10.9.9.9:1").reason();
+    reason = ask("SignIn", R"({"tenant":"acme","name":"u)" + std::to_string(i) + R"(","password":"wrong"})", {}, "",
+                 "10.9.9.9:1")
+                 .reason();
   }
   EXPECT_EQ(reason, "SIGN_IN_THROTTLED");
   EXPECT_EQ(sign_in("four small words", "", "10.9.9.8:1").reason(), "") << "another address";
@@ -205,8 +221,10 @@ TEST_F(IdentityServiceTest, ACodeIsGoodOnce) {
 
 TEST_F(IdentityServiceTest, ARepeatedKeyIsAnsweredWithoutItsSecret) {
   make_acme();
-  const auto first = ask("CreateApiKey", R"({"apiKey":{"principal":"ana"},"requestId":"r1"})", admin(), "r1").answer<v1::CreateApiKeyResponse>();
-  const auto again = ask("CreateApiKey", R"({"apiKey":{"principal":"ana"},"requestId":"r1"})", admin(), "r1").answer<v1::CreateApiKeyResponse>();
+  const auto first = ask("CreateApiKey", R"({"apiKey":{"principal":"ana"},"requestId":"r1"})", admin(), "r1")
+                         .answer<v1::CreateApiKeyResponse>();
+  const auto again = ask("CreateApiKey", R"({"apiKey":{"principal":"ana"},"requestId":"r1"})", admin(), "r1")
+                         .answer<v1::CreateApiKeyResponse>();
   EXPECT_EQ(first.api_key().id(), again.api_key().id());
   EXPECT_TRUE(again.key().empty());
   ASSERT_TRUE(directory->find_api_key(first.key()));
@@ -252,17 +270,24 @@ TEST_F(IdentityServiceTest, WhatIsGivenIsNoMoreThanWhatOneHas) {
       {"CreateUser", R"({"user":{"name":"new","groups":["bosses"]}})"},
       {"UpdateUser", R"({"user":{"name":"ana","groups":["bosses"]}})"},
       {"SetPolicy", R"({"policy":{"name":"p","text":"permit (principal, action == \"ScheduleTask\", resource);"}})"}};
-  for (const auto& [rpc, json] : refused) EXPECT_EQ(ask(rpc, json, hel).reason(), "PRIVILEGE_ESCALATION") << rpc << json;
+  for (const auto& [rpc, json] : refused)
+    EXPECT_EQ(ask(rpc, json, hel).reason(), "PRIVILEGE_ESCALATION") << rpc << json;
   must("CreateBinding", R"({"binding":{"role":"help","members":["bob"]}})", hel);
-  must("SetPolicy", R"({"policy":{"name":"p","text":"forbid (principal, action == \"ScheduleTask\", resource);"}})", hel);
-  EXPECT_EQ(ask("CreateRole", R"({"role":{"name":"r","permissions":["task.read"]}})", hel).reason(), "PERMISSION_UNKNOWN");
+  must("SetPolicy", R"({"policy":{"name":"p","text":"forbid (principal, action == \"ScheduleTask\", resource);"}})",
+       hel);
+  EXPECT_EQ(ask("CreateRole", R"({"role":{"name":"r","permissions":["task.read"]}})", hel).reason(),
+            "PERMISSION_UNKNOWN");
 }
 
 TEST_F(IdentityServiceTest, ChangesNeedTheEtagAndOnlyNameWhatMayChange) {
   make_acme();
-  EXPECT_EQ(ask("UpdateUser", R"({"user":{"name":"ana","displayName":"A"},"ifMatch":"1"})", admin()).reason(), "ETAG_MISMATCH");
+  EXPECT_EQ(ask("UpdateUser", R"({"user":{"name":"ana","displayName":"A"},"ifMatch":"1"})", admin()).reason(),
+            "ETAG_MISMATCH");
   for (const char* path : {"name", "etag", "kind", "password", "createTime", "hasPassword"}) {
-    EXPECT_EQ(ask("UpdateUser", R"({"user":{"name":"ana"},"updateMask":")" + std::string(path) + "\"}", admin()).reason(), "FIELD_INVALID") << path;
+    EXPECT_EQ(
+        ask("UpdateUser", R"({"user":{"name":"ana"},"updateMask":")" + std::string(path) + "\"}", admin()).reason(),
+        "FIELD_INVALID")
+        << path;
   }
   must("UpdateUser", R"({"user":{"name":"ana","displayName":"A","groups":["x"]}})", admin());
   must("UpdateUser", R"({"user":{"name":"ana"},"updateMask":"groups"})", admin());

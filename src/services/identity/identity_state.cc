@@ -30,7 +30,7 @@ constexpr KindRule kKinds[] = {
     {internal::v1::IDENTITY_KIND_ROLE, "ROLE_NOT_FOUND", "role", kRolesMax},
     {internal::v1::IDENTITY_KIND_BINDING, "BINDING_NOT_FOUND", "binding", kBindingsMax},
     {internal::v1::IDENTITY_KIND_POLICY, "POLICY_NOT_FOUND", "policy", kPoliciesMax},
-    {internal::v1::IDENTITY_KIND_API_KEY, "API_KEY_NOT_FOUND", "API key", kUsersMax * kApiKeysOfUserMax},
+    {internal::v1::IDENTITY_KIND_API_KEY, "API_KEY_NOT_FOUND", "API key", kUsersMax* kApiKeysOfUserMax},
 };
 
 const KindRule& rule_of(IdentityKind kind) {
@@ -40,8 +40,8 @@ const KindRule& rule_of(IdentityKind kind) {
   return kKinds[0];
 }
 
-std::vector<std::string> ids_of(const machine::KeyReader& state, const machine::BytesTable& table, std::string_view tenant,
-                                std::string_view user) {
+std::vector<std::string> ids_of(const machine::KeyReader& state, const machine::BytesTable& table,
+                                std::string_view tenant, std::string_view user) {
   std::vector<std::string> ids;
   const std::string prefix = ByteWriter().key_part(user).take();
   table.scan(state, tenant_scope(tenant), prefix, "", [&](std::string_view key, std::string_view) {
@@ -134,14 +134,10 @@ void erase_sessions(ApplyContext& c, std::string_view tenant, std::string_view u
 }
 
 std::map<std::string, machine::ApplyFunction, std::less<>> IdentityState::commands() {
-  return {{"put", apply_put},
-          {"delete", apply_delete},
-          {"sweep", apply_sweep},
-          {"set_secret", apply_set_secret},
-          {"sign_in", apply_sign_in},
-          {"rotate_session", apply_rotate_session},
-          {"revoke", apply_revoke},
-          {"add_signing_key", apply_add_signing_key}};
+  return {{"put", apply_put},         {"delete", apply_delete},
+          {"sweep", apply_sweep},     {"set_secret", apply_set_secret},
+          {"sign_in", apply_sign_in}, {"rotate_session", apply_rotate_session},
+          {"revoke", apply_revoke},   {"add_signing_key", apply_add_signing_key}};
 }
 
 void IdentityState::on_lease_expired(ApplyContext& c, machine::LeaseId lease, std::string_view key) {

@@ -19,19 +19,19 @@
 namespace uccp::identity {
 
 // Tables of the core group; the numbers are part of the on-disk format. Scope: that of the tenant, or none.
-inline constexpr machine::Table<v1::Tenant> kTenants(160);                         // no scope; name
-inline constexpr machine::Table<v1::Namespace> kNamespaces(161);                   // name
-inline constexpr machine::Table<internal::v1::UserRow> kUsers(162);                // name
-inline constexpr machine::Table<v1::Role> kRoles(163);                             // name
-inline constexpr machine::Table<v1::Binding> kBindings(164);                       // id
-inline constexpr machine::Table<v1::Policy> kPolicies(165);                        // name
-inline constexpr machine::Table<internal::v1::ApiKeyRow> kApiKeys(166);            // no scope; id
-inline constexpr machine::BytesTable kApiKeysOfUser(167);                          // key part user, raw id
-inline constexpr machine::Table<internal::v1::SessionRow> kSessions(168);          // no scope; id
-inline constexpr machine::BytesTable kSessionsOfUser(169);                         // key part user, raw id
-inline constexpr machine::Table<internal::v1::SigningKeyRow> kSigningKeys(170);    // no scope; key id
-inline constexpr machine::Table<internal::v1::RevocationRow> kRevocations(171);    // see below
-inline constexpr machine::BytesTable kCounts(172);                                 // u8 kind -> u64
+inline constexpr machine::Table<v1::Tenant> kTenants(160);                       // no scope; name
+inline constexpr machine::Table<v1::Namespace> kNamespaces(161);                 // name
+inline constexpr machine::Table<internal::v1::UserRow> kUsers(162);              // name
+inline constexpr machine::Table<v1::Role> kRoles(163);                           // name
+inline constexpr machine::Table<v1::Binding> kBindings(164);                     // id
+inline constexpr machine::Table<v1::Policy> kPolicies(165);                      // name
+inline constexpr machine::Table<internal::v1::ApiKeyRow> kApiKeys(166);          // no scope; id
+inline constexpr machine::BytesTable kApiKeysOfUser(167);                        // key part user, raw id
+inline constexpr machine::Table<internal::v1::SessionRow> kSessions(168);        // no scope; id
+inline constexpr machine::BytesTable kSessionsOfUser(169);                       // key part user, raw id
+inline constexpr machine::Table<internal::v1::SigningKeyRow> kSigningKeys(170);  // no scope; key id
+inline constexpr machine::Table<internal::v1::RevocationRow> kRevocations(171);  // see below
+inline constexpr machine::BytesTable kCounts(172);                               // u8 kind -> u64
 inline constexpr machine::BytesTable kAuthority(173);  // no scope; empty -> u64 index of the last change of kAuthority
 
 inline constexpr std::string_view kDomain = "identity";
@@ -42,11 +42,11 @@ enum class ChangeKind : uint8_t {
   kOther = 3,
 };
 
-inline constexpr size_t kUsersMax = 100'000;     // a tenant
-inline constexpr size_t kRolesMax = 1'000;       // a tenant
-inline constexpr size_t kBindingsMax = 100'000;  // a tenant
-inline constexpr size_t kPoliciesMax = 1'000;    // a tenant
-inline constexpr size_t kNamespacesMax = 10'000; // a tenant
+inline constexpr size_t kUsersMax = 100'000;      // a tenant
+inline constexpr size_t kRolesMax = 1'000;        // a tenant
+inline constexpr size_t kBindingsMax = 100'000;   // a tenant
+inline constexpr size_t kPoliciesMax = 1'000;     // a tenant
+inline constexpr size_t kNamespacesMax = 10'000;  // a tenant
 inline constexpr size_t kTenantsMax = 10'000;
 inline constexpr size_t kApiKeysOfUserMax = 100;
 inline constexpr size_t kSessionsOfUserMax = 100;  // the oldest ends when one more begins
@@ -65,7 +65,8 @@ inline constexpr int64_t kSessionEndKeptMs = 2 * kAccessTtlMs;
 machine::Scope tenant_scope(std::string_view tenant);
 inline const machine::Scope kNoScope{};
 
-// A certificate's serial number as revocations keep it: hexadecimal in lower case without leading zeros, which tools differ in.
+// A certificate's serial number as revocations keep it: hexadecimal in lower case without leading zeros, which tools
+// differ in.
 std::string canonical_serial(std::string serial);
 
 // Keys of revocations. A session is revoked like a token, by its id; a user with all it has until then.

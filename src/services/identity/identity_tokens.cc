@@ -5,16 +5,16 @@
 #include "base/log.h"
 #include "call/command.h"
 #include "call/policy/roles.h"
-#include "services/message_types.h"
 #include "services/identity/identity_apply.h"
 #include "services/identity/identity_service.h"
+#include "services/message_types.h"
 
 namespace uccp::identity {
 
 using call::CallPtr;
+using machine::GroupView;
 using services::parse;
 using services::set_wall;
-using machine::GroupView;
 using namespace internal::v1;  // NOLINT(google-build-using-namespace): rows and commands of this domain
 
 namespace {
@@ -82,8 +82,9 @@ Result<std::vector<std::string>> narrowed(const call::Principal& caller, std::ve
   if (wanted.empty()) return caller.namespaces;
   for (const std::string& name : wanted) {
     if (std::ranges::find(caller.namespaces, name) != caller.namespaces.end()) continue;
-    return fail(Status(Code::kPermission, "NAMESPACE_DENIED",
-                       caller.name + " has no access to the namespace '" + name + "'").with_help("security.md#namespaces"));
+    return fail(
+        Status(Code::kPermission, "NAMESPACE_DENIED", caller.name + " has no access to the namespace '" + name + "'")
+            .with_help("security.md#namespaces"));
   }
   return wanted;
 }
@@ -92,8 +93,10 @@ Result<std::vector<std::string>> narrowed(const call::Principal& caller, std::ve
 
 void IdentityService::add_tokens(call::HandlerTable& handlers) {
   handlers.add_parsed<v1::SetPasswordRequest>(
-      method_name("SetPassword"), [this](const CallPtr& call, const v1::SetPasswordRequest& r) { set_password(call, r); });
-  handlers.add(method_name("EnrollMfa"), [this](const CallPtr& call, const std::string& bytes) { enroll_mfa(call, bytes); });
+      method_name("SetPassword"),
+      [this](const CallPtr& call, const v1::SetPasswordRequest& r) { set_password(call, r); });
+  handlers.add(method_name("EnrollMfa"),
+               [this](const CallPtr& call, const std::string& bytes) { enroll_mfa(call, bytes); });
   handlers.add_parsed<v1::ConfirmMfaRequest>(
       method_name("ConfirmMfa"), [this](const CallPtr& call, const v1::ConfirmMfaRequest& r) { confirm_mfa(call, r); });
   handlers.add_parsed<v1::RemoveMfaRequest>(
@@ -110,11 +113,12 @@ void IdentityService::add_tokens(call::HandlerTable& handlers) {
       });
   handlers.add(method_name("CreateApiKey"),
                [this](const CallPtr& call, const std::string& bytes) { create_api_key(call, bytes); });
-  handlers.add_parsed<v1::SignInRequest>(method_name("SignIn"),
-                                         [this](const CallPtr& call, v1::SignInRequest r) { sign_in(call, std::move(r)); });
+  handlers.add_parsed<v1::SignInRequest>(
+      method_name("SignIn"), [this](const CallPtr& call, v1::SignInRequest r) { sign_in(call, std::move(r)); });
   handlers.add(method_name("SignOut"), [this](const CallPtr& call, const std::string&) { sign_out(call); });
   handlers.add_parsed<v1::ExchangeTokenRequest>(
-      method_name("ExchangeToken"), [this](const CallPtr& call, const v1::ExchangeTokenRequest& r) { exchange(call, r); });
+      method_name("ExchangeToken"),
+      [this](const CallPtr& call, const v1::ExchangeTokenRequest& r) { exchange(call, r); });
   handlers.add_parsed<v1::IssueTokenRequest>(
       method_name("IssueToken"), [this](const CallPtr& call, const v1::IssueTokenRequest& r) { issue_token(call, r); });
   handlers.add(method_name("RotateSigningKeys"),
@@ -134,30 +138,32 @@ void IdentityService::set_password(const CallPtr& call, const v1::SetPasswordReq
   Status good = check_password_strength(request.password(), request.name());
   if (good.is_ok() && !self) good = may_act_for(*call, *tenant, request.name(), {});
   if (!good.is_ok()) return call->finish(std::move(good));
-  env_.reader.read(kCoreGroup, machine::ReadLevel::linearizable(), [this, call, request, self, tenant = *tenant](
-                                                                       Result<GroupView> view) {
-    if (!view) return call->finish(std::move(view.error()));
-    auto row = kUsers.get(*view, tenant_scope(tenant), request.name());
-    if (!row) return call->finish(not_found(IDENTITY_KIND_USER, request.name()));
-    if (row->user().kind() == v1::USER_KIND_SERVICE_ACCOUNT) {
-      return call->finish(Status(Code::kFailedPrecondition, "SERVICE_ACCOUNT",
-                                 "the service account '" + request.name() + "' has no password; make an API key for it"));
-    }
-    env_.passwords.post([this, call, request, self, tenant, old_hash = row->password_hash()] {
-      if (self && !old_hash.empty() && !env_.crypto.check_password(old_hash, request.old_password())) {
-        throttle_.failed(host_of(call->credentials.address), env_.clock.boot());
-        return call->finish(Status(Code::kPermission, "OLD_PASSWORD_WRONG", "the present password is wrong")
-                                .with_field("oldPassword", "is not the present password"));
-      }
-      auto hash = env_.crypto.hash_password(request.password());
-      if (!hash) return call->finish(std::move(hash.error()));
-      SetUserSecretCommand command;
-      command.set_tenant(tenant);
-      command.set_name(request.name());
-      command.set_password_hash(std::move(*hash));
-      propose(call, "", "set_secret", command, [call](const machine::Applied&) { call->reply(""); });
-    });
-  });
+  env_.reader.read(
+      kCoreGroup, machine::ReadLevel::linearizable(),
+      [this, call, request, self, tenant = *tenant](Result<GroupView> view) {
+        if (!view) return call->finish(std::move(view.error()));
+        auto row = kUsers.get(*view, tenant_scope(tenant), request.name());
+        if (!row) return call->finish(not_found(IDENTITY_KIND_USER, request.name()));
+        if (row->user().kind() == v1::USER_KIND_SERVICE_ACCOUNT) {
+          return call->finish(
+              Status(Code::kFailedPrecondition, "SERVICE_ACCOUNT",
+                     "the service account '" + request.name() + "' has no password; make an API key for it"));
+        }
+        env_.passwords.post([this, call, request, self, tenant, old_hash = row->password_hash()] {
+          if (self && !old_hash.empty() && !env_.crypto.check_password(old_hash, request.old_password())) {
+            throttle_.failed(host_of(call->credentials.address), env_.clock.boot());
+            return call->finish(Status(Code::kPermission, "OLD_PASSWORD_WRONG", "the present password is wrong")
+                                    .with_field("oldPassword", "is not the present password"));
+          }
+          auto hash = env_.crypto.hash_password(request.password());
+          if (!hash) return call->finish(std::move(hash.error()));
+          SetUserSecretCommand command;
+          command.set_tenant(tenant);
+          command.set_name(request.name());
+          command.set_password_hash(std::move(*hash));
+          propose(call, "", "set_secret", command, [call](const machine::Applied&) { call->reply(""); });
+        });
+      });
 }
 
 void IdentityService::enroll_mfa(const CallPtr& call, const std::string& bytes) {
@@ -171,8 +177,8 @@ void IdentityService::enroll_mfa(const CallPtr& call, const std::string& bytes) 
   propose(call, bytes, "set_secret", command, [this, call, secret](const machine::Applied&) {
     v1::EnrollMfaResponse out;
     out.set_secret(base32(secret));
-    out.set_uri("otpauth://totp/" + env_.issuer + ":" + call->principal.name + "@" + call->principal.tenant + "?secret=" +
-                out.secret() + "&issuer=" + env_.issuer + "&algorithm=SHA1&digits=6&period=30");
+    out.set_uri("otpauth://totp/" + env_.issuer + ":" + call->principal.name + "@" + call->principal.tenant +
+                "?secret=" + out.secret() + "&issuer=" + env_.issuer + "&algorithm=SHA1&digits=6&period=30");
     call->reply(out.SerializeAsString());
   });
 }
@@ -183,28 +189,30 @@ void IdentityService::confirm_mfa(const CallPtr& call, const v1::ConfirmMfaReque
   if (const int64_t wait = throttle_.wait_ms("mfa " + tenant + "/" + name, env_.clock.boot()); wait > 0) {
     return call->finish(too_many_attempts(wait));
   }
-  env_.reader.read(kCoreGroup, machine::ReadLevel::linearizable(), [this, call, request, tenant, name](Result<GroupView> view) {
-    if (!view) return call->finish(std::move(view.error()));
-    const auto row = kUsers.get(*view, tenant_scope(tenant), name);
-    if (!row || row->totp_sealed().empty()) {
-      return call->finish(Status(Code::kFailedPrecondition, "MFA_NOT_ENROLLED",
-                                 "there is no second factor to confirm; enroll one first"));
-    }
-    const auto secret = env_.crypto.open(row->totp_sealed(), totp_context(tenant, name));
-    if (!secret) return call->finish(secret.error());
-    const uint64_t step = step_of(env_.crypto, *secret, request.code(), env_.clock.wall());
-    if (step == 0) {
-      throttle_.failed("mfa " + tenant + "/" + name, env_.clock.boot());
-      return call->finish(Status(Code::kPermission, "MFA_CODE_WRONG", "the code is wrong; compare the clock of the device"));
-    }
-    if (row->totp_confirmed()) return call->reply("");
-    SetUserSecretCommand command;
-    command.set_tenant(tenant);
-    command.set_name(name);
-    command.set_totp_confirm(true);
-    command.set_totp_step(step);
-    propose(call, "", "set_secret", command, [call](const machine::Applied&) { call->reply(""); });
-  });
+  env_.reader.read(
+      kCoreGroup, machine::ReadLevel::linearizable(), [this, call, request, tenant, name](Result<GroupView> view) {
+        if (!view) return call->finish(std::move(view.error()));
+        const auto row = kUsers.get(*view, tenant_scope(tenant), name);
+        if (!row || row->totp_sealed().empty()) {
+          return call->finish(Status(Code::kFailedPrecondition, "MFA_NOT_ENROLLED",
+                                     "there is no second factor to confirm; enroll one first"));
+        }
+        const auto secret = env_.crypto.open(row->totp_sealed(), totp_context(tenant, name));
+        if (!secret) return call->finish(secret.error());
+        const uint64_t step = step_of(env_.crypto, *secret, request.code(), env_.clock.wall());
+        if (step == 0) {
+          throttle_.failed("mfa " + tenant + "/" + name, env_.clock.boot());
+          return call->finish(
+              Status(Code::kPermission, "MFA_CODE_WRONG", "the code is wrong; compare the clock of the device"));
+        }
+        if (row->totp_confirmed()) return call->reply("");
+        SetUserSecretCommand command;
+        command.set_tenant(tenant);
+        command.set_name(name);
+        command.set_totp_confirm(true);
+        command.set_totp_step(step);
+        propose(call, "", "set_secret", command, [call](const machine::Applied&) { call->reply(""); });
+      });
 }
 
 // --- API keys -------------------------------------------------------------------------------------------------------
@@ -272,9 +280,10 @@ void IdentityService::check_sign_in(const CallPtr& call, const v1::SignInRequest
     SignInCommand command;
     if (row->totp_confirmed()) {
       if (request.code().empty()) {
-        return call->finish(Status(Code::kUnauthenticated, "MFA_REQUIRED", "the code of the authenticator app is needed too")
-                                .with_field("code", "is missing", "123456")
-                                .with_help("security.md#sign-in"));
+        return call->finish(
+            Status(Code::kUnauthenticated, "MFA_REQUIRED", "the code of the authenticator app is needed too")
+                .with_field("code", "is missing", "123456")
+                .with_help("security.md#sign-in"));
       }
       const auto secret = env_.crypto.open(row->totp_sealed(), totp_context(request.tenant(), request.name()));
       if (!secret) return call->finish(secret.error());
@@ -317,7 +326,9 @@ void IdentityService::refuse_sign_in(const CallPtr& call, const v1::SignInReques
   env_.metrics.counter("uccp_sign_in_failures_total", "Attempts to sign in that were refused").add();
   log::write({.level = log::Level::kWarn,
               .message = "sign-in refused",
-              .fields = {{"principal", request.name()}, {"tenant", request.tenant()}, {"address", call->credentials.address},
+              .fields = {{"principal", request.name()},
+                         {"tenant", request.tenant()},
+                         {"address", call->credentials.address},
                          {"call_id", call->call_id}},
               .category = log::Category::kSecurity});
   if (!known) return call->finish(sign_in_refused());
@@ -341,10 +352,11 @@ void IdentityService::propose_sign_in(const CallPtr& call, const SignInCommand& 
   // A refused attempt changes a counter and nothing else; the log has it with its address.
   envelope.audited = command.accepted();
   envelope.payload = command.SerializeAsString();
-  env_.proposer.propose(kCoreGroup, std::move(envelope), [call, done = std::move(done)](Result<machine::Applied> applied) {
-    if (!applied) return call->finish(std::move(applied.error()));
-    done(std::move(*applied));
-  });
+  env_.proposer.propose(kCoreGroup, std::move(envelope),
+                        [call, done = std::move(done)](Result<machine::Applied> applied) {
+                          if (!applied) return call->finish(std::move(applied.error()));
+                          done(std::move(*applied));
+                        });
 }
 
 void IdentityService::answer_tokens(const CallPtr& call, const SessionRow& session, const std::string& refresh) {
@@ -373,34 +385,39 @@ void IdentityService::exchange(const CallPtr& call, const v1::ExchangeTokenReque
                        "the refresh token is unknown, used, or its session is over; sign in");
   SecretParts parts;
   if (!split_secret(request.refresh_token(), kRefreshPrefix, parts)) return call->finish(refused);
-  env_.reader.read(kCoreGroup, machine::ReadLevel::linearizable(), [this, call, parts, refused](Result<GroupView> view) {
-    if (!view) return call->finish(std::move(view.error()));
-    const auto session = kSessions.get(*view, kNoScope, parts.id);
-    if (!session || session->expire_us() <= env_.clock.wall().us) return call->finish(refused);
-    Status active = env_.directory.check_principal(session->tenant(), session->principal());
-    if (!active.is_ok()) return call->finish(std::move(active));
-    const std::string next = to_base64url(env_.crypto.random_bytes(kSecretBytes));
-    RotateSessionCommand command;
-    command.set_id(parts.id);
-    command.set_presented_hash(hash_secret(parts.secret));
-    command.set_next_hash(hash_secret(next));
-    propose(call, "", "rotate_session", command, [this, call, next, id = parts.id](const machine::Applied& applied) {
-      if (!applied.response.empty()) return answer_tokens(call, parse<SessionRow>(applied.response), next);
-      log::write({.level = log::Level::kWarn,
-                  .message = "a refresh token was used twice: its session was ended",
-                  .fields = {{"session", id}, {"address", call->credentials.address}},
-                  .category = log::Category::kSecurity});
-      call->finish(Status(Code::kUnauthenticated, "REFRESH_REUSED",
-                          "the refresh token was used before, so somebody else may have it: the session was ended; sign in")
-                       .with_help("security.md#sign-in"));
-    });
-  });
+  env_.reader.read(
+      kCoreGroup, machine::ReadLevel::linearizable(), [this, call, parts, refused](Result<GroupView> view) {
+        if (!view) return call->finish(std::move(view.error()));
+        const auto session = kSessions.get(*view, kNoScope, parts.id);
+        if (!session || session->expire_us() <= env_.clock.wall().us) return call->finish(refused);
+        Status active = env_.directory.check_principal(session->tenant(), session->principal());
+        if (!active.is_ok()) return call->finish(std::move(active));
+        const std::string next = to_base64url(env_.crypto.random_bytes(kSecretBytes));
+        RotateSessionCommand command;
+        command.set_id(parts.id);
+        command.set_presented_hash(hash_secret(parts.secret));
+        command.set_next_hash(hash_secret(next));
+        propose(
+            call, "", "rotate_session", command, [this, call, next, id = parts.id](const machine::Applied& applied) {
+              if (!applied.response.empty()) return answer_tokens(call, parse<SessionRow>(applied.response), next);
+              log::write({.level = log::Level::kWarn,
+                          .message = "a refresh token was used twice: its session was ended",
+                          .fields = {{"session", id}, {"address", call->credentials.address}},
+                          .category = log::Category::kSecurity});
+              call->finish(
+                  Status(
+                      Code::kUnauthenticated, "REFRESH_REUSED",
+                      "the refresh token was used before, so somebody else may have it: the session was ended; sign in")
+                      .with_help("security.md#sign-in"));
+            });
+      });
 }
 
 void IdentityService::sign_out(const CallPtr& call) {
   if (call->principal.session.empty()) {
-    return call->finish(Status(Code::kFailedPrecondition, "NO_SESSION",
-                               "the credential is not the token of a session; tokens and keys are ended by RevokeToken"));
+    return call->finish(
+        Status(Code::kFailedPrecondition, "NO_SESSION",
+               "the credential is not the token of a session; tokens and keys are ended by RevokeToken"));
   }
   RevokeCommand command;
   command.set_tenant(call->principal.tenant);
@@ -420,9 +437,10 @@ void IdentityService::issue_token(const CallPtr& call, const v1::IssueTokenReque
   auto namespaces = narrowed(call->principal, texts(request.namespaces()));
   if (allowed.is_ok() && !namespaces) allowed = namespaces.error();
   if (allowed.is_ok() && env_.directory.newest()->user(*tenant, name) == nullptr) {
-    allowed = self ? Status(Code::kFailedPrecondition, "USER_NOT_STORED",
-                            name + " is known by its credential only; make a user of this name first, and give it roles")
-                   : not_found(IDENTITY_KIND_USER, name);
+    allowed = self
+                  ? Status(Code::kFailedPrecondition, "USER_NOT_STORED",
+                           name + " is known by its credential only; make a user of this name first, and give it roles")
+                  : not_found(IDENTITY_KIND_USER, name);
   }
   if (!allowed.is_ok()) return call->finish(std::move(allowed));
   AccessTokenClaims claims;
@@ -431,9 +449,11 @@ void IdentityService::issue_token(const CallPtr& call, const v1::IssueTokenReque
   claims.principal = name;
   claims.namespaces = *namespaces;
   claims.issued_s = env_.clock.wall().us / 1'000'000;
-  claims.expires_s = claims.issued_s + (request.has_ttl() ? services::ms_of(request.ttl()) : kIssuedTtlDefaultMs) / 1000;
+  claims.expires_s =
+      claims.issued_s + (request.has_ttl() ? services::ms_of(request.ttl()) : kIssuedTtlDefaultMs) / 1000;
   // Who has a token cannot make one that lives longer.
-  if (self && call->principal.expires_us > 0) claims.expires_s = std::min(claims.expires_s, call->principal.expires_us / 1'000'000);
+  if (self && call->principal.expires_us > 0)
+    claims.expires_s = std::min(claims.expires_s, call->principal.expires_us / 1'000'000);
   sign(call, claims, [call, claims](std::string token) {
     v1::Tokens out;
     out.set_access_token(std::move(token));
@@ -507,7 +527,9 @@ void IdentityService::revoke(const CallPtr& call, const std::string& bytes) {
   switch (request.target_case()) {
     case v1::RevokeTokenRequest::kTokenId: command.set_token_id(request.token_id()); break;
     case v1::RevokeTokenRequest::kPrincipal: command.set_principal(request.principal()); break;
-    case v1::RevokeTokenRequest::kCertificateSerial: command.set_serial(canonical_serial(request.certificate_serial())); break;
+    case v1::RevokeTokenRequest::kCertificateSerial:
+      command.set_serial(canonical_serial(request.certificate_serial()));
+      break;
     case v1::RevokeTokenRequest::kToken: {
       const std::string& token = request.token();
       SecretParts parts;
@@ -519,8 +541,9 @@ void IdentityService::revoke(const CallPtr& call, const std::string& bytes) {
     default: break;
   }
   if (command.token_id().empty() && command.principal().empty() && command.serial().empty()) {
-    return call->finish(Status(Code::kInvalid, "FIELD_INVALID", "say what is to be revoked")
-                            .with_field("tokenId", "one of tokenId, token, principal, certificateSerial is needed", "tok_01J8ZQ4V5K"));
+    return call->finish(
+        Status(Code::kInvalid, "FIELD_INVALID", "say what is to be revoked")
+            .with_field("tokenId", "one of tokenId, token, principal, certificateSerial is needed", "tok_01J8ZQ4V5K"));
   }
   propose(call, bytes, "revoke", command, [this, call](const machine::Applied&) {
     v1::RevokeTokenResponse out;

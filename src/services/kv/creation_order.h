@@ -1,8 +1,8 @@
 // The keys below a prefix in the order of their creation, in memory: what the queues of etcd's clients ask for in each
 // transaction (who came first, who just before me), and what a scan would have to sort all of them for.
 //
-// A cache beside the state, with the answers of a scan: a prefix is learned from the first scan that was made for such a
-// question, and follows every change after that. Whoever changes a key tells; a command that fails takes back what it
+// A cache beside the state, with the answers of a scan: a prefix is learned from the first scan that was made for such
+// a question, and follows every change after that. Whoever changes a key tells; a command that fails takes back what it
 // told. Prefixes end with '/'. Those with many keys or large rows are not kept. Loop thread.
 #pragma once
 

@@ -20,12 +20,13 @@ std::vector<Logged> read_log(const machine::KeyReader& state, const machine::Sco
                              size_t changes_max) {
   std::vector<Logged> changes;
   const size_t prefix = machine::table_key::scope_prefix(kRevisionTable, scope).size();
-  state.scan(revision_key(scope, from, 0), revision_key(scope, to + 1, 0), [&](std::string_view key, std::string_view row) {
-    const uint64_t revision = ByteReader(key.substr(prefix)).u64();
-    if (changes.size() >= changes_max && revision != changes.back().revision) return false;
-    changes.push_back({std::string(key), std::string(row), revision});
-    return true;
-  });
+  state.scan(revision_key(scope, from, 0), revision_key(scope, to + 1, 0),
+             [&](std::string_view key, std::string_view row) {
+               const uint64_t revision = ByteReader(key.substr(prefix)).u64();
+               if (changes.size() >= changes_max && revision != changes.back().revision) return false;
+               changes.push_back({std::string(key), std::string(row), revision});
+               return true;
+             });
   return changes;
 }
 
@@ -35,8 +36,8 @@ Status compact(StoreWriter& writer, uint64_t revision) {
   Head& head = writer.head();
   if (revision <= head.compacted) {
     return Status(Code::kFailedPrecondition, "REVISION_COMPACTED",
-                  "the revision " + std::to_string(revision) + " is compacted already; the oldest that can be read is " +
-                      std::to_string(head.compacted));
+                  "the revision " + std::to_string(revision) +
+                      " is compacted already; the oldest that can be read is " + std::to_string(head.compacted));
   }
   UCCP_TRY(head.compacted, revision_to_read(head, static_cast<int64_t>(revision)));
   writer.finish();

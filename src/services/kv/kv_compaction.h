@@ -1,4 +1,5 @@
-// Giving up history: a compaction says at once what can no longer be read; sweeping then removes the rows, step by step.
+// Giving up history: a compaction says at once what can no longer be read; sweeping then removes the rows, step by
+// step.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // What a revision of a key-value store tells its watchers: the payload of a change of the topic "kv". Its key is the
-// revision, u64. The payload is a list of: u8 kind, bytes key, bytes row after, bytes row before (each empty if there is
-// none).
+// revision, u64. The payload is a list of: u8 kind, bytes key, bytes row after, bytes row before (each empty if there
+// is none).
 #pragma once
 
 #include <string>

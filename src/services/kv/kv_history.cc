@@ -120,23 +120,26 @@ Result<DiffAnswer> DiffAnswer::make(const v1::DiffRequest& request, const machin
 }
 
 Result<bool> DiffAnswer::step(const machine::KeyReader& state, size_t keys_max) {
-  return run_.step(state, keys_max, [this](const std::string& key, const std::string& before, const std::string& after) {
-    if (found_ == limit_ || out_.size() > kRangeBytesMax) {
-      next_key_ = key;
-      return false;
-    }
-    ++found_;
-    const auto kind = before.empty()  ? v1::KEY_DIFFERENCE_KIND_ADDED
-                      : after.empty() ? v1::KEY_DIFFERENCE_KIND_REMOVED
-                                      : v1::KEY_DIFFERENCE_KIND_CHANGED;
-    const size_t mark = call::begin_bytes(out_, v1::DiffResponse::kDifferencesFieldNumber);
-    call::put_bytes(out_, v1::KeyDifference::kKeyFieldNumber, key);
-    call::put_uint(out_, v1::KeyDifference::kKindFieldNumber, kind);
-    if (!before.empty()) append_pair(out_, v1::KeyDifference::kBeforeFieldNumber, key, *decode_version(before));
-    if (!after.empty()) append_pair(out_, v1::KeyDifference::kAfterFieldNumber, key, *decode_version(after));
-    call::end_bytes(out_, mark);
-    return true;
-  });
+  return run_.step(state, keys_max,
+                   [this](const std::string& key, const std::string& before, const std::string& after) {
+                     if (found_ == limit_ || out_.size() > kRangeBytesMax) {
+                       next_key_ = key;
+                       return false;
+                     }
+                     ++found_;
+                     const auto kind = before.empty()  ? v1::KEY_DIFFERENCE_KIND_ADDED
+                                       : after.empty() ? v1::KEY_DIFFERENCE_KIND_REMOVED
+                                                       : v1::KEY_DIFFERENCE_KIND_CHANGED;
+                     const size_t mark = call::begin_bytes(out_, v1::DiffResponse::kDifferencesFieldNumber);
+                     call::put_bytes(out_, v1::KeyDifference::kKeyFieldNumber, key);
+                     call::put_uint(out_, v1::KeyDifference::kKindFieldNumber, kind);
+                     if (!before.empty())
+                       append_pair(out_, v1::KeyDifference::kBeforeFieldNumber, key, *decode_version(before));
+                     if (!after.empty())
+                       append_pair(out_, v1::KeyDifference::kAfterFieldNumber, key, *decode_version(after));
+                     call::end_bytes(out_, mark);
+                     return true;
+                   });
 }
 
 std::string DiffAnswer::answer() {
@@ -188,10 +191,11 @@ Result<v1::RollbackResponse> roll_back(machine::ApplyContext& context, StoreWrit
   };
   std::vector<Change> changes;
   // One step: what is changed must not be looked at again.
-  const bool whole = run.step(context.state(), kChangedKeysMax, [&](const auto& key, const auto& before, const auto& after) {
-    changes.push_back({key, before, after});
-    return changes.size() <= kChangedKeysMax;
-  });
+  const bool whole =
+      run.step(context.state(), kChangedKeysMax, [&](const auto& key, const auto& before, const auto& after) {
+        changes.push_back({key, before, after});
+        return changes.size() <= kChangedKeysMax;
+      });
   if (!whole || changes.size() > kChangedKeysMax) {
     return fail(Status(Code::kExhausted, "ROLLBACK_TOO_LARGE",
                        "the range has more than " + std::to_string(kChangedKeysMax) +

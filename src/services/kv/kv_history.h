@@ -60,7 +60,8 @@ class DiffAnswer {
 // What a rollback would do, in steps: the read that answers `validateOnly`.
 class RollbackPreview {
  public:
-  static Result<RollbackPreview> make(const v1::RollbackRequest& request, const machine::Scope& scope, const Head& head);
+  static Result<RollbackPreview> make(const v1::RollbackRequest& request, const machine::Scope& scope,
+                                      const Head& head);
   Result<bool> step(const machine::KeyReader& state, size_t keys_max);
   std::string answer() const { return response_.SerializeAsString(); }
 

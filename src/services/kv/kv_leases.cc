@@ -90,18 +90,19 @@ void KvService::get_lease(const CallPtr& call, const v1::GetLeaseRequest& reques
         return static_cast<size_t>(lease.keys_size()) < kKeysShownMax;
       });
     }
-    env_.leases.time_left(kCoreGroup, row->lease, [call, id, lease = std::move(lease)](Result<int64_t> left_ms) mutable {
-      if (!left_ms) return call->finish(ended(id, std::move(left_ms.error())));
-      set_ms(lease.mutable_remaining(), *left_ms);
-      call->reply(lease.SerializeAsString());
-    });
+    env_.leases.time_left(kCoreGroup, row->lease,
+                          [call, id, lease = std::move(lease)](Result<int64_t> left_ms) mutable {
+                            if (!left_ms) return call->finish(ended(id, std::move(left_ms.error())));
+                            set_ms(lease.mutable_remaining(), *left_ms);
+                            call->reply(lease.SerializeAsString());
+                          });
   });
 }
 
 void KvService::list_leases(const CallPtr& call, std::string bytes) {
   const machine::Scope scope = scope_of(*call);
-  auto query = call::compile_list(*call->method, bytes,
-                                  {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope, .key_order = "id"});
+  auto query = call::compile_list(
+      *call->method, bytes, {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope, .key_order = "id"});
   if (!query) return call->finish(std::move(query.error()));
   read(call, [this, scope, query = std::move(*query)](const CallPtr& call, GroupView view) {
     env_.work.post([call, scope, query, view = std::move(view)] {

@@ -38,10 +38,10 @@ class PastReader {
   struct Chunk {
     std::string events;  // encoded
     size_t count = 0;
-    LogPlace next;             // where to go on
-    bool whole = false;        // the state has nothing behind
-    uint64_t compacted = 0;    // not 0: the place is compacted, and this is the least that is not
-    uint64_t revision = 0;     // of the state
+    LogPlace next;           // where to go on
+    bool whole = false;      // the state has nothing behind
+    uint64_t compacted = 0;  // not 0: the place is compacted, and this is the least that is not
+    uint64_t revision = 0;   // of the state
   };
   // Looks at about `rows_max` changes and `bytes_max` bytes of events from `place` on.
   static Chunk read(const machine::KeyReader& state, const machine::Scope& scope, const EventFilter& filter,

@@ -1,5 +1,5 @@
-// Random commands against a model that keeps the whole store at every revision: answers, ranges at any revision, the log
-// of changes. The model knows nothing of rows.
+// Random commands against a model that keeps the whole store at every revision: answers, ranges at any revision, the
+// log of changes. The model knows nothing of rows.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -321,10 +321,20 @@ class KvProperty : public ::testing::TestWithParam<uint64_t> {
 TEST_P(KvProperty, BehavesAsTheModel) {
   for (int step = 0; step < 600 && !HasFailure(); ++step) {
     switch (below(20)) {
-      case 0: case 1: case 2: case 3: case 4: put(); break;
-      case 5: case 6: erase(); break;
-      case 7: case 8: case 9: case 10: transact(); break;
-      case 11: if (model_.revision() > compacted_ && random_.chance(0.3)) compact(); break;
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+      case 4: put(); break;
+      case 5:
+      case 6: erase(); break;
+      case 7:
+      case 8:
+      case 9:
+      case 10: transact(); break;
+      case 11:
+        if (model_.revision() > compacted_ && random_.chance(0.3)) compact();
+        break;
       case 12: read_log(); break;
       default: read(); break;
     }

@@ -120,10 +120,11 @@ std::optional<std::string> version_at(const KeyReader& state, const Scope& scope
   if (newest && decode_version(*newest)->mod <= at) return newest;
   if (at >= current) return std::nullopt;
   std::optional<std::string> found;
-  state.scan(history_key(scope, key, at), history_begin(scope, after(key)), [&](std::string_view, std::string_view row) {
-    found = row;
-    return false;
-  });
+  state.scan(history_key(scope, key, at), history_begin(scope, after(key)),
+             [&](std::string_view, std::string_view row) {
+               found = row;
+               return false;
+             });
   if (found && !decode_version(*found)) found.reset();
   return found;
 }
@@ -251,7 +252,8 @@ bool RangeRun::take(std::string_view key, std::string_view row) {
   ++matched_;
   if (sorted_) return keep(key, row, version);
   if (more_) return true;
-  const bool full = (limit_ > 0 && matched_ > limit_) || (matched_ > 1 && pairs_.size() + key.size() + row.size() > kRangeBytesMax);
+  const bool full =
+      (limit_ > 0 && matched_ > limit_) || (matched_ > 1 && pairs_.size() + key.size() + row.size() > kRangeBytesMax);
   if (full) {
     more_ = true;
     next_key_ = key;
@@ -293,7 +295,8 @@ constexpr uint64_t kInOrderMax = 16;
 std::string_view RangeRun::created_below() const {
   const bool asked = sorted_ && order_ == v1::KEY_ORDER_CREATE_REVISION && !counts_ && at_ == current_ && limit_ > 0 &&
                      limit_ <= kInOrderMax && min_mod_ == 0 && max_mod_ == UINT64_MAX;
-  const bool whole = !range_.single && CreationOrder::takes(range_.from) && range_.to == machine::prefix_end(range_.from);
+  const bool whole =
+      !range_.single && CreationOrder::takes(range_.from) && range_.to == machine::prefix_end(range_.from);
   return asked && whole ? std::string_view(range_.from) : std::string_view();
 }
 
@@ -322,8 +325,8 @@ void RangeRun::take_in_order(const machine::KeyReader& state, const CreationOrde
 void RangeRun::learn(std::string_view key, std::string_view row) {
   if (!*learned_) return;
   (*learned_)->emplace(decode_version(row)->create, key);
-  const bool too_much = row.size() > CreationOrder::kRowBytesMax ||
-                        (*learned_)->size() > CreationOrder::kKeysOfPrefixMax;
+  const bool too_much =
+      row.size() > CreationOrder::kRowBytesMax || (*learned_)->size() > CreationOrder::kKeysOfPrefixMax;
   if (too_much) learned_->reset();
 }
 

@@ -48,13 +48,14 @@ class RangeRun {
   // Looks at about `keys_max` more keys of the same state; true: at the end. Errors: exhausted RANGE_TOO_LARGE if the
   // pairs would have to be sorted and are too many.
   Result<bool> step(const machine::KeyReader& state, size_t keys_max);
-  // For a question that CreationOrder can answer: the prefix whose keys it asks for in the order of their creation, only
-  // few of them. Empty: it is another question.
+  // For a question that CreationOrder can answer: the prefix whose keys it asks for in the order of their creation,
+  // only few of them. Empty: it is another question.
   std::string_view created_below() const;
   // Instead of step(), with the keys that there are.
   void take_in_order(const machine::KeyReader& state, const CreationOrder::Keys& keys);
   // As step(), and collects what answers further such questions; nullopt if that should not be kept.
-  Result<bool> step_and_learn(const machine::KeyReader& state, size_t keys_max, std::optional<CreationOrder::Keys>& keys);
+  Result<bool> step_and_learn(const machine::KeyReader& state, size_t keys_max,
+                              std::optional<CreationOrder::Keys>& keys);
   // A serialized RangeResponse. Requires that step() said true.
   std::string answer();
 
@@ -84,13 +85,13 @@ class RangeRun {
   bool keys_only_ = false;
   bool count_only_ = false;
   bool count_total_ = false;
-  bool sorted_ = false;    // otherwise than the keys are
+  bool sorted_ = false;  // otherwise than the keys are
   bool filtered_ = false;
-  bool counts_ = false;    // visits keys that are not answered
+  bool counts_ = false;  // visits keys that are not answered
   uint64_t min_mod_ = 0, max_mod_ = UINT64_MAX, min_create_ = 0, max_create_ = UINT64_MAX;
 
-  std::string pairs_;        // those in key order, encoded
-  std::vector<Kept> kept_;   // those to be sorted; a heap with the last one in front once there are `limit_`
+  std::string pairs_;       // those in key order, encoded
+  std::vector<Kept> kept_;  // those to be sorted; a heap with the last one in front once there are `limit_`
   size_t kept_bytes_ = 0;
   uint64_t matched_ = 0;
   uint64_t count_ = 0;

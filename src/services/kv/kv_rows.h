@@ -18,18 +18,18 @@
 namespace uccp::kv {
 
 // Tables of the core group; the numbers are part of the on-disk format.
-inline constexpr machine::TableId kHeadTable = 80;       // "": Head
-inline constexpr machine::TableId kKeyTable = 81;        // key: Version
-inline constexpr machine::TableId kHistoryTable = 82;    // key part key, u64 ~revision: Version or tombstone
-inline constexpr machine::TableId kRevisionTable = 83;   // u64 revision, u32 number within it: Revision
-inline constexpr machine::TableId kLeaseTable = 84;      // u64 id: LeaseRow
-inline constexpr machine::TableId kLeaseKeyTable = 85;   // u64 id, key: empty
+inline constexpr machine::TableId kHeadTable = 80;      // "": Head
+inline constexpr machine::TableId kKeyTable = 81;       // key: Version
+inline constexpr machine::TableId kHistoryTable = 82;   // key part key, u64 ~revision: Version or tombstone
+inline constexpr machine::TableId kRevisionTable = 83;  // u64 revision, u32 number within it: Revision
+inline constexpr machine::TableId kLeaseTable = 84;     // u64 id: LeaseRow
+inline constexpr machine::TableId kLeaseKeyTable = 85;  // u64 id, key: empty
 
 // Of one namespace. Absent in one that was never written to.
 struct Head {
   uint64_t revision = 1;
-  uint64_t compacted = 0;   // least revision that can be read
-  uint64_t swept = 0;       // everything that changes before it gave up is removed
+  uint64_t compacted = 0;  // least revision that can be read
+  uint64_t swept = 0;      // everything that changes before it gave up is removed
   uint64_t keys = 0;
   uint64_t bytes = 0;          // newest versions
   uint64_t history_bytes = 0;  // older ones and the log of revisions
@@ -96,9 +96,7 @@ struct KeyRange {
   std::string to;
   bool single = false;  // just `from`
 
-  bool contains(std::string_view key) const {
-    return single ? key == from : key >= from && (to.empty() || key < to);
-  }
+  bool contains(std::string_view key) const { return single ? key == from : key >= from && (to.empty() || key < to); }
   // No key is in it.
   bool empty() const { return !single && !to.empty() && to <= from; }
 };

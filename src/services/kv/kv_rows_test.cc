@@ -12,23 +12,57 @@ namespace {
 const machine::Scope kScope{"t", "n"};
 
 TEST(KvRows, Golden) {
-  EXPECT_EQ(to_hex(encode_head({.revision = 300, .compacted = 7, .swept = 8, .keys = 2, .bytes = 10, .history_bytes = 20,
-                                .leases = 1, .bytes_max = 1000, .keys_max = 3, .leases_max = 4})),
+  EXPECT_EQ(to_hex(encode_head({.revision = 300,
+                                .compacted = 7,
+                                .swept = 8,
+                                .keys = 2,
+                                .bytes = 10,
+                                .history_bytes = 20,
+                                .leases = 1,
+                                .bytes_max = 1000,
+                                .keys_max = 3,
+                                .leases_max = 4})),
             "01ac020708020a1401e8070304");
-  EXPECT_EQ(to_hex(encode_version({.mod = 300, .create = 299, .version = 2, .lease = 0, .value = "v"})), "01ac02010276");
+  EXPECT_EQ(to_hex(encode_version({.mod = 300, .create = 299, .version = 2, .lease = 0, .value = "v"})),
+            "01ac02010276");
   EXPECT_EQ(to_hex(encode_version({.mod = 5, .create = 5, .version = 1, .lease = 200, .value = ""})), "21050001c801");
   EXPECT_EQ(to_hex(encode_tombstone()), "11");
   EXPECT_EQ(to_hex(encode_revision({.kind = ChangeKind::kPut, .previous = 0, .key = "a"})), "110061");
   EXPECT_EQ(to_hex(encode_revision({.kind = ChangeKind::kDelete, .previous = 300, .key = "a"})), "21ac0261");
   EXPECT_EQ(to_hex(encode_lease({.lease = 0x10001, .ttl_ms = 300, .keys = 1, .granted = {5}})),
             "010000000000010001ac02010000000000000005");
-  EXPECT_EQ(to_hex(head_key(kScope)), "0050" "740001" "6e0001");
-  EXPECT_EQ(to_hex(key_key(kScope, std::string_view("a\0", 2))), "0051" "740001" "6e0001" "6100");
+  EXPECT_EQ(to_hex(head_key(kScope)),
+            "0050"
+            "740001"
+            "6e0001");
+  EXPECT_EQ(to_hex(key_key(kScope, std::string_view("a\0", 2))),
+            "0051"
+            "740001"
+            "6e0001"
+            "6100");
   EXPECT_EQ(to_hex(history_key(kScope, std::string_view("a\0", 2), 1)),
-            "0052" "740001" "6e0001" "6100ff0001" "fffffffffffffffe");
-  EXPECT_EQ(to_hex(revision_key(kScope, 2, 3)), "0053" "740001" "6e0001" "0000000000000002" "00000003");
-  EXPECT_EQ(to_hex(lease_row_key(kScope, 9)), "0054" "740001" "6e0001" "0000000000000009");
-  EXPECT_EQ(to_hex(lease_key_key(kScope, 9, "a")), "0055" "740001" "6e0001" "0000000000000009" "61");
+            "0052"
+            "740001"
+            "6e0001"
+            "6100ff0001"
+            "fffffffffffffffe");
+  EXPECT_EQ(to_hex(revision_key(kScope, 2, 3)),
+            "0053"
+            "740001"
+            "6e0001"
+            "0000000000000002"
+            "00000003");
+  EXPECT_EQ(to_hex(lease_row_key(kScope, 9)),
+            "0054"
+            "740001"
+            "6e0001"
+            "0000000000000009");
+  EXPECT_EQ(to_hex(lease_key_key(kScope, 9, "a")),
+            "0055"
+            "740001"
+            "6e0001"
+            "0000000000000009"
+            "61");
 }
 
 TEST(KvRows, WhatIsWrittenIsRead) {

@@ -124,8 +124,10 @@ class Script {
     else if (words.verb == "delete") tell(lab_.erase(delete_of(words)));
     else if (words.verb == "txn") transact(line.substr(3));
     else if (words.verb == "compact") tell(lab_.compact(std::stoll(words.positional.at(0))));
-    else if (words.verb == "sweep") say(std::to_string(lab_.sweep(static_cast<uint32_t>(std::stoul(words.positional.at(0))))) + " steps");
-    else if (words.verb == "grant") say("lease " + std::to_string(lab_.grant(std::stoll(words.positional.at(0)), words.number("id"))));
+    else if (words.verb == "sweep")
+      say(std::to_string(lab_.sweep(static_cast<uint32_t>(std::stoul(words.positional.at(0))))) + " steps");
+    else if (words.verb == "grant")
+      say("lease " + std::to_string(lab_.grant(std::stoll(words.positional.at(0)), words.number("id"))));
     else if (words.verb == "revoke") revoke(words);
     else if (words.verb == "advance") lab_.advance(std::stoll(words.positional.at(0)));
     else if (words.verb == "log") show_log(words);
@@ -139,8 +141,8 @@ class Script {
  private:
   void say(const std::string& line) { out_ += line + "\n"; }
   static std::string text(const v1::KeyValuePair& p) {
-    return p.key() + "=" + p.value() + " created=" + std::to_string(p.create_revision()) + " changed=" +
-           std::to_string(p.mod_revision()) + " version=" + std::to_string(p.version()) +
+    return p.key() + "=" + p.value() + " created=" + std::to_string(p.create_revision()) +
+           " changed=" + std::to_string(p.mod_revision()) + " version=" + std::to_string(p.version()) +
            (p.lease() != 0 ? " lease=" + std::to_string(p.lease()) : "");
   }
   void tell(const Status& status) { say(status.is_ok() ? "ok" : std::string(status.reason())); }
@@ -154,9 +156,9 @@ class Script {
   }
   void tell(const v1::RangeResponse& r, const std::string& indent) {
     for (const auto& pair : r.pairs()) say(indent + text(pair));
-    say(indent + std::to_string(r.pairs_size()) + " of " + (r.count() == 0 && r.more() ? "more" : std::to_string(r.count())) +
-        " at " + std::to_string(r.revision()) + (r.more() ? ", more" : "") +
-        (r.next_key().empty() ? "" : " from " + r.next_key()));
+    say(indent + std::to_string(r.pairs_size()) + " of " +
+        (r.count() == 0 && r.more() ? "more" : std::to_string(r.count())) + " at " + std::to_string(r.revision()) +
+        (r.more() ? ", more" : "") + (r.next_key().empty() ? "" : " from " + r.next_key()));
   }
   void tell(const v1::DeleteResponse& r, const std::string& indent) {
     say(indent + "deleted " + std::to_string(r.deleted()) + " at " + std::to_string(r.revision()));
@@ -209,7 +211,8 @@ class Script {
     for (const auto& event : item.events()) {
       const bool put = event.kind() == v1::KEY_EVENT_KIND_PUT;
       say(std::to_string(event.pair().mod_revision()) + (put ? " put " : " delete ") + event.pair().key() +
-          (put ? "=" + event.pair().value() : "") + (event.has_prev_kv() ? ", before: " + event.prev_kv().value() : ""));
+          (put ? "=" + event.pair().value() : "") +
+          (event.has_prev_kv() ? ", before: " + event.prev_kv().value() : ""));
     }
   }
   void show_history(const std::string& key) {
@@ -235,8 +238,8 @@ class Script {
   }
   void show_store() {
     const Head head = lab_.head();
-    say("revision=" + std::to_string(head.revision) + " oldest=" + std::to_string(head.compacted) + " keys=" +
-        std::to_string(head.keys) + " leases=" + std::to_string(head.leases) + " history-rows=" +
+    say("revision=" + std::to_string(head.revision) + " oldest=" + std::to_string(head.compacted) +
+        " keys=" + std::to_string(head.keys) + " leases=" + std::to_string(head.leases) + " history-rows=" +
         std::to_string(lab_.rows_of(kHistoryTable)) + " log-rows=" + std::to_string(lab_.rows_of(kRevisionTable)));
   }
 

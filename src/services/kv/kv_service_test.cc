@@ -163,7 +163,8 @@ TEST_F(KvServiceTest, TheHistoryOfAKeyIsShown) {
   EXPECT_TRUE(all.versions(1).deleted());
   EXPECT_EQ(all.versions(1).revision(), 4);
   EXPECT_EQ(all.versions(3).pair().value(), "off");
-  const auto page = ask("GetHistory", R"({"key":"flags/a","limit":1,"beforeRevision":4})").answer<v1::GetHistoryResponse>();
+  const auto page =
+      ask("GetHistory", R"({"key":"flags/a","limit":1,"beforeRevision":4})").answer<v1::GetHistoryResponse>();
   ASSERT_EQ(page.versions_size(), 1);
   EXPECT_EQ(page.versions(0).pair().value(), "on");
   EXPECT_TRUE(page.more());
@@ -234,8 +235,8 @@ TEST_F(KvServiceTest, LeasesAreListedRevokedAndCounted) {
   const auto page = ask("ListLeases", R"({"pageSize":2})").answer<v1::ListLeasesResponse>();
   ASSERT_EQ(page.leases_size(), 2);
   EXPECT_EQ(page.leases(1).id(), 2);
-  const auto rest =
-      ask("ListLeases", R"({"pageSize":2,"pageToken":")" + page.next_page_token() + "\"}").answer<v1::ListLeasesResponse>();
+  const auto rest = ask("ListLeases", R"({"pageSize":2,"pageToken":")" + page.next_page_token() + "\"}")
+                        .answer<v1::ListLeasesResponse>();
   ASSERT_EQ(rest.leases_size(), 1);
   EXPECT_EQ(rest.leases(0).id(), 3);
   put("a", "1", R"(,"lease":"2")");

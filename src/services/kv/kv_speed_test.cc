@@ -1,5 +1,5 @@
-// What a put costs in apply, CPU of the loop: values of 256 bytes, a store of a million keys, fresh keys and overwritten ones. Off by
-// default: run with --gtest_also_run_disabled_tests. UCCP_KV_KEYS sets the number of keys.
+// What a put costs in apply, CPU of the loop: values of 256 bytes, a store of a million keys, fresh keys and
+// overwritten ones. Off by default: run with --gtest_also_run_disabled_tests. UCCP_KV_KEYS sets the number of keys.
 #include <gtest/gtest.h>
 #include <time.h>
 
@@ -60,8 +60,8 @@ class Bench {
       for (size_t i = 0; i < batch; ++i) {
         value[i % kValueBytes] = static_cast<char>('a' + random.below(26));
         const uint64_t key = fresh ? done + i : random.below(keys);
-        entries.push_back({Term(1), LogIndex(machine_.applied().value + i + 1), EntryKind::kCommand,
-                           put_entry(key, value, audited)});
+        entries.push_back(
+            {Term(1), LogIndex(machine_.applied().value + i + 1), EntryKind::kCommand, put_entry(key, value, audited)});
       }
       const double start = thread_seconds();
       ASSERT_TRUE(machine_.apply(entries).has_value());
@@ -77,8 +77,8 @@ class Bench {
       const std::string key = "bench/key/" + std::to_string(10'000'000 + random.below(keys));
       bytes += version_at(machine_.view(), kScope, key, UINT64_MAX, UINT64_MAX).value_or("").size();
     }
-    std::printf("%-40s %15.2f us a get, %zu bytes\n", "newest version", (thread_seconds() - start) / static_cast<double>(count) * 1e6,
-                bytes / count);
+    std::printf("%-40s %15.2f us a get, %zu bytes\n", "newest version",
+                (thread_seconds() - start) / static_cast<double>(count) * 1e6, bytes / count);
   }
 
  private:

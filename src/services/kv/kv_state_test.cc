@@ -272,9 +272,9 @@ TEST(KvState, ALeaseEndsWithAllItsKeysInOneRevision) {
 TEST(KvState, ACompactionKeepsWhatIsReadableAndSweepingRemovesTheRest) {
   KvLab lab;
   for (int i = 0; i < 10; ++i) lab.put("a", std::to_string(i));  // 2..11
-  lab.put("b", "1");                                              // 12
-  lab.erase("b");                                                 // 13
-  lab.put("c", "1");                                              // 14
+  lab.put("b", "1");                                             // 12
+  lab.erase("b");                                                // 13
+  lab.put("c", "1");                                             // 14
   EXPECT_EQ(lab.compact(15).reason(), "REVISION_FUTURE");
   ASSERT_TRUE(lab.compact(8).is_ok());
   EXPECT_EQ(lab.compact(8).reason(), "REVISION_COMPACTED");

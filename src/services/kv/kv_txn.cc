@@ -67,8 +67,10 @@ class Checker {
     operations_ += static_cast<size_t>(request.success_size() + request.failure_size());
     if (operations_ > kTxnNesting * operations_max_) return too_large();
     for (const KeyCompare& compare : request.compare()) {
-      if (compare.key().empty() && compare.prefix().empty()) return invalid("TXN_INVALID", "has a comparison without a key");
-      if (compare.target_case() == KeyCompare::TARGET_NOT_SET) return invalid("TXN_INVALID", "has a comparison with nothing");
+      if (compare.key().empty() && compare.prefix().empty())
+        return invalid("TXN_INVALID", "has a comparison without a key");
+      if (compare.target_case() == KeyCompare::TARGET_NOT_SET)
+        return invalid("TXN_INVALID", "has a comparison with nothing");
       UCCP_TRY(const KeyRange range, range_of(compare));
     }
     // Only one of the two lists is done, so they may change the same keys.
@@ -109,8 +111,9 @@ class Checker {
   }
 
   static Status foreign() {
-    return invalid("TXN_INVALID", "has an operation with a namespace, a request id or ifMatch of its own; they are "
-                                  "those of the transaction, and a comparison does what ifMatch does");
+    return invalid("TXN_INVALID",
+                   "has an operation with a namespace, a request id or ifMatch of its own; they are "
+                   "those of the transaction, and a comparison does what ifMatch does");
   }
   static Status put(const v1::PutRequest& put, Touched& touched) {
     if (!put.namespace_().empty() || !put.request_id().empty() || !put.if_match().empty()) return foreign();

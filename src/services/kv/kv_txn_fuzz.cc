@@ -1,5 +1,5 @@
-// Any request as a transaction: it is refused, or it runs and leaves a state whose digest and counts are right. The first
-// part of the input is run twice, so that keys exist.
+// Any request as a transaction: it is refused, or it runs and leaves a state whose digest and counts are right. The
+// first part of the input is run twice, so that keys exist.
 #include <cstddef>
 #include <cstdint>
 #include <string>

@@ -71,7 +71,7 @@ struct WatchHub::Watch {
   EventFilter filter;
   LogPlace next;  // everything before it was sent, or lies in `pending`
   State state = State::kPast;
-  std::string pending;   // events, encoded
+  std::string pending;  // events, encoded
   LogPlace pending_from;
   uint64_t pending_revision = 0;
   size_t pending_count = 0;
@@ -320,18 +320,20 @@ void WatchHub::catch_up(const WatchPtr& watch) {
     return;
   }
   // The newest state of this node.
-  env_.reader.read(kCoreGroup, {.kind = ReadLevel::Kind::kSession}, [self = shared_from_this(), watch, place = watch->next](auto view) {
-    self->env_.work.post([self, watch, place, view = std::move(view)]() mutable {
-      PastReader::Chunk chunk;
-      if (view) chunk = PastReader::read(*view, watch->scope, watch->filter, place, kPastRowsMax, kItemBytesMax);
-      Status status = view ? Status::ok() : std::move(view.error());
-      self->env_.events.post([self, watch, chunk = std::move(chunk), status = std::move(status)]() mutable {
-        if (watch->state == Watch::State::kEnded) return;
-        if (!status.is_ok()) return self->end(watch, std::move(status));
-        self->take_past(watch, std::move(chunk));
+  env_.reader.read(
+      kCoreGroup, {.kind = ReadLevel::Kind::kSession},
+      [self = shared_from_this(), watch, place = watch->next](auto view) {
+        self->env_.work.post([self, watch, place, view = std::move(view)]() mutable {
+          PastReader::Chunk chunk;
+          if (view) chunk = PastReader::read(*view, watch->scope, watch->filter, place, kPastRowsMax, kItemBytesMax);
+          Status status = view ? Status::ok() : std::move(view.error());
+          self->env_.events.post([self, watch, chunk = std::move(chunk), status = std::move(status)]() mutable {
+            if (watch->state == Watch::State::kEnded) return;
+            if (!status.is_ok()) return self->end(watch, std::move(status));
+            self->take_past(watch, std::move(chunk));
+          });
+        });
       });
-    });
-  });
 }
 
 void WatchHub::take_past(const WatchPtr& watch, PastReader::Chunk chunk) {
@@ -377,8 +379,9 @@ void WatchHub::probe(const CallPtr& call, std::vector<int64_t> ids, uint64_t rev
       self->stores_[it->second->scope].probes.emplace(revision, it->second);
     }
     if (found == 0) {
-      return call->finish(Status(Code::kNotFound, "WATCH_NOT_FOUND",
-                                 "none of the watches is open on this node; a watch is known only where it was opened"));
+      return call->finish(
+          Status(Code::kNotFound, "WATCH_NOT_FOUND",
+                 "none of the watches is open on this node; a watch is known only where it was opened"));
     }
     v1::ProbeWatchesResponse response;
     response.set_revision(static_cast<int64_t>(revision));

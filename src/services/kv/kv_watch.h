@@ -8,7 +8,8 @@
 // Of a revision that is cut, each part but the last says `fragment`: something of it follows for that watch.
 //
 // No gaps: a watch that has everything up to revision n goes live only on the events executor, and only if no later
-// revision was told there already; else it reads on. A revision that is not in a state that was read will be told after.
+// revision was told there already; else it reads on. A revision that is not in a state that was read will be told
+// after.
 #pragma once
 
 #include <cstdint>

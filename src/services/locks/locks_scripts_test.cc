@@ -1,9 +1,9 @@
 // Runs tests/scripts/coordination/*.txt: commands, "----", what they resulted in.
 // UCCP_REWRITE=1 writes the transcripts anew; the diff is what gets reviewed.
 //
-//   acquire OWNER NAME [shared] [try] [fifo] [preempt] [reentrant] [tree] [priority=N] [ttl=MS] [permits=N of=N] [as=LABEL]
-//   release LABEL [all] | extend LABEL [ttl=MS] | transfer LABEL to=OWNER [as=LABEL] | abandon LABEL [release]
-//   break NAME [token=LABEL] | advance MS | show NAME
+//   acquire OWNER NAME [shared] [try] [fifo] [preempt] [reentrant] [tree] [priority=N] [ttl=MS] [permits=N of=N]
+//   [as=LABEL] release LABEL [all] | extend LABEL [ttl=MS] | transfer LABEL to=OWNER [as=LABEL] | abandon LABEL
+//   [release] break NAME [token=LABEL] | advance MS | show NAME
 // A name with permits= or of= is a semaphore. A label is the owner unless as= says otherwise.
 #include <sstream>
 
@@ -175,7 +175,8 @@ class Script {
           std::to_string(h.hold_count()) + (h.waited_ms() > 0 ? " waited=" + std::to_string(h.waited_ms()) : ""));
     }
     for (const auto& w : lab_.waiters(kind, name)) {
-      say("  waits: " + w.holder().owner() + (w.holder().tree() ? " tree" : "") + " priority=" + std::to_string(w.holder().priority()));
+      say("  waits: " + w.holder().owner() + (w.holder().tree() ? " tree" : "") +
+          " priority=" + std::to_string(w.holder().priority()));
     }
     const auto& n = row->counts();
     say("  grants=" + std::to_string(n.acquisitions()) + " contended=" + std::to_string(n.contended()) +

@@ -10,7 +10,6 @@ namespace uccp::locks {
 namespace {
 
 using call::CallPtr;
-using services::ms_of;
 using coordination::scope_of;
 using coordination::Waits;
 using internal::v1::AcquireResult;
@@ -19,6 +18,7 @@ using internal::v1::PermitKind;
 using internal::v1::PermitRow;
 using machine::GroupView;
 using machine::ReadLevel;
+using services::ms_of;
 
 constexpr auto kLock = internal::v1::PERMIT_KIND_LOCK;
 constexpr auto kSemaphore = internal::v1::PERMIT_KIND_SEMAPHORE;

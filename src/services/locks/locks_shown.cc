@@ -8,11 +8,11 @@ namespace uccp::locks {
 namespace {
 
 using coordination::LeaseTimes;
+using internal::v1::PermitHolder;
+using internal::v1::PermitRow;
 using services::set_ms;
 using services::set_wall;
 using services::us_of;
-using internal::v1::PermitHolder;
-using internal::v1::PermitRow;
 
 LeaseTimes::Times times_of(const PermitHolder& holder, const LeaseTimes& times) {
   const bool renewed = holder.has_renewed_at();

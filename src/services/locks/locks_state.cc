@@ -10,9 +10,9 @@
 namespace uccp::locks {
 namespace {
 
-using services::parse;
 using internal::v1::AcquireResult;
 using machine::ApplyResult;
+using services::parse;
 
 // What one owner waits for.
 struct Awaited {
@@ -54,8 +54,8 @@ std::vector<Awaited> waits_of(ApplyContext& c, const std::string& owner) {
   return waits;
 }
 
-// The first owner on the way of a cycle, if the wait would be for its owner through others. That an owner holds the very
-// thing itself is no cycle: two clients may use one name, and the hold may end by its ttl.
+// The first owner on the way of a cycle, if the wait would be for its owner through others. That an owner holds the
+// very thing itself is no cycle: two clients may use one name, and the hold may end by its ttl.
 std::optional<std::string> find_cycle(ApplyContext& c, const Awaited& wait) {
   const std::string& owner = wait.wanted.owner();
   std::set<std::string> seen;

@@ -64,18 +64,15 @@ class LockLab : public machine::MachineLab<LocksState> {
     before_[name] = greatest_token_[name];
     // Nothing lies before the first one that the row names.
     size_t holder_rows = 0, waiter_rows = 0;
-    kHolders.scan(view(), kLabScope, permit_key(kind, name), "",
-                  [&](auto, auto) { return ++holder_rows > 0; });
-    kWaiters.scan(view(), kLabScope, permit_key(kind, name), "",
-                  [&](auto, auto) { return ++waiter_rows > 0; });
+    kHolders.scan(view(), kLabScope, permit_key(kind, name), "", [&](auto, auto) { return ++holder_rows > 0; });
+    kWaiters.scan(view(), kLabScope, permit_key(kind, name), "", [&](auto, auto) { return ++waiter_rows > 0; });
     EXPECT_EQ(holder_rows, held_by.size());
     EXPECT_EQ(waiter_rows, queue.size());
     EXPECT_EQ(held, r->held());
     EXPECT_LE(held, r->capacity()) << name;
     EXPECT_EQ(static_cast<int>(held_by.size()), r->holders());
     EXPECT_EQ(static_cast<int>(queue.size()), r->waiters());
-    for (const auto& waiter : queue)
-      EXPECT_TRUE(has_deadline(waiter.lease())) << name << ": a waiter without a lease";
+    for (const auto& waiter : queue) EXPECT_TRUE(has_deadline(waiter.lease())) << name << ": a waiter without a lease";
     // Nobody waits for what is free.
     if (!queue.empty() && queue[0].holder().permits() <= r->capacity() - held) {
       EXPECT_TRUE(hindered(view(), kLabScope, name, queue[0].holder(), {queue[0].rank(), queue[0].id()}))

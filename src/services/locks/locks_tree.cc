@@ -49,7 +49,8 @@ void owners_across(const KeyReader& state, const Scope& scope, const std::string
   for (const std::string& above : names_above(name)) {
     const auto row = find_permits(state, scope, kLock, above);
     if (!row) continue;
-    if (row->trees() > 0) scan_holders(state, scope, *row, [&](const PermitHolder& h) { return !h.tree() || holds(h); });
+    if (row->trees() > 0)
+      scan_holders(state, scope, *row, [&](const PermitHolder& h) { return !h.tree() || holds(h); });
     if (!go_on) return;
     if (row->tree_waiters() > 0) {
       scan_waiters(state, scope, *row, [&](const PermitWaiter& w) { return !w.holder().tree() || waits(w); });

@@ -1,10 +1,10 @@
-// Locks that cover a name and every name below it ("trees"): what stands in the way across names, and who is served when
-// it is gone.
+// Locks that cover a name and every name below it ("trees"): what stands in the way across names, and who is served
+// when it is gone.
 //
-// Two holds of different names are in each other's way when one covers the other's name, unless both are shared, or both
-// are reentrant and of one owner. Who waits stands in the way of those who come behind it in the order of queues (rank,
-// then number), across names as within one: so every wait is for a hold or for an earlier wait, and none is for itself.
-// A name without "/" that nobody covers costs nothing; one with parents reads a row for each of them.
+// Two holds of different names are in each other's way when one covers the other's name, unless both are shared, or
+// both are reentrant and of one owner. Who waits stands in the way of those who come behind it in the order of queues
+// (rank, then number), across names as within one: so every wait is for a hold or for an earlier wait, and none is for
+// itself. A name without "/" that nobody covers costs nothing; one with parents reads a row for each of them.
 #pragma once
 
 #include <functional>

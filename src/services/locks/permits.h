@@ -11,13 +11,12 @@
 
 #include "base/bytes.h"
 #include "machine/planted.h"
-#include "services/message_types.h"
 #include "services/locks/locks_state.h"
 #include "services/locks/locks_tree.h"
+#include "services/message_types.h"
 
 namespace uccp::locks {
 
-using services::set_wall;
 using internal::v1::AcquireCommand;
 using internal::v1::PermitHolder;
 using internal::v1::PermitKind;
@@ -27,6 +26,7 @@ using machine::ApplyContext;
 using machine::KeyReader;
 using machine::LeaseId;
 using machine::Scope;
+using services::set_wall;
 
 inline constexpr uint32_t kRankMax = 100;
 // First byte of a lease's key: a holder or waiter, or the memory of a lock that nobody uses.

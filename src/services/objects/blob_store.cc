@@ -15,8 +15,9 @@ constexpr int kWritersMax = 4096;
 
 Status check_id(std::string_view sha256) {
   if (is_blob_id(sha256)) return {};
-  return Status(Code::kInvalid, "BLOB_ID_INVALID",
-                "a blob is named by 64 lower-case hexadecimal digits, not by \"" + std::string(sha256.substr(0, 80)) + "\"");
+  return Status(
+      Code::kInvalid, "BLOB_ID_INVALID",
+      "a blob is named by 64 lower-case hexadecimal digits, not by \"" + std::string(sha256.substr(0, 80)) + "\"");
 }
 
 }  // namespace

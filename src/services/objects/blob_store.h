@@ -1,10 +1,10 @@
 // Content by hash: logs, artifacts, large specs and results.
 //
-// The port, and its implementation in a directory. Invariants: a blob is named by the SHA-256 of its content, so putting
-// the same content twice, also at the same time, is one blob; a blob that can be seen is whole and, with sync on, on
-// stable storage; a writer that is dropped leaves nothing. Nothing here counts references: whoever removes blobs makes
-// sure that nobody is about to refer to one.
-// Thread: a store is callable from any thread, a writer from one at a time; all calls block on disk.
+// The port, and its implementation in a directory. Invariants: a blob is named by the SHA-256 of its content, so
+// putting the same content twice, also at the same time, is one blob; a blob that can be seen is whole and, with sync
+// on, on stable storage; a writer that is dropped leaves nothing. Nothing here counts references: whoever removes blobs
+// makes sure that nobody is about to refer to one. Thread: a store is callable from any thread, a writer from one at a
+// time; all calls block on disk.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +42,8 @@ class BlobStore {
   virtual Result<std::unique_ptr<BlobWriter>> begin_put() = 0;
   // Errors: not_found BLOB_NOT_FOUND; invalid BLOB_ID_INVALID for anything but 64 lower-case hexadecimal digits.
   virtual Result<BlobInfo> stat(std::string_view sha256) = 0;
-  // Reads up to `size` bytes from `offset`; fewer only at the end. Errors: as stat(); invalid BLOB_OFFSET_INVALID behind
-  // the end.
+  // Reads up to `size` bytes from `offset`; fewer only at the end. Errors: as stat(); invalid BLOB_OFFSET_INVALID
+  // behind the end.
   virtual Result<std::string> read(std::string_view sha256, uint64_t offset, size_t size) = 0;
   virtual Result<bool> exists(std::string_view sha256) = 0;
   // Removing what does not exist is fine.
@@ -67,8 +67,8 @@ struct DirectoryBlobStoreOptions {
 // <directory>/<aa>/<bb>/<aabb…64 digits>, and <directory>/tmp for what is being written.
 class DirectoryBlobStore final : public BlobStore {
  public:
-  // Makes the directory and removes what an earlier process left unfinished. One store a directory. `files` must outlive
-  // the store.
+  // Makes the directory and removes what an earlier process left unfinished. One store a directory. `files` must
+  // outlive the store.
   static Result<std::unique_ptr<DirectoryBlobStore>> open(FileSystem& files, std::string directory,
                                                           DirectoryBlobStoreOptions options = {});
 

@@ -1,9 +1,10 @@
 // A blob store from which blobs go that nothing refers to any more.
 //
-// What refers to blobs is known to others: they say so for each collection. A blob goes when every collection for the whole
-// grace found it unreferenced and nothing put, read or asked for it meanwhile. So there is time between storing a blob
-// and committing what refers to it, and who is about to refer to an older one asks for it first: that begins the grace
-// anew. The ages are kept in memory: after a restart every grace begins anew as well, which only keeps blobs longer.
+// What refers to blobs is known to others: they say so for each collection. A blob goes when every collection for the
+// whole grace found it unreferenced and nothing put, read or asked for it meanwhile. So there is time between storing a
+// blob and committing what refers to it, and who is about to refer to an older one asks for it first: that begins the
+// grace anew. The ages are kept in memory: after a restart every grace begins anew as well, which only keeps blobs
+// longer.
 //
 // Invariant: between a successful put(), stat(), exists() or read() of a blob and its removal lies the whole grace.
 // Thread: any; collect() on one at a time. All but touch() blocks on disk.
@@ -26,7 +27,8 @@ namespace uccp::objects {
 class CollectedBlobs final : public BlobStore {
  public:
   // `blobs` and `clock` must outlive the object.
-  CollectedBlobs(BlobStore& blobs, const Clock& clock, int64_t grace_ms) : blobs_(blobs), clock_(clock), grace_ms_(grace_ms) {}
+  CollectedBlobs(BlobStore& blobs, const Clock& clock, int64_t grace_ms)
+      : blobs_(blobs), clock_(clock), grace_ms_(grace_ms) {}
 
   Result<std::unique_ptr<BlobWriter>> begin_put() override;
   Result<BlobInfo> stat(std::string_view sha256) override;
@@ -45,8 +47,8 @@ class CollectedBlobs final : public BlobStore {
     uint64_t bytes_removed = 0;
   };
   using IsReferenced = std::function<bool(std::string_view sha256)>;
-  // Looks at all blobs that `is_referenced` does not hold, and removes those whose grace is over. `is_referenced` has to
-  // know what was committed before the call.
+  // Looks at all blobs that `is_referenced` does not hold, and removes those whose grace is over. `is_referenced` has
+  // to know what was committed before the call.
   Result<Collection> collect(const IsReferenced& is_referenced);
 
  private:

@@ -33,14 +33,16 @@ Status check_quota(const ResourceQuota& quota) {
   const bool plain = quota.scope() == v1::QUOTA_SCOPE_UNSPECIFIED || quota.scope() == v1::QUOTA_SCOPE_NAMESPACE ||
                      quota.scope() == v1::QUOTA_SCOPE_GLOBAL;
   if (plain && !quota.subject().empty()) return invalid("quota.subject", "must be empty for a namespace and for all");
-  if (!plain && quota.subject().empty()) return invalid("quota.subject", "must name the user, team, project or template", "search");
+  if (!plain && quota.subject().empty())
+    return invalid("quota.subject", "must name the user, team, project or template", "search");
   const std::array<std::pair<const char*, const v1::QuotaLimits*>, 3> lists = {
       {{"hard", &quota.hard()}, {"soft", &quota.soft()}, {"lend", &quota.lend()}}};
   for (const auto& [name, limits] : lists) {
     if (const std::string limit = unenforced(*limits); !limit.empty()) {
       const std::string field = std::string("quota.") + name + "." + limit;
-      return Status(Code::kInvalid, "QUOTA_LIMIT_UNIMPLEMENTED",
-                    field + ": this limit is not built yet; cpu, memory, gpu, tpu, disk, networkBps and tasksRunning are")
+      return Status(
+                 Code::kInvalid, "QUOTA_LIMIT_UNIMPLEMENTED",
+                 field + ": this limit is not built yet; cpu, memory, gpu, tpu, disk, networkBps and tasksRunning are")
           .with_field(field, "must be absent");
     }
   }
@@ -80,7 +82,8 @@ void QuotasService::set(const CallPtr& call, std::string bytes) {
       call::canonical(call::Contract::get().plan("uccp.v1.ResourceQuota"), quota.SerializeAsString()).value_or("");
   (void)quota.ParseFromString(canonical);
   if (Status status = check_quota(quota); !status.is_ok()) return call->finish(std::move(status));
-  if (Status status = services::check_feature_level(env_.feature_level(), services::kSchedulingLevel); !status.is_ok()) {
+  if (Status status = services::check_feature_level(env_.feature_level(), services::kSchedulingLevel);
+      !status.is_ok()) {
     return call->finish(std::move(status));
   }
   if (quota.scope() == v1::QUOTA_SCOPE_UNSPECIFIED) quota.set_scope(v1::QUOTA_SCOPE_NAMESPACE);

@@ -11,9 +11,9 @@ namespace {
 using machine::ApplyContext;
 using machine::ApplyResult;
 using machine::Scope;
-using v1::ResourceQuota;
 using services::parse;
 using services::set_wall;
+using v1::ResourceQuota;
 
 Status check_etag(const std::optional<ResourceQuota>& quota, const std::string& if_match) {
   if (if_match.empty() || (quota && quota->etag() == if_match)) return Status::ok();
@@ -71,7 +71,8 @@ Status check_limits(ApplyContext& c, const Scope& scope, const ResourceQuota& qu
     const auto invalid = [&](const std::string& what) {
       return Status(Code::kInvalid, "QUOTA_EXCEEDS_PARENT", field + ": " + what).with_field(field, what);
     };
-    if (own > above) return invalid("is more than " + work::quota_parent(quota) + " has; raise that first, or ask for less");
+    if (own > above)
+      return invalid("is more than " + work::quota_parent(quota) + " has; raise that first, or ask for less");
     double sum = own_of(quota, amount.get);
     for (const ResourceQuota& sibling : siblings) sum += own_of(sibling, amount.get);
     if (sum > above && !parent->overcommit()) {
@@ -97,9 +98,10 @@ ApplyResult QuotasState::set(ApplyContext& c, std::string_view payload) {
   UCCP_RETURN_IF_ERROR(check_etag(known, request.if_match()));
   UCCP_RETURN_IF_ERROR(check_parent(c, scope, quota, key));
   if (!quota.template_().empty() && !work::kQuotas.contains(c.state(), scope, "template:" + quota.template_())) {
-    return fail(Status(Code::kNotFound, "QUOTA_TEMPLATE_NOT_FOUND",
-                       "there is no template " + quota.template_() + "; set a quota of the scope TEMPLATE with that subject")
-                    .with_field("quota.template", "no such template"));
+    return fail(
+        Status(Code::kNotFound, "QUOTA_TEMPLATE_NOT_FOUND",
+               "there is no template " + quota.template_() + "; set a quota of the scope TEMPLATE with that subject")
+            .with_field("quota.template", "no such template"));
   }
   UCCP_RETURN_IF_ERROR(check_limits(c, scope, quota, key));
   if (known) *quota.mutable_create_time() = known->create_time();
@@ -133,7 +135,8 @@ ApplyResult QuotasState::remove(ApplyContext& c, std::string_view payload) {
                 "the quota " + key + " is the parent or template of " + user + "; change or delete that first");
   }
   work::kQuotas.erase(c.state(), scope, key);
-  c.emit_in(scope, work::kQuotaTopic, key, static_cast<uint8_t>(work::ChangeKind::kRemoved), known->SerializeAsString());
+  c.emit_in(scope, work::kQuotaTopic, key, static_cast<uint8_t>(work::ChangeKind::kRemoved),
+            known->SerializeAsString());
   return v1::DeleteQuotaResponse().SerializeAsString();
 }
 

@@ -1,7 +1,7 @@
 // The replicated definitions of quotas. Pure: runs on the loop, inside apply.
 //
-// Invariants: each parent and template that a quota names exists, and following parents ends; so deleting what is named is
-// refused.
+// Invariants: each parent and template that a quota names exists, and following parents ends; so deleting what is named
+// is refused.
 #pragma once
 
 #include "machine/domain.h"

@@ -47,7 +47,8 @@ class QuotasStateTest : public ::testing::Test {
     const auto applied = apply("quotas.delete", request.SerializeAsString());
     return applied ? "" : std::string(applied.error().reason());
   }
-  static ResourceQuota quota(v1::QuotaScope scope, const std::string& subject, double cpu, const std::string& parent = {}) {
+  static ResourceQuota quota(v1::QuotaScope scope, const std::string& subject, double cpu,
+                             const std::string& parent = {}) {
     ResourceQuota quota;
     quota.set_namespace_("default");
     quota.set_scope(scope);

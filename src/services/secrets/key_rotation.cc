@@ -26,7 +26,8 @@ machine::Envelope system_command(std::string_view verb, std::string payload) {
 
 }  // namespace
 
-void KeyRotation::run(RotationEnvironment environment, const call::CallPtr& call, std::string key_id, LogIndex index, Done done) {
+void KeyRotation::run(RotationEnvironment environment, const call::CallPtr& call, std::string key_id, LogIndex index,
+                      Done done) {
   std::shared_ptr<KeyRotation> rotation(new KeyRotation(environment, call, std::move(done)));
   rotation->key_id_ = std::move(key_id);
   const ReadLevel level{.kind = ReadLevel::Kind::kSession, .token = {{kCoreGroup, index}}};
@@ -43,7 +44,8 @@ void KeyRotation::collect(GroupView view) {
     return true;
   });
   kSecrets.scan_all(view, [&](const machine::Scope& scope, std::string_view name, const SecretRow& row) {
-    const bool is_behind = std::ranges::any_of(row.values(), [&](const auto& v) { return current && v.key_id() != current->id(); });
+    const bool is_behind =
+        std::ranges::any_of(row.values(), [&](const auto& v) { return current && v.key_id() != current->id(); });
     if (is_behind) left_.push_back({scope, std::string(name)});
     return true;
   });
@@ -62,16 +64,17 @@ void KeyRotation::next() {
       auto payload = self->rewrapped(view, secret);
       if (!payload) return self->finish(std::move(payload.error()));
       if (payload->empty()) return self->next();
-      self->env_.proposer.propose(kCoreGroup, system_command("rewrap", std::move(*payload)), [self, secret](Result<Applied> applied) {
-        // Another rotation came: this secret is to be wrapped by its key.
-        if (!applied && applied.error().reason() == kKeyChanged) {
-          self->left_.push_back(secret);
-          return self->next();
-        }
-        if (!applied) return self->finish(std::move(applied.error()));
-        self->count_ += ByteReader(applied->response).u64();
-        self->next();
-      });
+      self->env_.proposer.propose(kCoreGroup, system_command("rewrap", std::move(*payload)),
+                                  [self, secret](Result<Applied> applied) {
+                                    // Another rotation came: this secret is to be wrapped by its key.
+                                    if (!applied && applied.error().reason() == kKeyChanged) {
+                                      self->left_.push_back(secret);
+                                      return self->next();
+                                    }
+                                    if (!applied) return self->finish(std::move(applied.error()));
+                                    self->count_ += ByteReader(applied->response).u64();
+                                    self->next();
+                                  });
     });
   });
 }
@@ -85,7 +88,8 @@ Result<std::string> KeyRotation::rewrapped(const GroupView& view, const Secret& 
     const auto& value = row->values(i);
     if (value.key_id() == current->id()) continue;
     const auto key = kWrappingKeys.get(view, {}, value.key_id());
-    UCCP_TRY(*command.add_values(), env_.seals.rewrap(key.value_or(WrappingKeyRow()), *current, secret.scope, secret.name, value));
+    UCCP_TRY(*command.add_values(),
+             env_.seals.rewrap(key.value_or(WrappingKeyRow()), *current, secret.scope, secret.name, value));
   }
   if (command.values_size() == 0) return std::string();
   command.set_tenant(secret.scope.tenant);

@@ -26,7 +26,8 @@ class KeyRotation : public std::enable_shared_from_this<KeyRotation> {
  public:
   using Done = SecretStore::Done<v1::RotateSecretKeysResponse>;
   // `key_id` was made the key in force at `index`.
-  static void run(RotationEnvironment environment, const call::CallPtr& call, std::string key_id, LogIndex index, Done done);
+  static void run(RotationEnvironment environment, const call::CallPtr& call, std::string key_id, LogIndex index,
+                  Done done);
 
  private:
   struct Secret {

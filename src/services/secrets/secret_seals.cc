@@ -72,8 +72,8 @@ Result<SecretKey> SecretSeals::open_key(const WrappingKeyRow& row) const {
   return key_from(open_salted(nodes_key_, kWrappingPurpose, row.id(), row.sealed()), "the wrapping key " + row.id());
 }
 
-void SecretSeals::wrap(SecretValueRow& row, const SecretKey& wrapping, const std::string& key_id, std::string_view bound,
-                       const SecretKey& data_key) const {
+void SecretSeals::wrap(SecretValueRow& row, const SecretKey& wrapping, const std::string& key_id,
+                       std::string_view bound, const SecretKey& data_key) const {
   row.set_wrapped_key(seal_salted(wrapping, salt(), kDataPurpose, bound, data_key.bytes()));
   row.set_key_id(key_id);
 }
@@ -101,8 +101,9 @@ Result<std::string> SecretSeals::open(const WrappingKeyRow& key, const machine::
   return fail(unreadable("the secret"));
 }
 
-Result<SecretValueRow> SecretSeals::rewrap(const WrappingKeyRow& from, const WrappingKeyRow& to, const machine::Scope& scope,
-                                           std::string_view name, const SecretValueRow& sealed) const {
+Result<SecretValueRow> SecretSeals::rewrap(const WrappingKeyRow& from, const WrappingKeyRow& to,
+                                           const machine::Scope& scope, std::string_view name,
+                                           const SecretValueRow& sealed) const {
   const std::string bound = place(scope, name);
   UCCP_TRY(const SecretKey old_key, open_key(from));
   UCCP_TRY(const SecretKey new_key, open_key(to));

@@ -1,5 +1,5 @@
-// How a secret is sealed: a value with a data key made for it, the data key with a wrapping key, the wrapping key with the
-// key that only the nodes have. docs/formats/secrets.md has the bytes. AES-256-GCM throughout.
+// How a secret is sealed: a value with a data key made for it, the data key with a wrapping key, the wrapping key with
+// the key that only the nodes have. docs/formats/secrets.md has the bytes. AES-256-GCM throughout.
 //
 // Callable from any thread, if `random` is. What is sealed is bound to where it belongs.
 #pragma once
@@ -29,15 +29,15 @@ class SecretSeals {
   Result<std::string> open(const internal::v1::WrappingKeyRow& key, const machine::Scope& scope, std::string_view name,
                            const internal::v1::SecretValueRow& sealed) const;
   // The same value with its data key wrapped by `to`; of what is sealed, the tag alone.
-  Result<internal::v1::SecretValueRow> rewrap(const internal::v1::WrappingKeyRow& from, const internal::v1::WrappingKeyRow& to,
-                                              const machine::Scope& scope, std::string_view name,
-                                              const internal::v1::SecretValueRow& sealed) const;
+  Result<internal::v1::SecretValueRow> rewrap(const internal::v1::WrappingKeyRow& from,
+                                              const internal::v1::WrappingKeyRow& to, const machine::Scope& scope,
+                                              std::string_view name, const internal::v1::SecretValueRow& sealed) const;
 
  private:
   std::string salt() const;
   Result<SecretKey> open_key(const internal::v1::WrappingKeyRow& row) const;
-  void wrap(internal::v1::SecretValueRow& row, const SecretKey& wrapping, const std::string& key_id, std::string_view bound,
-            const SecretKey& data_key) const;
+  void wrap(internal::v1::SecretValueRow& row, const SecretKey& wrapping, const std::string& key_id,
+            std::string_view bound, const SecretKey& data_key) const;
 
   const SecretKey nodes_key_;
   Random& random_;

@@ -49,7 +49,8 @@ TEST(SecretSeals, AnotherPlaceKeyOrByteDoesNotOpen) {
   Lab lab;
   const auto key = lab.seals.make_key({5});
   const auto sealed = *lab.seals.seal(key, kScope, "a", "value");
-  const auto reason = [&](const SecretSeals& seals, const auto& k, const machine::Scope& scope, std::string_view name, const auto& row) {
+  const auto reason = [&](const SecretSeals& seals, const auto& k, const machine::Scope& scope, std::string_view name,
+                          const auto& row) {
     const auto opened = seals.open(k, scope, name, row);
     return opened ? std::string(*opened) : std::string(opened.error().reason());
   };
@@ -66,7 +67,8 @@ TEST(SecretSeals, AnotherPlaceKeyOrByteDoesNotOpen) {
   EXPECT_EQ(reason(lab.seals, internal::v1::WrappingKeyRow(), kScope, "a", sealed), "SECRET_UNREADABLE");
   const SecretSeals strange(*SecretKey::parse(std::string(64, 'f')), lab.random);
   EXPECT_EQ(reason(strange, key, kScope, "a", sealed), "SECRET_UNREADABLE");
-  for (std::string* const bytes : {const_cast<std::string*>(&sealed.sealed()), const_cast<std::string*>(&sealed.wrapped_key())}) {
+  for (std::string* const bytes :
+       {const_cast<std::string*>(&sealed.sealed()), const_cast<std::string*>(&sealed.wrapped_key())}) {
     for (char& byte : *bytes) {
       byte = static_cast<char>(byte ^ 1);
       EXPECT_EQ(reason(lab.seals, key, kScope, "a", sealed), "SECRET_UNREADABLE");
@@ -103,8 +105,12 @@ TEST(SecretSeals, BytesAreThoseOfTheFormat) {
   const auto key = lab.seals.make_key({5});
   const auto sealed = *lab.seals.seal(key, kScope, "db/password", "hunter2");
   EXPECT_EQ(key.id(), "f1aecc54ab82a0d3");
-  EXPECT_EQ(to_hex(key.sealed()), "010000000000000005000000000000000639c2ebdeab49bb2097dd2db05ea9cce7d485e769265d6214eade6d61ca74e099a484f5740553eca0bd8fa632ec9cbd44");
-  EXPECT_EQ(to_hex(sealed.wrapped_key()), "01000000000000000b000000000000000c6f77b2e7053d8deb3d6eb4d95c981f4d8d4b4771df7578edc2850ea46b463fffb8cb681f08fa1c59068bf64244cfb085");
+  EXPECT_EQ(to_hex(key.sealed()),
+            "010000000000000005000000000000000639c2ebdeab49bb2097dd2db05ea9cce7d485e769265d6214eade6d61ca74e099a484f574"
+            "0553eca0bd8fa632ec9cbd44");
+  EXPECT_EQ(to_hex(sealed.wrapped_key()),
+            "01000000000000000b000000000000000c6f77b2e7053d8deb3d6eb4d95c981f4d8d4b4771df7578edc2850ea46b463fffb8cb681f"
+            "08fa1c59068bf64244cfb085");
   EXPECT_EQ(to_hex(sealed.sealed()), "01832556056f25c2d69dfdd649279a2636adb2dbc6166341");
 }
 

@@ -8,14 +8,14 @@
 namespace uccp::secrets {
 namespace {
 
-using services::parse;
-using services::set_wall;
 using internal::v1::SecretRow;
 using internal::v1::SecretValueRow;
 using internal::v1::WrappingKeyRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using machine::Scope;
+using services::parse;
+using services::set_wall;
 
 constexpr std::string_view kCount = "secrets";
 const Scope kCluster;
@@ -36,8 +36,9 @@ Status key_changed() {
 Status check_etag(const std::optional<SecretRow>& row, const std::string& name, const std::string& if_match) {
   if (if_match.empty() || (row ? if_match == row->secret().etag() : if_match == "0")) return Status::ok();
   const std::string seen = row ? "has the etag " + row->secret().etag() : "does not exist";
-  return Status(Code::kConflict, "ETAG_MISMATCH",
-                "the secret '" + name + "' " + seen + ", which is not what if_match says: " + if_match + "; read it again")
+  return Status(
+             Code::kConflict, "ETAG_MISMATCH",
+             "the secret '" + name + "' " + seen + ", which is not what if_match says: " + if_match + "; read it again")
       .with_resource("secret", name);
 }
 
@@ -132,8 +133,8 @@ ApplyResult remove(ApplyContext& context, std::string_view payload) {
   UCCP_TRY(const int at, find_version(*row, command.version()));
   if (at == row->values_size() - 1) {
     return fail(Status(Code::kFailedPrecondition, "SECRET_VERSION_NEWEST",
-                       "version " + std::to_string(command.version()) + " is the newest of the secret '" + command.name() +
-                           "'; store another one first, or delete the whole secret")
+                       "version " + std::to_string(command.version()) + " is the newest of the secret '" +
+                           command.name() + "'; store another one first, or delete the whole secret")
                     .with_resource("secret", command.name()));
   }
   drop_values(context, *row, at, 1);

@@ -1,7 +1,7 @@
 // Secrets in the replicated state: sealed values, wrapped data keys, sealed wrapping keys. Pure; knows no key.
 //
-// Invariants: at most one wrapping key is not retired, and only it wraps what is new; each key that wraps something is in
-// the state; the newest version of a secret is always kept.
+// Invariants: at most one wrapping key is not retired, and only it wraps what is new; each key that wraps something is
+// in the state; the newest version of a secret is always kept.
 #pragma once
 
 #include <map>

@@ -1,4 +1,5 @@
-// The store on a node: versions, etags, limits, rotation of keys, and that nothing but sealed bytes is in log and state.
+// The store on a node: versions, etags, limits, rotation of keys, and that nothing but sealed bytes is in log and
+// state.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -37,17 +38,23 @@ class SecretsTest : public ::testing::Test {
   Exchange ask(std::string_view rpc, std::string_view json, TestNode::Client client = {}) {
     return lab->ask("Secrets/" + std::string(rpc), json, std::move(client));
   }
-  std::string put(std::string_view name, std::string_view value, std::string_view more = "", TestNode::Client client = {}) {
-    const auto x = ask("PutSecret", R"({"name":")" + std::string(name) + R"(","value":")" + std::string(value) + "\"" + std::string(more) + "}",
-                       std::move(client));
+  std::string put(std::string_view name, std::string_view value, std::string_view more = "",
+                  TestNode::Client client = {}) {
+    const auto x =
+        ask("PutSecret",
+            R"({"name":")" + std::string(name) + R"(","value":")" + std::string(value) + "\"" + std::string(more) + "}",
+            std::move(client));
     return x.reason().empty() ? std::to_string(x.answer<v1::Secret>().version()) : x.reason();
   }
   std::string access(std::string_view name, uint32_t version = 0, std::string_view name_space = "n") {
-    const auto x = ask("AccessSecret", R"({"name":")" + std::string(name) + R"(","version":)" + std::to_string(version) + "}",
-                       {.name_space = std::string(name_space)});
+    const auto x =
+        ask("AccessSecret", R"({"name":")" + std::string(name) + R"(","version":)" + std::to_string(version) + "}",
+            {.name_space = std::string(name_space)});
     return x.reason().empty() ? x.answer<v1::SecretValue>().value() : x.reason();
   }
-  v1::Secret get(std::string_view name) { return ask("GetSecret", R"({"name":")" + std::string(name) + "\"}").answer<v1::Secret>(); }
+  v1::Secret get(std::string_view name) {
+    return ask("GetSecret", R"({"name":")" + std::string(name) + "\"}").answer<v1::Secret>();
+  }
   v1::RotateSecretKeysResponse rotate(TestNode::Client client = {}) {
     return ask("RotateSecretKeys", "{}", std::move(client)).answer<v1::RotateSecretKeysResponse>();
   }
@@ -68,7 +75,9 @@ class SecretsTest : public ::testing::Test {
   }
   std::map<std::string, uint64_t> kept_uses() {
     std::map<std::string, uint64_t> out;
-    kKeyUses.scan(view(), {}, "", "", [&](std::string_view id, std::string_view bytes) { return out[std::string(id)] = ByteReader(bytes).u64(), true; });
+    kKeyUses.scan(view(), {}, "", "", [&](std::string_view id, std::string_view bytes) {
+      return out[std::string(id)] = ByteReader(bytes).u64(), true;
+    });
     return out;
   }
   std::string propose(std::string_view verb, const google::protobuf::MessageLite& command) {
@@ -77,7 +86,8 @@ class SecretsTest : public ::testing::Test {
     envelope.command = "secrets." + std::string(verb);
     envelope.payload = command.SerializeAsString();
     std::optional<Result<machine::Applied>> done;
-    lab->node.propose(kCoreGroup, std::move(envelope), [&](Result<machine::Applied> applied) { done = std::move(applied); });
+    lab->node.propose(kCoreGroup, std::move(envelope),
+                      [&](Result<machine::Applied> applied) { done = std::move(applied); });
     EXPECT_TRUE(lab->wait([&] { return done.has_value(); }));
     return *done ? "" : std::string(done->error().reason());
   }
@@ -174,7 +184,8 @@ TEST_F(SecretsTest, ListsByNameInPagesWithoutValues) {
   EXPECT_EQ(page.secrets(0).name(), "a");
   EXPECT_EQ(page.secrets(1).name(), "b");
   EXPECT_EQ(first.sink->messages[0].find("xyzzy"), std::string::npos);
-  const auto rest = ask("ListSecrets", R"({"pageSize":2,"pageToken":")" + page.next_page_token() + "\"}").answer<v1::ListSecretsResponse>();
+  const auto rest = ask("ListSecrets", R"({"pageSize":2,"pageToken":")" + page.next_page_token() + "\"}")
+                        .answer<v1::ListSecretsResponse>();
   ASSERT_EQ(rest.secrets_size(), 1);
   EXPECT_EQ(rest.secrets(0).name(), "c/d");
   EXPECT_EQ(rest.next_page_token(), "");

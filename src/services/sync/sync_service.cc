@@ -8,8 +8,6 @@ namespace uccp::sync {
 namespace {
 
 using call::CallPtr;
-using services::ms_of;
-using services::parse;
 using coordination::scope_of;
 using coordination::Waits;
 using internal::v1::ArriveResult;
@@ -18,6 +16,8 @@ using internal::v1::BarrierRow;
 using internal::v1::LatchRow;
 using machine::GroupView;
 using machine::ReadLevel;
+using services::ms_of;
+using services::parse;
 
 constexpr int64_t kLatchTtlDefaultMs = 24 * 3600 * 1000;
 

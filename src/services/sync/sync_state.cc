@@ -9,8 +9,6 @@
 namespace uccp::sync {
 namespace {
 
-using services::parse;
-using services::set_wall;
 using internal::v1::ArriveResult;
 using internal::v1::BarrierParticipant;
 using internal::v1::BarrierPast;
@@ -19,6 +17,8 @@ using internal::v1::LatchRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using machine::LeaseId;
+using services::parse;
+using services::set_wall;
 
 // First byte of a lease's key.
 constexpr uint8_t kParticipantLease = 1;  // then the barrier and the participant

@@ -67,7 +67,8 @@ class Upload {
     UCCP_TRY(existed_, blobs_.exists(header.blob().sha256()));
     if (!existed_ && disk_is_full_) {
       return Status(Code::kExhausted, "NO_SPACE",
-                    "the disk of this node is nearly full: content is not stored; free disk space, the agent keeps it and tries again")
+                    "the disk of this node is nearly full: content is not stored; free disk space, the agent keeps it "
+                    "and tries again")
           .with_retry_after_ms(5000)
           .with_help("runbooks.md#disk-full");
     }

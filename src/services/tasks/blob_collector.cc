@@ -45,20 +45,24 @@ void BlobCollector::round(const machine::GroupView& view) {
     visit_blobs(row, [&](std::string_view id) { referenced.push_back(hash64(id)); });
     return true;
   });
-  functions::kVersions.scan_all(view, [&](const machine::Scope&, std::string_view, const internal::v1::FunctionRow& row) {
-    referenced.push_back(hash64(row.bundle().sha256()));
-    return true;
-  });
+  functions::kVersions.scan_all(view,
+                                [&](const machine::Scope&, std::string_view, const internal::v1::FunctionRow& row) {
+                                  referenced.push_back(hash64(row.bundle().sha256()));
+                                  return true;
+                                });
   std::ranges::sort(referenced);
   const auto collection =
       blobs_.collect([&](std::string_view id) { return std::ranges::binary_search(referenced, hash64(id)); });
   if (!collection) return log::warn("blobs are not collected", {{"error", collection.error().message()}});
-  metrics_.gauge("uccp_blobs_stored", "Blobs on this node").set(static_cast<double>(collection->stored - collection->removed));
+  metrics_.gauge("uccp_blobs_stored", "Blobs on this node")
+      .set(static_cast<double>(collection->stored - collection->removed));
   metrics_.gauge("uccp_blobs_unreferenced", "Blobs on this node that go when their grace is over")
       .set(static_cast<double>(collection->unreferenced));
   if (collection->removed == 0) return;
-  metrics_.counter("uccp_blobs_removed_total", "Blobs removed because nothing referred to them").add(collection->removed);
-  log::info("removed blobs that nothing refers to", {{"blobs", collection->removed}, {"bytes", collection->bytes_removed}});
+  metrics_.counter("uccp_blobs_removed_total", "Blobs removed because nothing referred to them")
+      .add(collection->removed);
+  log::info("removed blobs that nothing refers to",
+            {{"blobs", collection->removed}, {"bytes", collection->bytes_removed}});
 }
 
 }  // namespace uccp::tasks

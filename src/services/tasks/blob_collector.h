@@ -1,10 +1,9 @@
 // Removes the blobs of this node that no task refers to any more.
 //
-// A blob is referred to by the inputs, artifacts and logs of a task as long as the task has a record, ended or not. Each
-// node looks at its own copies, by its own state: what is committed can be read everywhere, so all come to the same
-// result without a word. The grace is at least as long as a worker may be away and still report an outcome: the files
-// that it names are stored before it is.
-// Thread: start() on any; the work is done on `io`, until that is stopped.
+// A blob is referred to by the inputs, artifacts and logs of a task as long as the task has a record, ended or not.
+// Each node looks at its own copies, by its own state: what is committed can be read everywhere, so all come to the
+// same result without a word. The grace is at least as long as a worker may be away and still report an outcome: the
+// files that it names are stored before it is. Thread: start() on any; the work is done on `io`, until that is stopped.
 #pragma once
 
 #include <functional>

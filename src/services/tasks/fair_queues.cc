@@ -224,14 +224,16 @@ void FairQueues::each_node(Node* node, const Visit& visit) {
 }
 
 void FairQueues::drop_if_idle(Node* node) {
-  if (node->parent == nullptr || !node->children.empty() || !node->queues.empty() || node->share > kForgottenShare) return;
+  if (node->parent == nullptr || !node->children.empty() || !node->queues.empty() || node->share > kForgottenShare)
+    return;
   if (std::ranges::any_of(node->held, [](double held) { return held != 0; })) return;
   node->parent->children.erase(std::string(node->name));
 }
 
 void FairQueues::refresh(int64_t now_ms, const Fleet& fleet) {
   now_ms_ = std::max(now_ms, now_ms_);
-  if (refreshed_ms_ >= 0 && now_ms_ < refreshed_ms_ + options_.refresh_ms && total_.size() == fleet.dimensions()) return;
+  if (refreshed_ms_ >= 0 && now_ms_ < refreshed_ms_ + options_.refresh_ms && total_.size() == fleet.dimensions())
+    return;
   // Past use is decayed in whole steps; the rest is taken up next time.
   const int64_t steps = refreshed_ms_ < 0 ? 0 : (now_ms_ - refreshed_ms_) / options_.refresh_ms;
   refreshed_ms_ = refreshed_ms_ < 0 ? now_ms_ : refreshed_ms_ + steps * options_.refresh_ms;
@@ -243,7 +245,8 @@ void FairQueues::refresh(int64_t now_ms, const Fleet& fleet) {
   total_.resize(fleet.dimensions());
   for (Dimension d = 0; d < total_.size(); ++d) total_[d] = static_cast<double>(fleet.total(d));
   each_node(root_.get(), [&](Node* node) {
-    for (size_t d = 0; d < node->held.size(); ++d) node->past[d] = node->held[d] + (node->past[d] - node->held[d]) * keep;
+    for (size_t d = 0; d < node->held.size(); ++d)
+      node->past[d] = node->held[d] + (node->past[d] - node->held[d]) * keep;
     compute_share(node);
     for (auto& [priority, queue] : node->queues) {
       if (queue.band < 0 || risen(queue) == queue.risen) continue;

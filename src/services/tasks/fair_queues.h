@@ -3,12 +3,13 @@
 // Pure memory; time comes with the calls. Order of service:
 //  1. the highest band. A band is ten priorities; a queue that waits without being served rises a priority each
 //     `age_step_ms`, so nothing waits for ever;
-//  2. in a band, down the tree, the child with the smallest weighted dominant share: the largest part of any resource of
+//  2. in a band, down the tree, the child with the smallest weighted dominant share: the largest part of any resource
+//  of
 //     the cluster that its tasks hold now and held of late (a moving average with a half-life), divided by its weight;
 //  3. in a leaf, the highest priority as it has risen, then the task that was queued first.
 //
-// A queue consists of lines, one a class of tasks, because tasks of a class are placed or not placed alike: a line whose class
-// fits nowhere is parked, and its tasks cost nothing until it is taken up again.
+// A queue consists of lines, one a class of tasks, because tasks of a class are placed or not placed alike: a line
+// whose class fits nowhere is parked, and its tasks cost nothing until it is taken up again.
 #pragma once
 
 #include <array>
@@ -26,9 +27,9 @@
 namespace uccp::tasks {
 
 struct FairnessOptions {
-  int64_t age_step_ms = 60'000;     // time without service that is worth one priority
+  int64_t age_step_ms = 60'000;      // time without service that is worth one priority
   int64_t half_life_ms = 1'800'000;  // of past use
-  int64_t refresh_ms = 1'000;       // how often ages and past use are taken up
+  int64_t refresh_ms = 1'000;        // how often ages and past use are taken up
 };
 
 class FairQueues {
@@ -63,9 +64,9 @@ class FairQueues {
     Node* leaf = nullptr;
     int32_t priority = 0;
     int64_t waiting_since_ms = 0;
-    int32_t risen = 0;        // priority with age, as of the last refresh
-    int32_t band = -1;        // in which it waits for its turn; -1: nothing in it does
-    std::map<uint64_t, Line> lines;  // by number of the class
+    int32_t risen = 0;                                    // priority with age, as of the last refresh
+    int32_t band = -1;                                    // in which it waits for its turn; -1: nothing in it does
+    std::map<uint64_t, Line> lines;                       // by number of the class
     std::set<std::pair<Position, Line*>, ByFirst> ready;  // lines that are not parked, by their first task
   };
 

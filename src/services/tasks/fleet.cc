@@ -11,8 +11,8 @@ namespace {
 
 enum Fixed : Dimension { kSlots, kCpu, kMemory, kDisk, kGpus, kNetwork, kFirstCounted };
 
-// At most this many sets of conditions are kept; the one that was used longest ago goes, and is made again when it is asked
-// for.
+// At most this many sets of conditions are kept; the one that was used longest ago goes, and is made again when it is
+// asked for.
 constexpr size_t kFeasibleMax = 256;
 // Workers of a rank up to this many are looked at one by one.
 constexpr size_t kFewWorkers = 128;
@@ -103,7 +103,11 @@ int64_t Fleet::RankRule::operator()(const WorkerView& view) const {
 }
 
 Fleet::Fleet(Packing packing)
-    : packing_(packing), capacity_(kFirstCounted), free_(kFirstCounted), total_(kFirstCounted), total_free_(kFirstCounted) {}
+    : packing_(packing),
+      capacity_(kFirstCounted),
+      free_(kFirstCounted),
+      total_(kFirstCounted),
+      total_free_(kFirstCounted) {}
 
 Dimension Fleet::dimension_of(const std::string& name) {
   const auto [it, is_new] = counted_.try_emplace(name, static_cast<Dimension>(kFirstCounted + counted_.size()));
@@ -281,8 +285,9 @@ void Fleet::index_all(const Needs& needs) {
 
 Fleet::Conditions Fleet::conditions_of(const Demand& demand) {
   const bool picky = !demand.gpu.type.empty() || demand.gpu.memory > 0;
-  return {demand.selector, demand.required, demand.preferred,
-          demand.tolerations, demand.gpu, picky ? demand.shape.gpus : 0, has_devices(demand.shape)};
+  return {demand.selector,          demand.required, demand.preferred,
+          demand.tolerations,       demand.gpu,      picky ? demand.shape.gpus : 0,
+          has_devices(demand.shape)};
 }
 
 void Fleet::set_rank(Feasible& feasible, WorkerSlot slot, int64_t rank) {
@@ -342,7 +347,8 @@ double Fleet::left(WorkerSlot slot, const Needs& needs) const {
   for (const Need& need : needs) {
     const int64_t all = capacity_[need.dimension][slot];
     if (all > 0) {
-      least = std::min(least, static_cast<double>(free_[need.dimension][slot] - need.amount) / static_cast<double>(all));
+      least =
+          std::min(least, static_cast<double>(free_[need.dimension][slot] - need.amount) / static_cast<double>(all));
     }
   }
   return least;
@@ -361,8 +367,8 @@ bool Fleet::consider(Search& search, WorkerSlot slot) const {
   return true;
 }
 
-// Where in a lane a search begins: what the needs take the largest share of decides, and in which bucket a worker may fit
-// first. Nothing if no worker of the lane can hold them.
+// Where in a lane a search begins: what the needs take the largest share of decides, and in which bucket a worker may
+// fit first. Nothing if no worker of the lane can hold them.
 std::optional<Fleet::Entry> Fleet::entry_of(const Needs& needs, const LaneBounds& bounds) {
   Entry entry;
   double largest = -1;
@@ -372,12 +378,14 @@ std::optional<Fleet::Entry> Fleet::entry_of(const Needs& needs, const LaneBounds
     const double share = static_cast<double>(need.amount) / static_cast<double>(most);
     if (share <= largest) continue;
     largest = share;
-    entry = {need.dimension, static_cast<size_t>(std::min<int64_t>(need.amount * static_cast<int64_t>(kBuckets) / most, kBuckets - 1))};
+    entry = {need.dimension,
+             static_cast<size_t>(std::min<int64_t>(need.amount * static_cast<int64_t>(kBuckets) / most, kBuckets - 1))};
   }
   return entry;
 }
 
-// Looks into the buckets from `first` up, the tightest (or the emptiest) before the others, until one has a worker that fits.
+// Looks into the buckets from `first` up, the tightest (or the emptiest) before the others, until one has a worker that
+// fits.
 void Fleet::search_lane(Search& search, const Lane& lane, size_t first, size_t looks_max) const {
   for (uint64_t rest = lane.occupied & ~uint64_t{0} << first; rest != 0;) {
     const auto bucket = packing_ == Packing::kTight ? static_cast<size_t>(std::countr_zero(rest))
@@ -442,9 +450,8 @@ Obstacle Fleet::obstacle(WorkerSlot slot, Asked& asked) {
   }
   if (has_taint(view.taints, demand.tolerations, false)) return Obstacle::kTaints;
   const Needs& needs = asked.needs_;
-  const bool large_enough = std::ranges::all_of(needs, [&](const Need& n) {
-    return n.dimension == kSlots || n.amount <= capacity_[n.dimension][slot];
-  });
+  const bool large_enough = std::ranges::all_of(
+      needs, [&](const Need& n) { return n.dimension == kSlots || n.amount <= capacity_[n.dimension][slot]; });
   if (!large_enough || !has_gpus(demand.gpu, demand.shape.gpus, view.gpus)) return Obstacle::kTooSmall;
   if (free_[kSlots][slot] < 1) return Obstacle::kSlots;
   if (!fits(slot, needs)) return Obstacle::kBusy;

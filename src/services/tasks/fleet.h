@@ -1,15 +1,19 @@
-// The workers as the scheduler sees them: what each has and has left, and the best one for a demand without looking at all.
+// The workers as the scheduler sees them: what each has and has left, and the best one for a demand without looking at
+// all.
 //
 // Pure memory, no clock; the same calls in the same order give the same answers.
 //
-// Amounts are columns, one a resource ("dimension": CPU, memory, ..., attempts at a time, and each counted name), with a
-// row for each worker. Two things are kept so that a search is short:
-//  - for each dimension a fit index: workers of like size are a lane, and a lane sorts them into 64 buckets by the share of
-//    the dimension that is left. A search goes by the dimension of which the demand takes the largest share: workers in lower
-//    buckets cannot hold it, the first ones from there on mostly can, and are the tightest fit;
-//  - for each set of conditions (labels, taints, kinds of devices), which workers meet them and how gladly each is taken.
-// A search costs by lanes and by the few workers that are looked at; only a demand for which these do not do makes it look at
-// all. So among more than 128 workers of a rank, a worse rank is taken when the first looks at the better one found none.
+// Amounts are columns, one a resource ("dimension": CPU, memory, ..., attempts at a time, and each counted name), with
+// a row for each worker. Two things are kept so that a search is short:
+//  - for each dimension a fit index: workers of like size are a lane, and a lane sorts them into 64 buckets by the
+//  share of
+//    the dimension that is left. A search goes by the dimension of which the demand takes the largest share: workers in
+//    lower buckets cannot hold it, the first ones from there on mostly can, and are the tightest fit;
+//  - for each set of conditions (labels, taints, kinds of devices), which workers meet them and how gladly each is
+//  taken.
+// A search costs by lanes and by the few workers that are looked at; only a demand for which these do not do makes it
+// look at all. So among more than 128 workers of a rank, a worse rank is taken when the first looks at the better one
+// found none.
 #pragma once
 
 #include <array>
@@ -114,8 +118,8 @@ class Fleet {
   int64_t free(WorkerSlot slot, Dimension dimension) const { return free_[dimension][slot]; }
   int64_t capacity(WorkerSlot slot, Dimension dimension) const { return capacity_[dimension][slot]; }
 
-  // The best worker: of those that are taken most gladly, the one that is left with least (or, spread, with most). `allowed`
-  // may refuse workers. kNoWorker if there is none.
+  // The best worker: of those that are taken most gladly, the one that is left with least (or, spread, with most).
+  // `allowed` may refuse workers. kNoWorker if there is none.
   using Allowed = std::function<bool(WorkerSlot)>;
   WorkerSlot pick(Asked& asked, const Allowed& allowed = nullptr);
   // The share of the worker that is left, in the scarcest resource that is needed, once the needs are taken; less than
@@ -225,7 +229,7 @@ class Fleet {
   std::map<std::string, WorkerSlot> by_id_;
   std::map<std::string, Dimension> counted_;
   std::vector<std::vector<int64_t>> capacity_, free_;  // by dimension, by slot
-  std::vector<int64_t> total_, total_free_;              // by dimension
+  std::vector<int64_t> total_, total_free_;            // by dimension
   std::map<std::array<int64_t, 3>, uint32_t> lanes_;
   std::vector<LaneBounds> bounds_;
   std::vector<FitIndex> fit_;  // by dimension

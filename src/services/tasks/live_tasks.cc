@@ -49,7 +49,8 @@ Shape shape_of(const v1::Resources& r) {
   for (const v1::AcceleratorRequest& accelerator : r.accelerators()) {
     if (thousandths(accelerator.count()) <= 0) continue;
     shape.counted[accelerator_key(accelerator, false)] += thousandths(accelerator.count());
-    if (!accelerator.type().empty()) shape.counted[accelerator_key(accelerator, true)] += thousandths(accelerator.count());
+    if (!accelerator.type().empty())
+      shape.counted[accelerator_key(accelerator, true)] += thousandths(accelerator.count());
   }
   return shape;
 }
@@ -103,7 +104,8 @@ void set_affinity(Demand& demand, const v1::Task& task) {
     demand.preferred.emplace_back(one.selector(), one.weight() == 0 ? 1 : one.weight());
   }
   const auto add = [&](const auto& terms, bool away) {
-    for (const v1::TaskAffinity& one : terms) demand.near.push_back({one.selector(), one.topology_key(), away, one.preferred()});
+    for (const v1::TaskAffinity& one : terms)
+      demand.near.push_back({one.selector(), one.topology_key(), away, one.preferred()});
   };
   add(affinity.near_tasks(), false);
   add(affinity.away_from_tasks(), true);
@@ -126,7 +128,8 @@ QueuedTask queued_of(const TaskRef& ref, const v1::Task& task) {
     demand.name_space = ref.name_space;
   }
   // The time limit is what is sure of its length; what is lent to it is taken back then. The stop takes its grace.
-  if (task.has_timeout()) demand.duration_ms = ms_of(task.timeout()) + (task.has_grace_period() ? ms_of(task.grace_period()) : 10'000);
+  if (task.has_timeout())
+    demand.duration_ms = ms_of(task.timeout()) + (task.has_grace_period() ? ms_of(task.grace_period()) : 10'000);
   queued.preemptible = task.preemptible();
   if (task.has_gang() && task.attempts() == 0) {
     queued.gang = task.gang().id();
@@ -263,7 +266,9 @@ void LiveTasks::overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) 
     worker.mutable_drain_deadline()->set_nanos(static_cast<int32_t>(row.drain().deadline_wall_us() % 1'000'000 * 1000));
   }
   const double score = connected ? live->health_score : 0;
-  worker.set_health(score >= 1 ? v1::HEALTH_STATUS_HEALTHY : score > 0 ? v1::HEALTH_STATUS_DEGRADED : v1::HEALTH_STATUS_UNHEALTHY);
+  worker.set_health(score >= 1  ? v1::HEALTH_STATUS_HEALTHY
+                    : score > 0 ? v1::HEALTH_STATUS_DEGRADED
+                                : v1::HEALTH_STATUS_UNHEALTHY);
   worker.set_health_score(score);
   if (connected && score < 1) worker.set_status_reason("heartbeats are missing; nothing is placed there meanwhile");
   if (live && live->last_seen.us > 0) {

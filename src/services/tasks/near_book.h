@@ -1,7 +1,7 @@
 // Which tasks run near which workers: counts for the near terms that some task asks for.
 //
-// A term is of one namespace: label selector of tasks and topology key. For each term that is asked for, the running tasks that
-// match are counted by domain, which is the worker or the value of a label of it. Pure memory.
+// A term is of one namespace: label selector of tasks and topology key. For each term that is asked for, the running
+// tasks that match are counted by domain, which is the worker or the value of a label of it. Pure memory.
 #pragma once
 
 #include <cstdint>
@@ -38,14 +38,15 @@ class NearBook {
   void recount(const ForEachResident& residents);
   bool empty() const { return terms_.empty(); }
 
-  // Whether the worker is where the terms let the task run: those that must hold, and with `wishes` the others too. A task
-  // that has to be near such as itself may begin anywhere.
+  // Whether the worker is where the terms let the task run: those that must hold, and with `wishes` the others too. A
+  // task that has to be near such as itself may begin anywhere.
   bool allows(const Demand& demand, const WorkerView& worker, bool wishes) const;
   // Classes for which the answer may have changed since this was asked last.
   std::set<uint64_t> take_changed() { return std::exchange(changed_, {}); }
 
  private:
-  using Key = std::tuple<std::string, std::string, std::string, std::string>;  // tenant, namespace, selector, topology key
+  using Key =
+      std::tuple<std::string, std::string, std::string, std::string>;  // tenant, namespace, selector, topology key
   struct Term {
     call::LabelSelector selector;
     std::map<std::string, int64_t> by_domain;

@@ -29,8 +29,8 @@ std::string shown(size_t unit, int64_t amount) {
 
 QuotaAmounts quota_amounts(const Shape& shape) {
   const auto tpus = shape.counted.find("accelerator tpu");
-  return {shape.cpu_milli, shape.memory, shape.gpus, tpus == shape.counted.end() ? 0 : tpus->second,
-          shape.disk, shape.network_bps, 1};
+  return {shape.cpu_milli, shape.memory,      shape.gpus, tpus == shape.counted.end() ? 0 : tpus->second,
+          shape.disk,      shape.network_bps, 1};
 }
 
 std::string namespace_quota_key(const std::string& name_space) { return "namespace:" + name_space; }
@@ -66,8 +66,8 @@ std::string QuotaBook::parent_of(const Nodes& nodes, const Node& node) {
 std::vector<const QuotaBook::Node*> QuotaBook::way(const Nodes& nodes, const Owner& owner) {
   std::vector<const Node*> way;
   std::set<std::string> seen;
-  for (const std::string& start :
-       {user_quota_key(owner.name_space, owner.user), namespace_quota_key(owner.name_space), std::string(kGlobalQuotaKey)}) {
+  for (const std::string& start : {user_quota_key(owner.name_space, owner.user), namespace_quota_key(owner.name_space),
+                                   std::string(kGlobalQuotaKey)}) {
     for (std::string key = start; !key.empty() && seen.insert(key).second;) {
       const auto node = nodes.find(key);
       if (node == nodes.end()) break;
@@ -107,8 +107,8 @@ std::string QuotaBook::refusal_of(const Nodes& nodes, const Node& node, const Qu
     if (amounts[u] == 0) continue;
     const int64_t after = node.used[u] + amounts[u];
     if (quota.hard[u] != kUnlimited && after > quota.hard[u]) {
-      return fmt::format("the quota {} has {} of {} {} in use, {} more are asked for", quota.key, shown(u, node.used[u]),
-                         shown(u, quota.hard[u]), kNames[u].name, shown(u, amounts[u]));
+      return fmt::format("the quota {} has {} of {} {} in use, {} more are asked for", quota.key,
+                         shown(u, node.used[u]), shown(u, quota.hard[u]), kNames[u].name, shown(u, amounts[u]));
     }
     if (quota.soft[u] == kUnlimited || after <= quota.soft[u]) continue;
     const auto parent = nodes.find(parent_of(nodes, node));

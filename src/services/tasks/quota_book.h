@@ -1,12 +1,12 @@
 // How much of each quota is used, and whether there is room for more.
 //
-// Quotas of a tenant form a tree: global, teams and projects, namespaces, users. A task is charged to each quota on the way
-// from its user and its namespace up. Two rules, each at every quota on the way:
+// Quotas of a tenant form a tree: global, teams and projects, namespaces, users. A task is charged to each quota on the
+// way from its user and its namespace up. Two rules, each at every quota on the way:
 //  - hard limits are never exceeded;
 //  - beyond its soft limits a quota borrows: only what its parent has left once each sibling could still use of its own
 //    soft limits what it does not lend.
-// Pure memory. What is used is kept by tenant, namespace and user whether there are quotas or not, so quotas may come, go
-// and move while tasks run.
+// Pure memory. What is used is kept by tenant, namespace and user whether there are quotas or not, so quotas may come,
+// go and move while tasks run.
 #pragma once
 
 #include <array>
@@ -27,7 +27,8 @@ inline constexpr size_t kQuotaUnits = 7;
 // By unit; CPU and TPU in thousandths.
 using QuotaAmounts = std::array<int64_t, kQuotaUnits>;
 inline constexpr int64_t kUnlimited = -1;
-inline constexpr QuotaAmounts kNoLimits = {kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
+inline constexpr QuotaAmounts kNoLimits = {kUnlimited, kUnlimited, kUnlimited, kUnlimited,
+                                           kUnlimited, kUnlimited, kUnlimited};
 
 // One task of this shape.
 QuotaAmounts quota_amounts(const Shape& shape);

@@ -5,7 +5,9 @@
 namespace uccp::tasks {
 namespace {
 
-QuotaAmounts cores(int64_t milli) { return {milli, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited}; }
+QuotaAmounts cores(int64_t milli) {
+  return {milli, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
+}
 QuotaAmounts task(int64_t milli) { return quota_amounts({milli}); }
 const QuotaBook::Owner kAlice{"t", "n", "alice"};
 const QuotaBook::Owner kBob{"t", "n", "bob"};
@@ -29,7 +31,9 @@ TEST(QuotaBook, EachOnTheWayHasToHaveRoom) {
   book.set("t", {.key = "team:search", .hard = cores(4'000)});
   book.set("t", {.key = "namespace:n", .parent = "team:search", .hard = cores(8'000)});
   book.set("t", {.key = "user:n/alice", .hard = cores(1'000)});
-  const auto why = [&](const QuotaBook::Owner& owner, int64_t milli) { return book.refusal(owner, task(milli)).value_or(""); };
+  const auto why = [&](const QuotaBook::Owner& owner, int64_t milli) {
+    return book.refusal(owner, task(milli)).value_or("");
+  };
   EXPECT_TRUE(why(kAlice, 1'001).starts_with("the quota user:n/alice"));
   EXPECT_TRUE(why(kBob, 4'001).starts_with("the quota team:search"));
   EXPECT_TRUE(why(kOther, 10'001).starts_with("the quota global:"));
@@ -59,7 +63,8 @@ TEST(QuotaBook, RunningTasksAreCounted) {
   one[static_cast<size_t>(QuotaUnit::kTasks)] = 1;
   book.set("t", {.key = "user:n/alice", .hard = one});
   book.charge(kAlice, task(0), 1);
-  EXPECT_EQ(book.refusal(kAlice, task(0)), "the quota user:n/alice has 1 of 1 running tasks in use, 1 more are asked for");
+  EXPECT_EQ(book.refusal(kAlice, task(0)),
+            "the quota user:n/alice has 1 of 1 running tasks in use, 1 more are asked for");
   EXPECT_FALSE(book.refusal(kBob, task(0)));
 }
 

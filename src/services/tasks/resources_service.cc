@@ -111,7 +111,8 @@ class UsageReport {
     entry.set_memory_gib_hours(entry.memory_gib_hours() + static_cast<double>(shape.memory) / (1 << 30) * hours);
     entry.set_gpu_hours(entry.gpu_hours() + static_cast<double>(shape.gpus) * hours);
     if (const auto priced = workers_.find(worker); priced != workers_.end()) {
-      entry.set_cost(entry.cost() + priced->second.price_per_hour * hours * dominant_share(shape, priced->second.capacity).share);
+      entry.set_cost(entry.cost() +
+                     priced->second.price_per_hour * hours * dominant_share(shape, priced->second.capacity).share);
     }
     return sum;
   }
@@ -154,63 +155,66 @@ void ResourcesService::register_handlers(call::HandlerTable& handlers) {
 void ResourcesService::cluster(const CallPtr& call, const v1::GetClusterResourcesRequest& request) {
   auto labels = call::LabelSelector::compile(request.labels());
   if (!labels) return call->finish(labels.error());
-  env_.reader.read(kWorkGroup, call->read_level,
-                   [this, call, request, labels = std::move(*labels)](Result<machine::GroupView> view) {
-    if (!view) return call->finish(view.error());
-    struct Pool {
-      Shape total, available;
-      int32_t workers = 0;
-    };
-    Pool all;
-    Shape allocated;
-    std::map<std::string, Pool> pools;
-    std::map<std::pair<std::string, uint64_t>, std::pair<double, double>> gpus;  // kind and memory: devices, free ones
-    v1::ClusterResources out;
-    work::kWorkers.scan(*view, work::kWorkerScope, "", "", [&](std::string_view, const WorkerRow& row) {
-      v1::Worker worker = row.worker();
-      env_.live.overlay(worker, row);
-      const std::string pool_name = worker.pool().empty() ? "default" : worker.pool();
-      if (!request.pool().empty() && request.pool() != pool_name) return true;
-      if (!labels.empty() && !labels.matches(worker.SerializeAsString(), v1::Worker::kLabelsFieldNumber)) return true;
-      const bool ready = worker.status() == v1::WORKER_STATUS_READY;
-      Pool& pool = pools[pool_name];
-      for (Pool* one : {&all, &pool}) {
-        one->total += shape_of(worker.resources().total());
-        if (ready) one->available += shape_of(worker.resources().available());
-        ++one->workers;
-      }
-      allocated += shape_of(worker.resources().allocated());
-      out.set_workers_ready(out.workers_ready() + (ready ? 1 : 0));
-      for (const v1::WorkerGpu& gpu : worker.gpus()) {
-        auto& [devices, free] = gpus[{gpu.type(), gpu.memory()}];
-        devices += gpu.count();
-        free += static_cast<double>(gpu.count());
-        for (const v1::GpuDevice& device : gpu.devices()) free -= device.allocated();
-      }
-      return true;
-    });
-    set_resources(*out.mutable_total(), all.total);
-    set_resources(*out.mutable_available(), all.available);
-    set_resources(*out.mutable_allocated(), allocated);
-    out.set_workers_total(all.workers);
-    for (const auto& [name, pool] : pools) {
-      v1::PoolResources& item = *out.add_pools();
-      item.set_pool(name);
-      set_resources(*item.mutable_total(), pool.total);
-      set_resources(*item.mutable_available(), pool.available);
-      item.set_workers(pool.workers);
-    }
-    for (const auto& [kind, count] : gpus) {
-      v1::GpuResources& item = *out.add_gpus();
-      item.set_type(kind.first);
-      item.set_memory(kind.second);
-      item.set_total(count.first);
-      item.set_available(count.second);
-    }
-    out.set_tasks_running(static_cast<int32_t>(env_.live.running()));
-    out.set_tasks_queued(static_cast<int32_t>(env_.live.queued()));
-    call->reply(out.SerializeAsString());
-  });
+  env_.reader.read(
+      kWorkGroup, call->read_level,
+      [this, call, request, labels = std::move(*labels)](Result<machine::GroupView> view) {
+        if (!view) return call->finish(view.error());
+        struct Pool {
+          Shape total, available;
+          int32_t workers = 0;
+        };
+        Pool all;
+        Shape allocated;
+        std::map<std::string, Pool> pools;
+        std::map<std::pair<std::string, uint64_t>, std::pair<double, double>>
+            gpus;  // kind and memory: devices, free ones
+        v1::ClusterResources out;
+        work::kWorkers.scan(*view, work::kWorkerScope, "", "", [&](std::string_view, const WorkerRow& row) {
+          v1::Worker worker = row.worker();
+          env_.live.overlay(worker, row);
+          const std::string pool_name = worker.pool().empty() ? "default" : worker.pool();
+          if (!request.pool().empty() && request.pool() != pool_name) return true;
+          if (!labels.empty() && !labels.matches(worker.SerializeAsString(), v1::Worker::kLabelsFieldNumber))
+            return true;
+          const bool ready = worker.status() == v1::WORKER_STATUS_READY;
+          Pool& pool = pools[pool_name];
+          for (Pool* one : {&all, &pool}) {
+            one->total += shape_of(worker.resources().total());
+            if (ready) one->available += shape_of(worker.resources().available());
+            ++one->workers;
+          }
+          allocated += shape_of(worker.resources().allocated());
+          out.set_workers_ready(out.workers_ready() + (ready ? 1 : 0));
+          for (const v1::WorkerGpu& gpu : worker.gpus()) {
+            auto& [devices, free] = gpus[{gpu.type(), gpu.memory()}];
+            devices += gpu.count();
+            free += static_cast<double>(gpu.count());
+            for (const v1::GpuDevice& device : gpu.devices()) free -= device.allocated();
+          }
+          return true;
+        });
+        set_resources(*out.mutable_total(), all.total);
+        set_resources(*out.mutable_available(), all.available);
+        set_resources(*out.mutable_allocated(), allocated);
+        out.set_workers_total(all.workers);
+        for (const auto& [name, pool] : pools) {
+          v1::PoolResources& item = *out.add_pools();
+          item.set_pool(name);
+          set_resources(*item.mutable_total(), pool.total);
+          set_resources(*item.mutable_available(), pool.available);
+          item.set_workers(pool.workers);
+        }
+        for (const auto& [kind, count] : gpus) {
+          v1::GpuResources& item = *out.add_gpus();
+          item.set_type(kind.first);
+          item.set_memory(kind.second);
+          item.set_total(count.first);
+          item.set_available(count.second);
+        }
+        out.set_tasks_running(static_cast<int32_t>(env_.live.running()));
+        out.set_tasks_queued(static_cast<int32_t>(env_.live.queued()));
+        call->reply(out.SerializeAsString());
+      });
 }
 
 void ResourcesService::explain(const CallPtr& call, const v1::ExplainQuotaRequest& request) {
@@ -232,7 +236,8 @@ void ResourcesService::usage(const CallPtr& call, const v1::GetResourceUsageRequ
     if (!view) return call->finish(view.error());
     std::map<std::string, Priced> workers;
     work::kWorkers.scan(*view, work::kWorkerScope, "", "", [&](std::string_view id, const WorkerRow& row) {
-      workers[std::string(id)] = {shape_of(row.worker().resources().total()), row.worker().price_per_hour(), row.worker().pool()};
+      workers[std::string(id)] = {shape_of(row.worker().resources().total()), row.worker().price_per_hour(),
+                                  row.worker().pool()};
       return true;
     });
     UsageReport report(from, to, request.group_by(), std::move(workers));

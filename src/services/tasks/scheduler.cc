@@ -67,7 +67,8 @@ void Scheduler::leave_line(Queued& queued) {
   FairQueues::Line* line = std::exchange(queued.line, nullptr);
   if (line->parked && line->tasks.size() == 1) {
     std::erase(queued.cls->parked_lines, line);
-    if (const auto over = over_quota_.find(queued.task.ref.tenant); over != over_quota_.end()) std::erase(over->second, line);
+    if (const auto over = over_quota_.find(queued.task.ref.tenant); over != over_quota_.end())
+      std::erase(over->second, line);
   }
   queues_.erase(line, {queued.task.order, &queued.task.ref});
 }
@@ -246,8 +247,8 @@ WorkerSlot Scheduler::search(Class& cls) {
   const Demand& demand = cls.asked.demand();
   if (demand.near.empty()) return fleet_.pick(cls.asked);
   for (const bool wishes : {true, false}) {
-    const WorkerSlot worker = fleet_.pick(
-        cls.asked, [&](WorkerSlot slot) { return near_.allows(demand, fleet_.view(slot), wishes); });
+    const WorkerSlot worker =
+        fleet_.pick(cls.asked, [&](WorkerSlot slot) { return near_.allows(demand, fleet_.view(slot), wishes); });
     if (worker != kNoWorker) return worker;
   }
   return kNoWorker;
@@ -420,7 +421,8 @@ void Scheduler::reserve(Class& cls) {
   WorkerSlot best = kNoWorker;
   std::pair<int64_t, double> best_cost;
   for (const auto& [id, slot] : fleet_.by_id()) {
-    if (!fleet_.open(slot) || fleet_.held(slot) || !fleet_.fits_empty(slot, needs) || !fleet_.meets(slot, cls.asked)) continue;
+    if (!fleet_.open(slot) || fleet_.held(slot) || !fleet_.fits_empty(slot, needs) || !fleet_.meets(slot, cls.asked))
+      continue;
     const int64_t free_at = free_at_ms(slot, needs);
     const std::pair cost(free_at > 0 ? free_at : std::numeric_limits<int64_t>::max(), -fleet_.left(slot, needs));
     if (best == kNoWorker || cost < best_cost) {

@@ -1,11 +1,12 @@
 // Which queued task goes to which worker: a deterministic core, events in and actions out.
 //
-// No IO, no clock, no randomness: time comes with the calls, ties are broken by position. Lives in the memory of the leader,
-// which rebuilds it after a change of leadership; the same events give the same actions, live and in simulation.
+// No IO, no clock, no randomness: time comes with the calls, ties are broken by position. Lives in the memory of the
+// leader, which rebuilds it after a change of leadership; the same events give the same actions, live and in
+// simulation.
 //
-// Whose turn it is, FairQueues says; which worker is best, Fleet. Here they meet. Tasks of equal demand are one class: once
-// a class fits nowhere it is parked, and only workers that have got more room since are tried for it, so a round costs
-// by what changed and not by what waits. docs/design/scheduling.md has the whole.
+// Whose turn it is, FairQueues says; which worker is best, Fleet. Here they meet. Tasks of equal demand are one class:
+// once a class fits nowhere it is parked, and only workers that have got more room since are tried for it, so a round
+// costs by what changed and not by what waits. docs/design/scheduling.md has the whole.
 #pragma once
 
 #include <cstdint>
@@ -218,13 +219,14 @@ class Scheduler {
   FairQueues queues_;
   NearBook near_;
   QuotaBook quota_book_;
-  std::map<std::string, std::vector<FairQueues::Line*>> over_quota_;  // lines that are parked for want of quota, by tenant
+  std::map<std::string, std::vector<FairQueues::Line*>>
+      over_quota_;                     // lines that are parked for want of quota, by tenant
   std::set<std::string> quota_freed_;  // tenants that use less, or may use more, than when their lines were parked
   int64_t now_ms_ = 0;
   std::unordered_map<TaskRef, Queued, TaskRefHash> queued_;
   std::map<Demand, Class> classes_;
-  std::map<uint64_t, Class*> near_classes_;  // that have near terms, by number
-  std::map<uint64_t, Class*> limited_;  // by number
+  std::map<uint64_t, Class*> near_classes_;        // that have near terms, by number
+  std::map<uint64_t, Class*> limited_;             // by number
   std::set<std::pair<int64_t, TaskRef>> delayed_;  // by the time they become due
   std::unordered_map<TaskRef, Running, TaskRefHash> running_;
   std::vector<std::map<TaskRef, const Running*>> on_worker_;  // by slot

@@ -41,14 +41,15 @@ std::optional<Shortage> shortage(const Shape& need, const Shape& have) {
     return Shortage{cores(need.cpu_milli), cores(clip(have.cpu_milli)), share(need.cpu_milli, have.cpu_milli)};
   }
   if (need.memory > have.memory) {
-    return Shortage{mebibytes(need.memory, "memory"), mebibytes(clip(have.memory), "memory"), share(need.memory, have.memory)};
+    return Shortage{mebibytes(need.memory, "memory"), mebibytes(clip(have.memory), "memory"),
+                    share(need.memory, have.memory)};
   }
   if (need.disk > have.disk) {
     return Shortage{mebibytes(need.disk, "disk"), mebibytes(clip(have.disk), "disk"), share(need.disk, have.disk)};
   }
   if (need.network_bps > have.network_bps) {
-    return Shortage{fmt::format("{} bits a second of network", need.network_bps), std::to_string(clip(have.network_bps)),
-                    share(need.network_bps, have.network_bps)};
+    return Shortage{fmt::format("{} bits a second of network", need.network_bps),
+                    std::to_string(clip(have.network_bps)), share(need.network_bps, have.network_bps)};
   }
   return std::nullopt;
 }
@@ -82,13 +83,14 @@ std::string message_of(Obstacle obstacle, const Tally& tally, const Demand& dema
     case Obstacle::kLabels: return "has not the labels " + wanted_labels(demand) + ", such as " + tally.nearest;
     case Obstacle::kTooSmall:
       if (!tally.lacks) {
-        return fmt::format("no GPUs of type \"{}\" with {} and as many as asked for in one worker, such as {}", gpu.type,
-                           mebibytes(gpu.memory, "memory"), tally.nearest);
+        return fmt::format("no GPUs of type \"{}\" with {} and as many as asked for in one worker, such as {}",
+                           gpu.type, mebibytes(gpu.memory, "memory"), tally.nearest);
       }
-      return fmt::format("the task asks for {}, the largest worker, {}, has {}", tally.lacks->asked, tally.nearest, tally.lacks->there);
+      return fmt::format("the task asks for {}, the largest worker, {}, has {}", tally.lacks->asked, tally.nearest,
+                         tally.lacks->there);
     case Obstacle::kBusy:
-      return fmt::format("the task asks for {}, on {} {} is free now", tally.lacks ? tally.lacks->asked : "room", tally.nearest,
-                         tally.lacks ? tally.lacks->there : "none");
+      return fmt::format("the task asks for {}, on {} {} is free now", tally.lacks ? tally.lacks->asked : "room",
+                         tally.nearest, tally.lacks ? tally.lacks->there : "none");
     case Obstacle::kTaints: return tally.nearest + " has a taint that the task does not tolerate";
     case Obstacle::kSlots: return tally.nearest + " runs as many attempts as it may";
     case Obstacle::kReserved: return tally.nearest + " is kept free for a task that has waited longer";
@@ -175,7 +177,8 @@ std::optional<Explanation> Scheduler::explain(const TaskRef& ref) {
       if (reason.obstacle == Obstacle::kNone) reason = {Obstacle::kQuota, reason.workers, *why};
     }
   }
-  if (queued.cls->reserved != kNoWorker) out.summary += "; " + fleet_.view(queued.cls->reserved).id + " is kept free for it";
+  if (queued.cls->reserved != kNoWorker)
+    out.summary += "; " + fleet_.view(queued.cls->reserved).id + " is kept free for it";
   out.ahead = queues_.ahead(queued.line, {queued.task.order, &queued.task.ref});
   return out;
 }

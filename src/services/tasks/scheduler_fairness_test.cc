@@ -97,8 +97,8 @@ TEST_F(Fairness, UsersOfANamespaceShareIt) {
   }
 }
 
-// The example of the paper on dominant resource fairness: 9 cores and 18 GB; one asks for 1 core and 4 GB, the other for 3
-// cores and 1 GB. Equal dominant shares are two thirds each: three tasks and two.
+// The example of the paper on dominant resource fairness: 9 cores and 18 GB; one asks for 1 core and 4 GB, the other
+// for 3 cores and 1 GB. Equal dominant shares are two thirds each: three tasks and two.
 TEST_F(Fairness, TheDominantResourceCounts) {
   start({9'000, 18});
   for (int i = 0; i < 10; ++i) {

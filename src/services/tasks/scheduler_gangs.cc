@@ -1,8 +1,8 @@
 // Scheduler, the part about gangs: tasks that start together or not at all.
 //
-// The members of a gang wait beside the queues until all are there. Then one entry stands for them where the first of them
-// would stand. On its turn each member takes a worker, and when one finds none all are given back: nobody else is asked
-// in between, so half a gang never holds anything.
+// The members of a gang wait beside the queues until all are there. Then one entry stands for them where the first of
+// them would stand. On its turn each member takes a worker, and when one finds none all are given back: nobody else is
+// asked in between, so half a gang never holds anything.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -26,7 +26,8 @@ void Scheduler::leave_gang(Queued& queued) {
   Gang& gang = it->second;
   const FairQueues::Position position{task.order, &task.ref};
   if (gang.line != nullptr) {
-    if (const auto over = over_quota_.find(task.ref.tenant); over != over_quota_.end()) std::erase(over->second, gang.line);
+    if (const auto over = over_quota_.find(task.ref.tenant); over != over_quota_.end())
+      std::erase(over->second, gang.line);
     queues_.erase(std::exchange(gang.line, nullptr), gang.at);
     gang.turn.reset();
   }
@@ -51,8 +52,8 @@ void Scheduler::line_up(Gang& gang) {
   const Queued& first = queued_.at(*gang.at.second);
   gang.turn = std::make_unique<Class>(first.cls->asked.demand(), fleet_, next_class_++);
   gang.turn->gang = &gang;
-  gang.line = queues_.push(queues_.leaf(path_of(first.task)), first.task.priority, gang.turn->number, gang.turn.get(), gang.at,
-                           first.task.queued_ms);
+  gang.line = queues_.push(queues_.leaf(path_of(first.task)), first.task.priority, gang.turn->number, gang.turn.get(),
+                           gang.at, first.task.queued_ms);
 }
 
 // False if there is not room for all.
@@ -102,8 +103,9 @@ std::string Scheduler::explain_gang(const Gang& gang) {
     room += here;
   }
   if (room < static_cast<int64_t>(gang.members.size())) {
-    return fmt::format("its gang of {} tasks does not fit into the cluster even if nothing else runs: there is room for {}",
-                       gang.members.size(), room);
+    return fmt::format(
+        "its gang of {} tasks does not fit into the cluster even if nothing else runs: there is room for {}",
+        gang.members.size(), room);
   }
   return fmt::format("waits until there is room for all {} tasks of its gang at once", gang.members.size());
 }

@@ -81,7 +81,8 @@ TEST_F(Gangs, OneThatIsLargerThanTheClusterSaysSo) {
   TaskRef last;
   for (int i = 0; i < 8; ++i) last = add_member("m" + std::to_string(i), {1'000}, "g", 8);
   EXPECT_EQ(place(), Ids{});
-  EXPECT_EQ(summary(last), "its gang of 8 tasks does not fit into the cluster even if nothing else runs: there is room for 5");
+  EXPECT_EQ(summary(last),
+            "its gang of 8 tasks does not fit into the cluster even if nothing else runs: there is room for 5");
 }
 
 TEST_F(Gangs, AMemberThatLeavesMakesItIncomplete) {

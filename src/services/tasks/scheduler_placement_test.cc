@@ -51,7 +51,8 @@ TEST_F(Placement, WorkersHaveToMatchAllRequiredSelectors) {
   nowhere.demand.required = {"zone=c"};
   s.add_task(nowhere);
   EXPECT_TRUE(place(s).empty());
-  EXPECT_TRUE(s.explain({"t", "n", "nowhere"})->reasons.at(0).message.starts_with("has not the labels zone=c of its affinity"));
+  EXPECT_TRUE(
+      s.explain({"t", "n", "nowhere"})->reasons.at(0).message.starts_with("has not the labels zone=c of its affinity"));
 }
 
 TEST_F(Placement, WishesAreWeighedAndGiveWay) {
@@ -99,7 +100,8 @@ TEST_F(Placement, TasksStayAwayFromEachOther) {
   Scheduler s;
   for (const char* id : {"a", "b", "c"}) s.set_worker(worker(id, {{"zone", std::string(id) == "c" ? "2" : "1"}}));
   for (int i = 0; i < 3; ++i) {
-    add_near(s, task("t" + std::to_string(i), {{"app", "db"}}), {{.selector = "app=db", .topology_key = "zone", .away = true}});
+    add_near(s, task("t" + std::to_string(i), {{"app", "db"}}),
+             {{.selector = "app=db", .topology_key = "zone", .away = true}});
   }
   EXPECT_EQ(place(s).size(), 2u) << "one a zone";
   s.release({"t", "n", "t0"});
@@ -111,7 +113,8 @@ TEST_F(Placement, WishesToStayAwaySpreadAndThenGiveWay) {
   for (const char* id : {"a", "b"}) s.set_worker(worker(id));
   std::multiset<char> workers;
   for (int i = 0; i < 3; ++i) {
-    add_near(s, task("t" + std::to_string(i), {{"app", "web"}}), {{.selector = "app=web", .away = true, .preferred = true}});
+    add_near(s, task("t" + std::to_string(i), {{"app", "web"}}),
+             {{.selector = "app=web", .away = true, .preferred = true}});
   }
   for (const std::string& one : place(s)) workers.insert(one.back());
   EXPECT_EQ(workers.size(), 3u);
@@ -146,7 +149,8 @@ TEST_F(Placement, ATaskWaitsOnlyIfItFitsNowhere) {
   Scheduler s;
   std::vector<Shape> free;
   for (int i = 0; i < 500; ++i) {
-    const Shape capacity{static_cast<int64_t>(1 + random.below(64)) * 1'000, static_cast<int64_t>(1 + random.below(256))};
+    const Shape capacity{static_cast<int64_t>(1 + random.below(64)) * 1'000,
+                         static_cast<int64_t>(1 + random.below(256))};
     free.push_back(capacity);
     s.set_worker(worker(std::to_string(i), {}, capacity));
   }
@@ -154,7 +158,8 @@ TEST_F(Placement, ATaskWaitsOnlyIfItFitsNowhere) {
   size_t waited = 0;
   for (int step = 0; step < 20'000; ++step) {
     QueuedTask one = task("t" + std::to_string(step));
-    one.demand.shape = {static_cast<int64_t>(1 + random.below(32)) * 1'000, static_cast<int64_t>(1 + random.below(128))};
+    one.demand.shape = {static_cast<int64_t>(1 + random.below(32)) * 1'000,
+                        static_cast<int64_t>(1 + random.below(128))};
     s.add_task(one);
     const auto placed = s.assign(0, 10);
     if (placed.empty()) {

@@ -5,13 +5,14 @@
 
 namespace uccp::tasks {
 
-// The tasks to stop on a worker so that the needs fit: those of the lowest priority, and of these the ones that began last,
-// because they lose least; then none that is not needed after all. Empty if stopping them would not do.
+// The tasks to stop on a worker so that the needs fit: those of the lowest priority, and of these the ones that began
+// last, because they lose least; then none that is not needed after all. Empty if stopping them would not do.
 std::vector<const TaskRef*> Scheduler::victims(WorkerSlot worker, const Needs& needs, int32_t priority) const {
   std::vector<std::pair<const TaskRef*, const Running*>> all;
   for (const auto& [ref, running] : on_worker_[worker]) {
     if (running->leaving) return {};  // room is being made there already
-    if (running->preemptible && running->priority + options_.preemption_gap <= priority) all.emplace_back(&ref, running);
+    if (running->preemptible && running->priority + options_.preemption_gap <= priority)
+      all.emplace_back(&ref, running);
   }
   std::ranges::sort(all, [](const auto& a, const auto& b) {
     if (a.second->priority != b.second->priority) return a.second->priority < b.second->priority;

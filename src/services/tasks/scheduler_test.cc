@@ -9,7 +9,8 @@ namespace {
 
 QueuedTask task(const std::string& id, Shape shape, int32_t priority = 50, uint64_t order = 0) {
   static uint64_t next = 1;
-  return {.ref = {"t", "n", id}, .priority = priority, .demand = {.shape = shape}, .order = order != 0 ? order : next++};
+  return {
+      .ref = {"t", "n", id}, .priority = priority, .demand = {.shape = shape}, .order = order != 0 ? order : next++};
 }
 
 WorkerView worker(const std::string& id, Shape capacity) { return {.id = id, .capacity = capacity, .slots = 100}; }

@@ -17,8 +17,8 @@ struct Shape {
   int64_t disk = 0;
   int64_t gpus = 0;
   int64_t network_bps = 0;
-  // What has no field of its own, in thousandths, by name: accelerators ("tpu", and "tpu v5e-8" for a type of them), and
-  // what workers declare under names of their own ("licence/matlab"). Never with an amount of zero.
+  // What has no field of its own, in thousandths, by name: accelerators ("tpu", and "tpu v5e-8" for a type of them),
+  // and what workers declare under names of their own ("licence/matlab"). Never with an amount of zero.
   std::map<std::string, int64_t> counted;
 
   auto operator<=>(const Shape&) const = default;
@@ -61,7 +61,8 @@ struct GpuKind {
 
 enum class TaintKind : uint8_t { kAny, kNoSchedule, kPreferNot, kNoExecute };
 
-// A mark that keeps tasks away, and what a task says to pass by it: then an empty key or value, and kAny, fit everything.
+// A mark that keeps tasks away, and what a task says to pass by it: then an empty key or value, and kAny, fit
+// everything.
 struct Mark {
   std::string key, value;
   TaintKind kind = TaintKind::kAny;
@@ -78,7 +79,7 @@ struct NearTerm {
   std::string selector;      // of labels of tasks
   std::string topology_key;  // label of workers whose equal values are near; empty: the same worker
   bool away = false;
-  bool preferred = false;    // only a wish
+  bool preferred = false;  // only a wish
 
   auto operator<=>(const NearTerm&) const = default;
 };
@@ -94,7 +95,7 @@ struct Demand {
   std::vector<std::string> required;                       // label selectors that it must match, all of them
   std::vector<std::pair<std::string, int32_t>> preferred;  // label selectors that make it better, with their weights
   Marks tolerations;
-  int64_t duration_ms = 0;                                 // it surely ends within that time; 0: not known
+  int64_t duration_ms = 0;  // it surely ends within that time; 0: not known
   // Only with `near`: whose tasks are meant, and its own labels.
   std::string tenant, name_space;
   LabelMap labels;

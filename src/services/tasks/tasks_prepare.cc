@@ -45,8 +45,9 @@ Status check_devices(const v1::Resources& resources) {
   const bool exclusive = gpu.sharing() == v1::GPU_SHARING_UNSPECIFIED || gpu.sharing() == v1::GPU_SHARING_EXCLUSIVE;
   const bool anywhere = gpu.topology() == v1::GPU_TOPOLOGY_UNSPECIFIED || gpu.topology() == v1::GPU_TOPOLOGY_ANY;
   if (!exclusive || !anywhere || !gpu.mig_profile().empty() || !gpu.driver_version_min().empty()) {
-    return Status(Code::kInvalid, "GPU_FEATURE_UNIMPLEMENTED",
-                  "sharing, topology, MIG profiles and driver versions of GPUs are not built yet; count, type and memory are");
+    return Status(
+        Code::kInvalid, "GPU_FEATURE_UNIMPLEMENTED",
+        "sharing, topology, MIG profiles and driver versions of GPUs are not built yet; count, type and memory are");
   }
   return Status::ok();
 }
@@ -63,16 +64,19 @@ Status check_affinity(const v1::Affinity& affinity) {
     UCCP_RETURN_IF_ERROR(check_selector(affinity.worker_required(i), item("workerRequired", i)));
   }
   for (int i = 0; i < affinity.worker_preferred_size(); ++i) {
-    UCCP_RETURN_IF_ERROR(check_selector(affinity.worker_preferred(i).selector(), item("workerPreferred", i) + ".selector"));
+    UCCP_RETURN_IF_ERROR(
+        check_selector(affinity.worker_preferred(i).selector(), item("workerPreferred", i) + ".selector"));
   }
   for (int i = 0; i < affinity.near_tasks_size(); ++i) {
     UCCP_RETURN_IF_ERROR(check_selector(affinity.near_tasks(i).selector(), item("nearTasks", i) + ".selector"));
   }
   for (int i = 0; i < affinity.away_from_tasks_size(); ++i) {
-    UCCP_RETURN_IF_ERROR(check_selector(affinity.away_from_tasks(i).selector(), item("awayFromTasks", i) + ".selector"));
+    UCCP_RETURN_IF_ERROR(
+        check_selector(affinity.away_from_tasks(i).selector(), item("awayFromTasks", i) + ".selector"));
   }
   if (!affinity.prefer_data()) return Status::ok();
-  return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "preferring workers that hold the inputs is not built yet")
+  return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED",
+                "preferring workers that hold the inputs is not built yet")
       .with_field(field + "preferData", "must be absent or false");
 }
 
@@ -139,7 +143,8 @@ Status TasksService::check_input(const v1::Task& task, int index) const {
   if (input.has_object()) {
     return Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
   }
-  if (input.source_case() == v1::Input::SOURCE_NOT_SET) return invalid_field(field, "needs one of blob, taskOutput or data");
+  if (input.source_case() == v1::Input::SOURCE_NOT_SET)
+    return invalid_field(field, "needs one of blob, taskOutput or data");
   return Status::ok();
 }
 

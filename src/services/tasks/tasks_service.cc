@@ -64,7 +64,8 @@ v1::Task TasksService::public_task(const TaskRow& row) const {
   if (task.status() == v1::TASK_STATUS_QUEUED && task.has_next_attempt_time()) {
     // What pauses between attempts does not wait for a worker yet.
     const auto& next = task.next_attempt_time();
-    if (next.seconds() * 1'000'000 + next.nanos() / 1000 > env_.clock.wall().us) task.set_status(v1::TASK_STATUS_PENDING);
+    if (next.seconds() * 1'000'000 + next.nanos() / 1000 > env_.clock.wall().us)
+      task.set_status(v1::TASK_STATUS_PENDING);
   }
   return task;
 }
@@ -89,7 +90,8 @@ void TasksService::schedule(const CallPtr& call, std::string bytes) {
   if (request->validate_only()) return call->reply(task.SerializeAsString());
   if (!request->reject_unplaceable()) return store(call, std::move(bytes), std::move(row));
   env_.logs.loop.post([this, call, bytes = std::move(bytes), row = std::move(row)]() mutable {
-    if (Status status = env_.logs.runtime.check_placeable(call->principal.tenant, row.task()); !status.is_ok()) return call->finish(std::move(status));
+    if (Status status = env_.logs.runtime.check_placeable(call->principal.tenant, row.task()); !status.is_ok())
+      return call->finish(std::move(status));
     store(call, std::move(bytes), std::move(row));
   });
 }

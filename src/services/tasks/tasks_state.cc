@@ -14,11 +14,11 @@ using internal::v1::TaskRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using machine::Scope;
+using services::parse;
+using services::set_wall;
 using v1::Task;
 using work::ChangeKind;
 using work::is_terminal;
-using services::parse;
-using services::set_wall;
 
 std::string dependent_key(std::string_view dependency, std::string_view task) {
   return ByteWriter().key_part(dependency).raw(task).take();

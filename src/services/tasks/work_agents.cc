@@ -64,8 +64,8 @@ void WorkRuntime::hello(const std::shared_ptr<AgentSession>& session, const inte
   // Outcomes that the agent still carries are of the epoch before: they go into the log ahead of the new one.
   // A fence that is proposed between here and the Welcome would end an epoch whose lease the Welcome renews.
   if (const auto known = workers_.find(hello.worker_id()); known != workers_.end() && !known->second.fencing) {
-    known->second.lease_until = std::max(
-        known->second.lease_until, env_.clock.boot().plus_ms(options_.agent_lease_ms + options_.lease_margin_ms));
+    known->second.lease_until = std::max(known->second.lease_until,
+                                         env_.clock.boot().plus_ms(options_.agent_lease_ms + options_.lease_margin_ms));
   }
   for (const AttemptOutcome& pending : hello.pending_outcomes()) outcome(pending);
   flush_outcomes();
@@ -273,7 +273,8 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
 void WorkRuntime::judge_health(Worker& worker, BootTime now) {
   if (!worker.session) return;
   const int64_t late_ms = now.ms_since(worker.last_heartbeat) - kHeartbeatsMissed * options_.heartbeat_interval_ms;
-  const double score = late_ms <= 0 ? 1 : std::max(0.0, 1 - static_cast<double>(late_ms) / static_cast<double>(options_.agent_lease_ms));
+  const double score =
+      late_ms <= 0 ? 1 : std::max(0.0, 1 - static_cast<double>(late_ms) / static_cast<double>(options_.agent_lease_ms));
   if (score == worker.live.health_score) return;
   const bool was_well = worker.live.health_score >= 1;
   worker.live.health_score = score;
@@ -324,18 +325,20 @@ void WorkRuntime::evict(const Eviction& eviction) {
   if (attempt == attempts_.end() || attempt->second.cancel_sent || !row) return;
   const auto worker = workers_.find(attempt->second.id.worker_id());
   if (worker == workers_.end() || !worker->second.session) return;
-  env_.metrics.counter("uccp_tasks_preempted_total", "Attempts that were stopped for a task of a higher priority").add();
+  env_.metrics.counter("uccp_tasks_preempted_total", "Attempts that were stopped for a task of a higher priority")
+      .add();
   stop_to_requeue(worker->second, attempt->second, *row, eviction.reason);
 }
 
-// The agent itself refuses new attempts and stops what still runs at the deadline. Said again with each connection, also
-// that there is none: it may have ended while the agent was away.
+// The agent itself refuses new attempts and stops what still runs at the deadline. Said again with each connection,
+// also that there is none: it may have ended while the agent was away.
 void WorkRuntime::send_drain(Worker& worker, const WorkerRow& row) {
   ServerMessage message;
   auto& drain = *message.mutable_drain();
   drain.set_reason(row.drain().reason());
   drain.set_undo(!row.has_drain());
-  if (row.has_drain()) set_ms(drain.mutable_deadline(), std::max<int64_t>(0, row.drain().deadline_ms() - machine_now_ms()));
+  if (row.has_drain())
+    set_ms(drain.mutable_deadline(), std::max<int64_t>(0, row.drain().deadline_ms() - machine_now_ms()));
   worker.drain_deadline_ms = row.has_drain() ? row.drain().deadline_ms() : -1;
   worker.session->send(std::move(message));
 }

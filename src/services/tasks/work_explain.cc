@@ -24,7 +24,8 @@ v1::WaitCause cause_of(Obstacle obstacle) {
 }  // namespace
 
 Status WorkRuntime::explain(const TaskRef& ref, const internal::v1::TaskRow& row, v1::TaskExplanation& out) const {
-  if (!leading_) return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; ask again in a moment");
+  if (!leading_)
+    return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; ask again in a moment");
   const v1::Task& task = row.task();
   out.set_workers(static_cast<int32_t>(workers_.size()));
   if (work::is_terminal(task.status())) {
@@ -41,7 +42,9 @@ Status WorkRuntime::explain(const TaskRef& ref, const internal::v1::TaskRow& row
     return Status::ok();
   }
   if (held_.contains(ref)) {
-    out.set_summary("it may run on a worker that has not connected since the change of leader; decided when it has, or when its lease is over");
+    out.set_summary(
+        "it may run on a worker that has not connected since the change of leader; decided when it has, or when its "
+        "lease is over");
     return Status::ok();
   }
   const auto explanation = scheduler_->explain(ref);

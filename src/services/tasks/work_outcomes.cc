@@ -25,7 +25,8 @@ std::string without_prefix(std::string name, std::string_view prefix) {
 int64_t WorkRuntime::backoff_ms(const AttemptOutcome& outcome) {
   const auto row = row_of(ref_of(outcome.attempt()));
   // What was no fault of the task or its worker goes back to the queue at once.
-  if (!row || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_PREEMPTED) return 0;
+  if (!row || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_PREEMPTED)
+    return 0;
   const v1::RetryPolicy& policy = row->task().retry();
   double wait = policy.has_initial_backoff() ? static_cast<double>(ms_of(policy.initial_backoff())) : 1000;
   const double most = policy.has_max_backoff() ? static_cast<double>(ms_of(policy.max_backoff())) : 300'000;
@@ -46,14 +47,14 @@ void WorkRuntime::acknowledge(const AttemptId& id, bool accepted) {
 
 void WorkRuntime::outcome(const AttemptOutcome& outcome) {
   if (outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST) {
-    // Apply takes a loss of any epoch, and knows an attempt by its number only. So it has to be the attempt that is live
-    // here, or one that an earlier leader placed and no fence has ended since: otherwise another one of the same number
-    // may run where the task was placed again.
+    // Apply takes a loss of any epoch, and knows an attempt by its number only. So it has to be the attempt that is
+    // live here, or one that an earlier leader placed and no fence has ended since: otherwise another one of the same
+    // number may run where the task was placed again.
     const TaskRef ref = ref_of(outcome.attempt());
     const auto live = attempts_.find(ref);
     const auto worker = work::kWorkers.get(env_.view(), work::kWorkerScope, outcome.attempt().worker_id());
-    const bool inherited = live == attempts_.end() && held_.contains(ref) && worker &&
-                           worker->epoch() == outcome.attempt().worker_epoch();
+    const bool inherited =
+        live == attempts_.end() && held_.contains(ref) && worker && worker->epoch() == outcome.attempt().worker_epoch();
     const bool known = live != attempts_.end() && same(live->second.id, outcome.attempt());
     if (!known && !inherited) return acknowledge(outcome.attempt(), false);
   }

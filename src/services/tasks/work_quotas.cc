@@ -35,10 +35,11 @@ void set_limits(v1::QuotaLimits& out, const QuotaAmounts& amounts) {
 
 void WorkRuntime::load_quotas(const std::string& tenant) {
   const machine::GroupView view = env_.view();
-  work::kQuotas.scan(view, work::quota_scope(tenant), "", "", [&](std::string_view key, const v1::ResourceQuota& quota) {
-    set_quota(tenant, std::string(key), quota, view);
-    return true;
-  });
+  work::kQuotas.scan(view, work::quota_scope(tenant), "", "",
+                     [&](std::string_view key, const v1::ResourceQuota& quota) {
+                       set_quota(tenant, std::string(key), quota, view);
+                       return true;
+                     });
 }
 
 void WorkRuntime::set_quota(const std::string& tenant, const std::string& key, const v1::ResourceQuota& quota,
@@ -62,7 +63,8 @@ void WorkRuntime::on_quota_change(const machine::Change& change) {
   const std::string& tenant = change.scope.tenant;
   if (!work::kQuotas.contains(env_.view(), work::quota_scope(tenant), change.key)) {
     scheduler_->remove_quota(tenant, change.key);
-    if (change.key.starts_with("namespace:")) scheduler_->set_weight({tenant, change.key.substr(change.key.find(':') + 1)}, 1);
+    if (change.key.starts_with("namespace:"))
+      scheduler_->set_weight({tenant, change.key.substr(change.key.find(':') + 1)}, 1);
   }
   // A template changes others.
   load_quotas(tenant);
@@ -82,7 +84,8 @@ void WorkRuntime::publish_quotas() {
       const std::string name = std::string("uccp_quota_") + unit;
       const Labels labels = {{"namespace", name_space}, {"tenant", tenant}};
       const double limit = quota.hard[u] == kUnlimited ? -1 : static_cast<double>(quota.hard[u]) / kScale[u];
-      env_.metrics.gauge(name + "_limit", std::string(what) + " quota limit of a namespace; -1: none", labels).set(limit);
+      env_.metrics.gauge(name + "_limit", std::string(what) + " quota limit of a namespace; -1: none", labels)
+          .set(limit);
       env_.metrics.gauge(name + "_used", std::string(what) + " quota used by a namespace", labels)
           .set(static_cast<double>(amounts[u]) / kScale[u]);
     };
@@ -130,30 +133,37 @@ void WorkRuntime::account_costs() {
     by_user[{ref.tenant, attempt.user}] += cost;
   }
   for (const auto& [resource, cost] : by_resource) {
-    env_.metrics.gauge("uccp_cost_total", "Cost since this node began to lead, by the resource that was held most of",
-                       {{"resource", resource}}).add(cost);
+    env_.metrics
+        .gauge("uccp_cost_total", "Cost since this node began to lead, by the resource that was held most of",
+               {{"resource", resource}})
+        .add(cost);
   }
   for (const auto& [key, cost] : by_namespace) {
-    env_.metrics.gauge("uccp_cost_per_namespace", "Cost since this node began to lead, by namespace",
-                       {{"tenant", key.first}, {"namespace", key.second}}).add(cost);
+    env_.metrics
+        .gauge("uccp_cost_per_namespace", "Cost since this node began to lead, by namespace",
+               {{"tenant", key.first}, {"namespace", key.second}})
+        .add(cost);
   }
   for (const auto& [key, cost] : by_user) {
-    env_.metrics.gauge("uccp_cost_per_user", "Cost since this node began to lead, by who submitted the task",
-                       {{"tenant", key.first}, {"user", key.second}}).add(cost);
+    env_.metrics
+        .gauge("uccp_cost_per_user", "Cost since this node began to lead, by who submitted the task",
+               {{"tenant", key.first}, {"user", key.second}})
+        .add(cost);
   }
 }
 
 Status WorkRuntime::explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request,
                                   v1::QuotaExplanation& out) {
-  if (!leading_) return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; ask again in a moment");
+  if (!leading_)
+    return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; ask again in a moment");
   load_quotas(tenant);  // whoever has just set one asks with it: its change may still be on its way here
   Shape shape{.cpu_milli = std::llround(request.cpu() * 1000), .memory = static_cast<int64_t>(request.memory())};
   shape.gpus = static_cast<int64_t>(std::ceil(request.gpu()));
-  const auto steps =
-      scheduler_->quotas().steps({tenant, request.namespace_(), request.user()}, quota_amounts(shape));
+  const auto steps = scheduler_->quotas().steps({tenant, request.namespace_(), request.user()}, quota_amounts(shape));
   if (steps.empty()) {
-    return Status(Code::kNotFound, "QUOTA_NOT_FOUND",
-                  "no quota limits the namespace " + request.namespace_() + ", nor the user, nor all; everything is admitted");
+    return Status(
+        Code::kNotFound, "QUOTA_NOT_FOUND",
+        "no quota limits the namespace " + request.namespace_() + ", nor the user, nor all; everything is admitted");
   }
   out.set_admitted(true);
   for (const QuotaBook::Step& step : steps) {
@@ -168,7 +178,8 @@ Status WorkRuntime::explain_quota(const std::string& tenant, const v1::ExplainQu
     if (out.admitted()) out.set_summary("it would wait: " + step.refusal);
     out.set_admitted(false);
   }
-  if (out.admitted()) out.set_summary("it would be admitted: each of " + std::to_string(steps.size()) + " quotas has room");
+  if (out.admitted())
+    out.set_summary("it would be admitted: each of " + std::to_string(steps.size()) + " quotas has room");
   return Status::ok();
 }
 

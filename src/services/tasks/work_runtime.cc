@@ -139,7 +139,8 @@ void WorkRuntime::tick() {
   end_queue_timeouts();
   const int64_t due = scheduler_->next_due_ms();
   // What waits for its time, and once a second what only time changes: ages, shares, rooms to be kept free.
-  if ((due >= 0 && due <= machine_now_ms()) || (ticks_ % kRefreshEveryTicks == 0 && scheduler_->queued() > 0)) schedule_round();
+  if ((due >= 0 && due <= machine_now_ms()) || (ticks_ % kRefreshEveryTicks == 0 && scheduler_->queued() > 0))
+    schedule_round();
   if (++ticks_ % kPruneEveryTicks == 0) {
     prune();
     account_costs();
@@ -179,8 +180,8 @@ void WorkRuntime::track(const TaskRef& ref) {
   schedule_round();
 }
 
-// The time in the queue counts from the creation of the task, so a new leader goes on where the last one was. By machine
-// time: the wall clock may jump.
+// The time in the queue counts from the creation of the task, so a new leader goes on where the last one was. By
+// machine time: the wall clock may jump.
 void WorkRuntime::note_queue_timeout(const TaskRef& ref, const TaskRow& row) {
   const v1::Task& task = row.task();
   if (!task.has_queue_timeout() || task.attempts() > 0) return;
@@ -194,7 +195,8 @@ void WorkRuntime::end_queue_timeouts() {
     const TaskRef ref = queue_timeouts_.begin()->second;
     queue_timeouts_.erase(queue_timeouts_.begin());
     const auto row = row_of(ref);
-    if (!row || work::is_terminal(row->task().status()) || row->task().attempts() > 0 || attempts_.contains(ref)) continue;
+    if (!row || work::is_terminal(row->task().status()) || row->task().attempts() > 0 || attempts_.contains(ref))
+      continue;
     // It may run on a worker that has not reported yet: decided when that is known.
     if (held_.contains(ref)) {
       queue_timeouts_.emplace(now_ms + kTickMs, ref);
@@ -216,10 +218,12 @@ void WorkRuntime::end_queue_timeouts() {
 }
 
 Status WorkRuntime::check_placeable(const std::string& tenant, const v1::Task& task) const {
-  if (!leading_) return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; nothing was done, retry");
+  if (!leading_)
+    return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; nothing was done, retry");
   const Explanation explanation = scheduler_->explain_unqueued(queued_of({tenant, task.namespace_(), task.id()}, task));
   const auto may_fit = [](const Explanation::Reason& reason) {
-    return reason.obstacle == Obstacle::kNone || reason.obstacle == Obstacle::kBusy || reason.obstacle == Obstacle::kSlots;
+    return reason.obstacle == Obstacle::kNone || reason.obstacle == Obstacle::kBusy ||
+           reason.obstacle == Obstacle::kSlots;
   };
   if (std::ranges::any_of(explanation.reasons, may_fit)) return Status::ok();
   std::string why = explanation.summary;
@@ -439,7 +443,8 @@ std::set<std::string> WorkRuntime::needed_as_inputs(const machine::Scope& scope)
 void WorkRuntime::prune() {
   internal::v1::PruneCommand command;
   const int64_t now = machine_now_ms();
-  std::map<std::pair<std::string, std::string>, std::set<std::string>> needed;  // by scope; found out only if something is due
+  std::map<std::pair<std::string, std::string>, std::set<std::string>>
+      needed;  // by scope; found out only if something is due
   work::kTaskExpiry.scan(env_.view(), {}, "", "", [&](std::string_view row, std::string_view) {
     ByteReader in(row);
     if (static_cast<int64_t>(in.u64()) > now) return false;

@@ -86,14 +86,15 @@ class WorkRuntime {
                           bool follow, LogSink sink);
   void unsubscribe_logs(uint64_t subscription);
 
-  // Why a task does not run, as far as the leader knows: fills all but id and status. Errors: unavailable WORK_NOT_READY.
+  // Why a task does not run, as far as the leader knows: fills all but id and status. Errors: unavailable
+  // WORK_NOT_READY.
   Status explain(const TaskRef& ref, const internal::v1::TaskRow& row, v1::TaskExplanation& out) const;
   // explain() in one sentence, for logs and reports.
   std::string why(const TaskRef& ref) const;
   // Which quotas a task would meet. Errors: not_found QUOTA_NOT_FOUND if there is none; unavailable WORK_NOT_READY.
   Status explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request, v1::QuotaExplanation& out);
-  // Errors: failed_precondition TASK_UNPLACEABLE, with what keeps it from every present worker, if it could not even wait
-  // for room; unavailable WORK_NOT_READY.
+  // Errors: failed_precondition TASK_UNPLACEABLE, with what keeps it from every present worker, if it could not even
+  // wait for room; unavailable WORK_NOT_READY.
   Status check_placeable(const std::string& tenant, const v1::Task& task) const;
 
  private:
@@ -150,7 +151,8 @@ class WorkRuntime {
 
   void judge_health(Worker& worker, BootTime now);
   void evict_intolerant(Worker& worker, const WorkerView& view);
-  void stop_to_requeue(Worker& worker, LiveAttempt& attempt, const internal::v1::TaskRow& row, const std::string& reason);
+  void stop_to_requeue(Worker& worker, LiveAttempt& attempt, const internal::v1::TaskRow& row,
+                       const std::string& reason);
   void evict(const Eviction& eviction);
   void send_drain(Worker& worker, const internal::v1::WorkerRow& row);
   void fence(Worker& worker);

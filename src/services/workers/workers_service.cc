@@ -132,7 +132,8 @@ void WorkersService::drain(const CallPtr& call, std::string bytes) {
   internal::v1::DrainCommand command;
   command.set_worker_id(request->id());
   const auto& deadline = request->deadline();
-  command.set_within_ms(request->has_deadline() ? deadline.seconds() * 1000 + deadline.nanos() / 1'000'000 : kDrainMsDefault);
+  command.set_within_ms(request->has_deadline() ? deadline.seconds() * 1000 + deadline.nanos() / 1'000'000
+                                                : kDrainMsDefault);
   command.set_reason(request->reason());
   propose_row(call, call::make_envelope(*call, bytes, "workers.drain", command.SerializeAsString()));
 }
@@ -156,8 +157,9 @@ void WorkersService::update_worker(const CallPtr& call, std::string bytes) {
   }
   for (const std::string& field : wanted) {
     if (std::ranges::find(kFields, field) == kFields.end()) {
-      return call->finish(Status(Code::kInvalid, "FIELD_INVALID", "the field " + field + " of a worker cannot be changed")
-                              .with_field("updateMask", "names " + field, "labels,pool"));
+      return call->finish(
+          Status(Code::kInvalid, "FIELD_INVALID", "the field " + field + " of a worker cannot be changed")
+              .with_field("updateMask", "names " + field, "labels,pool"));
     }
     command.add_fields(field);
   }

@@ -10,9 +10,9 @@ namespace {
 using internal::v1::WorkerRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
-using work::ChangeKind;
 using services::parse;
 using services::set_wall;
+using work::ChangeKind;
 
 void store(ApplyContext& c, WorkerRow& row, ChangeKind kind) {
   v1::Worker& worker = *row.mutable_worker();
@@ -81,15 +81,15 @@ Status check_etag(const WorkerRow& row, const std::string& if_match) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> WorkersState::commands() {
-  return {{"hello", hello}, {"fence", fence}, {"declare", declare},
+  return {{"hello", hello},   {"fence", fence}, {"declare", declare},
           {"update", update}, {"drain", drain}, {"deregister", deregister}};
 }
 
 ApplyResult WorkersState::hello(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::HelloCommand>(payload);
   auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker().id());
-  // Overtaken on its way: what it says of running attempts is older than what the later session said. Taken, attempts that
-  // were placed since would count as lost, and run a second time beside the first.
+  // Overtaken on its way: what it says of running attempts is older than what the later session said. Taken, attempts
+  // that were placed since would count as lost, and run a second time beside the first.
   if (row && command.session() != 0 && command.session() < row->session()) {
     return fail(Code::kConflict, "STREAM_STALE",
                 "the worker " + command.worker().id() + " has begun session " + std::to_string(row->session()) +

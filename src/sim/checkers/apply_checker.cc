@@ -23,8 +23,8 @@ bool ApplyChecker::applied(NodeId node, GroupId id, LogIndex index, std::string_
     return true;
   }
   if (seen.hash != hash) {
-    violations_.add("apply", where() + " was " + seen.command + " and is " + std::string(command) +
-                                 " now, or has another result");
+    violations_.add(
+        "apply", where() + " was " + seen.command + " and is " + std::string(command) + " now, or has another result");
   }
   return false;
 }

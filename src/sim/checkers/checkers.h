@@ -29,7 +29,8 @@ namespace uccp::sim {
 
 // Names under which they report, for the evidence of a run.
 inline constexpr std::string_view kCheckerNames =
-    "apply commits dedup digest durability events fencing freshness holds kv leaders linearizability listings logs order "
+    "apply commits dedup digest durability events fencing freshness holds kv leaders linearizability listings logs "
+    "order "
     "queues runs subscriptions tasks terms ttl values watch progress";
 
 struct Checkers {

@@ -41,7 +41,8 @@ TEST(CommitChecker, WhatWasToldToBeCommittedIsInTheLogOfEveryLaterLeader) {
   commits.told(kWorkGroup, Term(4), LogIndex(6), log({{6, 4}}));
   EXPECT_TRUE(violations.empty()) << first(violations);
   commits.told(kCoreGroup, Term(5), LogIndex(8), log({{6, 5}, {8, 5}}));
-  EXPECT_EQ(first(violations), "commits: group 1 index 6 was committed with term 3, and the leader of term 5 committed term 5 there");
+  EXPECT_EQ(first(violations),
+            "commits: group 1 index 6 was committed with term 3, and the leader of term 5 committed term 5 there");
 }
 
 TEST(TermChecker, TermsGrowInTheOrderOfTheLogWhateverTheOrderInWhichTheyAreTold) {
@@ -131,7 +132,8 @@ TEST(HoldChecker, NobodyAcquiresWhatAnotherMayRelyOn) {
   holds.holds("lock", "c", 110'000, 100, 120'000);
   EXPECT_TRUE(violations.empty()) << first(violations);
   holds.holds("lock", "d", 120'000, 100, 130'000);
-  EXPECT_TRUE(first(violations).starts_with("holds: d was given lock at 130000 us, which c holds")) << first(violations);
+  EXPECT_TRUE(first(violations).starts_with("holds: d was given lock at 130000 us, which c holds"))
+      << first(violations);
 }
 
 }  // namespace

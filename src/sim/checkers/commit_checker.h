@@ -19,11 +19,13 @@ class CommitChecker {
 
   // The leader of `leader_term` told that everything up to `commit` is committed; `term_of` answers what its log has at
   // an index, nothing if that is compacted or not written yet.
-  void told(GroupId id, Term leader_term, LogIndex commit, const std::function<std::optional<Term>(LogIndex)>& term_of) {
+  void told(GroupId id, Term leader_term, LogIndex commit,
+            const std::function<std::optional<Term>(LogIndex)>& term_of) {
     Group& group = groups_[id];
     LogIndex& checked = group.checked[leader_term];
     if (commit <= checked) return;
-    // The newest of what was told behind what this leader was compared with; whatever is before is the same by log matching.
+    // The newest of what was told behind what this leader was compared with; whatever is before is the same by log
+    // matching.
     auto last = group.terms.upper_bound(commit);
     if (last != group.terms.begin() && (--last)->first > checked) {
       const auto term = term_of(last->first);
@@ -42,8 +44,8 @@ class CommitChecker {
   void differ(GroupId group, Term leader_term, const std::pair<const LogIndex, Term>& told, Term now) {
     violations_.add("commits", "group " + std::to_string(group.value) + " index " + std::to_string(told.first.value) +
                                    " was committed with term " + std::to_string(told.second.value) +
-                                   ", and the leader of term " + std::to_string(leader_term.value) + " committed term " +
-                                   std::to_string(now.value) + " there");
+                                   ", and the leader of term " + std::to_string(leader_term.value) +
+                                   " committed term " + std::to_string(now.value) + " there");
   }
 
   Violations& violations_;

@@ -1,8 +1,8 @@
 // One effect for each request id: a command that was sent again runs at one index only.
 #pragma once
 
-#include <unordered_map>
 #include <string>
+#include <unordered_map>
 
 #include "base/ids.h"
 #include "sim/checkers/violations.h"

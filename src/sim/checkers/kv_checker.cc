@@ -40,8 +40,7 @@ void KvChecker::compared(int64_t revision, const std::string& key, const std::st
 void KvChecker::compacted(int64_t revision) {
   if (revision <= compacted_ || revision > this->revision()) {
     violations_.add("kv", "revision " + std::to_string(revision) + " was compacted after " +
-                              std::to_string(compacted_) + ", when the newest was " +
-                              std::to_string(this->revision()));
+                              std::to_string(compacted_) + ", when the newest was " + std::to_string(this->revision()));
   }
   compacted_ = revision;
 }

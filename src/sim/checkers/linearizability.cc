@@ -143,7 +143,7 @@ class Search {
   uint64_t linearized_ = 0;  // the set of operations, as the sum of their hashes modulo two (Zobrist)
   uint64_t state_ = 0;
   std::vector<std::pair<size_t, uint64_t>> taken_;  // calls with the state before them
-  std::unordered_set<uint64_t> visited_;  // hashes of configurations: the set and the state
+  std::unordered_set<uint64_t> visited_;            // hashes of configurations: the set and the state
 };
 
 }  // namespace

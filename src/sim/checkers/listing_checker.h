@@ -1,5 +1,5 @@
-// What discovery shows at an index is registered there: no instance is listed after its end, by expiry or otherwise, was
-// committed, and none is missing that nothing ended.
+// What discovery shows at an index is registered there: no instance is listed after its end, by expiry or otherwise,
+// was committed, and none is missing that nothing ended.
 #pragma once
 
 #include <algorithm>
@@ -47,8 +47,7 @@ class ListingChecker {
     std::vector<std::pair<LogIndex, Health>> changes;
   };
   static Health at(const Instance& instance, LogIndex index) {
-    const auto after =
-        std::ranges::upper_bound(instance.changes, index, {}, &std::pair<LogIndex, Health>::first);
+    const auto after = std::ranges::upper_bound(instance.changes, index, {}, &std::pair<LogIndex, Health>::first);
     return after == instance.changes.begin() ? Health::kGone : std::prev(after)->second;
   }
 

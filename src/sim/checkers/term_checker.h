@@ -21,7 +21,8 @@ class TermChecker {
     const bool passed = std::next(it) != terms_.end() && std::next(it)->second <= term;
     if (it->second != term || !grows || passed) {
       violations_.add("terms", "the leadership of " + leader + " at index " + std::to_string(position >> 16) +
-                                   " has term " + std::to_string(term) + ", which does not lie between its neighbours'");
+                                   " has term " + std::to_string(term) +
+                                   ", which does not lie between its neighbours'");
     }
     led(term, leader);
   }
@@ -29,8 +30,7 @@ class TermChecker {
   void led(uint64_t term, const std::string& leader) {
     const auto [it, first] = leaders_.try_emplace(term, leader);
     if (first || it->second == leader) return;
-    violations_.add("terms",
-                    "term " + std::to_string(term) + " is led by " + it->second + " and by " + leader);
+    violations_.add("terms", "term " + std::to_string(term) + " is led by " + it->second + " and by " + leader);
   }
   size_t count() const { return leaders_.size(); }
 

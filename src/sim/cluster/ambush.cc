@@ -10,9 +10,8 @@ namespace uccp::sim {
 namespace {
 
 // What hurts at once.
-constexpr Fault kStrikes[] = {Fault::kKill,     Fault::kCrash, Fault::kPause,   Fault::kIsolate,
-                              Fault::kHalfDeaf, Fault::kSplit, Fault::kSplit,   Fault::kOneWay,
-                              Fault::kClog};
+constexpr Fault kStrikes[] = {Fault::kKill,  Fault::kCrash, Fault::kPause,  Fault::kIsolate, Fault::kHalfDeaf,
+                              Fault::kSplit, Fault::kSplit, Fault::kOneWay, Fault::kClog};
 constexpr int64_t kLastsMsMax = 3'000;
 // A victim comes in many frames at the same moment.
 constexpr int64_t kRestUs = 20'000;
@@ -24,7 +23,9 @@ Ambush::Ambush(SimCluster& cluster, Strike strike)
     : cluster_(cluster), random_(cluster.next_seed()), strike_(std::move(strike)) {}
 
 Ambush::Plan Ambush::draw() {
-  const auto below = [this](int64_t bound) { return static_cast<int64_t>(random_.below(static_cast<uint64_t>(bound))); };
+  const auto below = [this](int64_t bound) {
+    return static_cast<int64_t>(random_.below(static_cast<uint64_t>(bound)));
+  };
   Plan plan;
   const std::vector<GroupId> groups = groups_of(cluster_.options());
   plan.group = groups[random_.below(groups.size())];
@@ -122,7 +123,8 @@ void Ambush::seen(NodeId from, NodeId to, const node::PeerItem& item) {
   if (!moment || std::ranges::find(plan_.awaited, *moment) == plan_.awaited.end()) return;
   rest_until_us_ = cluster_.now_us() + kRestUs;
   if (!random_.chance(plan_.share)) return;
-  const auto delay_us = random_.chance(0.3) ? 0 : static_cast<int64_t>(random_.below(static_cast<uint64_t>(plan_.delay_us_max + 1)));
+  const auto delay_us =
+      random_.chance(0.3) ? 0 : static_cast<int64_t>(random_.below(static_cast<uint64_t>(plan_.delay_us_max + 1)));
   // Never from within a task of the node.
   cluster_.scheduler().schedule_after(delay_us, [this, fault = plan_.fault, victim = plan_.at_sender ? from : to] {
     if (cluster_.healed()) return;

@@ -1,5 +1,6 @@
-// Faults at the moments at which a mistake in consensus would show, seen on the wire: a new leader's first entry, an entry
-// that an earlier leader left, a change of the members, an order to take over. What is rare by the clock is the rule here.
+// Faults at the moments at which a mistake in consensus would show, seen on the wire: a new leader's first entry, an
+// entry that an earlier leader left, a change of the members, an order to take over. What is rare by the clock is the
+// rule here.
 #pragma once
 
 #include <array>

@@ -108,29 +108,31 @@ void KvClient::read() {
   if (whole) request.set_prefix("k");
   else request.set_key(from);
   // Of what was, as far back as twice what is kept.
-  const int64_t past =
-      chance(0.2) ? std::max<int64_t>(0, seen_revision_ - below(2 * kRevisionsKept)) : 0;
+  const int64_t past = chance(0.2) ? std::max<int64_t>(0, seen_revision_ - below(2 * kRevisionsKept)) : 0;
   request.set_revision(past);
   call.request = request.SerializeAsString();
   const bool bounded = call.level.kind == Kind::kBounded;
   const std::string to = whole ? "l" : from + '\0';
-  ask_any_node(std::move(call), [this, from, to, past, bounded](const Result<machine::Applied>& result, int64_t called_us) {
-    v1::RangeResponse answer;
-    if (result && answer.ParseFromString(result->response)) {
-      std::vector<KvChecker::Pair> pairs;
-      for (const auto& pair : answer.pairs()) pairs.push_back({pair.key(), pair.value(), pair.mod_revision()});
-      cluster_.checkers().kv.read(name(), past > 0 ? past : answer.revision(), from, to, pairs);
-      if (!bounded) {
-        const LogIndex index(static_cast<uint64_t>(answer.revision()));
-        cluster_.checkers().kv_order.add({called_us, cluster_.now_us(), index, false});
-      }
-      seen_revision_ = std::max(seen_revision_, answer.revision());
-      if (answer.pairs_size() > 0) seen_value_ = answer.pairs(static_cast<int>(below(answer.pairs_size()))).value();
-    } else if (!result) {
-      read_failed(result.error(), past, bounded);
-    }
-    completed();
-  });
+  ask_any_node(std::move(call),
+               [this, from, to, past, bounded](const Result<machine::Applied>& result, int64_t called_us) {
+                 v1::RangeResponse answer;
+                 if (result && answer.ParseFromString(result->response)) {
+                   std::vector<KvChecker::Pair> pairs;
+                   for (const auto& pair : answer.pairs())
+                     pairs.push_back({pair.key(), pair.value(), pair.mod_revision()});
+                   cluster_.checkers().kv.read(name(), past > 0 ? past : answer.revision(), from, to, pairs);
+                   if (!bounded) {
+                     const LogIndex index(static_cast<uint64_t>(answer.revision()));
+                     cluster_.checkers().kv_order.add({called_us, cluster_.now_us(), index, false});
+                   }
+                   seen_revision_ = std::max(seen_revision_, answer.revision());
+                   if (answer.pairs_size() > 0)
+                     seen_value_ = answer.pairs(static_cast<int>(below(answer.pairs_size()))).value();
+                 } else if (!result) {
+                   read_failed(result.error(), past, bounded);
+                 }
+                 completed();
+               });
 }
 
 void KvClient::read_failed(const Status& why, int64_t past, bool bounded) {

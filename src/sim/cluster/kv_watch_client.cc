@@ -63,9 +63,8 @@ void KvWatchClient::take(const std::string& bytes) {
   if (!response.ParseFromString(bytes)) return cluster_.checkers().violations.add("kv", name() + ": no item");
   for (const auto& event : response.events()) {
     const bool put = event.kind() == v1::KEY_EVENT_KIND_PUT;
-    cluster_.checkers().kv.told(subscription_,
-                                {event.pair().mod_revision(), event.pair().key(),
-                                 put ? std::optional<std::string>(event.pair().value()) : std::nullopt});
+    cluster_.checkers().kv.told(subscription_, {event.pair().mod_revision(), event.pair().key(),
+                                                put ? std::optional<std::string>(event.pair().value()) : std::nullopt});
     // What came of a revision may be cut by a crash: it is seen whole with the next one.
     next_revision_ = event.pair().mod_revision();
   }

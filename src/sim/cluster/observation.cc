@@ -76,15 +76,15 @@ void Observation::note_permits(machine::ApplyContext& context) {
     size_t holders = 0;
     locks::kWaiters.scan(context.state(), scope, key, "", [&](std::string_view, const auto&) { return ++waiters > 0; });
     if (waiters == 0) return true;
-    locks::kHolders.scan(context.state(), scope, key, "", [&](std::string_view, const auto&) { return ++holders == 0; });
+    locks::kHolders.scan(context.state(), scope, key, "",
+                         [&](std::string_view, const auto&) { return ++holders == 0; });
     checkers_.queues.left(row.name(), context.index().value, waiters, holders);
     return true;
   });
 }
 
 // Clients of the simulation write single keys, and in transactions that compare one value.
-void Observation::note_kv(std::string_view command, std::string_view payload,
-                          const std::string& result) {
+void Observation::note_kv(std::string_view command, std::string_view payload, const std::string& result) {
   KvChecker& kv = checkers_.kv;
   const auto parse = [](auto& message, std::string_view bytes) {
     return message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));

@@ -91,19 +91,19 @@ void RegisterClient::change(const std::string& key, bool compare) {
             cluster_.checkers().violations.add("writes", name() + ": " + result.error().to_string());
           }
           if (operation.done) {
-          last_seen_[key] = operation.value;
-          token_ = std::max(token_, result->index);
-          cluster_.checkers().durability.acknowledged(kCoreGroup, "registers:" + std::to_string(operation.value),
-                                                      result->index);
-          // A repetition is answered at an index of its own.
-          Checkers& checkers = cluster_.checkers();
-          const LogIndex index = checkers.values.index_of(key, operation.value);
-          checkers.order.add({called_us, cluster_.now_us(), index, true});
-          checkers.freshness.acknowledged(kCoreGroup, result->index, cluster_.now_us());
-        }
-        cluster_.checkers().registers.add(key, operation);
-        completed();
-      });
+            last_seen_[key] = operation.value;
+            token_ = std::max(token_, result->index);
+            cluster_.checkers().durability.acknowledged(kCoreGroup, "registers:" + std::to_string(operation.value),
+                                                        result->index);
+            // A repetition is answered at an index of its own.
+            Checkers& checkers = cluster_.checkers();
+            const LogIndex index = checkers.values.index_of(key, operation.value);
+            checkers.order.add({called_us, cluster_.now_us(), index, true});
+            checkers.freshness.acknowledged(kCoreGroup, result->index, cluster_.now_us());
+          }
+          cluster_.checkers().registers.add(key, operation);
+          completed();
+        });
 }
 
 void RegisterClient::completed() {

@@ -27,9 +27,7 @@ bool contains(const machine::GroupView& state, const std::string& key) {
   return count_effects(state, std::stoull(name)) == 1;
 }
 
-bool of_disk(const Status& status) {
-  return status.code() == Code::kUnavailable || status.code() == Code::kExhausted;
-}
+bool of_disk(const Status& status) { return status.code() == Code::kUnavailable || status.code() == Code::kExhausted; }
 
 }  // namespace
 
@@ -362,14 +360,14 @@ void SimCluster::call(size_t place, Serve serve, Reply reply) {
     return;
   }
   SimNode& target = node(place);
-  target.door().post_at(now_us() + latency_us(), [this, &target, lost, serve = std::move(serve),
-                                                  reply = std::move(reply)] {
-    serve(target, [this, lost, reply](Result<machine::Applied> result) {
-      if (lost()) return;
-      scheduler_.schedule_after(latency_us(),
-                                [reply, result = std::move(result)]() mutable { reply(std::move(result)); });
-    });
-  });
+  target.door().post_at(
+      now_us() + latency_us(), [this, &target, lost, serve = std::move(serve), reply = std::move(reply)] {
+        serve(target, [this, lost, reply](Result<machine::Applied> result) {
+          if (lost()) return;
+          scheduler_.schedule_after(latency_us(),
+                                    [reply, result = std::move(result)]() mutable { reply(std::move(result)); });
+        });
+      });
 }
 
 SimCluster::Serve SimCluster::propose(GroupId group, machine::Envelope envelope) {

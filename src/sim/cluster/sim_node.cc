@@ -15,10 +15,9 @@ constexpr std::string_view kCluster = "sim";
 
 bool frees_space(std::string_view command) {
   static constexpr std::string_view kFreeing[] = {
-      "machine.expire", "discovery.deregister", "tasks.cancel",     "tasks.prune", "tasks.outcomes",
-      "workers.fence",  "workers.deregister",   "workers.hello",    "kv.delete",   "kv.compact",
-      "kv.sweep",       "permits.release",      "permits.abandon",  "elections.resign",
-      "bus.trim",       "bus.drop"};
+      "machine.expire",     "discovery.deregister", "tasks.cancel", "tasks.prune", "tasks.outcomes", "workers.fence",
+      "workers.deregister", "workers.hello",        "kv.delete",    "kv.compact",  "kv.sweep",       "permits.release",
+      "permits.abandon",    "elections.resign",     "bus.trim",     "bus.drop"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -85,8 +84,8 @@ std::vector<machine::Domain*> SimNode::domains(GroupId group) {
 void SimNode::make_executors(Process& p) {
   const auto make = [this](int64_t delay_us, int64_t jitter_us) {
     return std::make_unique<SimExecutor>(
-        scheduler_, SimExecutor::Options{
-                        .clock = &clock_, .delay_us = delay_us, .jitter_us = jitter_us, .random = &random_});
+        scheduler_,
+        SimExecutor::Options{.clock = &clock_, .delay_us = delay_us, .jitter_us = jitter_us, .random = &random_});
   };
   p.loop = make(1, 20);
   p.io = make(options_.disk_us, options_.disk_jitter_us);
@@ -193,10 +192,10 @@ Status SimNode::start(const std::vector<NodeId>& founders) {
   storage::RecoveryReport report;
   UCCP_TRY(process->wal, open_wal(report));
   if (!report.torn_file.empty()) events_.tail_cut();
-  process->log = std::make_unique<ObservedLog>(
-      *process->wal, [this](GroupId group, Term previous, std::span<const Entry> entries) {
-        checkers_.logs.appended(id_, group, previous, entries);
-      });
+  process->log = std::make_unique<ObservedLog>(*process->wal,
+                                               [this](GroupId group, Term previous, std::span<const Entry> entries) {
+                                                 checkers_.logs.appended(id_, group, previous, entries);
+                                               });
   process->network = std::make_unique<SimNetwork::End>(network_, id_, *process->loop);
   build(*process);
   if (Status opened = process->node->open(founders); !opened.is_ok()) {

@@ -9,23 +9,52 @@
 namespace uccp::sim {
 namespace {
 
-constexpr std::array<std::string_view, kFaults> kNames = {
-    "crash",          "kill",        "crash_in_write", "pause",        "sync_error", "disk_full",
-    "disk_nearly_full", "slow_disk", "clock_drift",    "wall_step",    "wipe",       "bit_flip",
-    "isolate",        "one_way",     "half_deaf",      "split",        "clog",       "slow_link",
-    "link_reset",     "ambush",      "transfer",       "grow",         "shrink",     "replace",
-    "learner",        "rolling_restart", "upgrade",    "agent_kill",   "agent_disconnect", "agent_partition",
-    "frame_lost",     "frame_replayed", "call_lost",   "write_lost",   "write_torn", "tail_cut",
-    "snapshot",       "entry_packed"};
+constexpr std::array<std::string_view, kFaults> kNames = {"crash",
+                                                          "kill",
+                                                          "crash_in_write",
+                                                          "pause",
+                                                          "sync_error",
+                                                          "disk_full",
+                                                          "disk_nearly_full",
+                                                          "slow_disk",
+                                                          "clock_drift",
+                                                          "wall_step",
+                                                          "wipe",
+                                                          "bit_flip",
+                                                          "isolate",
+                                                          "one_way",
+                                                          "half_deaf",
+                                                          "split",
+                                                          "clog",
+                                                          "slow_link",
+                                                          "link_reset",
+                                                          "ambush",
+                                                          "transfer",
+                                                          "grow",
+                                                          "shrink",
+                                                          "replace",
+                                                          "learner",
+                                                          "rolling_restart",
+                                                          "upgrade",
+                                                          "agent_kill",
+                                                          "agent_disconnect",
+                                                          "agent_partition",
+                                                          "frame_lost",
+                                                          "frame_replayed",
+                                                          "call_lost",
+                                                          "write_lost",
+                                                          "write_torn",
+                                                          "tail_cut",
+                                                          "snapshot",
+                                                          "entry_packed"};
 
 // Leaders hardly stay: processes come back at once while what was meant for the earlier ones is still on its way.
-constexpr Fault kOfElections[] = {Fault::kKill,     Fault::kCrash,    Fault::kCrash, Fault::kClog,
+constexpr Fault kOfElections[] = {Fault::kKill,     Fault::kCrash,    Fault::kCrash,    Fault::kClog,
                                   Fault::kSlowLink, Fault::kTransfer, Fault::kSlowDisk, Fault::kLinkReset,
                                   Fault::kAmbush,   Fault::kAmbush};
 // The members change while they do not hear each other.
-constexpr Fault kOfMembers[] = {Fault::kReplace, Fault::kReplace, Fault::kGrow,     Fault::kShrink,
-                                Fault::kSplit,   Fault::kSplit,   Fault::kHalfDeaf, Fault::kKill,
-                                Fault::kAmbush,  Fault::kAmbush};
+constexpr Fault kOfMembers[] = {Fault::kReplace, Fault::kReplace,  Fault::kGrow, Fault::kShrink, Fault::kSplit,
+                                Fault::kSplit,   Fault::kHalfDeaf, Fault::kKill, Fault::kAmbush, Fault::kAmbush};
 
 // Who leads does not hear that others do.
 constexpr Fault kOfLeases[] = {Fault::kHalfDeaf, Fault::kIsolate, Fault::kSplit,      Fault::kPause,

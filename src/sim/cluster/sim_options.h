@@ -29,13 +29,13 @@ enum class Fault : uint8_t {
   kWipe,     // the disk is lost; another machine takes the node's place
   kBitFlip,  // a stored bit of the log changes while the node is down
   // Of the network.
-  kIsolate,     // nothing reaches the node or leaves it
-  kOneWay,      // nothing comes from one node to another
-  kHalfDeaf,    // the node is heard and hears nobody
-  kSplit,       // two sides hear only themselves
-  kClog,        // what one node sends to another waits for a while
-  kSlowLink,    // and here it takes longer
-  kLinkReset,   // connections break
+  kIsolate,    // nothing reaches the node or leaves it
+  kOneWay,     // nothing comes from one node to another
+  kHalfDeaf,   // the node is heard and hears nobody
+  kSplit,      // two sides hear only themselves
+  kClog,       // what one node sends to another waits for a while
+  kSlowLink,   // and here it takes longer
+  kLinkReset,  // connections break
   // Not at any time, but when it matters.
   kAmbush,  // for a while, whoever comes to a moment of one kind is hurt right then
   // What operators do.

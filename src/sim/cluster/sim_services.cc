@@ -56,18 +56,19 @@ SimServices::SimServices(const Environment& e, uint64_t seed, bool with_events)
   events::EventsOptions options;
   options.keeper.interval_ms = 1'000;
   events_ = std::make_unique<events::EventsService>(
-      options, events::EventsEnvironment{.local = e.node,
-                                         .anywhere = e.anywhere,
-                                         .reader = e.node,
-                                         .log = e.node,
-                                         .watcher = e.node,
-                                         .loop = e.loop,
-                                         .events = e.watch,
-                                         .work = e.work,
-                                         .clock = e.clock,
-                                         .metrics = e.metrics,
-                                         .page_tokens = page_tokens_,
-                                         .leader = [&node = e.node](GroupId group) { return node.known_leader(group); }});
+      options,
+      events::EventsEnvironment{.local = e.node,
+                                .anywhere = e.anywhere,
+                                .reader = e.node,
+                                .log = e.node,
+                                .watcher = e.node,
+                                .loop = e.loop,
+                                .events = e.watch,
+                                .work = e.work,
+                                .clock = e.clock,
+                                .metrics = e.metrics,
+                                .page_tokens = page_tokens_,
+                                .leader = [&node = e.node](GroupId group) { return node.known_leader(group); }});
   events_->add_handlers(handlers_);
 }
 

@@ -1,5 +1,6 @@
-// The services of one process that clients of the simulation call: discovery, locks, elections and the key-value store, as
-// they ship, behind their handlers. What is left out is the pipeline before them, which decides nothing about the state.
+// The services of one process that clients of the simulation call: discovery, locks, elections and the key-value store,
+// as they ship, behind their handlers. What is left out is the pipeline before them, which decides nothing about the
+// state.
 #pragma once
 
 #include <functional>

@@ -216,11 +216,12 @@ class Simulation {
   // Of the topic that keeps them for a while, when nothing is published any more.
   bool keeps_old_events() {
     bool keeps = false;
-    events::kPartitions.scan_all(view(events::bus_group(0)), [&](const machine::Scope&, std::string_view, const auto& row) {
-      const bool shortly = row.settings().retention_events() == kSimShortTopicEvents;
-      keeps |= shortly && row.first_offset() < row.next_offset();
-      return !keeps;
-    });
+    events::kPartitions.scan_all(view(events::bus_group(0)),
+                                 [&](const machine::Scope&, std::string_view, const auto& row) {
+                                   const bool shortly = row.settings().retention_events() == kSimShortTopicEvents;
+                                   keeps |= shortly && row.first_offset() < row.next_offset();
+                                   return !keeps;
+                                 });
     return keeps;
   }
 
@@ -286,8 +287,8 @@ class Simulation {
     if (closed != true) return checkers.violations.add("stop", "an orderly stop does not come to its end");
     cluster_.crash_node(place, CrashKind::kLoseUnsynced, 1000);
     node.check_state();
-    const bool back = cluster_.scheduler().run_until([&] { return node.ready() || failed(); },
-                                                     cluster_.now_us() + kReadyLimitUs);
+    const bool back =
+        cluster_.scheduler().run_until([&] { return node.ready() || failed(); }, cluster_.now_us() + kReadyLimitUs);
     if (!back) return checkers.violations.add("stop", "the node does not become ready after an orderly restart");
     if (!failed()) node.check_digests();
   }

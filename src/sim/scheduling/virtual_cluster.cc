@@ -30,9 +30,7 @@ VirtualCluster::VirtualCluster(uint64_t seed, const VirtualWorkload& workload, t
   if (workload_.failures_per_s > 0) at(exponential(1000 / workload_.failures_per_s), Kind::kCutOff, 0);
 }
 
-int64_t VirtualCluster::exponential(double mean) {
-  return static_cast<int64_t>(-std::log(1 - random_.unit()) * mean);
-}
+int64_t VirtualCluster::exponential(double mean) { return static_cast<int64_t>(-std::log(1 - random_.unit()) * mean); }
 
 void VirtualCluster::at(int64_t at_ms, Kind kind, uint32_t id, uint32_t attempt) {
   queue_.push({at_ms, next_sequence_++, kind, id, attempt});
@@ -73,7 +71,8 @@ tasks::TaskRef VirtualCluster::ref_of(uint32_t id) const {
 }
 
 void VirtualCluster::breach(const std::string& what) {
-  if (violation_.empty()) violation_ = "at " + std::to_string(now_ms_) + " ms, event " + std::to_string(events_) + ": " + what;
+  if (violation_.empty())
+    violation_ = "at " + std::to_string(now_ms_) + " ms, event " + std::to_string(events_) + ": " + what;
 }
 
 bool VirtualCluster::run(int64_t until_ms) {
@@ -158,7 +157,8 @@ void VirtualCluster::place(uint32_t id, const std::string& worker_name) {
   mix(uint64_t{id} << 32 | found->second);
   if (task.state != State::kQueued) breach("task " + std::to_string(id) + " was placed while it was not queued");
   if (worker.cut_off) breach("a task was given to " + worker_name + ", which is cut off");
-  if (task.zone >= 0 && worker.view.labels.at("zone") != zone_name(task.zone)) breach("a task was placed in a wrong zone");
+  if (task.zone >= 0 && worker.view.labels.at("zone") != zone_name(task.zone))
+    breach("a task was placed in a wrong zone");
   task.state = State::kRunning;
   task.worker = found->second;
   task.started_ms = now_ms_;

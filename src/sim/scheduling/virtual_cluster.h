@@ -1,7 +1,7 @@
 // A cluster in virtual time around the real scheduler: workers that come, go and are cut off, tasks that run and end.
 //
-// One seed decides everything; the same seed gives the same trace. The virtual workers keep books of their own, and each
-// event is checked against them:
+// One seed decides everything; the same seed gives the same trace. The virtual workers keep books of their own, and
+// each event is checked against them:
 //  - no worker is ever given more than it has, nor more attempts than it may run;
 //  - a task is never placed while an attempt of it may still run, and never after it has ended;
 //  - what is placed is queued, and goes to a worker that is connected, accepts tasks and has the labels asked for;
@@ -22,15 +22,15 @@ namespace uccp::sim {
 
 struct VirtualWorkload {
   size_t workers = 100;
-  size_t tasks = 1000;               // in all
-  double tasks_per_s = 100;          // that arrive
-  int64_t duration_ms = 60'000;      // mean of an attempt, spread exponentially
+  size_t tasks = 1000;           // in all
+  double tasks_per_s = 100;      // that arrive
+  int64_t duration_ms = 60'000;  // mean of an attempt, spread exponentially
   size_t namespaces = 10;
-  int64_t cpu_milli_max = 4'000;     // of a task; amounts are halved down from it
-  double gpu_share = 0.02;           // tasks that ask for devices
-  double selector_share = 0.2;       // tasks that ask for a zone
-  double failures_per_s = 0;         // workers that are cut off; fenced a lease later, and back after that
-  double straggler_share = 0;        // attempts that take ten times as long
+  int64_t cpu_milli_max = 4'000;  // of a task; amounts are halved down from it
+  double gpu_share = 0.02;        // tasks that ask for devices
+  double selector_share = 0.2;    // tasks that ask for a zone
+  double failures_per_s = 0;      // workers that are cut off; fenced a lease later, and back after that
+  double straggler_share = 0;     // attempts that take ten times as long
   int64_t lease_ms = 65'000;
 };
 

@@ -9,11 +9,8 @@ constexpr int64_t kDayMs = 86'400'000;
 
 TEST(VirtualCluster, EverythingEndsOnceWhateverFails) {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
-    VirtualCluster cluster(seed, {.workers = 50,
-                                  .tasks = 5'000,
-                                  .tasks_per_s = 20,
-                                  .failures_per_s = 0.02,
-                                  .straggler_share = 0.02});
+    VirtualCluster cluster(
+        seed, {.workers = 50, .tasks = 5'000, .tasks_per_s = 20, .failures_per_s = 0.02, .straggler_share = 0.02});
     EXPECT_TRUE(cluster.run(kDayMs)) << "seed " << seed;
     EXPECT_EQ(cluster.violation(), "") << "seed " << seed;
     EXPECT_EQ(cluster.ended(), 5'000u) << "seed " << seed;
@@ -33,8 +30,9 @@ TEST(VirtualCluster, TheSameEventsGiveTheSameDecisions) {
 
 // More arrives than can run: the cluster stays full, and the namespaces wait alike.
 TEST(VirtualCluster, AnOverloadedClusterIsFullAndFair) {
-  VirtualCluster cluster(3, {.workers = 50, .tasks = 10'000, .tasks_per_s = 40, .duration_ms = 60'000, .gpu_share = 0,
-                             .selector_share = 0});
+  VirtualCluster cluster(
+      3,
+      {.workers = 50, .tasks = 10'000, .tasks_per_s = 40, .duration_ms = 60'000, .gpu_share = 0, .selector_share = 0});
   EXPECT_TRUE(cluster.run(kDayMs));
   EXPECT_EQ(cluster.violation(), "");
   EXPECT_GT(cluster.utilisation(), 0.9);

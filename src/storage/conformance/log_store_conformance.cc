@@ -154,9 +154,7 @@ TEST_P(LogStoreConformance, AppendRefusesGapsAndCompactedIndexesAndStaysUsable) 
 
 TEST_P(LogStoreConformance, ReadStopsAtItsByteLimitButGivesAtLeastOne) {
   ASSERT_TRUE(store().append(kA, make_entries(1, 10, 1, 100)).is_ok());
-  const auto count = [&](uint64_t bytes_max) {
-    return store().read(kA, LogIndex(2), LogIndex(9), bytes_max)->size();
-  };
+  const auto count = [&](uint64_t bytes_max) { return store().read(kA, LogIndex(2), LogIndex(9), bytes_max)->size(); };
   for (int round = 0; round < 2; ++round) {
     EXPECT_EQ(count(0), 1u);
     EXPECT_EQ(count(199), 1u);

@@ -19,18 +19,17 @@ Status to_status(int code, const std::string& directory, std::string_view doing)
   const std::string message = std::string(doing) + " the log in " + directory + ": " + mdb_strerror(code);
   switch (code) {
     case ENOSPC:
-    case MDB_MAP_FULL:
-      return Status(Code::kExhausted, "NO_SPACE", message + ". Nothing was written; free disk space");
+    case MDB_MAP_FULL: return Status(Code::kExhausted, "NO_SPACE", message + ". Nothing was written; free disk space");
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID:
     case MDB_PANIC:
     case MDB_BAD_VALSIZE:
       return Status(Code::kCorruption, "LOG_DAMAGED",
-                    message + ". Remove the node from the cluster, clear its data directory and add it again; on a "
-                              "single node restore a backup");
-    default:
-      return Status(Code::kUnavailable, "IO_ERROR", message);
+                    message +
+                        ". Remove the node from the cluster, clear its data directory and add it again; on a "
+                        "single node restore a backup");
+    default: return Status(Code::kUnavailable, "IO_ERROR", message);
   }
 }
 

@@ -77,7 +77,12 @@ TEST(MemoryKv, TheCheckpointFormatStaysAsItWasReleased) {
   ASSERT_TRUE(kv.write(put("bc", "")).is_ok());
   ASSERT_TRUE(kv.checkpoint("/copy").is_ok());
   EXPECT_EQ(to_hex(*read_file(files, "/copy/memory.kv", 1000)),
-            "554343504d4b560a" "00000001" "0000000000000002" "01610131" "02626300" "e1f898f0");
+            "554343504d4b560a"
+            "00000001"
+            "0000000000000002"
+            "01610131"
+            "02626300"
+            "e1f898f0");
 }
 
 TEST(MemoryKv, WithoutFilesThereAreNoCheckpoints) {

@@ -1,8 +1,8 @@
 // An ordered map of byte strings whose versions share structure: a copy of the root is a version that never changes.
 //
-// A B+ tree. A page has its keys and values in one block of memory, so a search touches few lines of it. A change copies
-// the pages on the path to it, except for those made since the last freeze(), which no version can share. Pages that
-// became small are not merged, only dropped when they are empty. Versions may be read and released on any thread;
+// A B+ tree. A page has its keys and values in one block of memory, so a search touches few lines of it. A change
+// copies the pages on the path to it, except for those made since the last freeze(), which no version can share. Pages
+// that became small are not merged, only dropped when they are empty. Versions may be read and released on any thread;
 // changes belong to one.
 #pragma once
 

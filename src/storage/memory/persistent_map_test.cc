@@ -81,9 +81,7 @@ class Walk {
   }
 
  private:
-  std::string any_key() {
-    return (random_.below(2) == 0 ? "key" : "order100") + std::to_string(random_.below(900));
-  }
+  std::string any_key() { return (random_.below(2) == 0 ? "key" : "order100") + std::to_string(random_.below(900)); }
   void put(const std::string& key, const std::string& value) {
     map_.put(key, value);
     model_[key] = value;

@@ -76,10 +76,12 @@ class Provider final : public rocksdb::EncryptionProvider {
     const std::string_view nonce = in.raw(kNonceBytes);
     const size_t used = bytes.size() - in.remaining();
     const bool intact = in.u32() == crc32c(bytes.substr(0, used));
-    if (!known || !in.ok() || !intact) return rocksdb::Status::Corruption("not encrypted, or its header is damaged", name);
+    if (!known || !in.ok() || !intact)
+      return rocksdb::Status::Corruption("not encrypted, or its header is damaged", name);
     if (version != kVersion) return rocksdb::Status::NotSupported("encrypted by a newer program", name);
     const DataKey* key = encryption_.keys->find(id);
-    if (key == nullptr) return rocksdb::Status::Corruption("keys/data.keys does not have the data key " + to_hex(id), name);
+    if (key == nullptr)
+      return rocksdb::Status::Corruption("keys/data.keys does not have the data key " + to_hex(id), name);
     *result = std::make_unique<Stream>(key->key.derive(salt, kPurpose), nonce);
     return rocksdb::Status::OK();
   }
@@ -91,7 +93,8 @@ class Provider final : public rocksdb::EncryptionProvider {
 }  // namespace
 
 std::unique_ptr<rocksdb::Env> encrypted_env(const RocksEncryption& encryption) {
-  return std::unique_ptr<rocksdb::Env>(rocksdb::NewEncryptedEnv(rocksdb::Env::Default(), std::make_shared<Provider>(encryption)));
+  return std::unique_ptr<rocksdb::Env>(
+      rocksdb::NewEncryptedEnv(rocksdb::Env::Default(), std::make_shared<Provider>(encryption)));
 }
 
 }  // namespace uccp::storage

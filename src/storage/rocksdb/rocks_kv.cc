@@ -30,8 +30,8 @@ rocksdb::Options database_options(const RocksKv::Options& options) {
   cache.capacity = options.block_cache_bytes;
   cache.high_pri_pool_ratio = 0.5;
   table.block_cache = rocksdb::NewLRUCache(cache);
-  // Otherwise indexes and filters of all open files stay in memory outside of the cache's limit. In parts, because one of a
-  // whole file is larger than what a shard of the cache may hold, and would be read and unpacked for every key.
+  // Otherwise indexes and filters of all open files stay in memory outside of the cache's limit. In parts, because one
+  // of a whole file is larger than what a shard of the cache may hold, and would be read and unpacked for every key.
   table.cache_index_and_filter_blocks = true;
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;

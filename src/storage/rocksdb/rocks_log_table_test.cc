@@ -9,7 +9,8 @@ namespace {
 
 const StoreIdentity kIdentity{"test", NodeId(3), Incarnation(7)};
 
-Result<std::unique_ptr<TableLogStore>> open_log(const std::string& directory, const StoreIdentity& identity = kIdentity) {
+Result<std::unique_ptr<TableLogStore>> open_log(const std::string& directory,
+                                                const StoreIdentity& identity = kIdentity) {
   UCCP_TRY(auto table, RocksLogTable::open(directory, {}));
   return TableLogStore::open(std::move(table), directory, identity, {});
 }
@@ -75,9 +76,9 @@ TEST(RocksLog, DamageBeforeAcknowledgedEntriesIsRefused) {
 TEST(RocksLog, ALogOfAnotherNodeIsRefused) {
   TestDirectory directory;
   write_entries(directory.path() + "/log");
-  for (const StoreIdentity& other : {StoreIdentity{"test", NodeId(4), Incarnation(7)},
-                                     StoreIdentity{"test", NodeId(3), Incarnation(8)},
-                                     StoreIdentity{"prod", NodeId(3), Incarnation(7)}}) {
+  for (const StoreIdentity& other :
+       {StoreIdentity{"test", NodeId(4), Incarnation(7)}, StoreIdentity{"test", NodeId(3), Incarnation(8)},
+        StoreIdentity{"prod", NodeId(3), Incarnation(7)}}) {
     auto store = open_log(directory.path() + "/log", other);
     ASSERT_FALSE(store);
     EXPECT_EQ(store.error().reason(), "LOG_OF_ANOTHER_NODE");

@@ -55,7 +55,9 @@ TEST(EncryptedFile, TheBytesStayReadable) {
   ASSERT_TRUE(write_file_atomically(p.encrypted, "/d/f", "twenty bytes of text").is_ok());
   const std::string bytes = *read_file(p.disk, "/d/f", 1 << 20);
   ASSERT_EQ(bytes.size(), 4096u + 32);
-  EXPECT_EQ(to_hex(bytes.substr(0, 12)), "55434350454e430a" "00000001");
+  EXPECT_EQ(to_hex(bytes.substr(0, 12)),
+            "55434350454e430a"
+            "00000001");
   EXPECT_EQ(bytes.substr(12, 8), "11111111");
   EXPECT_EQ(bytes[52], 12) << "bytes of the last block that are no content";
   EXPECT_EQ(to_hex(bytes.substr(53, 4)), to_hex(ByteWriter().u32(crc32c(bytes.substr(0, 53))).data()));
@@ -63,7 +65,8 @@ TEST(EncryptedFile, TheBytesStayReadable) {
   EXPECT_EQ(*read_file(p.encrypted, "/d/f", 1 << 20), "twenty bytes of text");
 }
 
-// Whatever the padding and wherever the file was cut: what can be read is what the size says, and writing goes on there.
+// Whatever the padding and wherever the file was cut: what can be read is what the size says, and writing goes on
+// there.
 TEST(EncryptedFile, ACutFileEndsWithItsLastWholeBlock) {
   for (uint64_t padding = 0; padding < 20; ++padding) {
     for (uint64_t content = 0; content < 70; ++content) {

@@ -74,8 +74,8 @@ Result<SegmentHeader> decode_segment_header(std::string_view bytes) {
   if (!in.ok() || magic != kMagic || !crc_matches) return damaged();
   if (version < kOldestFormatVersion || version > kFormatVersion) {
     return fail(Code::kFailedPrecondition, "WAL_VERSION_UNSUPPORTED",
-                fmt::format("the segment has format version {}; this program reads {} to {}. Start a newer program", version,
-                            kOldestFormatVersion, kFormatVersion));
+                fmt::format("the segment has format version {}; this program reads {} to {}. Start a newer program",
+                            version, kOldestFormatVersion, kFormatVersion));
   }
   header.version = version;
   // Length, padding and all: what encode would write.
@@ -138,7 +138,8 @@ size_t append_entry(std::string& out, RecordType type, GroupId group, const Entr
   append_u64(out, entry.term.value);
   out.push_back(static_cast<char>(entry.kind));
   const auto encoding = static_cast<uint8_t>(packer.pack(entry, out));
-  out[at + kRecordHeaderBytes + kKindOffset] = static_cast<char>(static_cast<uint8_t>(entry.kind) | encoding << kEncodingShift);
+  out[at + kRecordHeaderBytes + kKindOffset] =
+      static_cast<char>(static_cast<uint8_t>(entry.kind) | encoding << kEncodingShift);
   return finish_record(out, at);
 }
 
@@ -171,8 +172,8 @@ std::optional<EntryPayload> parse_entry(std::string_view payload) {
   entry.kind = static_cast<EntryKind>(kind & kKindMask);
   entry.encoding = static_cast<Encoding>(kind >> kEncodingShift);
   entry.packed = in.rest();
-  const bool known = entry.kind >= EntryKind::kCommand && entry.kind <= EntryKind::kConfiguration &&
-                     entry.encoding <= Encoding::kZstd;
+  const bool known =
+      entry.kind >= EntryKind::kCommand && entry.kind <= EntryKind::kConfiguration && entry.encoding <= Encoding::kZstd;
   // The last index of all has no successor.
   if (!in.ok() || !known || entry.index.value == 0 || entry.index.value == UINT64_MAX) return std::nullopt;
   return entry;

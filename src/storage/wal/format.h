@@ -61,11 +61,11 @@ void write_frame_header(std::string& frame, const FrameHeader& header, uint32_t 
 std::optional<FrameHeader> parse_frame_header(std::string_view bytes, uint32_t seed);
 
 enum class RecordType : uint8_t {
-  kEntry = 1,      // replaces the group's entries from its index on
+  kEntry = 1,  // replaces the group's entries from its index on
   kHardState = 2,
-  kStart = 3,      // LogStore::truncate_before
-  kRemove = 4,     // LogStore::remove
-  kMoved = 5,      // an entry that is in the log, written again so that an old segment can go; replaces nothing else
+  kStart = 3,   // LogStore::truncate_before
+  kRemove = 4,  // LogStore::remove
+  kMoved = 5,   // an entry that is in the log, written again so that an old segment can go; replaces nothing else
 };
 
 struct Record {

@@ -87,7 +87,14 @@ TEST(WalFormat, TheBytesOfARecordStayAsTheyWereReleased) {
   Packer raw;
   append_entry(bytes, RecordType::kMoved, GroupId(4), {Term(2), LogIndex(9), EntryKind::kNoop, "ab"}, raw);
   EXPECT_EQ(to_hex(bytes),
-            "7c07e0e0" "00000013" "05" "0000000000000004" "0000000000000009" "0000000000000002" "02" "6162");
+            "7c07e0e0"
+            "00000013"
+            "05"
+            "0000000000000004"
+            "0000000000000009"
+            "0000000000000002"
+            "02"
+            "6162");
 }
 
 TEST(WalFormat, ALargeEntryIsCompressed) {

@@ -94,12 +94,12 @@ class Recovery {
 
   Status check_header(const SegmentHeader& header) const {
     if (header.identity != identity_) {
-      return Status(Code::kFailedPrecondition, "WAL_OF_ANOTHER_NODE",
-                    fmt::format("{} belongs to cluster '{}' node {} incarnation {:x}; this is cluster '{}' node {} "
-                                "incarnation {:x}. Start with the data directory of this node",
-                                path_, header.identity.cluster_id, header.identity.node.value,
-                                header.identity.incarnation.value, identity_.cluster_id, identity_.node.value,
-                                identity_.incarnation.value));
+      return Status(
+          Code::kFailedPrecondition, "WAL_OF_ANOTHER_NODE",
+          fmt::format("{} belongs to cluster '{}' node {} incarnation {:x}; this is cluster '{}' node {} "
+                      "incarnation {:x}. Start with the data directory of this node",
+                      path_, header.identity.cluster_id, header.identity.node.value, header.identity.incarnation.value,
+                      identity_.cluster_id, identity_.node.value, identity_.incarnation.value));
     }
     if (header.sequence != sequence_) {
       return damaged(path_, 0, fmt::format("it is segment {} under another name", header.sequence)).error();
@@ -221,8 +221,7 @@ class Recovery {
         if (start) apply_start(group, *start);
         return start.has_value();
       }
-      default:
-        return false;
+      default: return false;
     }
   }
 

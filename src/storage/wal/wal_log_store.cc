@@ -27,7 +27,10 @@ bool is_no_space(const Status& status) { return status.code() == Code::kExhauste
 }  // namespace
 
 WalLogStore::WalLogStore(FileSystem& files, std::string directory, StoreIdentity identity, Options options)
-    : files_(files), directory_(std::move(directory)), identity_(std::move(identity)), options_(options),
+    : files_(files),
+      directory_(std::move(directory)),
+      identity_(std::move(identity)),
+      options_(options),
       packer_(options.compression, options.saved_bytes) {
   reset_buffer();
 }
@@ -36,9 +39,9 @@ WalLogStore::~WalLogStore() = default;
 
 Result<std::unique_ptr<WalLogStore>> WalLogStore::open(FileSystem& files, std::string directory, StoreIdentity identity,
                                                        Options options, RecoveryReport& report) {
-  const bool bounded =
-      options.segment_bytes >= wal::kSegmentHeaderBytes && options.segment_bytes <= kOptionBytesLimit &&
-      options.buffer_bytes_max <= kOptionBytesLimit && options.moved_bytes_max <= kOptionBytesLimit;
+  const bool bounded = options.segment_bytes >= wal::kSegmentHeaderBytes &&
+                       options.segment_bytes <= kOptionBytesLimit && options.buffer_bytes_max <= kOptionBytesLimit &&
+                       options.moved_bytes_max <= kOptionBytesLimit;
   if (!bounded || identity.cluster_id.size() > wal::kClusterIdBytesMax) {
     return fail(Code::kInvalid, "WAL_OPTIONS",
                 "segments and buffers have at most 1 GiB, segments at least 128 bytes, a cluster id at most 64 bytes");
@@ -337,7 +340,8 @@ Status WalLogStore::move_entries(uint64_t segment, Preamble& preamble) {
       if (index.place(at).segment != segment) continue;
       UCCP_TRY(const Entry entry, read_entry(id, index, at));
       const auto offset = static_cast<uint32_t>(preamble.bytes.size());
-      const auto size = static_cast<uint32_t>(wal::append_entry(preamble.bytes, RecordType::kMoved, id, entry, packer_));
+      const auto size =
+          static_cast<uint32_t>(wal::append_entry(preamble.bytes, RecordType::kMoved, id, entry, packer_));
       preamble.moved.push_back({id, at, offset, size});
       ++preamble.records;
     }

@@ -28,8 +28,8 @@ class WalLogStore final : public LogStore {
   struct Options {
     // Size of a segment; one that has to hold a larger frame is larger. At most 1 GiB.
     uint64_t segment_bytes = 64u << 20;
-    // Size of the first one; each further one has up to eight times that of the one before. So a log that hardly anything is
-    // written to is small. It is also the size of one for which the disk has no more room.
+    // Size of the first one; each further one has up to eight times that of the one before. So a log that hardly
+    // anything is written to is small. It is also the size of one for which the disk has no more room.
     uint64_t first_segment_bytes = 1u << 20;
     // A buffer larger than this is synced at once. At most 1 GiB.
     uint64_t buffer_bytes_max = 64u << 20;

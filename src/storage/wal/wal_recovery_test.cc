@@ -31,8 +31,10 @@ class CrashRun {
     const std::string before = dump(model);
     model.crash();
     const std::string synced = dump(model);
-    EXPECT_TRUE(found == synced || (syncing_ && found == before))
-        << "found:\n" << found << "synced:\n" << synced << "interrupted:\n" << (syncing_ ? before : "");
+    EXPECT_TRUE(found == synced || (syncing_ && found == before)) << "found:\n"
+                                                                  << found << "synced:\n"
+                                                                  << synced << "interrupted:\n"
+                                                                  << (syncing_ ? before : "");
   }
 
   WalFixture wal;
