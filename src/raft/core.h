@@ -37,7 +37,7 @@ namespace uccp::raft {
 struct Options {
   NodeId id;
   // Ticks without a leader before a campaign; the timeout is drawn from [election_ticks, 2 * election_ticks), most
-  // often near the lower end.
+  // often near the lower end; the voter after the leader takes the lower end.
   uint32_t election_ticks = 10;
   uint32_t heartbeat_ticks = 1;
   // Length of a tick; only told to others, with what this node promises them under lease_reads.

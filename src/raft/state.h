@@ -105,6 +105,7 @@ class Core::State {
   void on_vote(const Message& message);
   void on_vote_response(const Message& message);
   void on_timeout_now(const Message& message);
+  bool succeeds_leader() const;
   void reset_election_timer();
 
   // follower.cc
