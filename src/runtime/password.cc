@@ -17,9 +17,9 @@ constexpr size_t kEncodedBytesMax = 256;
 
 }  // namespace
 
-Result<std::string> hash_password(std::string_view password, std::string_view salt) {
+Result<std::string> hash_password(std::string_view password, std::string_view salt, HashCost cost) {
   std::array<char, kEncodedBytesMax> encoded{};
-  const int failed = argon2id_hash_encoded(kPasswordPasses, kPasswordMemoryKib, 1, password.data(), password.size(),
+  const int failed = argon2id_hash_encoded(cost.passes, cost.memory_kib, 1, password.data(), password.size(),
                                            salt.data(), salt.size(), kHashBytes, encoded.data(), encoded.size());
   if (failed != ARGON2_OK) {
     return fail(Code::kInternal, "PASSWORD_HASH_FAILED",

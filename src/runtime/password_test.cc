@@ -6,7 +6,7 @@ namespace uccp::runtime {
 namespace {
 
 TEST(Password, TheRightOneOpensAndNoOther) {
-  const auto hash = hash_password("correct horse battery", "0123456789abcdef");
+  const auto hash = hash_password("correct horse battery", "0123456789abcdef", kPasswordCost);
   ASSERT_TRUE(hash);
   EXPECT_TRUE(hash->starts_with("$argon2id$v=19$m=19456,t=2,p=1$")) << *hash;
   EXPECT_TRUE(check_password(*hash, "correct horse battery"));
@@ -17,8 +17,16 @@ TEST(Password, TheRightOneOpensAndNoOther) {
 }
 
 TEST(Password, TheSaltMakesEqualPasswordsDifferent) {
-  EXPECT_NE(*hash_password("correct horse battery", "0123456789abcdef"),
-            *hash_password("correct horse battery", "0123456789abcdeg"));
+  EXPECT_NE(*hash_password("correct horse battery", "0123456789abcdef", kPasswordCost),
+            *hash_password("correct horse battery", "0123456789abcdeg", kPasswordCost));
+}
+
+TEST(Password, ApiKeysCostLessAndAreCheckedTheSame) {
+  const auto hash = hash_password("secret of a key", "0123456789abcdef", kApiKeyCost);
+  ASSERT_TRUE(hash);
+  EXPECT_TRUE(hash->starts_with("$argon2id$v=19$m=1024,t=1,p=1$")) << *hash;
+  EXPECT_TRUE(check_password(*hash, "secret of a key"));
+  EXPECT_FALSE(check_password(*hash, "secret of a kez"));
 }
 
 // RFC 6238, appendix B, cut to six digits.

@@ -26,7 +26,11 @@ std::string ClusterCrypto::random_bytes(size_t size) {
 }
 
 Result<std::string> ClusterCrypto::hash_password(const std::string& password) {
-  return runtime::hash_password(password, random_bytes(kSaltBytes));
+  return runtime::hash_password(password, random_bytes(kSaltBytes), runtime::kPasswordCost);
+}
+
+Result<std::string> ClusterCrypto::hash_api_key(const std::string& secret) {
+  return runtime::hash_password(secret, random_bytes(kSaltBytes), runtime::kApiKeyCost);
 }
 
 bool ClusterCrypto::check_password(const std::string& hash, const std::string& password) {

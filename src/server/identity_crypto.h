@@ -16,6 +16,7 @@ class ClusterCrypto final : public identity::IdentityCrypto {
 
   Result<std::string> hash_password(const std::string& password) override;
   bool check_password(const std::string& hash, const std::string& password) override;
+  Result<std::string> hash_api_key(const std::string& secret) override;
   std::string seal(std::string_view secret, std::string_view context) override;
   Result<std::string> open(std::string_view sealed, std::string_view context) override;
   std::string random_bytes(size_t size) override;

@@ -43,6 +43,7 @@ Result<OutsideIssuerOptions> issuer_options(const Config& config) {
 IdentitySide::IdentitySide(const IdentityKeys& keys, IdentitySideEnvironment environment)
     : env_(environment),
       crypto_(keys.token_key_pem, environment.random),
+      key_secrets_(crypto_),
       passwords_(environment.clock, runtime::LoopOptions{.stall_ms = kNoStallMs}),
       outside_(environment.clock, runtime::LoopOptions{.stall_ms = kNoStallMs}) {}
 
@@ -55,8 +56,8 @@ Result<std::unique_ptr<IdentitySide>> IdentitySide::make(const IdentityKeys& key
   s.set_session_ttl(config.duration_ms("session_ttl"));
   node::Node& node = environment.node;
   const auto view = [&node] { return node.view(kCoreGroup); };
-  s.directory_ =
-      identity::IdentityDirectory::make({node, view, environment.reads, environment.clock, environment.metrics});
+  s.directory_ = identity::IdentityDirectory::make(
+      {node, view, s.key_secrets_, environment.reads, environment.clock, environment.metrics});
   UCCP_TRY(OutsideIssuerOptions outside, issuer_options(config));
   if (!outside.url.empty())
     s.issuer_ = std::make_unique<OutsideIssuer>(std::move(outside), s.outside_, environment.clock);
@@ -77,7 +78,9 @@ Result<std::unique_ptr<IdentitySide>> IdentitySide::make(const IdentityKeys& key
       .metrics = environment.metrics,
       .page_tokens = environment.page_tokens,
       .crypto = s.crypto_,
+      .key_secrets = s.key_secrets_,
       .directory = *s.directory_,
+      .feature_level = [&node] { return node.feature_level(); },
       .has_data = [raw = side.get()](const machine::Scope& scope) { return raw->has_data(scope); },
       .session_ttl_ms = [raw = side.get()] { return raw->session_ttl_ms_.load(); }});
   s.passwords_.start("uccp-passwords");

@@ -64,6 +64,7 @@ class IdentitySide {
   IdentitySideEnvironment env_;
   std::atomic<int64_t> session_ttl_ms_{0};
   ClusterCrypto crypto_;
+  identity::ApiKeySecrets key_secrets_;
   runtime::Loop passwords_;  // slow hashes
   runtime::Loop outside_;    // waits for issuers
   std::shared_ptr<identity::IdentityDirectory> directory_;

@@ -238,7 +238,7 @@ Result<ApiKeyRow> IdentityDirectory::find_api_key(std::string_view key) const {
   const auto invalid = [] { return refused("API_KEY_INVALID", "the API key is unknown, wrong, or was deleted"); };
   if (!split_secret(key, kApiKeyPrefix, parts)) return invalid();
   auto row = kApiKeys.get(env_.view(), kNoScope, parts.id);
-  if (!row || !same_secret(row->secret_hash(), hash_secret(parts.secret))) return invalid();
+  if (!row || !env_.key_secrets.is_right(row->secret_hash(), parts.secret)) return invalid();
   if (row->key().has_expire_time() && services::us_of(row->key().expire_time()) <= env_.clock.wall().us) {
     return refused("API_KEY_EXPIRED", "the API key " + parts.id + " has expired; make another one");
   }

@@ -19,6 +19,7 @@
 #include "base/metrics.h"
 #include "call/policy/policy_set.h"
 #include "machine/ports.h"
+#include "services/identity/api_key_secrets.h"
 #include "services/identity/identity_state.h"
 
 namespace uccp::identity {
@@ -29,7 +30,8 @@ call::PolicyInput read_policy_input(const machine::KeyReader& state, uint64_t re
 struct DirectoryEnvironment {
   machine::Watcher& watcher;
   std::function<machine::GroupView()> view;  // newest applied state of the core group
-  Executor& work;                            // compiles
+  ApiKeySecrets& key_secrets;
+  Executor& work;  // compiles
   const Clock& clock;
   MetricsRegistry& metrics;
 };
@@ -90,7 +92,7 @@ struct SecretParts {
 inline constexpr std::string_view kApiKeyPrefix = "uccp_";
 inline constexpr std::string_view kRefreshPrefix = "uccpr_";
 bool split_secret(std::string_view text, std::string_view prefix, SecretParts& out);
-// SHA-256 of a secret of 32 random bytes: it cannot be guessed, so nothing slower is needed.
+// SHA-256 of the secret of a session, 32 random bytes that are changed with each use.
 std::string hash_secret(std::string_view secret);
 // In a time that does not depend on where they differ.
 bool same_secret(std::string_view a, std::string_view b);

@@ -32,7 +32,10 @@ class IdentityCrypto {
  public:
   virtual ~IdentityCrypto() = default;
   virtual Result<std::string> hash_password(const std::string& password) = 0;
+  // Also of what hash_api_key() made.
   virtual bool check_password(const std::string& hash, const std::string& password) = 0;
+  // The same hash at a lower price, for secrets of 32 random bytes: about a millisecond.
+  virtual Result<std::string> hash_api_key(const std::string& secret) = 0;
   // Authenticated encryption with a key that the nodes of the cluster share. `context` must be the same again.
   virtual std::string seal(std::string_view secret, std::string_view context) = 0;
   virtual Result<std::string> open(std::string_view sealed, std::string_view context) = 0;

@@ -40,7 +40,9 @@ struct IdentityEnvironment {
   MetricsRegistry& metrics;
   const call::PageTokenSigner& page_tokens;
   IdentityCrypto& crypto;
+  ApiKeySecrets& key_secrets;
   const IdentityDirectory& directory;
+  std::function<uint32_t()> feature_level;  // of the cluster
   // Whether a tenant, or a namespace of it, holds services, locks or tasks at work.
   std::function<bool(const machine::Scope& scope)> has_data;
   std::string issuer = "uccp";  // shown in authenticator apps

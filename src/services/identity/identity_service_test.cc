@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "services/coordination_test_node.h"
+#include "services/feature_types.h"
 
 namespace uccp::identity {
 namespace {
@@ -16,8 +17,10 @@ class FakeCrypto final : public IdentityCrypto {
  public:
   Result<std::string> hash_password(const std::string& password) override { return "h:" + to_hex(sha256(password)); }
   bool check_password(const std::string& hash, const std::string& password) override {
+    ++checked;
     return hash == "h:" + to_hex(sha256(password));
   }
+  Result<std::string> hash_api_key(const std::string& secret) override { return hash_password(secret); }
   std::string seal(std::string_view secret, std::string_view context) override {
     return "sealed:" + std::string(context) + ":" + std::string(secret);
   }
@@ -48,6 +51,7 @@ class FakeCrypto final : public IdentityCrypto {
   std::pair<std::string, std::string> token_id(const std::string& token) override { return {token, ""}; }
 
   AccessTokenClaims last;
+  int checked = 0;
 
  private:
   int drawn_ = 0;
@@ -59,7 +63,7 @@ class IdentityServiceTest : public ::testing::Test {
   IdentityServiceTest() {
     lab.start();
     directory = IdentityDirectory::make(
-        {lab.node, [this] { return lab.node.view(kCoreGroup); }, lab.work, lab.clock, lab.metrics});
+        {lab.node, [this] { return lab.node.view(kCoreGroup); }, key_secrets, lab.work, lab.clock, lab.metrics});
     service = std::make_unique<IdentityService>(
         IdentityEnvironment{.proposer = lab.node,
                             .reader = lab.node,
@@ -70,7 +74,9 @@ class IdentityServiceTest : public ::testing::Test {
                             .metrics = lab.metrics,
                             .page_tokens = lab.signer,
                             .crypto = crypto,
+                            .key_secrets = key_secrets,
                             .directory = *directory,
+                            .feature_level = [this] { return feature_level; },
                             .has_data = [this](const machine::Scope&) { return has_data; }});
     service->add_handlers(lab.handlers);
     directory->start();
@@ -125,6 +131,8 @@ class IdentityServiceTest : public ::testing::Test {
   IdentityState state;
   coordination::TestNode lab{{&state}};
   FakeCrypto crypto;
+  ApiKeySecrets key_secrets{crypto};
+  uint32_t feature_level = services::kAdministrationLevel;
   std::shared_ptr<IdentityDirectory> directory;
   std::unique_ptr<IdentityService> service;
   bool has_data = false;
@@ -231,6 +239,37 @@ TEST_F(IdentityServiceTest, ARepeatedKeyIsAnsweredWithoutItsSecret) {
   EXPECT_FALSE(directory->find_api_key(first.key() + "x"));
   must("DeleteUser", R"({"name":"ana"})", admin());
   EXPECT_FALSE(directory->find_api_key(first.key())) << "keys go with their user";
+}
+
+TEST_F(IdentityServiceTest, AKeyIsHashedSlowlyOnceAndWrongOnesEachTime) {
+  make_acme();
+  const auto made =
+      ask("CreateApiKey", R"({"apiKey":{"principal":"ana"}})", admin()).answer<v1::CreateApiKeyResponse>();
+  const auto row = kApiKeys.get(lab.node.view(kCoreGroup), kNoScope, made.api_key().id());
+  ASSERT_TRUE(row);
+  EXPECT_TRUE(row->secret_hash().starts_with("h:")) << "stored as the slow hash says";
+  crypto.checked = 0;
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(directory->find_api_key(made.key()));
+  EXPECT_EQ(crypto.checked, 1) << "what was right is remembered";
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(directory->find_api_key(made.key() + "x"));
+  EXPECT_EQ(crypto.checked, 4) << "what was wrong is not";
+  must("DeleteApiKey", R"({"id":")" + made.api_key().id() + "\"}", admin());
+  EXPECT_FALSE(directory->find_api_key(made.key())) << "what is remembered outlives no key";
+}
+
+TEST_F(IdentityServiceTest, KeysOfOlderVersionsGoOnToCount) {
+  feature_level = services::kAdministrationLevel - 1;
+  make_acme();
+  const auto made =
+      ask("CreateApiKey", R"({"apiKey":{"principal":"ana"}})", admin()).answer<v1::CreateApiKeyResponse>();
+  const auto row = kApiKeys.get(lab.node.view(kCoreGroup), kNoScope, made.api_key().id());
+  ASSERT_TRUE(row);
+  EXPECT_EQ(row->secret_hash().size(), sha256("").size());
+  feature_level = services::kAdministrationLevel;
+  crypto.checked = 0;
+  EXPECT_TRUE(directory->find_api_key(made.key()));
+  EXPECT_FALSE(directory->find_api_key(made.key() + "x"));
+  EXPECT_EQ(crypto.checked, 0);
 }
 
 TEST_F(IdentityServiceTest, AUserOfTheSameNameInheritsNoTokens) {

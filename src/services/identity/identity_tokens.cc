@@ -237,9 +237,10 @@ void IdentityService::create_api_key(const CallPtr& call, const std::string& byt
     set_wall(key.mutable_expire_time(), {env_.clock.wall().us + services::ms_of(request.ttl()) * 1000});
   }
   const std::string secret = to_base64url(env_.crypto.random_bytes(kSecretBytes));
-  const std::string hash = hash_secret(secret);
-  command.mutable_api_key()->set_secret_hash(hash);
-  propose(call, bytes, "put", command, [call, secret, hash](const machine::Applied& applied) {
+  auto stored = env_.key_secrets.stored(secret, env_.feature_level());
+  if (!stored) return call->finish(std::move(stored.error()));
+  command.mutable_api_key()->set_secret_hash(*stored);
+  propose(call, bytes, "put", command, [call, secret, hash = *stored](const machine::Applied& applied) {
     const auto row = parse<ApiKeyRow>(applied.response);
     v1::CreateApiKeyResponse out;
     *out.mutable_api_key() = row.key();
