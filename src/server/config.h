@@ -1,6 +1,6 @@
 // Configuration: one table of keys, filled from YAML, environment and flags in rising precedence.
 //
-// The table is the documentation: `uccp config explain` and docs/configuration.md are written from it. Values that name
+// The table is the documentation: `uccp config explain` and docs/settings.md are written from it. Values that name
 // outside hosts by default in the specification are unset here: unset means the embedded implementation.
 #pragma once
 

@@ -4,9 +4,9 @@
 namespace uccp::server {
 
 // The etcd API on its own port: the same pipeline behind it. Answers its address, or nothing when it stays closed.
-Result<std::string> Server::Parts::open_etcd(const ServerOptions& options) {
+Result<std::string> Server::Parts::open_etcd(const ServerOptions& options, const Config& config) {
   if (!options.etcd_port) return std::string();
-  doors::GrpcDoorOptions door;
+  UCCP_TRY(doors::GrpcDoorOptions door, grpc_options_of(config, "etcd"));
   door.host = options.host;
   door.port = *options.etcd_port;
   door.certificates = door_certificates_of(certificates->current(), true);
@@ -39,14 +39,13 @@ CertificateUsers Server::Parts::certificate_users(const ServerOptions& options) 
 
 Status Server::Parts::open_doors(const ServerOptions& options, const Config& config) {
   const CertificateMaterial shown = certificates->current();
-  doors::GrpcDoorOptions grpc_options;
+  UCCP_TRY(doors::GrpcDoorOptions grpc_options, grpc_options_of(config));
   grpc_options.host = options.host;
-  UCCP_TRY(grpc_options.connections_max, config.integer_between("grpc_connections_max", 1, kConnectionsMost));
   grpc_options.port = options.grpc_port;
   grpc_options.certificates = door_certificates_of(shown, true);
   UCCP_TRY(const uint16_t grpc_port,
            grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health->ready(); }));
-  UCCP_TRY(const std::string etcd_endpoint, open_etcd(options));
+  UCCP_TRY(const std::string etcd_endpoint, open_etcd(options, config));
   std::string dns_endpoint;
   if (options.dns_port) {
     UCCP_TRY(dns, DnsSide::open(*options.dns_port, config, options.token_key_pem, *pipeline, clock, metrics));

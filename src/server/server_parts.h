@@ -31,6 +31,7 @@
 #include "server/cluster_side.h"
 #include "server/compute_side.h"
 #include "server/dns_side.h"
+#include "server/door_settings.h"
 #include "server/encryption.h"
 #include "server/freeing_commands.h"
 #include "server/health.h"
@@ -40,7 +41,6 @@
 #include "server/log_choice.h"
 #include "server/raft_settings.h"
 #include "server/resources_side.h"
-#include "server/rest_settings.h"
 #include "server/restore.h"
 #include "server/secrets_side.h"
 #include "server/server.h"
@@ -188,7 +188,7 @@ struct Server::Parts {
   Status build_pipeline(const ServerOptions& options, const Config& config);
 
   // server_doors.cc
-  Result<std::string> open_etcd(const ServerOptions& options);
+  Result<std::string> open_etcd(const ServerOptions& options, const Config& config);
   Status open_doors(const ServerOptions& options, const Config& config);
   CertificateUsers certificate_users(const ServerOptions& options);
   machine::GroupView work_view() const { return node->view(kWorkGroup); }

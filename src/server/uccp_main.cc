@@ -15,6 +15,7 @@
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
 #include "server/config.h"
+#include "server/config_docs.h"
 #include "server/dev.h"
 #include "server/encryption.h"
 #include "server/node_files.h"
@@ -55,6 +56,8 @@ Usage:
       master key from now on.
   uccp config explain [--config FILE] [--KEY VALUE ...]
       Every key with its value, where that came from, and what it does.
+  uccp config docs
+      The page docs/settings.md: every key with its default.
   uccp version | help
 
 Exit codes: 0 stopped in order, 2 wrong usage or configuration, 5 the data directory cannot be used, 7 unavailable.
@@ -210,6 +213,10 @@ int run(int argc, char** argv) {
   if (command == "keys" && line->words.size() == 2 && line->words[1] == "rotate") return run_rotate(*line);
   if (command == "restore") return run_restore(*line, false);
   if (command == "backup" && line->words.size() == 2 && line->words[1] == "verify") return run_restore(*line, true);
+  if (command == "config" && line->words.size() == 2 && line->words[1] == "docs") {
+    fmt::print("{}", settings_page());
+    return 0;
+  }
   DevOptions dev;
   dev.data_dir = take_flag(*line, "data-dir", "data");
   const std::string ports = take_flag(*line, "ports", "");

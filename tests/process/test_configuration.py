@@ -1,11 +1,14 @@
 """The table of configuration keys: the variables of the specification, the page about it, and what a node says of them."""
 import csv
 import json
+import os
 import re
 import subprocess
 import unittest
+import urllib.request
+from datetime import datetime
 
-from lib.uccp import ROOT, SERVER, Node, clean_environment, require
+from lib.uccp import ROOT, SERVER, Node, NodeTest, clean_environment, require
 
 NO_EFFECT = "[no effect in this version]"
 
@@ -57,29 +60,30 @@ class Table(unittest.TestCase):
         shown = explain({"VAULT_TOKEN": "very-secret", "S3_SECRET_KEY": "very-secret"})
         self.assertEqual({shown[key][0] for key in ("vault_token", "s3_secret_key")}, {"(hidden)"})
 
-    def test_the_page_has_every_key_with_its_names_and_its_default(self):
-        page, section, rows = (ROOT / "docs/configuration.md").read_text(), "", {}
-        for line in page.splitlines():
-            if line.startswith("## "):
-                section = line
-            elif re.match(r"\| `[a-z0-9_]+` \|", line):
-                key, *rest = cells(line)
-                self.assertNotIn(key, rows, "two rows of one key")
-                rows[key] = (section, rest)
+    def test_the_page_is_what_the_program_prints(self):
+        page = ROOT / "docs/settings.md"
+        require(SERVER)
+        done = subprocess.run([str(SERVER), "config", "docs"], capture_output=True, text=True, env=clean_environment())
+        self.assertEqual(done.returncode, 0, done.stderr)
+        if os.environ.get("UCCP_REWRITE"):
+            page.write_text(done.stdout)
+        self.assertEqual(page.read_text(), done.stdout, "UCCP_REWRITE=1 writes what the program prints into docs/settings.md")
+        # And that is the table that the program goes by.
+        rows = {row[0]: row for row in map(cells, done.stdout.splitlines()) if re.fullmatch("[a-z0-9_]+", row[0]) and row[0] != "key"}
         shown = explain()
         self.assertEqual(set(rows), set(shown))
+        before = done.stdout.index("## Without an effect")
         for key, (value, _, text) in shown.items():
-            section, rest = rows[key]
-            default = "" if value == "(unset)" else value
             with self.subTest(key):
-                if len(rest) == 4:
-                    self.assertEqual(rest[:3], [key.upper(), "--" + key.replace("_", "-"), default])
-                elif len(rest) == 2:
-                    self.assertEqual((rest[0], NO_EFFECT in text), (default, True), section)
-                # Keys of a cluster have their default in words.
-                elif default:
-                    self.assertIn(default, rest[0])
-                self.assertEqual(NO_EFFECT in text, len(rest) == 2, "with the keys that have no effect, or not")
+                self.assertEqual(rows[key][1], key.upper())
+                self.assertEqual(rows[key][3], "" if value == "(unset)" else value)
+                self.assertEqual(NO_EFFECT in text, done.stdout.index(f"| `{key}` |") > before)
+                self.assertEqual("[changes while the node runs]" in text, rows[key][4].endswith("*live*"))
+
+    def test_every_key_that_is_named_elsewhere_in_the_page_about_them_exists(self):
+        named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", (ROOT / "docs/configuration.md").read_text()))
+        self.assertGreater(len(named), 20)
+        self.assertEqual(named - set(explain()) - {"uccp_compression_saved_bytes_total"}, set())
 
 
 class Said(unittest.TestCase):
@@ -97,6 +101,36 @@ class Said(unittest.TestCase):
         settings = {setting["name"]: setting for setting in node.rest.get("config").json["settings"]}
         self.assertEqual(settings["vault_addr"]["source"], "environment", settings["vault_addr"])
         self.assertNotIn("very-secret", json.dumps(settings))
+
+
+class Acts(NodeTest):
+    """Variables that have an effect, each by what it changes; ports, files, logins and limits have tests of their own."""
+
+    environment = {"MAX_TASKS_PER_WORKER": "1", "TASK_TIMEOUT": "1s", "LOG_FORMAT": "text", "LOG_LEVEL": "WARN",
+                   "METRICS_HOST": "127.0.0.2", "GRAFANA_URL": "https://has.no.effect"}
+
+    def test_one_task_at_a_time_on_the_worker_until_its_time_is_over(self):
+        gate = self.node.gate("one")
+        self.addCleanup(gate.open)
+        first = self.node.submit(gate.wait)["id"]
+        self.node.wait_task(first, "RUNNING")
+        second = self.node.submit(gate.wait)["id"]
+        # No timeout was named, so the setting holds; before that the second one has no place.
+        self.assertEqual(self.node.wait_task(first)["status"], "TIMED_OUT")
+        self.node.wait_task(second, "RUNNING", "TIMED_OUT")
+        before, behind = (self.node.task(task) for task in (first, second))
+        self.assertGreaterEqual(datetime.fromisoformat(behind["startTime"]), datetime.fromisoformat(before["endTime"]))
+
+    def test_the_log_is_text_and_has_what_the_level_asks_for(self):
+        lines = self.node.errors().splitlines()
+        self.assertTrue([line for line in lines if "GRAFANA_URL" in line], lines)
+        for line in lines:
+            self.assertRegex(line, r"^\S+Z (WARN|ERROR) ")
+
+    def test_metrics_are_where_they_were_put(self):
+        self.assertTrue(self.node.context["metrics"].startswith("127.0.0.2:"))
+        with urllib.request.urlopen(f"http://{self.node.context['metrics']}/metrics", timeout=30) as answer:
+            self.assertEqual(answer.status, 200)
 
 
 if __name__ == "__main__":

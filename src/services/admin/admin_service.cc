@@ -150,7 +150,7 @@ void AdminService::get_configuration(const CallPtr& call, const v1::GetConfigura
   const v1::Configuration configuration = shown(request.prefix());
   if (configuration.settings().empty() && !request.prefix().empty()) {
     return call->finish(Status(Code::kNotFound, "SETTING_NOT_FOUND",
-                               "no setting begins with '" + request.prefix() + "'; see docs/configuration.md")
+                               "no setting begins with '" + request.prefix() + "'; see docs/settings.md")
                             .with_resource("setting", request.prefix()));
   }
   call->reply(configuration.SerializeAsString());
