@@ -1,16 +1,13 @@
 """The command line as somebody's shell meets it: contexts, completion, explanations, waiting, forms for programs."""
 import csv
 import json
-import os
 import pathlib
-import pty
-import select
 import shutil
-import signal
 import subprocess
 import tempfile
 import unittest
 
+from lib.terminal import Terminal
 from lib.uccp import CLI, NodeTest, clean_environment
 
 
@@ -58,14 +55,6 @@ class CommandLine(NodeTest):
         self.assertIn(task, completed("task", "get", "task_"))
         self.assertEqual(completed("--context", "he"), ["here"])
 
-    def test_zsh_and_fish_take_their_scripts(self):
-        for shell in ("zsh", "fish"):
-            script = self.cli("completion", shell)
-            self.assertIn("uccp-cli __complete", script)
-            if program := shutil.which(shell):
-                done = subprocess.run([program, "-n", "/dev/stdin"], input=script, capture_output=True, text=True)
-                self.assertEqual(done.returncode, 0, done.stderr)
-
     def test_fields_are_explained_with_the_words_of_the_contract(self):
         text = self.cli("explain", "task.retry")
         self.assertIn("maxAttempts", text)
@@ -94,27 +83,12 @@ class CommandLine(NodeTest):
 
     def test_the_shell_completes_keeps_a_history_and_survives_ctrl_c(self):
         self.cli("context", "set", "here", "--context-file", self.dev)
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.chdir(self.home)
-            os.execve(CLI, ["uccp-cli", "shell"], clean_environment(HOME=str(self.home), TERM="xterm"))
-
-        def ended():
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
-            os.close(terminal)
-        self.addCleanup(ended)
+        shell = Terminal([CLI, "shell"], clean_environment(HOME=str(self.home)), self.home)
+        self.addCleanup(shell.close)
 
         def typed(keys, awaited):
-            os.write(terminal, keys)
-            seen = b""
-            while awaited not in seen:
-                self.assertTrue(select.select([terminal], [], [], 30)[0], (keys, seen))
-                seen += os.read(terminal, 4096)
-            return seen
+            shell.type(keys)
+            return shell.until(awaited)
         prompt = b"uccp(here)> "
         typed(b"", prompt)
         # Words of the contract and names that the cluster knows, each completed; the line then is a command.
@@ -127,8 +101,8 @@ class CommandLine(NodeTest):
         typed(b"\x03", prompt)
         self.assertIn(b"role/admin", typed(b"get role admin -o name\n", prompt))
         typed(b"get worker w1 --token secret\n", prompt)
-        os.write(terminal, b"exit\n")
-        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        shell.type(b"exit\n")
+        self.assertEqual(shell.rest()[1], 0)
         history = self.home / ".config" / "uccp" / "history"
         self.assertEqual(history.stat().st_mode & 0o777, 0o600)
         self.assertIn("viewer", history.read_text())

@@ -1,6 +1,8 @@
 # labels: cluster
 """Identity in a cluster: what one node is told counts on all of them, within a second."""
+import http.client
 import json
+import tempfile
 import time
 import unittest
 
@@ -73,6 +75,42 @@ class EveryNode(unittest.TestCase):
         self.everywhere(brief["key"], "API_KEY_INVALID", 1)
         self.must(rest.call("PATCH", "users/ana?tenant=acme", {"disabled": True}))
         self.everywhere(key, "USER_DISABLED", 1)
+
+    def test_a_certificate_that_one_node_is_told_of_counts_at_none_within_a_second(self):
+        pki = self.cluster.dir / "pki"
+        folder = tempfile.TemporaryDirectory(prefix="uccp-test-")
+        self.addCleanup(folder.cleanup)
+        cert, key = credentials.client_certificate(folder.name, "vic", pki / "ca.crt", pki / "ca.key", "viewer")
+        serial = credentials.openssl("x509", "-in", cert, "-noout", "-serial").stdout.decode().strip().split("=")[1]
+
+        def client(name):
+            rest = Rest(self.cluster.node(name)["https"], self.cluster.context["ca"], cert=cert, key=key, timeout=20)
+            self.addCleanup(rest.close)
+            return rest
+
+        # Connections that are open on every node, over REST and gRPC, and new ones.
+        opened = {name: client(name) for name in self.cluster.names()}
+        for rest in opened.values():
+            self.must(rest.get("services"))
+        admin = self.cluster.rest(self.follower)
+        self.addCleanup(admin.close)
+        self.must(admin.post(f"certificates/{serial}:revoke", {"reason": "laptop lost"}))
+
+        def is_over(rest):
+            """Told so on a connection that is about to be closed, or there is none any more: the handshake fails."""
+            try:
+                return rest.get("services").reason == "CERTIFICATE_REVOKED"
+            except (OSError, http.client.HTTPException):
+                return True
+
+        begun = time.monotonic()
+        for name, rest in opened.items():
+            wait_until(lambda: is_over(rest), max(0.05, 1 - (time.monotonic() - begun)), f"{name} refuses what was open")
+            wait_until(lambda: is_over(client(name)), max(0.05, 1 - (time.monotonic() - begun)), f"{name} refuses a new one")
+        print(f"revoked on all nodes after {(time.monotonic() - begun) * 1000:.0f} ms")
+        for name in self.cluster.names():
+            with self.assertRaises((OSError, http.client.HTTPException)):
+                client(name).get("services")
 
     def test_guessing_a_password_is_not_faster_at_several_nodes(self):
         clients = [self.cluster.rest(name) for name in self.cluster.names()]

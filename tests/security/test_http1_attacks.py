@@ -5,14 +5,13 @@ end, and messages that grow. Each has one clear answer, holds nobody else up, an
 import concurrent.futures
 import gzip
 import json
-import pathlib
 import re
 import socket
 import ssl
 import threading
 import time
 
-from lib.uccp import NodeTest
+from lib.attacks import RawAttack
 from lib.wait import wait_until
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -20,61 +19,22 @@ CHUNKED = "Transfer-Encoding: chunked"
 HIDDEN = "GET /api/v1/hidden-by-the-attacker HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Attack(NodeTest):
-    agent = False
+class Attack(RawAttack):
+    door = "https"
 
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        host, _, port = cls.node.context["https"].rpartition(":")
-        cls.address = (host, int(port))
-        cls.tls = ssl.create_default_context(cafile=cls.node.context["ca"])
-        cls.token = cls.node.context["token"]
-
-    def tearDown(self):
-        self.assert_healthy()
-
-    def assert_healthy(self):
-        begun = time.monotonic()
+    def answers_another(self):
         self.assertEqual(self.rest.get("services").status, 200)
-        self.assertLess(time.monotonic() - begun, 5)
-        self.assertIsNone(self.node.process.poll(), self.node.errors()[-2000:])
-
-    def connect(self, timeout=20):
-        raw = socket.create_connection(self.address, timeout=timeout)
-        connection = self.tls.wrap_socket(raw, server_hostname="localhost")
-        self.addCleanup(connection.close)
-        return connection
-
-    @staticmethod
-    def rest_of(connection):
-        """All that comes until the server closes."""
-        out = b""
-        try:
-            while chunk := connection.recv(65536):
-                out += chunk
-        except (OSError, ssl.SSLError):
-            pass
-        return out
 
     def answer(self, request):
         """What the server says to these bytes before it closes the connection, which it must."""
         connection = self.connect()
-        try:
-            connection.sendall(request.encode("latin-1") if isinstance(request, str) else request)
-        except (OSError, ssl.SSLError):
-            pass  # it closed before it had everything
+        # It may close before it has everything.
+        self.send(connection, request.encode("latin-1") if isinstance(request, str) else request)
         return self.rest_of(connection)
 
     def head(self, *lines, verb="POST", target="/api/v1/services", version="HTTP/1.1"):
         lines = ("Host: x", f"Authorization: Bearer {self.token}", "Content-Type: application/json", *lines)
         return f"{verb} {target} {version}\r\n" + "".join(f"{line}\r\n" for line in lines) + "\r\n"
-
-    def memory_bytes(self):
-        for line in pathlib.Path(f"/proc/{self.node.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError("no VmRSS")
 
 
 class Smuggling(Attack):

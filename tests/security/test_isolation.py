@@ -18,17 +18,14 @@ try:
 except ImportError as error:
     MISSING = f"{error}: build/venv-test is made by tools/setup from tests/clients/requirements.txt"
 
-from lib.uccp import NodeTest
+from lib.tenants import SECRET, TwoTenants
 from lib.wait import wait_until
 
-PASSWORD = "four small words here"
-# What the victim keeps, beside its names: these never travel with a request of the other tenant.
-SECRET = "kept-by-the-victim-4711"
 DEPTH = 3
 
 
 @unittest.skipIf(MISSING, MISSING or "")
-class Isolation(NodeTest):
+class Isolation(TwoTenants):
     agent = False
     feature_level = 2
 
@@ -36,10 +33,6 @@ class Isolation(NodeTest):
     def setUpClass(cls):
         super().setUpClass()
         context = cls.node.context
-        cls.admin = cls.node.client()
-        cls.addClassCleanup(cls.admin.close)
-        cls.victim = cls.tenant("victim")
-        cls.rival = cls.tenant("rival")
         cls.fill()
         tls = grpc.ssl_channel_credentials(pathlib.Path(context["ca"]).read_bytes())
         cls.channel = grpc.secure_channel(context["grpc"], tls)
@@ -50,22 +43,6 @@ class Isolation(NodeTest):
             pool = descriptor_pool.DescriptorPool(database)
             names = [name for name in database.get_services() if name.startswith("uccp.v1.")]
             cls.methods = [method for name in sorted(names) for method in pool.FindServiceByName(name).methods]
-
-    @classmethod
-    def must(cls, response):
-        assert response.status < 300, response
-        return response.json if response.body else None
-
-    @classmethod
-    def tenant(cls, name):
-        """A tenant with an admin of its own, and a client of that admin."""
-        cls.must(cls.admin.post("tenants", {"name": name}))
-        cls.must(cls.admin.post(f"users?tenant={name}", {"name": f"{name}-admin", "password": PASSWORD}))
-        cls.must(cls.admin.post(f"bindings?tenant={name}", {"role": "admin", "members": [f"{name}-admin"]}))
-        token = cls.must(cls.admin.post("tokens:signIn", {"name": f"{name}-admin", "tenant": name, "password": PASSWORD}))
-        rest = cls.node.client(token=token["accessToken"], timeout=10)
-        cls.addClassCleanup(rest.close)
-        return rest
 
     @classmethod
     def fill(cls):
@@ -204,29 +181,6 @@ class Isolation(NodeTest):
                 succeeded.add(method.name)
             self.assertNotIn(SECRET.encode(), response.body, f"{method.name} {json_format.MessageToJson(message)}")
         self.assert_unharmed("REST", tried, succeeded)
-
-    def test_by_the_etcd_api(self):
-        # Bodies by hand, since the door reflects the contract only: every key from the first one on, and a put under one's name.
-        every, put = b"\x0a\x01\x00\x12\x01\x00", b"\x0a\x0avictim-key\x12\x05rival"
-        calls = {"KV/Range": every, "KV/Put": put, "KV/DeleteRange": every, "Lease/LeaseLeases": b""}
-        ca = pathlib.Path(self.node.context["ca"]).read_bytes()
-
-        def ask(channel, name, token, *more):
-            stub = channel.unary_unary("/etcdserverpb." + name)
-            return stub(calls[name], timeout=10, metadata=(("authorization", "Bearer " + token), *more))
-
-        with grpc.secure_channel(self.node.context["etcd"], grpc.ssl_channel_credentials(ca)) as channel:
-            # Its own owner finds it so: what follows asks for something that is there.
-            self.assertIn(SECRET.encode(), ask(channel, "KV/Range", self.victim.token))
-            for name in calls:
-                self.assertNotIn(SECRET.encode(), ask(channel, name, self.rival.token), name)
-            for more in (("uccp-tenant", "victim"), ("uccp-namespace", "victim/default")):
-                try:
-                    self.assertNotIn(SECRET.encode(), ask(channel, "KV/Range", self.rival.token, more), more)
-                except grpc.RpcError as error:
-                    self.assertNotIn(SECRET, error.details())
-            self.assertIn(SECRET.encode(), ask(channel, "KV/Range", self.victim.token))
-        self.assertEqual(self.state(), self.before)
 
     def test_by_dns(self):
         # The door asks as the operators' tenant: it knows nothing of others.

@@ -3,6 +3,7 @@ import http.client
 import pathlib
 import socket
 import ssl
+import struct
 import unittest
 
 try:
@@ -12,6 +13,7 @@ except ImportError as error:
     MISSING = f"{error}: build/venv-test is made by tools/setup from tests/clients/requirements.txt"
 
 from lib import credentials
+from lib.etcd import EtcdClient, messages
 from lib.rest import Response
 from lib.uccp import SERVER, Node, NodeTest, require
 from lib.wait import wait_until
@@ -93,6 +95,26 @@ class Rates(NodeTest):
         # REST has nothing left of it either.
         self.assert_problem(self.ask("dan", "locks/none"), 429, "RATE_LIMITED")
 
+    @unittest.skipIf(MISSING, MISSING or "")
+    def test_by_the_etcd_api_it_is_the_same_limit(self):
+        token = credentials.token(self.node.dir / "pki" / "token.key", sub="eve")
+        ca = pathlib.Path(self.node.context["ca"]).read_bytes()
+        with grpc.secure_channel(self.node.context["etcd"], grpc.ssl_channel_credentials(ca)) as channel:
+            client, asked = EtcdClient(channel, token), messages()["RangeRequest"](key=b"none")
+            # A range costs 2 of the 20 that a principal has to read with.
+            for _ in range(10):
+                self.assertEqual(client.call("KV/Range", asked, "RangeResponse").count, 0)
+            with self.assertRaises(grpc.RpcError) as refused:
+                client.call("KV/Range", asked, "RangeResponse")
+            self.assertEqual(refused.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self.assertIn("etcdserver: too many requests", refused.exception.details())
+            # What is of another class goes on, and so do others.
+            client.call("KV/Put", messages()["PutRequest"](key=b"rated", value=b"1"), "PutResponse")
+            other = EtcdClient(channel, credentials.token(self.node.dir / "pki" / "token.key", sub="fay"))
+            other.call("KV/Range", asked, "RangeResponse")
+        # REST has nothing left of it either.
+        self.assert_problem(self.ask("eve"), 429, "RATE_LIMITED")
+
 
 class Addresses(NodeTest):
     agent = False
@@ -104,6 +126,22 @@ class Addresses(NodeTest):
         answers = [rest.post("tokens:signIn", {"name": "ann", "password": "wrong"}) for _ in range(4)]
         self.assertEqual([a.reason for a in answers][-1], "RATE_LIMITED")
         self.assertIn("by the address 127.0.0.1", answers[-1].json["detail"])
+
+    @unittest.skipIf(MISSING, MISSING or "")
+    def test_the_address_is_one_at_all_doors(self):
+        # Whatever was asked before: at the end nothing is left here either, though the credentials are good.
+        ca = pathlib.Path(self.node.context["ca"]).read_bytes()
+        with grpc.secure_channel(self.node.context["etcd"], grpc.ssl_channel_credentials(ca)) as channel:
+            client = EtcdClient(channel, self.node.context["token"])
+            codes = []
+            while len(codes) < 13 and grpc.StatusCode.RESOURCE_EXHAUSTED not in codes:
+                try:
+                    client.call("KV/Range", messages()["RangeRequest"](key=b"none"), "RangeResponse")
+                    codes.append(None)
+                except grpc.RpcError as error:
+                    codes.append(error.code())
+            self.assertEqual(codes[-1], grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assert_problem(self.rest.get("services"), 429, "RATE_LIMITED")
 
 
 class SignIns(NodeTest):
@@ -137,7 +175,8 @@ class SignIns(NodeTest):
 
 class Connections(NodeTest):
     agent = False
-    environment = {"HTTP_CONNECTIONS_MAX": "4", "GRPC_CONNECTIONS_MAX": "3"}
+    environment = {"HTTP_CONNECTIONS_MAX": "4", "GRPC_CONNECTIONS_MAX": "3", "ETCD_CONNECTIONS_MAX": "2", "GRPC_STREAMS_MAX": "7",
+                   "ETCD_STREAMS_MAX": "5", "KV_REQUEST_BYTES_MAX": "10000"}
 
     def metric(self, name):
         connection = http.client.HTTPConnection(*self.node.context["metrics"].rsplit(":", 1), timeout=30)
@@ -164,38 +203,67 @@ class Connections(NodeTest):
         others[0].close()
         wait_until(lambda: extra.get("version").status == 200, 10, "the place of the one that left")
 
-    def test_of_grpc_are_limited_and_counted(self):
-        host, port = self.node.context["grpc"].rsplit(":", 1)
+    def connect(self, door):
+        """A TLS connection that speaks HTTP/2 to the door of that name."""
+        host, port = self.node.context[door].rsplit(":", 1)
         tls = ssl.create_default_context(cafile=self.node.context["ca"])
         tls.set_alpn_protocols(["h2"])
+        connection = tls.wrap_socket(socket.create_connection((host, int(port)), timeout=30), server_hostname=host)
+        self.addCleanup(connection.close)
+        return connection
 
-        def connect():
-            return tls.wrap_socket(socket.create_connection((host, int(port)), timeout=30), server_hostname=host)
+    def is_taken(self, door):
+        try:
+            return self.connect(door)
+        except OSError:
+            return None
 
-        before = self.metric("uccp_grpc_connections_refused_total")
-        held = [connect() for _ in range(3)]
-        for connection in held:
-            self.addCleanup(connection.close)
-        with self.assertRaises(OSError):
-            connect()
-        self.assertEqual(self.metric("uccp_grpc_connections_refused_total"), before + 1)
-        held[0].close()
+    def test_of_grpc_and_of_etcds_clients_are_limited_and_counted(self):
+        for door, most, metric in (("grpc", 3, "uccp_grpc_connections_refused_total "),
+                                   ("etcd", 2, 'uccp_grpc_connections_refused_total{door="etcd"}')):
+            with self.subTest(door):
+                # Those of other cases may not be gone yet.
+                held = [wait_until(lambda: self.is_taken(door), 10, "a place") for _ in range(most)]
+                before = self.metric(metric)
+                with self.assertRaises(OSError):
+                    self.connect(door)
+                self.assertEqual(self.metric(metric), before + 1)
+                held[0].close()
+                wait_until(lambda: self.is_taken(door), 10, "the place of the one that left").close()
+                for connection in held:
+                    connection.close()
 
-        def is_taken():
-            try:
-                held.append(connect())
-                self.addCleanup(held[-1].close)
-                return True
-            except OSError:
-                return False
+    def test_a_connection_is_told_how_many_calls_it_may_make_at_a_time(self):
+        for door, most in (("grpc", 7), ("etcd", 5)):
+            with self.subTest(door):
+                connection = wait_until(lambda: self.is_taken(door), 10, "a place")
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + struct.pack(">I", 0)[1:] + b"\x04\0" + struct.pack(">I", 0))
+                reader = connection.makefile("rb")
+                head = reader.read(9)
+                self.assertEqual(head[3], 4, "the first frame of a server is SETTINGS")
+                body = reader.read(int.from_bytes(head[:3], "big"))
+                settings = dict(struct.unpack(">HI", body[at:at + 6]) for at in range(0, len(body), 6))
+                self.assertEqual(settings[3], most, "SETTINGS_MAX_CONCURRENT_STREAMS")
+                reader.close()
+                connection.close()
 
-        wait_until(is_taken, 10, "the place of the one that left")
+    @unittest.skipIf(MISSING, MISSING or "")
+    def test_a_request_of_etcds_clients_may_be_so_large(self):
+        ca = pathlib.Path(self.node.context["ca"]).read_bytes()
+        with grpc.secure_channel(self.node.context["etcd"], grpc.ssl_channel_credentials(ca)) as channel:
+            client = EtcdClient(channel, self.node.context["token"])
+            put = messages()["PutRequest"]
+            client.call("KV/Put", put(key=b"large", value=b"x" * 9_000), "PutResponse", timeout=30)
+            with self.assertRaises(grpc.RpcError) as refused:
+                client.call("KV/Put", put(key=b"large", value=b"x" * 10_001), "PutResponse", timeout=30)
+            self.assertEqual((refused.exception.code(), refused.exception.details()),
+                             (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: request is too large"))
 
 
 class Configuration(unittest.TestCase):
     def test_no_connections_at_all_is_refused(self):
         require(SERVER)
-        for name in ("HTTP_CONNECTIONS_MAX", "GRPC_CONNECTIONS_MAX"):
+        for name in ("HTTP_CONNECTIONS_MAX", "GRPC_CONNECTIONS_MAX", "GRPC_STREAMS_MAX", "ETCD_CONNECTIONS_MAX", "ETCD_STREAMS_MAX"):
             with self.subTest(name):
                 node = Node(agent=False, environment={name: "0"})
                 self.addCleanup(node.close)
