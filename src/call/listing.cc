@@ -2,6 +2,7 @@
 #include "call/listing.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <map>
 
@@ -196,6 +197,26 @@ Result<FieldTree> fields_of(const MessagePlan& item, const FieldPath& path, std:
   return std::unexpected(Status(Code::kInvalid, "FIELD_INVALID", "fields: " + message).with_field("fields", message));
 }
 
+Result<uint32_t> offset_of(std::string_view text) {
+  const std::string_view number = text.substr(kOffsetPrefix.size());
+  uint32_t offset = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), offset);
+  if (error != std::errc() || end != number.data() + number.size() || offset > kListSortRowsMax) {
+    return std::unexpected(
+        bad_token("is no offset:N with N from 0 to " + std::to_string(kListSortRowsMax) + "; go on by nextPageToken")
+            .error());
+  }
+  return offset;
+}
+
+Status too_many_to_skip() {
+  return Status(Code::kInvalid, "LIST_TOO_LARGE",
+                "more than " + std::to_string(kListScanRowsMax) +
+                    " rows lie before the offset; narrow the filter or go on by nextPageToken")
+      .with_field("pageToken", "skips too many rows", "")
+      .with_help("lists.md#pages");
+}
+
 Status check_token(const PageTokenSigner::Token& token, const ListQuery& query) {
   if (token.scope != query.scope || token.query_hash != query.hash) {
     return bad_token("belongs to another query; only pageSize may change between pages").error();
@@ -235,7 +256,9 @@ Result<ListQuery> compile_list(const Method& method, std::string_view request, c
   }
   UCCP_TRY(query.hash, hash_of_query(method, request));
   const std::string_view text = get_string(paging.page_token, request).value_or("");
-  if (!text.empty()) {
+  if (text.starts_with(kOffsetPrefix)) {
+    UCCP_TRY(query.skip, offset_of(text));
+  } else if (!text.empty()) {
     UCCP_TRY(const PageTokenSigner::Token token, query.signer->open(text));
     UCCP_RETURN_IF_ERROR(check_token(token, query));
     query.after = token.position;
@@ -261,6 +284,7 @@ Result<Page> page_in_key_order(const ListQuery& query, const ScanRows& scan) {
   Status status;
   size_t visited = 0;
   size_t bytes = 0;
+  uint32_t skipped = 0;
   std::string last;
   bool full = false;
   const size_t visited_max = query.count_total ? kListCountRowsMax : kListScanRowsMax;
@@ -274,6 +298,10 @@ Result<Page> page_in_key_order(const ListQuery& query, const ScanRows& scan) {
          if (hit && query.count_total) page.total += 1;
          const bool earlier = !query.after.empty() && key <= query.after;
          if (full || earlier) return true;
+         if (hit && skipped < query.skip) {
+           ++skipped;
+           return true;
+         }
          if (hit && (page.items.size() == query.page_size || (bytes + item.size() > kListPageBytesMax && bytes > 0))) {
            full = true;
            // A full count goes on behind the page.
@@ -291,6 +319,7 @@ Result<Page> page_in_key_order(const ListQuery& query, const ScanRows& scan) {
          return true;
        });
   if (!status.is_ok()) return fail(std::move(status));
+  if (full && skipped < query.skip) return fail(too_many_to_skip());
   if (full && !last.empty()) page.next_page_token = token_behind(query, last);
   return page;
 }
@@ -309,7 +338,7 @@ Result<Page> page_in_sort_order(const ListQuery& query, const ScanRows& scan) {
     ++matched;
     std::string position = query.order.position(item).append(key);
     if (!query.after.empty() && position <= query.after) return true;
-    const bool whole = first.size() == query.page_size;
+    const bool whole = first.size() == query.skip + query.page_size;
     if (whole && position > first.rbegin()->first) {
       more = true;
       return true;
@@ -331,7 +360,12 @@ Result<Page> page_in_sort_order(const ListQuery& query, const ScanRows& scan) {
   Page page;
   size_t bytes = 0;
   std::string_view last;
+  uint32_t skipped = 0;
   for (const auto& [position, item] : first) {
+    if (skipped < query.skip) {
+      ++skipped;
+      continue;
+    }
     if (bytes + item.size() > kListPageBytesMax && bytes > 0) {
       more = true;
       break;

@@ -96,14 +96,18 @@ struct ListQuery {
   uint64_t hash = 0;  // of everything that must stay the same between the pages
   machine::Scope scope;
   std::string after;  // position behind which the page begins; empty: the first page
+  uint32_t skip = 0;  // matches from the beginning that the page leaves out; never together with `after`
   const PageTokenSigner* signer = nullptr;
   WallTime now;
 
   bool matches(std::string_view item) const { return filter.matches(item); }
 };
 
+// "offset:40" in place of a page token: the page begins behind so many matches.
+inline constexpr std::string_view kOffsetPrefix = "offset:";
 // Requires method.paging and method.items, and a request that passed validate(). Errors: invalid FILTER_INVALID,
-// ORDER_BY_INVALID, PAGE_TOKEN_INVALID (malformed, too old, or of another query), FIELD_INVALID.
+// ORDER_BY_INVALID, PAGE_TOKEN_INVALID (malformed, too old, of another query, or a number that is too large),
+// FIELD_INVALID.
 Result<ListQuery> compile_list(const Method& method, std::string_view request, const ListOptions& options);
 
 // Visits rows whose key is > `after` (or all if it is empty) in key order until `visit` returns false. `item` is the
@@ -116,7 +120,8 @@ struct Page {
   std::string next_page_token;
   int64_t total = 0;  // only if the query counts
 };
-// Fills one page. Errors: invalid LIST_TOO_LARGE if more than kListSortRowsMax rows would have to be sorted.
+// Fills one page. Errors: invalid LIST_TOO_LARGE if more than kListSortRowsMax rows would have to be sorted, or more
+// than kListScanRowsMax looked at before the page begins.
 Result<Page> paginate(const ListQuery& query, const ScanRows& scan);
 // The response message of the method: items, `next_page_token` and `total_size`, as far as the response has them.
 std::string encode_page(const Method& method, const Page& page);

@@ -203,6 +203,32 @@ TEST_F(ListTest, SortsByValuesThenKeyAcrossPages) {
   EXPECT_EQ(page(R"({"orderBy":"id sideways"})"), "ORDER_BY_INVALID");
 }
 
+TEST_F(ListTest, AnOffsetSkipsMatchesAndThePagesBehindItGoOnByToken) {
+  for (const char* id : {"a", "b", "c", "d", "e"}) add(id, 1, id[0] == 'b' ? "us" : "eu");
+  std::string token;
+  EXPECT_EQ(page(R"({"pageSize":2,"pageToken":"offset:1"})", &token), "b,c+");
+  EXPECT_EQ(page(with_token(R"("pageSize":2)", token)), "d,e");
+  EXPECT_EQ(page(R"({"filter":"region = eu","pageToken":"offset:1"})"), "c,d,e") << "only matches are counted";
+  EXPECT_EQ(page(R"({"orderBy":"id desc","pageSize":2,"pageToken":"offset:1"})", &token), "d,c+");
+  EXPECT_EQ(page(with_token(R"("orderBy":"id desc","pageSize":2)", token)), "b,a");
+  EXPECT_EQ(page(R"({"pageToken":"offset:0","pageSize":1})"), "a+");
+  EXPECT_EQ(page(R"({"pageToken":"offset:9"})"), "");
+  EXPECT_EQ(page(R"({"orderBy":"id desc","pageToken":"offset:9"})"), "");
+  EXPECT_EQ(page(R"({"countTotal":true,"pageToken":"offset:4"})"), "e");
+  EXPECT_EQ(total_, 5);
+  for (const char* wrong : {"offset:", "offset:-1", "offset:1x", "offset:10001", "offset:99999999999"}) {
+    EXPECT_EQ(page(R"({"pageToken":")" + std::string(wrong) + "\"}"), "PAGE_TOKEN_INVALID") << wrong;
+  }
+}
+
+TEST_F(ListTest, AnOffsetThatWouldLookAtTooManyRowsIsRefused) {
+  for (size_t i = 0; i <= kListScanRowsMax; ++i) add("r" + std::to_string(100000 + i), 1, "eu");
+  add("z", 1, "us");
+  add("zz", 1, "us");
+  EXPECT_EQ(page(R"({"filter":"region = us","pageToken":"offset:1"})"), "LIST_TOO_LARGE");
+  EXPECT_EQ(page(R"({"pageSize":1,"pageToken":"offset:10000"})"), "r110000+");
+}
+
 TEST_F(ListTest, CountsFiltersAndProjects) {
   for (const char* id : {"a", "b", "c", "d"}) add(id, 1, id[0] < 'c' ? "eu" : "us");
   EXPECT_EQ(page(R"({"filter":"region = us","countTotal":true,"pageSize":1})"), "c+");

@@ -203,11 +203,21 @@ void SchemaWriter::keywords(JsonWriter& json, const FieldPlan& field) {
   }
 }
 
-void SchemaWriter::put_example(JsonWriter& json, const FieldPlan& field) {
+void SchemaWriter::put_example(JsonWriter& json, const FieldPlan& field, bool is_own) {
   JsonWriter value;
-  if (!example(value, field)) return;
+  if (!(is_own && example(value, field)) && !neutral_example(value, field)) return;
   if (is_30()) json.key("example").raw(value.data());
   else json.key("examples").begin_array().raw(value.data()).end_array();
+}
+
+// Pages of documentation show the least number for want of an example, which without a limit of its own is that of the
+// type.
+bool SchemaWriter::neutral_example(JsonWriter& json, const FieldPlan& field) {
+  const bool is_signed =
+      is_number(field.kind) && !is_unsigned(field.kind) && field.kind != Kind::kFloat && field.kind != Kind::kDouble;
+  const bool is_text = is_64(field.kind) && !field.json_number;
+  if (!is_signed || is_text || field.byte_size || field.min || field.required) return false;
+  return json.value(0), true;
 }
 
 bool SchemaWriter::example(JsonWriter& json, const FieldPlan& field) {
@@ -235,7 +245,7 @@ void SchemaWriter::item(JsonWriter& json, const FieldPlan& field, bool has_examp
   json.begin_object();
   if (has_example && field.text) text_or_base64(json, field);
   else keywords(json, field);
-  if (has_example) put_example(json, field);
+  put_example(json, field, has_example);
   json.end_object();
 }
 
@@ -256,12 +266,14 @@ void SchemaWriter::field(JsonWriter& json, const MessagePlan& owner, const Field
   if (field.shape == Shape::kSingular) {
     if (property && field.text) text_or_base64(json, field);
     else if (field.kind != Kind::kMessage || !well_known(json, *field.message)) keywords(json, field);
-    if (property) put_example(json, field);
+    if (property) put_example(json, field, true);
   } else if (field.is_map()) {
     json.key("type").value("object").key("additionalProperties");
     FieldPlan value = *value_of(field);
     value.max_length = field.max_length;  // limits of a map's values are those of the map
     value.pattern = field.pattern;
+    value.min = field.min;
+    value.max = field.max;
     item(json, value, false);
     if (field.max_items > 0) json.key("maxProperties").value(field.max_items);
     if (field.required) json.key("minProperties").value(1);

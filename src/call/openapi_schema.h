@@ -52,7 +52,9 @@ class SchemaWriter {
   void text(JsonWriter& json, const FieldPlan& field);
   void text_or_base64(JsonWriter& json, const FieldPlan& field);
   bool well_known(JsonWriter& json, const MessagePlan& plan);
-  void put_example(JsonWriter& json, const FieldPlan& field);
+  // `is_own`: the field's own example counts, else a neutral one at most.
+  void put_example(JsonWriter& json, const FieldPlan& field, bool is_own);
+  bool neutral_example(JsonWriter& json, const FieldPlan& field);
 
   const ContractDocs& docs_;
   const OpenApiLevel level_;

@@ -9,6 +9,8 @@
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <string>
+#include <vector>
 
 namespace uccp::call {
 namespace {
@@ -89,6 +91,21 @@ void collect_references(const element& value, std::set<std::string>& out) {
     }
   } else if (value.is_array()) {
     for (const element item : simdjson::dom::array(value)) collect_references(item, out);
+  }
+}
+
+// Schemas of integers that have the limits of their type and no example: pages would show the least of all numbers.
+void collect_unsampled(element value, const std::string& path, std::vector<std::string>& out) {
+  if (value.is_object()) {
+    int64_t least = 0;
+    if (value["minimum"].get(least) == simdjson::SUCCESS && least <= INT32_MIN &&
+        value["example"].error() != simdjson::SUCCESS && value["examples"].error() != simdjson::SUCCESS) {
+      out.push_back(path);
+    }
+    for (const auto [key, member] : simdjson::dom::object(value))
+      collect_unsampled(member, path + "/" + std::string(key), out);
+  } else if (value.is_array()) {
+    for (const element item : simdjson::dom::array(value)) collect_unsampled(item, path + "/-", out);
   }
 }
 
@@ -179,6 +196,19 @@ TEST_P(OpenApiTest, SchemasSayWhatTheContractSays) {
       "#/components/headers/Location");
   EXPECT_TRUE(
       root_["paths"]["/api/v1/tasks/{id}/logs"]["get"]["responses"]["200"]["content"]["text/event-stream"].is_object());
+}
+
+TEST_P(OpenApiTest, NoNumberIsShownAsTheLeastOfItsType) {
+  std::vector<std::string> unsampled;
+  collect_unsampled(root_, "", unsampled);
+  EXPECT_EQ(unsampled, std::vector<std::string>());
+}
+
+TEST_P(OpenApiTest, ValuesOfAMapHaveItsLimits) {
+  const element port =
+      root_["components"]["schemas"]["ServiceRegistration"]["properties"]["ports"]["additionalProperties"];
+  EXPECT_EQ(int64_t(port["minimum"]), 1);
+  EXPECT_EQ(int64_t(port["maximum"]), 65535);
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, OpenApiTest, ::testing::Values(OpenApiLevel::k31, OpenApiLevel::k30),

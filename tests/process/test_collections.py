@@ -90,6 +90,11 @@ class Collections(NodeTest):
                                  [json.dumps(item, sort_keys=True) for item in whole])
                 if "countTotal" in names:
                     self.assertEqual(total, len(whole))
+                # Or by a number, from which pages go on by their tokens.
+                jumped = self.rest.get(path, pageSize=1, pageToken="offset:1", consistency="linearizable")
+                self.assertEqual(self.items_of(jumped), whole[1:2])
+                self.assertEqual("nextPageToken" in jumped.json, len(whole) > 2)
+                self.assert_problem(self.rest.get(path, pageToken="offset:10001"), 400, "PAGE_TOKEN_INVALID", "pageToken")
                 if path in MAKES:
                     self.assertGreaterEqual(len(whole), 2)
         self.assertLessEqual(set(MAKES), seen, "a collection has no list")

@@ -26,9 +26,13 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
+// Beyond them times to wait would not fit into a number.
+constexpr double kRateLeast = 1e-6;
+constexpr double kRateMost = 1e9;
+
 bool parse_number(std::string_view text, double& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc() && end == text.data() + text.size() && out > 0 && out <= 1e9;
+  return error == std::errc() && end == text.data() + text.size() && out >= kRateLeast && out <= kRateMost;
 }
 
 Result<RateRule> parse_rule(std::string_view text) {
@@ -42,10 +46,11 @@ Result<RateRule> parse_rule(std::string_view text) {
   RateRule rule;
   const std::string_view numbers = text.substr(colon + 1);
   const size_t slash = std::min(numbers.find('/'), numbers.size());
-  if (!parse_number(numbers.substr(0, slash), rule.per_second)) return wrong("has no number of calls a second");
+  if (!parse_number(numbers.substr(0, slash), rule.per_second))
+    return wrong("has no number of calls a second, 0.000001 to 1000000000");
   rule.burst = rule.per_second;
   if (slash < numbers.size() && !parse_number(numbers.substr(slash + 1), rule.burst))
-    return wrong("has no number behind '/'");
+    return wrong("has no number from 0.000001 to 1000000000 behind '/'");
   std::string_view subject = text.substr(0, colon);
   const size_t inner = subject.find(':');
   const std::string_view first = subject.substr(0, inner);
