@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "services/audit/audit_anchor.h"
 #include "services/message_types.h"
 
 namespace uccp::audit {
@@ -45,7 +46,7 @@ bool may_see(const call::Principal& principal, const machine::AuditRecord& recor
 
 std::string anchor_of(const std::string& group, const machine::AuditSpan& span) {
   if (span.next == span.first) return {};
-  return group + "-" + std::to_string(span.next - 1) + ":" + to_hex(span.head);
+  return to_text({group, span.next - 1, span.head});
 }
 
 Status AuditExporter::start(Executor& work, const call::CallPtr& call, std::vector<ExportedTrail> trails,

@@ -1,12 +1,11 @@
 #include "services/audit/audit_service.h"
 
 #include <algorithm>
-#include <charconv>
-#include <optional>
 
 #include "base/bytes.h"
 #include "call/command.h"
 #include "machine/machine.h"
+#include "services/audit/audit_anchor.h"
 #include "services/audit/audit_export.h"
 #include "services/audit/audit_trail.h"
 #include "services/message_types.h"
@@ -23,25 +22,6 @@ bool is_method(std::string_view asked, std::string_view recorded) {
   if (!recorded.ends_with(asked) || asked.size() >= recorded.size()) return false;
   const char before = recorded[recorded.size() - asked.size() - 1];
   return before == '/' || before == '.';
-}
-
-// "core-17:9f86…", whose form the contract has checked.
-struct Anchor {
-  std::string_view group;
-  uint64_t number = 0;
-  std::string hash;
-};
-std::optional<Anchor> parse_anchor(std::string_view text) {
-  Anchor anchor;
-  const size_t colon = text.find(':');
-  const size_t dash = text.substr(0, colon).rfind('-');
-  if (colon == std::string_view::npos || dash == std::string_view::npos) return std::nullopt;
-  anchor.group = text.substr(0, dash);
-  const auto [end, error] = std::from_chars(text.data() + dash + 1, text.data() + colon, anchor.number);
-  const auto hash = from_hex(text.substr(colon + 1));
-  if (error != std::errc() || end != text.data() + colon || !hash) return std::nullopt;
-  anchor.hash = *hash;
-  return anchor;
 }
 
 }  // namespace

@@ -1,0 +1,31 @@
+// Schemas and events that somebody made up. The first byte says the language; a line break parts schema and event.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/check.h"
+#include "services/events/event_schema.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace uccp;
+  if (size == 0) return 0;
+  const std::string input(reinterpret_cast<const char*>(data) + 1, size - 1);
+  const size_t cut = input.find('\n');
+  v1::EventSchema schema;
+  schema.set_format(data[0] % 2 == 0 ? v1::SCHEMA_FORMAT_JSON : v1::SCHEMA_FORMAT_PROTOBUF);
+  schema.set_definition(input.substr(0, cut));
+  schema.set_message_type("a.B");
+  const auto compiled = events::CompiledSchema::make(schema);
+  if (!compiled) {
+    UCCP_CHECK(compiled.error().reason() == "SCHEMA_INVALID", "every refusal has one reason");
+    return 0;
+  }
+  (void)(*compiled)->reads(**compiled);
+  v1::Event event;
+  event.set_text(cut == std::string::npos ? "" : input.substr(cut + 1));
+  (void)(*compiled)->check(event);
+  event.set_data(event.text());
+  (void)(*compiled)->check(event);
+  (void)(*compiled)->check(v1::Event());
+  return 0;
+}
