@@ -1,8 +1,10 @@
-// What the surface costs everybody: a call through all of the pipeline at both doors, and one decision of the policies.
+// What the surface costs everybody: a call through all of the pipeline at both doors, one decision of the policies, an
+// audit record, and encryption at rest.
 #include <fmt/format.h>
 
 #include <chrono>
 
+#include "bench/audit_cost.h"
 #include "bench/bench.h"
 #include "bench/door_rows.h"
 #include "bench/grpc_load.h"
@@ -10,6 +12,7 @@
 #include "bench/process.h"
 #include "bench/requests.h"
 #include "bench/rest_load.h"
+#include "bench/variants.h"
 #include "call/contract.h"
 #include "call/policy/policy_set.h"
 #include "uccp/v1/tasks.pb.h"
@@ -20,6 +23,7 @@ namespace {
 constexpr int kRules = 1'000;
 constexpr int kDecisions = 100'000;
 constexpr double kDecisionGoalUs = 5;
+constexpr double kEncryptedGoal = 0.8;  // of the rate without encryption
 constexpr DoorGoals kGrpcGoals{.rate = 20'000, .p99_ms = 20};
 constexpr DoorGoals kRestGoals{.rate = 10'000, .p99_ms = 50};
 
@@ -113,6 +117,14 @@ Status measure_policy(Context& context) {
 
 Status run_surface(Context& context) {
   UCCP_RETURN_IF_ERROR(measure_policy(context));
+  UCCP_RETURN_IF_ERROR(measure_audit(context));
+  {
+    UCCP_TRY(Side plain, Side::start(context, {}));
+    UCCP_RETURN_IF_ERROR(measure_variant(context, plain,
+                                         {.metric = "tasks a second, encrypted at rest",
+                                          .flags = {"--encryption-key-file", write_master_key(context)},
+                                          .goal = kEncryptedGoal}));
+  }
   UCCP_TRY(const auto server, DevServer::start(context, {}));
   UCCP_TRY(const auto grpc, GrpcLoad::connect(server->grpc(), server->tls()));
   Work registering;
