@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/help.h"
 #include "cli/login.h"
+#include "cli/paint.h"
 
 namespace uccp::cli {
 namespace {
@@ -135,7 +136,7 @@ int run(std::span<const std::string> args, const Io& io, const AppOptions& optio
   const Status& status = code.error();
   progress.error.request_id = session.caller.request_id();
   std::string text = render_error(status, session.settings, progress.error);
-  const bool color = io.err_is_terminal && !session.settings.no_color && !io.env("NO_COLOR");
+  const bool color = io.err_is_terminal && colors_allowed(session.settings, io);
   if (color && text.starts_with("error:")) text = "\x1b[31merror:\x1b[0m" + text.substr(6);
   if (status.reason() == "USAGE" && !session.settings.machine_errors()) text += progress.usage + "\n";
   io.err(text);

@@ -83,8 +83,17 @@ Result<std::string> Catalog::noun(std::string_view word) const {
   }
   for (const Verbless& command : verbless_commands()) known.emplace_back(command.word);
   std::string message = "unknown command \"" + printable(word) + "\"";
+  // `login` for `auth login`: a verb without its noun.
+  std::vector<std::string> with_noun;
+  for (const auto& [noun, commands] : nouns_) {
+    if (find(noun, word) != nullptr) with_noun.push_back("\"" + noun + " " + std::string(word) + "\"");
+  }
   const std::string near = nearest(word, known);
-  message += near.empty() ? "; `uccp-cli help` lists them" : "; did you mean \"" + near + "\"?";
+  if (!with_noun.empty() && with_noun.size() <= kSuggestionsMax) {
+    message += "; did you mean " + join(with_noun, " or ") + "?";
+  } else {
+    message += near.empty() ? "; `uccp-cli help` lists them" : "; did you mean \"" + near + "\"?";
+  }
   return std::unexpected(usage_error(std::move(message)));
 }
 

@@ -173,12 +173,7 @@ class Completer {
   void enum_values(const call::MessagePlan& plan, const std::string& flag, int depth) {
     for (const call::FieldPlan& field : plan.fields) {
       if (field.enumeration != nullptr && (to_kebab(field.name) == flag || singular(to_kebab(field.name)) == flag)) {
-        for (const call::EnumValue& value : field.enumeration->values) {
-          if (value.number == 0) continue;
-          std::string word = value.name;
-          for (char& c : word) c = c == '_' ? '-' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-          found_.push_back(std::move(word));
-        }
+        for (std::string& word : enum_words(*field.enumeration)) found_.push_back(std::move(word));
       }
       if (depth == 0 && field.message != nullptr && !field.is_map()) enum_values(*field.message, flag, depth + 1);
     }

@@ -17,7 +17,8 @@ struct Flag {
   bool is_switch = false;          // takes no value unless written --name=false; --no-name is false
   std::string value_name;          // "DURATION", for help
   std::string help;
-  size_t depth = 0;  // nesting of a request field; help shows the shallow ones
+  std::vector<std::string> choices;  // all values that it takes; empty: not a matter of words
+  size_t depth = 0;                  // nesting of a request field; help shows the shallow ones
   std::function<Status(std::string_view value)> set;
 };
 

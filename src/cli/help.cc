@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 #include "cli/commands.h"
 #include "cli/text.h"
@@ -49,11 +50,6 @@ constexpr std::array<Example, 26> kExamples = {{
     {"event", "subscribe", "uccp-cli event subscribe orders.eu.created -o jsonl"},
 }};
 
-std::string sentence(const Session& session, const std::string& name) {
-  // Global flags and extras carry their text, fields of the contract the name that its comment is filed under.
-  return name.starts_with("uccp.v1.") ? session.docs.sentence(name) : name;
-}
-
 std::string argument_words(const call::Method& method) {
   std::string out;
   if (!method.cli) return out;
@@ -79,7 +75,7 @@ std::string flag_line(const Session& session, const Flag& flag) {
   std::string left = flag.letter != 0 ? std::string("  -") + flag.letter + ", --" : "      --";
   left += flag.names.front();
   if (!flag.is_switch) left += " " + flag.value_name;
-  return explained(left, sentence(session, flag.help));
+  return explained(left, flag_help(session, flag));
 }
 
 std::string global_lines(const Session& session) {
@@ -89,6 +85,13 @@ std::string global_lines(const Session& session) {
 }
 
 }  // namespace
+
+std::string flag_help(const Session& session, const Flag& flag) {
+  // Global flags and extras carry their text, fields of the contract the name that its comment is filed under.
+  std::string what = flag.help.starts_with("uccp.v1.") ? session.docs.sentence(flag.help) : flag.help;
+  if (!flag.choices.empty()) what += (what.empty() ? "one of " : "; one of ") + join(flag.choices, ", ");
+  return what;
+}
 
 std::string comment_name(const call::Method& method) { return method.service + "." + method.name; }
 
@@ -132,9 +135,13 @@ std::string top_help(const Session& session) {
       "  uccp-cli service register checkout 10.0.0.7:8080 --ttl 30s\n"
       "  uccp-cli service discover checkout -o json\n"
       "  uccp-cli worker list\n"
+      "  uccp-cli user create ana\n"
+      "  uccp-cli binding create developer ana\n"
+      "  uccp-cli auth explain ScheduleTask --principal ana\n"
       "\nFlags of every command\n" +
       global_lines(session) +
-      "\n`uccp-cli NOUN VERB --help` explains a command, `uccp-cli help exit-codes` the exit codes.\n";
+      "\n`uccp-cli NOUN VERB --help` explains a command, `uccp-cli help exit-codes` the exit codes,\n"
+      "`uccp-cli help permissions` what roles can grant.\n";
   return out;
 }
 
@@ -206,6 +213,22 @@ std::string api_help() {
          "  uccp-cli api TaskScheduling/GetTaskStatus --id task_01J8ZQ4V5K\n";
 }
 
+// What roles can grant, each with the commands that ask for it.
+std::string permission_help(const Session& session) {
+  std::map<std::string, std::vector<std::string>> commands;
+  for (const std::string& noun : session.catalog.nouns()) {
+    for (const Command* command : session.catalog.commands(noun)) {
+      const std::string& permission = command->method->permission;
+      if (!permission.empty() && permission != "public")
+        commands[permission].push_back(command->noun + " " + command->verb);
+    }
+  }
+  std::string out =
+      "Permissions, and the commands that need them. A role grants them by name, or as noun.*, *.verb or *.\n";
+  for (const auto& [permission, needed_by] : commands) out += explained("  " + permission, join(needed_by, ", "));
+  return out + "\nWhat you may: uccp-cli auth whoami. Why a call is allowed or not: uccp-cli auth explain METHOD.\n";
+}
+
 Result<int> run_help(Session& session, Args args) {
   const std::vector<Flag>* const lists[] = {&session.globals};
   UCCP_TRY(const std::vector<std::string> words, parse_flags(args, lists));
@@ -215,6 +238,10 @@ Result<int> run_help(Session& session, Args args) {
   }
   if (words.front() == "exit-codes") {
     session.io.out(exit_code_help());
+    return kExitOk;
+  }
+  if (words.front() == "permissions") {
+    session.io.out(permission_help(session));
     return kExitOk;
   }
   if (words.front() == "api") {

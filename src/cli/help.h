@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/catalog.h"
+#include "cli/flag.h"
 #include "cli/session.h"
 
 namespace uccp::cli {
@@ -19,6 +20,8 @@ std::string file_command_help(const FileCommand& command);
 std::string usage_line(const Command& command);
 // Lines that begin with two blanks; empty: none.
 std::string examples_for(const Command& command);
+// What a flag is for, and its values where they are words.
+std::string flag_help(const Session& session, const Flag& flag);
 // What the comment of a method is filed under.
 std::string comment_name(const call::Method& method);
 

@@ -97,7 +97,7 @@ std::string flag_tag(const Flag& flag) {
 }
 
 std::string flag_entry(const Session& session, const Flag& flag) {
-  const std::string what = flag.help.starts_with("uccp.v1.") ? session.docs.sentence(flag.help) : flag.help;
+  const std::string what = flag_help(session, flag);
   return tagged(flag_tag(flag), what.empty() || what.ends_with('.') ? what : what + ".");
 }
 

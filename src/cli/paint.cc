@@ -33,7 +33,11 @@ std::string in(std::string_view color, std::string_view text) {
 
 }  // namespace
 
-bool Paint::on() const { return io_.out_is_terminal && !settings_.no_color && !io_.env("NO_COLOR"); }
+bool colors_allowed(const Settings& settings, const Io& io) {
+  return !settings.no_color && io.env("NO_COLOR").value_or("").empty();
+}
+
+bool Paint::on() const { return io_.out_is_terminal && colors_allowed(settings_, io_); }
 
 std::string Paint::heading(const std::string& text) const { return on() && !text.empty() ? in(kBold, text) : text; }
 

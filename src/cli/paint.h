@@ -1,4 +1,4 @@
-// Colors, where a person looks: standard output is a terminal, and neither --no-color nor $NO_COLOR is set.
+// Colors, where a person looks: standard output is a terminal, and neither --no-color nor $NO_COLOR forbids them.
 #pragma once
 
 #include <string>
@@ -8,6 +8,9 @@
 #include "cli/settings.h"
 
 namespace uccp::cli {
+
+// Nobody forbids colors: no --no-color, and $NO_COLOR is unset or empty (https://no-color.org).
+bool colors_allowed(const Settings& settings, const Io& io);
 
 class Paint {
  public:

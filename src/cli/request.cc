@@ -167,6 +167,17 @@ std::string value_name(const FieldPlan& field) {
 
 }  // namespace
 
+std::vector<std::string> enum_words(const call::EnumPlan& plan) {
+  std::vector<std::string> words;
+  for (const call::EnumValue& value : plan.values) {
+    if (value.number == 0) continue;
+    std::string word = value.name;
+    for (char& c : word) c = c == '_' ? '-' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    words.push_back(std::move(word));
+  }
+  return words;
+}
+
 std::vector<Flag> Request::flags() {
   std::vector<Flag> flags;
   const FlagNames names(method_);
@@ -177,6 +188,7 @@ std::vector<Flag> Request::flags() {
     flag.names = names.names(entry);
     flag.is_switch = entry.field->kind == Kind::kBool && entry.field->shape == call::Shape::kSingular;
     flag.value_name = value_name(*entry.field);
+    if (entry.field->enumeration != nullptr) flag.choices = enum_words(*entry.field->enumeration);
     flag.depth = entry.depth;
     flag.set = [this, path = *path](std::string_view text) { return set(path, text); };
     // The owner's type and the field's name are what the comments of the contract are filed under.

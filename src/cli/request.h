@@ -13,6 +13,9 @@
 
 namespace uccp::cli {
 
+// The values of an enum as they are written here: "timed-out".
+std::vector<std::string> enum_words(const call::EnumPlan& plan);
+
 // What a body from outside holds: what REST takes (the resource where the method has one), or the whole request.
 enum class BodyForm : uint8_t { kRest, kWhole };
 

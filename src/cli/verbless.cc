@@ -168,7 +168,7 @@ constexpr auto kVerbless = std::to_array<Verbless>({
      kPublishHelp},
     {"subscribe", "subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]",
      "Prints the events of topics", kSubscribeHelp},
-    {"help", "help [NOUN [VERB]] | help exit-codes", "Explains a command", {}},
+    {"help", "help [NOUN [VERB]] | help exit-codes | help permissions", "Explains a command", {}},
 });
 
 }  // namespace
