@@ -227,6 +227,7 @@ Status Machine::open() {
     UCCP_TRY(meta_, decode_meta(*stored));
   }
   membership_ = kMeta.get(probe, {}, kMembershipKey).value_or("");
+  recent_.clear();
   renew_view();
   for (const auto& [name, domain] : domains_) domain->on_state_opened();
   return Status::ok();
@@ -288,7 +289,7 @@ bool in_digest(std::string_view key) {
 
 Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
   AppliedBatch out;
-  Transaction state(view_, meta_.digest);
+  Transaction state(view_, recent_, meta_.digest);
   size_t applied = 0;
   for (const Entry& entry : entries) {
     UCCP_CHECK(entry.index == meta_.applied.next(), "entries are applied in order, each once");
@@ -324,6 +325,7 @@ Status Machine::write_batch(Transaction&& state, std::span<const Entry> entries)
   storage::KvBatch batch;
   const std::string prefix = group_prefix(group_, slot_);
   for (auto& [key, value] : std::move(state).take_writes()) {
+    recent_.update(key, value);
     if (value) batch.put(prefix + key, std::move(*value));
     else batch.erase(prefix + key);
   }

@@ -171,6 +171,7 @@ class Machine {
   LogPosition installed_;
   StateSlot slot_ = 0;
   GroupView view_;
+  RecentRows recent_;  // of view_
   std::function<void()> on_spare_slot_;
   Status replace_refused_;  // by the entry that is being applied
 };

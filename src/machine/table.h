@@ -110,6 +110,10 @@ class BytesTable {
   void put(Transaction& state, const Scope& scope, std::string_view key, std::string value) const {
     state.put(table_key::make(id_, scope, key), std::move(value));
   }
+  // Of a key that has no row, which saves looking for one.
+  void put_new(Transaction& state, const Scope& scope, std::string_view key, std::string value) const {
+    state.replace(table_key::make(id_, scope, key), std::nullopt, std::move(value));
+  }
   void erase(Transaction& state, const Scope& scope, std::string_view key) const {
     state.erase(table_key::make(id_, scope, key));
   }

@@ -4,7 +4,19 @@ namespace uccp::machine {
 
 std::optional<std::string> Transaction::get(std::string_view key) const {
   if (auto it = writes_.find(key); it != writes_.end()) return it->second;
-  return base_.get(key);
+  return read(key);
+}
+
+std::optional<std::string> Transaction::read(std::string_view key) const {
+  if (const auto* known = recent_.find(key)) return *known;
+  std::optional<std::string> value = base_.get(key);
+  recent_.add(key, value);
+  return value;
+}
+
+Transaction::Place Transaction::find(std::string_view key) {
+  const auto at = writes_.lower_bound(key);
+  return {at, at != writes_.end() && at->first == key};
 }
 
 void Transaction::scan(std::string_view from, std::string_view to, const Visit& visit) const {
@@ -28,30 +40,26 @@ void Transaction::scan(std::string_view from, std::string_view to, const Visit& 
 }
 
 void Transaction::put(std::string_view key, std::string value) {
-  const auto it = writes_.find(key);
-  set(it, key, it != writes_.end() ? it->second : base_.get(key), std::move(value));
+  const Place place = find(key);
+  set(place, key, place.written ? place.at->second : read(key), std::move(value));
 }
 
 void Transaction::erase(std::string_view key) {
-  const auto it = writes_.find(key);
-  set(it, key, it != writes_.end() ? it->second : base_.get(key), std::nullopt);
+  const Place place = find(key);
+  set(place, key, place.written ? place.at->second : read(key), std::nullopt);
 }
 
 void Transaction::replace(std::string_view key, std::optional<std::string> old, std::optional<std::string> value) {
-  set(writes_.find(key), key, std::move(old), std::move(value));
+  set(find(key), key, std::move(old), std::move(value));
 }
 
-void Transaction::set(Writes::iterator at, std::string_view key, std::optional<std::string> old_value,
+void Transaction::set(Place place, std::string_view key, std::optional<std::string> old_value,
                       std::optional<std::string> value) {
-  const bool was_written = at != writes_.end();
   if (old_value) digest_.remove(key, *old_value);
   if (value) digest_.add(key, *value);
-  if (was_written) {
-    at->second = std::move(value);
-  } else {
-    at = writes_.emplace(std::string(key), std::move(value)).first;
-  }
-  undo_.push_back({at, was_written, std::move(old_value)});
+  if (place.written) place.at->second = std::move(value);
+  else place.at = writes_.emplace_hint(place.at, std::string(key), std::move(value));
+  undo_.push_back({place.at, place.written, std::move(old_value)});
 }
 
 void Transaction::rollback() {

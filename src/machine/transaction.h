@@ -13,6 +13,7 @@
 
 #include "base/hash.h"
 #include "machine/key_reader.h"
+#include "machine/recent_rows.h"
 
 namespace uccp::machine {
 
@@ -20,7 +21,9 @@ class Transaction final : public KeyReader {
  public:
   using Writes = std::map<std::string, std::optional<std::string>, std::less<>>;
 
-  Transaction(const GroupView& base, Digest digest) : base_(base), digest_(digest) {}
+  // `recent`: rows of `base`, as it has them; what is read is added.
+  Transaction(const GroupView& base, RecentRows& recent, Digest digest)
+      : base_(base), recent_(recent), digest_(digest) {}
 
   std::optional<std::string> get(std::string_view key) const override;
   void scan(std::string_view from, std::string_view to, const Visit& visit) const override;
@@ -39,10 +42,17 @@ class Transaction final : public KeyReader {
   Writes take_writes() && { return std::move(writes_); }
 
  private:
-  void set(Writes::iterator at, std::string_view key, std::optional<std::string> old_value,
-           std::optional<std::string> value);
+  // Where the key is in writes_, or would be.
+  struct Place {
+    Writes::iterator at;
+    bool written;
+  };
+  Place find(std::string_view key);
+  std::optional<std::string> read(std::string_view key) const;
+  void set(Place place, std::string_view key, std::optional<std::string> old_value, std::optional<std::string> value);
 
   const GroupView& base_;
+  RecentRows& recent_;
   Digest digest_;
   Writes writes_;
   struct Undo {

@@ -113,10 +113,11 @@ std::string store(ApplyContext& context, const Scope& scope, const Planned& plan
       context.delete_lease(planned.before->checks().deregister_lease());
     }
   } else {
-    kCreation.put(state, scope, creation_key(row.created_index(), s.id()), s.service_name());
+    kCreation.put_new(state, scope, creation_key(row.created_index(), s.id()), s.service_name());
   }
   std::string bytes = serialize(row);
-  kServices.put(state, scope, row_key(s), bytes);
+  if (planned.before) kServices.put(state, scope, row_key(s), bytes);
+  else kServices.put_new(state, scope, row_key(s), bytes);
   kIds.put(state, scope, s.id(), encode_ref(row));
   kEndpoints.put(state, scope, endpoint_key(s), s.id());
   const bool was_available = planned.before && planned.before->available();
