@@ -15,9 +15,11 @@ struct Context {
   bool quick = false;    // --short
   std::string bin_dir;   // where uccp and uccp-agent are
   std::string work_dir;  // an empty directory of this run, on a real disk
+  std::string rows;      // --rows: only rows whose metric has this text
   std::function<void(const Row&)> emit;
 
   int pairs() const { return quick ? 2 : 5; }
+  bool wants(std::string_view metric) const { return metric.find(rows) != std::string_view::npos; }
   double seconds() const { return quick ? 1.5 : 3; }  // of one sample
   // A line of progress on standard error.
   void say(const std::string& text) const;
@@ -47,6 +49,7 @@ Status run_failover(Context& context);
 Status run_growth(Context& context);
 Status run_snapshot(Context& context);
 Status run_coordination(Context& context);
+Status run_coordination_one(Context& context);
 Status run_scheduling_core(Context& context);
 Status run_events_publish(Context& context);
 Status run_events_latency(Context& context);

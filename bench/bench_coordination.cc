@@ -22,9 +22,9 @@ struct Pair {
   std::unique_ptr<GrpcCalls> ours, theirs;
 };
 
-Result<Pair> start_pair(Context& context) {
+Result<Pair> start_pair(Context& context, size_t nodes) {
   Pair pair;
-  UCCP_TRY(pair.duel, Duel::start(context));
+  UCCP_TRY(pair.duel, Duel::start(context, {.nodes = nodes}));
   UCCP_TRY(const size_t leader, pair.duel->uccp->leader());
   pair.target = pair.duel->uccp->etcd_target(leader);
   UCCP_TRY(pair.ours, GrpcCalls::connect({pair.target}, pair.duel->uccp->tls(), kConnections));
@@ -48,6 +48,7 @@ void take(Row& row, const ChainResult& result, bool ours) {
 void measure_locks(Context& context, Pair& pair, LockPlan plan, const std::string& what, double ratio) {
   Row rate{.metric = what, .unit = "1/s", .goal = {Goal::Of::kRatio, Better::kHigher, ratio}};
   Row tail{.metric = what + ", p99 of waiting", .unit = "ms", .better = Better::kLower};
+  if (!context.wants(tail.metric)) return;
   for (Row* row : {&rate, &tail}) pair.duel->describe(*row, fmt::format("etcd API, {} connections", kConnections));
   plan.seconds = context.seconds();
   ChainResult a, b;
@@ -111,6 +112,7 @@ Status measure_watchers(Context& context, Pair& pair, const WatchPlan& plan) {
           .unit = "ms",
           .better = Better::kLower,
           .goal = plan.goal};
+  if (!context.wants(row.metric)) return Status::ok();
   pair.duel->describe(row, fmt::format("etcd API, {} connections", kConnections));
   row.peer_required = plan.goal.of == Goal::Of::kRatio;
   UCCP_TRY(auto mine, Watchers::start(pair.target, pair.duel->uccp->tls(), kConnections, plan.watchers, kHotKey));
@@ -135,6 +137,7 @@ Status measure_registration(Context& context, Pair& pair) {
   Row row{.metric = "register an instance with a TTL, beside a lease and a put",
           .unit = "1/s",
           .goal = {Goal::Of::kRatio, Better::kHigher, 4}};
+  if (!context.wants(row.metric)) return Status::ok();
   pair.duel->describe(row, "closed loop, 64 in flight, 8 connections to the leader");
   Work mine;
   mine.method = "uccp.v1.ServiceDiscovery/Register";
@@ -154,10 +157,8 @@ Status measure_registration(Context& context, Pair& pair) {
   return Status::ok();
 }
 
-}  // namespace
-
-Status run_coordination(Context& context) {
-  UCCP_TRY(Pair pair, start_pair(context));
+Status measure_all(Context& context, size_t nodes) {
+  UCCP_TRY(Pair pair, start_pair(context, nodes));
   UCCP_RETURN_IF_ERROR(pair.duel->connect(Side::Endpoints::kLeader, kConnections));
   measure_locks(context, pair, {.clients = 64}, "one lock, 64 contenders", 3);
   measure_locks(context, pair, {.clients = 8}, "one lock, 8 contenders", 8);
@@ -167,5 +168,10 @@ Status run_coordination(Context& context) {
   UCCP_RETURN_IF_ERROR(measure_watchers(context, pair, {1000, 500, 0.5, {Goal::Of::kRatio, Better::kHigher, 3}}));
   return measure_watchers(context, pair, {10'000, 20, 0.99, {Goal::Of::kOurs, Better::kLower, 500}});
 }
+
+}  // namespace
+
+Status run_coordination(Context& context) { return measure_all(context, 3); }
+Status run_coordination_one(Context& context) { return measure_all(context, 1); }
 
 }  // namespace uccp::bench

@@ -37,6 +37,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"consensus-memory", "memory of a million keys, beside etcd", run_consensus_memory},
     Benchmark{"consensus-zookeeper", "durable writes of one node, beside ZooKeeper", run_consensus_zookeeper},
     Benchmark{"coordination", "locks, registration and watchers over the etcd API, beside etcd", run_coordination},
+    Benchmark{"coordination-one", "the same with one node each", run_coordination_one},
     Benchmark{"elections", "time without a leader when one resigns, falls silent, or its node dies", run_elections},
     Benchmark{"events-publish", "durable publishing, beside JetStream and Redis", run_events_publish},
     Benchmark{"events-latency", "from publisher to reader, beside JetStream", run_events_latency},
@@ -52,10 +53,11 @@ constexpr const char* kHelp = R"(uccp-bench - load generators and side-by-side c
 
 Usage:
   uccp-bench list
-  uccp-bench run NAME|all [--json] [--short] [--dir DIR]
+  uccp-bench run NAME|all [--json] [--short] [--rows TEXT] [--dir DIR]
       NAME     a benchmark, or the first word of several: consensus
       --json   one JSON object a row, then one a benchmark
       --short  two pairs of short samples instead of five
+      --rows   only rows whose metric has this text; `coordination` does not measure the others
       --dir    where servers put their data; on a real disk, not tmpfs (default: build/bench beside the programs)
 
 Exit codes: 0 all goals met, 1 some not, 2 wrong usage, 3 a benchmark could not run.
@@ -66,6 +68,7 @@ struct CommandLine {
   bool json = false;
   bool quick = false;
   std::string directory;
+  std::string rows;
 };
 
 std::string own_folder() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
@@ -86,6 +89,7 @@ int run_one(const Benchmark& benchmark, Context& context, const CommandLine& lin
   std::vector<Row> rows;
   if (!line.json) fmt::print("{}: {}\n", benchmark.name, benchmark.what);
   context.emit = [&](const Row& row) {
+    if (!context.wants(row.metric)) return;
     rows.push_back(row);
     fmt::print("{}\n", line.json ? row.to_json() : row.to_table_line());
     std::fflush(stdout);
@@ -111,6 +115,7 @@ int run_named(const CommandLine& line) {
   const std::string& name = line.words[1];
   Context context;
   context.quick = line.quick;
+  context.rows = line.rows;
   context.bin_dir = own_folder();
   const std::string parent = line.directory.empty() ? context.bin_dir + "/../bench" : line.directory;
   std::error_code error;
@@ -149,6 +154,7 @@ int run(int argc, char** argv) {
     if (arguments[i] == "--json") line.json = true;
     else if (arguments[i] == "--short") line.quick = true;
     else if (arguments[i] == "--dir" && i + 1 < arguments.size()) line.directory = arguments[++i];
+    else if (arguments[i] == "--rows" && i + 1 < arguments.size()) line.rows = arguments[++i];
     else if (arguments[i].starts_with("-")) return usage();
     else line.words.push_back(arguments[i]);
   }
