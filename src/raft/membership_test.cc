@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+
 #include "base/random.h"
 #include "raft/quorum.h"
 
@@ -86,6 +91,66 @@ TEST(MembershipTest, MajoritiesOfConsecutiveConfigurationsOverlap) {
     }
     now = *next;
   }
+}
+
+// Straight from the definition: a place for each node, steps one after the other, refused as a whole if one makes no
+// sense. Nothing if the change is refused.
+using Places = std::map<uint64_t, char>;  // 'v' a voter, 'l' a learner
+
+std::optional<Places> naive_change(Places places, const MembershipChange& what) {
+  std::set<uint64_t> named;
+  for (const MembershipStep& one : what.steps) {
+    const uint64_t node = one.node.value;
+    const char now = places.contains(node) ? places[node] : ' ';
+    const char next = one.action == MembershipAction::kRemove       ? ' '
+                      : one.action == MembershipAction::kAddLearner ? 'l'
+                                                                    : 'v';
+    const bool adds = one.action == MembershipAction::kAddVoter || one.action == MembershipAction::kAddLearner;
+    const bool makes_sense = adds ? now == ' ' : one.action == MembershipAction::kPromote ? now == 'l' : now != ' ';
+    if (!makes_sense || !named.insert(node).second) return std::nullopt;
+    if (next == ' ') places.erase(node);
+    else places[node] = next;
+  }
+  const auto votes = [](const auto& place) { return place.second == 'v'; };
+  if (what.steps.empty() || std::ranges::none_of(places, votes)) return std::nullopt;
+  return places;
+}
+
+TEST(MembershipTest, ChangesAgreeWithTheDefinition) {
+  SeededRandom random(11);
+  Places places = {{1, 'v'}, {2, 'v'}, {3, 'v'}};
+  Membership now = of({1, 2, 3});
+  int refused = 0, single = 0, joint = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    MembershipChange what;
+    for (uint64_t left = random.below(4); left > 0; --left) {
+      what.steps.push_back(step(static_cast<MembershipAction>(1 + random.below(4)), 1 + random.below(7)));
+    }
+    const auto expected = naive_change(places, what);
+    const Result<Membership> next = apply_change(now, what);
+    ASSERT_EQ(next.has_value(), expected.has_value()) << to_string(now);
+    if (!next) {
+      ++refused;
+      continue;
+    }
+    std::set<NodeId> voters, learners;
+    size_t differ = 0;
+    for (uint64_t node = 1; node <= 7; ++node) {
+      const bool before = places.contains(node) && places[node] == 'v';
+      const auto found = expected->find(node);
+      const bool after = found != expected->end() && found->second == 'v';
+      if (after) voters.insert(NodeId(node));
+      else if (found != expected->end()) learners.insert(NodeId(node));
+      differ += before != after ? 1 : 0;
+    }
+    ASSERT_EQ(next->voters, voters);
+    ASSERT_EQ(next->learners, learners);
+    ASSERT_EQ(next->outgoing, differ > 1 ? now.voters : std::set<NodeId>());
+    ++(differ > 1 ? joint : single);
+    places = *expected;
+    now = next->joint() ? leave_joint(*next) : *next;
+  }
+  EXPECT_GT(std::min({refused, single, joint}), 200);
 }
 
 TEST(MembershipTest, EncodingIsStable) {

@@ -8,6 +8,7 @@ clean. Its other objects are those of `uccp-sim`.
 import concurrent.futures
 import os
 import re
+import subprocess
 import unittest
 
 import planted
@@ -30,6 +31,18 @@ class Planted(unittest.TestCase):
                 self.assertIsNotNone(seed, f"not caught within {seeds} seeds")
                 self.assertTrue(found & checkers, f"seed {seed} was not clean because of {found}")
 
+    def test_the_command_that_is_printed_finds_it_again(self):
+        for bug in ("apply_twice", "trim_much"):
+            seed, _ = planted.hunt(bug)
+            first = planted.run(seed, bug, options=["--events"] if bug in planted.EVENTS_CAUGHT_WITHIN else [])
+            printed = re.search(r"reproduce: build/bin/uccp-sim-planted (.*)", first.stdout)
+            self.assertIsNotNone(printed, first.stdout)
+            again = subprocess.run([str(planted.SIM), *printed[1].split()], capture_output=True, text=True, check=False,
+                                   timeout=planted.RUN_LIMIT_S)
+            found = [[line for line in run.stdout.splitlines() if line.startswith("  ")] for run in (first, again)]
+            self.assertEqual(found[0], found[1])
+            self.assertEqual((first.returncode, again.returncode), (1, 1))
+
     def test_every_bug_is_known(self):
         result = planted.run(1, "list")
         self.assertEqual(result.returncode, 2)
@@ -45,6 +58,31 @@ class Planted(unittest.TestCase):
         result = planted.run(1, "drop_dedup", planted.SIM.with_name("uccp-sim"))
         self.assertEqual(result.returncode, 2)
         self.assertIn("uccp-sim-planted", result.stderr)
+
+    def test_nothing_else_is_compiled_otherwise_for_the_simulation(self):
+        """Outside of src/sim a condition of the compiler is one of the platform, a version, or a planted bug in its place."""
+        allowed = re.compile(r"UCCP_VERSION|UCCP_COMMIT|__\w+__|__has_\w+")
+        found = {}
+        for path in sorted(planted.SOURCES.rglob("*.[ch]*")):
+            name = str(path.relative_to(planted.SOURCES))
+            if name.startswith("sim/") or path.suffix not in (".h", ".cc") or path.stem.endswith("_test"):
+                continue
+            for condition in re.findall(r"^\s*#\s*(?:el)?if(?:n?def)?\b(.*)$", path.read_text(), re.MULTILINE):
+                if "UCCP_PLANTED_BUGS" in condition and path.stem == "planted":
+                    continue
+                if not allowed.search(condition):
+                    found[name] = condition.strip()
+        self.assertEqual(found, {})
+
+    def test_the_simulator_compiles_no_file_of_the_server_itself(self):
+        """What it runs is in the libraries of which the server is linked; only uccp-sim-planted compiles some anew."""
+        foreign = {}
+        for path in (planted.SOURCES / "sim").rglob("CMakeLists.txt"):
+            text = re.sub(r"set\(planted [^)]*\)|#.*", "", path.read_text())
+            foreign[str(path)] = [word for word in re.findall(r"[\w./${}-]+\.cc\b", text)
+                                  if not (path.parent / word).is_file()]
+        self.assertEqual({path: files for path, files in foreign.items() if files}, {})
+        self.assertIn("uccp_program(uccp-sim SOURCES", (planted.SOURCES / "sim" / "CMakeLists.txt").read_text())
 
     def test_all_that_knows_of_a_bug_is_compiled_with_it(self):
         """Else the linker would take half of an inline function from a library, without the bug."""
