@@ -263,27 +263,68 @@ TEST(NodeCluster, ASessionReadWaitsForItsIndexAndGivesUp) {
   EXPECT_EQ(c.row(c.read(follower, level), "a"), "1");
 }
 
-TEST(NodeCluster, TheSystemsOwnCommandsHaveAReserve) {
+TEST(NodeCluster, ATenantLeavesRoomForOthersAndAllOfThemForTheSystem) {
   TestClusterOptions options;
   options.node.group.proposals_in_flight_max = 10;
   TestCluster c(options);
   c.add_founders(3);
   const uint64_t leader = c.wait_leader();
   int refused = 0, applied = 0;
-  const auto propose = [&](std::string principal) {
-    machine::Envelope e = TestCluster::envelope("a=1");
-    e.principal = std::move(principal);
-    c.node(leader).propose(kGroup, e, [&](Result<machine::Applied> r) {
-      if (r) ++applied;
-      else if (r.error().reason() == "OVERLOADED") ++refused;
-    });
+  const auto propose = [&](int count, const std::string& tenant, const std::string& principal) {
+    refused = applied = 0;
+    for (int i = 0; i < count; ++i) {
+      machine::Envelope e = TestCluster::envelope("a=1");
+      e.scope.tenant = tenant;
+      e.principal = principal;
+      c.node(leader).propose(kGroup, e, [&](const Result<machine::Applied>& r) {
+        if (r) ++applied;
+        else if (r.error().reason() == "OVERLOADED" && r.error().detail().retry_after_ms > 0) ++refused;
+      });
+    }
+    // What is refused is refused at once, long before the first disk is done.
+    c.scheduler.run_until([] { return false; }, c.scheduler.now_us());
+    return count - refused;
   };
-  for (int i = 0; i < 12; ++i) propose("somebody");
-  propose("system");
-  propose("system");
+  EXPECT_EQ(propose(12, "t", "somebody"), 8);
+  EXPECT_EQ(propose(3, "u", "somebody"), 2);
+  EXPECT_EQ(propose(2, "t", "system"), 1);
   c.run_ms(1000);
-  EXPECT_EQ(refused, 3);
-  EXPECT_EQ(applied, 11);
+  EXPECT_EQ(propose(12, "t", "somebody"), 8) << "all gave their room back";
+  EXPECT_TRUE(c.run_until([&] { return applied == 8; }));
+}
+
+TEST(NodeCluster, BytesUnderWayAreLimited) {
+  TestClusterOptions options;
+  options.node.group.proposal_bytes_in_flight_max = 100'000;
+  TestCluster c(options);
+  c.add_founders(3);
+  const uint64_t leader = c.wait_leader();
+  EXPECT_EQ(c.put_many(leader, 20, "k", 10'000), 8u);
+  EXPECT_EQ(c.put_many(leader, 5, "k", 10'000), 5u);
+}
+
+TEST(NodeCluster, WhileTheDiskIsSlowNoMoreIsTakenOnThanItManages) {
+  TestCluster c;
+  c.add_founders(3);
+  const uint64_t leader = c.wait_leader();
+  // No majority: what is under way gets old.
+  for (const auto& [id, member] : c.members) {
+    if (id.value != leader) c.net.cut(id);
+  }
+  size_t refused = 0;
+  const auto propose = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      c.node(leader).propose(kGroup, TestCluster::envelope("a=1"), [&](const Result<machine::Applied>& r) {
+        refused += !r && r.error().reason() == "OVERLOADED" ? 1 : 0;
+      });
+    }
+    c.run_ms(10);
+  };
+  propose(300);
+  EXPECT_EQ(refused, 0u);
+  c.run_ms(600);
+  propose(5);
+  EXPECT_EQ(refused, 5u);
 }
 
 TEST(NodeCluster, OneSeedGivesOneRun) {

@@ -28,6 +28,9 @@ Group::Group(GroupId id, std::string name, GroupOptions options, GroupEnvironmen
       env_(std::move(environment)),
       machine_(id, kv, std::move(domains)),
       kv_(kv),
+      admission_({.entries_max = options.proposals_in_flight_max,
+                  .bytes_max = options.proposal_bytes_in_flight_max,
+                  .system_reserve_percent = options.system_reserve_percent}),
       cache_(options.log_cache_bytes),
       packing_(options.compression, env_.metrics),
       sender_(sender_environment()),
@@ -129,10 +132,6 @@ void Group::tick() {
   receiver_.tick();
 }
 
-size_t Group::with_reserve(size_t limit, bool system) const {
-  return system ? limit + limit * options_.system_reserve_percent / 100 : limit;
-}
-
 Status Group::not_leader() const {
   const NodeId leader = core_->leader();
   Status status(Code::kNotLeader, "NOT_LEADER",
@@ -148,15 +147,14 @@ void Group::propose(machine::Envelope envelope, machine::Proposer::Done done) {
                             "the replicas of group " + name_ + " differ and none has a majority; nothing was done")
                          .with_help("runbooks.md#digest-mismatch")));
   }
-  const size_t in_flight = waiting_.size() + pending_.size() + proposed_.size();
-  const bool system = envelope.principal == kSystemPrincipal;
   // What waits longer than this is likely to be given up by its caller before it is done.
-  const bool late = !system && waiting_.size() >= kLateProposalsMin &&
+  const bool late = waiting_.size() >= kLateProposalsMin &&
                     env_.clock.boot().ms_since(waiting_.begin()->second.since) > kLateProposalMs;
-  if (late || in_flight >= with_reserve(options_.proposals_in_flight_max, system) ||
-      bytes_in_flight_ >= with_reserve(options_.proposal_bytes_in_flight_max, system)) {
+  const bool system = envelope.principal == kSystemPrincipal;
+  auto room = admission_.admit(system ? "" : envelope.scope.tenant, envelope.payload.size(), late);
+  if (!room) {
     return done(fail(Status(Code::kExhausted, "OVERLOADED",
-                            "group " + name_ + " has " + std::to_string(in_flight) +
+                            "group " + name_ + " has " + std::to_string(admission_.entries()) +
                                 " changes under way; nothing was done, retry later")
                          .with_retry_after_ms(100)));
   }
@@ -171,10 +169,8 @@ void Group::propose(machine::Envelope envelope, machine::Proposer::Done done) {
   }
   // Where nobody else gets it, the log packs it on its own thread.
   auto packed = packs_entries() && !sole_voter() ? packing_.pack(data) : nullptr;
-  const size_t bytes = data.size();
-  bytes_in_flight_ += bytes;
-  pending_bytes_ += bytes;
-  pending_.push_back({std::move(data), std::move(packed), bytes, std::move(done)});
+  pending_bytes_ += data.size();
+  pending_.push_back({std::move(data), std::move(packed), std::move(*room), std::move(done)});
   if (std::exchange(flush_scheduled_, true)) return;
   env_.loop.post([this] { flush_proposals(); });
 }
@@ -263,7 +259,7 @@ void Group::take_accepted(const raft::Outputs& out) {
     if (node.empty()) continue;
     LogIndex index = accepted.first.index;
     for (Pending& p : node.mapped()) {
-      waiting_[index] = {accepted.first.term, p.bytes, env_.clock.boot(), std::move(p.done)};
+      waiting_[index] = {accepted.first.term, std::move(p.room), env_.clock.boot(), std::move(p.done)};
       index = index.next();
     }
   }
@@ -279,7 +275,7 @@ void Group::take_refused(raft::Outputs& out) {
     auto node = proposed_.extract(refused.token);
     if (node.empty()) continue;
     for (Pending& p : node.mapped()) {
-      bytes_in_flight_ -= p.bytes;
+      p.room = {};
       p.done(std::unexpected(refused.status));
     }
   }
@@ -333,7 +329,7 @@ void Group::finish_applied(machine::AppliedBatch batch) {
   for (machine::EntryResult& result : batch.results) {
     auto node = waiting_.extract(result.index);
     if (node.empty()) continue;
-    bytes_in_flight_ -= node.mapped().bytes;
+    node.mapped().room = {};
     propose_seconds_.observe(static_cast<double>(now.us - node.mapped().since.us) / 1e6);
     if (!result.result) node.mapped().done(std::unexpected(std::move(result.result.error())));
     else node.mapped().done(machine::Applied{result.index, std::move(*result.result)});
@@ -448,7 +444,7 @@ void Group::fail_waiting(const Status& status) {
   const auto first = closed_ ? waiting_.begin() : waiting_.upper_bound(core_->commit());
   for (auto it = first; it != waiting_.end();) waiting.insert(waiting_.extract(it++));
   for (auto& [index, entry] : waiting) {
-    bytes_in_flight_ -= entry.bytes;
+    entry.room = {};
     entry.done(std::unexpected(status));
   }
 }

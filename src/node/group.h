@@ -27,6 +27,7 @@
 #include "machine/log_reader.h"
 #include "machine/machine.h"
 #include "machine/ports.h"
+#include "node/admission.h"
 #include "node/change_hub.h"
 #include "node/digest_check.h"
 #include "node/disk.h"
@@ -67,6 +68,8 @@ struct GroupOptions {
   machine::SnapshotOptions snapshot;
   // Of entries on their way to other nodes and into the log.
   storage::CompressionOptions compression;
+  // How often the leader is asked whether the state here is current, if no reads do; 0: only for reads.
+  int64_t confirm_every_ms = 0;
   // A read that could not be confirmed for so long ends with unavailable.
   int64_t read_timeout_ms = 2'000;
   // An answer of the leader that takes longer is taken for lost.
@@ -168,12 +171,12 @@ class Group {
   struct Pending {
     std::string data;
     std::shared_ptr<const PackedData> packed;
-    size_t bytes = 0;
+    Admission::Room room;
     machine::Proposer::Done done;
   };
   struct Waiting {
     Term term;
-    size_t bytes;
+    Admission::Room room;
     BootTime since;
     machine::Proposer::Done done;
   };
@@ -211,7 +214,6 @@ class Group {
   void fetch_wanted();
   void schedule_apply();
   void note_state_change();
-  size_t with_reserve(size_t limit, bool system) const;
   void take_accepted(const raft::Outputs& out);
   void take_refused(raft::Outputs& out);
   void take_reads(raft::Outputs& out);
@@ -235,6 +237,7 @@ class Group {
   void retry_reads(ReadBatch batch, const Status& why);
   void serve_reads();
   void tick_reads();
+  void refresh(BootTime now);
   void close_reads();
   void when_leading(machine::Leases::Done done, std::move_only_function<Result<int64_t>()> answer);
 
@@ -279,6 +282,7 @@ class Group {
   GroupEnvironment env_;
   machine::Machine machine_;
   storage::Kv& kv_;
+  Admission admission_;  // outlives the rooms below
   LogCache cache_;
   EntryPacking packing_;
   std::unique_ptr<raft::Core> core_;
@@ -291,12 +295,13 @@ class Group {
   uint64_t next_token_ = 1;
   std::map<uint64_t, std::vector<Pending>> proposed_;  // by token, until accepted or refused
   std::map<LogIndex, Waiting> waiting_;                // by index, until applied
-  size_t bytes_in_flight_ = 0;
-  std::vector<QueuedRead> queued_reads_;  // for the leader, at the end of this turn
+  std::vector<QueuedRead> queued_reads_;               // for the leader, at the end of this turn
   bool ask_scheduled_ = false;
   std::map<uint64_t, ReadBatch> asked_reads_;   // by token
   std::multimap<LogIndex, IndexedRead> reads_;  // until the index is applied
   BootTime refresh_until_;                      // somebody lately wanted bounded reads
+  BootTime confirmed_;                          // what was acknowledged before this is in the state
+  uint64_t refresh_token_ = 0;                  // of the last question that no read asked
   std::map<uint64_t, Request> requests_;        // to the leader
   std::map<uint64_t, ChangeDone> transfers_;    // at most one
   SnapshotSender sender_;

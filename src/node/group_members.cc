@@ -17,10 +17,10 @@ void Group::change_membership(const raft::MembershipChange& change, ChangeDone d
   if (Status status = check_learners(change); !status.is_ok()) return done(std::unexpected(std::move(status)));
   log::info("changing the membership", {{"group", name_}, {"steps", change.steps.size()}});
   const uint64_t token = next_token_++;
-  proposed_[token].push_back({.bytes = 0, .done = [done = std::move(done)](Result<machine::Applied> applied) mutable {
-                                if (!applied) return done(std::unexpected(std::move(applied.error())));
-                                done(applied->index);
-                              }});
+  proposed_[token].push_back({.done = [done = std::move(done)](Result<machine::Applied> applied) mutable {
+    if (!applied) return done(std::unexpected(std::move(applied.error())));
+    done(applied->index);
+  }});
   step(raft::ProposeMembership{token, change});
 }
 

@@ -114,7 +114,10 @@ void Group::serve_reads() {
   while (!reads_.empty() && reads_.begin()->first <= machine_.applied()) {
     auto node = reads_.extract(reads_.begin());
     IndexedRead& read = node.mapped();
-    if (read.asked.us != 0) env_.confirm(id_, read.asked);
+    if (read.asked.us != 0) {
+      confirmed_ = std::max(confirmed_, read.asked);
+      env_.confirm(id_, read.asked);
+    }
     if (read.done) read.done(machine_.view());
   }
 }
@@ -144,15 +147,22 @@ void Group::tick_reads() {
   }
   for (auto& done : late) done(std::unexpected(unconfirmed(name_)));
   ask_leader();
-  if (now >= refresh_until_ || !asked_reads_.empty()) return;
+  refresh(now);
+}
+
+// Asks for no read, but to know how old the state here is.
+void Group::refresh(BootTime now) {
+  const bool due = options_.confirm_every_ms > 0 && now.ms_since(confirmed_) >= options_.confirm_every_ms;
+  if ((now >= refresh_until_ && !due) || asked_reads_.contains(refresh_token_)) return;
   ReadBatch refresh{.asked = now, .deadline = now.plus_ms(options_.read_timeout_ms), .peer = core_->leader()};
   if (leads()) {
     refresh.peer = NodeId();
+    refresh_token_ = next_token_;
     if (!sole_voter()) ask_core(std::move(refresh), false);
   } else if (refresh.peer) {
-    const uint64_t token = next_token_++;
-    send(refresh.peer, PeerItemKind::kRequest, encode(PeerRequest{.token = token}));
-    asked_reads_[token] = std::move(refresh);
+    refresh_token_ = next_token_++;
+    send(refresh.peer, PeerItemKind::kRequest, encode(PeerRequest{.token = refresh_token_}));
+    asked_reads_[refresh_token_] = std::move(refresh);
   }
 }
 

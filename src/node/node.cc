@@ -10,6 +10,8 @@ namespace uccp::node {
 namespace {
 
 constexpr uint64_t kSpaceCheckTicks = 10;
+// A state that may be of a certain age is asked about so often in that time: some questions are lost.
+constexpr int64_t kConfirmsPerAge = 5;
 // A tick that comes later than this tells of a stall: the process was stopped, or the loop had too much to do.
 constexpr int64_t kStallMs = 500;
 // Ticks that are delivered late are delivered all the same, so that a lease counted in ticks is no longer than it says.
@@ -64,6 +66,8 @@ Node::Node(NodeOptions options, NodeEnvironment environment, std::vector<GroupSp
     GroupOptions group_options = options_.group;
     group_options.raft.id = options_.id;
     group_env.log_floor = std::move(spec.log_floor);
+    group_options.confirm_every_ms = spec.age_max_ms / kConfirmsPerAge;
+    published_[spec.id].age_max_ms = spec.age_max_ms;
     groups_.emplace(spec.id, std::make_unique<Group>(spec.id, spec.name, group_options, std::move(group_env), env_.kv,
                                                      spec.domains));
   }
@@ -368,13 +372,15 @@ void Node::refresh_status() {
   std::lock_guard lock(mutex_);
   for (auto& [id, group] : groups_) {
     NodeGroupStatus& status = status_[id];
-    status = {group->name(), group->status(), group->serving(), group->ready()};
+    Published& published = published_[id];
+    published.alone = group->ready() && group->sole_voter();
+    status = {group->name(), group->status(), group->serving() && published.fresh(now), group->ready()};
     metrics_.update(id, status.name, status.group, status.ready);
     serves = serves && status.ready;
     led = led && status.group.leader;
-    if (!group->ready() || !group->sole_voter()) continue;
-    published_[id].confirmed = now;
-    published_[id].known = true;
+    if (!published.alone) continue;
+    published.confirmed = now;
+    published.known = true;
   }
   using State = NodeMetrics::State;
   metrics_.set_state(!led            ? State::kNoLeader
@@ -416,6 +422,12 @@ bool Node::leads(GroupId group) const {
 bool Node::ready() const {
   std::lock_guard lock(mutex_);
   return std::ranges::all_of(status_, [](const auto& entry) { return entry.second.ready; });
+}
+
+bool Node::fresh(GroupId group) const {
+  std::lock_guard lock(mutex_);
+  const auto found = published_.find(group);
+  return found != published_.end() && found->second.fresh(env_.clock.boot());
 }
 
 machine::GroupView Node::view(GroupId group) const {

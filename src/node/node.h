@@ -65,12 +65,15 @@ struct GroupSpec {
   // For a group whose data stays in its log: the first entry that the state still needs, 0 for none. Entries from it on
   // are kept, and do not count for `log_bytes_max` if the group's log is its own. Called on the loop.
   std::function<LogIndex(const machine::GroupView&)> log_floor;
+  // The state here counts as ready only while it is known to have all that was acknowledged so long ago: Node::fresh().
+  // 0: it may be of any age.
+  int64_t age_max_ms = 0;
 };
 
 struct NodeGroupStatus {
   std::string name;
   GroupStatus group;
-  bool ready = false;  // the state here is current: see Group::serving
+  bool ready = false;  // the state here is current: see Group::serving, GroupSpec::age_max_ms
   bool leads = false;  // this node leads and its state is current
 };
 
@@ -135,6 +138,8 @@ class Node final : public machine::Proposer,
   bool leads(GroupId group) const;
   // All groups have a current state. Any thread.
   bool ready() const;
+  // A majority confirmed within the group's `age_max_ms` that the state here was current. Any thread.
+  bool fresh(GroupId group) const;
   bool out_of_space() const { return out_of_space_.load(); }
   // The published state of a group, however old. Any thread.
   machine::GroupView view(GroupId group) const;
@@ -144,6 +149,11 @@ class Node final : public machine::Proposer,
     machine::GroupView view;
     BootTime confirmed;  // everything acknowledged before this is in the view
     bool known = false;  // `confirmed` was set
+    bool alone = false;  // no other voter could have acknowledged anything
+    int64_t age_max_ms = 0;
+    bool fresh(BootTime now) const {
+      return age_max_ms == 0 || alone || (known && now.ms_since(confirmed) <= age_max_ms);
+    }
   };
 
   void finish_stop();

@@ -118,6 +118,7 @@ struct TestClusterOptions {
   NodeOptions node;
   size_t groups = 1;
   std::function<LogIndex(const machine::GroupView&)> log_floor;  // of all groups
+  int64_t age_max_ms = 0;                                        // of all groups
   std::set<uint64_t> without_leases;                             // nodes that have no lease reads, whatever `node` says
 };
 
@@ -175,7 +176,7 @@ class TestCluster {
     if (options_.without_leases.contains(id)) node_options.group.raft.lease_reads = false;
     std::vector<GroupSpec> groups;
     for (size_t g = 1; g <= options_.groups; ++g) {
-      groups.push_back({GroupId(g), "g" + std::to_string(g), {&rows_}, options_.log_floor});
+      groups.push_back({GroupId(g), "g" + std::to_string(g), {&rows_}, options_.log_floor, options_.age_max_ms});
     }
     m.node = std::make_unique<Node>(node_options,
                                     NodeEnvironment{.loop = *m.loop,
