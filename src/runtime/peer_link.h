@@ -8,6 +8,7 @@
 #include <openssl/ssl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio.hpp>
 #include <boost/asio/ssl.hpp>
@@ -95,14 +96,24 @@ inline asio::ssl::context adopt(const TlsContext& context) {
 
 // Sending to one peer. push() from any thread, all else on the loop.
 struct Outbound {
-  Outbound(asio::io_context& io, NodeId id, PeerAddress to, const PeerNetworkOptions& options)
+  Outbound(asio::io_context& io, NodeId id, std::vector<PeerAddress> where, const PeerNetworkOptions& options)
       : peer(id),
-        address(std::move(to)),
+        places(std::move(where)),
         retry(io),
         queue(options.control_queue_bytes_max, options.bulk_queue_bytes_max) {}
 
+  // False if where it is dialled, or connected to, is not among them: then nothing changes.
+  bool take_places(const std::vector<PeerAddress>& wanted) {
+    const auto at = std::find(wanted.begin(), wanted.end(), places[place]);
+    if (at == wanted.end()) return false;
+    place = static_cast<size_t>(at - wanted.begin());
+    places = wanted;
+    return true;
+  }
+
   const NodeId peer;
-  const PeerAddress address;
+  std::vector<PeerAddress> places;  // where it may be, not empty
+  size_t place = 0;                 // that is dialled, or connected to
   asio::steady_timer retry;
   LinkPointer link;
   bool closed = false;

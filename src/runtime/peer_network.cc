@@ -89,7 +89,7 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   void close_outbound(Outbound& out);
 
   void spawn(asio::awaitable<void> work);
-  void apply_peers(std::map<NodeId, PeerAddress> wanted);
+  void apply_peers(std::map<NodeId, std::vector<PeerAddress>> wanted);
   void close_all();
   OutboundPointer find(NodeId peer) const;
   std::string hello_to(NodeId peer) const;
@@ -377,6 +377,7 @@ asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
         log::warn("cannot connect to a peer, trying on", {{"peer", out->peer.value}, {"error", status.to_string()}});
       }
       reported = true;
+      out->place = (out->place + 1) % out->places.size();
     }
     link->close();
     out->link = nullptr;
@@ -392,14 +393,14 @@ asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
 }
 
 asio::awaitable<Status> PeerNetwork::State::connect(OutboundPointer out, LinkPointer link) {
+  const PeerAddress address = out->places[out->place];
   const auto unreachable = [&](const error_code& error) {
-    return Status(
-        Code::kUnavailable, "PEER_UNREACHABLE",
-        out->address.host + ":" + std::to_string(out->address.port) + " cannot be reached: " + error.message());
+    return Status(Code::kUnavailable, "PEER_UNREACHABLE",
+                  address.host + ":" + std::to_string(address.port) + " cannot be reached: " + error.message());
   };
   limit_handshake(link, options.handshake_timeout_ms);
   error_code error;
-  const auto endpoints = co_await link->resolver.async_resolve(out->address.host, std::to_string(out->address.port),
+  const auto endpoints = co_await link->resolver.async_resolve(address.host, std::to_string(address.port),
                                                                tcp::resolver::numeric_service, with_error(error));
   if (!error && link->open) co_await asio::async_connect(link->socket(), endpoints, with_error(error));
   if (error || !link->open) co_return unreachable(error);
@@ -414,7 +415,7 @@ asio::awaitable<Status> PeerNetwork::State::connect(OutboundPointer out, LinkPoi
   const Result<PeerHello> answer = co_await read_hello(link, decoder, frames);
   if (!answer) co_return answer.error();
   if (answer->cluster_id != options.cluster_id || answer->from != out->peer || answer->to != options.self) {
-    co_return untrusted("the answer at " + out->address.host + " is not from node " + std::to_string(out->peer.value));
+    co_return untrusted("the answer at " + address.host + " is not from node " + std::to_string(out->peer.value));
   }
   link->established = true;
   link->deadline.cancel();
@@ -472,7 +473,7 @@ void PeerNetwork::State::close_outbound(Outbound& out) {
 
 // ---- membership and life cycle
 
-void PeerNetwork::State::apply_peers(std::map<NodeId, PeerAddress> wanted) {
+void PeerNetwork::State::apply_peers(std::map<NodeId, std::vector<PeerAddress>> wanted) {
   wanted.erase(options.self);
   std::vector<OutboundPointer> gone;
   std::vector<OutboundPointer> added;
@@ -480,14 +481,14 @@ void PeerNetwork::State::apply_peers(std::map<NodeId, PeerAddress> wanted) {
     std::lock_guard lock(peers_mutex);
     std::erase_if(peers, [&](const auto& entry) {
       const auto found = wanted.find(entry.first);
-      const bool keep = found != wanted.end() && found->second == entry.second->address;
+      const bool keep = found != wanted.end() && entry.second->take_places(found->second);
       if (!keep) gone.push_back(entry.second);
       return !keep;
     });
-    for (const auto& [id, address] : wanted) {
+    for (const auto& [id, places] : wanted) {
       const auto [entry, is_new] = peers.try_emplace(id);
       if (!is_new) continue;
-      entry->second = std::make_shared<Outbound>(io, id, address, options);
+      entry->second = std::make_shared<Outbound>(io, id, places, options);
       added.push_back(entry->second);
     }
   }
@@ -557,8 +558,15 @@ void PeerNetwork::stop() {
   asio::post(state_->io, [state = state_] { state->close_all(); });
 }
 
-void PeerNetwork::set_peers(std::map<NodeId, PeerAddress> peers) {
-  asio::post(state_->io, [state = state_, wanted = std::move(peers)]() mutable {
+void PeerNetwork::set_peers(std::map<NodeId, PeerAddress> peers, std::map<NodeId, PeerAddress> elsewhere) {
+  std::map<NodeId, std::vector<PeerAddress>> wanted;
+  for (auto& [id, address] : peers) {
+    std::vector<PeerAddress>& places = wanted[id];
+    places.push_back(std::move(address));
+    const auto other = elsewhere.find(id);
+    if (other != elsewhere.end() && other->second != places.front()) places.push_back(std::move(other->second));
+  }
+  asio::post(state_->io, [state = state_, wanted = std::move(wanted)]() mutable {
     if (!state->stopped) state->apply_peers(std::move(wanted));
   });
 }

@@ -75,8 +75,9 @@ class PeerNetwork final : public Network {
   void stop();
 
   // Replaces the peers: connections to those that are gone or have moved are closed, new ones are dialled. An entry for
-  // the node itself is ignored. Frames are accepted only from nodes in the map.
-  void set_peers(std::map<NodeId, PeerAddress> peers);
+  // the node itself is ignored. Frames are accepted only from nodes in the map. `elsewhere`: where a peer may be as
+  // well; one that does not answer is dialled at both addresses in turn.
+  void set_peers(std::map<NodeId, PeerAddress> peers, std::map<NodeId, PeerAddress> elsewhere = {});
   // What new connections show and accept from now on; those that are open stay, unless the peer's certificate is not
   // taken any more. Errors: those of listen() about certificates; the old ones stay in use.
   Status replace_certificates(const PemIdentity& identity, std::shared_ptr<const PeerTrust> trust);

@@ -151,6 +151,22 @@ TEST_F(PeerNetworkTest, APeerThatWentAwayIsReportedAndDialledAgain) {
   EXPECT_TRUE(again.received.wait([](const Received& r) { return r.frames.size() == 1; }));
 }
 
+TEST_F(PeerNetworkTest, APeerThatDoesNotAnswerIsDialledWhereElseItMayBe) {
+  Node a(1, ca, {});
+  Node b(2, ca, {});
+  const PeerAddress nobody{"127.0.0.1", 1};
+  b.network->set_peers({{NodeId(1), nobody}}, {{NodeId(1), a.address()}});
+  a.network->set_peers({{NodeId(2), nobody}}, {{NodeId(2), b.address()}});
+  ASSERT_TRUE(a.wait_connected(2));
+  ASSERT_TRUE(b.wait_connected(1));
+  // The connection stays when it turns out that this is its address.
+  a.network->set_peers({{NodeId(2), b.address()}}, {{NodeId(2), nobody}});
+  a.network->send(NodeId(2), NetworkLane::kControl, "still here");
+  EXPECT_TRUE(b.received.wait([](const Received& r) { return r.frames.size() == 1; }));
+  EXPECT_EQ(a.received.get().downs, 0);
+  EXPECT_EQ(b.received.get().downs, 0);
+}
+
 TEST_F(PeerNetworkTest, PeersCanMoveAndLeaveAtRunTime) {
   Node a(1, ca, {});
   Node b(2, ca, {});

@@ -197,7 +197,8 @@ void ClusterMember::take(const std::vector<MemberRow>& members) {
     incarnations_ = std::move(incarnations);
   }
   links_.set_addresses(std::move(addresses));
-  if (network_ != nullptr && peers != peers_) network_->set_peers(peers);
+  // Where the configuration says that a founder is, it may be again: all of them may have moved at once.
+  if (network_ != nullptr && peers != peers_) network_->set_peers(peers, options_.initial_members);
   peers_ = std::move(peers);
 }
 

@@ -1,10 +1,12 @@
 """Data directories that earlier versions wrote are opened, and their content is served (made by tests/upgrade/make_node.py)."""
 import json
 import pathlib
+import subprocess
 import tarfile
 import unittest
 
-from lib.uccp import AGENT, SERVER, Node, require
+from lib.cluster import Cluster
+from lib.uccp import AGENT, SERVER, Node, clean_environment, require
 
 require(SERVER, AGENT)
 
@@ -72,3 +74,35 @@ class Upgrade(unittest.TestCase):
                 self.assertEqual(node.task(done["id"])["status"], "SUCCEEDED")
 
 
+class UpgradeOfACluster(unittest.TestCase):
+    def open(self, archive, expected):
+        """The directories of its nodes in a cluster with new keys and addresses."""
+        cluster = Cluster()
+        self.addCleanup(cluster.close)
+        subprocess.run([SERVER, "cluster", "init", "--data-dir", cluster.dir, "--nodes", "3", "--ports", "auto",
+                        "--cluster-id", expected["clusterId"]], check=True, capture_output=True, timeout=30,
+                       env=clean_environment())
+        with tarfile.open(archive) as tar:
+            tar.extractall(cluster.dir)
+        return cluster.start()
+
+    def test_three_nodes_go_on_with_what_they_had(self):
+        archives = sorted(FOLDER.glob("cluster-*.tar.xz"))
+        self.assertTrue(archives, f"no data directories of a cluster in {FOLDER}")
+        for archive in archives:
+            with self.subTest(archive.name):
+                expected = json.loads(archive.with_name(archive.name.replace(".tar.xz", ".json")).read_text())
+                cluster = self.open(archive, expected)
+                for name in cluster.names():
+                    rest = cluster.rest(name)
+                    self.assertEqual(rest.get("kv", prefix="up/", limit="100").json["pairs"], expected["keys"], name)
+                    middle = rest.get("kv", prefix="up/", revision=expected["middle"], limit="100")
+                    self.assertEqual(middle.json["pairs"], expected["keysAtMiddle"], name)
+                again = cluster.rest("n2").post("services", {"serviceName": "upgraded", "address": "10.0.0.1", "port": 80,
+                                                             "ttl": "86400s"},
+                                                headers={"Idempotency-Key": expected["requestId"]})
+                self.assertEqual(again.json["id"], expected["service"]["id"], "the request is known")
+                self.assertEqual(cluster.rest("n3").put("kv/after", {"value": "x"}).status, 200)
+                cluster.cli_ok("cluster", "transfer", "core", "n1")
+                status = cluster.wait_equal(["n1", "n2", "n3"])
+                self.assertEqual({r["goal"] for r in status["core"].values()}, {"voter"})
