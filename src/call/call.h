@@ -72,6 +72,7 @@ class Call : public std::enable_shared_from_this<Call> {
   std::string consistency;        // the read level as text, empty: the method's default
   std::string default_namespace;  // from the door, when the request names none
   bool dry_run = false;           // check the change and do not make it: call/dry_run.h
+  uint64_t policy_revision = 0;   // of the policies by which it was allowed
   std::string request_id;         // Idempotency-Key; wins over an empty request_id field
   std::shared_ptr<Sink> sink;
 

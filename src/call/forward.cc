@@ -60,6 +60,9 @@ ForwardHeader header_of(const Call& call, std::string request, BootTime now) {
   header.set_credential_id(call.principal.credential_id);
   header.set_session(call.principal.session);
   header.set_expires_us(call.principal.expires_us);
+  header.set_issued_us(call.principal.issued_us);
+  header.set_credential_groups(static_cast<uint32_t>(call.principal.credential_groups));
+  header.set_policy_revision(call.policy_revision);
   header.set_call_id(call.call_id);
   header.set_traceparent(call.traceparent);
   if (call.deadline) header.set_deadline_ms(std::max<int64_t>(1, call.deadline->ms_since(now)));

@@ -4,7 +4,8 @@
 // reads of what only a leader has in memory go to the leader of the group that owns the method; everything else is
 // served where it came in. Invariants: a call is sent again only if nothing of it can have been executed, or repeating
 // it changes nothing more (it reads, is naturally idempotent, or carries a request id); a stream that has answered
-// anything is never begun again.
+// anything is never begun again; the entry node's word about a caller counts only as long as this node knows nothing
+// newer.
 // Thread: callable from any thread; retries run on the executor given.
 #pragma once
 
@@ -91,8 +92,12 @@ class Forwarder {
 // The serving side: NodeLink/Forward. Only nodes of the cluster may call it.
 class ForwardService {
  public:
-  ForwardService(const HandlerTable& local, ForwardPort& port, const Clock& clock)
-      : local_(local), port_(port), clock_(clock) {}
+  // Decides once more about a call that the entry node allowed by older policies than those in force here; its
+  // principal becomes what it is by now. Callable from any thread.
+  using AuthorizeAgain = std::function<Status(Call& call, const std::string& request)>;
+
+  ForwardService(const HandlerTable& local, ForwardPort& port, const Clock& clock, AuthorizeAgain authorize_again)
+      : local_(local), port_(port), clock_(clock), authorize_again_(std::move(authorize_again)) {}
   void add_handlers(HandlerTable& handlers);
 
  private:
@@ -100,6 +105,7 @@ class ForwardService {
   const HandlerTable& local_;
   ForwardPort& port_;
   const Clock& clock_;
+  const AuthorizeAgain authorize_again_;
 };
 
 }  // namespace uccp::call

@@ -19,6 +19,23 @@ Result<machine::ReadLevel> read_level_of(const Method& method, const std::string
                                                     : machine::ReadLevel::linearizable();
 }
 
+Principal principal_of(const ForwardHeader& header) {
+  Principal principal;
+  principal.kind = static_cast<Principal::Kind>(std::min<uint32_t>(header.principal_kind(), 4));
+  principal.tenant = header.tenant();
+  principal.name = header.principal();
+  principal.roles.assign(header.roles().begin(), header.roles().end());
+  principal.namespaces.assign(header.namespaces().begin(), header.namespaces().end());
+  principal.groups.assign(header.groups().begin(), header.groups().end());
+  principal.credential_groups = header.credential_groups();
+  principal.credential = static_cast<Principal::Credential>(std::min<uint32_t>(header.credential(), 4));
+  principal.credential_id = header.credential_id();
+  principal.session = header.session();
+  principal.expires_us = header.expires_us();
+  principal.issued_us = header.issued_us();
+  return principal;
+}
+
 // Answers travel back on the outer call; what the client has not taken counts as queued.
 class ForwardSink final : public Sink {
  public:
@@ -139,10 +156,24 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
     auto level = read_level_of(*method, header.consistency());
     if (!level) return refuse(level.error());
     sink_ = std::make_shared<ForwardSink>(outer_);
+    const CallPtr inner = call_of(header, *method);
+    inner->read_level = std::move(*level);
+    if (Status status = service_.authorize_again_(*inner, header.request()); !status.is_ok()) {
+      return refuse(std::move(status));
+    }
+    sink_->attach(inner);
+    {
+      std::lock_guard lock(mutex_);
+      inner_ = inner;
+    }
+    (*handler)(inner, std::move(*header.mutable_request()));
+  }
+
+  CallPtr call_of(const ForwardHeader& header, const Method& method) const {
     auto inner = std::make_shared<Call>();
     inner->door =
         static_cast<Call::Door>(std::min<uint32_t>(header.door(), static_cast<uint32_t>(Call::Door::kInternal)));
-    inner->method = method;
+    inner->method = &method;
     inner->credentials.address = header.client_address();
     inner->call_id = header.call_id();
     inner->traceparent = header.traceparent();
@@ -150,27 +181,13 @@ class ForwardService::Session : public std::enable_shared_from_this<Session> {
     if (header.deadline_ms() > 0) inner->deadline = inner->started.plus_ms(header.deadline_ms());
     inner->consistency = header.consistency();
     inner->request_id = header.request_id();
-    inner->principal.kind = static_cast<Principal::Kind>(std::min<uint32_t>(header.principal_kind(), 4));
-    inner->principal.tenant = header.tenant();
-    inner->principal.name = header.principal();
-    inner->principal.roles.assign(header.roles().begin(), header.roles().end());
-    inner->principal.namespaces.assign(header.namespaces().begin(), header.namespaces().end());
-    inner->principal.groups.assign(header.groups().begin(), header.groups().end());
-    inner->principal.credential = static_cast<Principal::Credential>(std::min<uint32_t>(header.credential(), 4));
-    inner->principal.credential_id = header.credential_id();
-    inner->principal.session = header.session();
-    inner->principal.expires_us = header.expires_us();
-    inner->read_level = std::move(*level);
+    inner->policy_revision = header.policy_revision();
+    inner->principal = principal_of(header);
     inner->name_space = header.namespace_();
     inner->resource = header.resource();
     inner->hash_key = outer_->hash_key;
     inner->sink = sink_;
-    sink_->attach(inner);
-    {
-      std::lock_guard lock(mutex_);
-      inner_ = inner;
-    }
-    (*handler)(inner, std::move(*header.mutable_request()));
+    return inner;
   }
 
   const ForwardService& service_;

@@ -16,6 +16,8 @@ struct Principal {
   std::vector<std::string> roles;
   // Groups it is in, of the stored user and of the credential.
   std::vector<std::string> groups;
+  // How many of them, from the first on, the credential names; the others are of the stored user.
+  size_t credential_groups = 0;
   // Namespaces the credential is good for; empty: all namespaces of the tenant.
   std::vector<std::string> namespaces;
   // What it was recognised by, and the id under which that can be revoked: token id, key id or serial number.

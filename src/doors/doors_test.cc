@@ -268,6 +268,8 @@ TEST_F(CallLimitsTest, EachHasItsReasonAndWaitingDoesNotCountAsWork) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().reason(), "CALLS_IN_FLIGHT");
   EXPECT_GE(refused.error().detail().retry_after_ms, 200u);
+  // Operators still get in.
+  EXPECT_TRUE(channel->unary(kVersion, {}));
   doors.grpc.stop(0);
   EXPECT_TRUE(eventually([&] { return ended == 6; }));
 }

@@ -68,7 +68,13 @@ class FakeAuthenticator final : public call::Authenticator {
     principal.name = token.substr(colon + 1);
     return principal;
   }
+  Status check_again(call::Principal& principal) const override {
+    principal.groups.resize(principal.credential_groups);
+    return still_good;
+  }
   uint64_t revision() const override { return 0; }
+
+  Status still_good;
 };
 
 class FakeHealth final : public HealthSource {

@@ -1,5 +1,6 @@
 #include "server/authenticator.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "runtime/pki.h"
@@ -75,6 +76,27 @@ Result<call::Principal> KeyAuthenticator::authenticate(const call::Credentials& 
   UCCP_RETURN_IF_ERROR(directory_.check_principal(principal.tenant, principal.name));
   directory_.complete(principal);
   return principal;
+}
+
+Status KeyAuthenticator::check_again(call::Principal& principal) const {
+  using Credential = call::Principal::Credential;
+  if (principal.kind == call::Principal::Kind::kNode) return Status::ok();
+  UCCP_RETURN_IF_ERROR(directory_.check_principal(principal.tenant, principal.name));
+  switch (principal.credential) {
+    case Credential::kToken:
+    case Credential::kOidc:
+      UCCP_RETURN_IF_ERROR(directory_.check_token(principal.tenant, principal.name, principal.credential_id,
+                                                  principal.session, principal.issued_us));
+      break;
+    case Credential::kCertificate:
+      UCCP_RETURN_IF_ERROR(directory_.check_certificate(principal.tenant, principal.credential_id));
+      break;
+    case Credential::kApiKey: UCCP_RETURN_IF_ERROR(directory_.check_api_key(principal.credential_id)); break;
+    case Credential::kNone: break;
+  }
+  principal.groups.resize(std::min(principal.credential_groups, principal.groups.size()));
+  directory_.complete(principal);
+  return Status::ok();
 }
 
 Result<call::Principal> KeyAuthenticator::identify(const call::Credentials& credentials) const {

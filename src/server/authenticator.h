@@ -34,6 +34,7 @@ class KeyAuthenticator final : public call::Authenticator {
                                                         const Clock& clock);
 
   Result<call::Principal> authenticate(const call::Credentials& credentials) override;
+  Status check_again(call::Principal& principal) const override;
   bool certificate_is_revoked(const std::string& pem) const;
   uint64_t revision() const override;
 

@@ -93,7 +93,8 @@ Status ClusterSide::join(node::Node& node, const ServerEndpoints& planned) {
   return member_->join(fresh);
 }
 
-void ClusterSide::add_handlers(call::HandlerTable& local, std::function<bool()> ready) {
+void ClusterSide::add_handlers(call::HandlerTable& local, std::function<bool()> ready,
+                               call::ForwardService::AuthorizeAgain authorize_again) {
   service_ = std::make_unique<cluster::ClusterService>(
       cluster::ClusterEnvironment{.self = identity_.node,
                                   .cluster_id = identity_.cluster_id,
@@ -115,7 +116,7 @@ void ClusterSide::add_handlers(call::HandlerTable& local, std::function<bool()> 
                                                                                  .loop = env_.loop,
                                                                                  .clock = env_.clock});
   service_->add_handlers(local);
-  forward_service_ = std::make_unique<call::ForwardService>(local, links_, env_.clock);
+  forward_service_ = std::make_unique<call::ForwardService>(local, links_, env_.clock, std::move(authorize_again));
   forward_service_->add_handlers(local);
   member_->attach([this] { return node_->view(kCoreGroup); }, *groups_, *service_);
 }

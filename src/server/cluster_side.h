@@ -46,7 +46,8 @@ class ClusterSide {
   // From the node's callback.
   void on_leadership(GroupId group, bool leads) { links_.set_leads(group, leads); }
   // Adds the cluster's own methods to `local`, and all that `doors` serves.
-  void add_handlers(call::HandlerTable& local, std::function<bool()> ready);
+  void add_handlers(call::HandlerTable& local, std::function<bool()> ready,
+                    call::ForwardService::AuthorizeAgain authorize_again);
   void fill_doors(const call::HandlerTable& local, call::HandlerTable& doors);
   // The doors are open.
   void serve(const ServerEndpoints& endpoints);

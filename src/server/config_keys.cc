@@ -87,6 +87,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"raft_lease_reads", kBool, "false", kActs,
      "true, on all nodes: reads of level lease need no round trip and rely on clocks; leaders that die are noticed "
      "later"},
+    {"state_age_max", kDuration, "5s", kActs,
+     "a node that has not heard from a majority for so long answers health and cluster status only; 1s to 1h"},
     {"feature_level_max", kInteger, "0", kActs,
      "feature level beyond which this node holds its cluster back, so that the older program can still be started; 0: "
      "none"},

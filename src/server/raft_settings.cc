@@ -13,6 +13,8 @@ constexpr int64_t kElectionMsMin = 1'000;
 constexpr int64_t kElectionMsMax = 10'000;
 constexpr int64_t kHeartbeatMsMin = 100;
 constexpr int64_t kHeartbeatMsMax = 500;
+constexpr int64_t kStateAgeMsMin = 1'000;
+constexpr int64_t kStateAgeMsMax = 3'600'000;
 // Two heartbeats may be lost and the third late before a follower gives its leader up.
 constexpr int64_t kHeartbeatsPerElection = 4;
 // Reads, leases of clients and transfers are looked at once a tick, so a tick stays near this.
@@ -48,6 +50,10 @@ Status apply_raft_settings(const Config& config, node::NodeOptions& options) {
   // One tick for the rounding of either clock to ticks, besides the drift.
   raft.lease_margin_ticks = 1 + static_cast<uint32_t>((raft.election_ticks * kLeaseDriftPercent + 99) / 100);
   return Status::ok();
+}
+
+Result<int64_t> state_age_max_ms(const Config& config) {
+  return read_ms(config, "state_age_max", kStateAgeMsMin, kStateAgeMsMax);
 }
 
 Result<uint32_t> feature_level_limit(const Config& config) {

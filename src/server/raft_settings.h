@@ -16,5 +16,7 @@ Status apply_raft_settings(const Config& config, node::NodeOptions& options);
 
 // The highest feature level to which this node lets its groups rise. Errors: invalid CONFIG_INVALID.
 Result<uint32_t> feature_level_limit(const Config& config);
+// How old what a node knows may be. Errors: as above.
+Result<int64_t> state_age_max_ms(const Config& config);
 
 }  // namespace uccp::server

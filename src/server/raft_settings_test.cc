@@ -51,6 +51,18 @@ TEST(RaftSettings, TicksAreMadeToFitTheHeartbeatAndTheTimeoutIsNeverShortened) {
   }
 }
 
+TEST(RaftSettings, WhatANodeKnowsMayBeFiveSecondsOldOrAsLongAsIsSaid) {
+  const auto age = [](const std::string& yaml) { return state_age_max_ms(*Config::load(yaml, "c.yaml", {}, {})); };
+  EXPECT_EQ(*age(""), 5'000);
+  EXPECT_EQ(*age("state_age_max: 1m"), 60'000);
+  for (const std::string text : {"999ms", "2h"}) {
+    const auto refused = age("state_age_max: " + text);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message().find("'state_age_max' is out of range; it must be 1000ms to 3600000ms"),
+              std::string::npos);
+  }
+}
+
 TEST(RaftSettings, TheFeatureLevelCanBeHeldBackAndNotBeMadeUp) {
   const auto limit = [](const std::string& yaml) { return feature_level_limit(*Config::load(yaml, "c.yaml", {}, {})); };
   EXPECT_EQ(*limit(""), machine::kFeatureLevelMax);

@@ -85,11 +85,14 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node_options.frees_space = frees_space;
   UCCP_TRY(const events::EventsOptions bus_options, bus_settings(config));
   bus = std::make_unique<BusSide>(bus_options);
+  UCCP_TRY(const int64_t state_age_ms, state_age_max_ms(config));
   std::vector<node::GroupSpec> groups = {
       {kCoreGroup,
        "core",
        {&discovery_state, &cluster_state, &locks_state, &elections_state, &sync_state, &kv_state, &backup_state,
-        &identity_state, &certificates_state, &settings_state, &secrets_state, &bus->topics()}},
+        &identity_state, &certificates_state, &settings_state, &secrets_state, &bus->topics()},
+       {},
+       state_age_ms},
       {kWorkGroup, "work", {&tasks_state, &workers_state, &compute_state, &quotas_state}}};
   for (node::GroupSpec& spec : bus->groups()) groups.push_back(std::move(spec));
   node = std::make_unique<node::Node>(

@@ -2,6 +2,17 @@
 #include "server/server_parts.h"
 
 namespace uccp::server {
+namespace {
+
+Status state_stale() {
+  return Status(Code::kUnavailable, "STATE_STALE",
+                "this node has not heard from a majority of the cluster for a while (state_age_max), and who may do "
+                "what may have changed since; nothing was done, ask another node")
+      .with_retry_after_ms(500)
+      .with_help("runbooks.md#lost-quorum");
+}
+
+}  // namespace
 
 Status Server::Parts::build_key_value(const Config& config) {
   UCCP_TRY(const kv::KvOptions kv_options, kv_settings(config));
@@ -141,7 +152,9 @@ void Server::Parts::build_administration(const ServerOptions& options, const Con
 
 // What calls reach through the doors: a cluster forwards those that another node has to answer.
 Status Server::Parts::build_pipeline(const ServerOptions& options, const Config& config) {
-  cluster->add_handlers(handlers, [this] { return health->ready(); });
+  cluster->add_handlers(
+      handlers, [this] { return health->ready(); },
+      [this](call::Call& call, const std::string& request) { return pipeline->authorize_again(call, request); });
   if (options.cluster.enabled) {
     const auto own = [this](const std::string& method) { return *handlers.find(call::Contract::get().find(method)); };
     const std::string agent_link_name = "uccp.internal.v1.AgentLink/";
@@ -156,6 +169,7 @@ Status Server::Parts::build_pipeline(const ServerOptions& options, const Config&
   UCCP_TRY(pipeline_options.rates, rate_rules(config));
   pipeline_options.hash_key = nodes_key(options.token_key_pem, "uccp request hashes");
   pipeline_options.policies = [side = identity_side.get()] { return side->policies(); };
+  pipeline_options.current = [this] { return node->fresh(kCoreGroup) ? Status::ok() : state_stale(); };
   pipeline =
       std::make_unique<call::Pipeline>(options.cluster.enabled ? door_handlers : handlers,
                                        identity_side->authenticator(), clock, call_random, metrics, pipeline_options);

@@ -87,7 +87,10 @@ class TestPort final : public ForwardPort {
 
 struct NodeState {
   explicit NodeState(TestClock& test_clock)
-      : clock(test_clock), executor(test_clock), service(local, port, test_clock) {}
+      : clock(test_clock),
+        executor(test_clock),
+        service(local, port, test_clock,
+                [this](Call& call, const std::string& request) { return decide(call, request); }) {}
   void complete() {
     service.add_handlers(local);
     forwarder = std::make_unique<Forwarder>(local, port, executor, clock, metrics);
@@ -98,6 +101,7 @@ struct NodeState {
   MetricsRegistry metrics;
   HandlerTable local, doors;
   TestPort port;
+  std::function<Status(Call&, const std::string&)> decide = [](Call&, const std::string&) { return Status::ok(); };
   ForwardService service;
   std::unique_ptr<Forwarder> forwarder;
 };
@@ -184,7 +188,11 @@ class ForwardTest : public ::testing::Test {
                        .tenant = "acme",
                        .name = "ann",
                        .roles = {"developer"},
-                       .namespaces = {"blue"}};
+                       .groups = {"of the credential", "stored"},
+                       .credential_groups = 1,
+                       .namespaces = {"blue"},
+                       .issued_us = 77};
+    call->policy_revision = 5;
     call->deadline = clock.now.plus_ms(30'000);
     call->started = clock.now;
     (*entry.doors.find(call->method))(call, std::move(request));
@@ -258,6 +266,48 @@ TEST_F(ForwardTest, AChangeIsServedByTheLeaderWithThePrincipalOfTheCaller) {
   EXPECT_EQ(seen->call_id, "call-1");
   ASSERT_TRUE(seen->deadline);
   EXPECT_EQ(seen->deadline->ms_since(clock.now), 30'000);
+}
+
+TEST_F(ForwardTest, TheTimeThatIsLeftIsWhatTheLeaderGets) {
+  CallPtr seen;
+  serve(kRegister, [&](const CallPtr& call, std::string) {
+    seen = call;
+    call->reply("done");
+  });
+  complete();
+  entry.port.known_leader = NodeId();
+  (void)start(kRegister, "request", "id-1");
+  entry.executor.run(2'000);
+  EXPECT_FALSE(seen);
+  entry.port.known_leader = NodeId(2);
+  entry.executor.run(1'000);
+  ASSERT_TRUE(seen);
+  EXPECT_LE(seen->deadline->ms_since(seen->started), 28'000);
+  EXPECT_GE(seen->deadline->ms_since(seen->started), 27'000);
+}
+
+TEST_F(ForwardTest, TheLeaderDecidesAgainAboutWhatTheEntryNodeAllowed) {
+  bool served = false;
+  serve(kRegister, [&](const CallPtr& call, std::string) {
+    served = true;
+    call->reply("done");
+  });
+  complete();
+  leader.decide = [](Call& call, const std::string& request) {
+    EXPECT_EQ(call.policy_revision, 5u);
+    EXPECT_EQ(call.principal.name, "ann");
+    EXPECT_EQ(call.principal.groups.size(), 2u);
+    EXPECT_EQ(call.principal.credential_groups, 1u);
+    EXPECT_EQ(call.principal.issued_us, 77);
+    EXPECT_EQ(call.resource, "res");
+    EXPECT_EQ(request, "request");
+    return Status(Code::kPermission, "ACCESS_DENIED", "ann may not any more");
+  };
+  (void)start(kRegister, "request", "id-1");
+  ASSERT_TRUE(answers->outcome);
+  EXPECT_EQ(answers->outcome->reason(), "ACCESS_DENIED") << "and it is not sent again";
+  EXPECT_EQ(entry.port.opened, 1);
+  EXPECT_FALSE(served);
 }
 
 TEST_F(ForwardTest, WhatNeedsNoLeaderAndWhatThisNodeLeadsIsServedHere) {

@@ -39,7 +39,7 @@ class ReadLevels(unittest.TestCase):
     def setUpClass(cls):
         require(SERVER, CLI)
         # Long enough that followers can be frozen well inside of the lease.
-        cls.cluster = ConfiguredCluster({"raft_lease_reads": "true", "raft_election_timeout": "3s"})
+        cls.cluster = ConfiguredCluster({"raft_lease_reads": "true", "raft_election_timeout": "3s", "state_age_max": "60s"})
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.start()
 
@@ -107,6 +107,35 @@ class ReadLevels(unittest.TestCase):
         for name in others:
             os.kill(self.cluster.pid(name), signal.SIGCONT)
         wait_until(lambda: rest.get(f"services/{service}", consistency="lease").status == 200, 30, "a lease again")
+
+
+class CutOff(unittest.TestCase):
+    def test_a_node_that_hears_from_no_majority_tells_health_and_status_only(self):
+        require(SERVER, CLI)
+        cluster = ConfiguredCluster({"state_age_max": "1500ms"})
+        self.addCleanup(cluster.close)
+        cluster.start()
+        leader = cluster.leader("core")
+        rest = cluster.rest(leader)
+        service, token = register(rest, "cut-off")
+        for name in cluster.names():
+            if name != leader:
+                self.addCleanup(os.kill, cluster.pid(name), signal.SIGCONT)
+                freeze(cluster.pid(name))
+        read = lambda level: rest.get(f"services/{service}", consistency=level)
+        wait_until(lambda: read("bounded:3600000").reason == "STATE_STALE", 20, "it to notice")
+        for level in ("bounded:3600000", token, "linearizable"):
+            self.assertEqual((read(level).status, read(level).reason), (503, "STATE_STALE"), level)
+        self.assertEqual(rest.get("services/discover", name="cut-off").reason, "STATE_STALE")
+        refused = cluster.cli("service", "list", server=leader)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertEqual(rest.get("version").status, 200)
+        self.assertEqual(cluster.health(leader)["nodeId"], leader)
+        self.assertEqual(cluster.status(server=leader)["core"][leader]["appliedIndex"] > 0, True)
+        for name in cluster.names():
+            if name != leader:
+                os.kill(cluster.pid(name), signal.SIGCONT)
+        wait_until(lambda: read("linearizable").status == 200, 20, "it to serve again")
 
 
 class Settings(unittest.TestCase):

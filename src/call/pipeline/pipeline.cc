@@ -159,6 +159,7 @@ Status Pipeline::run_stages(const CallPtr& call, std::string& request, std::stri
   UCCP_RETURN_IF_ERROR(match(*call, method_name));
   enter(*call, Stage::kAuthenticate);
   UCCP_RETURN_IF_ERROR(authenticate(*call));
+  UCCP_RETURN_IF_ERROR(check_current(*call));
   enter(*call, Stage::kRate);
   UCCP_RETURN_IF_ERROR(limit_rate(*call));
   enter(*call, Stage::kDecode);
@@ -301,6 +302,16 @@ Status Pipeline::authenticate(Call& call) {
   return Status::ok();
 }
 
+// Who was let in a while ago may have been shut out since. Nodes are known by their certificates alone, and operators
+// have to be able to ask why nothing works.
+Status Pipeline::check_current(const Call& call) const {
+  if (!options_.current) return Status::ok();
+  Status stale = options_.current();
+  const bool served = stale.is_ok() || call.method->is_public || call.principal.kind == Principal::Kind::kNode ||
+                      call.method->permission == "cluster.read";
+  return served ? Status::ok() : std::move(stale);
+}
+
 Status Pipeline::limit_rate(Call& call) {
   return limiter_.take({.tenant = call.principal.tenant,
                         .principal = call.principal.name,
@@ -343,10 +354,14 @@ Status Pipeline::decode(Call& call, std::string& request) {
   return Status::ok();
 }
 
-Status Pipeline::authorize(const Call& call, const Principal& principal, const std::string& request) const {
+std::shared_ptr<const PolicySet> Pipeline::policies() const {
+  return options_.policies ? options_.policies() : PolicySet::built_in();
+}
+
+Status Pipeline::decide(const PolicySet& policies, const Call& call, const Principal& principal,
+                        const std::string& request, WallTime wall) {
   const Method& method = *call.method;
   if (method.is_public) return Status::ok();
-  const auto policies = options_.policies ? options_.policies() : PolicySet::built_in();
   const AccessQuery query{.principal = principal,
                           .method = &method,
                           .permission = PermissionTable::get().of(method),
@@ -355,16 +370,31 @@ Status Pipeline::authorize(const Call& call, const Principal& principal, const s
                           .request = request,
                           .address = call.credentials.address,
                           .door = door_name(call.door),
-                          .wall = clock_.wall()};
-  const Decision decision = policies->decide(query);
-  return decision.allowed() ? Status::ok() : policies->denial(query, decision);
+                          .wall = wall};
+  const Decision decision = policies.decide(query);
+  return decision.allowed() ? Status::ok() : policies.denial(query, decision);
+}
+
+Status Pipeline::authorize(Call& call, const std::string& request) const {
+  const auto set = policies();
+  call.policy_revision = set->revision();
+  return decide(*set, call, call.principal, request, clock_.wall());
+}
+
+Status Pipeline::authorize_again(Call& call, const std::string& request) const {
+  const auto set = policies();
+  const auto kind = call.principal.kind;
+  if (kind == Principal::Kind::kNode || kind == Principal::Kind::kAnonymous) return Status::ok();
+  if (set->revision() <= call.policy_revision) return Status::ok();
+  UCCP_RETURN_IF_ERROR(authenticator_.check_again(call.principal));
+  return decide(*set, call, call.principal, request, clock_.wall());
 }
 
 void Pipeline::recheck_streams() {
   streams_.recheck([this](const Call& call, const std::string& request) -> Status {
     if (call.principal.kind == Principal::Kind::kAnonymous) return Status::ok();
     const auto principal = authenticator_.authenticate(call.credentials);
-    if (principal) return authorize(call, *principal, request);
+    if (principal) return decide(*policies(), call, *principal, request, clock_.wall());
     // A token that has ended by itself was good when the stream was opened, and that is all that is asked for.
     return principal.error().reason() == "TOKEN_EXPIRED" ? Status::ok() : principal.error();
   });

@@ -55,6 +55,9 @@ struct PipelineOptions {
   std::vector<RateRule> rates;
   // The policies in force; absent: the built-in roles alone. Callable from any thread.
   std::function<std::shared_ptr<const PolicySet>()> policies;
+  // Whether what this node knows of the cluster is recent enough to go by, else the error that calls end with; absent:
+  // always. Callable from any thread.
+  std::function<Status()> current;
   // For Call::hash_key; the same on all nodes.
   std::optional<SecretKey> hash_key;
   size_t credentials_cached_max = 10'000;
@@ -82,6 +85,8 @@ class Pipeline {
   // Unary ones at work, and those that wait.
   size_t calls_working() const { return static_cast<size_t>(std::max<int64_t>(0, working_.load())); }
   size_t calls_waiting() const { return static_cast<size_t>(std::max<int64_t>(0, waiting_.load())); }
+  // For a call that another node allowed: decides again, by what is known here, if that is newer.
+  Status authorize_again(Call& call, const std::string& request) const;
   // Ends the streams whose credentials or permissions are gone. To be called when who may what has changed.
   void recheck_streams();
   // Limits from now on; the rates begin with full buckets. Any thread.
@@ -105,10 +110,13 @@ class Pipeline {
   void trace(const CallPtr& call);
   Status match(const Call& call, std::string_view method_name);
   Status authenticate(Call& call);
+  Status check_current(const Call& call) const;
   Status limit_rate(Call& call);
   Status decode(Call& call, std::string& request);
-  Status authorize(const Call& call, const std::string& request) { return authorize(call, call.principal, request); }
-  Status authorize(const Call& call, const Principal& principal, const std::string& request) const;
+  std::shared_ptr<const PolicySet> policies() const;
+  Status authorize(Call& call, const std::string& request) const;
+  static Status decide(const PolicySet& policies, const Call& call, const Principal& principal,
+                       const std::string& request, WallTime wall);
   void account(Call& call, const Status& status);
   void count(const Method* method, Call::Door door, Code code, int64_t took_us);
   void note_duration(const Call& call);

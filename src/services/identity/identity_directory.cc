@@ -17,6 +17,8 @@ std::unexpected<Status> refused(std::string_view reason, std::string message) {
   return fail(Status(Code::kUnauthenticated, reason, std::move(message)).with_help("security.md#credentials"));
 }
 
+Status unknown_api_key() { return refused("API_KEY_INVALID", "the API key is unknown, wrong, or was deleted").error(); }
+
 template <typename Field>
 std::vector<std::string> texts(const Field& field) {
   return {field.begin(), field.end()};
@@ -193,6 +195,7 @@ Status IdentityDirectory::check_principal(std::string_view tenant, std::string_v
 }
 
 void IdentityDirectory::complete(call::Principal& principal) const {
+  principal.credential_groups = principal.groups.size();
   const auto set = policies();
   const call::UserSpec* user = set->user(principal.tenant, principal.name);
   if (user == nullptr) return;
@@ -233,9 +236,13 @@ Status IdentityDirectory::check_certificate(std::string_view tenant, std::string
       .with_help("security.md#revocation");
 }
 
+Status IdentityDirectory::check_api_key(std::string_view id) const {
+  return kApiKeys.contains(env_.view(), kNoScope, id) ? Status::ok() : unknown_api_key();
+}
+
 Result<ApiKeyRow> IdentityDirectory::find_api_key(std::string_view key) const {
   SecretParts parts;
-  const auto invalid = [] { return refused("API_KEY_INVALID", "the API key is unknown, wrong, or was deleted"); };
+  const auto invalid = [] { return std::unexpected(unknown_api_key()); };
   if (!split_secret(key, kApiKeyPrefix, parts)) return invalid();
   auto row = kApiKeys.get(env_.view(), kNoScope, parts.id);
   if (!row || !env_.key_secrets.is_right(row->secret_hash(), parts.secret)) return invalid();

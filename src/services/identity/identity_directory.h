@@ -63,6 +63,8 @@ class IdentityDirectory : public std::enable_shared_from_this<IdentityDirectory>
                      std::string_view session, int64_t issued_us) const;
   // Errors: unauthenticated CERTIFICATE_REVOKED.
   Status check_certificate(std::string_view tenant, std::string_view serial) const;
+  // Errors: unauthenticated API_KEY_INVALID.
+  Status check_api_key(std::string_view id) const;
   // The row of a key whose secret is right. Errors: unauthenticated API_KEY_INVALID, API_KEY_EXPIRED.
   Result<internal::v1::ApiKeyRow> find_api_key(std::string_view key) const;
   // The public key, PEM, of a key that verifies now; nothing if there is none of this id.
