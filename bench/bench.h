@@ -50,6 +50,7 @@ Status run_growth(Context& context);
 Status run_snapshot(Context& context);
 Status run_coordination(Context& context);
 Status run_coordination_one(Context& context);
+Status run_compute(Context& context);
 Status run_scheduling_core(Context& context);
 Status run_events_publish(Context& context);
 Status run_events_latency(Context& context);

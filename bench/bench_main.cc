@@ -45,6 +45,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"failover", "time without a write when a leader dies, freezes or is cut off, beside etcd", run_failover},
     Benchmark{"snapshot", "the tail of puts while a new node receives the whole state", run_snapshot},
     Benchmark{"growth", "puts and gets over sizes, groups, nodes and keys; bench/charts.py draws them", run_growth},
+    Benchmark{"compute", "calls of Python functions and actors beside Ray", run_compute},
     Benchmark{"scheduling-core", "placement decisions of the core alone with 10,000 workers", run_scheduling_core},
     Benchmark{"overload", "three times saturation while leases are kept alive", run_overload},
 };

@@ -40,6 +40,17 @@ install_hyperqueue() {
     touch $venv/bin/hyperqueue.installed || echo "# could not install HyperQueue" >&2
 }
 
+# Ray, in an environment of its own, and the Python package beside it.
+install_ray() {
+  tools/python >&2 || echo "# could not build the Python package" >&2
+  local venv=build/venv-bench-ray
+  [ ! -e $venv/ray.installed ] || return 0
+  rm -rf $venv
+  /usr/bin/python3 -m venv $venv >&2 &&
+    $venv/bin/python3 -m pip install --quiet --disable-pip-version-check --only-binary :all: ray==2.60.0 >&2 &&
+    touch $venv/ray.installed || echo "# could not install Ray" >&2
+}
+
 # nats-server of this version; Debian's knows no `sync_interval: always`.
 install_nats() {
   local version=v2.12.2
@@ -62,6 +73,7 @@ done
 
 install_peers
 install_hyperqueue
+install_ray
 install_nats
 export PATH=$PWD/build/bench/bin:$PATH
 mkdir -p build/bench

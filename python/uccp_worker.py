@@ -34,6 +34,7 @@ VALUE_BYTES_MAX = "UCCP_FUNCTION_VALUE_BYTES_MAX"
 PACKET_BYTES = 64 << 10
 INLINE_BYTES = 48 << 10
 FILES_MAX = 253
+YIELDED_BYTES_MAX = 3_500_000
 FUNCTIONS_MAX = 256  # loaded ones that are kept
 
 CALL = "application/x-uccp-call"  # a pickled (args, kwargs), Ref in it for the arguments that follow
@@ -43,6 +44,7 @@ VALUE = "application/x-python-pickle"
 OUTCOMES = "application/x-uccp-outcomes"  # a pickled list of (True, value) and (False, error)
 ERROR = "application/x-uccp-error"  # a pickled dictionary, see error_of()
 
+OWN_FILES = {__file__, os.path.join(os.path.dirname(__file__), "uccp_actor.py")}
 RAISED, BROKEN = 1, 2  # exit codes: the function raised; it could not be called, or its value not be kept
 
 
@@ -61,6 +63,10 @@ class Ref:
 
 class Broken(Exception):
     """A call that says itself what is wrong with it."""
+
+
+class ActorExit(BaseException):
+    """Raised by a method to end its actor."""
 
 
 def fields(body: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
@@ -96,6 +102,9 @@ class Link:
             socket.send_fds(self._socket, [kind.encode() + b"\1"], [file])
         finally:
             os.close(file)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def receive(self) -> tuple[str, bytes | memoryview, list[int]]:
         """The next message and its files. Raises EOFError when the agent is gone."""
@@ -151,7 +160,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
     """An exception as it travels: its class, its text, its traceback, and itself if it can be pickled."""
     frames = traceback.TracebackException.from_exception(error)
     # The frames of this file say nothing to the author of the function.
-    while frames.stack and frames.stack[0].filename == __file__:
+    while frames.stack and frames.stack[0].filename in OWN_FILES:
         frames.stack.pop(0)
     exception: bytes | None
     try:
@@ -196,6 +205,20 @@ def json_values(arguments: list[Any]) -> list[Any]:
     return [value(one) for one in arguments]
 
 
+def argument(kind: str, content: bytes, content_type: str) -> Any:
+    """An argument that came in a field of this kind. Raises Broken."""
+    if content_type in (VALUE, OUTCOMES):
+        try:
+            return pickle.loads(content)
+        except Exception as error:
+            raise Broken(f"an argument cannot be unpickled: {type(error).__name__}: {error}") from error
+    if kind == "j" or content_type == "application/json":
+        return json_values([json.loads(content)])[0]
+    if kind == "t":
+        return content.decode()
+    return None if kind == "z" else content
+
+
 class Call:
     """A call as the agent sent it."""
 
@@ -206,12 +229,15 @@ class Call:
         self.args: list[Any] = []
         self.kwargs: dict[str, Any] = {}
         self.convention = ""
+        self.actor = False
         self.parts: list[bytes] = []
         keyword, content_type = "", ""
         for tag, content in fields(body):
             kind = chr(tag)
             if kind in "fens":
                 self._head(kind, content)
+            elif kind == "a":
+                self.actor = True
             elif kind == "v":
                 name, _, value = content.decode(errors="surrogateescape").partition("=")
                 self.env[name] = value
@@ -247,16 +273,7 @@ class Call:
             self.convention = content_type
             parts, self.parts = self.parts, []
             return b"".join([*parts, content])  # unpickled once the function's module is there
-        if content_type in (VALUE, OUTCOMES):
-            try:
-                return pickle.loads(content)
-            except Exception as error:
-                raise Broken(f"an argument cannot be unpickled: {type(error).__name__}: {error}") from error
-        if kind == "j" or content_type == "application/json":
-            return json_values([json.loads(content)])[0]
-        if kind == "t":
-            return content.decode()
-        return None if kind == "z" else content
+        return argument(kind, content, content_type)
 
 
 def resolved(value: Any, following: list[Any]) -> Any:
@@ -396,6 +413,17 @@ class Worker:
             if kind == "C":
                 self._answer(body, files)
 
+    def _yield(self, values: Iterator[Any], content_type: str, name: str) -> None:
+        """Sends what a generator yields as it comes."""
+        for value in values:
+            content, kind = encode(value, content_type, name)
+            if len(content) > YIELDED_BYTES_MAX:
+                raise Broken(
+                    f"a value that {name} yields has {len(content)} bytes, at most {YIELDED_BYTES_MAX} travel so; "
+                    "yield it in parts, or keep it elsewhere and yield where it is"
+                )
+            self._link.send("Y", field("c", kind.encode()) + field("d", content))
+
     def _answer(self, body: bytes | memoryview, files: list[int]) -> None:
         began = resource.getrusage(resource.RUSAGE_SELF)
         code, message, content, content_type = 0, "", b"", ""
@@ -403,6 +431,10 @@ class Worker:
             call = Call(body, files)
             with surroundings(call, self._folder):
                 value, content_type = run(self._functions.get(call), call)
+                if call.actor:
+                    value = importlib.import_module("uccp_actor").serve(self._link, value, call.name)
+                elif isinstance(value, types.GeneratorType):
+                    value = self._yield(value, content_type, call.name)
                 content, content_type = encode(value, content_type, call.name)
             del value, call
         except Broken as error:

@@ -34,6 +34,10 @@ class PythonExamples(unittest.TestCase):
         top = "5 words of 3 texts, the same as counted here; the 2 most frequent:"
         self.assertEqual(lines, [top, "3 the", "2 cat"])
 
+    def test_monte_carlo_with_actors(self):
+        lines = self.run_example("python_actors/montecarlo.py", "--rounds", 10, "--points", 500)
+        self.assertRegex(lines[0], r"^pi is about 3\.\d+, off by 0\.\d+, from 10000 points in")
+
     def test_word_count_of_the_licenses_of_the_system(self):
         if not pathlib.Path("/usr/share/common-licenses").is_dir():
             self.skipTest("this system has no /usr/share/common-licenses")

@@ -14,10 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from uccp import aio
+from uccp.actors import ActorClass, ActorHandle, ValueStream, exit_actor, get_actor, kill
 from uccp.client import Client, connect, current, init, shutdown
 from uccp.coordination import Election, Lock
 from uccp.discovery import Discovery, Instance, Registration
 from uccp.errors import (
+    ActorDied,
     AlreadyExists,
     Cancelled,
     Conflict,
@@ -47,7 +49,8 @@ from uccp.errors import (
 from uccp.events import Event, Events
 from uccp.functions import RemoteFunction, put, remote
 from uccp.kv import KeyValue
-from uccp.refs import ObjectRef, get, wait
+from uccp.objects import Objects, StoredObject
+from uccp.refs import ObjectRef, YieldedValues, get, wait
 from uccp.tasks import Task, Tasks
 
 __version__ = "1.0.0"
@@ -65,6 +68,9 @@ def election(group: str, **options: Any) -> Election:
 
 
 __all__ = [
+    "ActorClass",
+    "ActorDied",
+    "ActorHandle",
     "AlreadyExists",
     "Cancelled",
     "Client",
@@ -87,12 +93,14 @@ __all__ = [
     "Lock",
     "NotFound",
     "ObjectRef",
+    "Objects",
     "OutcomeUnknown",
     "PermissionDenied",
     "Registration",
     "RemoteError",
     "RemoteFunction",
     "SerializationError",
+    "StoredObject",
     "Task",
     "TaskCancelled",
     "TaskError",
@@ -102,13 +110,18 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "ValueStream",
     "WorkerCrashed",
+    "YieldedValues",
     "aio",
     "connect",
     "current",
     "election",
+    "exit_actor",
     "get",
+    "get_actor",
     "init",
+    "kill",
     "lock",
     "put",
     "remote",

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import uuid
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from uccp.coordination import LEADER_TTL_S, LOCK_TTL_S, Election, Keeper, Lock
 from uccp.discovery import Discovery
 from uccp.events import Events
 from uccp.kv import KeyValue
+from uccp.objects import Objects
 from uccp.refs import Results
 from uccp.tasks import Tasks
 
@@ -37,10 +39,13 @@ class Client:
         self.events = Events(self.connection)
         self.discovery = Discovery(self.connection, self._keeper)
         self.tasks = Tasks(self.connection)
+        self.objects = Objects(self.connection)
         self.label = uuid.uuid4().hex  # of the tasks whose results come here
         self.results = Results(self.connection, self.label)
         self._submitter: concurrent.futures.ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        self._lanes: dict[str, Any] = {}
+        self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def submit(self, work: Callable[[], None]) -> None:
         """Runs it on one of the threads that submit calls."""
@@ -48,6 +53,18 @@ class Client:
             if self._submitter is None:
                 self._submitter = concurrent.futures.ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="uccp-submit")
             self._submitter.submit(work)
+
+    def lanes(self, key: str, make: Callable[[Client], Any]) -> Any:
+        """The leased workers for functions of equal options."""
+        with self._lock:
+            if key not in self._lanes:
+                self._lanes[key] = make(self)
+            return self._lanes[key]
+
+    def keep_channel(self, channel: Any) -> None:
+        """Closed with the client."""
+        with self._lock:
+            self._channels.add(channel)
 
     def call(self, method: str, /, *, within: float | None = DEFAULT_TIMEOUT_S, **fields: Any) -> Any:
         """Calls a method of the contract with the fields of its request, and answers its response, `within`
@@ -101,6 +118,8 @@ class Client:
     def close(self) -> None:
         """Ends what runs in the background. What is held is not given back: it ends with its time to live."""
         self._keeper.stop()
+        for channel in list(self._channels):
+            channel.close()
         self.results.close()
         if self._submitter is not None:
             self._submitter.shutdown(wait=False, cancel_futures=True)

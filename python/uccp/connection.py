@@ -15,7 +15,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -148,13 +148,51 @@ class Connection:
             _contract.fill(request, fields)
         if method.key_field and not getattr(request, method.key_field):
             setattr(request, method.key_field, uuid.uuid4().hex)
+
+        def once(channel: grpc.Channel, timeout: float | None) -> Any:
+            stub = channel.unary_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+            return stub(request, timeout=timeout, metadata=self._metadata())
+
+        return self._repeat(method, once, within)
+
+    def upload(self, name: str, messages: Callable[[], Iterator[dict[str, Any]]]) -> Any:
+        """Calls a method that takes a stream; `messages` gives their fields anew for each try. Safe for those that put
+        one content in its place however often."""
+        method = _contract.method(name)
+
+        def requests() -> Iterator[Any]:
+            for fields in messages():
+                request = method.request()
+                _contract.fill(request, fields)
+                yield request
+
+        def once(channel: grpc.Channel, timeout: float | None) -> Any:
+            stub = channel.stream_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+            return stub(requests(), timeout=timeout, metadata=self._metadata())
+
+        return self._repeat(method, once, None)
+
+    def _repeat(
+        self,
+        method: _contract.Method,
+        once: Callable[[grpc.Channel, float | None], Any],
+        within: float | None,
+    ) -> Any:
         end = None if within is None else time.monotonic() + within
         backoff = Backoff()
         while True:
             index, channel = self._channel()
             left = None if end is None else max(0.001, end - time.monotonic())
             try:
-                return self._once(channel, method, request, left)
+                return once(channel, left)
             except grpc.RpcError as error:
                 failure = errors.from_rpc(error, self.context.targets[index])
             except ValueError as error:  # the channel was closed under it
@@ -165,14 +203,6 @@ class Connection:
             if not _again(failure, method) or self._closed or (end is not None and time.monotonic() + wait >= end):
                 raise failure
             self._pause(wait, failure)
-
-    def _once(self, channel: grpc.Channel, method: _contract.Method, request: Any, timeout: float | None) -> Any:
-        stub = channel.unary_unary(
-            method.path,
-            request_serializer=method.request.SerializeToString,
-            response_deserializer=method.response.FromString,
-        )
-        return stub(request, timeout=timeout, metadata=self._metadata())
 
     def stream(self, name: str, /, *, request: Any = None, **fields: Any) -> Stream:
         """Opens a server stream of `Service/Method`."""

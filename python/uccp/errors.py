@@ -183,6 +183,10 @@ class WorkerCrashed(TaskError):
     """The process that ran the function ended: it exited, was killed by a signal or ran out of memory."""
 
 
+class ActorDied(TaskError):
+    """The actor has ended, or its object ended while the call was under way. `__cause__` says why, if it is known."""
+
+
 class RemoteError(TaskError):
     """The function raised. `cause` is the exception itself if it could be pickled, `remote_traceback` its text.
 

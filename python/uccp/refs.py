@@ -7,7 +7,7 @@ import concurrent.futures
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import uccp_worker
@@ -18,6 +18,7 @@ from uccp.tasks import TERMINAL, Task, error_of, task_of
 T = TypeVar("T")
 LABEL = "uccp_client"
 VALUE_ARTIFACT = ".value"
+_UNKNOWN = object()
 
 
 class Pending:
@@ -54,13 +55,59 @@ class Pending:
         return self._value
 
 
+class DirectCall:
+    """A call of an actor or of a leased worker: its value comes with its end. `id`: the task that serves it."""
+
+    __slots__ = ("_handle", "_outcome", "_value", "ended", "id")
+
+    def __init__(self, task: concurrent.futures.Future[str], handle: Any) -> None:
+        self.id = task
+        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._handle = handle  # which lives until the call has ended
+        self._outcome: Any = None
+        self._value: Any = _UNKNOWN
+
+    def take(self, result: Any, error: errors.UccpError | None) -> None:
+        self._outcome = error if error is not None else result
+        self._handle = None
+        self.ended.set_result(None)
+
+    def value(self) -> Any:
+        """What it returned; requires that it has ended. Raises what it came to."""
+        if self._value is not _UNKNOWN:
+            return self._value
+        outcome = self._outcome
+        if isinstance(outcome, errors.UccpError):
+            raise outcome
+        if not outcome.failed:
+            self._value = serialization.payload_value(outcome.value)
+            return self._value
+        task_id = "" if self.id is NO_TASK else self.id.result()
+        if outcome.value.content_type == uccp_worker.ERROR:
+            raise serialization.remote_error(serialization.payload_value(outcome.value), task_id, "RUNNING")
+        raise errors.TaskError(outcome.message, task_id=task_id, status="RUNNING", reason="CALL_REFUSED")
+
+    @property
+    def _results(self) -> Any:
+        raise errors.FailedPrecondition(
+            "only calls that are tasks can be cancelled; uccp.kill(handle) ends an actor with its calls",
+            reason="NOT_A_TASK",
+        )
+
+
+NO_TASK: concurrent.futures.Future[str] = concurrent.futures.Future()
+NO_TASK.set_exception(
+    errors.FailedPrecondition("the call is not a task of its own: it went to a leased worker", reason="NOT_A_TASK")
+)
+
+
 class ObjectRef(Generic[T]):
     """The value of a call, which may not be there yet: `uccp.get(ref)`, `await ref`, or an argument of another
     call."""
 
     __slots__ = ("__weakref__", "_item", "_pending")
 
-    def __init__(self, pending: Pending, item: int | None = None) -> None:
+    def __init__(self, pending: Pending | DirectCall, item: int | None = None) -> None:
         self._pending = pending
         self._item = item  # number in its batch
 
@@ -220,6 +267,62 @@ class Results:
             pending = reference()
             if pending is not None and not pending.ended.done():
                 pending.ended.set_exception(error)
+
+
+class YieldedValues:
+    """The values that a generator yields, in order, as they come; they are kept as its task is, so iterating begins
+    anew each time. At the end it raises what the generator raised."""
+
+    def __init__(self, connection: Connection, pending: Pending) -> None:
+        self._connection = connection
+        self._pending = pending
+
+    @property
+    def task_id(self) -> str:
+        """Id of the task; waits until it is submitted."""
+        return self._pending.id.result()
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._connection.stream("ComputeExecution/StreamResults", id=self.task_id) as items:
+            for item in items:
+                if item.HasField("result"):
+                    break
+                yield serialization.payload_value(item.value)
+        self._pending.ended.result()
+        self._pending.value()  # raises
+
+    def cancel(self, *, reason: str | None = None, grace: float | None = None) -> None:
+        """Asks the task to stop; iterating then ends with TaskCancelled."""
+        self._pending._results.cancel(self.task_id, reason, grace)
+
+
+def settled(value: Any) -> Any:
+    """A reference's value, which has to be there; anything else as it is."""
+    return value.get() if isinstance(value, ObjectRef) else value
+
+
+def is_direct(value: Any) -> bool:
+    """A reference to a value that only this process has."""
+    return isinstance(value, ObjectRef) and isinstance(value._pending, DirectCall)
+
+
+def when_ended(refs: Sequence[ObjectRef[Any]], then: Callable[[], None]) -> None:
+    """Runs it once all of them have ended: at once, or on the thread that learns of the last."""
+    left = len(refs)
+    lock = threading.Lock()
+
+    def one_ended(_: Any) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left > 0:
+                return
+        then()
+
+    if not refs:
+        return then()
+    for ref in refs:
+        ref._pending.ended.add_done_callback(one_ended)
 
 
 def get(refs: Any, *, timeout: float | None = None) -> Any:

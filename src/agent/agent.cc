@@ -50,8 +50,11 @@ Agent::Agent(Executor& loop, const Clock& clock, FileSystem& files, ServerLink& 
       cache_(std::move(cache)),
       followers_(link,
                  [this](const AttemptKey& key) -> const AttemptLog* {
-                   const AttemptRecord* record = find(key);
-                   return record == nullptr ? nullptr : record->log.get();
+                   const bool yielded = key.ends_with(kYieldedSuffix);
+                   const AttemptRecord* record =
+                       find(yielded ? key.substr(0, key.size() - kYieldedSuffix.size()) : key);
+                   if (record == nullptr) return nullptr;
+                   return yielded ? record->yielded.get() : record->log.get();
                  }),
       devices_(options_.devices.gpus) {}
 
@@ -200,6 +203,7 @@ void Agent::link_down(const Status& why) {
   connected_ = welcomed_ = false;
   loop_.cancel(heartbeat_timer_);
   followers_.clear();
+  if (backend_ != nullptr) backend_->close_channel({}, 0);
   for (auto& [key, record] : attempts_) {
     if (record.phase == Phase::kUploading || record.phase == Phase::kReported) store(record);
   }
@@ -219,6 +223,7 @@ void Agent::received(wire::ServerMessage message) {
     case Body::kOutcomeAck: return acknowledged(message.outcome_ack().attempt());
     case Body::kSubscribeLogs: return followers_.subscribe(message.subscribe_logs());
     case Body::kUnsubscribeLogs: return followers_.unsubscribe(message.unsubscribe_logs());
+    case Body::kChannel: return deliver(message.channel());
     case Body::kDrain: return drain(message.drain());
     case Body::kShutdown:
       return shutdown(ms_of(message.shutdown().has_grace() ? &message.shutdown().grace() : nullptr, 0),

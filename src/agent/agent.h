@@ -70,6 +70,8 @@ class Agent final : public ExecutorSink, public LinkObserver {
   void started(const AttemptKey& key, WallTime time) override;
   void output(const AttemptKey& key, tasks::LogStreamKind stream, WallTime time, std::string_view bytes) override;
   void finished(const AttemptKey& key, AttemptEnd end) override;
+  void yielded(const AttemptKey& key, WallTime time, AttemptValue value) override;
+  void answered(const AttemptKey& key, uint64_t channel, std::string data) override;
   // LinkObserver
   void link_up() override;
   void link_down(const Status& why) override;
@@ -111,6 +113,7 @@ class Agent final : public ExecutorSink, public LinkObserver {
   void fetch_next(const AttemptKey& key);
   void hand_over(AttemptRecord& record);
   void cancel(const wire::CancelAttempt& request);
+  void deliver(const wire::ChannelData& data);
   void stop(AttemptRecord& record, const CancelOptions& options);
   void stop_all(const CancelOptions& options);
   void end_without_run(AttemptRecord& record, EndKind kind, const std::string& message, bool worker_fault);
@@ -118,6 +121,7 @@ class Agent final : public ExecutorSink, public LinkObserver {
   void resend(const AttemptRecord& record);
   void send_started(const AttemptRecord& record);
   void add_log(AttemptRecord& record);
+  void add_yielded(AttemptRecord& record);
   void upload_next();
   void uploaded(const AttemptKey& key, const Status& status);
   void report(AttemptRecord& record);

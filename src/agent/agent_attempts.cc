@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "services/function_names.h"
 
 namespace uccp::agent {
 namespace {
@@ -60,6 +61,9 @@ void Agent::launch(wire::LaunchAttempt launch) {
   // Those of the task's own do not count: it would take devices that are another's.
   for (const auto& [name, value] : devices_.environment(*devices)) record.spec.env.insert_or_assign(name, value);
   record.log = std::make_unique<AttemptLog>(options_.data_directory + "/logs/" + key, log_bytes_max_);
+  if (is_function) {
+    record.yielded = std::make_unique<AttemptLog>(options_.data_directory + "/logs/" + key + ".values", log_bytes_max_);
+  }
   for (const wire::ResolvedInput& input : launch.inputs()) {
     const std::string& sha256 = input.blob().sha256();
     if (!objects::is_blob_id(sha256)) {
@@ -199,6 +203,36 @@ void Agent::output(const AttemptKey& key, tasks::LogStreamKind stream, WallTime 
   backend_->credit(key, bytes.size());
 }
 
+void Agent::yielded(const AttemptKey& key, WallTime time, AttemptValue value) {
+  AttemptRecord* record = find(key);
+  if (record == nullptr || record->yielded == nullptr || record->yielded->truncated()) return;
+  const std::string payload = payload_of(value).SerializeAsString();
+  record->yielded->append(tasks::LogStreamKind::kStdout, time.us,
+                          ByteWriter().u32(static_cast<uint32_t>(payload.size())).raw(payload).take());
+  followers_.appended(key + std::string(kYieldedSuffix));
+  if (record->yielded->truncated()) {
+    backend_->cancel(key, {.kind = EndKind::kSignalled,
+                           .reason = "the values that it yields have more than " + std::to_string(log_bytes_max_) +
+                                     " bytes, which are kept"});
+  }
+}
+
+void Agent::deliver(const wire::ChannelData& data) {
+  const AttemptKey key = key_of(data.attempt());
+  if (!data.data().empty()) backend_->deliver(key, data.channel(), data.data());
+  if (data.close()) backend_->close_channel(key, data.channel());
+}
+
+void Agent::answered(const AttemptKey& key, uint64_t channel, std::string data) {
+  const AttemptRecord* record = find(key);
+  if (record == nullptr || !welcomed_) return;
+  wire::AgentMessage message;
+  *message.mutable_channel()->mutable_attempt() = record->id;
+  message.mutable_channel()->set_channel(channel);
+  message.mutable_channel()->set_data(std::move(data));
+  link_.send(std::move(message));
+}
+
 void Agent::finished(const AttemptKey& key, AttemptEnd end) {
   AttemptRecord* found = find(key);
   if (found == nullptr) return;
@@ -230,26 +264,23 @@ void Agent::finished(const AttemptKey& key, AttemptEnd end) {
     if (!known) record.uploads.push_back({.sha256 = artifact.sha256, .size = artifact.size, .path = artifact.file});
   }
   if (end.value) *outcome.mutable_value() = payload_of(end);
+  add_yielded(record);
   followers_.completed(key);
+  followers_.completed(key + std::string(kYieldedSuffix));
   if (!welcomed_) store(record);
   if (record.uploads.empty()) return report(record);
   to_upload_.push_back(key);
   upload_next();
 }
 
-// The log becomes a blob like the artifacts.
-void Agent::add_log(AttemptRecord& record) {
-  const AttemptLog& log = *record.log;
-  if (log.size() == 0) return;
+namespace {
+
+// A log as content to store; nothing if it cannot be read back.
+std::optional<BlobSource> source_of(const AttemptLog& log) {
   Sha256 hash;
   for (uint64_t position = 0; position < log.size();) {
     const auto piece = log.read(position, 1u << 20);
-    if (!piece || piece->empty()) {
-      record.outcome.set_message(record.outcome.message() +
-                                 "; its output could not be read back from the worker's disk");
-      record.outcome.set_log_truncated(true);
-      return;
-    }
+    if (!piece || piece->empty()) return std::nullopt;
     hash.update(*piece);
     position += piece->size();
   }
@@ -259,13 +290,45 @@ void Agent::add_log(AttemptRecord& record) {
   } else {
     source.data = log.memory();
   }
+  return source;
+}
+
+}  // namespace
+
+// The log becomes a blob like the artifacts.
+void Agent::add_log(AttemptRecord& record) {
+  const AttemptLog& log = *record.log;
+  if (log.size() == 0) return;
+  auto source = source_of(log);
+  if (!source) {
+    record.outcome.set_message(record.outcome.message() + "; its output could not be read back from the worker's disk");
+    record.outcome.set_log_truncated(true);
+    return;
+  }
   wire::LogBlob& blob = *record.outcome.add_logs();
-  blob.mutable_blob()->set_sha256(source.sha256);
-  blob.mutable_blob()->set_size(source.size);
+  blob.mutable_blob()->set_sha256(source->sha256);
+  blob.mutable_blob()->set_size(source->size);
   blob.set_records(log.records());
   blob.set_stdout_bytes(log.stdout_bytes());
   blob.set_stderr_bytes(log.stderr_bytes());
-  record.uploads.push_back(std::move(source));
+  record.uploads.push_back(std::move(*source));
+}
+
+// What a generator yielded is an artifact.
+void Agent::add_yielded(AttemptRecord& record) {
+  if (record.yielded == nullptr || record.yielded->size() == 0) return;
+  auto source = source_of(*record.yielded);
+  if (!source) {
+    record.outcome.set_message(record.outcome.message() +
+                               "; what it yielded could not be read back from the worker's disk");
+    return;
+  }
+  api::Artifact& kept = *record.outcome.add_artifacts();
+  kept.set_path(std::string(functions::kYieldedArtifact));
+  kept.set_size(source->size);
+  kept.set_sha256(source->sha256);
+  kept.set_mode(0600);
+  record.uploads.push_back(std::move(*source));
 }
 
 void Agent::upload_next() {
@@ -331,7 +394,9 @@ void Agent::report(AttemptRecord& record) {
 void Agent::store(AttemptRecord& record) {
   if (record.stored) return;
   StoredOutcome stored{record.outcome, record.uploads};
-  if (record.log != nullptr && record.log->in_file()) (void)record.log->persist();
+  for (AttemptLog* log : {record.log.get(), record.yielded.get()}) {
+    if (log != nullptr && log->in_file()) (void)log->persist();
+  }
   if (Status status = outcomes_.put(record.key, stored); !status.is_ok()) {
     log::error("an outcome cannot be stored; if the agent dies now it is lost",
                {{"attempt", record.key}, {"error", status.message()}});
@@ -354,6 +419,7 @@ void Agent::acknowledged(const wire::AttemptId& id) {
     }
   }
   if (record->log != nullptr) record->log->remove();
+  if (record->yielded != nullptr) record->yielded->remove();
   attempts_.erase(key);
   forgotten_order_[++forgotten_number_] = key;
   forgotten_[key] = forgotten_number_;

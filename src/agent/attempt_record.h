@@ -28,7 +28,8 @@ struct AttemptRecord {
   std::vector<std::string> pinned;
   WallTime start;  // 0: its command does not run yet
   bool stopping = false;
-  std::unique_ptr<AttemptLog> log;  // until it is uploaded
+  std::unique_ptr<AttemptLog> log;      // until it is uploaded
+  std::unique_ptr<AttemptLog> yielded;  // values of a generator, likewise; null: it is no function
   wire::AttemptOutcome outcome;
   std::vector<BlobSource> uploads;   // not done yet
   std::vector<BlobSource> uploaded;  // kept files of a stored outcome, removed at the end

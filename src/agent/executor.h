@@ -57,6 +57,8 @@ struct FunctionArgument {
 struct FunctionCallSpec {
   std::string name;
   std::vector<FunctionArgument> arguments;
+  bool actor = false;            // it makes an object that stays
+  int64_t owner_timeout_ms = 0;  // of an actor: 0, it lives without an owner
 };
 
 struct AttemptSpec {
@@ -125,6 +127,10 @@ class ExecutorSink {
   virtual void started(const AttemptKey& key, WallTime time) = 0;
   virtual void output(const AttemptKey& key, tasks::LogStreamKind stream, WallTime time, std::string_view bytes) = 0;
   virtual void finished(const AttemptKey& key, AttemptEnd end) = 0;
+  // A value that the function of a running attempt yields.
+  virtual void yielded(const AttemptKey& /*key*/, WallTime /*time*/, AttemptValue /*value*/) {}
+  // What a running attempt says on a channel that is open to it.
+  virtual void answered(const AttemptKey& /*key*/, uint64_t /*channel*/, std::string /*data*/) {}
 };
 
 struct CancelOptions {
@@ -150,6 +156,10 @@ class ExecutorBackend {
   virtual void cancel(const AttemptKey& key, const CancelOptions& options) = 0;
   // `bytes` of the output were taken over.
   virtual void credit(const AttemptKey& key, size_t bytes) = 0;
+  // What comes on a channel to a running attempt, opened by its first message; for those that have none, nothing.
+  virtual void deliver(const AttemptKey& /*key*/, uint64_t /*channel*/, std::string_view /*data*/) {}
+  // The channel is over; 0: all of every attempt.
+  virtual void close_channel(const AttemptKey& /*key*/, uint64_t /*channel*/) {}
   // Makes the folder of an attempt and places its inputs without running it, for attempts that start together later.
   virtual void materialize(AttemptSpec spec, std::move_only_function<void(Status)> done) = 0;
   // Forgets an attempt that has finished and removes its folder.

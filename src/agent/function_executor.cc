@@ -154,6 +154,7 @@ void FunctionExecutor::assign(Worker& worker, const std::shared_ptr<Call>& call)
   worker.call = call;
   call->worker = worker.key;
   call->start = clock_.wall();
+  if (call->spec.function->actor) begin_actor(call);
   sink_.started(call->spec.key, call->start);
   if (call->spec.timeout_ms <= 0) return;
   call->timeout = reactor_.post_after(call->spec.timeout_ms, [this, call, alive = alive_] {
@@ -179,8 +180,20 @@ void FunctionExecutor::reply(Worker& worker, WorkerPacket packet) {
     return;
   }
   call->worker.clear();
-  became_idle(worker);
+  // What an actor leaves behind in its process is nobody else's.
+  if (call->actor) stop_worker(worker);
+  else became_idle(worker);
   keep_value(call, std::move(reply));
+}
+
+void FunctionExecutor::yielded(Worker& worker, WorkerPacket packet) {
+  if (packet.file) {
+    auto body = read_whole(packet.file.get());
+    packet.body = body ? std::move(*body) : std::string();
+  }
+  sink_.yielded(
+      worker.call->spec.key, clock_.wall(),
+      {.content_type = std::string(find_field(packet.body, 'c')), .data = std::string(find_field(packet.body, 'd'))});
 }
 
 // Ends a call with what its worker said; a large value goes to the disk first.
@@ -237,6 +250,7 @@ void FunctionExecutor::stop(const std::shared_ptr<Call>& call, const CancelOptio
 void FunctionExecutor::end_call(const std::shared_ptr<Call>& call, AttemptEnd end) {
   if (std::exchange(call->ended, true)) return;
   reactor_.cancel(call->timeout);
+  reactor_.cancel(call->owner_timer);
   sink_.finished(call->spec.key, std::move(end));
 }
 

@@ -18,6 +18,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "agent/actor_calls.h"
 #include "agent/executor.h"
 #include "agent/function_environments.h"
 #include "agent/function_wire.h"
@@ -33,6 +34,7 @@ struct FunctionExecutorOptions {
   int64_t idle_ms = 300'000;          // a worker without a call for so long ends
   int64_t start_timeout_ms = 60'000;  // from the start of a process to its first message
   uint64_t value_bytes_max = 1ull << 30;
+  ActorLimits actors;
 };
 
 class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
@@ -48,6 +50,8 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   void credit(const AttemptKey& key, size_t bytes) override;
   void materialize(AttemptSpec spec, std::move_only_function<void(Status)> done) override;
   void release(const AttemptKey& key) override;
+  void deliver(const AttemptKey& key, uint64_t channel, std::string_view data) override;
+  void close_channel(const AttemptKey& key, uint64_t channel) override;
   Capacity capacity() const override { return processes_->capacity(); }
   AttemptUse usage(const AttemptKey& key) const override;
   std::vector<std::string> reconcile() override;
@@ -57,6 +61,12 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   void started(const AttemptKey& key, WallTime time) override;
   void output(const AttemptKey& key, tasks::LogStreamKind stream, WallTime time, std::string_view bytes) override;
   void finished(const AttemptKey& key, AttemptEnd end) override;
+  void yielded(const AttemptKey& key, WallTime time, AttemptValue value) override {
+    sink_.yielded(key, time, std::move(value));
+  }
+  void answered(const AttemptKey& key, uint64_t channel, std::string data) override {
+    sink_.answered(key, channel, std::move(data));
+  }
 
   // For tests and status lines.
   size_t workers() const { return workers_.size(); }
@@ -73,11 +83,18 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   void forget_unused_pools();
   void assign(Worker& worker, const std::shared_ptr<Call>& call);
   void reply(Worker& worker, WorkerPacket packet);
+  void yielded(Worker& worker, WorkerPacket packet);
   void keep_value(const std::shared_ptr<Call>& call, WorkerReply reply);
   void stop(const std::shared_ptr<Call>& call, const CancelOptions& options);
   void end_call(const std::shared_ptr<Call>& call, AttemptEnd end);
   void end_later(const std::shared_ptr<Call>& call, EndKind kind, std::string message, bool worker_fault);
   std::string value_path(const AttemptKey& key) const { return options_.data_directory + "/values/" + key; }
+
+  // function_actors.cc: calls that stay, and what is called on them.
+  void begin_actor(const std::shared_ptr<Call>& call);
+  void feed_actor(Call& call);
+  void actor_packet(Worker& worker, const WorkerPacket& packet);
+  void watch_owner(const std::shared_ptr<Call>& call);
 
   // function_workers.cc: processes.
   void start_worker(Pool& pool);

@@ -15,6 +15,10 @@ struct FunctionExecutor::Call {
   WallTime start;
   std::optional<CancelOptions> cancel;  // why its worker is being stopped
   Executor::TimerId timeout = 0;
+  std::unique_ptr<ActorCalls> actor;  // of an actor
+  bool actor_ready = false;           // its object is made
+  Executor::TimerId owner_timer = 0;
+  int64_t ownerless_ms = 0;
 };
 
 struct FunctionExecutor::Worker {

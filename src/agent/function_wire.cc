@@ -24,10 +24,6 @@ Status io_error(const std::string& what) {
   return Status(Code::kUnavailable, "IO_ERROR", what + ": " + std::strerror(errno));
 }
 
-void add(std::string& body, char tag, std::string_view content) {
-  body += ByteWriter().u8(static_cast<uint8_t>(tag)).u32(static_cast<uint32_t>(content.size())).raw(content).take();
-}
-
 char tag_of(FunctionArgument::Kind kind) {
   switch (kind) {
     case FunctionArgument::Kind::kJson: return 'j';
@@ -68,6 +64,10 @@ int64_t number_of(std::string_view text) {
 }
 
 }  // namespace
+
+void append_field(std::string& body, char tag, std::string_view content) {
+  body += ByteWriter().u8(static_cast<uint8_t>(tag)).u32(static_cast<uint32_t>(content.size())).raw(content).take();
+}
 
 OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
   if (this != &other) {
@@ -116,17 +116,18 @@ Result<FunctionCode> read_bundle(const std::string& path) {
 
 Result<CallMessage> encode_call(const AttemptSpec& spec, const FunctionCode& code, bool with_source) {
   CallMessage message;
-  add(message.body, 'f', code.digest);
-  add(message.body, 'e', code.entry_point);
-  add(message.body, 'n', code.name);
-  if (with_source) add(message.body, 's', code.source);
-  for (const auto& [name, value] : spec.env) add(message.body, 'v', name + "=" + value);
-  add(message.body, 'v', "UCCP_TASK_ID=" + spec.task_id);
-  add(message.body, 'v', "UCCP_ATTEMPT=" + std::to_string(spec.attempt_number));
+  append_field(message.body, 'f', code.digest);
+  append_field(message.body, 'e', code.entry_point);
+  append_field(message.body, 'n', code.name);
+  if (spec.function->actor) append_field(message.body, 'a', {});
+  if (with_source) append_field(message.body, 's', code.source);
+  for (const auto& [name, value] : spec.env) append_field(message.body, 'v', name + "=" + value);
+  append_field(message.body, 'v', "UCCP_TASK_ID=" + spec.task_id);
+  append_field(message.body, 'v', "UCCP_ATTEMPT=" + std::to_string(spec.attempt_number));
   for (const FunctionArgument& argument : spec.function->arguments) {
-    if (!argument.name.empty()) add(message.body, 'k', argument.name);
-    if (!argument.content_type.empty()) add(message.body, 'c', argument.content_type);
-    add(message.body, tag_of(argument.kind), argument.content);
+    if (!argument.name.empty()) append_field(message.body, 'k', argument.name);
+    if (!argument.content_type.empty()) append_field(message.body, 'c', argument.content_type);
+    append_field(message.body, tag_of(argument.kind), argument.content);
     if (argument.kind != FunctionArgument::Kind::kFile) continue;
     UCCP_TRY(OwnedFd file, open_input(spec, argument.input));
     message.files.push_back(std::move(file));

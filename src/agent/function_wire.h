@@ -90,6 +90,8 @@ Result<std::optional<WorkerPacket>> receive_packet(int socket);
 // The whole content of a file. Errors: unavailable IO_ERROR.
 Result<std::string> read_whole(int fd);
 
+// Adds a field to a body.
+void append_field(std::string& body, char tag, std::string_view content);
 // The first field with this tag; empty if there is none.
 std::string_view find_field(std::string_view body, char tag);
 // Of an 'R' packet whose body is whole.

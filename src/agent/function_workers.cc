@@ -99,6 +99,8 @@ void FunctionExecutor::on_packet(const AttemptKey& key) {
   if (!packet->has_value()) return;
   WorkerPacket& message = **packet;
   if (message.kind == 'R') return reply(worker, std::move(message));
+  if (worker.call != nullptr && worker.call->actor) actor_packet(worker, message);
+  if (message.kind == 'Y' && worker.call != nullptr) return yielded(worker, std::move(message));
   if (message.kind != 'O' || message.body.empty() || worker.call == nullptr) return;
   const auto stream = message.body[0] == 1 ? tasks::LogStreamKind::kStdout : tasks::LogStreamKind::kStderr;
   sink_.output(worker.call->spec.key, stream, clock_.wall(), std::string_view(message.body).substr(1));

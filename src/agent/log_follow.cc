@@ -14,6 +14,7 @@ void LogFollowers::subscribe(const wire::SubscribeLogs& request) {
   Follower follower;
   follower.attempt = request.attempt();
   follower.key = key_of(request.attempt());
+  if (request.values()) follower.key += kYieldedSuffix;
   follower.subscription = request.subscription();
   follower.wanted[0] = request.stdout_offset();
   follower.wanted[1] = request.stderr_offset();
@@ -27,7 +28,9 @@ void LogFollowers::subscribe(const wire::SubscribeLogs& request) {
 }
 
 void LogFollowers::unsubscribe(const wire::UnsubscribeLogs& request) {
-  followers_.erase({key_of(request.attempt()), request.subscription()});
+  const AttemptKey key = key_of(request.attempt());
+  followers_.erase({key, request.subscription()});
+  followers_.erase({key + std::string(kYieldedSuffix), request.subscription()});
 }
 
 void LogFollowers::appended(const AttemptKey& key) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <string_view>
 #include <utility>
 
 #include "agent/executor.h"
@@ -15,6 +16,9 @@
 #include "agent/log_file.h"
 
 namespace uccp::agent {
+
+// Behind the key of an attempt: its yielded values in place of its output.
+inline constexpr std::string_view kYieldedSuffix = "/values";
 
 class LogFollowers {
  public:

@@ -57,6 +57,8 @@ FunctionCallSpec call_of(const api::FunctionCall& call) {
   for (const auto& [name, payload] : call.kwargs()) {
     spec.arguments.push_back(argument_of(payload, name, functions::argument_input(name)));
   }
+  spec.actor = call.has_actor();
+  spec.owner_timeout_ms = ms_of(call.actor().has_owner_timeout() ? &call.actor().owner_timeout() : nullptr, 0);
   return spec;
 }
 
@@ -135,19 +137,23 @@ api::Usage usage_of(const AttemptUse& use, WallTime now) {
 }
 
 // What a function returned, as a payload; content in an artifact is named by its digest.
-api::Payload payload_of(const AttemptEnd& end) {
+api::Payload payload_of(const AttemptValue& value) {
   api::Payload payload;
-  const AttemptValue& value = *end.value;
   payload.set_content_type(value.content_type);
-  if (!value.is_artifact) {
-    const bool is_json = value.content_type == "application/json";
-    if (is_json && google::protobuf::util::JsonStringToMessage(value.data, payload.mutable_json()).ok()) {
-      payload.clear_content_type();
-    } else {
-      payload.set_data(value.data);
-    }
-    return payload;
+  const bool is_json = value.content_type == "application/json";
+  if (is_json && google::protobuf::util::JsonStringToMessage(value.data, payload.mutable_json()).ok()) {
+    payload.clear_content_type();
+  } else {
+    payload.set_data(value.data);
   }
+  return payload;
+}
+
+api::Payload payload_of(const AttemptEnd& end) {
+  const AttemptValue& value = *end.value;
+  if (!value.is_artifact) return payload_of(value);
+  api::Payload payload;
+  payload.set_content_type(value.content_type);
   for (const CollectedArtifact& artifact : end.artifacts) {
     if (artifact.path != functions::kValueArtifact) continue;
     payload.mutable_blob()->set_sha256(artifact.sha256);

@@ -19,6 +19,7 @@ AttemptSpec spec_of(const wire::LaunchAttempt& launch);
 api::AttemptOutcomeKind kind_of(EndKind kind);
 EndKind kind_from(api::AttemptOutcomeKind kind);
 api::Usage usage_of(const AttemptUse& use, WallTime now);
+api::Payload payload_of(const AttemptValue& value);
 // What a function returned; requires end.value.
 api::Payload payload_of(const AttemptEnd& end);
 google::protobuf::Timestamp timestamp_of(WallTime time);

@@ -5,11 +5,17 @@
 
 #include "server/config.h"
 #include "services/compute/compute_service.h"
+#include "services/compute/object_service.h"
 
 namespace uccp::server {
 
 // With its handlers added. Errors: invalid, for settings out of range.
-Result<std::unique_ptr<compute::ComputeService>> make_compute(const Config& config, call::HandlerTable& handlers,
-                                                              compute::ComputeEnvironment environment);
+// Functions and objects.
+struct ComputeServices {
+  std::unique_ptr<compute::ComputeService> functions;
+  std::unique_ptr<compute::ObjectService> objects;
+};
+Result<ComputeServices> make_compute(const Config& config, call::HandlerTable& handlers,
+                                     compute::ComputeEnvironment environment);
 
 }  // namespace uccp::server

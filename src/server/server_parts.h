@@ -63,6 +63,7 @@
 #include "services/quotas/quotas_state.h"
 #include "services/secrets/secrets_state.h"
 #include "services/sync/sync_service.h"
+#include "services/tasks/actor_service.h"
 #include "services/tasks/agent_link_service.h"
 #include "services/tasks/blob_collector.h"
 #include "services/tasks/tasks_service.h"
@@ -100,6 +101,7 @@ struct Server::Parts {
   SeededRandom call_random{system_random.next()};
   SeededRandom id_random{system_random.next()};
   SeededRandom worker_id_random{system_random.next()};
+  SeededRandom caller_random{system_random.next()};
   SeededRandom function_random{system_random.next()};
   SeededRandom service_random{system_random.next()};
   std::optional<runtime::DirectoryLock> lock;
@@ -143,7 +145,8 @@ struct Server::Parts {
   std::unique_ptr<kv::KvSweeper> kv_sweeper;
   std::unique_ptr<kv::KvService> key_value;
   std::unique_ptr<tasks::TasksService> tasks_service;
-  std::unique_ptr<compute::ComputeService> compute;
+  std::unique_ptr<tasks::ActorService> actors;
+  ComputeServices compute;
   std::unique_ptr<tasks::AgentLinkService> agent_link;
   std::unique_ptr<workers::WorkersService> workers_service;
   std::unique_ptr<ResourcesSide> resources;

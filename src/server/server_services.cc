@@ -113,6 +113,9 @@ Status Server::Parts::build_work(const Config& config) {
                               .random = id_random,
                               .page_tokens = *page_tokens});
   tasks_service->register_handlers(handlers);
+  actors = std::make_unique<tasks::ActorService>(tasks::ActorEnvironment{
+      .loop = *loop, .runtime = *work, .view = [this] { return work_view(); }, .random = caller_random});
+  actors->register_handlers(handlers);
   UCCP_RETURN_IF_ERROR(build_compute(config));
   agent_link = std::make_unique<tasks::AgentLinkService>(*loop, *blob_io, *work, *blobs,
                                                          [this] { return node->out_of_space(); });

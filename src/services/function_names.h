@@ -18,6 +18,9 @@ inline std::string argument_input(size_t position) { return "args/" + std::to_st
 inline std::string argument_input(std::string_view name) { return "kwargs/" + std::string(name); }
 // Path of the artifact that a large value is.
 inline constexpr std::string_view kValueArtifact = ".value";
+// Path of the artifact that holds what a generator yielded: a log (services/tasks/log_format.h) whose standard output
+// is for each value u32 big endian length and a serialized v1.Payload.
+inline constexpr std::string_view kYieldedArtifact = ".values";
 // A value up to this size travels and is kept inside the outcome.
 inline constexpr size_t kInlineValueBytes = 16u << 10;
 

@@ -27,6 +27,9 @@ inline constexpr machine::BytesTable kTaskExpiry(36);
 // What each quota limits; key as quota_key() says, scope as quota_scope().
 inline constexpr machine::Table<v1::ResourceQuota> kQuotas(37);
 
+// Name of an actor, id of its task: of the living one, or else of the last one that had the name.
+inline constexpr machine::BytesTable kActorNames(38);
+
 // Workers serve all tenants and belong to none.
 inline const machine::Scope kWorkerScope{};
 

@@ -15,6 +15,7 @@ MAKES = {
     "tasks": (lambda x: {"name": "task-" + x, "command": ["true"]}, None),
     "quotas": (lambda x: {"scope": "USER", "subject": "user-" + x, "hard": {"cpu": 4}}, None),
     "functions": (lambda x: {"name": "function-" + x, "runtime": "python3.11", "entryPoint": "m:f", "source": "ZGVmIGYoKTogcGFzcwo="}, None),
+    "objectstores": (lambda x: {"name": "store-" + x}, None),
     "tenants": (lambda x: {"name": "tenant-" + x}, {"displayName": "T"}),
     "namespaces": (lambda x: {"name": "namespace-" + x}, None),
     "users": (lambda x: {"name": "user-" + x, "password": PASSWORD}, {"displayName": "U"}),

@@ -232,7 +232,7 @@ class Contract(FunctionTest):
         self.assert_problem(self.rest.post("functions", {**good, "concurrency": 4}), 400, "FUNCTION_FEATURE_UNIMPLEMENTED")
         self.rest.post("functions", good)
         other = {"function": {"name": "w", "args": [{"object": {"store": "default", "key": "k"}}]}}
-        self.assert_problem(self.rest.post("compute/tasks", other), 400, "OBJECTS_UNIMPLEMENTED")
+        self.assert_problem(self.rest.post("compute/tasks", other), 404, "OBJECT_NOT_FOUND")
         nobody = {"function": {"name": "w", "args": [{"object": {"store": "tasks", "key": "task_none"}}]}}
         self.assert_problem(self.rest.post("compute/tasks", nobody), 404, "DEPENDENCY_NOT_FOUND")
 

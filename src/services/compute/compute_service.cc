@@ -21,10 +21,6 @@ using machine::GroupView;
 
 machine::Scope scope_of(const call::Call& call) { return {call.principal.tenant, call.name_space}; }
 
-void put_session(const CallPtr& call, LogIndex index) {
-  call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, index}}));
-}
-
 Status not_built(const std::string& what, const std::string& instead) {
   return Status(Code::kInvalid, "FUNCTION_FEATURE_UNIMPLEMENTED", what + " is not built yet; " + instead);
 }
@@ -67,6 +63,10 @@ std::string bundle_of(const v1::Function& function) {
 }
 
 }  // namespace
+
+void put_session(const CallPtr& call, LogIndex index) {
+  call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, index}}));
+}
 
 void ComputeService::add_handlers(call::HandlerTable& handlers) {
   const std::string service = "uccp.v1.ComputeExecution/";
@@ -200,14 +200,15 @@ void ComputeService::submit(const CallPtr& call, std::string bytes) {
         if (!view) return call->finish(std::move(view.error()));
         const auto row = find_function(*view, scope_of(*call), request.function().name(), request.function().version());
         if (!row) return call->finish(row.error());
-        auto task = task_of(request, *row);
-        if (!task) return call->finish(std::move(task.error()));
-        task->set_namespace_(call->name_space);
-        task->set_principal(call->principal.name);
-        task->set_id(make_task_id());
-        if (!task->has_priority()) task->set_priority(work::kPriorityDefault);
-        if (request.validate_only()) return call->reply(task->SerializeAsString());
-        store(call, std::move(bytes), std::move(*task));
+        if (Status found = use_objects(*view, scope_of(*call), view->machine_time_ms(), request); !found.is_ok())
+          return call->finish(std::move(found));
+        v1::Task task = task_of(request, *row);
+        task.set_namespace_(call->name_space);
+        task.set_principal(call->principal.name);
+        task.set_id(make_task_id());
+        if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
+        if (request.validate_only()) return call->reply(task.SerializeAsString());
+        store(call, std::move(bytes), std::move(task));
       });
 }
 

@@ -32,6 +32,9 @@ struct ComputeEnvironment {
   std::function<uint32_t()> feature_level;
 };
 
+// Says to the client what its next reads have to see.
+void put_session(const call::CallPtr& call, LogIndex index);
+
 class ComputeService {
  public:
   ComputeService(ComputeOptions options, ComputeEnvironment environment)

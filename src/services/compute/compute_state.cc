@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "services/compute/object_state.h"
 #include "services/message_types.h"
 
 namespace uccp::compute {
@@ -95,7 +96,9 @@ ApplyResult remove_function(ApplyContext& c, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> ComputeState::commands() {
-  return {{"register", register_function}, {"remove", remove_function}};
+  auto commands = object_commands();
+  commands.insert({{"register", register_function}, {"remove", remove_function}});
+  return commands;
 }
 
 std::string version_key(std::string_view name, std::string_view version) {

@@ -32,20 +32,19 @@ TEST(FunctionCall, WhatTheRequestDoesNotSayTheFunctionSays) {
   auto request = request_of("f");
   (*request.mutable_env())["B"] = "call";
   const auto task = task_of(request, row);
-  ASSERT_TRUE(task.has_value());
-  EXPECT_EQ(task->type(), v1::TASK_TYPE_FUNCTION);
-  EXPECT_EQ(task->executor(), v1::EXECUTOR_FUNCTION);
-  EXPECT_EQ(task->function().version(), "1");
-  EXPECT_EQ(task->resources().cpu(), 3);
-  EXPECT_EQ(task->resources().memory(), 256u << 20) << "a default where neither says it";
-  EXPECT_EQ(task->retry().max_attempts(), 4);
-  EXPECT_EQ(task->timeout().seconds(), 300);
-  EXPECT_EQ(task->env().at("A"), "function");
-  EXPECT_EQ(task->env().at("B"), "call");
-  EXPECT_EQ(task->node_selector().at("uccp/functions"), "python3.11");
-  ASSERT_EQ(task->inputs_size(), 1);
-  EXPECT_EQ(task->inputs(0).path(), "function");
-  EXPECT_EQ(task->inputs(0).blob().sha256(), std::string(64, 'a'));
+  EXPECT_EQ(task.type(), v1::TASK_TYPE_FUNCTION);
+  EXPECT_EQ(task.executor(), v1::EXECUTOR_FUNCTION);
+  EXPECT_EQ(task.function().version(), "1");
+  EXPECT_EQ(task.resources().cpu(), 3);
+  EXPECT_EQ(task.resources().memory(), 256u << 20) << "a default where neither says it";
+  EXPECT_EQ(task.retry().max_attempts(), 4);
+  EXPECT_EQ(task.timeout().seconds(), 300);
+  EXPECT_EQ(task.env().at("A"), "function");
+  EXPECT_EQ(task.env().at("B"), "call");
+  EXPECT_EQ(task.node_selector().at("uccp/functions"), "python3.11");
+  ASSERT_EQ(task.inputs_size(), 1);
+  EXPECT_EQ(task.inputs(0).path(), "function");
+  EXPECT_EQ(task.inputs(0).blob().sha256(), std::string(64, 'a'));
 }
 
 TEST(FunctionCall, ValuesOfTasksBecomeDependenciesOnce) {
@@ -59,18 +58,9 @@ TEST(FunctionCall, ValuesOfTasksBecomeDependenciesOnce) {
   named.set_store("tasks");
   named.set_key("task_2");
   const auto task = task_of(request, row_of("f", "1"));
-  ASSERT_TRUE(task.has_value());
-  ASSERT_EQ(task->dependencies_size(), 2);
-  EXPECT_EQ(task->dependencies(0).task_id(), "task_1");
-  EXPECT_EQ(task->dependencies(1).task_id(), "task_2");
-}
-
-TEST(FunctionCall, ObjectsOfOtherStoresAreRefused) {
-  auto request = request_of("f");
-  request.mutable_function()->add_args()->mutable_object()->set_key("k");
-  const auto task = task_of(request, row_of("f", "1"));
-  ASSERT_FALSE(task.has_value());
-  EXPECT_EQ(task.error().reason(), "OBJECTS_UNIMPLEMENTED");
+  ASSERT_EQ(task.dependencies_size(), 2);
+  EXPECT_EQ(task.dependencies(0).task_id(), "task_1");
+  EXPECT_EQ(task.dependencies(1).task_id(), "task_2");
 }
 
 TEST(FunctionCall, LargeArgumentsBecomeBlobsAndInputs) {
@@ -79,20 +69,19 @@ TEST(FunctionCall, LargeArgumentsBecomeBlobsAndInputs) {
   request.mutable_function()->add_args()->set_data(std::string(kInlineArgumentBytes + 1, 'x'));
   (*request.mutable_function()->mutable_kwargs())["t"].set_text(std::string(kInlineArgumentBytes + 1, 'x'));
   auto task = task_of(request, row_of("f", "1"));
-  ASSERT_TRUE(task.has_value());
   v1::Blob blob;
   blob.set_sha256(std::string(64, 'b'));
-  const auto large = large_arguments(*task);
+  const auto large = large_arguments(task);
   ASSERT_EQ(large.size(), 2u);
   EXPECT_EQ(large[0].input, "args/1");
   EXPECT_EQ(large[1].input, "kwargs/t");
-  for (const LargeArgument& one : large) refer_to_blob(*task, one, blob);
-  EXPECT_TRUE(large_arguments(*task).empty());
-  EXPECT_TRUE(task->function().args(0).has_data());
-  EXPECT_EQ(task->function().args(1).blob().sha256(), std::string(64, 'b'));
-  EXPECT_EQ(task->function().kwargs().at("t").content_type(), "text/plain; charset=utf-8");
-  ASSERT_EQ(task->inputs_size(), 3);
-  EXPECT_EQ(task->inputs(2).path(), "kwargs/t");
+  for (const LargeArgument& one : large) refer_to_blob(task, one, blob);
+  EXPECT_TRUE(large_arguments(task).empty());
+  EXPECT_TRUE(task.function().args(0).has_data());
+  EXPECT_EQ(task.function().args(1).blob().sha256(), std::string(64, 'b'));
+  EXPECT_EQ(task.function().kwargs().at("t").content_type(), "text/plain; charset=utf-8");
+  ASSERT_EQ(task.inputs_size(), 3);
+  EXPECT_EQ(task.inputs(2).path(), "kwargs/t");
 }
 
 }  // namespace

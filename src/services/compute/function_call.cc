@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "services/compute/object_state.h"
+
 namespace uccp::compute {
 namespace {
 
@@ -18,8 +20,7 @@ void for_each_argument(v1::FunctionCall& call, const std::function<void(v1::Payl
 }
 
 // What has to end first: what the request names, and the tasks whose values are arguments.
-Status add_dependencies(v1::Task& task) {
-  Status status;
+void add_dependencies(v1::Task& task) {
   for_each_argument(*task.mutable_function(), [&](v1::Payload& payload, const std::string& input) {
     if (payload.has_blob()) {
       v1::Input& added = *task.add_inputs();
@@ -28,22 +29,32 @@ Status add_dependencies(v1::Task& task) {
     }
     if (!payload.has_object()) return;
     const v1::ObjectRef& object = payload.object();
-    if (object.store() != functions::kTaskValueStore) {
-      status =
-          Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED",
-                 "arguments from object stores are not built yet; the store `tasks`, whose keys are ids of tasks, is")
-              .with_field("function." + input, "must be of the store tasks");
-      return;
-    }
     const auto depends = [&](const v1::Dependency& d) { return d.task_id() == object.key(); };
     if (std::ranges::none_of(task.dependencies(), depends)) task.add_dependencies()->set_task_id(object.key());
   });
-  return status;
 }
 
 }  // namespace
 
-Result<v1::Task> task_of(const v1::SubmitTaskRequest& request, const internal::v1::FunctionRow& row) {
+Status use_objects(const machine::KeyReader& state, const machine::Scope& scope, int64_t now_ms,
+                   v1::SubmitTaskRequest& request) {
+  Status status;
+  for_each_argument(*request.mutable_function(), [&](v1::Payload& payload, const std::string&) {
+    if (!status.is_ok() || !payload.has_object() || payload.object().store() == functions::kTaskValueStore) return;
+    const v1::ObjectRef object = payload.object();
+    const std::string store = object.store().empty() ? std::string(objectstores::kDefaultStore) : object.store();
+    const auto row = objectstores::find_object(state, scope, store, object.key(), object.version(), now_ms);
+    if (!row) {
+      status = no_such_object(store, object.key(), object.version());
+      return;
+    }
+    *payload.mutable_blob() = row->blob();
+    if (payload.content_type().empty()) payload.set_content_type(row->object().content_type());
+  });
+  return status;
+}
+
+v1::Task task_of(const v1::SubmitTaskRequest& request, const internal::v1::FunctionRow& row) {
   const v1::Function& function = row.function();
   v1::Task task;
   task.set_type(v1::TASK_TYPE_FUNCTION);
@@ -59,7 +70,7 @@ Result<v1::Task> task_of(const v1::SubmitTaskRequest& request, const internal::v
   else if (function.has_retry()) *task.mutable_retry() = function.retry();
   if (request.has_timeout()) *task.mutable_timeout() = request.timeout();
   else if (function.has_timeout()) *task.mutable_timeout() = function.timeout();
-  else task.mutable_timeout()->set_seconds(kTimeoutDefaultS);
+  else if (!request.function().has_actor()) task.mutable_timeout()->set_seconds(kTimeoutDefaultS);
   task.mutable_dependencies()->CopyFrom(request.dependencies());
   *task.mutable_env() = function.env();
   for (const auto& [name, value] : request.env()) (*task.mutable_env())[name] = value;
@@ -68,7 +79,7 @@ Result<v1::Task> task_of(const v1::SubmitTaskRequest& request, const internal::v
   v1::Input& bundle = *task.add_inputs();
   bundle.set_path(std::string(functions::kBundleInput));
   *bundle.mutable_blob() = row.bundle();
-  UCCP_RETURN_IF_ERROR(add_dependencies(task));
+  add_dependencies(task);
   return task;
 }
 

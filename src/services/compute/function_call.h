@@ -20,9 +20,12 @@ struct LargeArgument {
   std::string input;
 };
 
-// The task that calls `row`, without an id. What the request does not say, the function says. Errors: invalid
-// OBJECTS_UNIMPLEMENTED for an argument of another store than that of values of tasks.
-Result<v1::Task> task_of(const v1::SubmitTaskRequest& request, const internal::v1::FunctionRow& row);
+// Arguments that are objects of stores become the blobs that hold them, since objects change and calls do not. Errors:
+// not_found OBJECT_NOT_FOUND.
+Status use_objects(const machine::KeyReader& state, const machine::Scope& scope, int64_t now_ms,
+                   v1::SubmitTaskRequest& request);
+// The task that calls `row`, without an id. What the request does not say, the function says.
+v1::Task task_of(const v1::SubmitTaskRequest& request, const internal::v1::FunctionRow& row);
 // The arguments of a task that are to become blobs.
 std::vector<LargeArgument> large_arguments(v1::Task& task);
 // The argument is the blob from here on.

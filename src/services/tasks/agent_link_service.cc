@@ -2,7 +2,7 @@
 
 #include "base/bytes.h"
 #include "call/command.h"
-#include "services/tasks/blob_stream.h"
+#include "services/objects/blob_stream.h"
 
 namespace uccp::tasks {
 namespace {
@@ -23,6 +23,7 @@ class StreamSession final : public AgentSession {
     call_->send(message.SerializeAsString());
   }
   void close(Status status) override { call_->finish(std::move(status)); }
+  size_t queued_bytes() const override { return call_->sink->queued_bytes(); }
 
  private:
   call::CallPtr call_;
@@ -152,19 +153,19 @@ void AgentLinkService::get_blob(const call::CallPtr& call, const internal::v1::G
   if (!info) return call->finish(info.error());
   uint64_t offset = request.offset();
   if (!request.since().empty()) offset = std::strtoull(request.since().c_str(), nullptr, 10);
-  stream_blob(blob_io_, blobs_,
-              {.call = call,
-               .sha256 = request.sha256(),
-               .offset = offset,
-               .size = info->size,
-               .item = [](uint64_t at, std::string data) {
-                 internal::v1::BlobChunk chunk;
-                 chunk.set_offset(at);
-                 chunk.set_cursor(std::to_string(at + data.size()));
-                 if (data.empty()) chunk.mutable_end()->set_reason(v1::STREAM_END_REASON_COMPLETED);
-                 chunk.set_data(std::move(data));
-                 return chunk.SerializeAsString();
-               }});
+  objects::stream_blob(blob_io_, blobs_,
+                       {.call = call,
+                        .sha256 = request.sha256(),
+                        .offset = offset,
+                        .size = info->size,
+                        .item = [](uint64_t at, std::string data) {
+                          internal::v1::BlobChunk chunk;
+                          chunk.set_offset(at);
+                          chunk.set_cursor(std::to_string(at + data.size()));
+                          if (data.empty()) chunk.mutable_end()->set_reason(v1::STREAM_END_REASON_COMPLETED);
+                          chunk.set_data(std::move(data));
+                          return chunk.SerializeAsString();
+                        }});
 }
 
 }  // namespace uccp::tasks

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "services/function_types.h"
+#include "services/object_types.h"
 
 namespace uccp::tasks {
 namespace {
@@ -50,6 +51,12 @@ void BlobCollector::round(const machine::GroupView& view) {
                                   referenced.push_back(hash64(row.bundle().sha256()));
                                   return true;
                                 });
+  const auto object = [&](const machine::Scope&, std::string_view, const internal::v1::ObjectRow& row) {
+    if (!objectstores::is_over(row, view.machine_time_ms())) referenced.push_back(hash64(row.blob().sha256()));
+    return true;
+  };
+  objectstores::kObjects.scan_all(view, object);
+  objectstores::kOldVersions.scan_all(view, object);
   std::ranges::sort(referenced);
   const auto collection =
       blobs_.collect([&](std::string_view id) { return std::ranges::binary_search(referenced, hash64(id)); });

@@ -1,4 +1,4 @@
-// Removes the blobs of this node that no task refers to any more.
+// Removes the blobs of this node that no task, function or object refers to any more.
 //
 // A blob is referred to by the inputs, artifacts and logs of a task as long as the task has a record, ended or not.
 // Each node looks at its own copies, by its own state: what is committed can be read everywhere, so all come to the

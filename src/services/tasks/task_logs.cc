@@ -227,8 +227,10 @@ class Follower : public std::enable_shared_from_this<Follower> {
                                     [self](const internal::v1::LogReply& reply) {
                                       self->env_.io.post([self, reply] { self->live_reply(reply); });
                                     }};
-      const uint64_t id = self->env_.runtime.subscribe_logs(self->ref_, cursor.attempt, cursor.stdout_offset,
-                                                            cursor.stderr_offset, follow, std::move(sink));
+      const uint64_t id = self->env_.runtime.subscribe_logs(
+          self->ref_, cursor.attempt,
+          {.stdout_offset = cursor.stdout_offset, .stderr_offset = cursor.stderr_offset, .follow = follow},
+          std::move(sink));
       self->env_.io.post([self, id] { self->subscribed(id); });
     });
   }

@@ -7,8 +7,9 @@
 #include "call/command.h"
 #include "call/validate.h"
 #include "machine/resource_id.h"
+#include "services/objects/blob_stream.h"
 #include "services/tasks/attempts.h"
-#include "services/tasks/blob_stream.h"
+#include "services/tasks/result_stream.h"
 #include "services/tasks/task_checks.h"
 
 namespace uccp::tasks {
@@ -56,6 +57,9 @@ void TasksService::register_handlers(call::HandlerTable& handlers) {
                                                   [this](const CallPtr& c, const auto& r) { artifact(c, r); });
   handlers.add_parsed<v1::GetResultRequest>("uccp.v1.ComputeExecution/GetResult",
                                             [this](const CallPtr& c, const auto& r) { result(c, r); });
+  handlers.add_parsed<v1::StreamResultsRequest>(
+      "uccp.v1.ComputeExecution/StreamResults",
+      [this](const CallPtr& c, const auto& r) { follow_results(env_.logs, c, r); });
 }
 
 v1::Task TasksService::public_task(const TaskRow& row) const {
@@ -194,17 +198,8 @@ void TasksService::get(const CallPtr& call, const v1::GetTaskStatusRequest& requ
 void TasksService::result(const CallPtr& call, const v1::GetResultRequest& request) {
   wait_until_ended(call, request.id(), ms_of(request.wait()), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
-    const v1::Task task = public_task(*row);
     v1::TaskResult result;
-    result.set_id(task.id());
-    result.set_status(task.status());
-    result.set_status_reason(task.status_reason());
-    if (task.has_exit_code()) result.set_exit_code(task.exit_code());
-    result.set_signal(task.signal());
-    *result.mutable_artifacts() = task.artifacts();
-    if (task.has_value()) *result.mutable_value() = task.value();
-    *result.mutable_usage() = task.usage();
-    if (task.has_end_time()) *result.mutable_end_time() = task.end_time();
+    fill_result(public_task(*row), result);
     call->reply(result.SerializeAsString());
   });
 }
@@ -299,20 +294,20 @@ void TasksService::artifact(const CallPtr& call, const v1::GetTaskArtifactReques
       const uint64_t offset =
           request.since().empty() ? request.offset() : std::strtoull(request.since().c_str(), nullptr, 10);
       if (offset > artifact.size()) return call->finish(invalid_field("offset", "is behind the end of the artifact"));
-      return stream_blob(env_.logs.io, env_.logs.blobs,
-                         {.call = call,
-                          .sha256 = artifact.sha256(),
-                          .offset = offset,
-                          .size = artifact.size(),
-                          .item = [artifact](uint64_t at, std::string data) {
-                            v1::ArtifactChunk chunk;
-                            chunk.set_cursor(std::to_string(at + data.size()));
-                            chunk.set_offset(at);
-                            if (at == 0) *chunk.mutable_artifact() = artifact;
-                            if (data.empty()) chunk.mutable_end()->set_reason(v1::STREAM_END_REASON_COMPLETED);
-                            chunk.set_data(std::move(data));
-                            return chunk.SerializeAsString();
-                          }});
+      return objects::stream_blob(env_.logs.io, env_.logs.blobs,
+                                  {.call = call,
+                                   .sha256 = artifact.sha256(),
+                                   .offset = offset,
+                                   .size = artifact.size(),
+                                   .item = [artifact](uint64_t at, std::string data) {
+                                     v1::ArtifactChunk chunk;
+                                     chunk.set_cursor(std::to_string(at + data.size()));
+                                     chunk.set_offset(at);
+                                     if (at == 0) *chunk.mutable_artifact() = artifact;
+                                     if (data.empty()) chunk.mutable_end()->set_reason(v1::STREAM_END_REASON_COMPLETED);
+                                     chunk.set_data(std::move(data));
+                                     return chunk.SerializeAsString();
+                                   }});
     }
     call->finish(Status(Code::kNotFound, "ARTIFACT_NOT_FOUND",
                         "the task " + request.id() + " has no artifact " + request.path() +

@@ -115,6 +115,22 @@ std::unexpected<Status> no_such_task(std::string_view id) {
                   .with_resource("task", std::string(id)));
 }
 
+// Among living actors of a namespace a name is one's.
+Status take_actor_name(ApplyContext& c, const Task& task) {
+  const std::string& name = task.function().actor().name();
+  if (name.empty()) return Status::ok();
+  if (const auto id = work::kActorNames.get(c.state(), c.scope(), name)) {
+    const auto other = work::kTasks.get(c.state(), c.scope(), *id);
+    if (other && !is_terminal(other->task().status())) {
+      return Status(Code::kAlreadyExists, "ACTOR_EXISTS",
+                    "there is an actor " + name + " already, task " + *id + "; call it by its name, or end it first")
+          .with_resource("actor", name);
+    }
+  }
+  work::kActorNames.put(c.state(), c.scope(), name, task.id());
+  return Status::ok();
+}
+
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> TasksState::commands() {
@@ -155,6 +171,7 @@ ApplyResult TasksState::schedule(ApplyContext& c, std::string_view payload) {
       failed = "dependency " + dependency.task_id() + " ended " + status_word(found->task().status());
     }
   }
+  UCCP_RETURN_IF_ERROR(take_actor_name(c, task));
   work::kActiveTasks.put(c.state(), c.scope(), task.id(), "");
   if (!failed.empty()) {
     end_task(c, c.scope(), row, v1::TASK_STATUS_FAILED, failed);
@@ -317,6 +334,9 @@ ApplyResult TasksState::prune(ApplyContext& c, std::string_view payload) {
     if (!row || !is_terminal(row->task().status())) continue;
     work::kTaskExpiry.erase(c.state(), {}, expiry_key(scope, *row));
     work::kTasks.erase(c.state(), scope, key.id());
+    if (const std::string& name = row->task().function().actor().name();
+        !name.empty() && work::kActorNames.get(c.state(), scope, name) == key.id())
+      work::kActorNames.erase(c.state(), scope, name);
     c.emit_in(scope, work::kTaskTopic, key.id(), static_cast<uint8_t>(ChangeKind::kRemoved), row->SerializeAsString());
   }
   return std::string();

@@ -40,6 +40,7 @@ void WorkRuntime::receive(const std::shared_ptr<AgentSession>& session, internal
     case Body::kHeartbeat: return heartbeat(*worker, message.heartbeat());
     case Body::kStarted: return started(*worker, message.started());
     case Body::kDenied: return denied(*worker, message.denied());
+    case Body::kChannel: return actors_.answered(message.channel());
     case Body::kLog:
       for (auto& [id, sub] : subscriptions_) {
         if (same(sub.attempt, message.log().attempt())) sub.sink.chunk(message.log());
@@ -173,6 +174,13 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   attempts_[ref] = attempt;
   scheduler_->occupy(worker.id, queued_of(ref, row->task()));
   live_.set(ref, attempt);
+  // After the Welcome, which has to be the first message of the stream.
+  if (row->task().function().has_actor()) {
+    env_.loop.post([this, ref, id = attempt.id, session = worker.session] {
+      const auto live = attempts_.find(ref);
+      if (leading_ && live != attempts_.end() && same(live->second.id, id)) actors_.attached(ref, id, session);
+    });
+  }
   if (row->task().status() == v1::TASK_STATUS_STOPPING)
     env_.loop.post([this, ref] {
       if (leading_) track(ref);
@@ -221,12 +229,13 @@ void WorkRuntime::heartbeat(Worker& worker, const internal::v1::AgentHeartbeat& 
                    });
 }
 
-void WorkRuntime::started(Worker&, const internal::v1::AttemptStarted& started) {
+void WorkRuntime::started(Worker& worker, const internal::v1::AttemptStarted& started) {
   const auto it = attempts_.find(ref_of(started.attempt()));
   if (it == attempts_.end() || !same(it->second.id, started.attempt())) return;
   it->second.started = true;
   it->second.start_time = started.start_time();
   live_.set(it->first, it->second);
+  actors_.attached(it->first, it->second.id, worker.session);
 }
 
 void WorkRuntime::denied(Worker& worker, const internal::v1::AttemptDenied& denied) {
@@ -256,6 +265,7 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
   worker->live.connected = false;
   scheduler_->disconnect_worker(worker->id);
   update_live(*worker);
+  actors_.session_over(session);
   // Followers of its output ask again when it is back.
   internal::v1::LogReply over;
   over.set_complete(true);

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "services/object_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/function_values.h"
 
@@ -105,6 +106,7 @@ void WorkRuntime::step_down() {
   outcomes_under_way_.clear();
   settling_.clear();
   subscriptions_.clear();
+  actors_.close_all(status);
 }
 
 void WorkRuntime::stop() {
@@ -143,6 +145,7 @@ void WorkRuntime::tick() {
     schedule_round();
   if (++ticks_ % kPruneEveryTicks == 0) {
     prune();
+    end_objects();
     account_costs();
   }
   publish_quotas();
@@ -161,6 +164,7 @@ void WorkRuntime::track(const TaskRef& ref) {
     scheduler_->remove_task(ref);
     held_.erase(ref);
     const auto live = attempts_.find(ref);
+    actors_.ended(ref, row);
     // An attempt of a task that is over is of no use to anybody.
     if (live != attempts_.end() && row && live->second.id.attempt_number() == row->task().attempts() + 1) {
       send_cancel(ref, *row);
@@ -244,6 +248,7 @@ void WorkRuntime::drop_attempt(const TaskRef& ref) {
   const std::string worker = it->second.id.worker_id();
   attempts_.erase(it);
   live_.erase(ref);
+  actors_.detached(ref, row_of(ref));
   scheduler_->release(ref);
   for (auto sub = subscriptions_.begin(); sub != subscriptions_.end();) {
     if (sub->second.ref != ref) {
@@ -385,7 +390,9 @@ void WorkRuntime::launch(const Assignment& assignment) {
   *launch.mutable_attempt() = id;
   *launch.mutable_task() = row->task();
   launch.mutable_task()->clear_attempt_history();
-  if (!launch.task().has_timeout()) set_ms(launch.mutable_task()->mutable_timeout(), options_.task_timeout_default_ms);
+  // An actor lives until it ends or is ended.
+  if (!launch.task().has_timeout() && !launch.task().function().has_actor())
+    set_ms(launch.mutable_task()->mutable_timeout(), options_.task_timeout_default_ms);
   Status status = resolve_inputs(env_.view(), assignment.task, row->task(), launch);
   if (status.is_ok()) status = resolve_values(env_.view(), assignment.task, launch);
   if (!status.is_ok()) {
@@ -395,8 +402,27 @@ void WorkRuntime::launch(const Assignment& assignment) {
   update_live(worker);
 }
 
-uint64_t WorkRuntime::subscribe_logs(const TaskRef& ref, int32_t attempt, uint64_t stdout_offset,
-                                     uint64_t stderr_offset, bool follow, LogSink sink) {
+Result<uint64_t> WorkRuntime::open_actor(const TaskRef& ref, std::shared_ptr<ActorPeer> peer) {
+  if (!leading_)
+    return fail(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; nothing was done, retry");
+  const auto row = row_of(ref);
+  if (!row || !row->task().function().has_actor()) {
+    return fail(Status(Code::kInvalid, "NOT_AN_ACTOR", "task " + ref.id + " is no actor; its result is a value")
+                    .with_field("actor", "must be an actor"));
+  }
+  if (work::is_terminal(row->task().status())) {
+    return fail(Code::kFailedPrecondition, "ACTOR_ENDED",
+                "the actor " + ref.id + " has ended: " + row->task().status_reason());
+  }
+  const uint64_t channel = actors_.open(ref, std::move(peer));
+  const auto live = attempts_.find(ref);
+  if (live == attempts_.end() || !live->second.started) return channel;
+  const auto worker = workers_.find(live->second.id.worker_id());
+  if (worker != workers_.end()) actors_.attached(ref, live->second.id, worker->second.session);
+  return channel;
+}
+
+uint64_t WorkRuntime::subscribe_logs(const TaskRef& ref, int32_t attempt, const LogStart& start, LogSink sink) {
   const auto live = attempts_.find(ref);
   if (live == attempts_.end() || (attempt != 0 && live->second.id.attempt_number() != attempt)) return 0;
   const auto worker = workers_.find(live->second.id.worker_id());
@@ -407,9 +433,10 @@ uint64_t WorkRuntime::subscribe_logs(const TaskRef& ref, int32_t attempt, uint64
   auto& subscribe = *message.mutable_subscribe_logs();
   *subscribe.mutable_attempt() = live->second.id;
   subscribe.set_subscription(id);
-  subscribe.set_stdout_offset(stdout_offset);
-  subscribe.set_stderr_offset(stderr_offset);
-  subscribe.set_follow(follow);
+  subscribe.set_stdout_offset(start.stdout_offset);
+  subscribe.set_stderr_offset(start.stderr_offset);
+  subscribe.set_follow(start.follow);
+  subscribe.set_values(start.values);
   worker->second.session->send(std::move(message));
   return id;
 }
@@ -438,6 +465,18 @@ std::set<std::string> WorkRuntime::needed_as_inputs(const machine::Scope& scope)
     return true;
   });
   return needed;
+}
+
+// What is over by machine time, which stands still while nothing is applied.
+void WorkRuntime::end_objects() {
+  bool due = false;
+  objectstores::kExpiry.scan(env_.view(), {}, "", "", [&](std::string_view key, std::string_view) {
+    due = static_cast<int64_t>(ByteReader(key).u64()) <= machine_now_ms();
+    return false;
+  });
+  if (due)
+    env_.proposer.propose(kWorkGroup, system_command("compute.remove_over", ""),
+                          [](const Result<machine::Applied>&) {});
 }
 
 void WorkRuntime::prune() {

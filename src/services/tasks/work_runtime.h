@@ -23,19 +23,12 @@
 #include "base/metrics.h"
 #include "base/random.h"
 #include "machine/ports.h"
+#include "services/tasks/actor_channels.h"
 #include "services/tasks/live_tasks.h"
 #include "services/tasks/scheduler.h"
 #include "services/work_types.h"
 
 namespace uccp::tasks {
-
-// The stream to one agent. send() may be called from the loop only; the agent's messages come to WorkRuntime::receive.
-class AgentSession {
- public:
-  virtual ~AgentSession() = default;
-  virtual void send(internal::v1::ServerMessage message) = 0;
-  virtual void close(Status status) = 0;
-};
 
 struct WorkRuntimeOptions {
   int64_t heartbeat_interval_ms = 1000;
@@ -81,10 +74,22 @@ class WorkRuntime {
     std::function<void(const internal::v1::LogChunk&)> chunk;
     std::function<void(const internal::v1::LogReply&)> reply;
   };
+  struct LogStart {
+    uint64_t stdout_offset = 0;
+    uint64_t stderr_offset = 0;
+    bool follow = false;
+    bool values = false;  // what the function yields, as if it were its standard output
+  };
   // Answers 0 if no attempt of the task is live.
-  uint64_t subscribe_logs(const TaskRef& ref, int32_t attempt, uint64_t stdout_offset, uint64_t stderr_offset,
-                          bool follow, LogSink sink);
+  uint64_t subscribe_logs(const TaskRef& ref, int32_t attempt, const LogStart& start, LogSink sink);
   void unsubscribe_logs(uint64_t subscription);
+
+  // Calls of actors, on the loop. The peer hears of it when the actor's object is there, and when the channel ends.
+  // Answers the number of the channel. Errors: failed_precondition ACTOR_ENDED; invalid NOT_AN_ACTOR; unavailable
+  // WORK_NOT_READY.
+  Result<uint64_t> open_actor(const TaskRef& ref, std::shared_ptr<ActorPeer> peer);
+  Status send_to_actor(uint64_t channel, std::string data) { return actors_.send(channel, std::move(data)); }
+  void close_actor(uint64_t channel) { actors_.close(channel); }
 
   // Why a task does not run, as far as the leader knows: fills all but id and status. Errors: unavailable
   // WORK_NOT_READY.
@@ -163,6 +168,7 @@ class WorkRuntime {
   void send_cancel(const TaskRef& ref, const internal::v1::TaskRow& row);
   std::set<std::string> needed_as_inputs(const machine::Scope& scope) const;
   void prune();
+  void end_objects();
   void update_live(Worker& worker);
   void update_metrics();
   int64_t machine_now_ms();
@@ -199,6 +205,7 @@ class WorkRuntime {
   std::multiset<TaskRef> settling_;  // tasks of these: placed before they count, a task could run twice
   bool round_scheduled_ = false;
   std::map<uint64_t, Subscription> subscriptions_;
+  ActorChannels actors_;
   uint64_t next_subscription_ = 1;
   uint64_t ticks_ = 0;
   Executor::TimerId timer_ = 0;

@@ -1,4 +1,5 @@
-// Sends a blob as a stream of items, no faster than the client takes them. Used for blobs of agents and for artifacts.
+// Sends a blob as a stream of items, no faster than the client takes them. Used for blobs of agents, artifacts and
+// objects.
 #pragma once
 
 #include <functional>
@@ -9,7 +10,7 @@
 #include "call/call.h"
 #include "services/objects/blob_store.h"
 
-namespace uccp::tasks {
+namespace uccp::objects {
 
 struct BlobStream {
   call::CallPtr call;
@@ -21,6 +22,6 @@ struct BlobStream {
 };
 
 // Reads on `io`. Ends the call when the blob ends, a read fails or the client goes away.
-void stream_blob(Executor& io, objects::BlobStore& blobs, BlobStream stream);
+void stream_blob(Executor& io, BlobStore& blobs, BlobStream stream);
 
-}  // namespace uccp::tasks
+}  // namespace uccp::objects

@@ -1,6 +1,6 @@
-#include "services/tasks/blob_stream.h"
+#include "services/objects/blob_stream.h"
 
-namespace uccp::tasks {
+namespace uccp::objects {
 namespace {
 
 constexpr size_t kPieceBytes = 256u << 10;
@@ -8,7 +8,7 @@ constexpr size_t kQueuedBytesMax = 1u << 20;
 
 struct State {
   Executor& io;
-  objects::BlobStore& blobs;
+  BlobStore& blobs;
   BlobStream stream;
 };
 
@@ -33,7 +33,7 @@ void pump(const std::shared_ptr<State>& state) {
 
 }  // namespace
 
-void stream_blob(Executor& io, objects::BlobStore& blobs, BlobStream stream) {
+void stream_blob(Executor& io, BlobStore& blobs, BlobStream stream) {
   auto state = std::make_shared<State>(io, blobs, std::move(stream));
   // The call holds the state through its callback until it ends.
   state->stream.call->on_drain([weak = std::weak_ptr(state)] {
@@ -43,4 +43,4 @@ void stream_blob(Executor& io, objects::BlobStore& blobs, BlobStream stream) {
   io.post([state] { pump(state); });
 }
 
-}  // namespace uccp::tasks
+}  // namespace uccp::objects

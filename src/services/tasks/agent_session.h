@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstddef>
+
+#include "base/status.h"
+#include "uccp/internal/v1/agent.pb.h"
+
+namespace uccp::tasks {
+
+// The stream to one agent. send() may be called from the loop only; the agent's messages come to WorkRuntime::receive.
+class AgentSession {
+ public:
+  virtual ~AgentSession() = default;
+  virtual void send(internal::v1::ServerMessage message) = 0;
+  virtual void close(Status status) = 0;
+  // Bytes that wait for the agent to take them.
+  virtual size_t queued_bytes() const { return 0; }
+};
+
+}  // namespace uccp::tasks

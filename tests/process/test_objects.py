@@ -1,0 +1,123 @@
+"""Object stores of a real node by REST, gRPC and the command line: content, versions, ends, limits, and kills."""
+import base64
+import hashlib
+import json
+import os
+import unittest
+
+from lib.uccp import NodeTest
+from lib.wait import wait_until
+
+
+def base64_of(content):
+    return base64.b64encode(content).decode()
+
+
+class ObjectTest(NodeTest):
+    feature_level = 2
+
+    def put(self, key, content, store="default", status=200, **fields):
+        body = {"object": {"store": store, "key": key, **fields}, "data": base64_of(content)}
+        answer = self.rest.put(f"objectstores/{store}/objects/{key}", body)
+        self.assertEqual(answer.status, status, answer)
+        return answer.json
+
+    def content(self, key, store="default", query=""):
+        answer = self.rest.get(f"objectstores/{store}/objects/{key}{query}")
+        self.assertEqual(answer.status, 200, answer)
+        return base64.b64decode(answer.json.get("data", ""))
+
+
+class Objects(ObjectTest):
+    def test_content_comes_back_whole_and_in_ranges(self):
+        content = os.urandom(100_000)
+        made = self.put("a/b.bin", content, contentType="image/png", metadata={"camera": "x"})
+        self.assertEqual(made["sha256"], hashlib.sha256(content).hexdigest())
+        self.assertEqual((made["size"], made["contentType"], made["principal"] != ""), (100_000, "image/png", True))
+        self.assertEqual(self.content("a/b.bin"), content)
+        self.assertEqual(self.content("a/b.bin", query="?offset=10&length=5"), content[10:15])
+        shown = self.rest.get("objectstores/default/objects/a/b.bin?metadataOnly=true").json
+        self.assertNotIn("data", shown)
+        self.assertEqual(shown["object"]["metadata"], {"camera": "x"})
+        self.assert_problem(self.rest.get("objectstores/default/objects/a/b.bin?offset=100001"), 400, "OFFSET_INVALID")
+        self.assertEqual(self.rest.delete("objectstores/default/objects/a/b.bin").status, 204)
+        self.assert_problem(self.rest.get("objectstores/default/objects/a/b.bin"), 404, "OBJECT_NOT_FOUND")
+
+    def test_what_is_wrong_is_refused(self):
+        self.put("right", b"x", sha256=hashlib.sha256(b"x").hexdigest())
+        body = {"object": {"store": "default", "key": "wrong", "sha256": "0" * 64}, "data": base64_of(b"x")}
+        self.assert_problem(self.rest.put("objectstores/default/objects/wrong", body), 400, "OBJECT_DIGEST_MISMATCH")
+        self.assert_problem(self.rest.get("objectstores/default/objects/wrong"), 404)
+        self.assert_problem(self.rest.get("objectstores/none/objects/x"), 404, "OBJECT_STORE_NOT_FOUND")
+        for field, value in (("backend", "s3://bucket"), ("compression", "ZSTD"), ("eviction", "LRU")):
+            self.assert_problem(self.rest.post("objectstores", {"name": "x", field: value}), 400,
+                                "OBJECT_FEATURE_UNIMPLEMENTED", f"store.{field}")
+
+    def test_an_etag_guards_changes(self):
+        first = self.put("guarded", b"1")
+        second = self.put("guarded", b"2", status=200)
+        self.assertNotEqual(first["etag"], second["etag"])
+        body = {"object": {"store": "default", "key": "guarded"}, "data": base64_of(b"3"), "ifMatch": first["etag"]}
+        self.assert_problem(self.rest.put("objectstores/default/objects/guarded", body), 412, "ETAG_MISMATCH")
+        self.assertEqual(self.content("guarded"), b"2")
+
+    def test_objects_are_listed_by_prefix_label_and_page(self):
+        for n in range(7):
+            self.put(f"list/{n}", b"x" * n, labels={"odd": str(n % 2)})
+        listed = self.rest.get("objectstores/default/objects?prefix=list/&pageSize=3").json
+        keys = [one["key"] for one in listed["objects"]]
+        while listed.get("nextPageToken"):
+            listed = self.rest.get(f"objectstores/default/objects?prefix=list/&pageSize=3&pageToken={listed['nextPageToken']}").json
+            keys += [one["key"] for one in listed["objects"]]
+        self.assertEqual(keys, [f"list/{n}" for n in range(7)])
+        odd = self.rest.get('objectstores/default/objects?prefix=list/&filter=labels.odd="1"').json["objects"]
+        self.assertEqual([one["key"] for one in odd], ["list/1", "list/3", "list/5"])
+
+    def test_an_object_ends_with_its_ttl(self):
+        self.put("brief", b"x", ttl="1s")
+        wait_until(lambda: self.rest.get("objectstores/default/objects/brief").status == 404, 20, "the object's end")
+        self.assertNotIn("brief", [one["key"] for one in self.rest.get("objectstores/default/objects").json["objects"]])
+
+    def test_versions(self):
+        self.assertEqual(self.rest.post("objectstores", {"name": "kept", "versioning": True}).status, 201)
+        first = self.put("k", b"one", "kept")
+        second = self.put("k", b"two", "kept")
+        self.assertEqual(self.content("k", "kept"), b"two")
+        self.assertEqual(self.content("k", "kept", f"?version={first['version']}"), b"one")
+        self.assertEqual(self.rest.delete(f"objectstores/kept/objects/k?version={second['version']}").status, 204)
+        self.assertEqual(self.content("k", "kept"), b"one")
+
+    def test_stores_are_made_listed_filled_and_removed(self):
+        made = self.rest.post("objectstores", {"name": "small", "bytesMax": "10"})
+        self.assertEqual((made.status, made.headers["Location"]), (201, "/api/v1/objectstores/small"))
+        self.assert_problem(self.rest.post("objectstores", {"name": "small"}), 409, "OBJECT_STORE_EXISTS")
+        self.put("k", b"12345", "small")
+        body = {"object": {"store": "small", "key": "l"}, "data": base64_of(b"123456")}
+        self.assert_problem(self.rest.put("objectstores/small/objects/l", body), 429, "OBJECT_STORE_FULL")
+        names = [one["name"] for one in self.rest.get("objectstores").json["stores"]]
+        self.assertEqual([name for name in names if name in ("default", "small")], ["default", "small"])
+        shown = self.rest.get("objectstores/small").json
+        self.assertEqual((shown["objects"], shown["size"]), (1, 5))
+        self.assert_problem(self.rest.delete("objectstores/small"), 412, "OBJECT_STORE_NOT_EMPTY")
+        self.assertEqual(self.rest.delete("objectstores/small?force=true").status, 204)
+        self.assert_problem(self.rest.get("objectstores/small"), 404)
+
+    def test_by_the_command_line(self):
+        self.put("shown", b"text")
+        listed = self.node.cli("object", "list", "default", "-o", "json").stdout
+        self.assertIn("shown", [one["key"] for one in json.loads(listed)])
+        self.assertIn('"sha256"', self.node.cli("object", "get", "shown", "-o", "json").stdout.decode())
+        self.node.cli("object", "delete", "shown")
+        self.assertEqual(self.rest.get("objectstores/default/objects/shown").status, 404)
+
+
+class Killed(ObjectTest):
+    def test_what_was_acknowledged_survives_kill_nine(self):
+        content = os.urandom(50_000)
+        self.put("kept", content)
+        self.node.restart()
+        self.assertEqual(self.content("kept"), content)
+
+
+if __name__ == "__main__":
+    unittest.main()
