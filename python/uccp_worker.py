@@ -34,6 +34,7 @@ VALUE_BYTES_MAX = "UCCP_FUNCTION_VALUE_BYTES_MAX"
 PACKET_BYTES = 64 << 10
 INLINE_BYTES = 48 << 10
 FILES_MAX = 253
+CO_GENERATOR = 0x20
 YIELDED_BYTES_MAX = 3_500_000
 FUNCTIONS_MAX = 256  # loaded ones that are kept
 
@@ -339,6 +340,11 @@ def one_of_batch(
             retries -= 1
 
 
+def is_generator(function: Callable[..., Any]) -> bool:
+    """As inspect has it, which takes long to import."""
+    return bool(getattr(getattr(function, "__code__", None), "co_flags", 0) & CO_GENERATOR)
+
+
 def run(function: Callable[..., Any], call: Call) -> tuple[Any, str]:
     """The value of a call, and the media type that it is to have; empty: JSON if possible."""
     if not call.convention:
@@ -430,10 +436,11 @@ class Worker:
         try:
             call = Call(body, files)
             with surroundings(call, self._folder):
-                value, content_type = run(self._functions.get(call), call)
+                function = self._functions.get(call)
+                value, content_type = run(function, call)
                 if call.actor:
                     value = importlib.import_module("uccp_actor").serve(self._link, value, call.name)
-                elif isinstance(value, types.GeneratorType):
+                elif isinstance(value, types.GeneratorType) and is_generator(function):
                     value = self._yield(value, content_type, call.name)
                 content, content_type = encode(value, content_type, call.name)
             del value, call

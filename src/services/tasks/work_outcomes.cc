@@ -61,6 +61,12 @@ void WorkRuntime::outcome(const AttemptOutcome& outcome) {
   if (!outcomes_under_way_.insert(key_of(outcome.attempt())).second) return;
   settling_.insert(ref_of(outcome.attempt()));
   outcomes_.push_back(outcome);
+  // Its place is free from the agent's word on; the task itself waits until the outcome counts.
+  if (const auto live = attempts_.find(ref_of(outcome.attempt()));
+      live != attempts_.end() && same(live->second.id, outcome.attempt())) {
+    scheduler_->release(live->first);
+    schedule_round();
+  }
   if (outcome_flush_scheduled_) return;
   outcome_flush_scheduled_ = true;
   env_.loop.post([this] {
