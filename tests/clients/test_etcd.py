@@ -167,6 +167,23 @@ class EtcdCtl(EtcdTest):
         self.node.cli("kv", "put", "shared", "by uccp-cli")
         self.assertEqual(self.etcdctl("get", "shared", "--print-value-only"), "by uccp-cli\n")
 
+    def test_a_full_store_says_so_as_etcd_does(self):
+        def quota(bytes_max):
+            done = self.node.cli("kv-store", "set-quota", "--bytes-max", bytes_max)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+        self.addCleanup(quota, "0")
+        self.etcdctl("put", "full", "not yet")
+        size = self.json("endpoint", "status")[0]["Status"]["dbSize"]
+        quota(str(size + 1000))
+        refused = self.etcdctl("put", "full", "x" * 1500, code=1)
+        self.assertIn("etcdserver: mvcc: database space exceeded", refused)
+        quota(str(size))
+        self.assertIn("NOSPACE", self.etcdctl("alarm", "list"))
+        quota("0")
+        self.assertEqual(self.etcdctl("alarm", "list"), "")
+        self.etcdctl("put", "full", "x" * 1500)
+
     def test_large_ranges_are_whole(self):
         # More than the contract answers at once.
         for i in range(5):

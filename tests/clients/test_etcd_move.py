@@ -159,21 +159,39 @@ class Snapshots(EtcdTest):
 
 @unittest.skipUnless(ETCDCTL, "etcdctl is not installed: Debian's package etcd-client")
 class Members(unittest.TestCase):
-    def test_every_member_is_known_with_its_client_url(self):
-        cluster = Cluster(nodes=3)
-        self.addCleanup(cluster.close)
-        cluster.start()
-        nodes = {name: cluster.node(name) for name in cluster.names()}
-        context = cluster.context
-        wanted = sorted(f"https://{node['etcd']}" for node in nodes.values())
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(nodes=3)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.start()
+        cls.urls = [f"https://{cls.cluster.node(name)['etcd']}" for name in cls.cluster.names()]
 
+    def etcdctl(self, urls, *arguments):
+        context = self.cluster.context
+        return subprocess.run([ETCDCTL, "--endpoints", ",".join(urls), "--cacert", context["ca"], "--cert", context["cert"],
+                               "--key", context["key"], *arguments],
+                              capture_output=True, text=True, env=clean_environment(ETCDCTL_API="3"), timeout=30)
+
+    def leader(self):
+        """The id of the member that leads, once all agree."""
+        done = self.etcdctl(self.urls, "endpoint", "status", "-w", "json")
+        leaders = {one["Status"].get("leader") for one in json.loads(done.stdout)} if done.returncode == 0 else set()
+        return leaders.pop() if len(leaders) == 1 else None
+
+    def test_every_member_is_known_with_its_client_url(self):
         def listed():
-            done = subprocess.run([ETCDCTL, "--endpoints", f"https://{nodes['n1']['etcd']}", "--cacert", context["ca"], "--cert",
-                                   context["cert"], "--key", context["key"], "member", "list", "-w", "json"],
-                                  capture_output=True, text=True, env=clean_environment(ETCDCTL_API="3"), timeout=30)
+            done = self.etcdctl(self.urls[:1], "member", "list", "-w", "json")
             if done.returncode != 0:
                 return None
             members = json.loads(done.stdout)["members"]
-            urls = sorted(url for member in members for url in member.get("clientURLs", []))
-            return urls == wanted
+            return sorted(url for member in members for url in member.get("clientURLs", [])) == sorted(self.urls)
         wait_until(listed, timeout=30, what="three client URLs")
+
+    def test_the_lead_goes_to_another_member(self):
+        first = wait_until(self.leader, timeout=30, what="a leader that all know")
+        target = next(number for number in (1, 2, 3) if number != first)
+        # In ids of members, which are hexadecimal.
+        done = self.etcdctl(self.urls, "move-leader", f"{target:x}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"Leadership transferred from {first:x} to {target:x}", done.stdout)
+        wait_until(lambda: self.leader() == target, timeout=30, what="the new leader")

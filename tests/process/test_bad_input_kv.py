@@ -178,6 +178,23 @@ class BadInput(KvTest):
             self.assertEqual((last["end"]["reason"], last["compactRevision"]), ("COMPACTED", kept))
         self.assert_refused("Watch", self.send("Watch", change={"since": "nonsense"}), 400, "CURSOR_INVALID", "since")
 
+    def test_quotas_of_a_namespace(self):
+        def send(method, name="k", **change):
+            return self.send(method, name, change, namespace="small")
+
+        self.assertEqual(send("SetStoreQuota", keysMax=2, leasesMax=1, bytesMax=2000).status, 200)
+        for name in ("a", "b"):
+            self.assertEqual(send("Put", name).status, 200)
+        self.assert_refused("Put", send("Put", "c"), 429, "KV_KEYS_EXHAUSTED")
+        self.assert_refused("Txn", send("Txn", success=[{"put": {"key": "c"}}]), 429, "KV_KEYS_EXHAUSTED")
+        self.assertEqual(send("Put", "a", value="what is there already").status, 200)
+        self.assertEqual(send("GrantLease").status, 201)
+        self.assert_refused("GrantLease", send("GrantLease"), 429, "LEASES_EXHAUSTED")
+        self.assert_refused("Put", send("Put", "a", value="x" * 3000), 429, "KV_BYTES_EXHAUSTED")
+        self.assertEqual(send("Delete", "b").status, 200, "deleting still works")
+        self.assertEqual(send("Put", "c").status, 200)
+        self.assertEqual(self.send("Put", "elsewhere").status, 200, "other namespaces are not concerned")
+
     def test_a_namespace_that_is_none(self):
         for method in CALLS:
             response = self.send(method, "1", namespace="No Such!")

@@ -89,12 +89,17 @@ void move_leader(const EtcdContextPtr& context, const call::CallPtr& call, uint6
   v1::TransferGroupLeadershipRequest request;
   request.set_group(std::string(kCoreGroup));
   request.set_node_id("n" + std::to_string(target));
-  ask_for<v1::TransferGroupLeadershipResponse>(*context, call, {"uccp.v1.Administration/TransferGroupLeadership"},
-                                               request, [context, call](const v1::TransferGroupLeadershipResponse&) {
-                                                 etcd::HeaderResponse answer;
-                                                 context->stamp(*answer.mutable_header(), 0);
-                                                 call->reply(answer.SerializeAsString());
-                                               });
+  ask(*context, call, {"uccp.v1.Administration/TransferGroupLeadership"}, request.SerializeAsString(),
+      [context, call](Result<std::string> bytes) {
+        if (!bytes) {
+          const bool no_member = bytes.error().code() == Code::kNotFound || bytes.error().code() == Code::kInvalid;
+          if (!no_member) return call->finish(std::move(bytes.error()));
+          return call->finish(Status(Code::kFailedPrecondition, "BAD_TRANSFEREE", bytes.error().message()));
+        }
+        etcd::HeaderResponse answer;
+        context->stamp(*answer.mutable_header(), 0);
+        call->reply(answer.SerializeAsString());
+      });
 }
 
 void add_maintenance(ForeignApi& api, const EtcdContextPtr& context) {

@@ -1,5 +1,7 @@
 #include "doors/etcd/etcd_convert.h"
 
+#include <algorithm>
+
 namespace uccp::doors {
 namespace {
 
@@ -29,8 +31,14 @@ v1::CompareResult result_of(etcd::Compare::Result result) {
   }
 }
 
+// Clients of etcd may ask for a number below 0 where they mean none.
+int64_t none_below_zero(int64_t number) { return std::max<int64_t>(number, 0); }
+
+Status key_missing() { return {Code::kInvalid, "KEY_MISSING", "a request has a key"}; }
+
 // The target says which attribute is meant, also when its number is zero and therefore not on the wire.
 Result<v1::KeyCompare> comparison_of(const etcd::Compare& compare) {
+  if (compare.key().empty()) return fail(key_missing());
   v1::KeyCompare out;
   copy_range(compare, out);
   out.set_result(result_of(compare.result()));
@@ -47,16 +55,23 @@ Result<v1::KeyCompare> comparison_of(const etcd::Compare& compare) {
 Result<v1::TxnOperation> operation_of(const etcd::RequestOp& op) {
   v1::TxnOperation out;
   switch (op.request_case()) {
-    case etcd::RequestOp::kRequestRange: *out.mutable_range() = from_etcd(op.request_range()); return out;
-    case etcd::RequestOp::kRequestPut: *out.mutable_put() = from_etcd(op.request_put()); return out;
+    case etcd::RequestOp::kRequestRange:
+      if (op.request_range().key().empty()) return fail(key_missing());
+      *out.mutable_range() = from_etcd(op.request_range());
+      return out;
+    case etcd::RequestOp::kRequestPut:
+      if (op.request_put().key().empty()) return fail(key_missing());
+      *out.mutable_put() = from_etcd(op.request_put());
+      return out;
     case etcd::RequestOp::kRequestDeleteRange:
+      if (op.request_delete_range().key().empty()) return fail(key_missing());
       *out.mutable_delete_() = from_etcd(op.request_delete_range());
       return out;
     case etcd::RequestOp::kRequestTxn: {
       UCCP_TRY(*out.mutable_txn(), from_etcd(op.request_txn()));
       return out;
     }
-    default: return fail(Code::kInvalid, "TXN_INVALID", "an operation of the transaction is empty");
+    default: return fail(Code::kInvalid, "KEY_NOT_FOUND", "an operation of the transaction is empty");
   }
 }
 
@@ -65,8 +80,8 @@ Result<v1::TxnOperation> operation_of(const etcd::RequestOp& op) {
 v1::RangeRequest from_etcd(const etcd::RangeRequest& request) {
   v1::RangeRequest out;
   copy_range(request, out);
-  out.set_revision(request.revision());
-  out.set_limit(request.limit());
+  out.set_revision(none_below_zero(request.revision()));
+  out.set_limit(none_below_zero(request.limit()));
   // Without an order etcd answers by key; with a target and no order it sorts ascending.
   const bool sorted =
       request.sort_order() != etcd::RangeRequest::NONE || request.sort_target() != etcd::RangeRequest::KEY;
@@ -120,7 +135,8 @@ Result<v1::TxnRequest> from_etcd(const etcd::TxnRequest& request) {
 v1::WatchRequest from_etcd(const etcd::WatchCreateRequest& request) {
   v1::WatchRequest out;
   copy_range(request, out);
-  out.set_start_revision(request.start_revision());
+  // Before the first revision is before whatever was compacted.
+  out.set_start_revision(request.start_revision() < 0 ? 1 : request.start_revision());
   out.set_prev_kv(request.prev_kv());
   for (const int filter : request.filters()) {
     if (filter == etcd::WatchCreateRequest::NOPUT) out.set_no_put(true);

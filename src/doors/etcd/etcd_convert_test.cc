@@ -43,13 +43,23 @@ TEST(EtcdConvert, AComparisonWithZeroKeepsItsTarget) {
   EXPECT_EQ(converted->compare(0).result(), v1::COMPARE_RESULT_EQUAL);
 }
 
-TEST(EtcdConvert, AnEmptyOperationIsRefused) {
+// With the errors that etcd has for them.
+TEST(EtcdConvert, OperationsAndComparisonsThatNameNothingAreRefused) {
   etcd::TxnRequest request;
   request.add_success();
-  EXPECT_EQ(from_etcd(request).error().reason(), "TXN_INVALID");
+  EXPECT_EQ(from_etcd(request).error().reason(), "KEY_NOT_FOUND");
   etcd::TxnRequest outer;
   *outer.add_failure()->mutable_request_txn() = request;
-  EXPECT_EQ(from_etcd(outer).error().reason(), "TXN_INVALID") << "inside as well";
+  EXPECT_EQ(from_etcd(outer).error().reason(), "KEY_NOT_FOUND") << "inside as well";
+  request.mutable_success(0)->mutable_request_range();
+  EXPECT_EQ(from_etcd(request).error().reason(), "KEY_MISSING");
+  request.mutable_success(0)->mutable_request_put();
+  EXPECT_EQ(from_etcd(request).error().reason(), "KEY_MISSING");
+  request.mutable_success(0)->mutable_request_delete_range();
+  EXPECT_EQ(from_etcd(request).error().reason(), "KEY_MISSING");
+  request.Clear();
+  request.add_compare();
+  EXPECT_EQ(from_etcd(request).error().reason(), "KEY_MISSING");
 }
 
 TEST(EtcdConvert, PartsOfATransactionTellItsRevision) {

@@ -43,6 +43,8 @@ constexpr auto kKnown = std::to_array<Known>({
     {"LEASE_EXISTS", kFailedPrecondition, "lease already exists"},
     {"LEASE_TTL_TOO_LARGE", kOutOfRange, "too large lease TTL"},
     {"MEMBER_NOT_FOUND", kNotFound, "member not found"},
+    {"BAD_TRANSFEREE", kFailedPrecondition, "bad leader transferee"},
+    {"LEADER_MISSING", kUnknown, "\"leader\" field must be provided"},
     {"NOT_LEADER_OF_ELECTION", kUnknown, "election: not leader"},
     {"NO_LEADER", kUnknown, "election: no leader"},
     {"READ_NOT_CONFIRMED", kUnavailable, "request timed out"},

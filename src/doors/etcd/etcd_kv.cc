@@ -23,6 +23,10 @@ class RangeRpc : public std::enable_shared_from_this<RangeRpc> {
     if (asked_.key().empty()) {
       return call_->finish(Status(Code::kInvalid, "KEY_MISSING", "a range has a key"));
     }
+    if (!etcd::RangeRequest::SortOrder_IsValid(asked_.sort_order()) ||
+        !etcd::RangeRequest::SortTarget_IsValid(asked_.sort_target())) {
+      return call_->finish(Status(Code::kInvalid, "SORT_INVALID", "a range is sorted in an order that there is"));
+    }
     const AskOptions options{.method = "uccp.v1.KeyValue/Range",
                              .consistency = asked_.serializable() ? kEtcdSerializable : std::string_view()};
     ask_for<v1::RangeResponse>(*context_, call_, options, next_,
@@ -115,6 +119,9 @@ void add_kv(ForeignApi& api, const EtcdContextPtr& context) {
       });
   api.handlers["/etcdserverpb.KV/Compact"] =
       unary<etcd::CompactionRequest>([context](const call::CallPtr& call, const etcd::CompactionRequest& request) {
+        if (request.revision() < 1) {
+          return call->finish(Status(Code::kFailedPrecondition, "REVISION_COMPACTED", "revisions begin at 1"));
+        }
         v1::CompactRequest compact;
         compact.set_revision(request.revision());
         compact.set_physical(request.physical());

@@ -234,6 +234,8 @@ class Observer : public std::enable_shared_from_this<Observer> {
 // Puts or deletes the key of a leader if it is still that of `leader`.
 void as_leader(const EtcdContextPtr& context, const call::CallPtr& call, const etcd::LeaderKey& leader,
                const std::string* value) {
+  if (leader.key().empty())
+    return call->finish(Status(Code::kInvalid, "LEADER_MISSING", "the request names no leader"));
   v1::TxnRequest txn;
   v1::KeyCompare& same = *txn.add_compare();
   same.set_key(leader.key());
@@ -268,6 +270,7 @@ void add_locks(ForeignApi& api, const EtcdContextPtr& context, const KeyQueuesPt
       });
   api.handlers["/v3lockpb.Lock/Unlock"] =
       unary<etcd::UnlockRequest>([context, queues](const call::CallPtr& call, const etcd::UnlockRequest& request) {
+        if (request.key().empty()) return call->finish(Status(Code::kInvalid, "KEY_MISSING", "a lock has a key"));
         v1::DeleteRequest gone;
         gone.set_key(request.key());
         ask_for<v1::DeleteResponse>(*context, call, {"uccp.v1.KeyValue/Delete"}, gone,

@@ -91,10 +91,7 @@ class WatchRpc::One final : public call::Sink {
     if (rpc == nullptr || !item.ParseFromString(message)) return;
     if (item.created()) {
       number_ = item.watch_id();
-      etcd::WatchResponse answer;
-      answer.set_created(true);
-      answer.set_watch_id(id_);
-      return rpc->send(std::move(answer), item.revision());
+      return created(*rpc, item.revision());
     }
     if (item.has_end()) return ended(*rpc, item);
     if (item.events().empty()) return progress(*rpc, item.revision());
@@ -141,6 +138,12 @@ class WatchRpc::One final : public call::Sink {
     answer.set_watch_id(id_);
     rpc.send(std::move(answer), revision);
   }
+  void created(WatchRpc& rpc, int64_t revision) {
+    etcd::WatchResponse answer;
+    answer.set_created(true);
+    answer.set_watch_id(id_);
+    rpc.send(std::move(answer), revision);
+  }
   void ended(WatchRpc& rpc, const v1::WatchResponse& item) {
     told_end_ = true;
     if (item.end().reason() != v1::STREAM_END_REASON_COMPACTED) {
@@ -150,6 +153,8 @@ class WatchRpc::One final : public call::Sink {
       }
       return;
     }
+    // Clients know a watch only once it was made.
+    if (number_ == 0) created(rpc, item.revision());
     etcd::WatchResponse answer;
     answer.set_watch_id(id_);
     answer.set_canceled(true);
@@ -173,25 +178,31 @@ void WatchRpc::create(etcd::WatchCreateRequest request) {
   if (outer == nullptr) return;
   // etcd takes no key as the least one.
   if (request.key().empty()) request.set_key(std::string(1, '\0'));
+  const std::string& end = request.range_end();
+  const bool empty = !end.empty() && end != std::string(1, '\0') && end <= request.key();
+  if (empty) return refuse("mvcc: watcher range is empty");
   int64_t id = request.watch_id();
+  std::string refused;
   std::shared_ptr<One> one;
   call::CallPtr inner = inner_call(outer, "uccp.v1.KeyValue/Watch");
   // A watch lasts as long as its stream.
   inner->deadline = std::nullopt;
   {
     std::lock_guard lock(mutex_);
-    if (watches_.size() >= kWatchesMax || (id != 0 && watches_.contains(id))) id = kNoWatch;
-    if (id == 0) {
+    const bool taken = id != 0 && watches_.contains(id);
+    if (taken) refused = "mvcc: duplicate watch ID provided on the WatchStream";
+    else if (watches_.size() >= kWatchesMax) refused = "etcdserver: the stream has too many watches; open another one";
+    if (refused.empty() && id == 0) {
       while (watches_.contains(next_id_)) ++next_id_;
       id = next_id_++;
     }
-    if (id != kNoWatch) {
+    if (refused.empty()) {
       one = std::make_shared<One>(weak_from_this(), id, request);
       inner->sink = one;
       watches_[id] = {inner, one};
     }
   }
-  if (one == nullptr) return refuse("etcdserver: mvcc: watch ID already exists, or the stream has too many watches");
+  if (one == nullptr) return refuse(std::move(refused));
   v1::WatchRequest watch = from_etcd(request);
   if (request.progress_notify()) watch.mutable_progress_interval()->set_seconds(kProgressSeconds);
   context_->pipeline.dispatch(inner, watch.SerializeAsString(), "uccp.v1.KeyValue/Watch");
