@@ -202,9 +202,8 @@ Result<uint32_t> offset_of(std::string_view text) {
   uint32_t offset = 0;
   const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), offset);
   if (error != std::errc() || end != number.data() + number.size() || offset > kListSortRowsMax) {
-    return std::unexpected(
-        bad_token("is no offset:N with N from 0 to " + std::to_string(kListSortRowsMax) + "; go on by nextPageToken")
-            .error());
+    return bad_token("is no offset:N with N from 0 to " + std::to_string(kListSortRowsMax) +
+                     "; go on by nextPageToken");
   }
   return offset;
 }
