@@ -15,6 +15,7 @@ CAUGHT_WITHIN = {
     "trust_torn": (60, {"check", "apply", "digest", "logs", "fatal"}),
     "forget_vote": (250, {"commits", "leaders", "logs", "apply"}),
     "ack_before_persist": (20, {"commits", "durability", "apply", "digest", "logs", "fatal", "check", "progress"}),
+    "commit_old_term": (101, {"commits", "logs", "apply", "durability", "leaders", "digest", "check"}),
     "commit_alone": (20, {"commits", "apply", "durability", "digest", "check", "dedup"}),
     "read_unconfirmed": (60, {"order", "linearizability", "freshness"}),
     "ignore_config_on_append": (60, {"commits", "progress", "leaders", "logs", "apply", "check"}),
@@ -45,9 +46,11 @@ EVENTS_CAUGHT_WITHIN = {
 }
 # These need a majority that changes sides at one moment, so only the seeds that bring such moments about are run: every
 # tenth from here on.
-OF_MOMENTS = {"new_quorum_alone": 5, "stale_lease_read": 9}
-# No seeds are known that catch these. The first is caught by the cluster of cores alone (`cluster_test.cc`, preset `planted`).
-WITHOUT_BOUND = {"commit_old_term", "old_server"}
+OF_MOMENTS = {"commit_old_term": 1, "new_quorum_alone": 5, "stale_lease_read": 9}
+# No seeds are known that catch this: a commit of the server before has to be under way to another node while the
+# leadership moves, and to arrive behind the claim of the next one. `BusState.WhoTookASubscriptionOverIsTheOneWhoMovesItsPlaces`
+# has that order in hand.
+WITHOUT_BOUND = {"old_server"}
 
 
 def run(seed, bug=None, program=SIM, options=()):

@@ -4,8 +4,6 @@
 #include <iterator>
 #include <utility>
 
-#include "raft/message.h"
-
 namespace uccp::sim {
 namespace {
 
@@ -13,6 +11,8 @@ namespace {
 constexpr Fault kStrikes[] = {Fault::kKill,  Fault::kCrash, Fault::kPause,  Fault::kIsolate, Fault::kHalfDeaf,
                               Fault::kSplit, Fault::kSplit, Fault::kOneWay, Fault::kClog};
 constexpr int64_t kLastsMsMax = 3'000;
+// Several elections in a row.
+constexpr int64_t kTurnsLastMs = 12'000;
 // A victim comes in many frames at the same moment.
 constexpr int64_t kRestUs = 20'000;
 constexpr int64_t kProvokeUs = 700'000;
@@ -32,7 +32,6 @@ Ambush::Plan Ambush::draw() {
   for (Moment& moment : plan.awaited) moment = static_cast<Moment>(below(static_cast<int64_t>(Moment::kCount)));
   plan.fault = kStrikes[below(std::size(kStrikes))];
   plan.by_turns = below(3) == 0;
-  if (plan.by_turns) plan.awaited = {Moment::kTakesOver, Moment::kInherits};
   plan.share = below(2) == 0 ? 1 : 0.5;
   plan.at_sender = below(5) > 0;
   // Before it arrives, or about when the answer does, or what follows from that.
@@ -44,7 +43,11 @@ Ambush::Plan Ambush::draw() {
 bool Ambush::begin() {
   if (cluster_.now_us() < until_us_) return false;
   plan_ = draw();
-  until_us_ = cluster_.now_us() + 1000 * static_cast<int64_t>(500 + random_.below(kLastsMsMax));
+  until_us_ = cluster_.now_us() +
+              1000 * (plan_.by_turns ? kTurnsLastMs : static_cast<int64_t>(500 + random_.below(kLastsMsMax)));
+  leads_on_ = NodeId();
+  begun_.clear();
+  handed_over_.clear();
   cluster_.tap_wire([this](NodeId from, NodeId to, const node::PeerItem& item) { seen(from, to, item); });
   cluster_.scheduler().schedule_at(until_us_, [this] {
     cluster_.tap_wire(nullptr);
@@ -54,7 +57,6 @@ bool Ambush::begin() {
   return true;
 }
 
-// The nodes take turns: each begins what it cannot finish, and is back when the next one has begun.
 void Ambush::cut_off(NodeId victim) {
   if (victim == cut_off_) return;
   SimNetwork& network = cluster_.network();
@@ -82,44 +84,71 @@ void Ambush::provoke() {
   const size_t leader = cluster_.leader(plan_.group);
   if (leader < cluster_.places()) {
     const NodeId id = cluster_.node(leader).id();
-    switch (plan_.awaited[random_.below(plan_.awaited.size())]) {
-      case Moment::kVoteAsked:
-      case Moment::kTakesOver:
-      case Moment::kInherits:
-        if (!plan_.by_turns) strike_(random_.chance(0.5) ? Fault::kIsolate : Fault::kKill, id);
-        else if (!cut_off_) cut_off(id);
-        break;
-      case Moment::kReconfigures: strike_(Fault::kReplace, id); break;
-      case Moment::kHandsOver: strike_(Fault::kTransfer, id); break;
-      default: break;
+    if (plan_.by_turns) provoke_turn(id);
+    else {
+      switch (plan_.awaited[random_.below(plan_.awaited.size())]) {
+        case Moment::kVoteAsked:
+        case Moment::kTakesOver:
+        case Moment::kInherits: strike_(random_.chance(0.5) ? Fault::kIsolate : Fault::kKill, id); break;
+        case Moment::kReconfigures: strike_(Fault::kReplace, id); break;
+        case Moment::kHandsOver: strike_(Fault::kTransfer, id); break;
+        default: break;
+      }
     }
   }
   cluster_.scheduler().schedule_after(kProvokeUs, [this] { provoke(); });
 }
 
-std::optional<Ambush::Moment> Ambush::moment_of(const node::PeerItem& item) {
-  if (item.kind == node::PeerItemKind::kSnapshotChunk) return Moment::kSnapshot;
-  if (item.kind != node::PeerItemKind::kRaft) return std::nullopt;
-  const auto message = raft::decode_message(item.body);
-  if (!message) return std::nullopt;
-  switch (message->kind) {
+// One that leads for longer has nothing left that others lack. It goes on taking orders alone for a while.
+void Ambush::provoke_turn(NodeId leader) {
+  if (cut_off_ && std::exchange(leads_on_, leader) != leader) return;
+  begun_.insert(leader);
+  cut_off(leader);
+}
+
+// Who leads for the first time is cut off before anybody gets what it has begun. Who is back is cut off when it has
+// handed over what it had begun before, and nothing of its new term yet. Whoever was cut off is back when the next one
+// is.
+void Ambush::take_turn(NodeId from, const raft::Message& message) {
+  if (message.kind != raft::MessageKind::kAppend || message.entries.empty() || from == cut_off_) return;
+  if (message.entries.front().term < message.term) {
+    handed_over_[from] = message.term;
+    return;
+  }
+  if (!begun_.insert(from).second && handed_over_[from] != message.term) return;
+  // Never from within a task of the node.
+  cluster_.scheduler().schedule_after(0, [this, from] {
+    if (!cluster_.healed() && cluster_.now_us() < until_us_) cut_off(from);
+  });
+}
+
+std::optional<Ambush::Moment> Ambush::moment_of(const raft::Message& message) {
+  switch (message.kind) {
     case raft::MessageKind::kVote: return Moment::kVoteAsked;
     case raft::MessageKind::kTimeoutNow: return Moment::kHandsOver;
     case raft::MessageKind::kAppend: break;
     default: return std::nullopt;
   }
   std::optional<Moment> moment;
-  for (const Entry& entry : message->entries) {
+  for (const Entry& entry : message.entries) {
     if (entry.kind == EntryKind::kConfiguration) return Moment::kReconfigures;
-    if (entry.term < message->term) moment = Moment::kInherits;
+    if (entry.term < message.term) moment = Moment::kInherits;
     else if (entry.kind == EntryKind::kNoop && !moment) moment = Moment::kTakesOver;
   }
   return moment;
 }
 
 void Ambush::seen(NodeId from, NodeId to, const node::PeerItem& item) {
-  if (cluster_.healed() || item.group != plan_.group || cluster_.now_us() < rest_until_us_) return;
-  const auto moment = moment_of(item);
+  if (cluster_.healed() || item.group != plan_.group) return;
+  std::optional<Moment> moment;
+  if (item.kind == node::PeerItemKind::kSnapshotChunk) moment = Moment::kSnapshot;
+  if (item.kind == node::PeerItemKind::kRaft) {
+    const auto message = raft::decode_message(item.body);
+    if (!message) return;
+    if (plan_.by_turns) return take_turn(from, *message);
+    moment = moment_of(*message);
+  }
+  if (plan_.by_turns || cluster_.now_us() < rest_until_us_) return;
   if (!moment || std::ranges::find(plan_.awaited, *moment) == plan_.awaited.end()) return;
   rest_until_us_ = cluster_.now_us() + kRestUs;
   if (!random_.chance(plan_.share)) return;
@@ -127,9 +156,7 @@ void Ambush::seen(NodeId from, NodeId to, const node::PeerItem& item) {
       random_.chance(0.3) ? 0 : static_cast<int64_t>(random_.below(static_cast<uint64_t>(plan_.delay_us_max + 1)));
   // Never from within a task of the node.
   cluster_.scheduler().schedule_after(delay_us, [this, fault = plan_.fault, victim = plan_.at_sender ? from : to] {
-    if (cluster_.healed()) return;
-    if (plan_.by_turns) cut_off(victim);
-    else strike_(fault, victim);
+    if (!cluster_.healed()) strike_(fault, victim);
   });
 }
 

@@ -163,7 +163,8 @@ void SimCluster::leads(NodeId id, GroupId group, Term term) {
   check_acknowledged(group, node(place).node().view(group), kNewestChecked);
 }
 
-// As a call between nodes: it may be late or lost, and who asked may be gone when the answer comes.
+// As a call between nodes: it goes the way that their messages go, may be lost as other calls are, and who asked may be
+// gone when the answer comes.
 void SimCluster::forward(NodeId from, GroupId group, machine::Envelope envelope, machine::Proposer::Done done) {
   const size_t own = place_of(from);
   if (own == machines_.size() || !running(own)) return;
@@ -178,7 +179,14 @@ void SimCluster::forward(NodeId from, GroupId group, machine::Envelope envelope,
     finish(fail(Code::kOutcomeUnknown, "NO_ANSWER", "the leader did not answer; it may have happened"));
   });
   const size_t to = leader(group);
-  if (to < machines_.size() && to != own) return call(to, propose(group, std::move(envelope)), finish);
+  if (to < machines_.size() && to != own) {
+    const auto way_us = network_.way_us(from, node(to).id());
+    if (!way_us) return;
+    scheduler_.schedule_after(*way_us, [this, to, serve = propose(group, std::move(envelope)), finish]() mutable {
+      call(to, std::move(serve), finish);
+    });
+    return;
+  }
   scheduler_.schedule_after(latency_us(), [finish] { finish(fail(Code::kUnavailable, "NO_LEADER", "nobody leads")); });
 }
 

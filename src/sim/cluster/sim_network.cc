@@ -41,6 +41,17 @@ bool SimNetwork::observe(NodeId from, NodeId to, std::string_view frame) const {
   return repeatable;
 }
 
+int64_t SimNetwork::latency_us(const Link& link) {
+  return kLatencyUsMin + link.extra_us +
+         static_cast<int64_t>(random_.below(static_cast<uint64_t>(options_.latency_us_max)));
+}
+
+std::optional<int64_t> SimNetwork::way_us(NodeId from, NodeId to) {
+  const Link& link = links_[{from, to}];
+  if (link.cut) return std::nullopt;
+  return std::max(latency_us(link), link.clogged_until_us - scheduler_.now_us());
+}
+
 void SimNetwork::transmit(NodeId from, NodeId to, NetworkLane lane, std::string frame) {
   Link& link = links_[{from, to}];
   const bool repeatable = observe(from, to, frame);
@@ -50,13 +61,13 @@ void SimNetwork::transmit(NodeId from, NodeId to, NetworkLane lane, std::string 
     ++lost_;
     return;
   }
-  const auto below = [this](int64_t us) { return static_cast<int64_t>(random_.below(static_cast<uint64_t>(us))); };
-  const int64_t latency_us = kLatencyUsMin + link.extra_us + below(options_.latency_us_max);
+  const int64_t taken_us = latency_us(link);
   int64_t& last_us = link.last_us[static_cast<size_t>(lane)];
-  last_us = std::max({last_us, scheduler_.now_us() + latency_us, link.clogged_until_us});
+  last_us = std::max({last_us, scheduler_.now_us() + taken_us, link.clogged_until_us});
   if (repeatable && options_.replay > 0 && random_.chance(options_.replay)) {
     ++replayed_;
-    deliver(from, to, last_us + below(options_.replay_after_us_max), frame);
+    const auto after = static_cast<int64_t>(random_.below(static_cast<uint64_t>(options_.replay_after_us_max)));
+    deliver(from, to, last_us + after, frame);
   }
   deliver(from, to, last_us, std::move(frame));
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -62,6 +63,8 @@ class SimNetwork {
   void reset(NodeId node);
   // Everything is whole from now on.
   void heal();
+  // How long something else that is sent now is on its way, such as a forwarded call; nothing: it does not arrive.
+  std::optional<int64_t> way_us(NodeId from, NodeId to);
 
   uint64_t lost() const { return lost_; }
   // Of all frames so far.
@@ -75,6 +78,7 @@ class SimNetwork {
     int64_t extra_us = 0;
     int64_t last_us[2] = {0, 0};  // by lane: when the frame before arrives
   };
+  int64_t latency_us(const Link& link);
   void transmit(NodeId from, NodeId to, NetworkLane lane, std::string frame);
   void deliver(NodeId from, NodeId to, int64_t at_us, std::string frame);
   // Tells the observer; true if the frame may come again.

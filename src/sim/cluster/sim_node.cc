@@ -11,6 +11,8 @@ namespace {
 
 constexpr uint64_t kReservedBytes = 64 << 10;
 constexpr int64_t kTickMs = 50;
+// As a server has it.
+constexpr int64_t kCoreAgeMaxMs = 5'000;
 constexpr std::string_view kCluster = "sim";
 
 bool frees_space(std::string_view command) {
@@ -174,7 +176,7 @@ void SimNode::build(Process& p) {
 }
 
 std::vector<node::GroupSpec> SimNode::groups() {
-  std::vector<node::GroupSpec> specs = {{kCoreGroup, "core", domains(kCoreGroup)},
+  std::vector<node::GroupSpec> specs = {{kCoreGroup, "core", domains(kCoreGroup), {}, kCoreAgeMaxMs},
                                         {kWorkGroup, "work", domains(kWorkGroup)}};
   if (options_.event_clients > 0) {
     specs.push_back({events::bus_group(0), events::bus_group_name(0), domains(events::bus_group(0)),

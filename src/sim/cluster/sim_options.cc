@@ -121,6 +121,7 @@ SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload) {
   o.election_clients = static_cast<size_t>(between(2, 4));
   o.task_clients = static_cast<size_t>(between(1, 3));
   o.agents = static_cast<size_t>(between(2, 4));
+  if (seed % 10 == 1 && random.chance(0.5)) o.append_bytes_max = 1;
   if (workload == Workload::kEvents) {
     o.event_clients = static_cast<size_t>(between(3, 12));
     o.event_readers = 3;
