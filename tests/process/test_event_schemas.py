@@ -61,6 +61,20 @@ class Schemas(NodeTest):
                             "events[0].schemaVersion")
         self.assertEqual([item["event"]["schemaVersion"] for item in self.read(name) if "event" in item], [1])
 
+    def test_a_transitive_level_looks_at_all_versions_that_are_known(self):
+        first = {"properties": {"a": {"type": "string"}}}
+        third = {"properties": {"a": {"type": "integer"}}}
+        for level in ("BACKWARD", "FORWARD", "FULL"):
+            name = self.topic(schema=self.schema(first))
+            put = lambda definition, compatibility: self.rest.call(
+                "PATCH", f"events/topics/{name}", {"schema": self.schema(definition, compatibility=compatibility)})
+            self.assertEqual(put({}, "NONE").status, 200)
+            refused = put(third, level + "_TRANSITIVE")
+            self.assert_problem(refused, 412, "SCHEMA_INCOMPATIBLE", "topic.schema.definition")
+            self.assertIn("version 1", refused.json["detail"])
+            allowed = put(third, level)
+            self.assertEqual((allowed.status, allowed.json["schema"]["version"]), (200, 3), allowed)
+
     def test_what_is_no_schema_is_refused_with_its_place(self):
         name = "s." + uuid.uuid4().hex[:8]
         for definition, place in (({"type": "text"}, "'/type'"), ({"properties": {"a": {"pattern": "("}}}, "/properties/a"),
@@ -69,7 +83,7 @@ class Schemas(NodeTest):
             self.assert_problem(refused, 400, "SCHEMA_INVALID", "topic.schema.definition")
             self.assertIn(place, refused.json["detail"])
         self.assert_problem(self.rest.post("events/topics", {"name": name, "schema": {"format": "AVRO", "definition": "{}"}}),
-                            400, "TOPIC_SETTING_UNBUILT")
+                            400, "SCHEMA_INVALID", "topic.schema.definition")
         self.assert_problem(self.rest.post("events/topics", {"name": name, "schema": {
             "format": "PROTOBUF", "definition": "AAAA", "messageType": "a.B"}}), 400, "SCHEMA_INVALID")
         self.assert_problem(self.rest.get(f"events/topics/{name}"), 404, "TOPIC_NOT_FOUND")

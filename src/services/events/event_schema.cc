@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/bytes.h"
+#include "services/events/avro_schema.h"
 #include "services/events/json_schema.h"
 #include "services/events/json_value.h"
 
@@ -36,6 +37,23 @@ class OfJson final : public CompiledSchema {
 
  private:
   const std::shared_ptr<const JsonSchema> schema_;
+};
+
+class OfAvro final : public CompiledSchema {
+ public:
+  explicit OfAvro(std::shared_ptr<const AvroSchema> schema) : schema_(std::move(schema)) {}
+
+  Status check(const v1::Event& event) const override {
+    return event.has_data() ? schema_->check(event.data())
+                            : mismatch("the content of an Avro event is in data, in the binary encoding");
+  }
+  Status reads(const CompiledSchema& writer) const override {
+    const auto* other = dynamic_cast<const OfAvro*>(&writer);
+    return other == nullptr ? incompatible("the format is another one") : schema_->reads(*other->schema_);
+  }
+
+ private:
+  const std::shared_ptr<const AvroSchema> schema_;
 };
 
 class Errors final : public pb::DescriptorPool::ErrorCollector {
@@ -127,31 +145,63 @@ Result<std::shared_ptr<const CompiledSchema>> CompiledSchema::make(const v1::Eve
       return std::make_shared<const OfJson>(std::move(json));
     }
     case v1::SCHEMA_FORMAT_PROTOBUF: return OfProtobuf::make(schema);
-    default: return std::unexpected(invalid("schemas of this format are not built"));
+    case v1::SCHEMA_FORMAT_AVRO: {
+      UCCP_TRY(auto avro, AvroSchema::parse(schema.definition()));
+      return std::make_shared<const OfAvro>(std::move(avro));
+    }
+    default: return std::unexpected(invalid("the schema has no format"));
   }
 }
 
-Status may_follow(const v1::EventSchema& before, const v1::EventSchema& after) {
-  if (after.compatibility() == v1::SCHEMA_COMPATIBILITY_NONE) return Status::ok();
-  UCCP_TRY(const auto old_one, CompiledSchema::make(before));
-  UCCP_TRY(const auto new_one, CompiledSchema::make(after));
-  const auto explain = [](const Status& status, const std::string& what) {
-    return Status(status.code(), std::string(status.reason()),
-                  what + ": " + std::string(status.message()) +
-                      ". Change it otherwise, or publish to another topic; with compatibility NONE anything goes")
-        .with_field("topic.schema.definition", std::string(status.message()));
-  };
-  const bool forward = after.compatibility() == v1::SCHEMA_COMPATIBILITY_FORWARD;
-  const bool full = after.compatibility() == v1::SCHEMA_COMPATIBILITY_FULL;
-  if (!forward) {
-    if (Status status = new_one->reads(*old_one); !status.is_ok()) {
-      return explain(status, "the new schema does not read events of the old one");
-    }
+namespace {
+
+// What a level of compatibility asks for.
+struct Compatibility {
+  bool backward;  // the new one reads events of those before
+  bool forward;   // those before read events of the new one
+  bool all;       // with all before, not the newest of them alone
+};
+
+Compatibility compatibility_of(v1::SchemaCompatibility level) {
+  switch (level) {
+    case v1::SCHEMA_COMPATIBILITY_NONE: return {};
+    case v1::SCHEMA_COMPATIBILITY_FORWARD: return {.backward = false, .forward = true, .all = false};
+    case v1::SCHEMA_COMPATIBILITY_FULL: return {.backward = true, .forward = true, .all = false};
+    case v1::SCHEMA_COMPATIBILITY_BACKWARD_TRANSITIVE: return {.backward = true, .forward = false, .all = true};
+    case v1::SCHEMA_COMPATIBILITY_FORWARD_TRANSITIVE: return {.backward = false, .forward = true, .all = true};
+    case v1::SCHEMA_COMPATIBILITY_FULL_TRANSITIVE: return {.backward = true, .forward = true, .all = true};
+    default: return {.backward = true, .forward = false, .all = false};
   }
-  if (forward || full) {
-    if (Status status = old_one->reads(*new_one); !status.is_ok()) {
-      return explain(status, "the old schema does not read events of the new one");
+}
+
+Status explain(const Status& status, const std::string& what) {
+  return Status(status.code(), std::string(status.reason()),
+                what + ": " + std::string(status.message()) +
+                    ". Change it otherwise, or publish to another topic; with compatibility NONE anything goes")
+      .with_field("topic.schema.definition", std::string(status.message()));
+}
+
+}  // namespace
+
+Status may_follow(const std::vector<v1::EventSchema>& before, const v1::EventSchema& after) {
+  const Compatibility wanted = compatibility_of(after.compatibility());
+  if (before.empty() || (!wanted.backward && !wanted.forward)) return Status::ok();
+  UCCP_TRY(const auto new_one, CompiledSchema::make(after));
+  // The newest first: that is what who changes a schema has in mind.
+  for (auto old = before.rbegin(); old != before.rend(); ++old) {
+    UCCP_TRY(const auto old_one, CompiledSchema::make(*old));
+    const std::string version = "version " + std::to_string(old->version());
+    if (wanted.backward) {
+      if (Status status = new_one->reads(*old_one); !status.is_ok()) {
+        return explain(status, "the new schema does not read events of " + version);
+      }
     }
+    if (wanted.forward) {
+      if (Status status = old_one->reads(*new_one); !status.is_ok()) {
+        return explain(status, version + " does not read events of the new schema");
+      }
+    }
+    if (!wanted.all) break;
   }
   return Status::ok();
 }

@@ -1,13 +1,14 @@
 // Schemas that events of a topic follow: what is published is checked, and what a schema may become.
 //
 // JSON: the payload is `json`, or `text` or `data` that is JSON. Protobuf: `data` is a message of the type that the
-// schema names, out of a descriptor set. Any thread.
+// schema names, out of a descriptor set. Avro: `data` is the binary encoding. Any thread.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "base/status.h"
 #include "uccp/v1/events.pb.h"
@@ -26,9 +27,10 @@ class CompiledSchema {
   virtual Status reads(const CompiledSchema& writer) const = 0;
 };
 
-// Whether `after` may take the place of `before`, by the compatibility that `after` asks for. Errors:
-// failed_precondition SCHEMA_INCOMPATIBLE; invalid SCHEMA_INVALID.
-Status may_follow(const v1::EventSchema& before, const v1::EventSchema& after);
+// Whether `after` may come behind the versions `before`, oldest first, by the compatibility that it asks for: with the
+// newest of them, or if that is transitive with all. Errors: failed_precondition SCHEMA_INCOMPATIBLE; invalid
+// SCHEMA_INVALID.
+Status may_follow(const std::vector<v1::EventSchema>& before, const v1::EventSchema& after);
 
 // Compiled schemas of topics, the newest few.
 class SchemaCache {

@@ -109,7 +109,7 @@ TEST(Schemas, MayBecomeWhatTheirCompatibilityAllows) {
   const std::string wider = R"({"type":"object","properties":{"a":{"type":"number"}},"required":["a"]})";
   const std::string other = R"({"type":"object","properties":{"a":{"type":"string"}},"required":["a"]})";
   const auto follows = [](const std::string& before, const std::string& after, v1::SchemaCompatibility compatibility) {
-    return may_follow(json(before, compatibility), json(after, compatibility)).is_ok();
+    return may_follow({json(before, compatibility)}, json(after, compatibility)).is_ok();
   };
   EXPECT_TRUE(follows(base, optional, kFull));
   EXPECT_FALSE(follows(base, required, kBackward)) << "old events lack b";
@@ -122,7 +122,7 @@ TEST(Schemas, MayBecomeWhatTheirCompatibilityAllows) {
   EXPECT_FALSE(follows(base, R"({"type":"object","additionalProperties":false})", kBackward)) << "a is not allowed";
   EXPECT_FALSE(follows(R"({"$defs":{"n":{"type":"number"}},"$ref":"#/$defs/n"})",
                        R"({"$defs":{"n":{"type":"string"}},"$ref":"#/$defs/n"})", kBackward));
-  EXPECT_EQ(may_follow(json(base, kBackward), json(other, kBackward)).reason(), "SCHEMA_INCOMPATIBLE");
+  EXPECT_EQ(may_follow({json(base, kBackward)}, json(other, kBackward)).reason(), "SCHEMA_INCOMPATIBLE");
 }
 
 v1::EventSchema protobuf(google::protobuf::FieldDescriptorProto::Type type) {
@@ -161,14 +161,61 @@ TEST(Schemas, AProtobufEventIsAMessageOfItsType) {
   EXPECT_FALSE((*schema)->check(event).is_ok());
   const auto text = protobuf(google::protobuf::FieldDescriptorProto::TYPE_STRING);
   const auto number = protobuf(google::protobuf::FieldDescriptorProto::TYPE_INT64);
-  EXPECT_TRUE(may_follow(text, text).is_ok());
-  EXPECT_EQ(may_follow(text, number).reason(), "SCHEMA_INCOMPATIBLE");
-  EXPECT_FALSE(may_follow(json("{}", v1::SCHEMA_COMPATIBILITY_BACKWARD), text).is_ok());
+  EXPECT_TRUE(may_follow({text}, text).is_ok());
+  EXPECT_EQ(may_follow({text}, number).reason(), "SCHEMA_INCOMPATIBLE");
+  EXPECT_FALSE(may_follow({json("{}", v1::SCHEMA_COMPATIBILITY_BACKWARD)}, text).is_ok());
   auto wrong = text;
   wrong.set_message_type("shop.Other");
   EXPECT_EQ(CompiledSchema::make(wrong).error().reason(), "SCHEMA_INVALID");
   wrong.set_definition("no base64!");
   EXPECT_FALSE(CompiledSchema::make(wrong).has_value());
+}
+
+// Of each format three versions: the last fits the second, and not the first.
+struct Versions {
+  const char* name;
+  v1::EventSchema first, second, third;
+};
+
+std::vector<Versions> versions_of_each_format() {
+  constexpr auto kType = google::protobuf::FieldDescriptorProto::TYPE_STRING;
+  v1::EventSchema no_field = protobuf(kType);
+  google::protobuf::FileDescriptorSet files;
+  files.ParseFromString(*from_base64(no_field.definition()));
+  files.mutable_file(0)->mutable_message_type(0)->clear_field();
+  no_field.set_definition(to_base64(files.SerializeAsString()));
+  const auto avro = [](const std::string& fields) {
+    v1::EventSchema schema;
+    schema.set_format(v1::SCHEMA_FORMAT_AVRO);
+    schema.set_definition(R"({"type":"record","name":"Order","fields":[)" + fields + "]}");
+    return schema;
+  };
+  constexpr auto kNone = v1::SCHEMA_COMPATIBILITY_NONE;
+  return {
+      {"JSON", json(R"({"properties":{"a":{"type":"string"}}})", kNone), json("{}", kNone),
+       json(R"({"properties":{"a":{"type":"integer"}}})", kNone)},
+      {"PROTOBUF", protobuf(kType), no_field, protobuf(google::protobuf::FieldDescriptorProto::TYPE_INT64)},
+      {"AVRO", avro(R"({"name":"a","type":"string","default":""})"), avro(""),
+       avro(R"({"name":"a","type":"int","default":0})")},
+  };
+}
+
+TEST(Schemas, ATransitiveLevelLooksAtAllVersions) {
+  const auto follows = [](const Versions& v, v1::SchemaCompatibility level) {
+    v1::EventSchema third = v.third;
+    third.set_compatibility(level);
+    return may_follow({v.first, v.second}, third);
+  };
+  for (const Versions& v : versions_of_each_format()) {
+    SCOPED_TRACE(v.name);
+    EXPECT_TRUE(follows(v, v1::SCHEMA_COMPATIBILITY_BACKWARD).is_ok());
+    EXPECT_TRUE(follows(v, v1::SCHEMA_COMPATIBILITY_FORWARD).is_ok());
+    EXPECT_TRUE(follows(v, v1::SCHEMA_COMPATIBILITY_NONE).is_ok());
+    for (const auto level : {v1::SCHEMA_COMPATIBILITY_BACKWARD_TRANSITIVE, v1::SCHEMA_COMPATIBILITY_FORWARD_TRANSITIVE,
+                             v1::SCHEMA_COMPATIBILITY_FULL_TRANSITIVE}) {
+      EXPECT_EQ(follows(v, level).reason(), "SCHEMA_INCOMPATIBLE") << level;
+    }
+  }
 }
 
 }  // namespace

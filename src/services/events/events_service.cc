@@ -121,17 +121,17 @@ void EventsService::update(const CallPtr& call, std::string bytes) {
   check_evolution(call, std::move(command), go_on);
 }
 
-// Against the schema as it is now; should another one come in between, the update is refused.
+// Against the schemas as they are now; should another one come in between, the update is refused.
 void EventsService::check_evolution(const CallPtr& call, internal::v1::TopicUpdateCommand command,
                                     std::move_only_function<void(Result<internal::v1::TopicUpdateCommand>)> done) {
   const std::string name = command.topic().name();
   topics_.find_fresh(scope_of(*call), name,
                      [command = std::move(command), done = std::move(done)](Result<TopicRow> row) mutable {
                        if (!row) return done(std::unexpected(std::move(row.error())));
-                       if (row->topic().has_schema()) {
-                         Status status = may_follow(row->topic().schema(), command.topic().schema());
-                         if (!status.is_ok()) return done(std::unexpected(std::move(status)));
-                       }
+                       std::vector<v1::EventSchema> before(row->former_schemas().begin(), row->former_schemas().end());
+                       if (row->topic().has_schema()) before.push_back(row->topic().schema());
+                       Status status = may_follow(before, command.topic().schema());
+                       if (!status.is_ok()) return done(std::unexpected(std::move(status)));
                        if (command.if_match().empty()) command.set_if_match(row->topic().etag());
                        done(std::move(command));
                      });

@@ -39,7 +39,6 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
     return Status(Code::kInvalid, "TOPIC_SETTING_UNBUILT", "topics with " + std::string(field) + " are not built")
         .with_field("topic." + std::string(field), "is not built; leave it out");
   };
-  if (topic.schema().format() == v1::SCHEMA_FORMAT_AVRO) return unbuilt("schema.format");
   if (topic.has_schema()) UCCP_RETURN_IF_ERROR(in_topic(CompiledSchema::make(topic.schema())));
   if (topic.compacted()) return unbuilt("compacted");
   const bool keeps = topic.has_retention() || topic.retention_bytes() != 0 || topic.retention_events() != 0;

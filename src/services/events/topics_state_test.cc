@@ -138,7 +138,7 @@ TEST(Topics, WhatIsNotSaidHasADefaultAndWhatIsTooMuchIsRefused) {
   EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
   topic.clear_message_bytes_max();
   topic.mutable_schema()->set_format(v1::SCHEMA_FORMAT_AVRO);
-  EXPECT_EQ(with_defaults(topic, {}).error().reason(), "TOPIC_SETTING_UNBUILT");
+  EXPECT_EQ(with_defaults(topic, {}).error().reason(), "SCHEMA_INVALID");
 }
 
 TEST(Topics, AnUpdateNamesOnlyWhatCanBeChanged) {
