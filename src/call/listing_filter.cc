@@ -16,7 +16,8 @@ void collect(const MessagePlan& plan, bool (*wanted)(const FieldPlan&), std::str
     const std::string name = prefix + field.json_name;
     if (wanted(field)) {
       if (left-- <= 0) return;
-      out.append(out.empty() ? "" : ", ").append(name).append(field.is_map() ? ".KEY" : "");
+      const bool keys = field.is_map() || (field.is_message() && field.message->well_known == WellKnown::kValue);
+      out.append(out.empty() ? "" : ", ").append(name).append(keys ? ".KEY" : "");
     }
     if (depth > 0 && field.is_message() && field.message->well_known == WellKnown::kNone) {
       collect(*field.message, wanted, name + ".", depth - 1, left, out);
@@ -50,18 +51,18 @@ std::string usable_fields(const MessagePlan& plan, bool (*wanted)(const FieldPla
   return out.empty() ? "none" : out;
 }
 
-bool Filter::matches(std::string_view item) const {
-  return nodes_.empty() || eval(static_cast<uint32_t>(nodes_.size() - 1), item);
+bool Filter::matches(std::string_view item, const JsonDocument* json) const {
+  return nodes_.empty() || eval(static_cast<uint32_t>(nodes_.size() - 1), item, json);
 }
 
 // Depth is bounded by the parser.
-bool Filter::eval(uint32_t at, std::string_view item) const {
+bool Filter::eval(uint32_t at, std::string_view item, const JsonDocument* json) const {
   const Node& node = nodes_[at];
   switch (node.kind) {
-    case Node::Kind::kAnd: return eval(node.left, item) && eval(node.right, item);
-    case Node::Kind::kOr: return eval(node.left, item) || eval(node.right, item);
-    case Node::Kind::kNot: return !eval(node.left, item);
-    case Node::Kind::kComparison: return compare(comparisons_[node.left], item);
+    case Node::Kind::kAnd: return eval(node.left, item, json) && eval(node.right, item, json);
+    case Node::Kind::kOr: return eval(node.left, item, json) || eval(node.right, item, json);
+    case Node::Kind::kNot: return !eval(node.left, item, json);
+    case Node::Kind::kComparison: return compare(comparisons_[node.left], item, json);
   }
   return false;
 }
@@ -136,8 +137,40 @@ bool Filter::compare_scalar(const Comparison& c, std::string_view item) {
   }
 }
 
-bool Filter::compare(const Comparison& c, std::string_view item) {
+bool Filter::compare_leaf(const Comparison& c, const JsonLeaf& leaf) {
+  const auto op = static_cast<uint8_t>(c.op);
+  if (leaf.kind == JsonLeaf::Kind::kText) return compare_text(c, leaf.text);
+  if (leaf.kind != c.also) return c.op == Operator::kNotEqual;
+  switch (leaf.kind) {
+    case JsonLeaf::Kind::kNumber: return in_order(op, leaf.number <=> c.real);
+    case JsonLeaf::Kind::kBool: return (leaf.boolean == (c.signed_value != 0)) != (c.op == Operator::kNotEqual);
+    default: return c.op != Operator::kNotEqual;
+  }
+}
+
+bool Filter::compare_json(const Comparison& c, const JsonDocument& json) {
+  bool found = false;
+  const auto is_item = [&](const JsonLeaf& item) {
+    // A list has the item, not a part of it.
+    found |= item.kind == JsonLeaf::Kind::kText ? item.text == c.text : compare_leaf(c, item);
+    return !found;
+  };
+  const JsonLeaf leaf = json.find(c.keys, is_item);
+  if (c.op == Operator::kHas && c.any_suffix) return leaf.kind != JsonLeaf::Kind::kAbsent;
+  if (c.op == Operator::kHas && leaf.kind == JsonLeaf::Kind::kList) return found;
+  if (c.op == Operator::kHas && leaf.kind == JsonLeaf::Kind::kObject) {
+    std::vector<std::string> keys = c.keys;
+    keys.push_back(c.text);
+    return json.find(keys, [](const JsonLeaf&) { return false; }).kind != JsonLeaf::Kind::kAbsent;
+  }
+  return compare_leaf(c, leaf);
+}
+
+bool Filter::compare(const Comparison& c, std::string_view item, const JsonDocument* json) {
   switch (c.type) {
+    case Type::kJson:
+      if (json != nullptr) return compare_json(c, *json);
+      return compare_json(c, WireJson(get_message(c.path, item).value_or("")));
     case Type::kText: return compare_text(c, get_string(c.path, item).value_or(std::string_view()));
     case Type::kList:
       for (const std::string_view value : get_items(c.path, item)) {

@@ -17,6 +17,9 @@ bool ends_path(char c) {
 bool ends_value(char c) { return is_space(c) || c == '(' || c == ')' || c == '"' || c == '\''; }
 
 bool is_filterable(const FieldPlan& field) { return field.filterable; }
+bool is_json(const FieldPlan& field) {
+  return field.filterable && field.is_message() && field.message->well_known == WellKnown::kValue;
+}
 
 }  // namespace
 
@@ -188,6 +191,7 @@ class FilterParser {
       const FieldPlan* field = plan->by_name(std::string_view(text).substr(from, dot - from));
       const bool last = dot == std::string::npos;
       const bool steps = field != nullptr && field->is_message() && field->message->well_known == WellKnown::kNone;
+      if (field != nullptr && is_json(*field)) return json_path(c, text, dot, quoted_key, begin);
       if (field == nullptr || (!last && !steps && !field->is_map())) return unknown_field(text, begin);
       if (field->is_map() || last) {
         const bool text_map = field->is_map() && field->map_value->kind == Kind::kString;
@@ -204,6 +208,27 @@ class FilterParser {
       plan = field->message;
       from = dot + 1;
     }
+  }
+
+  // What follows the field are keys of objects.
+  Status json_path(Comparison& c, const std::string& text, size_t dot, const std::optional<std::string>& quoted_key,
+                   size_t begin) {
+    if (++filter_.json_terms_ > kFilterJsonTermsMax) {
+      return error("more than " + std::to_string(kFilterJsonTermsMax) + " comparisons look into a JSON value", begin)
+          .error();
+    }
+    auto compiled = FieldPath::compile(plan_, std::string_view(text).substr(0, dot));
+    if (!compiled) return unknown_field(text, begin);
+    c.path = std::move(*compiled);
+    c.type = Type::kJson;
+    while (dot != std::string::npos) {
+      const size_t from = dot + 1;
+      dot = text.find('.', from);
+      c.keys.push_back(text.substr(from, dot - from));
+      if (c.keys.back().empty()) return error("expected a key of a JSON object", begin).error();
+    }
+    if (quoted_key) c.keys.push_back(*quoted_key);
+    return Status::ok();
   }
 
   Status unknown_field(const std::string& name, size_t at) const {
@@ -238,6 +263,10 @@ class FilterParser {
   // Gives the comparison its value, in the type of its field.
   Status bind(Comparison& c, const Word& value, size_t op_at) {
     const bool star = !value.quoted && value.text == "*";
+    if (c.type == Type::kJson) {
+      bind_json(c, value, star);
+      return Status::ok();
+    }
     if (c.op == Operator::kHas && star && c.type != Type::kMapKey && c.type != Type::kMapValue) {
       c.type = Type::kSet;
       return Status::ok();
@@ -273,6 +302,21 @@ class FilterParser {
     const std::string wrong = bind_number(c, value);
     if (!wrong.empty()) return error(c.path.text() + " " + wrong, value.begin).error();
     return Status::ok();
+  }
+
+  // A word may mean a number, true, false or null; in quotes it is a text.
+  static void bind_json(Comparison& c, const Word& value, bool star) {
+    bind_text(c, value);
+    if (c.op == Operator::kHas) c.any_suffix = star;
+    if (value.quoted) return;
+    const char* end = value.text.data() + value.text.size();
+    const auto parsed = std::from_chars(value.text.data(), end, c.real);
+    if (parsed.ec == std::errc() && parsed.ptr == end) c.also = JsonLeaf::Kind::kNumber;
+    else if (value.text == "null") c.also = JsonLeaf::Kind::kNull;
+    else if (value.text == "true" || value.text == "false") {
+      c.also = JsonLeaf::Kind::kBool;
+      c.signed_value = value.text == "true" ? 1 : 0;
+    }
   }
 
   static void bind_text(Comparison& c, const Word& value) {

@@ -74,6 +74,14 @@ std::vector<Flag> command_flags(const Catalog& catalog, Request& request, Comman
                      .set = [&request](std::string_view text) { return request.set("follow", text); }});
   }
   if (method.paging && method.request->by_name("limit") == nullptr) flags.push_back(limit_flag(options.limit));
+  if (method.full_name == "uccp.v1.EventBus/CreateTopic") {
+    flags.push_back({.names = {"ephemeral"},
+                     .is_switch = true,
+                     .help = "present subscribers get its events, and nothing is kept",
+                     .set = [&request](std::string_view text) {
+                       return text == "true" ? request.set("topic.persistence", "EPHEMERAL") : Status::ok();
+                     }});
+  }
   const auto& cli = method.cli;
   if (cli && can_be_followed(catalog, {cli->noun, cli->verb, &method})) {
     flags.push_back({.names = {"wait"},

@@ -87,6 +87,17 @@ Change decode_change(std::string_view data) {
   return change;
 }
 
+// Number of the oldest change that is left, and the index up to which some may have been dropped.
+std::pair<uint64_t, LogIndex> oldest_change(const KeyReader& state) {
+  std::pair<uint64_t, LogIndex> oldest;
+  kChanges.scan(state, {}, "", "", [&](std::string_view key, std::string_view value) {
+    oldest.first = ByteReader(key).u64();
+    if (oldest.first > 0) oldest.second = LogIndex(ByteReader(value).u64() - 1);
+    return false;
+  });
+  return oldest;
+}
+
 }  // namespace
 
 // One entry's view of the machine while it is applied.
@@ -364,7 +375,10 @@ ApplyResult Machine::apply_command(Transaction& state, const Entry& entry, const
   state.begin();
   dedup::remember(state, envelope, entry.index, machine_time_ms(), result);
   record_changes(state, context.changes);
-  if (envelope.audited) record_audit(state, entry, envelope, result);
+  if (envelope.audited) {
+    record_audit(state, entry, envelope, result);
+    context.notify(kAuditTopic, "", 0, "");
+  }
   std::move(context.changes.begin(), context.changes.end(), std::back_inserter(out.changes));
   out.leases.insert(out.leases.end(), context.leases.begin(), context.leases.end());
   return result;
@@ -483,6 +497,10 @@ std::string encode_expire(LeaseId lease, uint64_t generation, Term term) {
   return ByteWriter().u64(lease).u64(generation).u64(term.value).take();
 }
 
+LogIndex changes_floor(const KeyReader& state) {
+  return std::max(oldest_change(state).second, restored_mark(state).index);
+}
+
 Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since, size_t count_max) {
   std::vector<Change> changes;
   if (const RestoredMark mark = restored_mark(state); since && since < mark.index) {
@@ -490,36 +508,26 @@ Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since,
                 "the state was restored from a backup at " + std::to_string(mark.index.value) + ", after the cursor " +
                     std::to_string(since.value) + "; list the resources again and watch from there");
   }
-  uint64_t first_number = 0;
-  uint64_t low = 0;
-  uint64_t high = 0;
+  auto [low, floor] = oldest_change(state);
+  if (since < floor) {
+    return fail(Code::kFailedPrecondition, "CURSOR_COMPACTED",
+                "changes after " + std::to_string(since.value) + " are no longer kept (the oldest is at " +
+                    std::to_string(floor.value + 1) + "); list the resources again and watch from there");
+  }
   // Records are dense in number and ascending in index: find the first behind `since` by bisection.
-  kChanges.scan(state, {}, "", "", [&](std::string_view key, std::string_view) {
-    first_number = low = ByteReader(key).u64();
-    return false;
-  });
   const auto index_at = [&](uint64_t number) -> std::optional<LogIndex> {
     const auto stored = kChanges.get(state, {}, number_key(number));
     if (!stored) return std::nullopt;
     return LogIndex(ByteReader(*stored).u64());
   };
-  uint64_t step = 1;
-  for (high = low; index_at(high) && *index_at(high) <= since; step *= 2) high += step;
+  uint64_t step = 1, high = low;
+  for (; index_at(high) && *index_at(high) <= since; step *= 2) high += step;
   low = high > step ? std::max(low, high - step) : low;
   while (low < high) {
     const uint64_t middle = low + (high - low) / 2;
     const auto index = index_at(middle);
     if (index && *index <= since) low = middle + 1;
     else high = middle;
-  }
-  // If the oldest record left is newer than asked for, and older ones existed, some may be missing.
-  if (first_number > 0 && low == first_number) {
-    const auto oldest = index_at(first_number);
-    if (oldest && since.next() < *oldest) {
-      return fail(Code::kFailedPrecondition, "CURSOR_COMPACTED",
-                  "changes after " + std::to_string(since.value) + " are no longer kept (the oldest is at " +
-                      std::to_string(oldest->value) + "); list the resources again and watch from there");
-    }
   }
   kChanges.scan(state, {}, "", number_key(low), [&](std::string_view, std::string_view value) {
     Change change = decode_change(value);

@@ -197,6 +197,12 @@ std::string encode_expire(LeaseId lease, uint64_t generation, Term term);
 // Errors: failed_precondition CURSOR_COMPACTED if records behind `since` are gone already.
 Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since, size_t count_max);
 
+// Everything behind this index is still among the changes that are kept.
+LogIndex changes_floor(const KeyReader& state);
+
+// Told, to those who watch just now, with each record of the audit trail; without content.
+inline constexpr std::string_view kAuditTopic = "audit";
+
 // One audit record as stored, oldest first; the hash covers the record and the hash before it.
 struct AuditRecord {
   uint64_t number = 0;

@@ -124,8 +124,9 @@ TEST_F(MachineTest, AReplacementByOneWhoKnowsTheOldValueIsAsGoodAsAPut) {
 
 TEST_F(MachineTest, WhatIsOnlyToldIsNotKept) {
   (void)apply(envelope("notes.tell", "now"));
-  ASSERT_EQ(last_.changes.size(), 1u);
+  ASSERT_EQ(last_.changes.size(), 2u);
   EXPECT_EQ(last_.changes[0].payload, "now");
+  EXPECT_EQ(last_.changes[1].topic, kAuditTopic) << "there is another record of the audit trail";
   EXPECT_TRUE(read_changes(machine_.view(), LogIndex(0), 10)->empty());
 }
 

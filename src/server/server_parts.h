@@ -186,6 +186,7 @@ struct Server::Parts {
   Status build_compute(const Config& config);
   Status build_work(const Config& config);
   void build_administration(const ServerOptions& options, const Config& config);
+  void build_system_topics();
   Status build_backup(const ServerOptions& options, const Config& config);
   Status build_certificates(const ServerOptions& options);
   Status build_pipeline(const ServerOptions& options, const Config& config);

@@ -153,6 +153,19 @@ void Server::Parts::build_administration(const ServerOptions& options, const Con
   audit->add_handlers(handlers);
 }
 
+// Changes of tasks, workers, locks, services and the audit trail are topics.
+void Server::Parts::build_system_topics() {
+  std::vector<services::ChangeTopic> topics = audit->change_topics();
+  topics.push_back(tasks_service->change_topic());
+  topics.push_back(workers_service->change_topic());
+  topics.push_back(locks->change_topic());
+  topics.push_back(discovery->change_topic());
+  bus->show_changes(std::move(topics),
+                    [side = identity_side.get()](const call::Call& call, const std::string& permission) {
+                      return side->policies()->permits(call.principal, permission, call.name_space);
+                    });
+}
+
 // What calls reach through the doors: a cluster forwards those that another node has to answer.
 Status Server::Parts::build_pipeline(const ServerOptions& options, const Config& config) {
   cluster->add_handlers(
@@ -187,6 +200,7 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
   UCCP_RETURN_IF_ERROR(build_coordination(options, config));
   UCCP_RETURN_IF_ERROR(build_work(config));
   build_administration(options, config);
+  build_system_topics();
   UCCP_RETURN_IF_ERROR(build_backup(options, config));
   UCCP_RETURN_IF_ERROR(build_certificates(options));
   UCCP_TRY(secrets,

@@ -26,6 +26,22 @@ bool is_method(std::string_view asked, std::string_view recorded) {
 
 }  // namespace
 
+std::vector<services::ChangeTopic> AuditService::change_topics() const {
+  std::vector<services::ChangeTopic> topics;
+  for (const auto& [name, group] : env_.groups) {
+    topics.push_back({.name = "$sys.audit",
+                      .group = group,
+                      .feed = std::string(machine::kAuditTopic),
+                      .permission = "audit.read",
+                      .resource_type = "uccp.v1.AuditRecord",
+                      .show_audit = [name](const machine::AuditRecord& record) {
+                        return services::ShownChange{"audit.recorded", record.resource,
+                                                     public_record(name, record).SerializeAsString()};
+                      }});
+  }
+  return topics;
+}
+
 void AuditService::add_handlers(call::HandlerTable& handlers) {
   handlers.add("uccp.v1.Administration/SearchAudit",
                [this](const CallPtr& call, const std::string& bytes) { search(call, bytes); });

@@ -14,6 +14,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "machine/ports.h"
+#include "services/change_types.h"
 #include "uccp/v1/admin.pb.h"
 
 namespace uccp::audit {
@@ -32,6 +33,8 @@ class AuditService {
  public:
   explicit AuditService(AuditEnvironment environment) : env_(std::move(environment)) {}
   void add_handlers(call::HandlerTable& handlers);
+  // "$sys.audit", once for each group that keeps a trail.
+  std::vector<services::ChangeTopic> change_topics() const;
 
  private:
   using Views = std::vector<machine::GroupView>;  // in the order of env_.groups

@@ -391,6 +391,19 @@ void DiscoveryService::list(const CallPtr& call, std::string request) {
   });
 }
 
+services::ChangeTopic DiscoveryService::change_topic() const {
+  return {.name = "$sys.services",
+          .group = kCoreGroup,
+          .feed = std::string(kTopic),
+          .permission = "services.read",
+          .resource_type = "uccp.v1.ServiceRegistration",
+          .show = [this](const machine::Change& change) -> std::optional<services::ShownChange> {
+            const auto kind = static_cast<v1::ServiceEventKind>(change.kind);
+            return services::ShownChange{services::change_type("service", v1::ServiceEventKind_Name(kind)), change.key,
+                                         shown_service(change.payload, presence_)};
+          }};
+}
+
 void DiscoveryService::watch(const CallPtr& call, v1::WatchServicesRequest request) {
   auto stream = ServiceWatch::make(call, request, {env_.reader, env_.watcher, env_.work, env_.clock, presence_});
   if (!stream) return call->finish(std::move(stream.error()));

@@ -17,6 +17,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "machine/ports.h"
+#include "services/change_types.h"
 #include "services/discovery/call_outcomes.h"
 #include "services/discovery/discovery_state.h"
 #include "services/discovery/observations.h"
@@ -48,6 +49,8 @@ class DiscoveryService {
   DiscoveryService(DiscoveryOptions options, DiscoveryEnvironment environment);
 
   void add_handlers(call::HandlerTable& handlers);
+  // "$sys.services"
+  services::ChangeTopic change_topic() const;
   // What nodes find out about instances, if this node leads. Any thread.
   Observations& observations() { return *observations_; }
 

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "call/wire.h"
 #include "machine/envelope.h"
+#include "machine/planted.h"
 #include "services/events/publisher.h"
 #include "uccp/v1/events.pb.h"
 
@@ -27,6 +28,17 @@ void append_timestamp(std::string& out, uint32_t number, int64_t us) {
 LogPlace place_of(const BusIndexRow& row) {
   if (row.order_index() != 0) return {row.order_index(), row.order_batch(), 0};
   return {row.log_index(), row.batch(), 0};
+}
+
+uint64_t offset_behind(const machine::KeyReader& state, const machine::Scope& scope, PartitionId id,
+                       const BusPartitionRow& partition, LogPlace place) {
+  const LogPlace whole{place.index, place.batch, 0};
+  const uint64_t next =
+      first_offset_where(state, scope, id, partition, [&](const BusIndexRow& row) { return place_of(row) >= whole; });
+  const auto entry = find_index(state, scope, id, next);
+  if (!entry || place_of(entry->row) != whole) return next;
+  if (machine::planted_bug("skip_batch")) return entry->last_offset + 1;
+  return std::min(entry->row.first_offset() + place.place + uint64_t{1}, entry->last_offset + 1);
 }
 
 BatchPtr make_batch(GroupId group, PartitionId id, BusIndexRow row, std::shared_ptr<const BusBatch> content) {
@@ -127,7 +139,8 @@ Result<Cursor> decode_cursor(std::string_view text) {
       if (i < 3 && (at == end || *at++ != '.')) return invalid();
     }
     const GroupId group(numbers[0]);
-    if (!is_bus_group(group) || numbers[2] > UINT32_MAX || numbers[3] > UINT32_MAX) return invalid();
+    const bool known = is_bus_group(group) || group == kCoreGroup || group == kWorkGroup;
+    if (!known || numbers[2] > UINT32_MAX || numbers[3] > UINT32_MAX) return invalid();
     cursor[group] = {numbers[1], static_cast<uint32_t>(numbers[2]), static_cast<uint32_t>(numbers[3])};
     if (at == end) return cursor;
     if (*at++ != '_') return invalid();

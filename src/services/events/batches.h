@@ -23,6 +23,9 @@ struct LogPlace {
 };
 // Where the row is in that order, before its first event.
 LogPlace place_of(const BusIndexRow& row);
+// The offset in the partition of the first event behind the place.
+uint64_t offset_behind(const machine::KeyReader& state, const machine::Scope& scope, PartitionId id,
+                       const BusPartitionRow& partition, LogPlace place);
 
 // One row of the index with what it stands for. Immutable, shared by all who read it.
 struct Batch {
@@ -53,7 +56,8 @@ int64_t end_of(std::string_view event, int64_t publish_us, int64_t topic_ttl_ms)
 // The event as it is delivered: what is stored, and what its place says. Appends a serialized Event to `out`.
 void append_event(std::string& out, const Batch& batch, size_t number, std::string_view topic);
 
-// "16.7.0.2_17.30.1.0": for each bus group the last event that was sent.
+// "16.7.0.2_17.30.1.0": for each group the last event that was sent; of core and work, changes of the cluster's own
+// resources (system_topics.h).
 using Cursor = std::map<GroupId, LogPlace>;
 std::string encode_cursor(const Cursor& cursor);
 // Errors: invalid CURSOR_INVALID.

@@ -297,7 +297,7 @@ TEST(Cursors, SayWhereAStreamIsInEachGroup) {
   const Cursor cursor{{bus_group(0), {7, 0, 2}}, {bus_group(3), {900, 4294967295, 0}}};
   EXPECT_EQ(encode_cursor(cursor), "16.7.0.2_19.900.4294967295.0");
   EXPECT_EQ(decode_cursor(encode_cursor(cursor)), cursor);
-  for (const char* wrong : {"", "16", "16.1.2", "1.1.0.0", "16.1.0.0_", "16.1.0.4294967296", "16.1.0.0x", "99.1.0.0"}) {
+  for (const char* wrong : {"", "16", "16.1.2", "3.1.0.0", "16.1.0.0_", "16.1.0.4294967296", "16.1.0.0x", "99.1.0.0"}) {
     const auto refused = decode_cursor(wrong);
     ASSERT_FALSE(refused.has_value()) << wrong;
     EXPECT_EQ(refused.error().reason(), "CURSOR_INVALID");

@@ -37,7 +37,8 @@ EventsService::EventsService(EventsOptions options, EventsEnvironment environmen
       feed_(env_.watcher, env_.events, options_.groups),
       fetcher_(env_.reader, env_.log, env_.work),
       keeper_(options_.keeper, env_.local, env_.anywhere, env_.reader, env_.loop, env_.work, env_.clock),
-      streams_(Streams::make(options_.stream, {env_.reader, feed_, fetcher_, env_.events, env_.clock, env_.metrics})),
+      streams_(Streams::make(options_.stream,
+                             {env_.reader, feed_, fetcher_, env_.events, env_.work, env_.clock, env_.metrics})),
       subscriptions_(options_.subscriptions,
                      {env_.local, env_.anywhere, env_.reader, feed_, fetcher_, gatherer_, topics_, env_.events,
                       env_.work, env_.clock, env_.metrics, env_.page_tokens, options_.groups}) {}

@@ -58,6 +58,10 @@ class EventsService {
   EventsService(EventsOptions options, EventsEnvironment environment);
 
   void add_handlers(call::HandlerTable& handlers);
+  // Before the first call; as Streams::show_changes().
+  void show_changes(std::vector<services::ChangeTopic> topics, Streams::May may) {
+    streams_->show_changes(std::move(topics), std::move(may));
+  }
   // The node runs: begins to listen to its groups.
   void start() { feed_.start(); }
   // On the loop: this node leads the group, which is one of the bus groups, or no longer does.

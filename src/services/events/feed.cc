@@ -94,6 +94,43 @@ void Feed::add(FeedListener* listener) {
 void Feed::remove(FeedListener* listener) {
   listener->feed_ = nullptr;
   listeners_.erase(listener->number_);
+  for (auto at = followed_.begin(); at != followed_.end();) {
+    at->second.listeners.erase(listener->number_);
+    at = at->second.listeners.empty() ? followed_.erase(at) : std::next(at);
+  }
+}
+
+void Feed::follow(FeedListener* listener, GroupId group, const std::string& topic) {
+  Followed& followed = followed_[{group, topic}];
+  followed.listeners[listener->number_] = listener;
+  if (followed.watch == nullptr) watch_changes(group, topic);
+}
+
+// The changes themselves are read from the state, which is never older than what is told.
+void Feed::watch_changes(GroupId group, const std::string& topic) {
+  followed_[{group, topic}].watch = watcher_.watch(
+      {.group = group, .topic = topic, .live_only = true}, LogIndex(0),
+      [this, group, topic](const Change&) {
+        tell_changes(group, topic);
+        return true;
+      },
+      [this, group, topic](const Status& status) {
+        events_.post([this, group, topic, status] {
+          // The node stops: listeners hear that from their groups.
+          if (status.code() == Code::kUnavailable || !followed_.contains({group, topic})) return;
+          watch_changes(group, topic);
+          tell_changes(group, topic);
+        });
+      });
+}
+
+void Feed::tell_changes(GroupId group, const std::string& topic) {
+  const auto followed = followed_.find({group, topic});
+  if (followed == followed_.end()) return;
+  const Listeners all = followed->second.listeners;
+  for (const auto& [number, listener] : all) {
+    if (listeners_.contains(number)) listener->on_changes(group);
+  }
 }
 
 void Feed::unread(FeedListener* listener, GroupId group, PartitionId id) {

@@ -28,6 +28,8 @@ class FeedListener {
   virtual void on_batch(const BatchPtr& batch) = 0;
   // The state of a group was replaced: batches may have been missed.
   virtual void on_gap(GroupId group) = 0;
+  // There may be more of the changes of a group that the listener named.
+  virtual void on_changes(GroupId) {}
   // A topic was made, changed or deleted, in any namespace.
   virtual void on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) = 0;
   // The node stops.
@@ -57,13 +59,21 @@ class Feed {
     readers_[{group, id}][listener->number_] = listener;
   }
   void unread(FeedListener* listener, GroupId group, PartitionId id);
+  // Tells the listener of changes that a group emits to `topic`. Watched only while somebody listens.
+  void follow(FeedListener* listener, GroupId group, const std::string& topic);
   uint32_t groups() const { return groups_; }
 
  private:
   using Listeners = std::map<uint64_t, FeedListener*>;  // by number
+  struct Followed {
+    Listeners listeners;
+    std::shared_ptr<machine::Watch> watch;
+  };
 
   void watch_group(GroupId group);
   void watch_topics();
+  void watch_changes(GroupId group, const std::string& topic);
+  void tell_changes(GroupId group, const std::string& topic);
   bool on_change(GroupId group, const machine::Change& change);
   bool on_topic(const machine::Change& change);
   void on_lost(GroupId group, const Status& status);
@@ -75,6 +85,7 @@ class Feed {
   uint64_t last_number_ = 0;
   Listeners listeners_;
   std::map<std::pair<GroupId, PartitionId>, Listeners> readers_;
+  std::map<std::pair<GroupId, std::string>, Followed> followed_;
 };
 
 }  // namespace uccp::events

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "call/wire.h"
-#include "machine/planted.h"
 #include "services/message_types.h"
 
 namespace uccp::events {
@@ -23,7 +22,7 @@ constexpr int64_t kFailurePauseMs = 50;
 }  // namespace
 
 Streams::Stream::Stream(std::shared_ptr<Streams> owner, CallPtr call, v1::SubscribeRequest request, Cursor since,
-                        call::Filter filter)
+                        EventFilter filter)
     : owner_(std::move(owner)),
       call_(std::move(call)),
       request_(std::move(request)),
@@ -52,7 +51,9 @@ bool Streams::Stream::wants(const std::string& name) const {
 }
 
 void Streams::Stream::find_topics(const GroupView& core) {
+  if (!find_system_topics()) return;
   for (const std::string& pattern : request_.topics()) {
+    if (is_system(pattern)) continue;
     if (!has_wildcard(pattern)) {
       const auto topic = kTopics.get(core, scope_, pattern);
       if (!topic) return fail(topic_not_found(pattern));
@@ -68,6 +69,7 @@ void Streams::Stream::find_topics(const GroupView& core) {
     if (!room) return;
   }
   found_ = true;
+  begin_system_groups();
   begin_groups();
 }
 
@@ -154,15 +156,7 @@ uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, Par
   }
   const auto since = since_.find(group);
   if (since == since_.end()) return from;
-  const LogPlace place = since->second;
-  const LogPlace whole{place.index, place.batch, 0};
-  uint64_t next = first_offset_where(view, scope_, id, row, [&](const BusIndexRow& r) { return place_of(r) >= whole; });
-  const auto entry = find_index(view, scope_, id, next);
-  if (entry && place_of(entry->row) == whole) {
-    next = std::min(entry->row.first_offset() + place.place + uint64_t{1}, entry->last_offset + 1);
-    if (machine::planted_bug("skip_batch")) next = entry->last_offset + 1;
-  }
-  return std::max(from, next);
+  return std::max(from, offset_behind(view, scope_, id, row, since->second));
 }
 
 // --- reading --------------------------------------------------------------------------------------------------------
@@ -174,6 +168,8 @@ void Streams::Stream::go_on() {
   if (ended_) return;
   if (blocked()) return wait_for_client();
   // The groups in turn, so that none waits for another.
+  system_turn_ = !system_turn_;
+  if (system_turn_ && read_system_group()) return;
   auto at = groups_.upper_bound(last_group_);
   for (size_t i = 0; i < groups_.size(); ++i, ++at) {
     if (at == groups_.end()) at = groups_.begin();
@@ -182,6 +178,7 @@ void Streams::Stream::go_on() {
       return fetch(at->first, at->second);
     }
   }
+  if (read_system_group()) return;
   check_end();
 }
 
@@ -305,16 +302,12 @@ bool Streams::Stream::send_batch(const Batch& batch, Partition& partition) {
     }
     if (end_of(batch.event(number), batch.row.publish_us(), partition.ttl_ms) <= now_us) continue;
     if (!filter_.matches(batch.event(number))) continue;
-    send_event(batch, number, partition);
-    if (request_.limit() > 0 && sent_ >= static_cast<uint64_t>(request_.limit())) {
-      end(v1::STREAM_END_REASON_LIMIT, "the number of events asked for was sent");
-      return false;
-    }
+    if (!send_event(batch, number, partition)) return false;
   }
   return true;
 }
 
-void Streams::Stream::send_event(const Batch& batch, size_t number, const Partition& partition) {
+bool Streams::Stream::send_event(const Batch& batch, size_t number, const Partition& partition) {
   LogPlace place = place_of(batch.row);
   place.place = static_cast<uint32_t>(number);
   // Events that are not kept may overtake others that are still to be read.
@@ -324,12 +317,19 @@ void Streams::Stream::send_event(const Batch& batch, size_t number, const Partit
   const size_t mark = call::begin_bytes(item, Item::kEventFieldNumber);
   append_event(item, batch, number, partition.topic);
   call::end_bytes(item, mark);
+  return send_item(std::move(item), batch.event(number).size());
+}
+
+bool Streams::Stream::send_item(std::string item, size_t event_bytes) {
   call::put_uint(item, Item::kDeliveryAttemptFieldNumber, 1);
   ++sent_;
   sent_at_ = owner_->env_.clock.boot();
   owner_->delivered_.add();
-  owner_->delivered_bytes_.add(batch.event(number).size());
+  owner_->delivered_bytes_.add(event_bytes);
   call_->send(std::move(item));
+  if (request_.limit() == 0 || sent_ < static_cast<uint64_t>(request_.limit())) return true;
+  end(v1::STREAM_END_REASON_LIMIT, "the number of events asked for was sent");
+  return false;
 }
 
 void Streams::Stream::wait_for_client() {
@@ -353,11 +353,15 @@ void Streams::Stream::check_end() {
       }
     }
   }
+  for (const auto& [id, group] : system_) {
+    if (!group.begun || group.after < group.until) return;
+  }
   end(v1::STREAM_END_REASON_CAUGHT_UP, "all events present were sent");
 }
 
 void Streams::Stream::keep_alive(BootTime now) {
   if (call_->finished()) return forget();
+  if (!ended_ && !may_go_on()) return;
   if (ended_ || now.ms_since(sent_at_) < owner_->options_.keep_alive_ms || blocked()) return;
   sent_at_ = now;
   std::string item;

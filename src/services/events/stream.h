@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "call/listing_filter.h"
+#include "services/events/event_filter.h"
 #include "services/events/streams.h"
 
 namespace uccp::events {
@@ -15,15 +15,16 @@ namespace uccp::events {
 class Streams::Stream final : public FeedListener, public std::enable_shared_from_this<Stream> {
  public:
   Stream(std::shared_ptr<Streams> owner, call::CallPtr call, v1::SubscribeRequest request, Cursor since,
-         call::Filter filter);
+         EventFilter filter);
 
   // Registers with the feed, then finds the topics and where to begin in them.
   void start();
   void on_batch(const BatchPtr& batch) override;
   void on_gap(GroupId group) override;
+  void on_changes(GroupId group) override;
   void on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) override;
   void on_stop(const Status& status) override;
-  // Nothing was sent for a while.
+  // Every second: sends a sign of life if nothing was sent for a while, and ends if a permission is gone.
   void keep_alive(BootTime now);
   const call::CallPtr& call() const { return call_; }
 
@@ -43,6 +44,15 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
     bool behind = true;  // something may be there that was not sent
   };
 
+  // A group whose own changes the stream shows.
+  struct SystemGroup {
+    ChangeTopics topics;
+    LogPlace after;
+    LogPlace until{UINT64_MAX, UINT32_MAX, UINT32_MAX};  // with no_follow
+    bool begun = false;
+    bool behind = true;
+  };
+
   void find_topics(const machine::GroupView& core);
   bool wants(const std::string& name) const;
   // Partitions that the stream has not yet. False: there are too many, and the stream has ended.
@@ -50,11 +60,22 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   void begin_groups();
   void begin_group(GroupId id, const machine::GroupView& view);
   uint64_t first_offset(const machine::GroupView& view, GroupId group, PartitionId id) const;
+  // stream_system.cc. False: the stream has ended.
+  bool find_system_topics();
+  bool may_go_on();
+  void begin_system_groups();
+  void begin_system_group(GroupId id, SystemGroup& group, LogIndex applied);
+  bool read_system_group();
+  void take_system(GroupId id, Result<SystemRead> read);
+
   void go_on();
   void fetch(GroupId id, Group& group);
   void take(GroupId id, Result<Fetched> fetched);
   bool send_batch(const Batch& batch, Partition& partition);
-  void send_event(const Batch& batch, size_t number, const Partition& partition);
+  // False: that was the last one, and the stream has ended.
+  bool send_event(const Batch& batch, size_t number, const Partition& partition);
+  // `item` lacks nothing but the number of the attempt.
+  bool send_item(std::string item, size_t event_bytes);
   bool blocked() const { return call_->sink->queued_bytes() > owner_->options_.queue_bytes_max; }
   void wait_for_client();
   void check_end();
@@ -67,14 +88,16 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   const v1::SubscribeRequest request_;
   const machine::Scope scope_;
   const Cursor since_;
-  const call::Filter filter_;
+  const EventFilter filter_;
   Cursor cursor_;
   std::map<GroupId, Group> groups_;
+  std::map<GroupId, SystemGroup> system_;
   std::set<uint64_t> topics_;  // numbers
   std::set<int32_t> only_partitions_;
   size_t partitions_ = 0;
   size_t beginning_ = 0;  // groups whose state was asked for
-  bool found_ = false;    // the topics were looked up
+  bool system_turn_ = false;
+  bool found_ = false;  // the topics were looked up
   bool fetching_ = false;
   bool waiting_ = false;  // for the client
   bool ended_ = false;

@@ -1,6 +1,5 @@
 #include "services/events/streams.h"
 
-#include "call/contract.h"
 #include "services/events/stream.h"
 
 namespace uccp::events {
@@ -19,6 +18,11 @@ Streams::Streams(StreamOptions options, const Environment& environment)
       delivered_bytes_(env_.metrics.counter("uccp_events_delivered_bytes_total",
                                             "Bytes of events sent to streams without a subscription")) {}
 
+void Streams::show_changes(std::vector<services::ChangeTopic> topics, May may) {
+  change_topics_ = std::move(topics);
+  may_ = std::move(may);
+}
+
 void Streams::open(const call::CallPtr& call, const v1::SubscribeRequest& request) {
   Cursor since;
   if (!request.since().empty()) {
@@ -26,7 +30,7 @@ void Streams::open(const call::CallPtr& call, const v1::SubscribeRequest& reques
     if (!cursor) return call->finish(std::move(cursor.error()));
     since = std::move(*cursor);
   }
-  auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Event"), request.filter());
+  auto filter = EventFilter::compile(request.filter());
   if (!filter) return call->finish(std::move(filter.error()));
   auto stream = std::make_shared<Stream>(shared_from_this(), call, request, std::move(since), std::move(*filter));
   call->on_cancel([weak = std::weak_ptr(stream), self = shared_from_this()] {

@@ -15,6 +15,7 @@
 #include "machine/ports.h"
 #include "services/events/feed.h"
 #include "services/events/fetcher.h"
+#include "services/events/system_topics.h"
 #include "uccp/v1/events.pb.h"
 
 namespace uccp::events {
@@ -37,11 +38,15 @@ class Streams : public std::enable_shared_from_this<Streams> {
     Feed& feed;
     Fetcher& fetcher;
     Executor& events;
+    Executor& work;
     const Clock& clock;
     MetricsRegistry& metrics;
   };
   static std::shared_ptr<Streams> make(StreamOptions options, const Environment& environment);
 
+  // The topics "$sys.>", and whether a principal may do in a namespace what a permission says. Before the first call.
+  using May = std::function<bool(const call::Call&, const std::string& permission)>;
+  void show_changes(std::vector<services::ChangeTopic> topics, May may);
   // Requires that the request names no subscription. Callable from any thread.
   void open(const call::CallPtr& call, const v1::SubscribeRequest& request);
 
@@ -57,6 +62,8 @@ class Streams : public std::enable_shared_from_this<Streams> {
   Gauge& open_;
   Counter& delivered_;
   Counter& delivered_bytes_;
+  std::vector<services::ChangeTopic> change_topics_;
+  May may_;
   std::map<Stream*, std::shared_ptr<Stream>> streams_;
   bool keep_alive_scheduled_ = false;
 };

@@ -25,7 +25,7 @@ Status leader_moved() {
 }  // namespace
 
 Subscription::Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
-                           call::Filter filter)
+                           EventFilter filter)
     : env_(environment),
       scope_(std::move(scope)),
       row_(std::move(row)),

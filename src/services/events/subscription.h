@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "call/call.h"
-#include "call/listing_filter.h"
+#include "services/events/event_filter.h"
 #include "services/events/feed.h"
 #include "services/events/subscription_env.h"
 #include "uccp/v1/events.pb.h"
@@ -44,7 +44,7 @@ using MemberPtr = std::shared_ptr<Member>;
 class Subscription final : public FeedListener, public std::enable_shared_from_this<Subscription> {
  public:
   Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
-               call::Filter filter);
+               EventFilter filter);
 
   // Looks up topics and positions; `done` comes when deliveries may begin, or with why they cannot.
   using Done = std::move_only_function<void(Status)>;
@@ -149,7 +149,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   SubscriptionEnvironment env_;
   const machine::Scope scope_;
   const SubscriptionRow row_;
-  const call::Filter filter_;
+  const EventFilter filter_;
   uint64_t epoch_;     // of ack ids
   uint64_t term_ = 0;  // of those who serve the subscription, one after the other; positions know the greatest
   Gauge& backlog_;

@@ -4,6 +4,7 @@
 
 #include "call/command.h"
 #include "services/events/bus_state.h"
+#include "services/events/system_topics.h"
 #include "services/message_types.h"
 
 namespace uccp::events {
@@ -51,6 +52,12 @@ Status check(const v1::SubscribeRequest& request) {
   if (!request.since().empty()) {
     return Status(Code::kInvalid, "FIELD_INVALID", "a subscription keeps its own place; move it with SeekSubscription")
         .with_field("since", "cannot be given with a subscription");
+  }
+  if (std::ranges::any_of(request.topics(), [](const std::string& topic) { return is_system(topic); })) {
+    return Status(Code::kInvalid, "FIELD_INVALID",
+                  "topics of the system have no subscriptions; a stream of them goes on "
+                  "from its cursor")
+        .with_field("subscription", "cannot be given with topics that begin with $sys; leave it out");
   }
   if (request.has_idle_ttl()) return unbuilt("idleTtl", "removal after idle time");
   if (request.no_follow()) return unbuilt("noFollow", "a stream that ends by itself");
@@ -127,7 +134,7 @@ void Subscriptions::find(const Scope& scope, const std::string& name, OnLoaded d
 }
 
 void Subscriptions::load(const Key& key, SubscriptionRow row) {
-  auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Event"), row.subscription().filter());
+  auto filter = EventFilter::compile(row.subscription().filter());
   if (!filter) return take_loaded(key, nullptr, filter.error());
   auto subscription = std::make_shared<Subscription>(
       SubscriptionEnvironment{options_.subscription, env_.anywhere, env_.reader, env_.feed, env_.fetcher, env_.gatherer,
@@ -160,7 +167,7 @@ void Subscriptions::take_loaded(const Key& key, const SubscriptionPtr& subscript
 
 void Subscriptions::subscribe(const CallPtr& call, const v1::SubscribeRequest& request, std::string bytes) {
   if (Status status = check(request); !status.is_ok()) return call->finish(std::move(status));
-  if (auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Event"), request.filter()); !filter) {
+  if (auto filter = EventFilter::compile(request.filter()); !filter) {
     return call->finish(std::move(filter.error()));
   }
   internal::v1::SubscriptionCreateCommand command;
@@ -391,45 +398,69 @@ void Subscriptions::list(const CallPtr& call, std::string bytes) {
   });
 }
 
+// Where a partition goes to by the request; nothing if it stays where it is. Errors: invalid OFFSET_OUT_OF_RANGE.
+Result<std::optional<uint64_t>> Subscriptions::sought(const v1::SeekSubscriptionRequest& request, const Cursor& cursor,
+                                                      const SoughtPartition& at) {
+  switch (request.target_case()) {
+    case v1::SeekSubscriptionRequest::kPosition: {
+      const auto& wanted = request.position();
+      if (wanted.topic() != at.topic || static_cast<uint32_t>(wanted.partition()) != at.id.partition)
+        return std::nullopt;
+      if (wanted.offset() >= at.row.first_offset() && wanted.offset() <= at.row.next_offset()) return wanted.offset();
+      return fail(Status(Code::kInvalid, "OFFSET_OUT_OF_RANGE",
+                         "the partition keeps the offsets from " + std::to_string(at.row.first_offset()) + " to " +
+                             std::to_string(at.row.next_offset()))
+                      .with_field("position.offset", "is not kept"));
+    }
+    case v1::SeekSubscriptionRequest::kTime:
+      return first_offset_where(at.view, at.scope, at.id, at.row, [us = us_of(request.time())](const BusIndexRow& row) {
+        return row.publish_us() >= us;
+      });
+    case v1::SeekSubscriptionRequest::kCursor: {
+      const auto place = cursor.find(at.group);
+      if (place == cursor.end()) return at.row.first_offset();
+      return std::max(at.row.first_offset(), offset_behind(at.view, at.scope, at.id, at.row, place->second));
+    }
+    default: return request.start() == v1::SUBSCRIBE_START_EARLIEST ? at.row.first_offset() : at.row.next_offset();
+  }
+}
+
 void Subscriptions::seek(const CallPtr& call, const v1::SeekSubscriptionRequest& request) {
-  find(scope_of(*call), request.subscription(), [this, call, request](Result<SubscriptionPtr> subscription) {
+  Cursor cursor;
+  if (request.target_case() == v1::SeekSubscriptionRequest::kCursor) {
+    auto decoded = decode_cursor(request.cursor());
+    if (!decoded) return call->finish(Status(decoded.error()).with_field("cursor", "is not the cursor of an item"));
+    cursor = std::move(*decoded);
+  }
+  find(scope_of(*call), request.subscription(), [this, call, request, cursor](Result<SubscriptionPtr> subscription) {
     if (!subscription) return call->finish(std::move(subscription.error()));
-    read_all(call, [this, call, request, subscription = *subscription](const Views& views) {
-      env_.events.post([this, call, request, subscription, views] {
-        std::map<PartitionId, uint64_t> places;
-        const Scope scope = scope_of(*call);
-        for (const auto& [id, place] : subscription->partitions()) {
-          const auto view = views.find(place.first);
-          const auto row = view == views.end() ? std::nullopt : kPartitions.get(view->second, scope, partition_key(id));
-          if (!row) continue;
-          if (request.has_position()) {
-            const auto& wanted = request.position();
-            if (wanted.topic() != place.second || static_cast<uint32_t>(wanted.partition()) != id.partition) continue;
-            if (wanted.offset() < row->first_offset() || wanted.offset() > row->next_offset()) {
-              return call->finish(Status(Code::kInvalid, "OFFSET_OUT_OF_RANGE",
-                                         "the partition keeps the offsets from " + std::to_string(row->first_offset()) +
-                                             " to " + std::to_string(row->next_offset()))
-                                      .with_field("position.offset", "is not kept"));
-            }
-            places[id] = wanted.offset();
-          } else if (request.has_time()) {
-            const int64_t us = us_of(request.time());
-            places[id] = first_offset_where(view->second, scope, id, *row,
-                                            [us](const BusIndexRow& r) { return r.publish_us() >= us; });
-          } else {
-            places[id] = request.start() == v1::SUBSCRIBE_START_EARLIEST ? row->first_offset() : row->next_offset();
-          }
-        }
-        if (places.empty()) {
-          return call->finish(Status(Code::kInvalid, "FIELD_INVALID", "the subscription reads no such partition")
-                                  .with_field("position", "names a partition that the subscription does not read"));
-        }
-        subscription->seek(places, [this, call, name = request.subscription()](Status status) {
-          if (!status.is_ok()) return call->finish(std::move(status));
-          get(call, name);
-        });
+    read_all(call, [this, call, request, cursor, subscription = *subscription](const Views& views) {
+      env_.events.post([this, call, request, cursor, subscription, views] {
+        move_places(call, request, cursor, subscription, views);
       });
     });
+  });
+}
+
+void Subscriptions::move_places(const CallPtr& call, const v1::SeekSubscriptionRequest& request, const Cursor& cursor,
+                                const SubscriptionPtr& subscription, const Views& views) {
+  std::map<PartitionId, uint64_t> places;
+  const Scope scope = scope_of(*call);
+  for (const auto& [id, place] : subscription->partitions()) {
+    const auto view = views.find(place.first);
+    const auto row = view == views.end() ? std::nullopt : kPartitions.get(view->second, scope, partition_key(id));
+    if (!row) continue;
+    auto offset = sought(request, cursor, {view->second, scope, place.first, id, place.second, *row});
+    if (!offset) return call->finish(std::move(offset.error()));
+    if (*offset) places[id] = **offset;
+  }
+  if (places.empty()) {
+    return call->finish(Status(Code::kInvalid, "FIELD_INVALID", "the subscription reads no such partition")
+                            .with_field("position", "names a partition that the subscription does not read"));
+  }
+  subscription->seek(places, [this, call, name = request.subscription()](Status status) {
+    if (!status.is_ok()) return call->finish(std::move(status));
+    get(call, name);
   });
 }
 

@@ -63,6 +63,18 @@ class Subscriptions {
   void nack(const call::CallPtr& call, v1::NackEventsRequest request);
   void pull(const call::CallPtr& call, const v1::PullEventsRequest& request);
   void seek(const call::CallPtr& call, const v1::SeekSubscriptionRequest& request);
+  struct SoughtPartition {
+    const machine::GroupView& view;
+    const machine::Scope& scope;
+    GroupId group;
+    PartitionId id;
+    const std::string& topic;
+    const BusPartitionRow& row;
+  };
+  static Result<std::optional<uint64_t>> sought(const v1::SeekSubscriptionRequest& request, const Cursor& cursor,
+                                                const SoughtPartition& at);
+  void move_places(const call::CallPtr& call, const v1::SeekSubscriptionRequest& request, const Cursor& cursor,
+                   const SubscriptionPtr& subscription, const Views& views);
   void get(const call::CallPtr& call, const std::string& name);
   void list(const call::CallPtr& call, std::string bytes);
 

@@ -381,6 +381,22 @@ void LocksService::list(const CallPtr& call, std::string bytes, PermitKind kind,
        });
 }
 
+services::ChangeTopic LocksService::change_topic() const {
+  return {.name = "$sys.locks",
+          .group = kCoreGroup,
+          .feed = std::string(kTopic),
+          .permission = "locks.read",
+          .resource_type = "uccp.v1.Lock",
+          .show = [this](const machine::Change& change) -> std::optional<services::ShownChange> {
+            if (static_cast<ChangeKind>(change.kind) == ChangeKind::kWaitEnded) return std::nullopt;
+            const auto c = services::parse<internal::v1::PermitChange>(change.payload);
+            if (c.row().kind() != kLock) return std::nullopt;
+            const auto kind = static_cast<v1::LockEventKind>(change.kind);
+            return services::ShownChange{services::change_type("lock", v1::LockEventKind_Name(kind)), c.row().name(),
+                                         shown_change(c, change.scope.name_space, times_).SerializeAsString()};
+          }};
+}
+
 void LocksService::watch(const CallPtr& call, const v1::WatchLocksRequest& request) {
   const auto scope = scope_of(*call);
   const auto item = [](v1::LockEventKind kind, v1::Lock lock) {

@@ -17,6 +17,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "machine/ports.h"
+#include "services/change_types.h"
 #include "services/coordination_types.h"
 #include "services/coordination_waits.h"
 #include "services/locks/locks_state.h"
@@ -45,6 +46,8 @@ class LocksService {
   explicit LocksService(LocksEnvironment environment);
 
   void add_handlers(call::HandlerTable& handlers);
+  // "$sys.locks"
+  services::ChangeTopic change_topic() const;
 
  private:
   struct Acquisition;

@@ -388,6 +388,20 @@ v1::TaskEventKind event_kind(uint8_t kind) {
 
 }  // namespace
 
+services::ChangeTopic TasksService::change_topic() const {
+  return {.name = "$sys.tasks",
+          .group = kWorkGroup,
+          .feed = std::string(work::kTaskTopic),
+          .permission = "tasks.read",
+          .resource_type = "uccp.v1.Task",
+          .show = [this](const machine::Change& change) -> std::optional<services::ShownChange> {
+            TaskRow row;
+            if (!row.ParseFromString(change.payload)) return std::nullopt;
+            return services::ShownChange{services::change_type("task", v1::TaskEventKind_Name(event_kind(change.kind))),
+                                         row.task().id(), public_task(row).SerializeAsString()};
+          }};
+}
+
 void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& request) {
   auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Task"), request.filter());
   if (!filter) return call->finish(filter.error());

@@ -7,6 +7,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "machine/ports.h"
+#include "services/change_types.h"
 #include "services/tasks/task_logs.h"
 #include "services/tasks/work_runtime.h"
 #include "uccp/v1/compute.pb.h"
@@ -29,6 +30,8 @@ class TasksService {
  public:
   explicit TasksService(TasksEnvironment environment) : env_(std::move(environment)) {}
   void register_handlers(call::HandlerTable& handlers);
+  // "$sys.tasks"
+  services::ChangeTopic change_topic() const;
 
  private:
   void schedule(const call::CallPtr& call, std::string request);

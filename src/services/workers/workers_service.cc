@@ -50,6 +50,22 @@ v1::Worker WorkersService::public_worker(const WorkerRow& row) const {
   return worker;
 }
 
+services::ChangeTopic WorkersService::change_topic() const {
+  return {.name = "$sys.workers",
+          .group = kWorkGroup,
+          .feed = std::string(work::kWorkerTopic),
+          .scoped = false,
+          .permission = "workers.read",
+          .resource_type = "uccp.v1.Worker",
+          .show = [this](const machine::Change& change) -> std::optional<services::ShownChange> {
+            WorkerRow row;
+            if (!row.ParseFromString(change.payload)) return std::nullopt;
+            constexpr std::string_view kTypes[] = {"", "worker.added", "worker.updated", "worker.removed"};
+            return services::ShownChange{std::string(kTypes[change.kind % std::size(kTypes)]), row.worker().id(),
+                                         public_worker(row).SerializeAsString()};
+          }};
+}
+
 // Proposes a command whose result is the worker's row, and answers the worker. Workers belong to no tenant.
 void WorkersService::propose_row(const CallPtr& call, machine::Envelope envelope) {
   envelope.scope.name_space = "";

@@ -9,6 +9,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "machine/ports.h"
+#include "services/change_types.h"
 #include "services/work_types.h"
 
 namespace uccp::workers {
@@ -27,6 +28,8 @@ class WorkersService {
  public:
   explicit WorkersService(WorkersEnvironment environment) : env_(std::move(environment)) {}
   void register_handlers(call::HandlerTable& handlers);
+  // "$sys.workers"
+  services::ChangeTopic change_topic() const;
 
  private:
   void register_worker(const call::CallPtr& call, std::string request);
