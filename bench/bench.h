@@ -55,6 +55,7 @@ Status run_scheduling_core(Context& context);
 Status run_events_publish(Context& context);
 Status run_events_latency(Context& context);
 Status run_events_read(Context& context);
+Status run_events_scale(Context& context);
 
 // The hidden command that the unary row starts: a bare gRPC server. Returns the exit code.
 int echo_server_main(const std::vector<std::string>& arguments);

@@ -5,76 +5,20 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <mutex>
 #include <thread>
 
 #include "bench/consensus.h"
+#include "bench/event_requests.h"
 #include "bench/event_stream.h"
 #include "bench/message_load.h"
 #include "bench/message_servers.h"
 #include "bench/requests.h"
-#include "call/wire.h"
 
 namespace uccp::bench {
 namespace {
 
-constexpr char kPublish[] = "uccp.v1.EventBus/Publish";
-constexpr char kCreateTopic[] = "uccp.v1.EventBus/CreateTopic";
-constexpr char kSubscribe[] = "uccp.v1.EventBus/Subscribe";
 constexpr int kConnections = 8;
-// Numbers of fields in the contract.
-constexpr uint32_t kTopicField = 1, kEventsField = 3, kDataField = 7, kEventField = 2, kEndField = 5;
-constexpr uint64_t kEarliest = 2;
-
-std::string publish_request(const std::string& topic, std::string_view payload, size_t copies = 1) {
-  std::string event, out;
-  call::put_bytes(event, kDataField, payload);
-  call::put_bytes(out, kTopicField, topic);
-  for (size_t i = 0; i < copies; ++i) call::put_bytes(out, kEventsField, event);
-  return out;
-}
-
-std::string create_request(const std::string& topic) {
-  std::string inner, out;
-  call::put_bytes(inner, 1, topic);
-  call::put_bytes(out, 1, inner);
-  return out;
-}
-
-std::string subscribe_request(const std::string& topic, bool stored) {
-  std::string out;
-  call::put_bytes(out, 1, topic);
-  if (stored) {
-    call::put_uint(out, 5, kEarliest);
-    call::put_uint(out, 16, 1);
-  }
-  return out;
-}
-
-uint64_t now_ns() { return static_cast<uint64_t>(SteadyTime::clock::now().time_since_epoch().count()); }
-
-// A payload that no compression makes small; its first bytes say when it was made.
-std::string stamped(size_t bytes) {
-  static thread_local uint64_t state = 0x9e3779b97f4a7c15;
-  std::string payload(bytes, '\0');
-  for (size_t at = 0; at < bytes; at += sizeof state) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    std::memcpy(payload.data() + at, &state, std::min(sizeof state, bytes - at));
-  }
-  const uint64_t now = now_ns();
-  std::memcpy(payload.data(), &now, sizeof now);
-  return payload;
-}
-
-std::optional<uint64_t> stamp_of(std::string_view payload) {
-  if (payload.size() < sizeof(uint64_t)) return std::nullopt;
-  uint64_t stamp = 0;
-  std::memcpy(&stamp, payload.data(), sizeof stamp);
-  return stamp;
-}
 
 // All three sides for one number of nodes.
 struct Sides {
@@ -265,13 +209,12 @@ Status run_consume(Context& context, Sides& sides, size_t bytes) {
   for (int i = 0; i < context.pairs(); ++i) {
     uint64_t count = 0;
     SteadyTime begin = SteadyTime::clock::now();
-    UCCP_RETURN_IF_ERROR(read_stream(
-        sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, true), [&](std::string_view message) {
-          if (bytes_field(message, kEndField).empty()) {
-            count += bytes_field(bytes_field(message, kEventField), kDataField).size() == bytes;
-          }
-          return true;
-        }));
+    UCCP_RETURN_IF_ERROR(read_stream(sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, true),
+                                     [&](std::string_view message) {
+                                       const auto payload = delivered_payload(message);
+                                       count += payload && payload->size() == bytes;
+                                       return true;
+                                     }));
     row.add_ours(rate_since(begin, count));
     row.verified += count;
     if (count != events) row.problem = fmt::format("{} of {} events were read", count, events);
@@ -320,10 +263,9 @@ Status run_latency(Context& context, Sides& sides, double rate, double seconds) 
       Status read;
       std::thread reader([&] {
         if (ours) {
-          read = read_stream(sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, false),
-                             [&](std::string_view message) {
-                               return take(bytes_field(bytes_field(message, kEventField), kDataField));
-                             });
+          read = read_stream(
+              sides.uccp->target(0), tls, kSubscribe, subscribe_request(sides.name, false),
+              [&](std::string_view message) { return take(delivered_payload(message).value_or(std::string_view())); });
         } else {
           read = nats_consume(sides.nats->targets().front(), tls, sides.name, false, take);
         }

@@ -1,0 +1,27 @@
+// Requests of the event bus as benchmarks send them, and payloads that say when they were made.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace uccp::bench {
+
+inline constexpr char kPublish[] = "uccp.v1.EventBus/Publish";
+inline constexpr char kCreateTopic[] = "uccp.v1.EventBus/CreateTopic";
+inline constexpr char kSubscribe[] = "uccp.v1.EventBus/Subscribe";
+
+std::string publish_request(const std::string& topic, std::string_view payload, size_t copies = 1);
+std::string create_request(const std::string& topic);
+// `stored`: from the first event to the last one that there is; else new events without end.
+std::string subscribe_request(const std::string& topic, bool stored);
+// The content of a message of Subscribe; nothing if it has no event.
+std::optional<std::string_view> delivered_payload(std::string_view message);
+
+uint64_t now_ns();
+// A payload that no compression makes small; its first bytes say when it was made.
+std::string stamped(size_t bytes);
+std::optional<uint64_t> stamp_of(std::string_view payload);
+
+}  // namespace uccp::bench
