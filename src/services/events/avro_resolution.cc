@@ -31,7 +31,8 @@ class Resolution {
  public:
   // Why the reader does not read the writer; empty if it does.
   std::string differ(const AvroType& reader, const AvroType& writer, const std::string& where) {
-    if (++steps_ > kStepsMax || open_.size() > kDepthMax) return at(where) + "cannot be compared in reasonable time";
+    gave_up_ |= ++steps_ > kStepsMax || open_.size() > kDepthMax;
+    if (gave_up_) return at(where) + kGaveUp;
     const std::pair pair(&reader, &writer);
     // What is being compared further out holds there or fails there.
     if (!open_.insert(pair).second) return "";
@@ -41,6 +42,8 @@ class Resolution {
   }
 
  private:
+  static constexpr const char* kGaveUp = "cannot be compared in reasonable time";
+
   static std::string at(const std::string& where) { return "'" + (where.empty() ? "/" : where) + "' "; }
 
   std::string compare(const AvroType& reader, const AvroType& writer, const std::string& where) {
@@ -53,6 +56,7 @@ class Resolution {
     if (reader.kind == AvroKind::kUnion) {
       const bool taken = std::ranges::any_of(
           reader.inner, [&](const AvroType* branch) { return differ(*branch, writer, where).empty(); });
+      if (gave_up_) return at(where) + kGaveUp;
       return taken ? ""
                    : at(where) + "is written as " + writer.shown() + ", which no branch of the reader's union takes";
     }
@@ -120,6 +124,7 @@ class Resolution {
 
   std::set<std::pair<const AvroType*, const AvroType*>> open_;
   int steps_ = 0;
+  bool gave_up_ = false;
 };
 
 }  // namespace
