@@ -517,16 +517,14 @@ Result<std::vector<Change>> read_changes(const KeyReader& state, LogIndex since,
   // Records are dense in number and ascending in index: find the first behind `since` by bisection.
   const auto index_at = [&](uint64_t number) -> std::optional<LogIndex> {
     const auto stored = kChanges.get(state, {}, number_key(number));
-    if (!stored) return std::nullopt;
-    return LogIndex(ByteReader(*stored).u64());
+    return stored ? std::optional(LogIndex(ByteReader(*stored).u64())) : std::nullopt;
   };
   uint64_t step = 1, high = low;
   for (; index_at(high) && *index_at(high) <= since; step *= 2) high += step;
   low = high > step ? std::max(low, high - step) : low;
   while (low < high) {
     const uint64_t middle = low + (high - low) / 2;
-    const auto index = index_at(middle);
-    if (index && *index <= since) low = middle + 1;
+    if (const auto index = index_at(middle); index && *index <= since) low = middle + 1;
     else high = middle;
   }
   kChanges.scan(state, {}, "", number_key(low), [&](std::string_view, std::string_view value) {
