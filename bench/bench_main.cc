@@ -48,6 +48,10 @@ constexpr std::array kBenchmarks = {
     Benchmark{"growth", "puts and gets over sizes, groups, nodes and keys; bench/charts.py draws them", run_growth},
     Benchmark{"compute", "calls of Python functions and actors beside Ray", run_compute},
     Benchmark{"scheduling-core", "placement decisions of the core alone with 10,000 workers", run_scheduling_core},
+    Benchmark{"jobs", "durable no-op jobs from submission to done, beside BullMQ", run_jobs},
+    Benchmark{"agents", "one server with 10,000 agents: connecting, heartbeats, submission, tasks to done", run_agents},
+    Benchmark{"agents-failover", "a new leader places again while 100,000 tasks run on 10,000 agents",
+              run_agents_failover},
     Benchmark{"overload", "three times saturation while leases are kept alive", run_overload},
 };
 

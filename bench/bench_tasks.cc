@@ -1,5 +1,5 @@
-// Tasks run to their end by the agent, beside a bare loop that starts the same program and waits for it, and beside
-// HyperQueue.
+// Tasks run to their end by the agent, beside a bare loop that starts the same program and waits for it, HyperQueue and
+// Slurm.
 #include <fmt/format.h>
 #include <simdjson.h>
 #include <spawn.h>
@@ -7,78 +7,21 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
 #include <optional>
-#include <set>
 #include <thread>
 
 #include "bench/bench.h"
 #include "bench/grpc_load.h"
 #include "bench/process.h"
 #include "bench/requests.h"
-#include "doors/grpc_client/channel.h"
+#include "bench/task_watcher.h"
 
 extern char** environ;
 
 namespace uccp::bench {
 namespace {
 
-constexpr auto kPatience = std::chrono::seconds(60);
-constexpr uint32_t kTaskId = 1, kTaskStatus = 40, kTaskExitCode = 42, kEventTask = 3;
-constexpr uint64_t kSucceeded = 5;
-constexpr uint64_t kFirstTerminal = 5;
-
-// Follows WatchTasks and remembers which tasks ended, and how.
-class Watcher {
- public:
-  explicit Watcher(doors::GrpcChannel& channel) {
-    stream_ = channel.stream_async("uccp.v1.TaskScheduling/WatchTasks",
-                                   {.on_message = [this](std::string event) { take(event); },
-                                    .on_done = [this](Status status) { end(std::move(status)); }});
-    stream_->send({});
-    stream_->half_close();
-  }
-  ~Watcher() {
-    stream_->cancel();
-    std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return ended_; });
-  }
-
-  // Blocks until `count` tasks have ended. Returns the number that did.
-  uint64_t wait(uint64_t count) {
-    std::unique_lock lock(mutex_);
-    wake_.wait_for(lock, kPatience, [&] { return finished_.size() >= count || ended_; });
-    return finished_.size();
-  }
-  uint64_t wrong() {
-    std::lock_guard lock(mutex_);
-    return wrong_;
-  }
-
- private:
-  void take(const std::string& event) {
-    const std::string_view task = bytes_field(event, kEventTask);
-    const uint64_t status = varint_field(task, kTaskStatus);
-    if (status < kFirstTerminal) return;
-    std::lock_guard lock(mutex_);
-    if (!finished_.emplace(bytes_field(task, kTaskId)).second) return;
-    if (status != kSucceeded || varint_field(task, kTaskExitCode) != 0) ++wrong_;
-    wake_.notify_all();
-  }
-  void end(Status) {
-    std::lock_guard lock(mutex_);
-    ended_ = true;
-    wake_.notify_all();
-  }
-
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::set<std::string, std::less<>> finished_;
-  uint64_t wrong_ = 0;
-  bool ended_ = false;
-  std::shared_ptr<doors::AsyncStream> stream_;
-};
+constexpr uint32_t kTaskId = 1;
 
 // posix_spawn and waitpid of /bin/true, one loop a core.
 double bare_spawn_rate(double seconds) {
@@ -101,19 +44,17 @@ double bare_spawn_rate(double seconds) {
   return static_cast<double>(done.load()) / seconds;
 }
 
-struct HyperQueueRun {
+struct PeerRun {
   std::string version;
   double rate = 0;
 };
 
-// One sample of HyperQueue by a program of its own; bench/run.sh installs what it needs.
-Result<HyperQueueRun> hyperqueue_rate(const Context& context, uint64_t count) {
-  const std::string python = context.bin_dir + "/../venv-bench/bin/python3";
-  const std::string script = context.bin_dir + "/../../bench/hyperqueue_rate.py";
-  if (::access(python.c_str(), X_OK) != 0 || ::access(script.c_str(), R_OK) != 0) {
-    return fail(Code::kNotFound, "HYPERQUEUE_MISSING", "HyperQueue is not installed (bench/run.sh installs it)");
-  }
-  const std::string log = context.work_dir + "/hyperqueue.txt";
+// One sample of a peer by a program of its own, which starts the peer; bench/run.sh installs what it needs.
+Result<PeerRun> peer_rate(const Context& context, const std::string& python, const std::string& name, uint64_t count) {
+  const std::string script = context.bin_dir + "/../../bench/" + name + "_rate.py";
+  if (::access(python.c_str(), X_OK) != 0 || ::access(script.c_str(), R_OK) != 0)
+    return fail(Code::kNotFound, "PEER_MISSING", name + " is not installed (bench/run.sh installs it)");
+  const std::string log = context.work_dir + "/" + name + ".txt";
   UCCP_TRY(Child child, Child::start({python, script, std::to_string(count), "1"}, log));
   std::optional<std::string> ended;
   while (!(ended = child.ended())) std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -121,17 +62,24 @@ Result<HyperQueueRun> hyperqueue_rate(const Context& context, uint64_t count) {
   const size_t line = text.rfind("{\"version\"");
   simdjson::dom::parser parser;
   simdjson::dom::element json;
-  HyperQueueRun run;
+  PeerRun run;
   std::string_view version;
   const bool read = line != std::string::npos &&
                     parser.parse(simdjson::padded_string(text.substr(line))).get(json) == simdjson::SUCCESS &&
                     json["version"].get(version) == simdjson::SUCCESS &&
                     json["rates"].at(0).get(run.rate) == simdjson::SUCCESS;
-  if (!read) {
-    return fail(Code::kUnavailable, "HYPERQUEUE_FAILED", "HyperQueue ended, " + *ended + ": " + text.substr(0, 300));
-  }
+  if (!read) return fail(Code::kUnavailable, "PEER_FAILED", name + " ended, " + *ended + ": " + text.substr(0, 300));
   run.version = version;
   return run;
+}
+
+void add_peer_sample(Row& row, const Result<PeerRun>& peer) {
+  if (!peer) {
+    row.problem = peer.error().message();
+    return;
+  }
+  row.add_peer(peer->rate);
+  row.peer_version = peer->version;
 }
 
 }  // namespace
@@ -140,13 +88,8 @@ Status run_tasks(Context& context) {
   const uint64_t count = context.quick ? 500 : 1'500;
   UCCP_TRY(const auto server, DevServer::start(context, {.agent = true}));
   UCCP_TRY(const auto load, GrpcLoad::connect(server->grpc(), server->tls()));
-  doors::ChannelOptions options;
-  options.target = server->grpc();
-  options.ca_pem = server->tls().ca_pem;
-  options.certificate_pem = server->tls().certificate_pem;
-  options.key_pem = server->tls().key_pem;
-  UCCP_TRY(const auto channel, doors::GrpcChannel::connect(options));
-  Watcher watcher(*channel);
+  UCCP_TRY(const auto channel, watch_channel(server->grpc(), server->tls()));
+  TaskWatcher watcher(*channel);
   Work work;
   work.method = "uccp.v1.TaskScheduling/ScheduleTask";
   work.request = [](uint64_t i) { return schedule_request(fmt::format("true-{:08}", i), "true", ""); };
@@ -161,6 +104,10 @@ Status run_tasks(Context& context) {
   beside.peer_name = "HyperQueue, one server and worker, output not kept";
   beside.settings = row.settings + "; ours with its limits, users and control groups, theirs without";
   beside.peer_required = true;
+  Row slurm{.metric = "process tasks beside Slurm", .unit = "1/s", .goal = {Goal::Of::kRatio, Better::kHigher, 5}};
+  slurm.peer_name = "Slurm, one controller and node, a job array of a tenth as many, output not kept";
+  slurm.settings = beside.settings;
+  slurm.peer_required = true;
   double server_cpu = 0, agent_cpu = 0, own_cpu = 0, seconds = 0;
   uint64_t expected = 0;
   for (int i = 0; i < context.pairs() && row.problem.empty(); ++i) {
@@ -181,14 +128,15 @@ Status run_tasks(Context& context) {
     row.add_peer(bare_spawn_rate(context.quick ? 0.5 : 1));
     beside.add_ours(static_cast<double>(count) / seconds);
     beside.verified += count;
-    if (const auto peer = hyperqueue_rate(context, count)) {
-      beside.add_peer(peer->rate);
-      beside.peer_version = peer->version;
-    } else {
-      beside.problem = peer.error().message();
-    }
+    add_peer_sample(beside, peer_rate(context, context.bin_dir + "/../venv-bench/bin/python3", "hyperqueue", count));
+    // It takes minutes for as many, and no longer for each of fewer.
+    slurm.add_ours(static_cast<double>(count) / seconds);
+    slurm.verified += count;
+    add_peer_sample(slurm, installed("slurmctld") ? peer_rate(context, "/usr/bin/python3", "slurm", count / 10)
+                                                  : fail(Code::kNotFound, "PEER_MISSING", "Slurm is not installed"));
   }
-  if (watcher.wrong() > 0) beside.problem = row.problem = fmt::format("{} tasks did not succeed", watcher.wrong());
+  if (watcher.wrong() > 0)
+    slurm.problem = beside.problem = row.problem = fmt::format("{} tasks did not succeed", watcher.wrong());
   const double n = static_cast<double>(count);
   row.detail("forkExecShare", row.ratio().value_or(0));
   row.detail("serverUsPerTask", server_cpu / n * 1e6);
@@ -197,6 +145,7 @@ Status run_tasks(Context& context) {
   row.detail("wallUsPerTask", seconds / n * 1e6);
   context.emit(row);
   context.emit(beside);
+  context.emit(slurm);
   return Status::ok();
 }
 

@@ -5,12 +5,13 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# etcd, redis and ZooKeeper are peers, strace counts syncs, nft and ip cut nodes off. Without them their rows say so and are not met.
+# etcd, redis, ZooKeeper and Slurm are peers, strace counts syncs, nft and ip cut nodes off. Without them their rows say so and are not met.
 install_peers() {
   local missing=()
   command -v etcd >/dev/null || missing+=(etcd-server)
   command -v redis-server >/dev/null || missing+=(redis-server)
   [ -e /usr/share/java/zookeeper.jar ] || missing+=(zookeeper)
+  command -v slurmctld >/dev/null || missing+=(slurmctld slurmd slurm-client munge)
   command -v strace >/dev/null || missing+=(strace)
   command -v nft >/dev/null || missing+=(nftables)
   command -v ip >/dev/null || missing+=(iproute2)
@@ -51,6 +52,13 @@ install_ray() {
     touch $venv/ray.installed || echo "# could not install Ray" >&2
 }
 
+# BullMQ, as its lock file says.
+install_bullmq() {
+  [ ! -e bench/bullmq/node_modules/.package-lock.json ] || return 0
+  command -v npm >/dev/null || { echo "# no npm, so no BullMQ" >&2; return 0; }
+  (cd bench/bullmq && npm ci --no-audit --no-fund --ignore-scripts >&2) || echo "# could not install BullMQ" >&2
+}
+
 # nats-server of this version; Debian's knows no `sync_interval: always`.
 install_nats() {
   local version=v2.12.2
@@ -74,6 +82,7 @@ done
 install_peers
 install_hyperqueue
 install_ray
+install_bullmq
 install_nats
 export PATH=$PWD/build/bench/bin:$PATH
 mkdir -p build/bench
