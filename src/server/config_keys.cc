@@ -93,6 +93,9 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
      "feature level beyond which this node holds its cluster back, so that the older program can still be started; 0: "
      "none"},
     {"worker_lease", kDuration, "60s", kActs, "an agent without a confirmed heartbeat for so long stops its tasks"},
+    {"worker_quarantine", kDuration, "60s", kActs,
+     "a worker with three faults of its own in five minutes takes no tasks for so long; doubled with each time; 0: "
+     "off"},
     {"log_store", kString, "wal", kActs,
      "what keeps the log: wal, rocksdb or lmdb; fixed once the directory has a log"},
     {"log_compression", kString, "lz4", kActs, "compression of large log entries and of snapshots: none, lz4 or zstd"},

@@ -1,6 +1,8 @@
 // Storage and node of a server, and its start and stop; services and doors are built in files of their own.
 #include "server/server.h"
 
+#include "server/event_triggers.h"
+#include "server/quota_alerts.h"
 #include "server/server_parts.h"
 
 namespace uccp::server {
@@ -123,18 +125,23 @@ void Server::Parts::build_leaders(const ServerOptions& options, const Config& co
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
   work_options.agent_lease_ms = options.worker_lease_ms;
   work_options.slots_per_worker = static_cast<size_t>(config.integer("max_tasks_per_worker"));
+  work_options.quarantine_ms = config.duration_ms("worker_quarantine");
   work_options.cluster_id = identity.cluster_id;
   work_options.task_timeout_default_ms = config.duration_ms("task_timeout");
-  work = std::make_unique<tasks::WorkRuntime>(work_options,
-                                              tasks::WorkRuntimeEnvironment{.loop = *loop,
-                                                                            .clock = clock,
-                                                                            .random = node_random,
-                                                                            .proposer = *node,
-                                                                            .reader = *node,
-                                                                            .watcher = *node,
-                                                                            .metrics = metrics,
-                                                                            .view = [this] { return work_view(); }},
-                                              live);
+  work = std::make_unique<tasks::WorkRuntime>(
+      work_options,
+      tasks::WorkRuntimeEnvironment{
+          .loop = *loop,
+          .clock = clock,
+          .random = node_random,
+          .proposer = *node,
+          .reader = *node,
+          .watcher = *node,
+          .metrics = metrics,
+          .view = [this] { return work_view(); },
+          .open_events = open_events(handlers, clock),
+          .on_quota_alert = [this](const tasks::QuotaAlert& alert) { publish_alert(handlers, clock, alert); }},
+      live);
   node->on_leadership(kWorkGroup, [this](bool ready, Term term) {
     cluster->on_leadership(kWorkGroup, ready);
     work->on_leadership(ready, term);

@@ -1,4 +1,5 @@
 // Builds the domains' services and the pipeline in front of them.
+#include "server/event_triggers.h"
 #include "server/server_parts.h"
 
 namespace uccp::server {
@@ -111,7 +112,12 @@ Status Server::Parts::build_work(const Config& config) {
                               .disk_is_full = [this] { return node->out_of_space(); },
                               .clock = clock,
                               .random = id_random,
-                              .page_tokens = *page_tokens});
+                              .page_tokens = *page_tokens,
+                              .feature_level = [this] { return node->feature_level(); },
+                              .may_subscribe =
+                                  [this](const call::Call& call, const std::string& topic) {
+                                    return may_subscribe(*identity_side->policies(), clock, call, topic);
+                                  }});
   tasks_service->register_handlers(handlers);
   actors = std::make_unique<tasks::ActorService>(tasks::ActorEnvironment{
       .loop = *loop, .runtime = *work, .view = [this] { return work_view(); }, .random = caller_random});

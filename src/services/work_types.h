@@ -40,6 +40,20 @@ enum class ChangeKind : uint8_t { kAdded = 1, kUpdated = 2, kRemoved = 3 };
 
 inline constexpr size_t kAttemptHistoryMax = 20;
 inline constexpr int32_t kLostAttemptsMax = 100;
+// Faults of a worker within the window that put it into quarantine, whose length is doubled with each one in a row up
+// to this. Afterwards it is on probation: one attempt at a time, until so many have ended without a fault.
+inline constexpr int kWorkerFaultsMax = 3;
+inline constexpr int64_t kWorkerFaultWindowMs = 300'000;
+inline constexpr int64_t kQuarantineMsMax = 3'600'000;
+inline constexpr int32_t kProbationAttempts = 3;
+// Tasks that a CRON, EVENT or SYSTEM task may have made and that have not ended.
+inline constexpr int kMadeTasksMax = 10'000;
+inline constexpr int kMadeByTimeMax = 100;
+inline constexpr size_t kCheckpointsMax = 16;
+// Dead letters are kept so many times as long as other tasks.
+inline constexpr int64_t kDeadLetterRetention = 4;
+// Label by which a task is bound to one worker.
+inline constexpr std::string_view kWorkerLabel = "uccp/worker";
 inline constexpr int64_t kRetentionDefaultMs = 7LL * 24 * 3600 * 1000;
 inline constexpr int32_t kPriorityDefault = 50;
 
@@ -107,8 +121,14 @@ inline const std::array<QuotaAmount, 7>& quota_amount_table() {
 // When a task that has ended is forgotten, milliseconds of machine time.
 inline int64_t expiry_ms(const internal::v1::TaskRow& row) {
   const auto& retention = row.task().retention();
-  return row.ended_ms() + (row.task().has_retention() ? retention.seconds() * 1000 + retention.nanos() / 1'000'000
-                                                      : kRetentionDefaultMs);
+  const int64_t kept =
+      row.task().has_retention() ? retention.seconds() * 1000 + retention.nanos() / 1'000'000 : kRetentionDefaultMs;
+  return row.ended_ms() + kept * (row.task().dead_letter() ? kDeadLetterRetention : 1);
+}
+
+// Tasks of these types never run: they make tasks that do.
+inline bool makes_tasks(v1::TaskType type) {
+  return type == v1::TASK_TYPE_CRON || type == v1::TASK_TYPE_EVENT || type == v1::TASK_TYPE_SYSTEM;
 }
 
 inline bool is_terminal(v1::TaskStatus status) {

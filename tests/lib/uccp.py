@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.request
 
 from lib.rest import Rest, text_of
 from lib.wait import wait_until
@@ -326,6 +327,10 @@ class NodeTest(unittest.TestCase):
     @property
     def rest(self):
         return self.node.rest
+
+    def metrics_text(self):
+        with urllib.request.urlopen(f"http://{self.node.context['metrics']}/metrics", timeout=20) as answer:
+            return answer.read().decode()
 
     def assert_problem(self, response, status, reason=None, field=None):
         """The answer is a problem of this status, and names reason and field."""

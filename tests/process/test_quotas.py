@@ -1,16 +1,10 @@
 """Quotas and resources: limits that hold when tasks are placed, borrowing, reports, costs, by REST, CLI and metrics."""
 import json
-import urllib.request
 
 from lib.uccp import NodeTest
 from lib.wait import wait_until
 
 SLEEP = ["sleep", "600"]
-
-
-def metrics_text(test):
-    with urllib.request.urlopen(f"http://{test.node.context['metrics']}/metrics", timeout=20) as answer:
-        return answer.read().decode()
 
 
 class Quotas(NodeTest):
@@ -131,8 +125,8 @@ class Quotas(NodeTest):
         self.assert_problem(post(namespace="default", parent="team:none"), 404, "QUOTA_PARENT_NOT_FOUND")
         self.assert_problem(post(namespace="default", parent="team:a", hard={"cpu": 2}), 400, "QUOTA_EXCEEDS_PARENT")
         self.assert_problem(post(namespace="default", template="none"), 404, "QUOTA_TEMPLATE_NOT_FOUND")
-        self.assert_problem(post(namespace="default", hard={"gpuHours": 5}), 400, "QUOTA_LIMIT_UNIMPLEMENTED")
-        self.assert_problem(post(namespace="default", burstFactor=2), 400, "QUOTA_BURST_UNIMPLEMENTED")
+        self.assert_problem(post(namespace="default", hard={"locks": 5}), 400, "QUOTA_LIMIT_UNIMPLEMENTED")
+        self.assert_problem(post(namespace="default", soft={"gpuHours": 5}), 400, "FIELD_INVALID")
         self.assert_problem(post(scope="USER", hard={"cpu": 1}), 400, "FIELD_INVALID")
         self.assert_problem(self.rest.delete("quotas/default", dict(scope="TEAM", subject="a")), 412, "QUOTA_IN_USE")
         answer = self.rest.post("quotas", {"namespace": "default", "hard": {"cpu": 1}}, {"validateOnly": "true"})
@@ -168,7 +162,7 @@ class Quotas(NodeTest):
         self.runs(self.submit("one"), "one")
 
         def values():
-            text = metrics_text(self)
+            text = self.metrics_text()
             found = {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
                      if line.startswith("uccp_quota_") and 'namespace="one"' in line}
             return found if found.get("uccp_quota_cpu_used") == 0.1 else None
@@ -203,7 +197,7 @@ class Resources(NodeTest):
                     "uccp_cluster_gpu_total": 0, "uccp_cluster_gpu_available": 0}
 
         def metrics():
-            lines = [line.split() for line in metrics_text(self).splitlines() if not line.startswith("#")]
+            lines = [line.split() for line in self.metrics_text().splitlines() if not line.startswith("#")]
             found = {line[0]: float(line[1]) for line in lines if line[0] in expected}
             return found if found == {name: float(value) for name, value in expected.items()} else None
 
@@ -242,7 +236,7 @@ class Resources(NodeTest):
 
         def costs():
             found = {}
-            for line in metrics_text(self).splitlines():
+            for line in self.metrics_text().splitlines():
                 for name, label in (("uccp_cost_total", 'resource="cpu"'), ("uccp_cost_per_namespace", 'namespace="default"'),
                                     ("uccp_cost_per_user", f'user="{task["principal"]}"')):
                     if line.startswith(name + "{") and label in line:

@@ -5,6 +5,7 @@
 #include "call/command.h"
 #include "call/validate.h"
 #include "services/feature_types.h"
+#include "services/quota_use_types.h"
 
 namespace uccp::quotas {
 namespace {
@@ -21,8 +22,9 @@ std::string unenforced(const v1::QuotaLimits& limits) {
   std::vector<const google::protobuf::FieldDescriptor*> present;
   limits.GetReflection()->ListFields(limits, &present);
   for (const auto* field : present) {
-    const auto known = [&](const work::QuotaAmount& amount) { return amount.field == field->number(); };
-    if (std::ranges::none_of(work::quota_amount_table(), known)) return std::string(field->json_name());
+    const auto known = [&](const auto& limit) { return limit.field == field->number(); };
+    if (std::ranges::none_of(work::quota_amount_table(), known) && std::ranges::none_of(work::budget_table(), known))
+      return std::string(field->json_name());
   }
   return {};
 }
@@ -40,17 +42,22 @@ Status check_quota(const ResourceQuota& quota) {
   for (const auto& [name, limits] : lists) {
     if (const std::string limit = unenforced(*limits); !limit.empty()) {
       const std::string field = std::string("quota.") + name + "." + limit;
-      return Status(
-                 Code::kInvalid, "QUOTA_LIMIT_UNIMPLEMENTED",
-                 field + ": this limit is not built yet; cpu, memory, gpu, tpu, disk, networkBps and tasksRunning are")
+      return Status(Code::kInvalid, "QUOTA_LIMIT_UNIMPLEMENTED",
+                    field +
+                        ": this limit is not built yet; those of what runs, tasksActive, storage, gpuHours, tpuHours "
+                        "and cost "
+                        "are")
           .with_field(field, "must be absent");
     }
   }
-  if (quota.burst_factor() > 1 || quota.has_burst_duration()) {
-    return Status(Code::kInvalid, "QUOTA_BURST_UNIMPLEMENTED",
-                  "bursts are not built yet; a soft limit below the hard one lets it borrow what others leave")
-        .with_field("quota.burstFactor", "must be absent or 1");
+  for (const work::BudgetLimit& budget : work::budget_table()) {
+    const std::string name(budget.json_name);
+    if (budget.get(quota.soft()) >= 0)
+      return invalid("quota.soft." + name, "is not borrowed; it has a hard limit only");
+    if (budget.get(quota.lend()) >= 0) return invalid("quota.lend." + name, "is not lent; it has a hard limit only");
   }
+  if (quota.has_burst_duration() && quota.burst_factor() <= 1)
+    return invalid("quota.burstDuration", "needs a burstFactor above 1", "1.5");
   for (const work::QuotaAmount& amount : work::quota_amount_table()) {
     const std::string name(amount.json_name);
     const double hard = amount.get(quota.hard()), soft = amount.get(quota.soft()), lend = amount.get(quota.lend());

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/bytes.h"
 #include "services/message_types.h"
+#include "services/quota_use_types.h"
 
 namespace uccp::quotas {
 namespace {
@@ -86,7 +88,7 @@ Status check_limits(ApplyContext& c, const Scope& scope, const ResourceQuota& qu
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> QuotasState::commands() {
-  return {{"set", set}, {"delete", remove}};
+  return {{"set", set}, {"delete", remove}, {"charge", charge}};
 }
 
 ApplyResult QuotasState::set(ApplyContext& c, std::string_view payload) {
@@ -112,6 +114,32 @@ ApplyResult QuotasState::set(ApplyContext& c, std::string_view payload) {
   work::kQuotas.put(c.state(), scope, key, quota);
   c.emit_in(scope, work::kQuotaTopic, key, static_cast<uint8_t>(work::ChangeKind::kUpdated), quota.SerializeAsString());
   return quota.SerializeAsString();
+}
+
+// Months before the one that is charged are not asked for any more.
+ApplyResult QuotasState::charge(ApplyContext& c, std::string_view payload) {
+  constexpr size_t kForgottenPerCharge = 1000;
+  const Scope scope = work::quota_scope(c.scope().tenant);
+  std::string newest;
+  for (const auto& use : parse<internal::v1::ChargeCommand>(payload).uses()) {
+    newest = std::max(newest, use.month());
+    const std::string key = ByteWriter().key_part(use.month()).key_part(use.namespace_()).key_part(use.user()).take();
+    internal::v1::MonthUse sum = work::kMonthUse.get(c.state(), scope, key).value_or(use);
+    if (work::kMonthUse.contains(c.state(), scope, key)) {
+      sum.set_gpu_ms(sum.gpu_ms() + use.gpu_ms());
+      sum.set_tpu_ms(sum.tpu_ms() + use.tpu_ms());
+      sum.set_cost_millionths(sum.cost_millionths() + use.cost_millionths());
+    }
+    work::kMonthUse.put(c.state(), scope, key, sum);
+  }
+  std::vector<std::string> old;
+  work::kMonthUse.scan(c.state(), scope, "", "", [&](std::string_view key, const internal::v1::MonthUse& use) {
+    if (use.month() >= newest || old.size() >= kForgottenPerCharge) return false;
+    old.emplace_back(key);
+    return true;
+  });
+  for (const std::string& key : old) work::kMonthUse.erase(c.state(), scope, key);
+  return std::string();
 }
 
 ApplyResult QuotasState::remove(ApplyContext& c, std::string_view payload) {

@@ -16,6 +16,7 @@ class QuotasState final : public machine::Domain {
 
  private:
   static machine::ApplyResult set(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult charge(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult remove(machine::ApplyContext& context, std::string_view payload);
 };
 

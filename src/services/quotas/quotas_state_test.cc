@@ -123,9 +123,12 @@ TEST(CheckQuota, WhatIsNotEnforcedOrMakesNoSenseIsRefused) {
     return std::string(check_quota(quota).reason());
   };
   EXPECT_EQ(reason([](auto& q) { q.mutable_hard()->set_cpu(1); }), "");
-  EXPECT_EQ(reason([](auto& q) { q.mutable_hard()->set_gpu_hours(1); }), "QUOTA_LIMIT_UNIMPLEMENTED");
+  EXPECT_EQ(reason([](auto& q) { q.mutable_hard()->set_gpu_hours(1); }), "");
+  EXPECT_EQ(reason([](auto& q) { q.mutable_soft()->set_gpu_hours(1); }), "FIELD_INVALID");
+  EXPECT_EQ(reason([](auto& q) { q.mutable_lend()->set_cost(1); }), "FIELD_INVALID");
   EXPECT_EQ(reason([](auto& q) { q.mutable_soft()->set_locks(1); }), "QUOTA_LIMIT_UNIMPLEMENTED");
-  EXPECT_EQ(reason([](auto& q) { q.set_burst_factor(2); }), "QUOTA_BURST_UNIMPLEMENTED");
+  EXPECT_EQ(reason([](auto& q) { q.set_burst_factor(2); }), "");
+  EXPECT_EQ(reason([](auto& q) { q.mutable_burst_duration()->set_seconds(60); }), "FIELD_INVALID");
   EXPECT_EQ(reason([](auto& q) { q.set_scope(v1::QUOTA_SCOPE_USER); }), "FIELD_INVALID");
   EXPECT_EQ(reason([](auto& q) { q.set_subject("x"); }), "FIELD_INVALID");
   EXPECT_EQ(reason([](auto& q) {

@@ -19,6 +19,7 @@ inline bool same(const internal::v1::AttemptId& a, const internal::v1::AttemptId
 
 using services::ms_of;
 using services::set_ms;
+using services::us_of;
 
 // A command that no caller stands behind: not audited, never deduplicated.
 inline machine::Envelope system_command(std::string command, std::string payload) {

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <vector>
 
+#include "services/quota_use_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/resources_service.h"
-#include "services/work_types.h"
 
 namespace uccp::tasks {
 
@@ -149,6 +149,7 @@ WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {
                   .accepts = !row.cordoned() && !row.has_drain()};
   view.labels.insert(row.worker().labels().begin(), row.worker().labels().end());
   const v1::Worker& worker = row.worker();
+  view.labels[std::string(work::kWorkerLabel)] = worker.id();
   view.labels["uccp/pool"] = worker.pool().empty() ? "default" : worker.pool();
   view.labels["uccp/type"] = type_word(worker.type());
   if (!worker.region().empty()) view.labels["uccp/region"] = worker.region();
@@ -235,6 +236,24 @@ void LiveTasks::overlay(const std::string& tenant, v1::Task& task) const {
   if (live->progress) task.set_progress(*live->progress);
 }
 
+namespace {
+
+// The part of its health that its faults leave a worker.
+double trusted_share(const LiveTrust& trust) {
+  constexpr double kQuarantined = 0.1, kOnProbation = 0.5, kEachFault = 0.1;
+  if (trust.quarantined) return kQuarantined;
+  if (trust.probation_left > 0) return kOnProbation;
+  return std::max(kOnProbation, 1 - kEachFault * trust.faults);
+}
+
+void set_trust(v1::Worker& worker, const LiveTrust& trust) {
+  worker.set_recent_faults(trust.faults);
+  worker.set_probation_left(trust.quarantined ? 0 : trust.probation_left);
+  if (trust.quarantined) services::set_wall(worker.mutable_quarantine_until(), trust.until);
+}
+
+}  // namespace
+
 void LiveTasks::overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) const {
   const auto live = find_worker(worker.id());
   v1::WorkerResources& resources = *worker.mutable_resources();
@@ -254,8 +273,13 @@ void LiveTasks::overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) 
     } else if (row.cordoned()) {
       worker.set_status(v1::WORKER_STATUS_CORDONED);
       worker.set_status_reason(row.cordon_reason());
+    } else if (live->trust.quarantined) {
+      worker.set_status(v1::WORKER_STATUS_QUARANTINED);
+      worker.set_status_reason("too many attempts failed by a fault of the worker; uncordon trusts it again at once");
     } else {
       worker.set_status(v1::WORKER_STATUS_READY);
+      if (live->trust.probation_left > 0)
+        worker.set_status_reason("on probation after a quarantine: one attempt at a time");
     }
   } else if (worker.status() != v1::WORKER_STATUS_LOST && worker.status() != v1::WORKER_STATUS_REGISTERED) {
     worker.set_status(v1::WORKER_STATUS_UNREACHABLE);
@@ -265,12 +289,14 @@ void LiveTasks::overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) 
     worker.mutable_drain_deadline()->set_seconds(row.drain().deadline_wall_us() / 1'000'000);
     worker.mutable_drain_deadline()->set_nanos(static_cast<int32_t>(row.drain().deadline_wall_us() % 1'000'000 * 1000));
   }
-  const double score = connected ? live->health_score : 0;
+  const double score = connected ? live->health_score * trusted_share(live->trust) : 0;
+  if (live) set_trust(worker, live->trust);
   worker.set_health(score >= 1  ? v1::HEALTH_STATUS_HEALTHY
                     : score > 0 ? v1::HEALTH_STATUS_DEGRADED
                                 : v1::HEALTH_STATUS_UNHEALTHY);
   worker.set_health_score(score);
-  if (connected && score < 1) worker.set_status_reason("heartbeats are missing; nothing is placed there meanwhile");
+  if (connected && live->health_score < 1)
+    worker.set_status_reason("heartbeats are missing; nothing is placed there meanwhile");
   if (live && live->last_seen.us > 0) {
     worker.mutable_last_seen()->set_seconds(live->last_seen.us / 1'000'000);
     worker.mutable_last_seen()->set_nanos(static_cast<int32_t>(live->last_seen.us % 1'000'000 * 1000));
@@ -295,18 +321,21 @@ void LiveTasks::set_quota_use(QuotaUse use) {
 }
 
 void LiveTasks::overlay(const std::string& tenant, v1::ResourceQuota& quota) const {
-  QuotaAmounts used{};
+  QuotaUsed used;
   {
     std::lock_guard lock(mutex_);
     const auto found = quota_use_.find({tenant, work::quota_key(quota)});
     if (found != quota_use_.end()) used = found->second;
   }
-  set_limits(*quota.mutable_used(), used);
+  *quota.mutable_used() = used.budgets;
+  set_limits(*quota.mutable_used(), used.now);
   double share = 0;
-  for (const work::QuotaAmount& unit : work::quota_amount_table()) {
+  const auto consider = [&](const auto& unit) {
     const double limit = unit.get(quota.hard());
     if (limit > 0) share = std::max(share, unit.get(quota.used()) / limit);
-  }
+  };
+  std::ranges::for_each(work::quota_amount_table(), consider);
+  std::ranges::for_each(work::budget_table(), consider);
   quota.set_dominant_share(share);
 }
 

@@ -32,8 +32,17 @@ struct LiveAttempt {
   bool cancel_sent = false;
 };
 
+// What a worker's own faults have done to it.
+struct LiveTrust {
+  int faults = 0;
+  bool quarantined = false;
+  WallTime until;  // of the quarantine
+  int probation_left = 0;
+};
+
 struct LiveWorker {
   bool connected = false;
+  LiveTrust trust;
   // 1 while heartbeats come; falls from the third that is missing on to 0 at the end of the lease.
   double health_score = 1;
   WallTime last_seen;
@@ -54,7 +63,11 @@ class LiveTasks {
   size_t queued() const;
 
   // What is used of each quota, by tenant and key.
-  using QuotaUse = std::map<std::pair<std::string, std::string>, QuotaAmounts>;
+  struct QuotaUsed {
+    QuotaAmounts now{};
+    v1::QuotaLimits budgets;  // of the month, and of what is kept
+  };
+  using QuotaUse = std::map<std::pair<std::string, std::string>, QuotaUsed>;
   void set_quota_use(QuotaUse use);
   void overlay(const std::string& tenant, v1::ResourceQuota& quota) const;
 

@@ -105,6 +105,7 @@ std::string QuotaBook::refusal_of(const Nodes& nodes, const Node& node, const Qu
   const QuotaView& quota = node.view;
   for (size_t u = 0; u < kQuotaUnits; ++u) {
     if (amounts[u] == 0) continue;
+    if (const auto closed = quota.closed.find(u); closed != quota.closed.end()) return closed->second;
     const int64_t after = node.used[u] + amounts[u];
     if (quota.hard[u] != kUnlimited && after > quota.hard[u]) {
       return fmt::format("the quota {} has {} of {} {} in use, {} more are asked for", quota.key,
@@ -157,6 +158,14 @@ QuotaAmounts QuotaBook::used(const std::string& tenant, const std::string& key) 
 QuotaAmounts QuotaBook::used(const Owner& owner) const {
   const auto it = owners_.find(owner);
   return it == owners_.end() ? QuotaAmounts{} : it->second;
+}
+
+std::vector<std::string> QuotaBook::keys_of(const Owner& owner) const {
+  std::vector<std::string> keys;
+  const auto nodes = tenants_.find(owner.tenant);
+  if (nodes == tenants_.end()) return keys;
+  for (const Node* node : way(nodes->second, owner)) keys.push_back(node->view.key);
+  return keys;
 }
 
 void QuotaBook::each(const VisitQuota& visit) const {

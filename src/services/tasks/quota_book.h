@@ -38,6 +38,10 @@ struct QuotaView {
   std::string parent;  // key; empty: the default one
   QuotaAmounts hard = kNoLimits, soft = kNoLimits;
   QuotaAmounts lend = kNoLimits;  // unlimited: all of the soft limit
+  // Units of which nothing more is given, and why: a budget of the month is used up.
+  std::map<size_t, std::string> closed;
+
+  auto operator<=>(const QuotaView&) const = default;
 };
 
 class QuotaBook {
@@ -65,6 +69,8 @@ class QuotaBook {
   QuotaAmounts used(const Owner& owner) const;
   using VisitQuota = std::function<void(const std::string& tenant, const QuotaView&, const QuotaAmounts& used)>;
   void each(const VisitQuota& visit) const;
+  // Keys of the quotas on the way, from the user up.
+  std::vector<std::string> keys_of(const Owner& owner) const;
 
  private:
   struct Node {

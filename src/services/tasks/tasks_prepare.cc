@@ -3,8 +3,11 @@
 #include <cmath>
 
 #include "call/listing.h"
+#include "services/feature_types.h"
+#include "services/tasks/cron.h"
 #include "services/tasks/task_checks.h"
 #include "services/tasks/tasks_service.h"
+#include "uccp/v1/events.pb.h"
 
 namespace uccp::tasks {
 namespace {
@@ -80,15 +83,70 @@ Status check_affinity(const v1::Affinity& affinity) {
       .with_field(field + "preferData", "must be absent or false");
 }
 
+Status check_type(const v1::Task& task) {
+  switch (task.type()) {
+    case v1::TASK_TYPE_BATCH:
+    case v1::TASK_TYPE_SERVICE:
+    case v1::TASK_TYPE_CRON:
+    case v1::TASK_TYPE_EVENT:
+    case v1::TASK_TYPE_SYSTEM: break;
+    default:
+      return Status(Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
+                    "tasks of type " + v1::TaskType_Name(task.type()).substr(10) +
+                        " are not built yet; BATCH, SERVICE, CRON, EVENT and SYSTEM are")
+          .with_field("task.type", "is not built yet", "BATCH");
+  }
+  if (task.has_trigger() != (task.type() == v1::TASK_TYPE_EVENT)) {
+    return task.has_trigger()
+               ? invalid_field("task.trigger", "is only for tasks of type EVENT")
+               : invalid_field("task.trigger", "is needed by tasks of type EVENT", R"({"topic":"orders.*"})");
+  }
+  if (task.has_schedule() == (task.type() == v1::TASK_TYPE_CRON)) return Status::ok();
+  return task.has_schedule()
+             ? invalid_field("task.schedule", "is only for tasks of type CRON")
+             : invalid_field("task.schedule", "is needed by tasks of type CRON", R"({"cron":"@daily"})");
+}
+
+Status check_filter(const v1::EventTrigger& trigger) {
+  const auto filter = call::Filter::compile(call::Contract::get().plan("uccp.v1.Event"), trigger.filter());
+  return filter ? Status::ok() : filter.error();
+}
+
+// What a task that makes tasks may not say: it never runs itself, and the ids of those that it makes are its own with a
+// number.
+Status check_maker(const v1::Task& task, WallTime now) {
+  constexpr size_t kMakerIdBytesMax = 100;
+  if (!work::makes_tasks(task.type())) return Status::ok();
+  if (task.id().size() > kMakerIdBytesMax) {
+    return invalid_field("task.id", "has more than " + std::to_string(kMakerIdBytesMax) +
+                                        " characters, and the tasks that it makes get longer ones");
+  }
+  if (task.dependencies_size() > 0 || task.has_gang() || task.has_deadline() || task.has_queue_timeout()) {
+    return Status(Code::kInvalid, "TASK_MAKER_LIMITED",
+                  "a task of type " + v1::TaskType_Name(task.type()).substr(10) +
+                      " makes tasks and waits for none: dependencies, gang, deadline and queueTimeout are not for it")
+        .with_field("task", "must have no dependencies, gang, deadline and queueTimeout");
+  }
+  if (task.has_trigger() && !task.stdin().empty())
+    return invalid_field("task.stdin", "is the content of the event in tasks that it triggers");
+  if (task.has_trigger()) return check_filter(task.trigger());
+  if (!task.has_schedule()) return Status::ok();
+  const auto cron = check_schedule(task.schedule(), now.us);
+  return cron ? Status::ok() : cron.error();
+}
+
 }  // namespace
+
+Status TasksService::check_level(const v1::Task& task) const {
+  const bool is_new = task.type() != v1::TASK_TYPE_BATCH || task.has_deadline() || task.retry().has_budget() ||
+                      task.retry().non_retryable_size() > 0;
+  return is_new ? services::check_feature_level(env_.feature_level(), services::kSchedulingLevel) : Status::ok();
+}
 
 // Checks what field options cannot say, and fills defaults.
 Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (task.type() == v1::TASK_TYPE_UNSPECIFIED) task.set_type(v1::TASK_TYPE_BATCH);
-  if (task.type() != v1::TASK_TYPE_BATCH) {
-    return Status(Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
-                  "tasks of type " + v1::TaskType_Name(task.type()).substr(10) + " are not built yet; BATCH is");
-  }
+  UCCP_RETURN_IF_ERROR(check_type(task));
   if (task.executor() != v1::EXECUTOR_UNSPECIFIED && task.executor() != v1::EXECUTOR_PROCESS) {
     return Status(Code::kInvalid, "EXECUTOR_UNIMPLEMENTED",
                   "the executor " + v1::Executor_Name(task.executor()).substr(9) + " is not built yet; PROCESS is");
@@ -97,10 +155,8 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (task.command().empty() || task.command(0).empty()) {
     return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
   }
-  if (task.has_schedule() || task.has_trigger() || task.has_container() || task.has_function()) {
-    return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED",
-                  "schedule, trigger, container and function are not built yet");
-  }
+  if (task.has_container() || task.has_function())
+    return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "container and function are not built yet");
   if (task.gang().fail_together()) {
     return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "gangs whose tasks fail together are not built yet")
         .with_field("task.gang.failTogether", "must be absent or false");
@@ -118,6 +174,13 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   task.set_namespace_(name_space);
   if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
   if (task.id().empty()) task.set_id(make_id());
+  UCCP_RETURN_IF_ERROR(check_maker(task, env_.clock.wall()));
+  for (const v1::Dependency& dependency : task.dependencies()) {
+    if (dependency.task_id() != task.id()) continue;
+    return Status(Code::kInvalid, "DEPENDENCY_CYCLE",
+                  "the task would wait for itself: " + task.id() + " -> " + task.id())
+        .with_field("task.dependencies", "names the task itself");
+  }
   for (int i = 0; i < task.inputs_size(); ++i) {
     UCCP_RETURN_IF_ERROR(check_input(task, i));
     if (!task.inputs(i).has_task_output()) continue;

@@ -40,6 +40,9 @@ void TasksService::register_handlers(call::HandlerTable& handlers) {
         [this, member](const CallPtr& call, std::string request) { (this->*member)(call, std::move(request)); });
   };
   raw("ScheduleTask", &TasksService::schedule);
+  raw("ScheduleTaskGraph", &TasksService::schedule_graph);
+  raw("ResumeTask", &TasksService::resume);
+  raw("SaveCheckpoint", &TasksService::save_checkpoint);
   raw("CancelTask", &TasksService::cancel);
   raw("ListTasks", &TasksService::list);
   raw("UpdateTaskPriority", &TasksService::set_priority);
@@ -89,9 +92,14 @@ void TasksService::schedule(const CallPtr& call, std::string bytes) {
       call::canonical(call::Contract::get().plan("uccp.v1.Task"), request->task().SerializeAsString()).value_or("");
   (void)task.ParseFromString(canonical);
   if (Status status = prepare(task, call->name_space); !status.is_ok()) return call->finish(std::move(status));
+  if (task.has_trigger()) {
+    Status status = env_.may_subscribe(*call, task.trigger().topic());
+    if (!status.is_ok()) return call->finish(std::move(status));
+  }
   task.set_principal(call->principal.name);
   row.set_cancel_grace_ms(-1);
   if (request->validate_only()) return call->reply(task.SerializeAsString());
+  if (Status level = check_level(task); !level.is_ok()) return call->finish(std::move(level));
   if (!request->reject_unplaceable()) return store(call, std::move(bytes), std::move(row));
   env_.logs.loop.post([this, call, bytes = std::move(bytes), row = std::move(row)]() mutable {
     if (Status status = env_.logs.runtime.check_placeable(call->principal.tenant, row.task()); !status.is_ok())
@@ -102,15 +110,18 @@ void TasksService::schedule(const CallPtr& call, std::string bytes) {
 
 void TasksService::store(const CallPtr& call, std::string bytes, TaskRow row) {
   const auto on_disk = [](const v1::Input& input) { return input.has_data() || input.has_blob(); };
-  if (std::ranges::none_of(row.task().inputs(), on_disk)) return propose(call, bytes, row);
-  env_.blob_io.post([this, call, bytes = std::move(bytes), row = std::move(row)]() mutable {
+  const auto propose_row = [this, call](std::string_view request, const TaskRow& complete) {
+    propose(call, call::make_envelope(*call, request, "tasks.schedule", complete.SerializeAsString()));
+  };
+  if (std::ranges::none_of(row.task().inputs(), on_disk)) return propose_row(bytes, row);
+  env_.blob_io.post([this, call, propose_row, bytes = std::move(bytes), row = std::move(row)]() mutable {
     if (Status status = store_inputs(*row.mutable_task()); !status.is_ok()) return call->finish(std::move(status));
-    propose(call, bytes, row);
+    propose_row(bytes, row);
   });
 }
 
-void TasksService::propose(const CallPtr& call, std::string_view bytes, const TaskRow& row) {
-  env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "tasks.schedule", row.SerializeAsString()),
+void TasksService::propose(const CallPtr& call, machine::Envelope envelope) {
+  env_.proposer.propose(kWorkGroup, std::move(envelope),
                         [call](Result<machine::Applied> applied) { reply_with(call, std::move(applied)); });
 }
 
@@ -134,8 +145,7 @@ void TasksService::cancel(const CallPtr& call, std::string bytes) {
 }
 
 void TasksService::set_priority(const CallPtr& call, std::string bytes) {
-  env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "tasks.set_priority", bytes),
-                        [call](Result<machine::Applied> applied) { reply_with(call, std::move(applied)); });
+  propose(call, call::make_envelope(*call, bytes, "tasks.set_priority", bytes));
 }
 
 void TasksService::read_task(const CallPtr& call, const std::string& id, OnTask done) {

@@ -24,6 +24,9 @@ struct TasksEnvironment {
   const Clock& clock;
   Random& random;  // used under a lock of the service
   const call::PageTokenSigner& page_tokens;
+  std::function<uint32_t()> feature_level;
+  // Whether the caller may read the events of a topic: a trigger hands them to whoever submits it.
+  std::function<Status(const call::Call&, const std::string& topic)> may_subscribe;
 };
 
 class TasksService {
@@ -35,6 +38,9 @@ class TasksService {
 
  private:
   void schedule(const call::CallPtr& call, std::string request);
+  void schedule_graph(const call::CallPtr& call, std::string request);
+  void resume(const call::CallPtr& call, std::string request);
+  void save_checkpoint(const call::CallPtr& call, std::string request);
   void cancel(const call::CallPtr& call, std::string request);
   void get(const call::CallPtr& call, const v1::GetTaskStatusRequest& request);
   void list(const call::CallPtr& call, std::string request);
@@ -49,12 +55,18 @@ class TasksService {
   void read_task(const call::CallPtr& call, const std::string& id, OnTask done);
   void wait_until_ended(const call::CallPtr& call, const std::string& id, int64_t wait_ms, OnTask done);
   Status prepare(v1::Task& task, const std::string& name_space);
+  // Nodes of before know nothing of some of what a task may say.
+  Status check_level(const v1::Task& task) const;
   Status check_input(const v1::Task& task, int index) const;
   // Moves inline inputs to the blob store and makes sure that those named by hash are there. Blocks on disk.
   Status store_inputs(v1::Task& task);
   // Stores inputs, then proposes.
   void store(const call::CallPtr& call, std::string request, internal::v1::TaskRow row);
-  void propose(const call::CallPtr& call, std::string_view request, const internal::v1::TaskRow& row);
+  // The rows of a graph in their order, checked and complete, with ids.
+  Result<internal::v1::ScheduleGraphCommand> graph_of(const call::CallPtr& call,
+                                                      const v1::ScheduleTaskGraphRequest& request);
+  // Proposes, and answers what the command results in.
+  void propose(const call::CallPtr& call, machine::Envelope envelope);
   // A stored task with what only the leader knows of it.
   v1::Task public_task(const internal::v1::TaskRow& row) const;
   std::string make_id();

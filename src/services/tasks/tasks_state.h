@@ -1,8 +1,8 @@
 // The replicated state of tasks: rows, dependencies, outcomes. Pure: runs on the loop, inside apply.
 //
-// Invariants: a terminal task never changes again, except that it is pruned; an outcome counts once, only from the
-// present epoch of its worker and for the attempt that the task waits for; a task with unfinished dependencies is
-// PENDING.
+// Invariants: a terminal task never changes again, except that it is pruned or resumed by a caller; an outcome counts
+// once, only from the present epoch of its worker and for the attempt that the task waits for; a task with unfinished
+// dependencies is PENDING.
 #pragma once
 
 #include <string>
@@ -22,6 +22,13 @@ class TasksState final : public machine::Domain {
   static machine::ApplyResult cancel(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult outcomes(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult set_priority(machine::ApplyContext& context, std::string_view payload);
+  // Of tasks_life.cc.
+  static machine::ApplyResult schedule_graph(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult resume(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult deadline(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult checkpoint(machine::ApplyContext& context, std::string_view payload);
+  // Of tasks_fire.cc.
+  static machine::ApplyResult fire(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult prune(machine::ApplyContext& context, std::string_view payload);
 };
 

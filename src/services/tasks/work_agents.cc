@@ -142,10 +142,11 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   session->send(std::move(message));
 
   send_drain(worker, row);
-  const WorkerView view = view_of(row, options_.slots_per_worker);
+  const WorkerView view = present_view(worker, row);
   scheduler_->set_worker(view);
   evict_intolerant(worker, view);
   update_live(worker);
+  makers_.workers_changed();
   log::info("worker connected", {{"worker", worker.id}, {"epoch", worker.epoch}, {"running", carried.size()}});
   recovering_.erase(worker.id);
   finish_recovery_if_done();
@@ -279,6 +280,32 @@ void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
   log::warn("worker disconnected", {{"worker", worker->id}, {"epoch", worker->epoch}});
 }
 
+// In quarantine it takes nothing, on probation one attempt at a time.
+WorkerView WorkRuntime::present_view(Worker& worker, const WorkerRow& row) {
+  WorkerView view = view_of(row, options_.slots_per_worker);
+  const internal::v1::WorkerTrust& trust = row.trust();
+  const bool out = trust.until_ms() > machine_now_ms();
+  worker.quarantine_until_ms = out ? trust.until_ms() : 0;
+  worker.live.trust = {.faults = trust.faults_ms_size(),
+                       .quarantined = out,
+                       .until = {out ? trust.until_wall_us() : 0},
+                       .probation_left = trust.probation_left()};
+  if (out) view.accepts = false;
+  if (trust.probation_left() > 0) view.slots = std::min<size_t>(view.slots, 1);
+  return view;
+}
+
+void WorkRuntime::end_quarantine(Worker& worker) {
+  if (worker.quarantine_until_ms == 0 || worker.quarantine_until_ms > machine_now_ms()) return;
+  worker.quarantine_until_ms = 0;
+  const auto row = work::kWorkers.get(env_.view(), work::kWorkerScope, worker.id);
+  if (!row || !worker.session || worker.epoch != row->epoch() || worker.live.health_score < 1) return;
+  log::info("quarantine of a worker is over", {{"worker", worker.id}});
+  scheduler_->set_worker(present_view(worker, *row));
+  update_live(worker);
+  schedule_round();
+}
+
 // A connection that is open says little: an agent that hangs keeps it. What counts are heartbeats.
 void WorkRuntime::judge_health(Worker& worker, BootTime now) {
   if (!worker.session) return;
@@ -294,7 +321,7 @@ void WorkRuntime::judge_health(Worker& worker, BootTime now) {
   }
   if (!was_well && score >= 1) {
     const auto row = work::kWorkers.get(env_.view(), work::kWorkerScope, worker.id);
-    if (row && worker.epoch == row->epoch()) scheduler_->set_worker(view_of(*row, options_.slots_per_worker));
+    if (row && worker.epoch == row->epoch()) scheduler_->set_worker(present_view(worker, *row));
     schedule_round();
   }
   update_live(worker);
@@ -393,6 +420,7 @@ void WorkRuntime::lose_attempts(const std::string& worker_id, const std::string&
 }
 
 void WorkRuntime::on_worker_change(const machine::Change& change) {
+  makers_.workers_changed();
   const auto it = workers_.find(change.key);
   if (!leading_ || it == workers_.end()) return;
   Worker& worker = it->second;
@@ -414,7 +442,7 @@ void WorkRuntime::on_worker_change(const machine::Change& change) {
   worker.price_per_hour = row->worker().price_per_hour();
   if (!worker.session || worker.epoch != row->epoch()) return;
   if (worker.drain_deadline_ms != (row->has_drain() ? row->drain().deadline_ms() : -1)) send_drain(worker, *row);
-  const WorkerView view = view_of(*row, options_.slots_per_worker);
+  const WorkerView view = present_view(worker, *row);
   scheduler_->set_worker(view);
   evict_intolerant(worker, view);
   update_live(worker);

@@ -36,6 +36,10 @@ Status WorkRuntime::explain(const TaskRef& ref, const internal::v1::TaskRow& row
     out.set_summary((live->second.started ? "it runs on " : "it was given to ") + live->second.id.worker_id());
     return Status::ok();
   }
+  if (work::makes_tasks(task.type())) {
+    out.set_summary(TaskMakers::explain(task));
+    return Status::ok();
+  }
   if (task.status() == v1::TASK_STATUS_PENDING) {
     *out.mutable_waits_for() = row.waiting_for();
     out.set_summary("waits for the end of " + std::to_string(row.waiting_for_size()) + " tasks");

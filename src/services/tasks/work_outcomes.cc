@@ -90,6 +90,7 @@ void WorkRuntime::flush_outcomes() {
                                       std::make_move_iterator(outcomes_.begin() + static_cast<ptrdiff_t>(count)));
     outcomes_.erase(outcomes_.begin(), outcomes_.begin() + static_cast<ptrdiff_t>(count));
     internal::v1::OutcomesCommand command;
+    command.set_quarantine_ms(options_.quarantine_ms);
     for (const AttemptOutcome& o : batch) {
       auto& item = *command.add_items();
       *item.mutable_outcome() = o;
@@ -136,6 +137,12 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
             .counter("uccp_tasks_completed_total", "Tasks that ended, by status",
                      {{"status", without_prefix(v1::TaskStatus_Name(row->task().status()), "TASK_STATUS_")}})
             .add();
+        if (row->task().dead_letter()) {
+          env_.metrics
+              .counter("uccp_tasks_dead_lettered_total",
+                       "Tasks that failed although their policy gave them several attempts")
+              .add();
+        }
       }
     }
     const auto live = attempts_.find(ref);

@@ -2,24 +2,26 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/log.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/resources_service.h"
+#include "services/tasks/task_use.h"
 #include "services/tasks/work_runtime.h"
 
 namespace uccp::tasks {
 namespace {
 
 constexpr double kHourMs = 3'600'000;
+constexpr uint64_t kChargeEveryTicks = 100;
 
 // Units of the table of limits as the scheduler counts them.
 constexpr std::array<double, kQuotaUnits> kScale = {1000, 1, 1, 1000, 1, 1, 1};
 
-QuotaAmounts amounts_of(const v1::QuotaLimits& limits, const v1::QuotaLimits& otherwise) {
+QuotaAmounts amounts_of(const v1::QuotaLimits& limits) {
   QuotaAmounts amounts = kNoLimits;
   for (size_t u = 0; u < kQuotaUnits; ++u) {
     const work::QuotaAmount& unit = work::quota_amount_table()[u];
-    const double own = unit.get(limits), theirs = unit.get(otherwise);
-    const double value = own >= 0 ? own : theirs;
+    const double value = unit.get(limits);
     if (value >= 0) amounts[u] = static_cast<int64_t>(std::llround(value * kScale[u]));
   }
   return amounts;
@@ -45,16 +47,14 @@ void WorkRuntime::load_quotas(const std::string& tenant) {
 void WorkRuntime::set_quota(const std::string& tenant, const std::string& key, const v1::ResourceQuota& quota,
                             const machine::GroupView& view) {
   if (quota.scope() == v1::QUOTA_SCOPE_TEMPLATE) return;
-  v1::ResourceQuota from;
-  if (!quota.template_().empty()) {
-    from = work::kQuotas.get(view, work::quota_scope(tenant), "template:" + quota.template_()).value_or(from);
-  }
-  scheduler_->set_quota(tenant, {.key = key,
-                                 .parent = quota.parent(),
-                                 .hard = amounts_of(quota.hard(), from.hard()),
-                                 .soft = amounts_of(quota.soft(), from.soft()),
-                                 .lend = amounts_of(quota.lend(), from.lend())});
-  const int32_t weight = quota.weight() > 0 ? quota.weight() : from.weight() > 0 ? from.weight() : 100;
+  const v1::ResourceQuota whole = with_template(view, tenant, quota);
+  budgets_.set(tenant, key, whole);
+  scheduler_->set_quota(tenant, budgets_.view_of(tenant, {.key = key,
+                                                          .parent = whole.parent(),
+                                                          .hard = amounts_of(whole.hard()),
+                                                          .soft = amounts_of(whole.soft()),
+                                                          .lend = amounts_of(whole.lend())}));
+  const int32_t weight = whole.weight() > 0 ? whole.weight() : 100;
   if (key.starts_with("namespace:")) scheduler_->set_weight({tenant, quota.namespace_()}, weight / 100.0);
 }
 
@@ -63,6 +63,7 @@ void WorkRuntime::on_quota_change(const machine::Change& change) {
   const std::string& tenant = change.scope.tenant;
   if (!work::kQuotas.contains(env_.view(), work::quota_scope(tenant), change.key)) {
     scheduler_->remove_quota(tenant, change.key);
+    budgets_.remove(tenant, change.key);
     if (change.key.starts_with("namespace:"))
       scheduler_->set_weight({tenant, change.key.substr(change.key.find(':') + 1)}, 1);
   }
@@ -73,9 +74,9 @@ void WorkRuntime::on_quota_change(const machine::Change& change) {
 
 // Limits and use of namespaces as metrics, and of all for whoever asks.
 void WorkRuntime::publish_quotas() {
-  std::map<std::pair<std::string, std::string>, QuotaAmounts> used;
+  LiveTasks::QuotaUse used;
   scheduler_->quotas().each([&](const std::string& tenant, const QuotaView& quota, const QuotaAmounts& amounts) {
-    used[{tenant, quota.key}] = amounts;
+    used[{tenant, quota.key}] = {amounts, budgets_.used({tenant, quota.key})};
     constexpr std::string_view kPrefix = "namespace:";
     if (!quota.key.starts_with(kPrefix)) return;
     const std::string name_space = quota.key.substr(kPrefix.size());
@@ -124,7 +125,9 @@ void WorkRuntime::account_costs() {
   std::map<std::pair<std::string, std::string>, double> by_namespace, by_user;
   for (const auto& [ref, attempt] : attempts_) {
     const auto worker = workers_.find(attempt.id.worker_id());
-    if (worker == workers_.end() || worker->second.price_per_hour <= 0 || !attempt.started) continue;
+    if (worker == workers_.end() || !attempt.started) continue;
+    charge_budgets(ref, attempt, worker->second, hours);
+    if (worker->second.price_per_hour <= 0) continue;
     const DominantShare share = dominant_share(attempt.shape, scheduler_->usage(worker->first).capacity);
     const double cost = worker->second.price_per_hour * hours * share.share;
     if (cost <= 0) continue;
@@ -149,6 +152,57 @@ void WorkRuntime::account_costs() {
         .gauge("uccp_cost_per_user", "Cost since this node began to lead, by who submitted the task",
                {{"tenant", key.first}, {"user", key.second}})
         .add(cost);
+  }
+}
+
+// What an attempt has used of the budgets of this month since the last call.
+void WorkRuntime::charge_budgets(const TaskRef& ref, const LiveAttempt& attempt, const Worker& worker, double hours) {
+  if (!budgets_.has_budgets()) return;
+  const QuotaAmounts held = quota_amounts(attempt.shape);
+  const double ms = hours * kHourMs;
+  QuotaBudgets::Charge charge;
+  charge.gpu_ms = std::llround(static_cast<double>(held[static_cast<size_t>(QuotaUnit::kGpu)]) * ms);
+  charge.tpu_ms = std::llround(static_cast<double>(held[static_cast<size_t>(QuotaUnit::kTpu)]) / 1000 * ms);
+  const double share = dominant_share(attempt.shape, scheduler_->usage(worker.id).capacity).share;
+  charge.cost_millionths = std::llround(worker.price_per_hour * hours * share * 1e6);
+  budgets_.charge({ref.tenant, ref.name_space, attempt.user}, charge, env_.clock.wall());
+}
+
+// Once a second: what time changes about quotas.
+void WorkRuntime::refresh_budgets() {
+  const machine::GroupView view = env_.view();
+  budgets_.refresh(view, scheduler_->quotas(), env_.clock.boot(), env_.clock.wall());
+  for (const auto& [tenant, key] : budgets_.take_changed()) {
+    const auto quota = work::kQuotas.get(view, work::quota_scope(tenant), key);
+    if (quota) set_quota(tenant, key, *quota, view);
+    schedule_round();
+  }
+  for (const QuotaAlert& alert : budgets_.take_alerts()) {
+    log::warn("a quota is nearly used up", {{"quota", alert.key},
+                                            {"tenant", alert.tenant},
+                                            {"limit", alert.limit},
+                                            {"used", alert.used},
+                                            {"hard", alert.hard}});
+    env_.metrics
+        .counter("uccp_quota_alerts_total", "Times that the use of a quota reached one of its thresholds",
+                 {{"tenant", alert.tenant}, {"quota", alert.key}, {"limit", alert.limit}})
+        .add();
+    if (env_.on_quota_alert) env_.on_quota_alert(alert);
+  }
+  if (ticks_ % kChargeEveryTicks != 0) return;
+  for (auto& [tenant, command] : budgets_.take_pending()) {
+    machine::Envelope envelope = system_command("quotas.charge", command.SerializeAsString());
+    envelope.scope = work::quota_scope(tenant);
+    env_.proposer.propose(
+        kWorkGroup, std::move(envelope), [this, tenant, command](const Result<machine::Applied>& applied) {
+          if (!applied) {
+            if (leading_) budgets_.give_back(tenant, command);
+            return;
+          }
+          env_.metrics
+              .counter("uccp_quota_charges_total", "Times that the use of budgets of the month was written down")
+              .add();
+        });
   }
 }
 

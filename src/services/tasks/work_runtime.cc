@@ -16,7 +16,6 @@ using internal::v1::ServerMessage;
 using internal::v1::TaskRow;
 using internal::v1::WorkerRow;
 
-constexpr int64_t kTickMs = 100;
 constexpr size_t kAssignPerRound = 256;
 constexpr uint64_t kPruneEveryTicks = 10;
 constexpr uint64_t kRefreshEveryTicks = 10;
@@ -25,7 +24,15 @@ constexpr size_t kPrunedPerRound = 1000;
 }  // namespace
 
 WorkRuntime::WorkRuntime(WorkRuntimeOptions options, WorkRuntimeEnvironment environment, LiveTasks& live)
-    : options_(std::move(options)), env_(std::move(environment)), live_(live) {}
+    : options_(std::move(options)),
+      env_(std::move(environment)),
+      live_(live),
+      makers_({.clock = env_.clock,
+               .proposer = env_.proposer,
+               .metrics = env_.metrics,
+               .view = env_.view,
+               .loop = env_.loop,
+               .open_events = env_.open_events}) {}
 
 WorkRuntime::~WorkRuntime() = default;
 
@@ -54,10 +61,12 @@ void WorkRuntime::lead(Term term) {
   work::kTasks.scan_all(view, [&](const machine::Scope& scope, std::string_view id, TaskRow row) {
     if (work::is_terminal(row.task().status())) return true;
     const TaskRef ref{scope.tenant, scope.name_space, std::string(id)};
-    note_queue_timeout(ref, row);
+    note_deadlines(ref, row);
+    makers_.track(ref, &row);
     if (row.task().status() != v1::TASK_STATUS_PENDING) held_.emplace(ref, std::move(row));
     return true;
   });
+  budgets_.load(view, env_.clock.wall());
   work::kQuotas.scan_all(view, [&](const machine::Scope& scope, std::string_view key, const v1::ResourceQuota& quota) {
     set_quota(scope.tenant, std::string(key), quota, view);
     return true;
@@ -101,6 +110,9 @@ void WorkRuntime::step_down() {
   recovering_.clear();
   held_.clear();
   queue_timeouts_.clear();
+  deadlines_.clear();
+  makers_.clear();
+  budgets_.clear();
   cancelling_.clear();
   outcomes_.clear();
   outcomes_under_way_.clear();
@@ -137,8 +149,11 @@ void WorkRuntime::tick() {
   for (auto& [id, worker] : workers_) {
     if (worker.lease_until.us > 0 && worker.lease_until < now && !worker.fencing) fence(worker);
     judge_health(worker, now);
+    end_quarantine(worker);
   }
   end_queue_timeouts();
+  end_deadlines();
+  makers_.tick();
   const int64_t due = scheduler_->next_due_ms();
   // What waits for its time, and once a second what only time changes: ages, shares, rooms to be kept free.
   if ((due >= 0 && due <= machine_now_ms()) || (ticks_ % kRefreshEveryTicks == 0 && scheduler_->queued() > 0))
@@ -147,6 +162,7 @@ void WorkRuntime::tick() {
     prune();
     end_objects();
     account_costs();
+    refresh_budgets();
   }
   publish_quotas();
   update_metrics();
@@ -160,6 +176,7 @@ void WorkRuntime::on_task_change(const machine::Change& change) {
 // Brings the leader's memory in line with the row as it is now. The change itself may be older than that.
 void WorkRuntime::track(const TaskRef& ref) {
   const auto row = row_of(ref);
+  makers_.track(ref, row ? &*row : nullptr);
   if (!row || work::is_terminal(row->task().status())) {
     scheduler_->remove_task(ref);
     held_.erase(ref);
@@ -173,7 +190,7 @@ void WorkRuntime::track(const TaskRef& ref) {
     }
     return;
   }
-  note_queue_timeout(ref, *row);
+  note_deadlines(ref, *row);
   const auto live = attempts_.find(ref);
   if (live != attempts_.end() && live->second.id.attempt_number() <= row->task().attempts()) drop_attempt(ref);
   if (row->task().status() == v1::TASK_STATUS_STOPPING) return send_cancel(ref, *row);
@@ -182,43 +199,6 @@ void WorkRuntime::track(const TaskRef& ref) {
   if (settling_.contains(ref)) return;
   queue_task(ref, *row);
   schedule_round();
-}
-
-// The time in the queue counts from the creation of the task, so a new leader goes on where the last one was. By
-// machine time: the wall clock may jump.
-void WorkRuntime::note_queue_timeout(const TaskRef& ref, const TaskRow& row) {
-  const v1::Task& task = row.task();
-  if (!task.has_queue_timeout() || task.attempts() > 0) return;
-  const int64_t created_ms = row.created_ms() > 0 ? row.created_ms() : machine_now_ms();
-  queue_timeouts_.emplace(created_ms + ms_of(task.queue_timeout()), ref);
-}
-
-void WorkRuntime::end_queue_timeouts() {
-  const int64_t now_ms = machine_now_ms();
-  while (!queue_timeouts_.empty() && queue_timeouts_.begin()->first <= now_ms) {
-    const TaskRef ref = queue_timeouts_.begin()->second;
-    queue_timeouts_.erase(queue_timeouts_.begin());
-    const auto row = row_of(ref);
-    if (!row || work::is_terminal(row->task().status()) || row->task().attempts() > 0 || attempts_.contains(ref))
-      continue;
-    // It may run on a worker that has not reported yet: decided when that is known.
-    if (held_.contains(ref)) {
-      queue_timeouts_.emplace(now_ms + kTickMs, ref);
-      break;
-    }
-    if (!cancelling_.insert(ref).second) continue;
-    internal::v1::CancelCommand command;
-    command.set_id(ref.id);
-    command.set_reason("not started within its queue timeout");
-    command.set_final(true);
-    command.set_timed_out(true);
-    machine::Envelope envelope = system_command("tasks.cancel", command.SerializeAsString());
-    envelope.scope = {ref.tenant, ref.name_space};
-    env_.proposer.propose(kWorkGroup, std::move(envelope), [this, ref](const Result<machine::Applied>&) {
-      cancelling_.erase(ref);
-      if (leading_) track(ref);
-    });
-  }
 }
 
 Status WorkRuntime::check_placeable(const std::string& tenant, const v1::Task& task) const {
@@ -293,6 +273,7 @@ void WorkRuntime::send_cancel(const TaskRef& ref, const TaskRow& row) {
     command.set_id(ref.id);
     command.set_reason(row.task().status_reason());
     command.set_final(true);
+    command.set_timed_out(row.deadline_passed());
     machine::Envelope envelope = system_command("tasks.cancel", command.SerializeAsString());
     envelope.scope = {ref.tenant, ref.name_space};
     return env_.proposer.propose(kWorkGroup, std::move(envelope),
@@ -360,6 +341,16 @@ Status resolve_inputs(const machine::GroupView& view, const TaskRef& ref, const 
   return Status::ok();
 }
 
+// The attempt goes on from the checkpoint that was asked for, else from the newest.
+void set_checkpoint(const TaskRow& row, internal::v1::LaunchAttempt& launch) {
+  const auto& all = row.task().checkpoints();
+  const auto named =
+      std::ranges::find_if(all, [&](const v1::Checkpoint& one) { return one.name() == row.resume_from(); });
+  if (named != all.end()) *launch.mutable_checkpoint() = *named;
+  else if (!all.empty()) *launch.mutable_checkpoint() = *all.rbegin();
+  launch.mutable_task()->clear_checkpoints();
+}
+
 }  // namespace
 
 void WorkRuntime::launch(const Assignment& assignment) {
@@ -390,8 +381,10 @@ void WorkRuntime::launch(const Assignment& assignment) {
   *launch.mutable_attempt() = id;
   *launch.mutable_task() = row->task();
   launch.mutable_task()->clear_attempt_history();
-  // An actor lives until it ends or is ended.
-  if (!launch.task().has_timeout() && !launch.task().function().has_actor())
+  set_checkpoint(*row, launch);
+  // A service has no end, and an actor lives until it ends or is ended; one that a caller has given them still holds.
+  if (!launch.task().has_timeout() && row->task().type() != v1::TASK_TYPE_SERVICE &&
+      !launch.task().function().has_actor())
     set_ms(launch.mutable_task()->mutable_timeout(), options_.task_timeout_default_ms);
   Status status = resolve_inputs(env_.view(), assignment.task, row->task(), launch);
   if (status.is_ok()) status = resolve_values(env_.view(), assignment.task, launch);
@@ -511,14 +504,19 @@ void WorkRuntime::update_live(Worker& worker) {
 
 void WorkRuntime::update_metrics() {
   live_.set_queued(scheduler_->queued() + held_.size());
-  size_t healthy = 0;
-  for (const auto& [id, worker] : workers_) healthy += worker.live.connected ? 1 : 0;
+  size_t healthy = 0, quarantined = 0;
+  for (const auto& [id, worker] : workers_) {
+    healthy += worker.live.connected ? 1 : 0;
+    quarantined += worker.quarantine_until_ms > 0 ? 1 : 0;
+  }
   const auto [total, used, running] = scheduler_->total_usage();
   const auto set = [&](std::string_view name, std::string_view help, double value) {
     env_.metrics.gauge(name, help).set(value);
   };
   set("uccp_workers_total", "Total workers", static_cast<double>(workers_.size()));
   set("uccp_workers_healthy", "Healthy workers", static_cast<double>(healthy));
+  set("uccp_workers_quarantined", "Workers that take nothing because of faults of their own",
+      static_cast<double>(quarantined));
   set("uccp_tasks_pending", "Pending tasks", static_cast<double>(scheduler_->queued() + held_.size()));
   set("uccp_tasks_running", "Running tasks", static_cast<double>(running));
   set("uccp_cluster_cpu_total", "Total cluster CPU, cores", static_cast<double>(total.cpu_milli) / 1000);

@@ -25,7 +25,9 @@
 #include "machine/ports.h"
 #include "services/tasks/actor_channels.h"
 #include "services/tasks/live_tasks.h"
+#include "services/tasks/quota_budgets.h"
 #include "services/tasks/scheduler.h"
+#include "services/tasks/task_makers.h"
 #include "services/work_types.h"
 
 namespace uccp::tasks {
@@ -40,6 +42,8 @@ struct WorkRuntimeOptions {
   uint64_t log_bytes_max = 64u << 20;
   std::string cluster_id;
   int64_t task_timeout_default_ms = 3'600'000;
+  // Length of the first quarantine of a worker; 0: none.
+  int64_t quarantine_ms = 60'000;
 };
 
 struct WorkRuntimeEnvironment {
@@ -51,6 +55,10 @@ struct WorkRuntimeEnvironment {
   machine::Watcher& watcher;
   MetricsRegistry& metrics;
   std::function<machine::GroupView()> view;  // newest applied state of the work group
+  // Streams of events for tasks that they trigger; may be empty.
+  TaskMakers::OpenEvents open_events;
+  // The use of a quota reached a threshold; may be empty.
+  std::function<void(const QuotaAlert&)> on_quota_alert;
 };
 
 class WorkRuntime {
@@ -103,6 +111,8 @@ class WorkRuntime {
   Status check_placeable(const std::string& tenant, const v1::Task& task) const;
 
  private:
+  static constexpr int64_t kTickMs = 100;
+
   struct Worker {
     std::string id;
     uint64_t epoch = 0;
@@ -112,7 +122,8 @@ class WorkRuntime {
     LiveWorker live;
     bool fencing = false;
     double price_per_hour = 0;
-    int64_t drain_deadline_ms = -1;  // as it was told last; -1: no drain
+    int64_t drain_deadline_ms = -1;   // as it was told last; -1: no drain
+    int64_t quarantine_until_ms = 0;  // by machine time; 0: it is in none
   };
   struct Subscription {
     TaskRef ref;
@@ -127,8 +138,10 @@ class WorkRuntime {
   void on_worker_change(const machine::Change& change);
   void track(const TaskRef& ref);
   void drop_attempt(const TaskRef& ref);
-  void note_queue_timeout(const TaskRef& ref, const internal::v1::TaskRow& row);
+  void note_deadlines(const TaskRef& ref, const internal::v1::TaskRow& row);
   void end_queue_timeouts();
+  void end_deadlines();
+  void propose_end(const TaskRef& ref, machine::Envelope envelope);
   void queue_task(const TaskRef& ref, const internal::v1::TaskRow& row);
 
   void hello(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello);
@@ -153,7 +166,12 @@ class WorkRuntime {
   void on_quota_change(const machine::Change& change);
   void publish_quotas();
   void account_costs();
+  void charge_budgets(const TaskRef& ref, const LiveAttempt& attempt, const Worker& worker, double hours);
+  void refresh_budgets();
 
+  // The worker as the scheduler is to see it now.
+  WorkerView present_view(Worker& worker, const internal::v1::WorkerRow& row);
+  void end_quarantine(Worker& worker);
   void judge_health(Worker& worker, BootTime now);
   void evict_intolerant(Worker& worker, const WorkerView& view);
   void stop_to_requeue(Worker& worker, LiveAttempt& attempt, const internal::v1::TaskRow& row,
@@ -190,7 +208,10 @@ class WorkRuntime {
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
   std::set<TaskRef> cancelling_;  // a cancellation that ends the task at once is under way: start nothing
-  std::set<std::pair<int64_t, TaskRef>> queue_timeouts_;  // by machine time, milliseconds
+  // By machine time, milliseconds.
+  std::set<std::pair<int64_t, TaskRef>> queue_timeouts_;
+  std::set<std::pair<int64_t, TaskRef>> deadlines_;
+  TaskMakers makers_;
   // After a change of leader: workers that have not said yet what they run, and tasks that may run there.
   std::set<std::string> recovering_;
   std::map<TaskRef, internal::v1::TaskRow> held_;
@@ -198,6 +219,7 @@ class WorkRuntime {
   std::shared_ptr<machine::Watch> worker_watch_;
   std::shared_ptr<machine::Watch> quota_watch_;
   BootTime costs_until_;
+  QuotaBudgets budgets_;
   uint64_t watch_generation_ = 0;
   std::vector<internal::v1::AttemptOutcome> outcomes_;
   bool outcome_flush_scheduled_ = false;

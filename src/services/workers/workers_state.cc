@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "services/message_types.h"
+#include "services/worker_row_types.h"
 
 namespace uccp::workers {
 namespace {
@@ -11,18 +12,8 @@ using internal::v1::WorkerRow;
 using machine::ApplyContext;
 using machine::ApplyResult;
 using services::parse;
-using services::set_wall;
 using work::ChangeKind;
-
-void store(ApplyContext& c, WorkerRow& row, ChangeKind kind) {
-  v1::Worker& worker = *row.mutable_worker();
-  worker.set_epoch(row.epoch());
-  worker.set_etag(std::to_string(c.index().value));
-  set_wall(worker.mutable_update_time(), c.envelope().wall);
-  if (!worker.has_create_time()) set_wall(worker.mutable_create_time(), c.envelope().wall);
-  work::kWorkers.put(c.state(), work::kWorkerScope, worker.id(), row);
-  c.emit_in(work::kWorkerScope, work::kWorkerTopic, worker.id(), static_cast<uint8_t>(kind), row.SerializeAsString());
-}
+using work::store_worker;
 
 std::unexpected<Status> no_such_worker(const std::string& id) {
   return fail(Status(Code::kNotFound, "WORKER_NOT_FOUND", "there is no worker " + id).with_resource("worker", id));
@@ -66,11 +57,13 @@ void note_operator(WorkerRow& row, const std::string& field) {
   if (std::ranges::find(set, field) == set.end()) *set.Add() = field;
 }
 
-// Opening a worker again ends a drain too.
+// Opening a worker again ends a drain and a quarantine too.
 void set_cordon(WorkerRow& row, const internal::v1::WorkerUpdateCommand& command) {
   row.set_cordoned(command.cordoned());
   row.set_cordon_reason(command.reason());
-  if (!command.cordoned()) row.clear_drain();
+  if (command.cordoned()) return;
+  row.clear_drain();
+  row.clear_trust();
 }
 
 Status check_etag(const WorkerRow& row, const std::string& if_match) {
@@ -109,7 +102,7 @@ ApplyResult WorkersState::hello(ApplyContext& c, std::string_view payload) {
     row->set_incarnation(command.incarnation());
     row->set_epoch(row->epoch() + 1);
   }
-  store(c, *row, kind);
+  store_worker(c, *row, kind);
   return row->SerializeAsString();
 }
 
@@ -122,7 +115,7 @@ ApplyResult WorkersState::fence(ApplyContext& c, std::string_view payload) {
   row->set_epoch(row->epoch() + 1);
   row->mutable_worker()->set_status(v1::WORKER_STATUS_LOST);
   row->mutable_worker()->set_status_reason(command.reason());
-  store(c, *row, ChangeKind::kUpdated);
+  store_worker(c, *row, ChangeKind::kUpdated);
   return row->SerializeAsString();
 }
 
@@ -146,7 +139,7 @@ ApplyResult WorkersState::declare(ApplyContext& c, std::string_view payload) {
   if (command.type() != v1::WORKER_TYPE_UNSPECIFIED) note_operator(*row, "type");
   if (command.resources().has_total()) *row->mutable_given() = command.resources().total();
   settle_total(*row);
-  store(c, *row, kind);
+  store_worker(c, *row, kind);
   return row->SerializeAsString();
 }
 
@@ -170,7 +163,7 @@ ApplyResult WorkersState::update(ApplyContext& c, std::string_view payload) {
     note_operator(*row, field);
   }
   settle_total(*row);
-  store(c, *row, ChangeKind::kUpdated);
+  store_worker(c, *row, ChangeKind::kUpdated);
   return row->SerializeAsString();
 }
 
@@ -182,7 +175,7 @@ ApplyResult WorkersState::drain(ApplyContext& c, std::string_view payload) {
   drain.set_deadline_ms(c.now_ms() + command.within_ms());
   drain.set_deadline_wall_us(c.envelope().wall.us + command.within_ms() * 1000);
   drain.set_reason(command.reason());
-  store(c, *row, ChangeKind::kUpdated);
+  store_worker(c, *row, ChangeKind::kUpdated);
   return row->SerializeAsString();
 }
 

@@ -1,0 +1,31 @@
+// The rows of tasks inside apply: what each change of one brings with it. Pure; on the loop.
+#pragma once
+
+#include <string>
+
+#include "machine/domain.h"
+#include "services/work_types.h"
+
+namespace uccp::tasks {
+
+// A row of kTaskExpiry for a task that has ended.
+std::string expiry_key(const machine::Scope& scope, const internal::v1::TaskRow& row);
+// Writes a changed row and tells watchers.
+void store_task(machine::ApplyContext& c, const machine::Scope& scope, internal::v1::TaskRow& row,
+                work::ChangeKind kind);
+// Stores a new task of the command's scope, waiting for its dependencies or queued. Errors: already_exists TASK_EXISTS,
+// not_found DEPENDENCY_NOT_FOUND,
+// those of
+// check_room() and take_actor_name().
+Status accept(machine::ApplyContext& c, internal::v1::TaskRow& row);
+// Among living actors of a namespace a name is one's. Errors: already_exists ACTOR_EXISTS.
+Status take_actor_name(machine::ApplyContext& c, const v1::Task& task);
+// Ends a task and everything that its end decides.
+void end_task(machine::ApplyContext& c, const machine::Scope& scope, internal::v1::TaskRow& row, v1::TaskStatus status,
+              std::string reason);
+// Asks a task of the command's scope to end; what may run somewhere is stopped by the leader, who ends it at once if
+// nothing does.
+void stop_task(machine::ApplyContext& c, internal::v1::TaskRow& row, const std::string& reason);
+Status no_such_task(std::string_view id);
+
+}  // namespace uccp::tasks
