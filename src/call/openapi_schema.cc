@@ -216,7 +216,8 @@ bool SchemaWriter::neutral_example(JsonWriter& json, const FieldPlan& field) {
   const bool is_signed =
       is_number(field.kind) && !is_unsigned(field.kind) && field.kind != Kind::kFloat && field.kind != Kind::kDouble;
   const bool is_text = is_64(field.kind) && !field.json_number;
-  if (!is_signed || is_text || field.byte_size || field.min || field.required) return false;
+  const bool must_not_be_zero = field.required && field.shape == Shape::kSingular;
+  if (!is_signed || is_text || field.byte_size || field.min || must_not_be_zero) return false;
   return json.value(0), true;
 }
 
