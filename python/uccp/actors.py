@@ -23,7 +23,6 @@ import concurrent.futures
 import dataclasses
 import inspect
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ import uccp_worker
 from uccp import errors, serialization
 from uccp.channels import Channel, Sent
 from uccp.client import Client, current
-from uccp.functions import Options, RemoteFunction, pack
+from uccp.functions import LABEL_BYTES_MAX, Options, RemoteFunction, pack
 from uccp.refs import DirectCall, ObjectRef, Pending, settled, when_ended
 
 RESTART_BACKOFF_S = 0.1
@@ -108,10 +107,12 @@ def make(
     )
     client.keep_channel(channel)
     handle = ActorHandle(client, channel, pending, options, generators_of(cls))
-    if not options.detached:
+    if options.detached:
+        client.when_garbage(handle, lambda: channel.close_when_idle(channel.close))
+    else:
         # An owner is there from the beginning, not from its first call on.
         channel.connect()
-        weakref.finalize(handle, release, client, channel, pending).atexit = False
+        client.when_garbage(handle, lambda: release(client, channel, pending))
     return handle
 
 
@@ -364,12 +365,14 @@ class NamedActor:
 def get_actor(name: str) -> ActorHandle:
     """The living actor of this name in the namespace. Its generators are called by `.stream()`. Raises NotFound."""
     client = current()
-    for task in client.tasks.list(labels=f"uccp/actor={name}"):
+    for task in client.tasks.list(labels=f"uccp/actor={name[:LABEL_BYTES_MAX]}"):
         if not task.ended:
             found = NamedActor(client, task.id)
             channel = Channel(client.connection, found.id, owner=False, on_end=found.why_ended)
             client.keep_channel(channel)
-            return ActorHandle(client, channel, found, ActorOptions(), frozenset())
+            handle = ActorHandle(client, channel, found, ActorOptions(), frozenset())
+            client.when_garbage(handle, lambda: channel.close_when_idle(channel.close))
+            return handle
     raise errors.NotFound(f"there is no living actor {name} in this namespace", reason="ACTOR_NOT_FOUND")
 
 

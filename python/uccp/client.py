@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import queue
 import socket
 import threading
 import uuid
@@ -45,6 +46,8 @@ class Client:
         self._submitter: concurrent.futures.ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._lanes: dict[str, Any] = {}
+        self._garbage: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._collector: threading.Thread | None = None
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -60,6 +63,23 @@ class Client:
             if key not in self._lanes:
                 self._lanes[key] = make(self)
             return self._lanes[key]
+
+    def when_garbage(self, holder: Any, work: Callable[[], None]) -> None:
+        """Runs `work` on a thread once `holder` is garbage. Not at once: the collector may have interrupted whoever
+        holds a lock."""
+        with self._lock:
+            if self._collector is None:
+                self._collector = threading.Thread(target=self._collect, name="uccp-garbage", daemon=True)
+                self._collector.start()
+        weakref.finalize(holder, self._garbage.put, work).atexit = False
+
+    def _collect(self) -> None:
+        while True:
+            work = self._garbage.get()
+            if work is None:
+                return
+            work()
+            del work  # what it holds is not kept until the next
 
     def keep_channel(self, channel: Any) -> None:
         """Closed with the client."""
@@ -118,6 +138,7 @@ class Client:
     def close(self) -> None:
         """Ends what runs in the background. What is held is not given back: it ends with its time to live."""
         self._keeper.stop()
+        self._garbage.put(None)
         for channel in list(self._channels):
             channel.close()
         self.results.close()

@@ -111,6 +111,38 @@ class Objects(ObjectTest):
         self.assertEqual(self.rest.get("objectstores/default/objects/shown").status, 404)
 
 
+class Access(ObjectTest):
+    """Who may do what, by roles, namespaces and tenants."""
+
+    def credential(self, name, role, tenant, **fields):
+        query = f"?tenant={tenant}"
+        for path, body in (("users", {"name": name, "kind": "SERVICE_ACCOUNT"}), ("bindings", {"role": role, "members": [name]})):
+            self.assertEqual(self.rest.post(path + query, body).status, 201)
+        key = self.rest.post("apikeys" + query, {"principal": name, **fields}).json["key"]
+        client = self.node.client(token=key)
+        self.addCleanup(client.close)
+        return client
+
+    def test_roles_namespaces_and_tenants_bound_who_reads_and_writes(self):
+        for tenant in ("acme", "other"):
+            self.assertEqual(self.rest.post("tenants", {"name": tenant}).status, 201)
+        writer = self.credential("ci", "developer", "acme")
+        body = {"object": {"store": "default", "key": "plan"}, "data": base64_of(b"secret")}
+        path = "objectstores/default/objects/plan"
+        self.assertEqual(writer.put(path, body).status, 200)
+        reader = self.credential("eve", "viewer", "acme")
+        self.assertEqual(base64.b64decode(reader.get(path).json["data"]), b"secret")
+        for refused in (reader.put(path, body), reader.delete(path), reader.post("objectstores", {"name": "mine"})):
+            self.assertEqual(refused.status, 403, refused)
+        elsewhere = self.credential("blue", "developer", "acme", namespaces=["blue"])
+        self.assert_problem(elsewhere.get(path + "?namespace=default"), 403, "NAMESPACE_DENIED")
+        self.assert_problem(elsewhere.get(path), 404, "OBJECT_NOT_FOUND")
+        stranger = self.credential("ann", "developer", "other")
+        self.assert_problem(stranger.get(path), 404, "OBJECT_NOT_FOUND")
+        self.assertEqual(stranger.get("objectstores/default/objects").json.get("objects", []), [])
+        self.assertEqual(base64.b64decode(writer.get(path).json["data"]), b"secret")
+
+
 class Killed(ObjectTest):
     def test_what_was_acknowledged_survives_kill_nine(self):
         content = os.urandom(50_000)
