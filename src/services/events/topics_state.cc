@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "services/feature_types.h"
 
 namespace uccp::events {
 namespace {
@@ -15,6 +16,8 @@ using machine::Scope;
 
 constexpr std::string_view kTopicsCount = "topics";
 constexpr std::string_view kSubscriptionsCount = "subscriptions";
+// Of the whole cluster: in the empty scope.
+constexpr std::string_view kLastNumber = "last number";
 // Schemas of a topic that are remembered beside the newest: each has up to 64 KiB.
 constexpr int kFormerSchemasMax = 7;
 
@@ -32,6 +35,30 @@ uint64_t count_of(const machine::KeyReader& state, const Scope& scope, std::stri
 
 void set_count(ApplyContext& context, std::string_view what, uint64_t count) {
   kEventCounts.put(context.state(), context.scope(), what, ByteWriter().u64(count).take());
+}
+
+// The greatest number that a topic or a subscription of any namespace has, for states that do not keep it yet.
+uint64_t greatest_number(const machine::KeyReader& state) {
+  uint64_t greatest = 0;
+  const auto take = [&greatest](const auto&, std::string_view, const auto& row) {
+    greatest = std::max<uint64_t>(greatest, row.number());
+    return true;
+  };
+  kTopics.scan_all(state, take);
+  kSubscriptions.scan_all(state, take);
+  return greatest;
+}
+
+// A number that no topic and no subscription ever had. Usually the log index of the command; the log of a cluster that
+// was restored from a backup may be shorter than the one that the backup's numbers came from.
+uint64_t next_number(ApplyContext& context) {
+  const uint64_t index = context.index().value;
+  if (context.envelope().feature_level < services::kNumberedLevel) return index;
+  const auto stored = kEventCounts.get(context.state(), {}, kLastNumber);
+  const uint64_t last = stored ? ByteReader(*stored).u64() : greatest_number(context.state());
+  const uint64_t number = std::max(index, last + 1);
+  kEventCounts.put(context.state(), {}, kLastNumber, ByteWriter().u64(number).take());
+  return number;
 }
 
 google::protobuf::Timestamp timestamp(WallTime time) {
@@ -95,7 +122,7 @@ ApplyResult create(ApplyContext& context, std::string_view payload) {
   }
   TopicRow row;
   *row.mutable_topic() = command.topic();
-  row.set_number(context.index().value);
+  row.set_number(next_number(context));
   v1::Topic& topic = *row.mutable_topic();
   topic.set_namespace_(context.scope().name_space);
   topic.set_generation(row.number());
@@ -185,7 +212,7 @@ ApplyResult subscribe(ApplyContext& context, std::string_view payload) {
             .with_help("events.md#limits"));
   }
   SubscriptionRow row = command.row();
-  row.set_number(context.index().value);
+  row.set_number(next_number(context));
   row.mutable_subscription()->set_namespace_(context.scope().name_space);
   *row.mutable_subscription()->mutable_create_time() = timestamp(context.envelope().wall);
   kSubscriptions.put(context.state(), context.scope(), name, row);

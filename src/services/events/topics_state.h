@@ -25,7 +25,7 @@ enum class TopicChange : uint8_t { kSet = 1, kDeleted = 2 };
 // Tables of the core group; the numbers are part of the on-disk format.
 inline constexpr machine::TableId kTopicTable = 176;         // name: TopicRow
 inline constexpr machine::TableId kSubscriptionTable = 177;  // name: SubscriptionRow
-inline constexpr machine::TableId kEventCountTable = 178;    // "topics", "subscriptions": u64
+inline constexpr machine::TableId kEventCountTable = 178;    // what is counted: u64
 
 inline constexpr machine::Table<TopicRow> kTopics{kTopicTable};
 inline constexpr machine::Table<SubscriptionRow> kSubscriptions{kSubscriptionTable};

@@ -13,13 +13,32 @@ namespace {
 
 const machine::Scope kScope{"t", "n"};
 
+// Puts a row as a backup would bring it, whatever the log of this machine has.
+class Backup final : public machine::Domain {
+ public:
+  std::string_view name() const override { return "backup"; }
+  std::map<std::string, machine::ApplyFunction, std::less<>> commands() override {
+    return {{"topic", [](machine::ApplyContext& context, std::string_view payload) -> machine::ApplyResult {
+               TopicRow row;
+               EXPECT_TRUE(row.ParseFromString(std::string(payload)));
+               kTopics.put(context.state(), context.scope(), row.topic().name(), row);
+               return std::string();
+             }}};
+  }
+};
+
 class TopicsLab {
  public:
-  TopicsLab() : machine_(kCoreGroup, kv_, {&state_}) { EXPECT_TRUE(machine_.open().is_ok()); }
-  machine::ApplyResult apply(std::string verb, const google::protobuf::MessageLite& command) {
+  TopicsLab() : machine_(kCoreGroup, kv_, {&state_, &backup_}) { EXPECT_TRUE(machine_.open().is_ok()); }
+  machine::ApplyResult apply(const std::string& verb, const google::protobuf::MessageLite& command) {
+    return apply_command("topics." + verb, command, kScope);
+  }
+  machine::ApplyResult apply_command(std::string name, const google::protobuf::MessageLite& command,
+                                     const machine::Scope& scope) {
     machine::Envelope e;
-    e.scope = kScope;
-    e.command = "topics." + verb;
+    e.feature_level = level;
+    e.scope = scope;
+    e.command = std::move(name);
     e.wall = {1'700'000'000'000'000};
     e.payload = command.SerializeAsString();
     const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
@@ -50,10 +69,20 @@ class TopicsLab {
     });
     return names;
   }
+  void restore_topic(const std::string& name, uint64_t number, const machine::Scope& scope) {
+    TopicRow row;
+    row.mutable_topic()->set_name(name);
+    row.set_number(number);
+    EXPECT_TRUE(apply_command("backup.topic", row, scope).has_value());
+  }
+  uint64_t applied() const { return machine_.applied().value; }
+
+  uint32_t level = machine::kFeatureLevelMax;
 
  private:
   storage::MemoryKv kv_;
   TopicsState state_;
+  Backup backup_;
   machine::Machine machine_;
 };
 
@@ -90,6 +119,33 @@ TEST(Topics, ANameIsTakenUntilItsTopicIsDeletedAndNumbersAreNeverUsedAgain) {
   const auto second = lab.create("a");
   ASSERT_TRUE(second.has_value());
   EXPECT_NE(second->number(), first->number());
+}
+
+TEST(Topics, NumbersAreNewAlsoInAClusterWhoseLogIsShorterThanThatOfItsBackup) {
+  TopicsLab lab;
+  lab.restore_topic("a", 1000, {"t", "another"});
+  const auto made = lab.create("b");
+  ASSERT_TRUE(made.has_value());
+  EXPECT_EQ(made->number(), 1001u);
+  internal::v1::SubscriptionCreateCommand command;
+  command.mutable_row()->mutable_subscription()->set_name("s");
+  command.set_subscriptions_max(1);
+  SubscriptionRow subscription;
+  ASSERT_TRUE(subscription.ParseFromString(lab.apply("subscribe", command).value_or("")));
+  EXPECT_EQ(subscription.number(), 1002u) << "topics and subscriptions are older or younger than each other";
+  internal::v1::TopicDeleteCommand gone;
+  gone.set_name("b");
+  EXPECT_TRUE(lab.apply("delete", gone).has_value());
+  EXPECT_EQ(lab.create("b")->number(), 1003u);
+}
+
+TEST(Topics, ANumberIsTheIndexOfItsCommandUntilAllNodesKnowMore) {
+  TopicsLab lab;
+  lab.level = 1;
+  lab.restore_topic("a", 1000, kScope);
+  const auto made = lab.create("b");
+  ASSERT_TRUE(made.has_value());
+  EXPECT_EQ(made->number(), lab.applied());
 }
 
 TEST(Topics, ANamespaceHasNoMoreThanItsLimit) {
