@@ -67,7 +67,6 @@ bool Feed::on_change(GroupId group, const Change& change) {
     log::error("a batch of events cannot be read", {{"group", group.value}, {"why", batch.error().to_string()}});
     return true;
   }
-  std::erase_if(readers->second, [this](const auto& reader) { return !listeners_.contains(reader.first); });
   const Listeners all = readers->second;
   for (const auto& [number, listener] : all) {
     if (listeners_.contains(number)) listener->on_batch(*batch);

@@ -22,7 +22,7 @@ class FeedListener {
   FeedListener() = default;
   FeedListener(const FeedListener&) = delete;
   FeedListener& operator=(const FeedListener&) = delete;
-  // Whoever goes without a word is told nothing more.
+  // Takes it out of its feed, should that outlive it: a process that ends destroys listeners that nobody closed.
   virtual ~FeedListener();
   // A new batch of a partition that the listener named.
   virtual void on_batch(const BatchPtr& batch) = 0;

@@ -18,11 +18,11 @@ using machine::ReadLevel;
 constexpr int64_t kAckTimeoutDefaultMs = 30'000;
 constexpr int64_t kFindAgainMs = 200;
 
+}  // namespace
+
 Status leader_moved() {
   return Status(Code::kUnavailable, "LEADER_MOVED", "another node serves the subscription now; connect again");
 }
-
-}  // namespace
 
 Subscription::Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
                            EventFilter filter)
@@ -49,6 +49,7 @@ void Subscription::load(Done done) {
                    [self = shared_from_this(), done = std::move(done)](Result<GroupView> core) mutable {
                      self->env_.events.post([self, core = std::move(core), done = std::move(done)]() mutable {
                        if (!core) return done(std::move(core.error()));
+                       if (self->closed_) return done(leader_moved());
                        // A later leader of core has applied more when it begins.
                        self->term_ = core->applied().value;
                        scan_topics(*core, self->scope_, "",

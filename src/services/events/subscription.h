@@ -41,6 +41,9 @@ struct Member {
 };
 using MemberPtr = std::shared_ptr<Member>;
 
+// Another node serves the subscription, or this one does so anew.
+Status leader_moved();
+
 class Subscription final : public FeedListener, public std::enable_shared_from_this<Subscription> {
  public:
   Subscription(const SubscriptionEnvironment& environment, machine::Scope scope, SubscriptionRow row,
@@ -59,6 +62,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   void seek(const std::map<PartitionId, uint64_t>& places, Done done);
   // Somebody else serves it now.
   void fenced();
+  bool closed() const { return closed_; }
   // Ends all streams; nothing is delivered afterwards.
   void close(v1::StreamEndReason reason, const Status& status);
 

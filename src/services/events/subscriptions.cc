@@ -104,63 +104,73 @@ void Subscriptions::add_handlers(call::HandlerTable& handlers) {
 // --- which there are ------------------------------------------------------------------------------------------------
 
 void Subscriptions::on_leadership(bool leads) {
-  if (leads) return;
-  env_.events.post([this] {
-    const Status moved(Code::kUnavailable, "LEADER_MOVED", "another node serves the subscription now; connect again");
-    for (auto& [key, slot] : std::exchange(slots_, {})) {
-      if (slot.subscription) slot.subscription->close(v1::STREAM_END_REASON_RECONNECT, moved);
-      for (OnLoaded& done : slot.waiting) done(std::unexpected(moved));
+  env_.events.post([this, leads] {
+    leads_ = leads;
+    if (leads) return;
+    while (!slots_.empty()) {
+      close(slots_.extract(slots_.begin()), v1::STREAM_END_REASON_RECONNECT, leader_moved());
     }
     members_.set(0);
   });
 }
 
+void Subscriptions::close(std::map<Key, Slot>::node_type slot, v1::StreamEndReason reason, const Status& status) {
+  if (slot.empty()) return;
+  if (slot.mapped().subscription) slot.mapped().subscription->close(reason, status);
+  for (OnLoaded& done : slot.mapped().waiting) done(std::unexpected(status));
+}
+
 void Subscriptions::find(const Scope& scope, const std::string& name, OnLoaded done) {
   env_.events.post([this, key = Key(scope, name), done = std::move(done)]() mutable {
     const auto at = slots_.find(key);
-    if (at != slots_.end() && at->second.loaded) return done(at->second.subscription);
+    if (at != slots_.end() && at->second.subscription) {
+      // One that was replaced without this node having heard of it ends what it has; the next one is loaded anew.
+      if (!at->second.subscription->closed()) return done(at->second.subscription);
+      slots_.erase(at);
+    }
     Slot& slot = slots_[key];
     slot.waiting.push_back(std::move(done));
     if (slot.waiting.size() > 1) return;
-    env_.reader.read(kCoreGroup, ReadLevel::linearizable(), [this, key](Result<GroupView> view) {
-      env_.events.post([this, key, view = std::move(view)]() mutable {
-        if (!view) return take_loaded(key, nullptr, view.error());
+    slot.load = ++last_load_;
+    env_.reader.read(kCoreGroup, ReadLevel::linearizable(), [this, key, number = slot.load](Result<GroupView> view) {
+      env_.events.post([this, key, number, view = std::move(view)]() mutable {
+        if (!view) return take_loaded(key, number, std::unexpected(std::move(view.error())));
+        // The call came when this node led. What is loaded now would be there, and long replaced, when it leads again.
+        if (!leads_) return take_loaded(key, number, std::unexpected(leader_moved()));
         auto row = kSubscriptions.get(*view, key.first, key.second);
-        if (!row) return take_loaded(key, nullptr, subscription_not_found(key.second));
-        load(key, std::move(*row));
+        if (!row) return take_loaded(key, number, std::unexpected(subscription_not_found(key.second)));
+        load(key, number, std::move(*row));
       });
     });
   });
 }
 
-void Subscriptions::load(const Key& key, SubscriptionRow row) {
+void Subscriptions::load(const Key& key, uint64_t number, SubscriptionRow row) {
   auto filter = EventFilter::compile(row.subscription().filter());
-  if (!filter) return take_loaded(key, nullptr, filter.error());
+  if (!filter) return take_loaded(key, number, std::unexpected(std::move(filter.error())));
   auto subscription = std::make_shared<Subscription>(
       SubscriptionEnvironment{options_.subscription, env_.anywhere, env_.reader, env_.feed, env_.fetcher, env_.gatherer,
                               env_.topics, env_.events, env_.clock, env_.metrics, counters_},
       key.first, std::move(row), std::move(*filter));
-  subscription->load([this, key, subscription](Status status) { take_loaded(key, subscription, status); });
+  subscription->load([this, key, number, subscription](Status status) {
+    // The node may have begun to stop.
+    if (status.is_ok() && subscription->closed()) status = leader_moved();
+    if (status.is_ok()) return take_loaded(key, number, subscription);
+    subscription->close(v1::STREAM_END_REASON_RECONNECT, status);
+    take_loaded(key, number, std::unexpected(std::move(status)));
+  });
 }
 
-void Subscriptions::take_loaded(const Key& key, const SubscriptionPtr& subscription, const Status& status) {
+void Subscriptions::take_loaded(const Key& key, uint64_t number, Result<SubscriptionPtr> loaded) {
   const auto at = slots_.find(key);
-  if (at == slots_.end()) {
-    // The leadership went meanwhile.
-    if (subscription) subscription->close(v1::STREAM_END_REASON_RECONNECT, status);
+  if (at == slots_.end() || at->second.load != number) {
+    // The leadership went meanwhile, and perhaps came back; who asked was told so.
+    if (loaded) (*loaded)->close(v1::STREAM_END_REASON_RECONNECT, leader_moved());
     return;
   }
-  std::vector<OnLoaded> waiting = std::exchange(at->second.waiting, {});
-  if (!status.is_ok()) {
-    slots_.erase(at);
-    if (subscription) subscription->close(v1::STREAM_END_REASON_RECONNECT, status);
-    for (OnLoaded& done : waiting) done(std::unexpected(status));
-    return;
-  }
-  // One that was loaded under an earlier leadership of this node may have come first.
-  if (const SubscriptionPtr earlier = std::exchange(at->second.subscription, subscription)) earlier->fenced();
-  at->second.loaded = true;
-  for (OnLoaded& done : waiting) done(subscription);
+  if (!loaded) return close(slots_.extract(at), v1::STREAM_END_REASON_RECONNECT, loaded.error());
+  at->second.subscription = *loaded;
+  for (OnLoaded& done : std::exchange(at->second.waiting, {})) done(*loaded);
 }
 
 // --- members --------------------------------------------------------------------------------------------------------
@@ -221,17 +231,27 @@ void Subscriptions::pull(const CallPtr& call, const v1::PullEventsRequest& reque
   member->limit = static_cast<uint64_t>(request.max_events() > 0 ? request.max_events() : kPulledDefault);
   member->in_flight_max = member->limit;
   const int64_t wait_ms = ms_of(request.wait());
-  find(scope_of(*call), request.subscription(), [this, call, member, wait_ms](Result<SubscriptionPtr> subscription) {
-    if (!subscription) return call->finish(std::move(subscription.error()));
-    member->manual = (*subscription)->row().subscription().ack_mode() == v1::ACK_MODE_MANUAL;
-    join(call, *subscription, member);
-    // What there is may have to be read first.
-    env_.events.post_after(std::max<int64_t>(wait_ms, options_.subscription.tick_ms),
-                           [subscription = *subscription, member] {
-                             if (member->call->finished()) return;
-                             member->call->reply(member->pulled.SerializeAsString());
-                             subscription->leave(member);
-                           });
+  // Who was replaced and has not heard of it would hand out what is confirmed elsewhere: this node leads now, or the
+  // call goes to who does.
+  env_.reader.read(kCoreGroup, ReadLevel::linearizable(),
+                   [this, call, member, wait_ms, name = request.subscription()](const Result<GroupView>& view) {
+                     if (!view) return call->finish(view.error());
+                     find(scope_of(*call), name, [this, call, member, wait_ms](Result<SubscriptionPtr> subscription) {
+                       if (!subscription) return call->finish(std::move(subscription.error()));
+                       join_pull(call, *subscription, member, wait_ms);
+                     });
+                   });
+}
+
+void Subscriptions::join_pull(const CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member,
+                              int64_t wait_ms) {
+  member->manual = subscription->row().subscription().ack_mode() == v1::ACK_MODE_MANUAL;
+  join(call, subscription, member);
+  // What there is may have to be read first.
+  env_.events.post_after(std::max<int64_t>(wait_ms, options_.subscription.tick_ms), [subscription, member] {
+    if (member->call->finished()) return;
+    member->call->reply(member->pulled.SerializeAsString());
+    subscription->leave(member);
   });
 }
 
@@ -287,10 +307,11 @@ void Subscriptions::unsubscribe(const CallPtr& call, std::string bytes) {
     env_.local.propose(kCoreGroup, std::move(envelope), [this, call, name, subscription = *subscription](auto applied) {
       if (!applied) return call->finish(std::move(applied.error()));
       env_.events.post([this, call, name, subscription] {
-        slots_.erase(Key(subscription->scope(), name));
         forget_places(subscription->scope(), subscription->row(), subscription->partitions());
-        subscription->close(v1::STREAM_END_REASON_DELETED,
-                            Status(Code::kNotFound, "SUBSCRIPTION_NOT_FOUND", "the subscription was removed"));
+        // Usually the same one; another one if the leadership went and came back.
+        const Status removed(Code::kNotFound, "SUBSCRIPTION_NOT_FOUND", "the subscription was removed");
+        subscription->close(v1::STREAM_END_REASON_DELETED, removed);
+        close(slots_.extract(Key(subscription->scope(), name)), v1::STREAM_END_REASON_DELETED, removed);
         call->reply(v1::UnsubscribeResponse().SerializeAsString());
       });
     });
@@ -354,7 +375,7 @@ v1::Subscription Subscriptions::shown(const Scope& scope, const SubscriptionRow&
 
 void Subscriptions::overlay(v1::Subscription& shown, const Scope& scope) const {
   const auto at = slots_.find(Key(scope, shown.name()));
-  if (at == slots_.end() || !at->second.loaded) return;
+  if (at == slots_.end() || !at->second.subscription) return;
   shown.set_in_flight(static_cast<int32_t>(at->second.subscription->in_flight()));
   shown.set_subscribers(static_cast<int32_t>(at->second.subscription->members()));
 }

@@ -53,8 +53,8 @@ class Subscriptions {
   using SubscriptionPtr = std::shared_ptr<Subscription>;
   using OnLoaded = std::move_only_function<void(Result<SubscriptionPtr>)>;
   struct Slot {
-    SubscriptionPtr subscription;
-    bool loaded = false;
+    uint64_t load = 0;             // which of all loads fills it: an earlier one that ends later is none of it
+    SubscriptionPtr subscription;  // once it is loaded
     std::vector<OnLoaded> waiting;
   };
 
@@ -80,13 +80,17 @@ class Subscriptions {
 
   // The subscription of that name, with its places. `done` comes on the events executor.
   void find(const machine::Scope& scope, const std::string& name, OnLoaded done);
-  void load(const Key& key, SubscriptionRow row);
-  void take_loaded(const Key& key, const SubscriptionPtr& subscription, const Status& status);
+  void load(const Key& key, uint64_t number, SubscriptionRow row);
+  void take_loaded(const Key& key, uint64_t number, Result<SubscriptionPtr> loaded);
+  // Nobody finds it any more, and whoever waits for it or has a stream is told why.
+  void close(std::map<Key, Slot>::node_type slot, v1::StreamEndReason reason, const Status& status);
   // With what is known of its progress; `views` are the states of core and the bus groups.
   v1::Subscription shown(const machine::Scope& scope, const SubscriptionRow& row, const Views& views) const;
   void overlay(v1::Subscription& shown, const machine::Scope& scope) const;
   void read_all(const call::CallPtr& call, std::move_only_function<void(const Views&)> done);
   void join(const call::CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member);
+  void join_pull(const call::CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member,
+                 int64_t wait_ms);
   void forget_places(const machine::Scope& scope, const SubscriptionRow& row,
                      std::map<PartitionId, std::pair<GroupId, std::string>> partitions);
 
@@ -94,7 +98,9 @@ class Subscriptions {
   const Environment env_;
   SubscriptionCounters counters_;
   Gauge& members_;
-  std::map<Key, Slot> slots_;
+  bool leads_ = false;         // core, as far as the events executor was told
+  std::map<Key, Slot> slots_;  // none is loaded while this node does not lead
+  uint64_t last_load_ = 0;
 };
 
 }  // namespace uccp::events

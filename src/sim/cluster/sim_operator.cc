@@ -180,7 +180,7 @@ bool SimOperator::transfer() {
 }
 
 bool SimOperator::rolling_restart() {
-  if (!to_restart_.empty()) return false;
+  if (std::exchange(restarting_, true)) return false;
   const auto all = members();
   to_restart_.assign(all.begin(), all.end());
   restart_next();
@@ -212,7 +212,8 @@ void SimOperator::raise_levels() {
 }
 
 void SimOperator::restart_next() {
-  if (to_restart_.empty()) return;
+  restarting_ = !to_restart_.empty();
+  if (!restarting_) return;
   const NodeId id = to_restart_.back();
   to_restart_.pop_back();
   const size_t place = cluster_.place_of(id);

@@ -42,6 +42,8 @@ class SimOperator {
   // The memberships of all groups are as ordered.
   bool settled() const { return settled_; }
   bool upgraded() const { return upgraded_; }
+  // A rolling restart is under way.
+  bool restarting() const { return restarting_; }
   const std::set<NodeId>& voters() const { return voters_; }
   std::set<NodeId> members() const;
 
@@ -71,6 +73,7 @@ class SimOperator {
   bool looking_ = false;
   bool upgraded_ = false;  // or at it
   std::vector<NodeId> to_restart_;
+  bool restarting_ = false;
 };
 
 }  // namespace uccp::sim

@@ -123,6 +123,7 @@ class Simulation {
       cluster_.checkers().violations.add("progress", what + "; " + describe());
     };
     demand("the membership is not what was ordered", every_ms(20, [&] { return cluster_.op().settled(); }));
+    demand("a rolling restart does not end", [&] { return !cluster_.op().restarting(); });
     demand("a healed node does not serve", every_ms(20, [&] { return all_serve(); }));
     demand("a client's operation does not end",
            [&] { return std::ranges::all_of(clients_, [](const auto& client) { return client->finished(); }); });
