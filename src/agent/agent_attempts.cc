@@ -49,7 +49,7 @@ void Agent::launch(wire::LaunchAttempt launch) {
                 "the worker runs " + std::to_string(options_.attempts_max) + " attempts, its limit");
   }
   if (lease_end_ <= clock_.boot()) return deny(id, wire::DENY_REASON_NO_CAPACITY, "the worker's lease has run out");
-  const auto devices = devices_.take(key, launch.task().resources().gpu());
+  const auto devices = devices_.take(key, launch.task().resources().gpu(), id.tenant() + "/" + id.namespace_());
   if (!devices)
     return deny(id, wire::DENY_REASON_NO_CAPACITY, "the graphics processors that it asks for are not free here");
   devices_changed_ = devices_changed_ || !devices->empty();

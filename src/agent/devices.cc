@@ -4,7 +4,9 @@
 #include <array>
 #include <cmath>
 #include <set>
+#include <utility>
 
+#include "base/dotted_version.h"
 #include "base/log.h"
 
 namespace uccp::agent {
@@ -12,6 +14,19 @@ namespace {
 
 bool is_healthy(const api::GpuDevice& device) {
   return device.health() == api::HEALTH_STATUS_UNSPECIFIED || device.health() == api::HEALTH_STATUS_HEALTHY;
+}
+
+// Shares are multiples of a hundredth, sums of them are not exact.
+constexpr double kShareEpsilon = 1e-6;
+
+// How closely the devices of a kind are connected, in order.
+int strength(api::GpuTopology topology) {
+  switch (topology) {
+    case api::GPU_TOPOLOGY_NUMA: return 1;
+    case api::GPU_TOPOLOGY_PCIE: return 2;
+    case api::GPU_TOPOLOGY_NVLINK: return 3;
+    default: return 0;
+  }
 }
 
 // By vendor: the variables in which its libraries look for the devices they may use.
@@ -95,19 +110,62 @@ api::GpuDevice* DevicePool::find(int index) {
   return nullptr;
 }
 
-std::optional<std::vector<int>> DevicePool::take(const AttemptKey& key, const api::GpuRequest& request) {
-  const auto wanted = static_cast<size_t>(std::ceil(std::max(0.0, request.count())));
-  if (wanted == 0) return std::vector<int>();
+// The kinds that fit, the best connected first if that matters.
+std::vector<const api::WorkerGpu*> DevicePool::kinds_for(const api::GpuRequest& request) const {
+  std::vector<const api::WorkerGpu*> kinds;
   for (const api::WorkerGpu& gpu : gpus_) {
-    if (!gpu.type().starts_with(request.type()) || gpu.memory() < request.memory()) continue;
+    if (gpu.type().starts_with(request.type()) && gpu.memory() >= request.memory() &&
+        strength(gpu.topology()) >= strength(request.topology()) &&
+        dotted_version(gpu.driver_version()) >= dotted_version(request.driver_version_min())) {
+      kinds.push_back(&gpu);
+    }
+  }
+  if (request.count() > 1) {
+    // They lie in one array, so that addresses are positions.
+    std::ranges::sort(kinds, {}, [](const auto* gpu) { return std::pair(-strength(gpu->topology()), gpu); });
+  }
+  return kinds;
+}
+
+std::optional<int> DevicePool::device_for_share(const api::WorkerGpu& gpu, double share,
+                                                const std::string& owner) const {
+  const api::GpuDevice* best = nullptr;
+  for (const api::GpuDevice& device : gpu.devices()) {
+    if (!is_healthy(device) || device.allocated() + share > 1 + kShareEpsilon) continue;
+    const auto sharer = shared_by_.find(device.index());
+    if (device.allocated() > 0 && (sharer == shared_by_.end() || sharer->second != owner)) continue;
+    if (best == nullptr || device.allocated() > best->allocated()) best = &device;
+  }
+  return best == nullptr ? std::nullopt : std::optional(best->index());
+}
+
+std::optional<std::vector<int>> DevicePool::take(const AttemptKey& key, const api::GpuRequest& request,
+                                                 const std::string& owner) {
+  if (request.count() <= 0) return std::vector<int>();
+  const auto kinds = kinds_for(request);
+  if (request.count() < 1) {
+    for (const api::WorkerGpu* gpu : kinds) {
+      const auto index = device_for_share(*gpu, request.count(), owner);
+      if (!index) continue;
+      api::GpuDevice* device = find(*index);
+      device->set_allocated(std::min(1.0, device->allocated() + request.count()));
+      shared_by_[*index] = owner;
+      taken_[key] = {{*index}, request.count()};
+      return taken_[key].devices;
+    }
+    return std::nullopt;
+  }
+  const auto wanted = static_cast<size_t>(std::ceil(request.count()));
+  for (const api::WorkerGpu* gpu : kinds) {
     std::vector<int> free;
-    for (const api::GpuDevice& device : gpu.devices()) {
+    for (const api::GpuDevice& device : gpu->devices()) {
       if (device.allocated() == 0 && is_healthy(device)) free.push_back(device.index());
     }
     if (free.size() < wanted) continue;
     free.resize(wanted);
     for (const int index : free) find(index)->set_allocated(1);
-    return taken_[key] = free;
+    taken_[key] = {free, 1};
+    return free;
   }
   return std::nullopt;
 }
@@ -115,7 +173,12 @@ std::optional<std::vector<int>> DevicePool::take(const AttemptKey& key, const ap
 bool DevicePool::give_back(const AttemptKey& key) {
   const auto node = taken_.extract(key);
   if (node.empty()) return false;
-  for (const int index : node.mapped()) find(index)->set_allocated(0);
+  for (const int index : node.mapped().devices) {
+    api::GpuDevice* device = find(index);
+    const double left = device->allocated() - node.mapped().share;
+    device->set_allocated(left < kShareEpsilon ? 0 : left);
+    if (device->allocated() == 0) shared_by_.erase(index);
+  }
   return true;
 }
 

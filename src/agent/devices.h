@@ -54,13 +54,16 @@ Status number_devices(DeviceInventory& inventory);
 // Vendor and model as one word: "NVIDIA H100 80GB HBM3" is nvidia-h100-80gb-hbm3.
 std::string device_type(std::string_view name);
 
-// Which attempt has which graphics processors. A device belongs to one attempt at a time.
+// Which attempt has which graphics processors. A device belongs to one attempt at a time, or to attempts of one owner
+// that asked for shares of it.
 class DevicePool {
  public:
   explicit DevicePool(std::vector<api::WorkerGpu> gpus) : gpus_(std::move(gpus)) {}
 
-  // Devices of one kind that fit the request, all healthy and free, or nothing. A request for none is met by none.
-  std::optional<std::vector<int>> take(const AttemptKey& key, const api::GpuRequest& request);
+  // Devices of one kind that fit the request, all healthy and free, or nothing. A request for none is met by none. A
+  // share is taken of the device with the least left that is enough, and of a free one only when there is none such.
+  // Several devices are taken of the kind whose connection is best.
+  std::optional<std::vector<int>> take(const AttemptKey& key, const api::GpuRequest& request, const std::string& owner);
   // True if the attempt had any.
   bool give_back(const AttemptKey& key);
   // What tells a task's libraries which devices it may use; on a machine with devices also to one that has none of
@@ -72,10 +75,17 @@ class DevicePool {
   const std::vector<api::WorkerGpu>& gpus() const { return gpus_; }
 
  private:
+  struct Taken {
+    std::vector<int> devices;
+    double share = 1;  // of each
+  };
   api::GpuDevice* find(int index);
+  std::vector<const api::WorkerGpu*> kinds_for(const api::GpuRequest& request) const;
+  std::optional<int> device_for_share(const api::WorkerGpu& gpu, double share, const std::string& owner) const;
 
   std::vector<api::WorkerGpu> gpus_;  // `allocated` says what is taken
-  std::map<AttemptKey, std::vector<int>> taken_;
+  std::map<AttemptKey, Taken> taken_;
+  std::map<int, std::string> shared_by_;  // whose shares a device holds
 };
 
 }  // namespace uccp::agent

@@ -136,14 +136,14 @@ api::GpuRequest request(double count, const std::string& type = "", uint64_t mem
 
 TEST(DevicePool, ADeviceBelongsToOneAttemptUntilItIsGivenBack) {
   DevicePool pool(gpus({{"nvidia-a100", 3}}));
-  EXPECT_EQ(*pool.take("a", request(2)), (std::vector<int>{0, 1}));
-  EXPECT_FALSE(pool.take("b", request(2)));
-  EXPECT_EQ(*pool.take("c", request(1)), (std::vector<int>{2}));
+  EXPECT_EQ(*pool.take("a", request(2), "t/n"), (std::vector<int>{0, 1}));
+  EXPECT_FALSE(pool.take("b", request(2), "t/n"));
+  EXPECT_EQ(*pool.take("c", request(1), "t/n"), (std::vector<int>{2}));
   EXPECT_EQ(pool.gpus()[0].devices(1).allocated(), 1);
   EXPECT_TRUE(pool.give_back("a"));
   EXPECT_FALSE(pool.give_back("a"));
-  EXPECT_EQ(*pool.take("b", request(2)), (std::vector<int>{0, 1}));
-  EXPECT_TRUE(pool.take("none", request(0))->empty());
+  EXPECT_EQ(*pool.take("b", request(2), "t/n"), (std::vector<int>{0, 1}));
+  EXPECT_TRUE(pool.take("none", request(0), "t/n")->empty());
 }
 
 TEST(DevicePool, TypeMemoryAndHealthDecide) {
@@ -151,11 +151,54 @@ TEST(DevicePool, TypeMemoryAndHealthDecide) {
   kinds[0].mutable_devices(0)->set_health(api::HEALTH_STATUS_UNHEALTHY);
   DevicePool pool(kinds);
   EXPECT_EQ(pool.count(), 2u);
-  EXPECT_FALSE(pool.take("a", request(2)));  // of one kind, and healthy
-  EXPECT_FALSE(pool.take("a", request(1, "nvidia-h100")));
-  EXPECT_FALSE(pool.take("a", request(1, "", uint64_t{80} << 30)));
-  EXPECT_EQ(*pool.take("a", request(1, "nvidia")), (std::vector<int>{1}));
-  EXPECT_EQ(*pool.take("b", request(1, "amd")), (std::vector<int>{2}));
+  EXPECT_FALSE(pool.take("a", request(2), "t/n"));  // of one kind, and healthy
+  EXPECT_FALSE(pool.take("a", request(1, "nvidia-h100"), "t/n"));
+  EXPECT_FALSE(pool.take("a", request(1, "", uint64_t{80} << 30), "t/n"));
+  EXPECT_EQ(*pool.take("a", request(1, "nvidia"), "t/n"), (std::vector<int>{1}));
+  EXPECT_EQ(*pool.take("b", request(1, "amd"), "t/n"), (std::vector<int>{2}));
+}
+
+TEST(DevicePool, SharesOfOneOwnerFillADeviceBeforeTheyOpenAnother) {
+  DevicePool pool(gpus({{"nvidia-a100", 2}}));
+  EXPECT_EQ(*pool.take("a", request(0.5), "t/n"), (std::vector<int>{0}));
+  EXPECT_EQ(*pool.take("b", request(0.25), "t/n"), (std::vector<int>{0}));
+  EXPECT_EQ(*pool.take("c", request(0.5), "t/n"), (std::vector<int>{1}));
+  EXPECT_EQ(*pool.take("d", request(0.25), "t/n"), (std::vector<int>{0}));  // where the least is left
+  EXPECT_DOUBLE_EQ(pool.gpus()[0].devices(0).allocated(), 1);
+  EXPECT_FALSE(pool.take("e", request(0.75), "t/n"));
+  EXPECT_FALSE(pool.take("e", request(1), "t/n")) << "a device of which a share is taken is nobody's own";
+  EXPECT_TRUE(pool.give_back("c"));
+  EXPECT_EQ(*pool.take("e", request(1), "t/n"), (std::vector<int>{1}));
+  EXPECT_FALSE(pool.take("f", request(0.25), "t/n"));
+  EXPECT_TRUE(pool.give_back("b"));
+  EXPECT_EQ(*pool.take("f", request(0.25), "t/n"), (std::vector<int>{0}));
+}
+
+TEST(DevicePool, OwnersNeverShareADevice) {
+  DevicePool pool(gpus({{"nvidia-a100", 1}}));
+  EXPECT_TRUE(pool.take("a", request(0.1), "t/n"));
+  EXPECT_FALSE(pool.take("b", request(0.1), "t/other"));
+  EXPECT_TRUE(pool.give_back("a"));
+  EXPECT_TRUE(pool.take("b", request(0.1), "t/other"));
+}
+
+TEST(DevicePool, ConnectionAndDriverDecide) {
+  auto kinds = gpus({{"nvidia-a100", 2}, {"nvidia-h100", 2}});
+  kinds[0].set_driver_version("535.104.05");
+  kinds[1].set_driver_version("525.9");
+  kinds[1].set_topology(api::GPU_TOPOLOGY_NVLINK);
+  DevicePool pool(kinds);
+  EXPECT_EQ(*pool.take("a", request(1), "t/n"), (std::vector<int>{0}));
+  EXPECT_EQ(*pool.take("b", request(2), "t/n"), (std::vector<int>{2, 3})) << "the better connected ones";
+  pool.give_back("b");
+  auto nvlink = request(1);
+  nvlink.set_topology(api::GPU_TOPOLOGY_PCIE);
+  EXPECT_EQ(*pool.take("b", nvlink, "t/n"), (std::vector<int>{2})) << "NVLink is more than was asked for";
+  auto driver = request(1);
+  driver.set_driver_version_min("535.9");
+  EXPECT_EQ(*pool.take("c", driver, "t/n"), (std::vector<int>{1}));
+  driver.set_driver_version_min("536");
+  EXPECT_FALSE(pool.take("d", driver, "t/n"));
 }
 
 TEST(DevicePool, TheEnvironmentNamesDevicesAsTheVendorsLibrariesCountThem) {

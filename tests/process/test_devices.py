@@ -9,7 +9,8 @@ from lib.uccp import AGENT, NodeTest, clean_environment
 from lib.wait import wait_until
 
 INVENTORY = {
-    "gpus": [{"type": "nvidia-h100", "count": 2, "memory": "80Gi", "driverVersion": "535.104", "computeCapability": "9.0"}],
+    "gpus": [{"type": "nvidia-h100", "count": 2, "memory": "80Gi", "driverVersion": "535.104", "computeCapability": "9.0",
+              "topology": "PCIE", "devices": [{"migProfiles": ["1g.10gb"]}, {}]}],
     "resources": {"total": {"accelerators": [{"kind": "tpu", "type": "v5e-8", "count": 4}], "networkBps": 25_000_000_000,
                             "extended": {"licence/matlab": 2}}},
 }
@@ -121,6 +122,7 @@ class Devices(DevicesTest):
         gpu = worker["gpus"][0]
         self.assertEqual((gpu["type"], gpu["count"], gpu["memory"], gpu["computeCapability"]), ("nvidia-h100", 2, 80 << 30, "9.0"))
         self.assertEqual([d.get("index", 0) for d in gpu["devices"]], [0, 1])
+        self.assertEqual((gpu["topology"], gpu["devices"][0]["migProfiles"]), ("PCIE", ["1g.10gb"]))
         self.assertEqual(worker["type"], "ACCELERATOR")
         one = json.loads(self.cli("worker", "get", worker["id"], "-o", "json"))
         self.assertEqual((one["gpus"], one["resources"]["total"]), (worker["gpus"], total))
@@ -177,7 +179,7 @@ class Devices(DevicesTest):
                 self.end(task)
 
     def test_what_could_never_run_is_refused_if_that_is_asked_for(self):
-        for body, words in (({"resources": {"gpu": {"count": 3}}}, "3 GPUs"), ({"nodeSelector": {"rack": "7"}}, "rack=7"),
+        for body, words in (({"resources": {"gpu": {"count": 3}}}, "3 GPUs"), ({"nodeSelector": {"rack": "7"}}, "no worker at all has a label named rack"),
                             ({"resources": {"cpu": 4096}}, "4096 CPU")):
             with self.subTest(body):
                 refused = self.rest.post("tasks?rejectUnplaceable=true", {"command": ["true"], **body})
@@ -191,8 +193,55 @@ class Devices(DevicesTest):
         self.end(busy)
         self.assertEqual(self.node.wait_task(taken.json["id"])["status"], "SUCCEEDED")
 
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://{self.node.context['metrics']}/metrics", timeout=20) as text:
+            return next((float(line.split()[1]) for line in text if line.decode().startswith(name + " ")), None)
+
+    def test_tasks_share_a_gpu_by_turns_and_whole_ones_stay_whole(self):
+        gate = self.node.gate("shares")
+        script = f"echo $CUDA_VISIBLE_DEVICES; {gate.wait}"
+        half = {"cpu": 0.01, "gpu": {"count": 0.5, "sharing": "TIME_SLICE"}}
+        both = [self.node.submit(script, resources=half)["id"] for _ in range(2)]
+        seen = [wait_until(lambda: self.node.log(task), what="its device")[0] for task in both]
+        self.assertEqual(len(set(seen)), 1, "both halves are of one device")
+        wait_until(lambda: self.metric("uccp_cluster_gpu_fragmentation") == 1, 20, "the free GPU is beside one in use")
+        one = self.node.submit(script, resources={"cpu": 0.01, "gpu": {"count": 1}})["id"]
+        self.assertNotEqual(wait_until(lambda: self.node.log(one), what="its device")[0], seen[0])
+        third = self.node.submit(script, resources=half)["id"]
+        self.assertEqual(self.explain(third)["reasons"][0]["cause"], "BUSY")
+        wait_until(lambda: sorted(d.get("allocated", 0) for d in self.worker()["gpus"][0]["devices"]) == [1, 1], 20, "all is handed out")
+        shown = json.loads(self.cli("worker", "get", self.worker()["id"], "-o", "json"))["resources"]
+        self.assertEqual((shown["allocated"]["gpu"]["count"], shown["allocated"].get("extended", {})), (2, {}))
+        gate.open()
+        for task in (*both, one, third):
+            self.assertEqual(self.node.wait_task(task)["status"], "SUCCEEDED")
+        wait_until(lambda: self.metric("uccp_cluster_gpu_fragmentation") == 0, 20, "none is in use")
+
+    def test_how_devices_are_connected_and_driven_are_conditions(self):
+        good = {"count": 2, "topology": "NUMA", "driverVersionMin": "535.9"}
+        task = self.node.run("echo $CUDA_VISIBLE_DEVICES", resources={"gpu": good})
+        self.assertEqual(self.node.log(task["id"]), [b"0,1"])
+        for gpu, words in (({"count": 2, "topology": "NVLINK"}, "2 GPUs joined by NVLink"),
+                           ({"count": 1, "driverVersionMin": "536"}, "1 GPUs with driver 536.0 or newer")):
+            with self.subTest(gpu):
+                refused = self.rest.post("tasks?rejectUnplaceable=true", {"command": ["true"], "resources": {"gpu": gpu}})
+                self.assert_problem(refused, 412, "TASK_UNPLACEABLE")
+                self.assertIn(words, refused.json["detail"])
+
+    def test_shares_that_make_no_sense_are_refused(self):
+        for body, field in (({"resources": {"gpu": {"count": 0.5}}}, "must be TIME_SLICE with a count below 1"),
+                            ({"resources": {"gpu": {"count": 0.5, "sharing": "EXCLUSIVE"}}}, "must be TIME_SLICE with a count below 1"),
+                            ({"resources": {"gpu": {"count": 0.333, "sharing": "TIME_SLICE"}}}, "a multiple of 0.01"),
+                            ({"resources": {"gpu": {"count": 1.5}}}, "a whole number"),
+                            ({"resources": {"gpu": {"count": 1, "sharing": "TIME_SLICE"}}}, "only with a count below 1"),
+                            ({"resources": {"gpu": {"count": 0.5, "sharing": "TIME_SLICE"}}, "gang": {"id": "g", "size": 2}}, "whole in a gang")):
+            with self.subTest(body):
+                refused = self.rest.post("tasks", {"command": ["true"], **body})
+                self.assertEqual(refused.status, 400, refused)
+                self.assertIn(field, json.dumps(refused.json))
+
     def test_what_is_not_built_is_refused(self):
-        for gpu, reason in (({"count": 0.5}, "GPU_SHARES_UNIMPLEMENTED"), ({"count": 1, "sharing": "MPS"}, "GPU_FEATURE_UNIMPLEMENTED"),
+        for gpu, reason in (({"count": 1, "sharing": "MPS"}, "GPU_FEATURE_UNIMPLEMENTED"),
                             ({"count": 1, "migProfile": "1g.10gb"}, "GPU_FEATURE_UNIMPLEMENTED")):
             with self.subTest(gpu):
                 self.assert_problem(self.rest.post("tasks", {"command": ["true"], "resources": {"gpu": gpu}}), 400, reason)

@@ -59,6 +59,27 @@ class Scheduling(NodeTest):
     def waits_because(self, task, summary):
         return wait_until(lambda: next((w for w in [self.why(task)] if summary in w["summary"]), None), 20, summary)
 
+    def test_the_cheaper_worker_is_taken(self):
+        for cheap, dear in (("a", "b"), ("b", "a")):
+            for name, price in ((cheap, 1), (dear, 10)):
+                self.assertEqual(self.rest.call("PATCH", f"workers/{self.ids[name]}", {"pricePerHour": price}).status, 200)
+                self.addCleanup(self.rest.call, "PATCH", f"workers/{self.ids[name]}", {"pricePerHour": 1})  # equal again
+            self.assertEqual(self.node.run("true")["workerId"], self.ids[cheap])
+
+    def test_spot_workers_are_for_what_may_be_stopped(self):
+        for spot, firm in (("a", "b"), ("b", "a")):
+            self.assertEqual(self.rest.call("PATCH", f"workers/{self.ids[spot]}", {"type": "SPOT"}).status, 200)
+            self.addCleanup(self.rest.call, "PATCH", f"workers/{self.ids[spot]}", {"type": "DEDICATED"})
+            self.rest.call("PATCH", f"workers/{self.ids[firm]}", {"type": "DEDICATED"})
+            self.assertEqual(self.node.run("true", preemptible=True)["workerId"], self.ids[spot])
+            self.assertEqual(self.node.run("true")["workerId"], self.ids[firm])
+            # It runs there rather than not at all.
+            full = self.sleeper(resources=self.whole(), nodeSelector={"uccp/type": "dedicated"})
+            self.running(full)
+            self.assertEqual(self.node.run("true", resources={"cpu": 1})["workerId"], self.ids[spot])
+            self.rest.delete(f"tasks/{full}?gracePeriod=0s")
+            self.node.wait_task(full)
+
     def test_affinity_to_workers_is_required_or_wished_for(self):
         for affinity in ({"workerRequired": ["uccp/zone in (b|c)", "rack"]}, {"workerRequired": ["disk=ssd"]},
                          {"workerPreferred": [{"selector": "disk=ssd", "weight": 10}, {"selector": "uccp/zone=a"}]}):

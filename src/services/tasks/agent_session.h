@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "base/status.h"
 #include "uccp/internal/v1/agent.pb.h"
@@ -15,6 +16,9 @@ class AgentSession {
   virtual void close(Status status) = 0;
   // Bytes that wait for the agent to take them.
   virtual size_t queued_bytes() const { return 0; }
+
+  // Whose stream it is; empty before the Welcome. On the loop only.
+  std::string worker_id;
 };
 
 }  // namespace uccp::tasks

@@ -20,11 +20,17 @@ constexpr size_t kFewWorkers = 128;
 constexpr std::array<size_t, 3> kLooksMax = {12, 256, std::numeric_limits<size_t>::max()};
 // Workers of one bucket that are compared; they differ by less than a bucket's width.
 constexpr size_t kComparedMax = 8;
-// A tolerable taint that says "rather not" weighs more than all wishes of a task together.
-constexpr int64_t kPreferNotRank = 1'000'000;
-// Devices that a task does not ask for are kept for those that do, when nothing else decides.
-constexpr int64_t kUnaskedDevicesRank = 1;
-constexpr int64_t kWishRank = 10;
+// What makes a worker worse, each more than all that follow together: a tolerable taint that says "rather not"; that a
+// task which must not be stopped may lose it at any moment; the wishes of the task; devices connected less well than
+// others are; that it is kept for tasks that must not be stopped; that it has devices which the task does not ask for;
+// its price.
+constexpr int64_t kPreferNotRank = 100'000'000;
+constexpr int64_t kSpotRank = 10'000'000;
+constexpr int64_t kWishRank = 2'000;
+constexpr int64_t kLinkRank = 300;
+constexpr int64_t kNotSpotRank = 200;
+constexpr int64_t kUnaskedDevicesRank = 100;
+constexpr int64_t kPriceRankMax = 99;
 
 int64_t amount_of(const Shape& shape, Dimension dimension) {
   switch (dimension) {
@@ -37,11 +43,24 @@ int64_t amount_of(const Shape& shape, Dimension dimension) {
   }
 }
 
+bool fits_kind(const GpuNeed& need, int64_t count, const GpuKind& kind) {
+  return kind.type.starts_with(need.type) && kind.memory >= need.memory && kind.link >= need.link &&
+         kind.driver >= need.driver && kind.count >= count;
+}
+
 bool has_gpus(const GpuNeed& need, int64_t count, const std::vector<GpuKind>& kinds) {
-  if (count == 0 || (need.type.empty() && need.memory == 0)) return true;
-  return std::ranges::any_of(kinds, [&](const GpuKind& kind) {
-    return kind.type.starts_with(need.type) && kind.memory >= need.memory && kind.count >= count;
-  });
+  if (count == 0 || (count == 1 && need == GpuNeed{})) return true;
+  return std::ranges::any_of(kinds, [&](const GpuKind& kind) { return fits_kind(need, count, kind); });
+}
+
+// How much the connection of the best devices for a task with several falls short of the best there is.
+int64_t link_rank(const GpuNeed& need, int64_t count, const std::vector<GpuKind>& kinds) {
+  if (count < 2) return 0;
+  GpuLink best = GpuLink::kAny;
+  for (const GpuKind& kind : kinds) {
+    if (fits_kind(need, count, kind)) best = std::max(best, kind.link);
+  }
+  return static_cast<int64_t>(GpuLink::kNvlink) - static_cast<int64_t>(best);
 }
 
 bool has_labels(const LabelMap& wanted, const LabelMap& labels) {
@@ -58,7 +77,7 @@ bool has_taint(const Marks& taints, const Marks& tolerations, bool preferred) {
 }
 
 bool has_devices(const Shape& shape) {
-  return shape.gpus > 0 ||
+  return shape.gpus > 0 || gpu_share(shape) > 0 ||
          std::ranges::any_of(shape.counted, [](const auto& one) { return one.first.starts_with("accelerator "); });
 }
 
@@ -99,25 +118,33 @@ int64_t Fleet::RankRule::operator()(const WorkerView& view) const {
     if (!selector.matches(view.labels)) rank += kWishRank * weight;
   }
   if (!c.devices && has_devices(view.capacity)) rank += kUnaskedDevicesRank;
+  rank += kLinkRank * link_rank(c.gpu, c.gpus, view.gpus);
+  if (view.spot != c.preemptible) rank += view.spot ? kSpotRank : kNotSpotRank;
+  rank += std::min(kPriceRankMax, size_class(view.price));
   return rank;
 }
 
 Fleet::Fleet(Packing packing)
-    : packing_(packing),
-      capacity_(kFirstCounted),
-      free_(kFirstCounted),
-      total_(kFirstCounted),
-      total_free_(kFirstCounted) {}
+    : packing_(packing), stride_(kFirstCounted), total_(kFirstCounted), total_free_(kFirstCounted) {}
 
 Dimension Fleet::dimension_of(const std::string& name) {
   const auto [it, is_new] = counted_.try_emplace(name, static_cast<Dimension>(kFirstCounted + counted_.size()));
   if (is_new) {
-    capacity_.emplace_back(rows_.size(), 0);
-    free_.emplace_back(rows_.size(), 0);
     total_.push_back(0);
     total_free_.push_back(0);
+    if (total_.size() > stride_) widen(stride_ * 2);
   }
   return it->second;
+}
+
+void Fleet::widen(size_t stride) {
+  std::vector<Cell> cells(views_.size() * stride);
+  for (size_t slot = 0; slot < views_.size(); ++slot) {
+    std::copy_n(cells_.begin() + static_cast<ptrdiff_t>(slot * stride_), stride_,
+                cells.begin() + static_cast<ptrdiff_t>(slot * stride));
+  }
+  cells_ = std::move(cells);
+  stride_ = stride;
 }
 
 Needs Fleet::needs_of(const Shape& shape) {
@@ -130,6 +157,19 @@ Needs Fleet::needs_of(const Shape& shape) {
   return needs;
 }
 
+Shape Fleet::searched_shape(Shape shape) {
+  if (gpu_share(shape) > 0) shape.gpus = 1;
+  return shape;
+}
+
+const Needs& Fleet::one_gpu() {
+  static const Needs needs = {{kGpus, 1}};
+  return needs;
+}
+
+int64_t Fleet::free_gpus(WorkerSlot slot) const { return free(slot, kGpus); }
+int64_t Fleet::gpus(WorkerSlot slot) const { return capacity(slot, kGpus); }
+
 WorkerSlot Fleet::find(const std::string& id) const {
   const auto it = by_id_.find(id);
   return it == by_id_.end() ? kNoWorker : it->second;
@@ -140,20 +180,21 @@ WorkerSlot Fleet::set(const WorkerView& view) {
   auto [it, is_new] = by_id_.try_emplace(view.id, kNoWorker);
   if (is_new) {
     if (vacant_.empty()) {
-      vacant_.push_back(static_cast<WorkerSlot>(rows_.size()));
-      rows_.emplace_back();
-      for (auto& column : capacity_) column.push_back(0);
-      for (auto& column : free_) column.push_back(0);
+      vacant_.push_back(static_cast<WorkerSlot>(views_.size()));
+      views_.emplace_back();
+      states_.emplace_back();
+      cells_.resize(views_.size() * stride_);
     }
     it->second = vacant_.back();
     vacant_.pop_back();
-    rows_[it->second].exists = true;
+    states_[it->second].exists = true;
   }
   const WorkerSlot slot = it->second;
   for (Dimension d = 0; d < fit_.size(); ++d) displace(d, slot);
   set_amounts(slot, view);
-  rows_[slot].view = view;
-  rows_[slot].lane = lane_of(view);
+  views_[slot] = view;
+  states_[slot].open = view.connected && view.accepts;
+  states_[slot].lane = lane_of(view);
   for (auto& [conditions, feasible] : feasible_) set_rank(feasible, slot, feasible.rule(view));
   for (Dimension d = 0; d < fit_.size(); ++d) place(d, slot);
   note_freed(slot);
@@ -162,9 +203,9 @@ WorkerSlot Fleet::set(const WorkerView& view) {
 
 void Fleet::set_amounts(WorkerSlot slot, const WorkerView& view) {
   const auto change = [&](Dimension d, int64_t now) {
-    const int64_t more = now - capacity_[d][slot];
-    capacity_[d][slot] += more;
-    free_[d][slot] += more;
+    const int64_t more = now - cell(slot, d).capacity;
+    cell(slot, d).capacity += more;
+    cell(slot, d).free += more;
     total_[d] += more;
     total_free_[d] += more;
   };
@@ -180,14 +221,14 @@ void Fleet::set_amounts(WorkerSlot slot, const WorkerView& view) {
 void Fleet::remove(WorkerSlot slot) {
   for (Dimension d = 0; d < fit_.size(); ++d) displace(d, slot);
   for (auto& [conditions, feasible] : feasible_) set_rank(feasible, slot, RankRule::kNever);
-  for (Dimension d = 0; d < capacity_.size(); ++d) {
-    total_[d] -= capacity_[d][slot];
-    total_free_[d] -= free_[d][slot];
-    capacity_[d][slot] = 0;
-    free_[d][slot] = 0;
+  for (Dimension d = 0; d < dimensions(); ++d) {
+    total_[d] -= cell(slot, d).capacity;
+    total_free_[d] -= cell(slot, d).free;
+    cell(slot, d) = {};
   }
-  by_id_.erase(rows_[slot].view.id);
-  rows_[slot] = {};
+  by_id_.erase(views_[slot].id);
+  views_[slot] = {};
+  states_[slot] = {.freed = states_[slot].freed};
   vacant_.push_back(slot);
 }
 
@@ -197,21 +238,18 @@ uint32_t Fleet::lane_of(const WorkerView& view) {
   const auto [it, is_new] = lanes_.try_emplace(key, static_cast<uint32_t>(lanes_.size()));
   if (is_new) bounds_.emplace_back();
   LaneBounds& bounds = bounds_[it->second];
-  bounds.most.resize(capacity_.size(), 0);
+  bounds.most.resize(dimensions(), 0);
   const WorkerSlot slot = by_id_.at(view.id);
-  for (Dimension d = 0; d < capacity_.size(); ++d) {
-    bounds.most[d] = std::max(bounds.most[d], capacity_[d][slot]);
-  }
+  for (Dimension d = 0; d < dimensions(); ++d) bounds.most[d] = std::max(bounds.most[d], capacity(slot, d));
   return it->second;
 }
 
 void Fleet::move(WorkerSlot slot, const Needs& needs, int64_t sign) {
   for (const Need& need : needs) {
-    free_[need.dimension][slot] += sign * need.amount;
+    Cell& at = cell(slot, need.dimension);
+    at.free += sign * need.amount;
     total_free_[need.dimension] += sign * need.amount;
-    if (need.dimension >= fit_.size()) continue;
-    const Place at = place_of(need.dimension, slot);
-    if (!at.present || bucket_of(need.dimension, slot) == at.bucket) continue;
+    if (!at.indexed || bucket_of(at) == at.bucket) continue;
     displace(need.dimension, slot);
     place(need.dimension, slot);
   }
@@ -219,57 +257,56 @@ void Fleet::move(WorkerSlot slot, const Needs& needs, int64_t sign) {
 }
 
 void Fleet::note_freed(WorkerSlot slot) {
-  if (std::exchange(rows_[slot].freed, true)) return;
+  if (std::exchange(states_[slot].freed, true)) return;
   freed_.push_back(slot);
 }
 
 std::vector<WorkerSlot> Fleet::take_freed() {
-  for (const WorkerSlot slot : freed_) rows_[slot].freed = false;
+  for (const WorkerSlot slot : freed_) states_[slot].freed = false;
   return std::exchange(freed_, {});
 }
 
 void Fleet::hold(WorkerSlot slot, bool held) {
-  if (rows_[slot].held == held) return;
+  if (states_[slot].held == held) return;
   for (Dimension d = 0; d < fit_.size(); ++d) displace(d, slot);
-  rows_[slot].held = held;
+  states_[slot].held = held;
   for (Dimension d = 0; d < fit_.size(); ++d) place(d, slot);
   if (!held) note_freed(slot);
 }
 
 // --- fit indexes
 
-size_t Fleet::bucket_of(Dimension d, WorkerSlot slot) const {
-  const int64_t bucket = free_[d][slot] * static_cast<int64_t>(kBuckets) / capacity_[d][slot];
+size_t Fleet::bucket_of(const Cell& cell) {
+  const int64_t bucket = cell.free * static_cast<int64_t>(kBuckets) / cell.capacity;
   return static_cast<size_t>(std::clamp<int64_t>(bucket, 0, kBuckets - 1));
 }
 
-Fleet::Place Fleet::place_of(Dimension d, WorkerSlot slot) const {
-  return slot < fit_[d].places.size() ? fit_[d].places[slot] : Place{};
-}
-
 void Fleet::place(Dimension d, WorkerSlot slot) {
-  if (!open(slot) || rows_[slot].held || capacity_[d][slot] <= 0) return;
+  Cell& at = cell(slot, d);
+  if (!open(slot) || held(slot) || at.capacity <= 0) return;
   FitIndex& index = fit_[d];
-  if (index.places.size() < rows_.size()) index.places.resize(rows_.size());
-  const uint32_t lane = rows_[slot].lane;
-  if (index.lanes.size() <= lane) index.lanes.resize(lane + 1);
-  const size_t bucket = bucket_of(d, slot);
-  auto& workers = index.lanes[lane].buckets[bucket];
-  index.places[slot] = {true, static_cast<uint8_t>(bucket), lane, static_cast<uint32_t>(workers.size())};
-  workers.push_back(slot);
-  index.lanes[lane].occupied |= uint64_t{1} << bucket;
+  const uint32_t lane_number = states_[slot].lane;
+  if (index.lanes.size() <= lane_number) index.lanes.resize(lane_number + 1);
+  Lane& lane = index.lanes[lane_number];
+  const size_t bucket = bucket_of(at);
+  at.bucket = static_cast<uint8_t>(bucket);
+  at.position = static_cast<uint32_t>(lane.buckets[bucket].size());
+  at.indexed = true;
+  lane.buckets[bucket].push_back(slot);
+  ++lane.sizes[bucket];
+  lane.occupied |= uint64_t{1} << bucket;
 }
 
 void Fleet::displace(Dimension d, WorkerSlot slot) {
-  const Place at = place_of(d, slot);
-  if (!at.present) return;
-  FitIndex& index = fit_[d];
-  Lane& lane = index.lanes[at.lane];
+  Cell& at = cell(slot, d);
+  if (!at.indexed) return;
+  Lane& lane = fit_[d].lanes[states_[slot].lane];
   auto& workers = lane.buckets[at.bucket];
   workers[at.position] = workers.back();
-  index.places[workers[at.position]].position = at.position;
+  cell(workers[at.position], d).position = at.position;
   workers.pop_back();
-  index.places[slot] = {};
+  --lane.sizes[at.bucket];
+  at.indexed = false;
   if (workers.empty()) lane.occupied &= ~(uint64_t{1} << at.bucket);
 }
 
@@ -277,17 +314,17 @@ void Fleet::index_all(const Needs& needs) {
   const Dimension last = needs.back().dimension;
   while (fit_.size() <= last) {
     fit_.emplace_back();
-    for (WorkerSlot slot = 0; slot < rows_.size(); ++slot) place(static_cast<Dimension>(fit_.size() - 1), slot);
+    for (WorkerSlot slot = 0; slot < views_.size(); ++slot) place(static_cast<Dimension>(fit_.size() - 1), slot);
   }
 }
 
 // --- conditions
 
 Fleet::Conditions Fleet::conditions_of(const Demand& demand) {
-  const bool picky = !demand.gpu.type.empty() || demand.gpu.memory > 0;
-  return {demand.selector,          demand.required, demand.preferred,
-          demand.tolerations,       demand.gpu,      picky ? demand.shape.gpus : 0,
-          has_devices(demand.shape)};
+  const int64_t gpus = searched_shape(demand.shape).gpus;
+  const bool picky = gpus > 1 || demand.gpu != GpuNeed{};
+  return {demand.selector, demand.required,  demand.preferred,          demand.tolerations,
+          demand.gpu,      picky ? gpus : 0, has_devices(demand.shape), demand.preemptible};
 }
 
 void Fleet::set_rank(Feasible& feasible, WorkerSlot slot, int64_t rank) {
@@ -310,7 +347,7 @@ Fleet::Feasible& Fleet::feasible_of(const Demand& demand) {
       ++generation_;
     }
     found = feasible_.try_emplace(conditions, conditions).first;
-    for (const auto& [id, slot] : by_id_) set_rank(found->second, slot, found->second.rule(rows_[slot].view));
+    for (const auto& [id, slot] : by_id_) set_rank(found->second, slot, found->second.rule(views_[slot]));
   }
   found->second.last_used = ++uses_;
   return found->second;
@@ -335,21 +372,19 @@ bool Fleet::meets(WorkerSlot slot, Asked& asked) {
 // --- search
 
 bool Fleet::fits(WorkerSlot slot, const Needs& needs) const {
-  return std::ranges::all_of(needs, [&](const Need& n) { return n.amount <= free_[n.dimension][slot]; });
+  return std::ranges::all_of(needs, [&](const Need& n) { return n.amount <= free(slot, n.dimension); });
 }
 
 bool Fleet::fits_empty(WorkerSlot slot, const Needs& needs) const {
-  return std::ranges::all_of(needs, [&](const Need& n) { return n.amount <= capacity_[n.dimension][slot]; });
+  return std::ranges::all_of(needs, [&](const Need& n) { return n.amount <= capacity(slot, n.dimension); });
 }
 
 double Fleet::left(WorkerSlot slot, const Needs& needs) const {
   double least = 1;
   for (const Need& need : needs) {
-    const int64_t all = capacity_[need.dimension][slot];
-    if (all > 0) {
-      least =
-          std::min(least, static_cast<double>(free_[need.dimension][slot] - need.amount) / static_cast<double>(all));
-    }
+    const Cell& at = cell(slot, need.dimension);
+    if (at.capacity > 0)
+      least = std::min(least, static_cast<double>(at.free - need.amount) / static_cast<double>(at.capacity));
   }
   return least;
 }
@@ -367,19 +402,27 @@ bool Fleet::consider(Search& search, WorkerSlot slot) const {
   return true;
 }
 
-// Where in a lane a search begins: what the needs take the largest share of decides, and in which bucket a worker may
-// fit first. Nothing if no worker of the lane can hold them.
-std::optional<Fleet::Entry> Fleet::entry_of(const Needs& needs, const LaneBounds& bounds) {
-  Entry entry;
+// Where in a lane a search begins: in the dimension in which the fewest workers may hold the needs, at the bucket from
+// which on they may. Nothing if none can.
+std::optional<Fleet::Entry> Fleet::entry_of(const Needs& needs, size_t lane) const {
+  std::optional<Entry> entry;
+  const LaneBounds& bounds = bounds_[lane];
+  uint32_t fewest = std::numeric_limits<uint32_t>::max();
   double largest = -1;
   for (const Need& need : needs) {
     if (need.dimension >= bounds.most.size() || need.amount > bounds.most[need.dimension]) return std::nullopt;
+    if (lane >= fit_[need.dimension].lanes.size()) return std::nullopt;
     const int64_t most = bounds.most[need.dimension];
+    const auto first =
+        static_cast<size_t>(std::min<int64_t>(need.amount * static_cast<int64_t>(kBuckets) / most, kBuckets - 1));
+    uint32_t eligible = 0;
+    const auto& sizes = fit_[need.dimension].lanes[lane].sizes;
+    for (size_t bucket = first; bucket < kBuckets; ++bucket) eligible += sizes[bucket];
     const double share = static_cast<double>(need.amount) / static_cast<double>(most);
-    if (share <= largest) continue;
+    if (eligible > fewest || (eligible == fewest && share <= largest)) continue;
+    fewest = eligible;
     largest = share;
-    entry = {need.dimension,
-             static_cast<size_t>(std::min<int64_t>(need.amount * static_cast<int64_t>(kBuckets) / most, kBuckets - 1))};
+    entry = {need.dimension, first};
   }
   return entry;
 }
@@ -402,15 +445,15 @@ void Fleet::search_lane(Search& search, const Lane& lane, size_t first, size_t l
 
 void Fleet::search_lanes(Search& search, size_t looks_max) const {
   for (size_t lane = 0; lane < bounds_.size(); ++lane) {
-    const auto entry = entry_of(search.needs, bounds_[lane]);
-    if (!entry || lane >= fit_[entry->dimension].lanes.size()) continue;
+    const auto entry = entry_of(search.needs, lane);
+    if (!entry) continue;
     search_lane(search, fit_[entry->dimension].lanes[lane], entry->bucket, looks_max);
   }
 }
 
 // First a little everywhere, the ranks in their order; all is looked at only when that found nothing at all.
 WorkerSlot Fleet::pick(Asked& asked, const Allowed& allowed) {
-  if (rows_.empty()) return kNoWorker;
+  if (views_.empty()) return kNoWorker;
   prepare(asked);
   for (const size_t looks_max : kLooksMax) {
     for (const auto& [rank, workers] : asked.feasible_->by_rank) {
@@ -419,7 +462,7 @@ WorkerSlot Fleet::pick(Asked& asked, const Allowed& allowed) {
         search_lanes(search, looks_max);
       } else {
         for (const WorkerSlot slot : workers) {
-          if (open(slot) && !rows_[slot].held) consider(search, slot);
+          if (open(slot) && !held(slot)) consider(search, slot);
         }
       }
       if (search.best != kNoWorker) return search.best;
@@ -440,7 +483,7 @@ bool Fleet::better(WorkerSlot a, WorkerSlot b, Asked& asked) {
 Obstacle Fleet::obstacle(WorkerSlot slot, Asked& asked) {
   prepare(asked);
   const Demand& demand = asked.demand_;
-  const WorkerView& view = rows_[slot].view;
+  const WorkerView& view = views_[slot];
   if (!view.connected) return Obstacle::kNotConnected;
   if (!view.accepts) return Obstacle::kCordoned;
   const RankRule& rule = asked.feasible_->rule;
@@ -451,11 +494,11 @@ Obstacle Fleet::obstacle(WorkerSlot slot, Asked& asked) {
   if (has_taint(view.taints, demand.tolerations, false)) return Obstacle::kTaints;
   const Needs& needs = asked.needs_;
   const bool large_enough = std::ranges::all_of(
-      needs, [&](const Need& n) { return n.dimension == kSlots || n.amount <= capacity_[n.dimension][slot]; });
-  if (!large_enough || !has_gpus(demand.gpu, demand.shape.gpus, view.gpus)) return Obstacle::kTooSmall;
-  if (free_[kSlots][slot] < 1) return Obstacle::kSlots;
+      needs, [&](const Need& n) { return n.dimension == kSlots || n.amount <= capacity(slot, n.dimension); });
+  if (!large_enough || !has_gpus(demand.gpu, searched_shape(demand.shape).gpus, view.gpus)) return Obstacle::kTooSmall;
+  if (free(slot, kSlots) < 1) return Obstacle::kSlots;
   if (!fits(slot, needs)) return Obstacle::kBusy;
-  return rows_[slot].held ? Obstacle::kReserved : Obstacle::kNone;
+  return held(slot) ? Obstacle::kReserved : Obstacle::kNone;
 }
 
 // --- what is in use
@@ -470,7 +513,7 @@ Shape Fleet::shape_by(const Amount& amount) const {
 }
 
 Shape Fleet::used(WorkerSlot slot) const {
-  return shape_by([&](Dimension d) { return capacity_[d][slot] - free_[d][slot]; });
+  return shape_by([&](Dimension d) { return capacity(slot, d) - free(slot, d); });
 }
 
 Shape Fleet::total_capacity() const {

@@ -6,9 +6,9 @@
 // Amounts are columns, one a resource ("dimension": CPU, memory, ..., attempts at a time, and each counted name), with
 // a row for each worker. Two things are kept so that a search is short:
 //  - for each dimension a fit index: workers of like size are a lane, and a lane sorts them into 64 buckets by the
-//  share of
-//    the dimension that is left. A search goes by the dimension of which the demand takes the largest share: workers in
-//    lower buckets cannot hold it, the first ones from there on mostly can, and are the tightest fit;
+//    share of the dimension that is left. A search goes by the dimension in which the fewest workers may hold the
+//    demand, which is what is scarce in the lane: workers in lower buckets cannot hold it, the first ones from there on
+//    mostly can, and are the tightest fit;
 //  - for each set of conditions (labels, taints, kinds of devices), which workers meet them and how gladly each is
 //  taken.
 // A search costs by lanes and by the few workers that are looked at; only a demand for which these do not do makes it
@@ -67,8 +67,10 @@ class Fleet {
   // A demand that is searched for again and again.
   class Asked {
    public:
-    explicit Asked(Demand demand, Fleet& fleet) : demand_(std::move(demand)), needs_(fleet.needs_of(demand_.shape)) {}
+    explicit Asked(Demand demand, Fleet& fleet)
+        : demand_(std::move(demand)), needs_(fleet.needs_of(searched_shape(demand_.shape))) {}
     const Demand& demand() const { return demand_; }
+    // What a worker must have free for it. For a share of a device this is a whole one, which is to be opened.
     const Needs& needs() const { return needs_; }
 
    private:
@@ -86,15 +88,19 @@ class Fleet {
   WorkerSlot set(const WorkerView& view);
   void remove(WorkerSlot slot);
   WorkerSlot find(const std::string& id) const;
-  const WorkerView& view(WorkerSlot slot) const { return rows_[slot].view; }
+  const WorkerView& view(WorkerSlot slot) const { return views_[slot]; }
   // No worker is in a slot that was removed.
-  bool exists(WorkerSlot slot) const { return rows_[slot].exists; }
-  size_t slots_end() const { return rows_.size(); }
+  bool exists(WorkerSlot slot) const { return states_[slot].exists; }
+  size_t slots_end() const { return views_.size(); }
   size_t size() const { return by_id_.size(); }
   const std::map<std::string, WorkerSlot>& by_id() const { return by_id_; }
 
   Needs needs_of(const Shape& shape);
-  size_t dimensions() const { return capacity_.size(); }
+  // One graphics processor and nothing else.
+  static const Needs& one_gpu();
+  int64_t free_gpus(WorkerSlot slot) const;
+  int64_t gpus(WorkerSlot slot) const;
+  size_t dimensions() const { return total_.size(); }
   // Of all workers together.
   int64_t total(Dimension dimension) const { return total_[dimension]; }
   Shape used(WorkerSlot slot) const;
@@ -104,19 +110,17 @@ class Fleet {
   void give(WorkerSlot slot, const Needs& needs) { move(slot, needs, 1); }
   // Keeps a worker out of searches, whoever asks: it is held for something.
   void hold(WorkerSlot slot, bool held);
-  bool held(WorkerSlot slot) const { return rows_[slot].held; }
+  bool held(WorkerSlot slot) const { return states_[slot].held; }
 
-  bool open(WorkerSlot slot) const {
-    const Row& row = rows_[slot];
-    return row.exists && row.view.connected && row.view.accepts;
-  }
+  // It exists, is connected and accepts tasks.
+  bool open(WorkerSlot slot) const { return states_[slot].open; }
   bool fits(WorkerSlot slot, const Needs& needs) const;
   // Whether it would, if nothing ran there.
   bool fits_empty(WorkerSlot slot, const Needs& needs) const;
   // True if the worker meets all conditions but those of free room and of near tasks.
   bool meets(WorkerSlot slot, Asked& asked);
-  int64_t free(WorkerSlot slot, Dimension dimension) const { return free_[dimension][slot]; }
-  int64_t capacity(WorkerSlot slot, Dimension dimension) const { return capacity_[dimension][slot]; }
+  int64_t free(WorkerSlot slot, Dimension dimension) const { return cell(slot, dimension).free; }
+  int64_t capacity(WorkerSlot slot, Dimension dimension) const { return cell(slot, dimension).capacity; }
 
   // The best worker: of those that are taken most gladly, the one that is left with least (or, spread, with most).
   // `allowed` may refuse workers. kNoWorker if there is none.
@@ -135,26 +139,29 @@ class Fleet {
 
  private:
   static constexpr size_t kBuckets = 64;
-  struct Row {
-    WorkerView view;
+  // What a search asks of each worker, apart from what is long.
+  struct State {
     uint32_t lane = 0;
     bool exists = false;
+    bool open = false;
     bool held = false;
     bool freed = false;
   };
+  // A worker's amount of a dimension, and where it stands in the fit index of it.
+  struct Cell {
+    int64_t free = 0, capacity = 0;
+    uint32_t position = 0;
+    uint8_t bucket = 0;
+    bool indexed = false;
+  };
   struct Lane {
     std::array<std::vector<WorkerSlot>, kBuckets> buckets;
+    std::array<uint32_t, kBuckets> sizes{};
     uint64_t occupied = 0;
-  };
-  struct Place {
-    bool present = false;
-    uint8_t bucket = 0;
-    uint32_t lane = 0, position = 0;
   };
   // Workers by what is left of a dimension; those that have nothing of it are not in it.
   struct FitIndex {
     std::vector<Lane> lanes;
-    std::vector<Place> places;
   };
   // Most capacity in each dimension of the workers that ever were in a lane.
   struct LaneBounds {
@@ -172,6 +179,7 @@ class Fleet {
     GpuNeed gpu;
     int64_t gpus = 0;
     bool devices = false;  // asks for any
+    bool preemptible = false;
     auto operator<=>(const Conditions&) const = default;
   };
   // Conditions, ready to be asked. A rank is how gladly a worker is taken: lower is better.
@@ -201,14 +209,17 @@ class Fleet {
     double best_left = 0;
   };
 
+  static Shape searched_shape(Shape shape);
   template <typename Amount>
   Shape shape_by(const Amount& amount) const;
   Dimension dimension_of(const std::string& name);
   void move(WorkerSlot slot, const Needs& needs, int64_t sign);
   void set_amounts(WorkerSlot slot, const WorkerView& view);
   uint32_t lane_of(const WorkerView& view);
-  size_t bucket_of(Dimension dimension, WorkerSlot slot) const;
-  Place place_of(Dimension dimension, WorkerSlot slot) const;
+  static size_t bucket_of(const Cell& cell);
+  const Cell& cell(WorkerSlot slot, Dimension dimension) const { return cells_[slot * stride_ + dimension]; }
+  Cell& cell(WorkerSlot slot, Dimension dimension) { return cells_[slot * stride_ + dimension]; }
+  void widen(size_t stride);
   void place(Dimension dimension, WorkerSlot slot);
   void displace(Dimension dimension, WorkerSlot slot);
   void index_all(const Needs& needs);
@@ -219,17 +230,19 @@ class Fleet {
   void note_freed(WorkerSlot slot);
 
   bool consider(Search& search, WorkerSlot slot) const;
-  static std::optional<Entry> entry_of(const Needs& needs, const LaneBounds& bounds);
+  std::optional<Entry> entry_of(const Needs& needs, size_t lane) const;
   void search_lane(Search& search, const Lane& lane, size_t first, size_t looks_max) const;
   void search_lanes(Search& search, size_t looks_max) const;
 
   const Packing packing_;
-  std::vector<Row> rows_;
+  std::vector<WorkerView> views_;  // by slot, as all that follows
+  std::vector<State> states_;
+  std::vector<Cell> cells_;  // rows of `stride_`, so that what is asked of one worker lies together
+  size_t stride_ = 0;
   std::vector<WorkerSlot> vacant_;
   std::map<std::string, WorkerSlot> by_id_;
   std::map<std::string, Dimension> counted_;
-  std::vector<std::vector<int64_t>> capacity_, free_;  // by dimension, by slot
-  std::vector<int64_t> total_, total_free_;            // by dimension
+  std::vector<int64_t> total_, total_free_;  // by dimension
   std::map<std::array<int64_t, 3>, uint32_t> lanes_;
   std::vector<LaneBounds> bounds_;
   std::vector<FitIndex> fit_;  // by dimension

@@ -12,8 +12,6 @@ namespace uccp::tasks {
 
 namespace {
 
-// Whole devices: a share of one is rounded up, since nothing here divides a device.
-int64_t whole(double count) { return static_cast<int64_t>(std::ceil(count)); }
 int64_t thousandths(double amount) { return static_cast<int64_t>(std::llround(amount * 1000)); }
 double from_thousandths(int64_t amount) { return static_cast<double>(amount) / 1000; }
 
@@ -23,6 +21,7 @@ std::string accelerator_key(const v1::AcceleratorRequest& accelerator, bool type
 }
 
 void set_counted(v1::Resources& out, const std::string& name, int64_t amount) {
+  if (name == kGpuShare) return;  // the device that is shared is counted
   constexpr std::string_view kAccelerator = "accelerator ";
   if (!name.starts_with(kAccelerator)) {
     (*out.mutable_extended())[name] = from_thousandths(amount);
@@ -41,8 +40,10 @@ Shape shape_of(const v1::Resources& r) {
   Shape shape{.cpu_milli = thousandths(r.cpu()),
               .memory = static_cast<int64_t>(r.memory()),
               .disk = static_cast<int64_t>(r.disk()),
-              .gpus = whole(r.gpu().count()),
               .network_bps = static_cast<int64_t>(r.network_bps())};
+  if (const double gpus = r.gpu().count(); gpus < 1 && thousandths(gpus) > 0)
+    shape.counted[kGpuShare] = thousandths(gpus);
+  else shape.gpus = static_cast<int64_t>(gpus);
   for (const auto& [name, amount] : r.extended()) {
     if (thousandths(amount) > 0) shape.counted[name] += thousandths(amount);
   }
@@ -67,6 +68,15 @@ void set_resources(v1::Resources& out, const Shape& shape) {
 }
 
 namespace {
+
+GpuLink link_of(v1::GpuTopology topology) {
+  switch (topology) {
+    case v1::GPU_TOPOLOGY_NUMA: return GpuLink::kNuma;
+    case v1::GPU_TOPOLOGY_PCIE: return GpuLink::kPcie;
+    case v1::GPU_TOPOLOGY_NVLINK: return GpuLink::kNvlink;
+    default: return GpuLink::kAny;
+  }
+}
 
 TaintKind kind_of(v1::TaintEffect effect, TaintKind unspecified) {
   switch (effect) {
@@ -119,18 +129,20 @@ QueuedTask queued_of(const TaskRef& ref, const v1::Task& task) {
   queued.priority = task.has_priority() ? task.priority() : work::kPriorityDefault;
   Demand& demand = queued.demand;
   demand.shape = shape_of(task.resources());
-  demand.gpu = {task.resources().gpu().type(), static_cast<int64_t>(task.resources().gpu().memory())};
+  const v1::GpuRequest& gpu = task.resources().gpu();
+  demand.gpu = {gpu.type(), static_cast<int64_t>(gpu.memory()), link_of(gpu.topology()),
+                dotted_version(gpu.driver_version_min())};
   demand.tolerations = tolerations_of(task);
   demand.selector.insert(task.node_selector().begin(), task.node_selector().end());
   set_affinity(demand, task);
-  if (!demand.near.empty()) {
+  if (!demand.near.empty() || gpu_share(demand.shape) > 0) {
     demand.tenant = ref.tenant;
     demand.name_space = ref.name_space;
   }
   // The time limit is what is sure of its length; what is lent to it is taken back then. The stop takes its grace.
   if (task.has_timeout())
     demand.duration_ms = ms_of(task.timeout()) + (task.has_grace_period() ? ms_of(task.grace_period()) : 10'000);
-  queued.preemptible = task.preemptible();
+  queued.preemptible = demand.preemptible = task.preemptible();
   if (task.has_gang() && task.attempts() == 0) {
     queued.gang = task.gang().id();
     queued.gang_size = static_cast<size_t>(task.gang().size());
@@ -138,6 +150,7 @@ QueuedTask queued_of(const TaskRef& ref, const v1::Task& task) {
   queued.labels.insert(task.labels().begin(), task.labels().end());
   queued.queue = task.queue();
   queued.user = task.principal();
+  queued.name = task.name();
   queued.order = task.revision();
   return queued;
 }
@@ -158,8 +171,13 @@ WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {
     view.taints.push_back({taint.key(), taint.value(), kind_of(taint.effect(), TaintKind::kNoSchedule)});
   }
   for (const v1::WorkerGpu& gpu : worker.gpus()) {
-    view.gpus.push_back({gpu.type(), gpu.count(), static_cast<int64_t>(gpu.memory())});
+    view.gpus.push_back({gpu.type(), gpu.count(), static_cast<int64_t>(gpu.memory()), link_of(gpu.topology()),
+                         dotted_version(gpu.driver_version())});
   }
+  view.spot = worker.type() == v1::WORKER_TYPE_SPOT;
+  if (const double cores = worker.resources().total().cpu(); cores > 0)
+    view.price = std::llround(worker.price_per_hour() / cores * 1'000'000);
+  if (view.capacity.gpus > 0) view.capacity.counted[kGpuShare] = view.capacity.gpus * SharedDevices::kWhole;
   return view;
 }
 

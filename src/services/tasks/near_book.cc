@@ -48,6 +48,7 @@ void NearBook::count_in(const Key& key, Term& term, const Resident& resident, in
 }
 
 void NearBook::count(const Resident& resident, int64_t sign) {
+  if (terms_.empty()) return;
   const auto first = terms_.lower_bound({resident.tenant, resident.name_space, "", ""});
   for (auto it = first; it != terms_.end(); ++it) {
     if (std::get<0>(it->first) != resident.tenant || std::get<1>(it->first) != resident.name_space) return;

@@ -29,7 +29,9 @@ std::string shown(size_t unit, int64_t amount) {
 
 QuotaAmounts quota_amounts(const Shape& shape) {
   const auto tpus = shape.counted.find("accelerator tpu");
-  return {shape.cpu_milli, shape.memory,      shape.gpus, tpus == shape.counted.end() ? 0 : tpus->second,
+  // A share counts as a whole device, so that a quota is never exceeded by shares of many.
+  const int64_t gpus = shape.gpus + (gpu_share(shape) > 0 ? 1 : 0);
+  return {shape.cpu_milli, shape.memory,      gpus, tpus == shape.counted.end() ? 0 : tpus->second,
           shape.disk,      shape.network_bps, 1};
 }
 
@@ -78,16 +80,22 @@ std::vector<const QuotaBook::Node*> QuotaBook::way(const Nodes& nodes, const Own
   return way;
 }
 
-void QuotaBook::charge(const Owner& owner, const QuotaAmounts& amounts, int64_t sign) {
-  QuotaAmounts& own = owners_[owner];
-  for (size_t u = 0; u < kQuotaUnits; ++u) own[u] += sign * amounts[u];
-  if (std::ranges::all_of(own, [](int64_t amount) { return amount == 0; })) owners_.erase(owner);
-  const auto nodes = tenants_.find(owner.tenant);
-  if (nodes == tenants_.end()) return;
-  for (const Node* node : way(nodes->second, owner)) {
-    QuotaAmounts& used = nodes->second.at(node->view.key).used;
-    for (size_t u = 0; u < kQuotaUnits; ++u) used[u] += sign * amounts[u];
+QuotaBook::Account& QuotaBook::account(const Owner& owner) {
+  const auto it = owners_.try_emplace(owner).first;
+  it->second.owner = &it->first;
+  return it->second;
+}
+
+void QuotaBook::charge(Account& account, const QuotaAmounts& amounts, int64_t sign) {
+  for (size_t u = 0; u < kQuotaUnits; ++u) account.used[u] += sign * amounts[u];
+  if (const auto nodes = tenants_.find(account.owner->tenant); nodes != tenants_.end()) {
+    for (const Node* node : way(nodes->second, *account.owner)) {
+      QuotaAmounts& used = nodes->second.at(node->view.key).used;
+      for (size_t u = 0; u < kQuotaUnits; ++u) used[u] += sign * amounts[u];
+    }
   }
+  if (std::ranges::all_of(account.used, [](int64_t amount) { return amount == 0; }))
+    owners_.erase(owners_.find(*account.owner));
 }
 
 void QuotaBook::recount(const std::string& tenant) {
@@ -96,7 +104,7 @@ void QuotaBook::recount(const std::string& tenant) {
   for (auto it = owners_.lower_bound({tenant, "", ""}); it != owners_.end() && it->first.tenant == tenant; ++it) {
     for (const Node* node : way(nodes, it->first)) {
       QuotaAmounts& used = nodes.at(node->view.key).used;
-      for (size_t u = 0; u < kQuotaUnits; ++u) used[u] += it->second[u];
+      for (size_t u = 0; u < kQuotaUnits; ++u) used[u] += it->second.used[u];
     }
   }
 }
@@ -157,7 +165,7 @@ QuotaAmounts QuotaBook::used(const std::string& tenant, const std::string& key) 
 
 QuotaAmounts QuotaBook::used(const Owner& owner) const {
   const auto it = owners_.find(owner);
-  return it == owners_.end() ? QuotaAmounts{} : it->second;
+  return it == owners_.end() ? QuotaAmounts{} : it->second.used;
 }
 
 std::vector<std::string> QuotaBook::keys_of(const Owner& owner) const {

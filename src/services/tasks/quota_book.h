@@ -49,12 +49,23 @@ class QuotaBook {
   void set(const std::string& tenant, QuotaView quota);
   void remove(const std::string& tenant, const std::string& key);
 
+  // No quota is set.
+  bool empty() const { return tenants_.empty(); }
+
   // Whose use it is.
   struct Owner {
     std::string tenant, name_space, user;
     auto operator<=>(const Owner&) const = default;
   };
-  void charge(const Owner& owner, const QuotaAmounts& amounts, int64_t sign);
+  // What one owner uses; stays where it is until nothing is charged to it any more.
+  struct Account {
+    const Owner* owner = nullptr;
+    QuotaAmounts used{};
+  };
+  Account& account(const Owner& owner);
+  // Charges one task; with the last one that is given back the account ends.
+  void charge(Account& account, const QuotaAmounts& amounts, int64_t sign);
+  void charge(const Owner& owner, const QuotaAmounts& amounts, int64_t sign) { charge(account(owner), amounts, sign); }
   // Why there is no room, in one sentence; nothing if there is.
   std::optional<std::string> refusal(const Owner& owner, const QuotaAmounts& amounts) const;
 
@@ -85,7 +96,7 @@ class QuotaBook {
   void recount(const std::string& tenant);
 
   std::map<std::string, Nodes> tenants_;
-  std::map<Owner, QuotaAmounts> owners_;
+  std::map<Owner, Account> owners_;
 };
 
 // The key of the quota of a namespace, and of a user in it.

@@ -109,7 +109,8 @@ class UsageReport {
     v1::ResourceUsageEntry& entry = sum.entry;
     entry.set_cpu_hours(entry.cpu_hours() + static_cast<double>(shape.cpu_milli) / 1000 * hours);
     entry.set_memory_gib_hours(entry.memory_gib_hours() + static_cast<double>(shape.memory) / (1 << 30) * hours);
-    entry.set_gpu_hours(entry.gpu_hours() + static_cast<double>(shape.gpus) * hours);
+    entry.set_gpu_hours(entry.gpu_hours() +
+                        (static_cast<double>(shape.gpus) + static_cast<double>(gpu_share(shape)) / 1000) * hours);
     if (const auto priced = workers_.find(worker); priced != workers_.end()) {
       entry.set_cost(entry.cost() +
                      priced->second.price_per_hour * hours * dominant_share(shape, priced->second.capacity).share);

@@ -7,6 +7,7 @@ namespace {
 
 // So many workers that have got room are tried for a class one by one; with more, all are searched again.
 constexpr size_t kCandidatesMax = 256;
+const LabelMap kNoLabels;
 
 }  // namespace
 
@@ -14,6 +15,8 @@ Scheduler::Scheduler(SchedulerOptions options)
     : options_(options), fleet_(options.packing), queues_(options.fairness) {}
 
 Scheduler::~Scheduler() = default;
+
+const LabelMap& Scheduler::Running::labels() const { return extras ? extras->labels : kNoLabels; }
 
 std::vector<std::string> Scheduler::path_of(const QueuedTask& task) {
   return {task.ref.tenant, task.ref.name_space, task.queue, task.user};
@@ -26,6 +29,7 @@ Scheduler::Class* Scheduler::class_of(Demand demand) {
   if (found != classes_.end()) return &found->second;
   Demand key = demand;
   Class& cls = classes_.try_emplace(std::move(key), std::move(demand), fleet_, next_class_++).first->second;
+  cls.footprint = footprint_of(cls.asked.demand().shape);
   if (!cls.asked.demand().near.empty()) {
     near_classes_.emplace(cls.number, &cls);
     near_.add_class(cls.number, cls.asked.demand(), residents());
@@ -41,18 +45,39 @@ void Scheduler::leave_class(Class* cls) {
   classes_.erase(classes_.find(cls->asked.demand()));
 }
 
+std::shared_ptr<const Scheduler::Footprint> Scheduler::footprint_of(const Shape& shape) {
+  if (footprints_.size() >= footprints_swept_at_) {
+    std::erase_if(footprints_, [](const auto& one) { return one.second.expired(); });
+    footprints_swept_at_ = std::max(kFootprintsSweptAt, 2 * footprints_.size());
+  }
+  std::weak_ptr<const Footprint>& known = footprints_[shape];
+  std::shared_ptr<const Footprint> footprint = known.lock();
+  if (!footprint) {
+    footprint = std::make_shared<const Footprint>(Footprint{fleet_.needs_of(shape), quota_amounts(shape)});
+    known = footprint;
+  }
+  return footprint;
+}
+
 // --- queued tasks
 
 void Scheduler::add_task(QueuedTask task) {
   remove_task(task.ref);
+  expect_end(task);
   const TaskRef ref = task.ref;
   Class* cls = class_of(std::move(task.demand));
   task.demand = {};
   ++cls->members;
-  Queued& queued = queued_.try_emplace(ref).first->second;
-  queued = {std::move(task), cls};
+  Queued& queued = queued_.add({std::move(task), cls});
   if (queued.task.not_before_ms > 0) delayed_.emplace(queued.task.not_before_ms, ref);
   else enqueue(queued);
+}
+
+void Scheduler::expect_end(QueuedTask& task) const {
+  if (task.name.empty()) return;
+  const auto run_ms = run_times_.estimate_ms({task.ref.tenant, task.ref.name_space, task.name});
+  int64_t& duration_ms = task.demand.duration_ms;
+  if (run_ms && (duration_ms == 0 || *run_ms < duration_ms)) duration_ms = *run_ms;
 }
 
 void Scheduler::enqueue(Queued& queued) {
@@ -60,7 +85,7 @@ void Scheduler::enqueue(Queued& queued) {
   const auto gang = task.gang.empty() ? gangs_.end() : gangs_.find(gang_of(task.ref, task.gang));
   if (!task.gang.empty() && (gang == gangs_.end() || gang->second.running == 0)) return join_gang(queued);
   queued.line = queues_.push(queues_.leaf(path_of(task)), task.priority, queued.cls->number, queued.cls,
-                             {task.order, &task.ref}, task.queued_ms);
+                             {task.order, &queued.task.ref}, task.queued_ms);
 }
 
 void Scheduler::leave_line(Queued& queued) {
@@ -74,10 +99,9 @@ void Scheduler::leave_line(Queued& queued) {
 }
 
 bool Scheduler::remove_task(const TaskRef& ref) {
-  const auto it = queued_.find(ref);
-  if (it == queued_.end()) return false;
-  Queued& queued = it->second;
-  forget(queued);
+  Queued* queued = queued_.find(ref);
+  if (queued == nullptr) return false;
+  forget(*queued);
   return true;
 }
 
@@ -121,7 +145,7 @@ void Scheduler::remove_worker(const std::string& id) {
   const WorkerSlot slot = fleet_.find(id);
   if (slot == kNoWorker) return;
   if (fleet_.held(slot)) end_reservation(slot);
-  while (!on_worker_[slot].empty()) release(TaskRef(on_worker_[slot].begin()->first));
+  while (!on_worker_[slot].empty()) release(TaskRef(on_worker_[slot].back()->ref));
   fleet_.remove(slot);
   for (auto& [number, cls] : limited_) cls->candidates.erase(slot);
 }
@@ -129,51 +153,67 @@ void Scheduler::remove_worker(const std::string& id) {
 void Scheduler::occupy(const std::string& worker, const QueuedTask& task) {
   release(task.ref);
   if (fleet_.find(worker) == kNoWorker) set_worker({.id = worker, .connected = false});
-  start(task.ref, {.worker = fleet_.find(worker),
-                   .needs = fleet_.needs_of(task.demand.shape),
-                   .leaf = queues_.leaf(path_of(task)),
-                   .ends_ms = task.demand.duration_ms > 0 ? now_ms_ + task.demand.duration_ms : 0,
-                   .owner = {task.ref.tenant, task.ref.name_space, task.user},
-                   .amounts = quota_amounts(task.demand.shape),
-                   .labels = task.labels,
-                   .gang = task.gang,
-                   .priority = task.priority,
-                   .preemptible = task.preemptible && task.gang.empty(),
-                   .started_ms = now_ms_});
+  start(task, task.demand,
+        {.worker = fleet_.find(worker),
+         .footprint = footprint_of(task.demand.shape),
+         .leaf = queues_.leaf(path_of(task))});
 }
 
-void Scheduler::start(const TaskRef& ref, Running running) {
-  fleet_.take(running.worker, running.needs);
-  queues_.charge(running.leaf, running.needs, 1);
-  if (preemptible_on_.size() <= running.worker) preemptible_on_.resize(running.worker + 1);
-  preemptible_on_[running.worker] += running.preemptible ? 1 : 0;
-  quota_book_.charge(running.owner, running.amounts, 1);
-  count_running(ref, running.gang, 1);
-  near_.started({ref.tenant, ref.name_space, running.labels, fleet_.view(running.worker)});
-  const auto [it, is_new] = running_.try_emplace(ref, std::move(running));
-  on_worker_[it->second.worker].emplace(ref, &it->second);
+void Scheduler::start(const QueuedTask& task, const Demand& demand, Running running) {
+  running.ref = task.ref;
+  running.priority = task.priority;
+  running.preemptible = task.preemptible && task.gang.empty();
+  running.started_ms = now_ms_;
+  if (demand.duration_ms > 0) running.ends_ms = now_ms_ + demand.duration_ms;
+  const int64_t share = gpu_share(demand.shape);
+  const SharedDevices::Id device = share > 0 ? take_share(running.worker, demand) : 0;
+  if (!task.labels.empty() || !task.gang.empty() || device != 0)
+    running.extras = std::make_unique<const Running::Extras>(task.labels, task.gang, device, share);
+  running.account = &quota_book_.account({task.ref.tenant, task.ref.name_space, task.user});
+  const Footprint& footprint = *running.footprint;
+  const WorkerSlot worker = running.worker;
+  fleet_.take(worker, footprint.needs);
+  queues_.charge(running.leaf, footprint.needs, 1);
+  if (preemptible_on_.size() <= worker) preemptible_on_.resize(worker + 1);
+  count_preemptible(running, 1);
+  quota_book_.charge(*running.account, footprint.amounts, 1);
+  count_running(running, 1);
+  near_.started({task.ref.tenant, task.ref.name_space, running.labels(), fleet_.view(worker)});
+  running.place = static_cast<uint32_t>(on_worker_[worker].size());
+  on_worker_[worker].push_back(&running_.add(std::move(running)));
+}
+
+void Scheduler::count_preemptible(const Running& running, int sign) {
+  if (!running.preemptible) return;
+  preemptible_on_[running.worker] += static_cast<size_t>(sign);
+  preemptible_ += static_cast<size_t>(sign);
 }
 
 void Scheduler::release(const TaskRef& task) {
-  const auto it = running_.find(task);
-  if (it == running_.end()) return;
-  const Running& running = it->second;
-  fleet_.give(running.worker, running.needs);
-  queues_.charge(running.leaf, running.needs, -1);
-  preemptible_on_[running.worker] -= running.preemptible ? 1 : 0;
-  quota_book_.charge(running.owner, running.amounts, -1);
-  if (over_quota_.contains(task.tenant)) quota_freed_.insert(task.tenant);
-  count_running(task, running.gang, -1);
-  near_.ended({it->first.tenant, it->first.name_space, running.labels, fleet_.view(running.worker)});
-  on_worker_[running.worker].erase(task);
-  running_.erase(it);
+  const Running* found = running_.find(task);
+  if (found == nullptr) return;
+  const Running& running = *found;
+  fleet_.give(running.worker, running.footprint->needs);
+  if (running.extras && running.extras->device != 0 && shared_.leave(running.extras->device, running.extras->share))
+    fleet_.give(running.worker, Fleet::one_gpu());
+  queues_.charge(running.leaf, running.footprint->needs, -1);
+  count_preemptible(running, -1);
+  quota_book_.charge(*running.account, running.footprint->amounts, -1);
+  if (!over_quota_.empty() && over_quota_.contains(task.tenant)) quota_freed_.insert(task.tenant);
+  count_running(running, -1);
+  near_.ended({running.ref.tenant, running.ref.name_space, running.labels(), fleet_.view(running.worker)});
+  auto& beside = on_worker_[running.worker];
+  beside.back()->place = running.place;
+  beside[running.place] = beside.back();
+  beside.pop_back();
+  running_.erase(task);
 }
 
 NearBook::ForEachResident Scheduler::residents() const {
   return [this](const NearBook::Visit& visit) {
     for (const auto& on_one : on_worker_) {
-      for (const auto& [ref, running] : on_one) {
-        visit({ref.tenant, ref.name_space, running->labels, fleet_.view(running->worker)});
+      for (const Running* running : on_one) {
+        visit({running->ref.tenant, running->ref.name_space, running->labels(), fleet_.view(running->worker)});
       }
     }
   };
@@ -185,7 +225,7 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
   now_ms_ = std::max(now_ms_, now_ms);
   queues_.refresh(now_ms_, fleet_);
   while (!delayed_.empty() && delayed_.begin()->first <= now_ms) {
-    Queued& queued = queued_.at(delayed_.begin()->second);
+    Queued& queued = *queued_.find(delayed_.begin()->second);
     delayed_.erase(delayed_.begin());
     enqueue(queued);
   }
@@ -194,6 +234,7 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
   try_moved_neighbours();
   retry_gangs();
   reserve_for_the_starved();
+  reserve_for_a_gang();
   std::vector<Assignment> out;
   while (out.size() < count_max) {
     FairQueues::Line* line = queues_.next();
@@ -216,7 +257,7 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
       park(cls, line);
       continue;
     }
-    Queued& queued = queued_.find(*line->tasks.begin()->second)->second;
+    Queued& queued = *queued_.find(*line->tasks.begin()->second);
     out.push_back({queued.task.ref, fleet_.view(worker).id});
     queues_.served(line);
     if (cls.reserved != kNoWorker) end_reservation(cls.reserved);
@@ -227,24 +268,16 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
 }
 
 void Scheduler::start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node* leaf) {
-  const Demand& demand = queued.cls->asked.demand();
-  start(queued.task.ref, {.worker = worker,
-                          .needs = queued.cls->asked.needs(),
-                          .leaf = leaf,
-                          .ends_ms = demand.duration_ms > 0 ? now_ms_ + demand.duration_ms : 0,
-                          .owner = {queued.task.ref.tenant, queued.task.ref.name_space, queued.task.user},
-                          .amounts = quota_amounts(demand.shape),
-                          .labels = std::move(queued.task.labels),
-                          .gang = queued.task.gang,
-                          .priority = queued.task.priority,
-                          .preemptible = queued.task.preemptible && queued.task.gang.empty(),
-                          .started_ms = now_ms_});
+  start(queued.task, queued.cls->asked.demand(), {.worker = worker, .footprint = queued.cls->footprint, .leaf = leaf});
   forget(queued);
 }
 
 // The best worker of all. What a task wishes of its neighbours comes before what is tightest.
 WorkerSlot Scheduler::search(Class& cls) {
   const Demand& demand = cls.asked.demand();
+  if (gpu_share(demand.shape) > 0) {
+    if (const WorkerSlot worker = search_shared(cls); worker != kNoWorker) return worker;
+  }
   if (demand.near.empty()) return fleet_.pick(cls.asked);
   for (const bool wishes : {true, false}) {
     const WorkerSlot worker =
@@ -269,7 +302,7 @@ WorkerSlot Scheduler::pick(Class& cls) {
   }
   WorkerSlot best = kNoWorker;
   for (auto it = cls.candidates.begin(); it != cls.candidates.end();) {
-    if (!fleet_.open(*it) || !fleet_.fits(*it, asked.needs())) {
+    if (!fleet_.open(*it) || !has_room(cls, *it)) {
       it = cls.candidates.erase(it);
       continue;
     }
@@ -279,14 +312,16 @@ WorkerSlot Scheduler::pick(Class& cls) {
   return best;
 }
 
-// A worker that is held for another class is lent to what surely ends before that could begin (EASY backfill).
+// A worker that is held for another class is lent to what ends before that could begin (EASY backfill).
 bool Scheduler::usable(const Class& cls, WorkerSlot worker) const {
   if (!near_.allows(cls.asked.demand(), fleet_.view(worker), false)) return false;
   if (!fleet_.held(worker)) return true;
   const Class* owner = reservations_.at(worker);
   if (owner == &cls) return true;
   const int64_t duration_ms = cls.asked.demand().duration_ms;
-  return duration_ms > 0 && now_ms_ + duration_ms <= free_at_ms(worker, owner->asked.needs());
+  if (duration_ms == 0) return false;
+  const int64_t until_ms = owner->gang == nullptr ? free_at_ms(worker, owner->asked.needs()) : owner->gang->starts_ms;
+  return now_ms_ + duration_ms <= until_ms;
 }
 
 void Scheduler::park(Class& cls, FairQueues::Line* line) {
@@ -310,7 +345,7 @@ void Scheduler::try_freed_workers() {
   for (auto it = limited_.begin(); it != limited_.end();) {
     Class& cls = *(it++)->second;
     for (const WorkerSlot slot : freed) {
-      if (fleet_.open(slot) && fleet_.fits(slot, cls.asked.needs()) && fleet_.meets(slot, cls.asked)) {
+      if (fleet_.open(slot) && has_room(cls, slot) && fleet_.meets(slot, cls.asked)) {
         cls.candidates.insert(slot);
       }
     }
@@ -352,7 +387,8 @@ void Scheduler::remove_quota(const std::string& tenant, const std::string& key) 
 
 // Why the next task of the line, or the gang that it stands for, may not run now whatever is free.
 std::optional<std::string> Scheduler::over_quota(const FairQueues::Line* line, const Class& cls) const {
-  const QueuedTask& first = queued_.at(*line->tasks.begin()->second).task;
+  if (quota_book_.empty()) return std::nullopt;
+  const QueuedTask& first = queued_.find(*line->tasks.begin()->second)->task;
   const QuotaBook::Owner owner{first.ref.tenant, first.ref.name_space, first.user};
   if (cls.gang == nullptr) return quota_book_.refusal(owner, quota_amounts(cls.asked.demand().shape));
   QuotaAmounts all{};
@@ -381,7 +417,7 @@ void Scheduler::unpark_for_quota() {
 // When the worker has room at the latest, as far as is known of what runs there; 0: not known.
 int64_t Scheduler::free_at_ms(WorkerSlot worker, const Needs& needs) const {
   std::vector<const Running*> ends;
-  for (const auto& [ref, running] : on_worker_[worker]) {
+  for (const Running* running : on_worker_[worker]) {
     if (running->ends_ms > 0) ends.push_back(running);
   }
   std::ranges::sort(ends, {}, &Running::ends_ms);  // those that end together count together
@@ -390,7 +426,7 @@ int64_t Scheduler::free_at_ms(WorkerSlot worker, const Needs& needs) const {
   const auto enough = [&] { return std::ranges::all_of(missing, [](const Need& need) { return need.amount <= 0; }); };
   if (enough()) return now_ms_;
   for (const Running* one : ends) {
-    for (const Need& freed : one->needs) {
+    for (const Need& freed : one->footprint->needs) {
       for (Need& need : missing) {
         if (need.dimension == freed.dimension) need.amount -= freed.amount;
       }
@@ -401,7 +437,7 @@ int64_t Scheduler::free_at_ms(WorkerSlot worker, const Needs& needs) const {
 }
 
 void Scheduler::reserve_for_the_starved() {
-  if (reservations_.size() >= options_.reservations_max) return;
+  if (single_reservations() >= options_.reservations_max) return;
   std::vector<std::tuple<int64_t, uint64_t, Class*>> starved;
   for (const auto& [number, cls] : limited_) {
     if (cls->parked && cls->reserved == kNoWorker && now_ms_ - cls->starving_since_ms >= options_.reserve_after_ms) {
@@ -410,7 +446,7 @@ void Scheduler::reserve_for_the_starved() {
   }
   std::ranges::sort(starved);
   for (const auto& [since, number, cls] : starved) {
-    if (reservations_.size() >= options_.reservations_max) return;
+    if (single_reservations() >= options_.reservations_max) return;
     reserve(*cls);
   }
 }
@@ -442,15 +478,15 @@ void Scheduler::reserve(Class& cls) {
 void Scheduler::end_reservation(WorkerSlot worker) {
   const auto it = reservations_.find(worker);
   if (it == reservations_.end()) return;
+  if (it->second->gang != nullptr) return end_reservation(*it->second->gang);
   it->second->reserved = kNoWorker;
   reservations_.erase(it);
   fleet_.hold(worker, false);
 }
 
 std::string Scheduler::reserved_for(const TaskRef& ref) const {
-  const auto it = queued_.find(ref);
-  if (it == queued_.end() || it->second.cls->reserved == kNoWorker) return {};
-  return fleet_.view(it->second.cls->reserved).id;
+  const Queued* queued = queued_.find(ref);
+  return queued == nullptr || queued->cls->reserved == kNoWorker ? "" : fleet_.view(queued->cls->reserved).id;
 }
 
 // --- use

@@ -15,14 +15,16 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "services/tasks/fair_queues.h"
 #include "services/tasks/fleet.h"
 #include "services/tasks/near_book.h"
 #include "services/tasks/quota_book.h"
+#include "services/tasks/ref_table.h"
+#include "services/tasks/run_times.h"
 #include "services/tasks/shapes.h"
+#include "services/tasks/shared_devices.h"
 
 namespace uccp::tasks {
 
@@ -31,6 +33,7 @@ struct QueuedTask {
   int32_t priority = 50;
   Demand demand;
   std::string queue, user;    // below its namespace
+  std::string name;           // tasks of one name run for like times; empty: nothing is known of it
   LabelMap labels;            // its own, for the near terms of others
   uint64_t order = 0;         // position among equals: the revision that queued it
   int64_t not_before_ms = 0;  // on the caller's clock
@@ -69,7 +72,7 @@ struct SchedulerOptions {
   FairnessOptions fairness;
   // A task that fits nowhere for so long gets a worker kept free for it ...
   int64_t reserve_after_ms = 30'000;
-  // ... if there are fewer of these already.
+  // ... if there are fewer of these already; a gang gets as many as it needs, one gang at a time.
   size_t reservations_max = 8;
   // A task stops only those whose priority is lower by so much.
   int32_t preemption_gap = 10;
@@ -101,6 +104,10 @@ class Scheduler {
   // Frees what an attempt used.
   void release(const TaskRef& task);
 
+  // A task of that name ended well after so long. What is queued from now on is expected to end as those before did,
+  // where that is before its own limit.
+  void note_run_time(const RunTimes::Name& name, int64_t run_ms) { run_times_.note(name, run_ms); }
+
   // Assigns queued tasks whose time has come, at most `count_max`, and counts them as running.
   std::vector<Assignment> assign(int64_t now_ms, size_t count_max);
   // Tasks that have to stop so that others may run, each said once.
@@ -123,11 +130,19 @@ class Scheduler {
   };
   Usage usage(const std::string& worker) const;
   Usage total_usage() const;
+  // Of the graphics processors that are free, the part that is on workers where others are in use: a task that needs
+  // all of a worker's cannot have it. 0 to 1.
+  double gpu_fragmentation() const;
   // The worker that is kept free for a task of the same class as this queued one; empty if none is.
   std::string reserved_for(const TaskRef& ref) const;
 
  private:
   struct Class;
+  // What a task takes while it runs; the same for all of a shape.
+  struct Footprint {
+    Needs needs;
+    QuotaAmounts amounts{};
+  };
   // Tasks that start together.
   struct Gang {
     std::map<FairQueues::Position, Class*, FairQueues::ByPosition> members;
@@ -137,6 +152,9 @@ class Scheduler {
     FairQueues::Line* line = nullptr;  // where it does, once they are complete
     FairQueues::Position at;           // of the member in whose place
     int64_t retry_ms = 0;
+    int64_t starving_since_ms = -1;    // when it did not fit first; -1: it did not try yet
+    std::vector<WorkerSlot> reserved;  // kept free for it
+    int64_t starts_ms = 0;             // when these have room for all at the latest; 0: not known
   };
   using GangKey = TaskRef;  // with the gang's id for the task's
   static GangKey gang_of(const TaskRef& ref, const std::string& gang) { return {ref.tenant, ref.name_space, gang}; }
@@ -144,6 +162,7 @@ class Scheduler {
   struct Class {
     Class(Demand demand, Fleet& fleet, uint64_t number_) : asked(std::move(demand), fleet), number(number_) {}
     Fleet::Asked asked;
+    std::shared_ptr<const Footprint> footprint;
     uint64_t number;
     size_t members = 0;  // queued tasks
     bool parked = false;
@@ -160,28 +179,43 @@ class Scheduler {
     QueuedTask task;  // without its demand, which is in the class
     Class* cls = nullptr;
     FairQueues::Line* line = nullptr;  // nullptr while its time has not come
+
+    const TaskRef& key() const { return task.ref; }
   };
+  // Small, because there are many, and each that ends is one that was not looked at for long.
   struct Running {
+    // What few tasks have.
+    struct Extras {
+      LabelMap labels;
+      std::string gang;
+      SharedDevices::Id device = 0;  // of which it has a share
+      int64_t share = 0;
+    };
+    TaskRef ref;
     WorkerSlot worker = kNoWorker;
-    Needs needs;
-    FairQueues::Node* leaf = nullptr;
-    int64_t ends_ms = 0;  // at the latest; 0: not known
-    QuotaBook::Owner owner;
-    QuotaAmounts amounts{};
-    LabelMap labels;
-    std::string gang;
+    uint32_t place = 0;  // among those of its worker
     int32_t priority = 0;
     bool preemptible = false;
     bool leaving = false;  // was told to make room
+    std::shared_ptr<const Footprint> footprint;
+    FairQueues::Node* leaf = nullptr;
+    QuotaBook::Account* account = nullptr;
+    int64_t ends_ms = 0;  // at the latest; 0: not known
     int64_t started_ms = 0;
+    std::unique_ptr<const Extras> extras;
+
+    const TaskRef& key() const { return ref; }
+    const LabelMap& labels() const;
   };
 
   static std::vector<std::string> path_of(const QueuedTask& task);
   Class* class_of(Demand demand);
+  void expect_end(QueuedTask& task) const;
   void leave_class(Class* cls);
   void enqueue(Queued& queued);
   void leave_line(Queued& queued);
-  void start(const TaskRef& ref, Running running);
+  std::shared_ptr<const Footprint> footprint_of(const Shape& shape);
+  void start(const QueuedTask& task, const Demand& demand, Running running);
   void start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node* leaf);
   void forget(Queued& queued);
 
@@ -191,17 +225,30 @@ class Scheduler {
 
   void join_gang(Queued& queued);
   void leave_gang(Queued& queued);
-  void count_running(const TaskRef& ref, const std::string& gang, int sign);
+  void count_preemptible(const Running& running, int sign);
+  void count_running(const Running& running, int sign);
   void line_up(Gang& gang);
   bool start_gang(Gang& gang, std::vector<Assignment>& out);
   void retry_gangs();
+  void reserve_for_a_gang();
+  void reserve(Gang& gang);
+  void set_held(const Gang& gang, bool held);
+  void end_reservation(Gang& gang);
+  std::vector<std::pair<int64_t, int64_t>> members_by_time(WorkerSlot worker, const Needs& needs) const;
   std::string explain_gang(const Gang& gang);
 
   void preempt(Class& cls, int32_t priority);
-  std::vector<const TaskRef*> victims(WorkerSlot worker, const Needs& needs, int32_t priority) const;
+  std::vector<Running*> victims(WorkerSlot worker, const Needs& needs, int32_t priority) const;
 
+  static SharedDevices::Owner owner_of(const Demand& demand) { return {demand.tenant, demand.name_space}; }
+  bool has_room(const Class& cls, WorkerSlot worker) const;
+  WorkerSlot search_shared(Class& cls);
+  SharedDevices::Id take_share(WorkerSlot worker, const Demand& demand);
   WorkerSlot pick(Class& cls);
   bool usable(const Class& cls, WorkerSlot worker) const;
+  size_t single_reservations() const {
+    return reservations_.size() - (gang_reserved_ == nullptr ? 0 : gang_reserved_->reserved.size());
+  }
   void park(Class& cls, FairQueues::Line* line);
   WorkerSlot search(Class& cls);
   bool retry(Class& cls);
@@ -212,26 +259,36 @@ class Scheduler {
   void reserve(Class& cls);
   void end_reservation(WorkerSlot worker);
   int64_t free_at_ms(WorkerSlot worker, const Needs& needs) const;
-  Explanation explain_class(Fleet::Asked& asked);
+  Explanation explain_class(Fleet::Asked& asked, const Class* cls);
+
+  void note_unknown_labels(const Demand& demand, Explanation& out) const;
 
   const SchedulerOptions options_;
   Fleet fleet_;
   FairQueues queues_;
   NearBook near_;
+  SharedDevices shared_;
+  RunTimes run_times_;
   QuotaBook quota_book_;
   std::map<std::string, std::vector<FairQueues::Line*>>
       over_quota_;                     // lines that are parked for want of quota, by tenant
   std::set<std::string> quota_freed_;  // tenants that use less, or may use more, than when their lines were parked
   int64_t now_ms_ = 0;
-  std::unordered_map<TaskRef, Queued, TaskRefHash> queued_;
+  RefTable<Queued> queued_;
   std::map<Demand, Class> classes_;
   std::map<uint64_t, Class*> near_classes_;        // that have near terms, by number
   std::map<uint64_t, Class*> limited_;             // by number
   std::set<std::pair<int64_t, TaskRef>> delayed_;  // by the time they become due
-  std::unordered_map<TaskRef, Running, TaskRefHash> running_;
-  std::vector<std::map<TaskRef, const Running*>> on_worker_;  // by slot
+  // Shapes that are known, and at how many those that nothing has any more are forgotten.
+  static constexpr size_t kFootprintsSweptAt = 1'024;
+  std::map<Shape, std::weak_ptr<const Footprint>> footprints_;
+  size_t footprints_swept_at_ = kFootprintsSweptAt;
+  RefTable<Running> running_;
+  std::vector<std::vector<Running*>> on_worker_;  // by slot
   std::map<WorkerSlot, Class*> reservations_;
+  Gang* gang_reserved_ = nullptr;       // that has workers kept free for it
   std::vector<size_t> preemptible_on_;  // running tasks that may be stopped, by slot
+  size_t preemptible_ = 0;              // all of them
   std::map<GangKey, Gang> gangs_;
   std::vector<Eviction> evictions_;
   uint64_t next_class_ = 1;

@@ -67,6 +67,19 @@ std::string wanted_labels(const Demand& demand) {
   return text;
 }
 
+// What its devices have to be, as far as it asks for more than some.
+std::string wanted_gpus(const Demand& demand) {
+  const GpuNeed& gpu = demand.gpu;
+  std::string text = gpu_share(demand.shape) > 0 ? "a share of a GPU" : fmt::format("{} GPUs", demand.shape.gpus);
+  if (!gpu.type.empty()) text += " of type \"" + gpu.type + "\"";
+  if (gpu.memory > 0) text += " with " + mebibytes(gpu.memory, "memory");
+  if (gpu.link == GpuLink::kNuma) text += " on one memory node";
+  if (gpu.link == GpuLink::kPcie) text += " under one PCIe switch";
+  if (gpu.link == GpuLink::kNvlink) text += " joined by NVLink";
+  if (gpu.driver != DottedVersion{}) text += fmt::format(" with driver {}.{} or newer", gpu.driver[0], gpu.driver[1]);
+  return text;
+}
+
 // Of the workers that one obstacle keeps the task from: how many, and the one that comes closest.
 struct Tally {
   size_t workers = 0;
@@ -75,7 +88,6 @@ struct Tally {
 };
 
 std::string message_of(Obstacle obstacle, const Tally& tally, const Demand& demand) {
-  const GpuNeed& gpu = demand.gpu;
   switch (obstacle) {
     case Obstacle::kNone: return "it fits on " + tally.nearest + " and is about to be placed";
     case Obstacle::kNotConnected: return "no connection to the agent of " + tally.nearest;
@@ -83,8 +95,7 @@ std::string message_of(Obstacle obstacle, const Tally& tally, const Demand& dema
     case Obstacle::kLabels: return "has not the labels " + wanted_labels(demand) + ", such as " + tally.nearest;
     case Obstacle::kTooSmall:
       if (!tally.lacks) {
-        return fmt::format("no GPUs of type \"{}\" with {} and as many as asked for in one worker, such as {}",
-                           gpu.type, mebibytes(gpu.memory, "memory"), tally.nearest);
+        return fmt::format("has not {} of one kind, such as {}", wanted_gpus(demand), tally.nearest);
       }
       return fmt::format("the task asks for {}, the largest worker, {}, has {}", tally.lacks->asked, tally.nearest,
                          tally.lacks->there);
@@ -118,13 +129,14 @@ std::string summary_of(const std::array<Tally, kObstacles>& tallies, size_t work
 
 }  // namespace
 
-Explanation Scheduler::explain_class(Fleet::Asked& asked) {
+Explanation Scheduler::explain_class(Fleet::Asked& asked, const Class* cls) {
   const Demand& demand = asked.demand();
   Explanation out;
   out.workers = fleet_.size();
   std::array<Tally, kObstacles> tallies;
   for (const auto& [id, slot] : fleet_.by_id()) {
     Obstacle obstacle = fleet_.obstacle(slot, asked);
+    if (obstacle == Obstacle::kBusy && cls != nullptr && has_room(*cls, slot)) obstacle = Obstacle::kNone;
     if (obstacle == Obstacle::kNone && !near_.allows(demand, fleet_.view(slot), false)) obstacle = Obstacle::kNear;
     Tally& tally = tallies[static_cast<size_t>(obstacle)];
     Shape have = fleet_.view(slot).capacity;
@@ -145,23 +157,38 @@ Explanation Scheduler::explain_class(Fleet::Asked& asked) {
     return a.workers != b.workers ? a.workers > b.workers : a.obstacle < b.obstacle;
   });
   out.summary = summary_of(tallies, fleet_.size());
+  note_unknown_labels(demand, out);
   return out;
+}
+
+// A label that no worker has at all is mostly a slip of the pen.
+void Scheduler::note_unknown_labels(const Demand& demand, Explanation& out) const {
+  std::string unknown;
+  for (const auto& [key, value] : demand.selector) {
+    const bool known = std::ranges::any_of(
+        fleet_.by_id(), [&](const auto& one) { return fleet_.view(one.second).labels.contains(key); });
+    if (!known) unknown += (unknown.empty() ? "" : ", ") + key;
+  }
+  if (unknown.empty()) return;
+  for (Explanation::Reason& reason : out.reasons) {
+    if (reason.obstacle == Obstacle::kLabels) reason.message += "; no worker at all has a label named " + unknown;
+  }
 }
 
 Explanation Scheduler::explain_unqueued(const QueuedTask& task) {
   Fleet::Asked asked(task.demand, fleet_);
   const uint64_t number = next_class_++;
   near_.add_class(number, task.demand, residents());
-  Explanation out = explain_class(asked);
+  Explanation out = explain_class(asked, nullptr);
   near_.remove_class(number, task.demand);
   return out;
 }
 
 std::optional<Explanation> Scheduler::explain(const TaskRef& ref) {
-  const auto it = queued_.find(ref);
-  if (it == queued_.end()) return std::nullopt;
-  Queued& queued = it->second;
-  Explanation out = explain_class(queued.cls->asked);
+  Queued* found = queued_.find(ref);
+  if (found == nullptr) return std::nullopt;
+  Queued& queued = *found;
+  Explanation out = explain_class(queued.cls->asked, queued.cls);
   if (queued.line == nullptr) {
     const auto gang = gangs_.find(gang_of(ref, queued.task.gang));
     const bool in_gang = gang != gangs_.end() && !delayed_.contains({queued.task.not_before_ms, ref});

@@ -23,12 +23,14 @@ class Fairness : public ::testing::Test {
     int32_t priority = 50;
     Shape shape = {1000};
     int64_t duration_ms = 0;
+    std::string name = {};
   };
   TaskRef add(const Spec& spec) {
     QueuedTask task{.ref = {spec.tenant, spec.name_space, "task" + std::to_string(++next_)}, .priority = spec.priority};
     task.demand.shape = spec.shape;
     task.demand.duration_ms = spec.duration_ms;
     task.user = spec.user;
+    task.name = spec.name;
     task.order = next_;
     scheduler_->add_task(task);
     return task.ref;
@@ -205,6 +207,21 @@ TEST_F(Fairness, AWorkerThatIsKeptFreeIsLentToWhatEndsBeforehand) {
   EXPECT_EQ(place(60'000), (Placed{{"large", 1}}));
   end_one("large");
   EXPECT_EQ(place(60'001), (Placed{{"too long", 1}, {"unknown", 1}}));
+}
+
+// What asks for much time and always needed little is lent to as well.
+TEST_F(Fairness, WhatTasksOfAKindNeededBeforeCountsIfItIsLessThanTheirLimit) {
+  start({4'000}, {.reserve_after_ms = 1'000});
+  for (int i = 0; i < 5; ++i) scheduler_->note_run_time({"t", "known", "nightly"}, 20'000);
+  add({.name_space = "long", .shape = {2'000}, .duration_ms = 60'000});
+  EXPECT_EQ(place(0), (Placed{{"long", 1}}));
+  add({.name_space = "large", .shape = {4'000}});
+  EXPECT_TRUE(place(0).empty());
+  EXPECT_TRUE(place(1'000).empty());
+  add({.name_space = "known", .duration_ms = 3'600'000, .name = "other"});
+  EXPECT_TRUE(place(2'000).empty());
+  add({.name_space = "known", .duration_ms = 3'600'000, .name = "nightly"});
+  EXPECT_EQ(place(2'000), (Placed{{"known", 1}}));
 }
 
 }  // namespace

@@ -75,6 +75,31 @@ TEST_F(Gangs, NoneStartsBeforeThereIsRoomForAllAndOthersGoOn) {
   EXPECT_EQ(scheduler_.usage("w1").running + scheduler_.usage("w2").running, 2u);
 }
 
+// Small tasks that never stop coming would keep a gang waiting for ever.
+TEST_F(Gangs, OneThatWaitsLongHasWorkersKeptFreeUntilAllHaveRoom) {
+  const auto add_for = [&](const std::string& id, int64_t duration_ms) {
+    QueuedTask task{.ref = {"t", "n", id}};
+    task.demand.shape.cpu_milli = 1'000;
+    task.demand.duration_ms = duration_ms;
+    task.order = ++next_;
+    scheduler_.add_task(task);
+  };
+  for (const char* id : {"w1", "w2", "w3"}) worker(id, {2'000});
+  for (const char* id : {"a", "b", "c", "d"}) add_for(id, 100'000);
+  EXPECT_EQ(place(1'000).size(), 4u) << "two workers are full";
+  for (const char* id : {"g1", "g2"}) add_member(id, {2'000}, "g", 2);
+  EXPECT_EQ(place(1'000), Ids{});
+  EXPECT_EQ(place(31'000), Ids{});
+  add_for("ends before", 60'000);
+  EXPECT_EQ(place(32'000), Ids{"ends before"}) << "lent until the gang may begin";
+  add_for("ends after", 70'000);
+  EXPECT_EQ(place(33'000), Ids{});
+  scheduler_.release({"t", "n", "ends before"});
+  EXPECT_EQ(place(34'000), Ids{}) << "two of three workers are kept free for the gang, the third is full";
+  for (const char* id : {"a", "b", "c", "d"}) scheduler_.release({"t", "n", id});
+  EXPECT_EQ(place(101'000), (Ids{"ends after", "g1", "g2"}));
+}
+
 TEST_F(Gangs, OneThatIsLargerThanTheClusterSaysSo) {
   worker("w1", {2'000});
   worker("w2", {3'000});

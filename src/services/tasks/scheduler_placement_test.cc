@@ -55,6 +55,48 @@ TEST_F(Placement, WorkersHaveToMatchAllRequiredSelectors) {
       s.explain({"t", "n", "nowhere"})->reasons.at(0).message.starts_with("has not the labels zone=c of its affinity"));
 }
 
+TEST_F(Placement, ALabelThatNoWorkerHasIsNamed) {
+  Scheduler s;
+  s.set_worker(worker("a", {{"zone", "a"}}));
+  QueuedTask slip = task("slip");
+  slip.demand.selector = {{"zone", "b"}, {"zoen", "a"}};
+  s.add_task(slip);
+  EXPECT_TRUE(place(s).empty());
+  EXPECT_EQ(
+      s.explain({"t", "n", "slip"})->reasons.at(0).message,
+      "has not the labels zoen=a, zone=b of the task's node selector, such as a; no worker at all has a label named "
+      "zoen");
+}
+
+TEST_F(Placement, TheCheaperCoreIsTakenUnlessAWishIsAgainstIt) {
+  Scheduler s;
+  for (const auto& [id, price] : std::map<std::string, int64_t>{{"a", 90'000}, {"b", 30'000}, {"c", 31'000}}) {
+    WorkerView view = worker(id, {{"name", id}}, {2'000});
+    view.price = price;
+    s.set_worker(view);
+  }
+  QueuedTask wish = task("wish");
+  wish.demand.preferred = {{"name=a", 1}};
+  s.add_task(wish);
+  for (const char* id : {"1", "2", "3", "4", "5"}) s.add_task(task(id));
+  EXPECT_EQ(place(s), (Placed{"wish@a", "1@b", "2@b", "3@c", "4@c", "5@a"}))
+      << "prices that are nearly equal are equal";
+}
+
+TEST_F(Placement, WhatMayBeStoppedGoesWhereThatIsLikelyAndNothingElseDoesIfItCan) {
+  Scheduler s;
+  WorkerView spot = worker("spot", {}, {2'000});
+  spot.spot = true;
+  s.set_worker(spot);
+  s.set_worker(worker("firm", {}, {2'000}));
+  for (const char* id : {"1", "2"}) s.add_task(task(id));
+  QueuedTask preemptible = task("p");
+  preemptible.demand.preemptible = true;
+  s.add_task(preemptible);
+  s.add_task(task("3"));
+  EXPECT_EQ(place(s), (Placed{"1@firm", "2@firm", "p@spot", "3@spot"}));
+}
+
 TEST_F(Placement, WishesAreWeighedAndGiveWay) {
   Scheduler s;
   s.set_worker(worker("a", {{"zone", "a"}}, {1'000}));

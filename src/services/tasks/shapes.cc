@@ -43,6 +43,11 @@ Shape& Shape::operator-=(const Shape& o) {
   return *this;
 }
 
+int64_t gpu_share(const Shape& shape) {
+  const auto share = shape.counted.find(kGpuShare);
+  return share == shape.counted.end() ? 0 : share->second;
+}
+
 bool tolerates(const Marks& tolerations, const Mark& taint) {
   return std::ranges::any_of(tolerations, [&](const Mark& one) {
     return (one.key.empty() || one.key == taint.key) && (one.value.empty() || one.value == taint.value) &&

@@ -1,12 +1,15 @@
 // What tasks ask for and workers have: amounts, labels, marks. The vocabulary of the scheduler's parts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "base/dotted_version.h"
 
 namespace uccp::tasks {
 
@@ -42,10 +45,20 @@ struct TaskRefHash {
   }
 };
 
+// The name under which shares of a graphics processor are counted, in thousandths; it is nobody's own.
+inline constexpr const char* kGpuShare = "gpu share";
+// The share of one device that is asked for; 0: none.
+int64_t gpu_share(const Shape& shape);
+
+// How the devices of a kind are connected; each is better than those before it.
+enum class GpuLink : uint8_t { kAny, kNuma, kPcie, kNvlink };
+
 // What the graphics processors of a task have to be; how many is in its shape.
 struct GpuNeed {
   std::string type;  // prefix of vendor and model; empty: any
   int64_t memory = 0;
+  GpuLink link = GpuLink::kAny;  // at least
+  DottedVersion driver{};        // at least
 
   auto operator<=>(const GpuNeed&) const = default;
 };
@@ -55,6 +68,8 @@ struct GpuKind {
   std::string type;
   int64_t count = 0;
   int64_t memory = 0;  // of each
+  GpuLink link = GpuLink::kAny;
+  DottedVersion driver{};
 
   auto operator<=>(const GpuKind&) const = default;
 };
@@ -95,8 +110,9 @@ struct Demand {
   std::vector<std::string> required;                       // label selectors that it must match, all of them
   std::vector<std::pair<std::string, int32_t>> preferred;  // label selectors that make it better, with their weights
   Marks tolerations;
-  int64_t duration_ms = 0;  // it surely ends within that time; 0: not known
-  // Only with `near`: whose tasks are meant, and its own labels.
+  bool preemptible = false;  // may be stopped at any moment, and so runs where that is likely
+  int64_t duration_ms = 0;   // it is expected to end within that time; 0: not known
+  // Only with `near`, or a share of a device: whose tasks are meant, and its own labels.
   std::string tenant, name_space;
   LabelMap labels;
   std::vector<NearTerm> near;
@@ -113,6 +129,8 @@ struct WorkerView {
   size_t slots = 0;       // most attempts at a time
   bool accepts = true;    // not cordoned, not draining
   bool connected = true;  // its agent
+  bool spot = false;      // its owner may take it away at any moment
+  int64_t price = 0;      // of a core for an hour, in millionths; 0: none is set
 };
 
 }  // namespace uccp::tasks

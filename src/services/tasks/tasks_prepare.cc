@@ -38,21 +38,34 @@ std::string name_of(std::string_view program) {
   return name.empty() ? "task" : name;
 }
 
-// What is asked of devices and is not built is refused: placed without it, the task would run on the wrong ones.
-Status check_devices(const v1::Resources& resources) {
-  const v1::GpuRequest& gpu = resources.gpu();
-  if (gpu.count() != std::floor(gpu.count())) {
-    return Status(Code::kInvalid, "GPU_SHARES_UNIMPLEMENTED", "shares of a GPU are not built yet; ask for whole ones")
-        .with_field("task.resources.gpu.count", "must be a whole number", "1");
+Status check_share(const v1::Task& task) {
+  const v1::GpuRequest& gpu = task.resources().gpu();
+  if (gpu.count() != std::round(gpu.count() * 100) / 100) {
+    return invalid_field("task.resources.gpu.count", "below 1 must be a multiple of 0.01", "0.25");
   }
-  const bool exclusive = gpu.sharing() == v1::GPU_SHARING_UNSPECIFIED || gpu.sharing() == v1::GPU_SHARING_EXCLUSIVE;
-  const bool anywhere = gpu.topology() == v1::GPU_TOPOLOGY_UNSPECIFIED || gpu.topology() == v1::GPU_TOPOLOGY_ANY;
-  if (!exclusive || !anywhere || !gpu.mig_profile().empty() || !gpu.driver_version_min().empty()) {
-    return Status(
-        Code::kInvalid, "GPU_FEATURE_UNIMPLEMENTED",
-        "sharing, topology, MIG profiles and driver versions of GPUs are not built yet; count, type and memory are");
+  if (gpu.sharing() != v1::GPU_SHARING_TIME_SLICE) {
+    return Status(Code::kInvalid, "GPU_SHARE_EXCLUSIVE",
+                  "a share of a GPU is used by turns with other tasks of the namespace, which can read and fill its "
+                  "memory; ask for TIME_SLICE to allow that, or for a whole GPU")
+        .with_field("task.resources.gpu.sharing", "must be TIME_SLICE with a count below 1", "TIME_SLICE");
   }
+  if (task.has_gang())
+    return invalid_field("task.resources.gpu.count", "must be whole in a gang, whose tasks do not take turns", "1");
   return Status::ok();
+}
+
+// What is asked of devices and is not built is refused: placed without it, the task would run on the wrong ones.
+Status check_devices(const v1::Task& task) {
+  const v1::GpuRequest& gpu = task.resources().gpu();
+  if (gpu.sharing() == v1::GPU_SHARING_MPS || gpu.sharing() == v1::GPU_SHARING_MIG || !gpu.mig_profile().empty()) {
+    return Status(Code::kInvalid, "GPU_FEATURE_UNIMPLEMENTED",
+                  "MPS and MIG partitions are not built yet; whole GPUs and shares by TIME_SLICE are");
+  }
+  if (gpu.count() > 0 && gpu.count() < 1) return check_share(task);
+  if (gpu.count() != std::floor(gpu.count()))
+    return invalid_field("task.resources.gpu.count", "above 1 must be a whole number", "2");
+  if (gpu.sharing() != v1::GPU_SHARING_TIME_SLICE) return Status::ok();
+  return invalid_field("task.resources.gpu.sharing", "can be TIME_SLICE only with a count below 1", "EXCLUSIVE");
 }
 
 Status check_selector(const std::string& text, const std::string& field) {
@@ -194,7 +207,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
         .with_field("task.tolerations[" + std::to_string(i) + "].duration", "must be absent");
   }
   UCCP_RETURN_IF_ERROR(check_affinity(task.affinity()));
-  return check_devices(task.resources());
+  return check_devices(task);
 }
 
 Status TasksService::check_input(const v1::Task& task, int index) const {

@@ -20,10 +20,8 @@ constexpr int64_t kHeartbeatsMissed = 3;
 }  // namespace
 
 WorkRuntime::Worker* WorkRuntime::worker_of(const std::shared_ptr<AgentSession>& session) {
-  for (auto& [id, worker] : workers_) {
-    if (worker.session == session) return &worker;
-  }
-  return nullptr;
+  const auto worker = workers_.find(session->worker_id);
+  return worker == workers_.end() || worker->second.session != session ? nullptr : &worker->second;
 }
 
 void WorkRuntime::receive(const std::shared_ptr<AgentSession>& session, internal::v1::AgentMessage message) {
@@ -105,6 +103,7 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
     worker.session->close(Status(Code::kConflict, "STREAM_REPLACED", "a newer stream of this agent took over"));
   }
   worker.session = session;
+  session->worker_id = worker.id;
   worker.epoch = row.epoch();
   worker.price_per_hour = row.worker().price_per_hour();
   worker.fencing = false;
@@ -172,9 +171,8 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   attempt.started = true;
   attempt.start_time = running.start_time();
   if (known != attempts_.end()) attempt.usage = known->second.usage;
-  attempts_[ref] = attempt;
+  keep_attempt(ref, attempt);
   scheduler_->occupy(worker.id, queued_of(ref, row->task()));
-  live_.set(ref, attempt);
   // After the Welcome, which has to be the first message of the stream.
   if (row->task().function().has_actor()) {
     env_.loop.post([this, ref, id = attempt.id, session = worker.session] {
@@ -329,8 +327,11 @@ void WorkRuntime::judge_health(Worker& worker, BootTime now) {
 
 // Stops what runs on a worker that got a NO_EXECUTE taint, and what does not tolerate it; it is queued again.
 void WorkRuntime::evict_intolerant(Worker& worker, const WorkerView& view) {
-  for (auto& [ref, attempt] : attempts_) {
-    if (attempt.id.worker_id() != worker.id || attempt.cancel_sent) continue;
+  const auto here = attempts_on_.find(worker.id);
+  if (here == attempts_on_.end()) return;
+  for (const TaskRef& ref : here->second) {
+    LiveAttempt& attempt = attempts_.at(ref);
+    if (attempt.cancel_sent) continue;
     const auto row = row_of(ref);
     if (!row) continue;
     const Marks tolerations = tolerations_of(row->task());
@@ -413,8 +414,11 @@ void WorkRuntime::fence(Worker& worker) {
 
 void WorkRuntime::lose_attempts(const std::string& worker_id, const std::string& why,
                                 const std::set<std::string>& except) {
-  for (const auto& [ref, attempt] : attempts_) {
-    if (attempt.id.worker_id() != worker_id || except.contains(key_of(attempt.id))) continue;
+  const auto here = attempts_on_.find(worker_id);
+  if (here == attempts_on_.end()) return;
+  for (const TaskRef& ref : here->second) {
+    const LiveAttempt& attempt = attempts_.at(ref);
+    if (except.contains(key_of(attempt.id))) continue;
     outcome(made_up_outcome(attempt.id, v1::ATTEMPT_OUTCOME_KIND_LOST, why, env_.clock.wall()));
   }
 }

@@ -120,6 +120,12 @@ void WorkRuntime::flush_outcomes() {
   }
 }
 
+void WorkRuntime::note_run_time(const TaskRef& ref, const v1::Task& task, const AttemptOutcome& outcome) {
+  if (!outcome.has_start_time() || !outcome.has_end_time()) return;
+  const int64_t run_ms = (services::us_of(outcome.end_time()) - services::us_of(outcome.start_time())) / 1000;
+  if (run_ms >= 0) scheduler_->note_run_time({ref.tenant, ref.name_space, task.name()}, run_ms);
+}
+
 void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const internal::v1::OutcomesResult& result) {
   for (size_t i = 0; i < sent.size(); ++i) {
     const AttemptId& id = sent[i].attempt();
@@ -132,6 +138,7 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
                    {{"kind", without_prefix(v1::AttemptOutcomeKind_Name(sent[i].kind()), "ATTEMPT_OUTCOME_KIND_")}})
           .add();
       const auto row = row_of(ref);
+      if (row && row->task().status() == v1::TASK_STATUS_SUCCEEDED) note_run_time(ref, row->task(), sent[i]);
       if (row && work::is_terminal(row->task().status())) {
         env_.metrics
             .counter("uccp_tasks_completed_total", "Tasks that ended, by status",

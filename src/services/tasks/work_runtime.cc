@@ -105,6 +105,7 @@ void WorkRuntime::step_down() {
   }
   workers_.clear();
   attempts_.clear();
+  attempts_on_.clear();
   live_.clear();
   scheduler_ = std::make_unique<Scheduler>();
   recovering_.clear();
@@ -222,11 +223,20 @@ void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {
   scheduler_->add_task(std::move(queued));
 }
 
+void WorkRuntime::keep_attempt(const TaskRef& ref, const LiveAttempt& attempt) {
+  attempts_[ref] = attempt;
+  attempts_on_[attempt.id.worker_id()].insert(ref);
+  live_.set(ref, attempt);
+}
+
 void WorkRuntime::drop_attempt(const TaskRef& ref) {
   const auto it = attempts_.find(ref);
   if (it == attempts_.end()) return;
   const std::string worker = it->second.id.worker_id();
   attempts_.erase(it);
+  const auto beside = attempts_on_.find(worker);
+  beside->second.erase(ref);
+  if (beside->second.empty()) attempts_on_.erase(beside);
   live_.erase(ref);
   actors_.detached(ref, row_of(ref));
   scheduler_->release(ref);
@@ -374,8 +384,7 @@ void WorkRuntime::launch(const Assignment& assignment) {
   id.set_worker_id(worker.id);
   id.set_worker_epoch(worker.epoch);
   id.set_attempt_number(row->task().attempts() + 1);
-  attempts_[assignment.task] = attempt;
-  live_.set(assignment.task, attempt);
+  keep_attempt(assignment.task, attempt);
   ServerMessage message;
   auto& launch = *message.mutable_launch();
   *launch.mutable_attempt() = id;
@@ -526,6 +535,8 @@ void WorkRuntime::update_metrics() {
   set("uccp_cluster_memory_available", "Available memory, bytes", static_cast<double>(total.memory - used.memory));
   set("uccp_cluster_gpu_total", "Total GPUs", static_cast<double>(total.gpus));
   set("uccp_cluster_gpu_available", "Available GPUs", static_cast<double>(total.gpus - used.gpus));
+  set("uccp_cluster_gpu_fragmentation", "Share of the free GPUs that is on workers where others are in use",
+      scheduler_->gpu_fragmentation());
 }
 
 }  // namespace uccp::tasks

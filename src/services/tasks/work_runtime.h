@@ -137,6 +137,7 @@ class WorkRuntime {
   void on_task_change(const machine::Change& change);
   void on_worker_change(const machine::Change& change);
   void track(const TaskRef& ref);
+  void keep_attempt(const TaskRef& ref, const LiveAttempt& attempt);
   void drop_attempt(const TaskRef& ref);
   void note_deadlines(const TaskRef& ref, const internal::v1::TaskRow& row);
   void end_queue_timeouts();
@@ -154,6 +155,7 @@ class WorkRuntime {
   void outcome(const internal::v1::AttemptOutcome& outcome);
   void acknowledge(const internal::v1::AttemptId& id, bool accepted);
   void flush_outcomes();
+  void note_run_time(const TaskRef& ref, const v1::Task& task, const internal::v1::AttemptOutcome& outcome);
   // The outcome is not under way any more.
   void settled(const internal::v1::AttemptId& id);
   void outcomes_applied(std::vector<internal::v1::AttemptOutcome> sent, const internal::v1::OutcomesResult& result);
@@ -207,6 +209,7 @@ class WorkRuntime {
   std::unique_ptr<Scheduler> scheduler_ = std::make_unique<Scheduler>();
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
+  std::map<std::string, std::set<TaskRef>> attempts_on_;  // the same by worker; none is empty
   std::set<TaskRef> cancelling_;  // a cancellation that ends the task at once is under way: start nothing
   // By machine time, milliseconds.
   std::set<std::pair<int64_t, TaskRef>> queue_timeouts_;
