@@ -55,6 +55,7 @@ Status run_scheduling_core(Context& context);
 Status run_agents(Context& context);
 Status run_jobs(Context& context);
 Status run_agents_failover(Context& context);
+Status run_scheduling_traces(Context& context);
 Status run_events_publish(Context& context);
 Status run_events_latency(Context& context);
 Status run_events_read(Context& context);

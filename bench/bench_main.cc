@@ -52,6 +52,8 @@ constexpr std::array kBenchmarks = {
     Benchmark{"agents", "one server with 10,000 agents: connecting, heartbeats, submission, tasks to done", run_agents},
     Benchmark{"agents-failover", "a new leader places again while 100,000 tasks run on 10,000 agents",
               run_agents_failover},
+    Benchmark{"scheduling-traces", "batch workloads replayed beside FCFS, EASY and conservative backfilling",
+              run_scheduling_traces},
     Benchmark{"overload", "three times saturation while leases are kept alive", run_overload},
 };
 

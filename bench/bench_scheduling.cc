@@ -33,7 +33,7 @@ class Lab {
         view.gpus = {{"nvidia-h100", 8, int64_t{80} << 30}};
       }
       total_cpu_ += view.capacity.cpu_milli;
-      workers_[view.id] = view.capacity;
+      workers_.push_back({view.capacity.cpu_milli, view.capacity.memory, view.capacity.gpus});
       scheduler_.set_worker(view);
     }
   }
@@ -41,7 +41,6 @@ class Lab {
   void submit(size_t count) {
     for (size_t i = 0; i < count; ++i) {
       QueuedTask task = make();
-      shapes_[task.ref] = task.demand.shape;
       timed([&] { scheduler_.add_task(std::move(task)); });
     }
   }
@@ -50,11 +49,13 @@ class Lab {
     std::vector<tasks::Assignment> placed;
     timed([&] { placed = scheduler_.assign(now_ms_, count_max); });
     for (const tasks::Assignment& one : placed) {
-      const tasks::Shape& shape = shapes_.at(one.task);
-      used_cpu_ += shape.cpu_milli;
-      workers_.at(one.worker) -= shape;
-      if (!tasks::Shape{}.fits_in(workers_.at(one.worker))) ++oversubscribed_;
-      running_.emplace_back(one.task, one.worker);
+      const Running running{number_in(one.task.id), number_in(one.worker)};
+      const Amounts& asked = tasks_[running.task].amounts;
+      used_cpu_ += asked.cpu;
+      Amounts& left = workers_[running.worker];
+      left.add(asked, -1);
+      if (left.cpu < 0 || left.memory < 0 || left.gpus < 0) ++oversubscribed_;
+      running_.push_back(running);
     }
     decisions_ += placed.size();
     return placed.size();
@@ -71,11 +72,12 @@ class Lab {
   void end_one() {
     if (running_.empty()) return;
     std::swap(running_[random_.below(running_.size())], running_.back());
-    const auto [ref, worker] = std::move(running_.back());
+    const Running ended = running_.back();
     running_.pop_back();
-    const auto shape = shapes_.extract(ref);
-    used_cpu_ -= shape.mapped().cpu_milli;
-    workers_.at(worker) += shape.mapped();
+    const Task& task = tasks_[ended.task];
+    used_cpu_ -= task.amounts.cpu;
+    workers_[ended.worker].add(task.amounts, 1);
+    const TaskRef ref = ref_of(ended.task);
     timed([&] { scheduler_.release(ref); });
   }
 
@@ -110,6 +112,29 @@ class Lab {
   uint64_t oversubscribed() const { return oversubscribed_; }
 
  private:
+  // The books are small: what is measured is the scheduler, with as much of the caches as it has beside a server.
+  struct Amounts {
+    int64_t cpu = 0, memory = 0, gpus = 0;
+    void add(const Amounts& other, int64_t sign) {
+      cpu += sign * other.cpu;
+      memory += sign * other.memory;
+      gpus += sign * other.gpus;
+    }
+  };
+  struct Task {
+    Amounts amounts;
+    uint32_t team = 0;
+  };
+  struct Running {
+    uint32_t task = 0, worker = 0;
+  };
+  // Of "task_12" and "worker_12".
+  static uint32_t number_in(const std::string& id) {
+    return static_cast<uint32_t>(std::stoul(id.substr(id.find('_') + 1)));
+  }
+  TaskRef ref_of(uint32_t number) const {
+    return {"tenant", "team-" + std::to_string(tasks_[number].team), "task_" + std::to_string(number)};
+  }
   template <typename Call>
   void timed(const Call& call) {
     const auto begin = Clock::now();
@@ -121,26 +146,30 @@ class Lab {
   }
   std::string zone() { return std::string(1, static_cast<char>('a' + random_.below(3))); }
   QueuedTask make() {
-    QueuedTask task{.ref = {"tenant", "team-" + std::to_string(random_.below(20)), "task_" + std::to_string(++next_)}};
+    const auto number = static_cast<uint32_t>(tasks_.size());
+    Task& book = tasks_.emplace_back();
+    book.team = static_cast<uint32_t>(random_.below(20));
+    QueuedTask task{.ref = ref_of(number)};
     task.priority = static_cast<int32_t>(40 + random_.below(3) * 10);
     task.user = "user-" + std::to_string(random_.below(5));
     task.demand.shape.cpu_milli = int64_t{500} << random_.below(5);
     task.demand.shape.memory = (int64_t{1} << 30) << random_.below(5);
     if (random_.chance(0.02)) task.demand.shape.gpus = static_cast<int64_t>(1 + random_.below(2));
     if (random_.chance(0.2)) task.demand.selector = {{"zone", zone()}};
-    task.order = next_;
+    task.order = number;
+    book.amounts = {task.demand.shape.cpu_milli, task.demand.shape.memory, task.demand.shape.gpus};
     return task;
   }
 
   SeededRandom random_;
   Scheduler scheduler_;
-  std::map<std::string, tasks::Shape> workers_;  // what is free
-  std::unordered_map<TaskRef, tasks::Shape, tasks::TaskRefHash> shapes_;
-  std::vector<std::pair<TaskRef, std::string>> running_;
+  std::vector<Amounts> workers_;  // what is free
+  std::vector<Task> tasks_;
+  std::vector<Running> running_;
   std::chrono::nanoseconds spent_{0};  // by the scheduler
   int64_t now_ms_ = 1;
   int64_t total_cpu_ = 0, used_cpu_ = 0;
-  uint64_t next_ = 0, decisions_ = 0, oversubscribed_ = 0;
+  uint64_t decisions_ = 0, oversubscribed_ = 0;
 };
 
 void add_latency(Row& row, const LatencyHistogram& latency) {

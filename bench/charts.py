@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Draws the rows of `uccp-bench run growth --json` as SVG charts: bench/charts.py RESULTS.jsonl DIRECTORY"""
+"""Draws rows of the benchmarks growth and scheduling-traces as SVG charts.
+
+bench/charts.py RESULTS.jsonl DIRECTORY      RESULTS.jsonl: what `uccp-bench run NAME --json` printed
+"""
 import json
 import math
 import pathlib
@@ -118,6 +121,57 @@ def chart(subject, rows):
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
+# Of replayed workloads: the measure, its title, and its unit.
+MEASURES = {
+    "utilisation": ("Processors in use while jobs arrive", "share of the machine"),
+    "mean wait": ("Mean time in the queue", "seconds"),
+    "bounded slowdown": ("Mean bounded slowdown", "(wait + run) / max(run, 10 s)"),
+    "Jain index": ("Fairness between users", "Jain's index of their slowdowns"),
+}
+POLICIES = {"scheduler": ("UCCP", "#1f5fa8"), "fcfs": ("FCFS", "#9a9a9a"), "easy": ("EASY", "#b3541e"),
+            "conservative": ("conservative", "#5b8c3e")}
+
+
+def read_traces(path):
+    """{measure: [(load, {policy: value})]}"""
+    rows = {}
+    for line in pathlib.Path(path).read_text().splitlines():
+        row = json.loads(line) if line.startswith("{") else {}
+        named = re.fullmatch(r"(.+) at load ([0-9.]+)", row.get("metric", ""))
+        if named and named[1] in MEASURES:
+            rows.setdefault(named[1], []).append((float(named[2]), row["details"]))
+    return {measure: sorted(loads, key=lambda one: one[0]) for measure, loads in rows.items()}
+
+
+def bars(measure, loads):
+    title, unit = MEASURES[measure]
+    axis = Axis([max(value, 1e-9) for _, values in loads for value in values.values()])
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
+           f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', text(WIDTH / 2, 22, title, size=15),
+           text(LEFT, TOP - 14, unit, "start")]
+    for mark in axis.marks:
+        y = axis.y_of(mark)
+        out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
+        out.append(text(LEFT - 6, y + 4, short(mark), "end"))
+    group = (WIDTH - LEFT - RIGHT) / len(loads)
+    width = group / (len(POLICIES) + 1.5)
+    for number, (load, values) in enumerate(loads):
+        left = LEFT + group * number + width * 0.75
+        for place, (policy, (_, color)) in enumerate(POLICIES.items()):
+            top = axis.y_of(max(values[policy], axis.marks[0] or 1e-9))
+            x = left + width * place
+            height = HEIGHT - BOTTOM - top
+            size = f'width="{width - 3:.1f}" height="{height:.1f}"'
+            out.append(f'<rect x="{x:.1f}" y="{top:.1f}" {size} fill="{color}"/>')
+            out.append(text(x + width / 2 - 1.5, top - 4, f"{values[policy]:.3g}", size=10))
+        out.append(text(LEFT + group * (number + 0.5), HEIGHT - BOTTOM + 18, f"load {load:g}"))
+    for place, (name, color) in enumerate(POLICIES.values()):
+        x = LEFT + place * 130
+        out.append(f'<rect x="{x}" y="{HEIGHT - 32}" width="12" height="12" fill="{color}"/>')
+        out.append(text(x + 18, HEIGHT - 22, name, "start"))
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
@@ -128,8 +182,13 @@ def main():
         if subject in points:
             (target / f"growth-{subject}.svg").write_text(chart(subject, points[subject]))
             print(target / f"growth-{subject}.svg")
-    if not points:
-        sys.exit(f"error: {sys.argv[1]} has no rows of the benchmark growth; run 'uccp-bench run growth --json'")
+    traces = read_traces(sys.argv[1])
+    for measure, loads in traces.items():
+        path = target / f"scheduling-{measure.replace(' ', '-').lower()}.svg"
+        path.write_text(bars(measure, loads))
+        print(path)
+    if not points and not traces:
+        sys.exit(f"error: {sys.argv[1]} has no rows of growth or scheduling-traces; see 'uccp-bench list'")
 
 
 if __name__ == "__main__":

@@ -12,14 +12,25 @@ constexpr size_t kPlacedPerRound = 256;
 constexpr int64_t kSlowdownFloorMs = 10'000;
 constexpr int64_t kAwayMs = 120'000;  // from the fence to the return
 constexpr uint64_t kWholeCheckEvery = 10'000;
+constexpr uint32_t kGangSize = 4;
 
 std::string zone_name(int64_t zone) { return std::string(1, static_cast<char>('a' + zone)); }
 
 }  // namespace
 
 VirtualCluster::VirtualCluster(uint64_t seed, const VirtualWorkload& workload, tasks::SchedulerOptions options)
-    : workload_(workload), random_(seed), scheduler_(options), tasks_(workload.tasks), slowdowns_(workload.namespaces) {
+    : workload_(workload),
+      random_(seed),
+      scheduler_(options),
+      tasks_(workload.tasks),
+      running_of_(workload.namespaces),
+      slowdowns_(workload.namespaces) {
   make_workers();
+  for (size_t n = 0; n < workload_.namespaces && workload_.quota_tasks > 0; ++n) {
+    tasks::QuotaView quota{.key = tasks::namespace_quota_key("n" + std::to_string(n))};
+    quota.hard[static_cast<size_t>(tasks::QuotaUnit::kTasks)] = workload_.quota_tasks;
+    scheduler_.set_quota("t", quota);
+  }
   double arrives_ms = 0;
   for (uint32_t id = 0; id < tasks_.size(); ++id) {
     make_task(id);
@@ -48,6 +59,7 @@ void VirtualCluster::make_workers() {
     if (id % 10 == 0) {
       view.capacity.gpus = 8;
       view.gpus = {{"nvidia-h100", 8, int64_t{80} << 30}};
+      view.capacity.counted[tasks::kGpuShare] = 8 * tasks::SharedDevices::kWhole;
     }
     total_cpu_ += view.capacity.cpu_milli;
     worker_ids_[view.id] = id;
@@ -64,6 +76,15 @@ void VirtualCluster::make_task(uint32_t id) {
   task.duration_ms = 1 + exponential(static_cast<double>(workload_.duration_ms));
   task.name_space = static_cast<uint32_t>(random_.below(workload_.namespaces));
   task.priority = static_cast<int8_t>(40 + 10 * random_.below(3));
+  if (workload_.gang_share > 0 && id % kGangSize == 0)
+    gang_ = id + kGangSize <= tasks_.size() && random_.chance(workload_.gang_share) ? id / kGangSize + 1 : 0;
+  if (gang_ != 0) {
+    task.gang = gang_;
+    task.name_space = tasks_[id - id % kGangSize].name_space;
+  } else if (workload_.shared_gpu_share > 0 && random_.chance(workload_.shared_gpu_share)) {
+    task.shape.gpus = 0;
+    task.shape.counted[tasks::kGpuShare] = static_cast<int64_t>(100 * (1 + random_.below(9)));
+  }
 }
 
 tasks::TaskRef VirtualCluster::ref_of(uint32_t id) const {
@@ -133,6 +154,14 @@ void VirtualCluster::queue(uint32_t id) {
   task.state = State::kQueued;
   tasks::QueuedTask queued{.ref = ref_of(id), .priority = task.priority};
   queued.demand.shape = task.shape;
+  if (tasks::gpu_share(task.shape) > 0) {
+    queued.demand.tenant = queued.ref.tenant;
+    queued.demand.name_space = queued.ref.name_space;
+  }
+  if (task.gang != 0 && task.attempt == 0) {
+    queued.gang = std::to_string(task.gang);
+    queued.gang_size = kGangSize;
+  }
   if (task.zone >= 0) queued.demand.selector = {{"zone", zone_name(task.zone)}};
   queued.order = id + 1;
   queued.queued_ms = task.queued_ms;
@@ -144,6 +173,7 @@ void VirtualCluster::schedule() {
     const auto placed = scheduler_.assign(now_ms_, kPlacedPerRound);
     for (const tasks::Assignment& one : placed) place(static_cast<uint32_t>(std::stoul(one.task.id)), one.worker);
     for (const tasks::Assignment& one : placed) check_worker(worker_ids_.at(one.worker));
+    check_gangs(placed);
     if (placed.size() < kPlacedPerRound) return;
   }
 }
@@ -162,21 +192,52 @@ void VirtualCluster::place(uint32_t id, const std::string& worker_name) {
   task.state = State::kRunning;
   task.worker = found->second;
   task.started_ms = now_ms_;
-  worker.used += task.shape;
-  worker.tasks.insert(id);
-  used_cpu_ += task.shape.cpu_milli;
-  running_peak_ = std::max(running_peak_, ++running_);
+  count_in_books(id, 1);
+  if (workload_.quota_tasks > 0 && running_of_[task.name_space] > workload_.quota_tasks)
+    breach("namespace n" + std::to_string(task.name_space) + " has more tasks than its quota");
+  running_peak_ = std::max(running_peak_, running_);
   const int64_t factor = random_.chance(workload_.straggler_share) ? 10 : 1;
   at(now_ms_ + task.duration_ms * factor, Kind::kEnd, id, ++task.attempt);
 }
 
-void VirtualCluster::leave_worker(uint32_t id) {
-  Task& task = tasks_[id];
+void VirtualCluster::leave_worker(uint32_t id) { count_in_books(id, -1); }
+
+void VirtualCluster::count_in_books(uint32_t id, int64_t sign) {
+  const Task& task = tasks_[id];
   Worker& worker = workers_[task.worker];
-  worker.used -= task.shape;
-  worker.tasks.erase(id);
-  used_cpu_ -= task.shape.cpu_milli;
-  --running_;
+  if (sign > 0) {
+    worker.used += task.shape;
+    worker.tasks.insert(id);
+  } else {
+    worker.used -= task.shape;
+    worker.tasks.erase(id);
+  }
+  worker.shares[task.name_space] += sign * tasks::gpu_share(task.shape);
+  used_cpu_ += sign * task.shape.cpu_milli;
+  running_of_[task.name_space] += sign;
+  running_ += static_cast<size_t>(sign);
+}
+
+// A gang that starts, starts whole. What was lost and comes back goes alone.
+void VirtualCluster::check_gangs(const std::vector<tasks::Assignment>& placed) {
+  std::map<uint32_t, size_t> started;
+  for (const tasks::Assignment& one : placed) {
+    const Task& task = tasks_[std::stoul(one.task.id)];
+    if (task.gang != 0 && task.attempt == 1) ++started[task.gang];
+  }
+  for (const auto& [gang, count] : started) {
+    if (count != kGangSize) breach(std::to_string(count) + " tasks of gang " + std::to_string(gang) + " started alone");
+  }
+}
+
+void VirtualCluster::check_devices(const Worker& worker, const tasks::Scheduler::Usage& usage) {
+  int64_t least = worker.used.gpus;
+  for (const auto& [name_space, share] : worker.shares)
+    least += (share + tasks::SharedDevices::kWhole - 1) / tasks::SharedDevices::kWhole;
+  if (usage.used.gpus < least || usage.used.gpus > worker.view.capacity.gpus) {
+    breach(worker.view.id + " has " + std::to_string(usage.used.gpus) + " devices in use, but its tasks need " +
+           std::to_string(least) + " of " + std::to_string(worker.view.capacity.gpus));
+  }
 }
 
 // An attempt on a worker that is cut off ends too, but nobody hears of it before the fence; then it does not count.
@@ -199,7 +260,9 @@ void VirtualCluster::check_worker(uint32_t id) {
   const Worker& worker = workers_[id];
   if (!worker.used.fits_in(worker.view.capacity)) breach(worker.view.id + " was given more than it has");
   if (worker.tasks.size() > worker.view.slots) breach(worker.view.id + " runs more attempts than it may");
-  const auto usage = scheduler_.usage(worker.view.id);
+  auto usage = scheduler_.usage(worker.view.id);
+  check_devices(worker, usage);
+  usage.used.gpus = worker.used.gpus;  // beside it are those that are shared
   if (usage.used != worker.used || usage.running != worker.tasks.size()) {
     breach("the books of " + worker.view.id + " are wrong: " + std::to_string(usage.running) + " tasks, but " +
            std::to_string(worker.tasks.size()) + " run there");

@@ -5,6 +5,9 @@
 //  - no worker is ever given more than it has, nor more attempts than it may run;
 //  - a task is never placed while an attempt of it may still run, and never after it has ended;
 //  - what is placed is queued, and goes to a worker that is connected, accepts tasks and has the labels asked for;
+//  - the tasks of a gang start in one round, all of them;
+//  - a device of which a namespace has shares is not handed out whole, nor to another namespace;
+//  - a quota is never exceeded;
 //  - what the scheduler says is in use is what the books say.
 #pragma once
 
@@ -29,6 +32,9 @@ struct VirtualWorkload {
   int64_t cpu_milli_max = 4'000;  // of a task; amounts are halved down from it
   double gpu_share = 0.02;        // tasks that ask for devices
   double selector_share = 0.2;    // tasks that ask for a zone
+  double gang_share = 0;          // of each four tasks in a row: start together
+  double shared_gpu_share = 0;    // tasks that ask for a share of a device
+  int64_t quota_tasks = 0;        // most tasks of a namespace at a time; 0: no quota
   double failures_per_s = 0;      // workers that are cut off; fenced a lease later, and back after that
   double straggler_share = 0;     // attempts that take ten times as long
   int64_t lease_ms = 65'000;
@@ -78,11 +84,13 @@ class VirtualCluster {
     State state = State::kFuture;
     int8_t zone = -1;
     int8_t priority = 50;
+    uint32_t gang = 0;  // 0: none
   };
   struct Worker {
     tasks::WorkerView view;
     tasks::Shape used;
     std::set<uint32_t> tasks;
+    std::map<uint32_t, int64_t> shares;  // of devices, by namespace
     bool cut_off = false;
   };
 
@@ -96,6 +104,9 @@ class VirtualCluster {
   void leave_worker(uint32_t id);
   void end(uint32_t id);
   void check_worker(uint32_t id);
+  void check_devices(const Worker& worker, const tasks::Scheduler::Usage& usage);
+  void check_gangs(const std::vector<tasks::Assignment>& placed);
+  void count_in_books(uint32_t id, int64_t sign);
   void breach(const std::string& what);
   void mix(uint64_t value) { trace_hash_ = (trace_hash_ ^ value) * 0x100000001b3; }
   int64_t exponential(double mean);
@@ -115,6 +126,8 @@ class VirtualCluster {
   int64_t used_cpu_ = 0, total_cpu_ = 0;
   double cpu_ms_ = 0;
   double slowdown_sum_ = 0;
+  std::vector<int64_t> running_of_;                   // by namespace
+  uint32_t gang_ = 0;                                 // that tasks made now belong to
   std::vector<std::pair<double, size_t>> slowdowns_;  // by namespace: sum, count
   std::string violation_;
   uint64_t trace_hash_ = 0xcbf29ce484222325;

@@ -18,6 +18,23 @@ TEST(VirtualCluster, EverythingEndsOnceWhateverFails) {
   }
 }
 
+TEST(VirtualCluster, GangsSharesAndQuotasHoldWhateverFails) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    VirtualCluster cluster(seed, {.workers = 50,
+                                  .tasks = 5'000,
+                                  .tasks_per_s = 20,
+                                  .gang_share = 0.2,
+                                  .shared_gpu_share = 0.1,
+                                  .quota_tasks = 150,
+                                  .failures_per_s = 0.02,
+                                  .straggler_share = 0.02});
+    EXPECT_TRUE(cluster.run(kDayMs)) << "seed " << seed;
+    EXPECT_EQ(cluster.violation(), "") << "seed " << seed;
+    EXPECT_EQ(cluster.ended(), 5'000u) << "seed " << seed;
+    EXPECT_GT(cluster.lost(), 10u) << "seed " << seed;
+  }
+}
+
 TEST(VirtualCluster, TheSameEventsGiveTheSameDecisions) {
   const auto run = [](uint64_t seed) {
     VirtualCluster cluster(seed, {.workers = 30, .tasks = 3'000, .tasks_per_s = 30, .failures_per_s = 0.05});
