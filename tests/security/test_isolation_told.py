@@ -48,7 +48,9 @@ class Told(TwoTenants):
             for path in ("admin/metrics", "config"):
                 answer = who.get(path)
                 self.assertEqual(answer.status, 403, (path, answer))
-                self.assertNotIn(b"victim-", answer.body)
+                # A refusal names who asked, and nothing that somebody keeps.
+                for name in ("victim-web", "victim-task", self.task):
+                    self.assertNotIn(name.encode(), answer.body)
         # Nor have the doors that are open to all what the port of metrics has.
         for path in ("/metrics", "/debug", "/api/v1/metrics"):
             self.assertIn(self.rival.call("GET", path).status, (403, 404), path)
