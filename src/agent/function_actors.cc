@@ -62,10 +62,10 @@ void FunctionExecutor::feed_actor(Call& call) {
   if (!call.actor_ready || worker == workers_.end() || worker->second->stopping) return;
   const int socket = worker->second->socket.get();
   while (auto packet = call.actor->next_packet()) {
-    if (!send_packet(socket, 'M', *packet, {}).is_ok()) return stop_worker(*worker->second);
+    if (!send_packet(socket, 'M', *packet, {}).is_ok()) return expect_end(*worker->second);
   }
   if (const std::string credits = call.actor->take_credits(); !credits.empty())
-    if (!send_packet(socket, 'G', credits, {}).is_ok()) stop_worker(*worker->second);
+    if (!send_packet(socket, 'G', credits, {}).is_ok()) expect_end(*worker->second);
 }
 
 // A: the object is made. M: results, and that a packet was taken.

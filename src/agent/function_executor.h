@@ -104,6 +104,7 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   void became_idle(Worker& worker);
   void rest(Worker& worker);
   bool make_place(const Pool& pool);
+  void expect_end(Worker& worker);
   void stop_worker(Worker& worker);
   void worker_ended(const AttemptKey& key, const AttemptEnd& end);
   void fail_waiting(Pool& pool, const std::string& message);

@@ -84,17 +84,8 @@ void FunctionExecutor::on_packet(const AttemptKey& key) {
   Worker& worker = *found->second;
   auto packet = receive_packet(worker.socket.get());
   if (!packet) {
-    // Its process is ending, and its end says why. One that only closed its socket is of no use any more.
     reactor_.pause(worker.socket.get(), true);
-    worker.stopping = true;
-    pools_.at(worker.pool)->idle.erase(key);
-    reactor_.cancel(worker.timer);
-    worker.timer = reactor_.post_after(kGoneMs, [this, key, alive = alive_] {
-      if (!*alive || !workers_.contains(key)) return;
-      processes_->cancel(
-          key, {.kind = EndKind::kSignalled, .reason = "it closed its connection to the agent and did not end"});
-    });
-    return;
+    return expect_end(worker);
   }
   if (!packet->has_value()) return;
   WorkerPacket& message = **packet;
@@ -104,6 +95,18 @@ void FunctionExecutor::on_packet(const AttemptKey& key) {
   if (message.kind != 'O' || message.body.empty() || worker.call == nullptr) return;
   const auto stream = message.body[0] == 1 ? tasks::LogStreamKind::kStdout : tasks::LogStreamKind::kStderr;
   sink_.output(worker.call->spec.key, stream, clock_.wall(), std::string_view(message.body).substr(1));
+}
+
+// Its process is ending, and its end says why. One that only closed its socket is of no use any more.
+void FunctionExecutor::expect_end(Worker& worker) {
+  worker.stopping = true;
+  pools_.at(worker.pool)->idle.erase(worker.key);
+  reactor_.cancel(worker.timer);
+  worker.timer = reactor_.post_after(kGoneMs, [this, key = worker.key, alive = alive_] {
+    if (!*alive || !workers_.contains(key)) return;
+    processes_->cancel(
+        key, {.kind = EndKind::kSignalled, .reason = "it closed its connection to the agent and did not end"});
+  });
 }
 
 void FunctionExecutor::became_idle(Worker& worker) {

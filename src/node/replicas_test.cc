@@ -3,6 +3,7 @@
 #include <ctime>
 
 #include "base/log.h"
+#include "machine/recent_rows.h"
 #include "machine/table.h"
 #include "node/peer_message.h"
 #include "node/test_cluster.h"
@@ -19,6 +20,14 @@ void flip_row(TestCluster& c, uint64_t id, const std::string& key) {
   ASSERT_TRUE(c.member(id).kv.write(batch).is_ok());
 }
 
+// So many rows are read that what was kept of others in memory is gone: what is read next of them comes from the store.
+void forget_rows(TestCluster& c, uint64_t leader) {
+  const std::string value(1024, 'v');
+  for (size_t i = 0; i * value.size() <= machine::RecentRows::kBytesMax; ++i) {
+    ASSERT_TRUE(c.put(leader, "forget" + std::to_string(i) + "=" + value).has_value());
+  }
+}
+
 TestClusterOptions frequent_digests() {
   TestClusterOptions options;
   options.node.group.digest_every_entries = 50;
@@ -31,6 +40,7 @@ TEST(NodeDigest, TheReplicaThatDiffersStopsAndTheOthersGoOn) {
     c.add_founders(3);
     const uint64_t leader = c.wait_leader();
     ASSERT_TRUE(c.put(leader, "a=1").has_value());
+    forget_rows(c, leader);
     c.run_ms(300);
     const uint64_t odd = flip_leader ? leader : leader % 3 + 1;
     flip_row(c, odd, "a");
@@ -57,6 +67,7 @@ TEST(NodeDigest, WithoutAMajorityTheGroupTakesNoChanges) {
   c.add_founders(2);
   const uint64_t leader = c.wait_leader();
   ASSERT_TRUE(c.put(leader, "a=1").has_value());
+  forget_rows(c, leader);
   c.run_ms(300);
   flip_row(c, 3 - leader, "a");
   ASSERT_TRUE(c.put(leader, "b=1").has_value());
