@@ -104,9 +104,6 @@ class GrpcPython(NodeTest):
         missing = self.error("TaskScheduling", "GetTaskStatus", {"id": "none"})
         self.assertEqual(missing.code(), grpc.StatusCode.NOT_FOUND)
         self.assertIn(b"TASK_NOT_FOUND", dict(missing.trailing_metadata())["grpc-status-details-bin"])
-        unbuilt = self.error("TaskScheduling", "SaveCheckpoint",
-                             {"id": "none", "checkpoint": {"name": "a", "state": {"text": "x"}}})
-        self.assertEqual(unbuilt.code(), grpc.StatusCode.UNIMPLEMENTED)
 
     def test_a_token_is_enough_and_nothing_is_not(self):
         with grpc.secure_channel(self.node.context["grpc"], grpc.ssl_channel_credentials(self.ca)) as bare:

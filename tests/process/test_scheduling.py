@@ -170,9 +170,10 @@ class Scheduling(NodeTest):
         self.assertEqual(victim["attemptHistory"][0]["workerId"], worker)
         self.assertIn("priority 80", victim["attemptHistory"][0]["reason"])
         self.assertEqual(victim.get("retryCount", 0), 0, "it costs no retry")
-        firm = self.sleeper(resources=self.whole(), priority=85)
+        self.running(self.sleeper(resources=self.whole(), priority=85))
+        firm = self.sleeper(resources=self.whole(), priority=90)
         self.waits_because(firm, "waits for free resources")
-        self.rest.delete(f"tasks/{urgent}")
+        self.assertEqual(self.task(urgent)["status"], "RUNNING", "it is not preemptible")
 
     def test_users_of_other_namespaces_get_their_share_of_a_full_cluster(self):
         """A backlog of one namespace does not keep out another: each gets half of what there is."""

@@ -381,8 +381,5 @@ class BadInput(ServicesTest):
         self.assertIn("POST", response.headers["Allow"])
         self.assert_problem(self.rest.get("services/%2e%2e%2fetc"), 400)
 
-    def test_what_is_not_built_says_so(self):
-        self.assert_problem(self.rest.post("tasks/none/checkpoints", {"name": "a", "state": {"json": 1}}), 501)
-
     def test_an_unknown_read_level_is_refused(self):
         self.assert_problem(self.rest.get("services", consistency="maybe"), 400)
