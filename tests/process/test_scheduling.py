@@ -189,7 +189,10 @@ class Scheduling(NodeTest):
             self.rest.delete(f"tasks/{task}", dict(gracePeriod="0s"))
         for task in other:
             wait_until(lambda: self.rest.get(f"tasks/{task}", namespace="other").json["status"] == "RUNNING", 20, "its share")
-        running = [t for t in self.rest.get("tasks", pageSize=100).json["tasks"] if t["status"] == "RUNNING"]
-        self.assertEqual(len(running), 2)
+
+        def others():
+            return [t for t in self.rest.get("tasks", pageSize=100).json["tasks"] if t["status"] == "RUNNING"]
+
+        wait_until(lambda: len(others()) == 2, 20, "the other half is in use")
         for task in other:
             self.rest.delete(f"tasks/{task}", dict(namespace="other", gracePeriod="0s"))
