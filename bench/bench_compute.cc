@@ -30,22 +30,19 @@ Result<Run> measure(const Context& context, const std::string& venv, const std::
   std::vector<std::string> command = {python, script};
   command.insert(command.end(), arguments.begin(), arguments.end());
   command.push_back(fmt::format("{}", context.seconds()));
-  UCCP_TRY(Child child, Child::start(command, log));
-  std::optional<std::string> ended;
-  while (!(ended = child.ended())) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  UCCP_TRY(const std::string text, read_text(log));
-  const size_t line = text.rfind("{\"version\"");
+  UCCP_TRY(const Ended ended, run_program(command, log));
+  const size_t line = ended.text.rfind("{\"version\"");
   simdjson::dom::parser parser;
   simdjson::dom::element json;
   simdjson::dom::object rows;
   std::string_view version;
   Run run;
   const bool read = line != std::string::npos &&
-                    parser.parse(simdjson::padded_string(text.substr(line))).get(json) == simdjson::SUCCESS &&
+                    parser.parse(simdjson::padded_string(ended.text.substr(line))).get(json) == simdjson::SUCCESS &&
                     json["version"].get(version) == simdjson::SUCCESS &&
                     json["checked"].get(run.checked) == simdjson::SUCCESS &&
                     json["rows"].get(rows) == simdjson::SUCCESS;
-  if (!read) return fail(Code::kUnavailable, "SAMPLE_FAILED", *ended + ": " + text.substr(0, 500));
+  if (!read) return fail(Code::kUnavailable, "SAMPLE_FAILED", ended.how + ": " + ended.text.substr(0, 500));
   for (const auto [key, value] : rows) run.rows.emplace(key, value.get_double().value_unsafe());
   run.version = version;
   return run;

@@ -34,23 +34,21 @@ Result<JobSample> bullmq(const Context& context, uint64_t count, double seconds)
   if (::access(installed.c_str(), R_OK) != 0)
     return fail(Code::kNotFound, "BULLMQ_MISSING", "BullMQ is not installed (bench/run.sh installs it)");
   const std::string log = context.work_dir + "/bullmq.txt";
-  UCCP_TRY(Child child, Child::start({"node", script, new_directory(context, "redis"), std::to_string(count),
-                                      fmt::format("{}", kOpenRate), fmt::format("{}", seconds)},
-                                     log));
-  std::optional<std::string> ended;
-  while (!(ended = child.ended())) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  UCCP_TRY(const std::string text, read_text(log));
-  const size_t line = text.rfind("{\"version\"");
+  UCCP_TRY(const Ended ended, run_program({"node", script, new_directory(context, "redis"), std::to_string(count),
+                                           fmt::format("{}", kOpenRate), fmt::format("{}", seconds)},
+                                          log));
+  const size_t line = ended.text.rfind("{\"version\"");
   simdjson::dom::parser parser;
   simdjson::dom::element json;
   JobSample sample;
   std::string_view version;
   const bool read = line != std::string::npos &&
-                    parser.parse(simdjson::padded_string(text.substr(line))).get(json) == simdjson::SUCCESS &&
+                    parser.parse(simdjson::padded_string(ended.text.substr(line))).get(json) == simdjson::SUCCESS &&
                     json["version"].get(version) == simdjson::SUCCESS &&
                     json["rate"].get(sample.rate) == simdjson::SUCCESS &&
                     json["p99Ms"].get(sample.p99_ms) == simdjson::SUCCESS;
-  if (!read) return fail(Code::kUnavailable, "BULLMQ_FAILED", "BullMQ ended, " + *ended + ": " + text.substr(0, 300));
+  if (!read)
+    return fail(Code::kUnavailable, "BULLMQ_FAILED", "BullMQ ended, " + ended.how + ": " + ended.text.substr(0, 300));
   sample.version = version;
   return sample;
 }

@@ -55,20 +55,18 @@ Result<PeerRun> peer_rate(const Context& context, const std::string& python, con
   if (::access(python.c_str(), X_OK) != 0 || ::access(script.c_str(), R_OK) != 0)
     return fail(Code::kNotFound, "PEER_MISSING", name + " is not installed (bench/run.sh installs it)");
   const std::string log = context.work_dir + "/" + name + ".txt";
-  UCCP_TRY(Child child, Child::start({python, script, std::to_string(count), "1"}, log));
-  std::optional<std::string> ended;
-  while (!(ended = child.ended())) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  UCCP_TRY(const std::string text, read_text(log));
-  const size_t line = text.rfind("{\"version\"");
+  UCCP_TRY(const Ended ended, run_program({python, script, std::to_string(count), "1"}, log));
+  const size_t line = ended.text.rfind("{\"version\"");
   simdjson::dom::parser parser;
   simdjson::dom::element json;
   PeerRun run;
   std::string_view version;
   const bool read = line != std::string::npos &&
-                    parser.parse(simdjson::padded_string(text.substr(line))).get(json) == simdjson::SUCCESS &&
+                    parser.parse(simdjson::padded_string(ended.text.substr(line))).get(json) == simdjson::SUCCESS &&
                     json["version"].get(version) == simdjson::SUCCESS &&
                     json["rates"].at(0).get(run.rate) == simdjson::SUCCESS;
-  if (!read) return fail(Code::kUnavailable, "PEER_FAILED", name + " ended, " + *ended + ": " + text.substr(0, 300));
+  if (!read)
+    return fail(Code::kUnavailable, "PEER_FAILED", name + " ended, " + ended.how + ": " + ended.text.substr(0, 300));
   run.version = version;
   return run;
 }

@@ -32,13 +32,10 @@ std::string yaml_value(const std::string& text, const std::string& key) {
   return {};
 }
 
-Status run_to_end(std::vector<std::string> argv, const std::string& log) {
-  const std::string name = argv[0] + " " + argv[1];
-  UCCP_TRY(Child child, Child::start(std::move(argv), log));
-  std::optional<std::string> ended;
-  while (!(ended = child.ended())) std::this_thread::sleep_for(kPoll);
-  if (*ended == "exit code 0") return Status::ok();
-  return Status(Code::kUnavailable, "BENCH_FAILED", name + " " + *ended + ": " + read_text(log).value_or(""));
+Status run_to_end(const std::vector<std::string>& argv, const std::string& log) {
+  UCCP_TRY(const Ended ended, run_program(argv, log));
+  if (ended.how == "exit code 0") return Status::ok();
+  return Status(Code::kUnavailable, "BENCH_FAILED", argv[0] + " " + argv[1] + " " + ended.how + ": " + ended.text);
 }
 
 }  // namespace

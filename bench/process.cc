@@ -79,6 +79,14 @@ std::string http_get(const std::string& address, const std::string& path) {
   return head == std::string::npos ? std::string() : answer.substr(head + 4);
 }
 
+Result<Ended> run_program(const std::vector<std::string>& command, const std::string& log) {
+  UCCP_TRY(Child child, Child::start(command, log));
+  std::optional<std::string> how;
+  while (!(how = child.ended())) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  UCCP_TRY(std::string text, read_text(log));
+  return Ended{std::move(*how), std::move(text)};
+}
+
 Result<std::string> read_text(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return fail(Code::kNotFound, "FILE_NOT_FOUND", "there is no file " + path);

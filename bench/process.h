@@ -96,6 +96,11 @@ std::string new_directory(const Context& context, const std::string& prefix);
 // The body of GET http://HOST:PORT/path, plain HTTP; empty if there is none.
 std::string http_get(const std::string& address, const std::string& path);
 Result<std::string> read_text(const std::string& path);
+// Runs a program to its end: how it ended, and what it printed, which is kept in the file `log`.
+struct Ended {
+  std::string how, text;
+};
+Result<Ended> run_program(const std::vector<std::string>& command, const std::string& log);
 uint16_t free_port();
 
 }  // namespace uccp::bench
