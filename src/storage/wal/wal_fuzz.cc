@@ -65,7 +65,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto log = (*store)->load(group);
     UCCP_CHECK(log.has_value(), "a group of an open log loads");
     const auto entries = (*store)->read(group, log->start.index.next(), log->last.index.next(), 1 << 20);
-    UCCP_CHECK(entries.has_value(), "the entries of an open log are readable");
+    // Packed data is looked into only when it is read: a checksum holds for a writer that packed wrongly, too.
+    if (!entries) {
+      UCCP_CHECK(entries.error().reason() == "WAL_DAMAGED", "the entries of an open log are readable or damaged");
+      return 0;
+    }
   }
   const Status written = (*store)->set_hard_state(GroupId(1), {Term(1), NodeId(1), LogIndex(0)});
   UCCP_CHECK(written.is_ok(), "an open log is writable");
