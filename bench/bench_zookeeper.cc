@@ -27,6 +27,7 @@ Status run_consensus_zookeeper(Context& context) {
   const double seconds = context.quick ? 1.5 : 2.5;
   for (const size_t clients : {1u, 64u, 256u, 1000u}) {
     Row row{.metric = fmt::format("puts into one node, {} clients", clients), .unit = "1/s"};
+    if (!context.wants(row.metric)) continue;
     row.peer_name = "ZooKeeper";
     row.peer_version = zookeeper ? (*zookeeper)->version() : "";
     row.settings = "closed loop, 8 connections; ours with TLS, ZooKeeper without; setData of 10,000 nodes";

@@ -27,7 +27,8 @@ using Clock = std::chrono::steady_clock;
 constexpr const char* kJar = "/usr/share/java/zookeeper.jar";
 constexpr auto kReadyMax = std::chrono::seconds(30);
 constexpr auto kPoll = std::chrono::milliseconds(20);
-constexpr uint32_t kSessionTimeoutMs = 30'000;
+// Nothing is sent while the other side is measured.
+constexpr uint32_t kSessionTimeoutMs = 600'000;
 // Jute, ZooKeeper's encoding: big endian, strings and buffers behind their length. Operations by number.
 constexpr uint32_t kCreate = 1, kSetData = 5;
 constexpr uint32_t kAnyVersion = UINT32_MAX;
@@ -91,7 +92,8 @@ Result<std::unique_ptr<ZooKeeper>> ZooKeeper::start(const Context& context) {
   out->version_ = std::filesystem::canonical(kJar).stem().string();
   const std::string config = out->directory_ + "/zoo.cfg";
   std::ofstream(config) << "tickTime=2000\ndataDir=" << out->directory_ << "/data\nclientPort=" << out->port_
-                        << "\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n";
+                        << "\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxSessionTimeout="
+                        << kSessionTimeoutMs << "\n";
   std::filesystem::create_directories(out->directory_ + "/data");
   UCCP_TRY(Child child, Child::start({"/usr/bin/env", "java", "-Xmx1g", "-cp", kJar,
                                       "org.apache.zookeeper.server.quorum.QuorumPeerMain", config},

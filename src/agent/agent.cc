@@ -139,6 +139,16 @@ void Agent::add_devices(wire::Hello& hello) const {
   *hello.mutable_gpus() = {devices_.gpus().begin(), devices_.gpus().end()};
 }
 
+void Agent::devices_seen(const std::vector<api::WorkerGpu>& seen) {
+  const size_t before = devices_.count();
+  devices_.refresh(seen);
+  devices_changed_ = true;
+  if (devices_.count() == before) return;
+  log::warn("the number of GPUs that work has changed", {{"before", before}, {"now", devices_.count()}});
+  // The capacity is part of the Hello; what runs goes on over it.
+  if (connected_) link_.reconnect(std::to_string(devices_.count()) + " GPUs work, no more " + std::to_string(before));
+}
+
 wire::Hello Agent::hello() {
   wire::Hello hello;
   hello.set_worker_id(worker_id_);

@@ -62,6 +62,9 @@ class Agent final : public ExecutorSink, public LinkObserver {
 
   // Clears away what was running, then connects. `backend` must outlive the agent.
   void start(ExecutorBackend& backend);
+  // What a look at the devices found. When more or fewer of them work than before, the servers are told of another
+  // capacity.
+  void devices_seen(const std::vector<api::WorkerGpu>& seen);
   void set_isolation(std::string note) { options_.isolation = std::move(note); }
   // Takes nothing new, stops what runs with this grace, reports, ends. Idempotent.
   void shutdown(int64_t grace_ms, const std::string& reason);

@@ -17,6 +17,7 @@
 
 #include "agent/agent.h"
 #include "agent/certificate_keeper.h"
+#include "agent/device_watch.h"
 #include "agent/function_executor.h"
 #include "agent/grpc_link.h"
 #include "agent/guard.h"
@@ -38,6 +39,7 @@ namespace uccp::agent {
 namespace {
 
 constexpr int64_t kShutdownGraceMs = 5'000;
+constexpr int64_t kDeviceIntervalMinMs = 100;
 
 struct Flags {
   std::string data_directory = "data/agent";
@@ -53,6 +55,7 @@ struct Flags {
   std::string exit_after_alone;
   std::string log_level = "INFO";
   std::string inventory;
+  std::string device_interval = "10s";
   std::string python;
   size_t function_workers_max = 0;
   bool allow_root_tasks = false;
@@ -109,6 +112,10 @@ void add_flags(CLI::App& app, Flags& flags) {
   app.add_option("--inventory", flags.inventory,
                  "JSON file with the devices of this machine, in place of what is found")
       ->envname("UCCP_AGENT_INVENTORY");
+  app.add_option("--device-interval", flags.device_interval,
+                 "Time between two looks at the health, memory and load of GPUs, at least 100ms")
+      ->envname("UCCP_AGENT_DEVICE_INTERVAL")
+      ->capture_default_str();
   app.add_option("--python", flags.python,
                  "Python of functions, with the package uccp; default ../venv/bin/python beside the agent");
   app.add_option("--function-workers", flags.function_workers_max,
@@ -142,14 +149,28 @@ bool take_lock(const std::string& data_directory) {
   return true;
 }
 
-// What the machine has. Only a file that the operator named has to be right.
-Result<DeviceInventory> devices_of(const Flags& flags, FileSystem& files) {
-  std::vector<std::unique_ptr<DeviceSource>> sources;
+using DeviceSources = std::vector<std::unique_ptr<DeviceSource>>;
+
+DeviceSources kernel_and_drivers(FileSystem& files) {
+  DeviceSources sources;
   sources.push_back(nvml_devices());
   sources.push_back(sysfs_devices(files));
+  return sources;
+}
+
+// Where this machine's graphics processors are read.
+DeviceSources device_sources(const Flags& flags, FileSystem& files) {
+  if (flags.inventory.empty()) return kernel_and_drivers(files);
+  DeviceSources sources;
+  sources.push_back(inventory_file(files, flags.inventory));
+  return sources;
+}
+
+// What the machine has. Only a file that the operator named has to be right.
+Result<DeviceInventory> devices_of(const Flags& flags, FileSystem& files, const DeviceSources& sources) {
   if (flags.inventory.empty()) return find_devices(sources);
-  UCCP_TRY(DeviceInventory inventory, inventory_file(files, flags.inventory)->find());
-  if (inventory.network_bps == 0) inventory.network_bps = find_devices(sources).network_bps;
+  UCCP_TRY(DeviceInventory inventory, sources.front()->find());
+  if (inventory.network_bps == 0) inventory.network_bps = find_devices(kernel_and_drivers(files)).network_bps;
   return inventory;
 }
 
@@ -255,7 +276,9 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
     if (agent_pointer != nullptr) agent_pointer->shutdown(kShutdownGraceMs, "signal " + std::to_string(number));
   });
   AgentOptions options = agent_options(flags);
-  UCCP_TRY(options.devices, devices_of(flags, files));
+  DeviceSources sources = device_sources(flags, files);
+  UCCP_TRY(options.devices, devices_of(flags, files, sources));
+  const bool has_gpus = !options.devices.gpus.empty();
   CertificateKeeper certificates(
       loop, clock, files,
       {.directory = flags.data_directory + "/identity", .configured = [&] { return find_server(flags.server); }});
@@ -287,7 +310,16 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
                                auto done) { link.call(method, std::move(request), timeout_ms, std::move(done)); },
                        [&link] { link.reconnect("the agent has another certificate"); });
   });
+  std::optional<DeviceWatch> watch;
+  if (has_gpus) {
+    watch.emplace(std::move(sources), parse_duration_ms(flags.device_interval), [&](std::vector<api::WorkerGpu> seen) {
+      loop.post([&, seen = std::move(seen)] {
+        if (agent_pointer != nullptr) agent_pointer->devices_seen(seen);
+      });
+    });
+  }
   loop.run();
+  watch.reset();
   certificates.stop();
   link.stop();
   executor.reset();
@@ -304,6 +336,11 @@ int main_program(int argc, char** argv) {
   log::Options options{.service = "uccp-agent"};
   if (!log::parse_level(flags.log_level, options.level) || parse_duration_ms(flags.exit_after_alone) < 0) {
     std::fprintf(stderr, "uccp-agent: --log-level or --exit-after-alone is malformed; see --help\n");
+    return 2;
+  }
+  if (parse_duration_ms(flags.device_interval) < kDeviceIntervalMinMs) {
+    std::fprintf(stderr, "uccp-agent: --device-interval %s is none of 100ms or more, such as 10s\n",
+                 flags.device_interval.c_str());
     return 2;
   }
   if (!parse_type(flags.type)) {

@@ -12,9 +12,7 @@
 namespace uccp::agent {
 namespace {
 
-bool is_healthy(const api::GpuDevice& device) {
-  return device.health() == api::HEALTH_STATUS_UNSPECIFIED || device.health() == api::HEALTH_STATUS_HEALTHY;
-}
+bool is_healthy(const api::GpuDevice& device) { return device.health() == api::HEALTH_STATUS_HEALTHY; }
 
 // Shares are multiples of a hundredth, sums of them are not exact.
 constexpr double kShareEpsilon = 1e-6;
@@ -71,10 +69,11 @@ Status number_devices(DeviceInventory& inventory) {
     const int count = std::max(gpu.count(), gpu.devices_size());
     if (count <= 0 || next + count > kDevicesMax)
       return invalid("there are 1 to 1024 devices; name a count or list devices");
-    while (gpu.devices_size() < count) gpu.add_devices()->set_health(api::HEALTH_STATUS_HEALTHY);
+    while (gpu.devices_size() < count) gpu.add_devices();
     gpu.set_count(count);
     for (api::GpuDevice& device : *gpu.mutable_devices()) {
       device.set_index(next++);
+      if (device.health() == api::HEALTH_STATUS_UNSPECIFIED) device.set_health(api::HEALTH_STATUS_HEALTHY);
       device.set_allocated(0);
     }
   }
@@ -180,6 +179,29 @@ bool DevicePool::give_back(const AttemptKey& key) {
     if (device->allocated() == 0) shared_by_.erase(index);
   }
   return true;
+}
+
+void DevicePool::refresh(const std::vector<api::WorkerGpu>& seen) {
+  std::map<std::string, const api::GpuDevice*> by_id;
+  std::map<int, const api::GpuDevice*> by_number;
+  for (const api::WorkerGpu& gpu : seen) {
+    for (const api::GpuDevice& device : gpu.devices()) {
+      if (device.uuid().empty()) by_number[device.index()] = &device;
+      else by_id[device.uuid()] = &device;
+    }
+  }
+  for (api::WorkerGpu& gpu : gpus_) {
+    for (api::GpuDevice& device : *gpu.mutable_devices()) {
+      const api::GpuDevice* now = nullptr;
+      if (const auto it = by_id.find(device.uuid()); it != by_id.end()) now = it->second;
+      else if (const auto at = by_number.find(device.index()); device.uuid().empty() && at != by_number.end())
+        now = at->second;
+      device.set_health(now == nullptr ? api::HEALTH_STATUS_UNHEALTHY : now->health());
+      device.set_memory_used(now == nullptr ? 0 : now->memory_used());
+      device.set_utilization(now == nullptr ? 0 : now->utilization());
+      device.set_temperature(now == nullptr ? 0 : now->temperature());
+    }
+  }
 }
 
 size_t DevicePool::count() const {

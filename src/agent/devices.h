@@ -39,7 +39,7 @@ class DeviceSource {
 };
 
 // NVIDIA's management library. A machine without it has nothing.
-std::unique_ptr<DeviceSource> nvml_devices(std::string library = "libnvidia-ml.so.1");
+std::unique_ptr<DeviceSource> nvml_devices(const std::string& library = "libnvidia-ml.so.1");
 // The kernel's description of the machine, below `root`.
 std::unique_ptr<DeviceSource> sysfs_devices(FileSystem& files, std::string root = "/sys");
 // A JSON file in the form of a Worker, as `uccp-cli worker get -o json` shows it: `gpus` and of `resources.total`
@@ -48,7 +48,8 @@ std::unique_ptr<DeviceSource> inventory_file(FileSystem& files, std::string path
 
 // What all sources found together; a source that fails is logged and left out.
 DeviceInventory find_devices(const std::vector<std::unique_ptr<DeviceSource>>& sources);
-// Numbers the devices of all kinds, and makes entries for those that are only counted.
+// Numbers the devices of all kinds, makes entries for those that are only counted, and takes as healthy what says
+// nothing.
 Status number_devices(DeviceInventory& inventory);
 
 // Vendor and model as one word: "NVIDIA H100 80GB HBM3" is nvidia-h100-80gb-hbm3.
@@ -69,6 +70,11 @@ class DevicePool {
   // What tells a task's libraries which devices it may use; on a machine with devices also to one that has none of
   // them.
   std::map<std::string, std::string> environment(const std::vector<int>& devices) const;
+
+  // Takes over health, memory in use, utilization and temperature of the devices that were seen; one that was not, by
+  // its unique id or else its number, is unhealthy. Devices that are new are not taken in: tasks know devices by
+  // number.
+  void refresh(const std::vector<api::WorkerGpu>& seen);
 
   // Healthy devices.
   size_t count() const;

@@ -134,6 +134,31 @@ api::GpuRequest request(double count, const std::string& type = "", uint64_t mem
   return r;
 }
 
+TEST(DevicePool, ALookTakesOverWhatChangesAndLeavesWhatIsTaken) {
+  auto known = gpus({{"nvidia-a100", 2}, {"amd-mi300", 1}});
+  known[0].mutable_devices(0)->set_uuid("GPU-a");
+  known[0].mutable_devices(1)->set_uuid("GPU-b");
+  DevicePool pool(known);
+  ASSERT_TRUE(pool.take("a", request(1, "nvidia"), "t/n"));
+  // The first fell off the bus, so the second is the first that the driver shows.
+  auto seen = gpus({{"nvidia-a100", 1}, {"amd-mi300", 2}});
+  seen[0].mutable_devices(0)->set_uuid("GPU-b");
+  seen[0].mutable_devices(0)->set_memory_used(1000);
+  seen[0].mutable_devices(0)->set_temperature(70);
+  seen[1].mutable_devices(1)->set_utilization(0.5);  // number 2, as the only one of AMD was
+  pool.refresh(seen);
+  const auto& devices = pool.gpus()[0].devices();
+  EXPECT_EQ(devices[0].health(), api::HEALTH_STATUS_UNHEALTHY);
+  EXPECT_EQ(devices[0].allocated(), 1);
+  EXPECT_EQ(devices[1].memory_used(), 1000u);
+  EXPECT_EQ(devices[1].temperature(), 70);
+  EXPECT_EQ(pool.gpus()[1].devices(0).utilization(), 0.5);
+  EXPECT_EQ(pool.gpus()[1].devices_size(), 1);
+  EXPECT_EQ(pool.count(), 2u);
+  pool.refresh(known);
+  EXPECT_EQ(pool.count(), 3u);
+}
+
 TEST(DevicePool, ADeviceBelongsToOneAttemptUntilItIsGivenBack) {
   DevicePool pool(gpus({{"nvidia-a100", 3}}));
   EXPECT_EQ(*pool.take("a", request(2), "t/n"), (std::vector<int>{0, 1}));

@@ -46,10 +46,13 @@ class Nvml {
 
   bool present() const { return library_ != nullptr; }
 
+  // The library is started once: that takes a driver that nobody else uses a second or more.
   Result<DeviceInventory> find() {
     if (!complete_) return failed("it lacks functions; its driver is too old");
-    if (const NvmlReturn code = init_(); code != kSuccess) return failed("nvmlInit answers " + std::to_string(code));
-    started_ = true;
+    if (!started_) {
+      if (const NvmlReturn code = init_(); code != kSuccess) return failed("nvmlInit answers " + std::to_string(code));
+      started_ = true;
+    }
     unsigned count = 0;
     if (const NvmlReturn code = count_(&count); code != kSuccess) {
       return failed("nvmlDeviceGetCount answers " + std::to_string(code));
@@ -122,20 +125,17 @@ class Nvml {
 
 class NvmlDevices final : public DeviceSource {
  public:
-  explicit NvmlDevices(std::string library) : library_(std::move(library)) {}
-  Result<DeviceInventory> find() override {
-    Nvml nvml(library_);
-    return nvml.present() ? nvml.find() : DeviceInventory();
-  }
+  explicit NvmlDevices(const std::string& library) : nvml_(library) {}
+  Result<DeviceInventory> find() override { return nvml_.present() ? nvml_.find() : DeviceInventory(); }
 
  private:
-  const std::string library_;
+  Nvml nvml_;
 };
 
 }  // namespace
 
-std::unique_ptr<DeviceSource> nvml_devices(std::string library) {
-  return std::make_unique<NvmlDevices>(std::move(library));
+std::unique_ptr<DeviceSource> nvml_devices(const std::string& library) {
+  return std::make_unique<NvmlDevices>(library);
 }
 
 }  // namespace uccp::agent

@@ -26,6 +26,7 @@ OTHERS = {
 
 class DevicesTest(NodeTest):
     inventory = None
+    settings = {}
 
     @classmethod
     def setUpClass(cls):
@@ -34,7 +35,7 @@ class DevicesTest(NodeTest):
         cls.folder = pathlib.Path(folder.name)
         inventory = cls.folder / "inventory.json"
         inventory.write_text(json.dumps(cls.inventory))
-        cls.environment = {"UCCP_AGENT_INVENTORY": str(inventory)}
+        cls.environment = {"UCCP_AGENT_INVENTORY": str(inventory), **cls.settings}
         super().setUpClass()
 
     def explain(self, task):
@@ -77,6 +78,55 @@ class OtherVendors(DevicesTest):
                 self.assertEqual(self.explain(second)["reasons"][0]["cause"], "BUSY")
                 gate.open()
                 self.assertEqual([self.node.wait_task(t)["status"] for t in (first, second)], ["SUCCEEDED"] * 2)
+
+
+class Watched(DevicesTest):
+    inventory = {"gpus": [{"type": "nvidia-h100", "devices": [{"uuid": "a"}, {"uuid": "b"}]}]}
+    settings = {"UCCP_AGENT_DEVICE_INTERVAL": "100ms"}
+
+    def worker(self):
+        # While the agent says Hello anew it is not ready for a moment.
+        return self.rest.get("workers").json["workers"][0]
+
+    def look(self, *devices):
+        """What the agent finds from now on; a file is replaced at once or not at all."""
+        new = self.folder / "new.json"
+        new.write_text(json.dumps({"gpus": [{"type": "nvidia-h100", "devices": devices}]}))
+        new.rename(self.folder / "inventory.json")
+
+    def healths(self):
+        return [device["health"] for device in self.worker()["gpus"][0]["devices"]]
+
+    def gpus(self):
+        return self.worker()["resources"]["total"].get("gpu", {}).get("count", 0)
+
+    def test_a_gpu_that_fails_is_not_handed_out_until_it_works_again(self):
+        gate = self.node.gate("failing")
+        tasks = [self.node.submit(f"echo $CUDA_VISIBLE_DEVICES; {gate.wait}", resources={"cpu": 0.01, "gpu": {"count": 1}})["id"]
+                 for _ in range(2)]
+        for task in tasks:
+            wait_until(lambda: self.node.log(task), what="both run")
+        self.look({"uuid": "a", "health": "UNHEALTHY"}, {"uuid": "b", "memoryUsed": "3Gi", "temperature": 66})
+        wait_until(lambda: (self.healths(), self.gpus()) == (["UNHEALTHY", "HEALTHY"], 1), 20, "one of two works")
+        device = self.worker()["gpus"][0]["devices"][1]
+        self.assertEqual((device["memoryUsed"], device["temperature"]), (3 << 30, 66))
+        gate.open()
+        for task in tasks:
+            self.assertEqual(self.node.wait_task(task)["status"], "SUCCEEDED", "what ran on it went on")
+        for _ in range(3):
+            task = self.node.run("echo $CUDA_VISIBLE_DEVICES", resources={"gpu": {"count": 1}})
+            self.assertEqual(self.node.log(task["id"]), [b"1"])
+        refused = self.rest.post("tasks?rejectUnplaceable=true", {"command": ["true"], "resources": {"gpu": {"count": 2}}})
+        self.assert_problem(refused, 412, "TASK_UNPLACEABLE")
+        # A file that cannot be read changes nothing; one device that is gone is as good as broken.
+        (self.folder / "inventory.json").unlink()
+        self.look({"uuid": "b"})
+        wait_until(lambda: self.worker()["gpus"][0]["devices"][1].get("temperature", 0) == 0, 20, "the next look")
+        self.assertEqual((self.healths(), self.gpus()), (["UNHEALTHY", "HEALTHY"], 1))
+        self.look({"uuid": "b"}, {"uuid": "a"})
+        wait_until(lambda: (self.healths(), self.gpus()) == (["HEALTHY", "HEALTHY"], 2), 20, "both work again")
+        both = self.node.run("echo $CUDA_VISIBLE_DEVICES", resources={"gpu": {"count": 2}})
+        self.assertEqual(self.node.log(both["id"]), [b"0,1"])
 
 
 class Devices(DevicesTest):
