@@ -96,6 +96,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"worker_quarantine", kDuration, "60s", kActs,
      "a worker with three faults of its own in five minutes takes no tasks for so long; doubled with each time; 0: "
      "off"},
+    {"state_cache_bytes", kInteger, "100663296", kActs,
+     "memory of a node for rows and tables of its state that are read often; 96 MiB hold about 100,000 services"},
     {"log_store", kString, "wal", kActs,
      "what keeps the log: wal, rocksdb or lmdb; fixed once the directory has a log"},
     {"log_compression", kString, "lz4", kActs, "compression of large log entries and of snapshots: none, lz4 or zstd"},

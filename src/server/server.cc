@@ -14,8 +14,8 @@ constexpr uint64_t kPackedChunkBytesMin = 1024;
 constexpr int64_t kHandOverMs = 3'000;
 constexpr int64_t kBlobGraceMarginMs = 5'000;
 constexpr int64_t kCollectMsMax = 600'000;
-// Holds the rows of about 100,000 services, so that discovery does not read from the disk.
-constexpr uint64_t kStateCacheBytes = 96u << 20;
+constexpr int64_t kStateCacheBytesMin = 8 << 20;
+constexpr int64_t kStateCacheBytesMax = int64_t{1} << 40;
 
 // An outcome names blobs that were stored before it, and may come as late as its worker's lease allows.
 int64_t blob_grace_ms(const Config& config, const ServerOptions& options) {
@@ -26,6 +26,8 @@ int64_t blob_grace_ms(const Config& config, const ServerOptions& options) {
 
 Status Server::Parts::open_storage(const ServerOptions& options, const Config& config) {
   UCCP_TRY(LogOptions log_chosen, log_options(config));
+  UCCP_TRY(const int64_t cache_bytes,
+           config.integer_between("state_cache_bytes", kStateCacheBytesMin, kStateCacheBytesMax));
   UCCP_RETURN_IF_ERROR(files.make_directories(options.data_dir));
   UCCP_TRY(lock, runtime::DirectoryLock::acquire(options.data_dir));
   UCCP_TRY(identity, node::open_identity(files, options.data_dir, options.node, options.cluster_id, system_random));
@@ -36,8 +38,9 @@ Status Server::Parts::open_storage(const ServerOptions& options, const Config& c
   log::info("data directory opened", {{"encryption", encryption->report()}});
   log_chosen.encryption = encryption->rocks();
   UCCP_TRY(log, open_log(encryption->files(), options.data_dir + "/log", identity, log_chosen, metrics));
-  UCCP_TRY(kv, storage::RocksKv::open(options.data_dir + "/state/kv",
-                                      {.block_cache_bytes = kStateCacheBytes, .encryption = encryption->rocks()}));
+  UCCP_TRY(kv, storage::RocksKv::open(
+                   options.data_dir + "/state/kv",
+                   {.block_cache_bytes = static_cast<uint64_t>(cache_bytes), .encryption = encryption->rocks()}));
   UCCP_RETURN_IF_ERROR(node::claim_state(*kv, options.data_dir + "/state", identity));
   UCCP_TRY(stored_blobs, objects::DirectoryBlobStore::open(encryption->files(), options.data_dir + "/blobs"));
   return Status::ok();

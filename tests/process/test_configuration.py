@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 import urllib.request
 from datetime import datetime
@@ -101,6 +102,15 @@ class Said(unittest.TestCase):
         settings = {setting["name"]: setting for setting in node.rest.get("config").json["settings"]}
         self.assertEqual(settings["vault_addr"]["source"], "environment", settings["vault_addr"])
         self.assertNotIn("very-secret", json.dumps(settings))
+
+
+    def test_a_number_out_of_its_range_ends_the_start(self):
+        require(SERVER)
+        with tempfile.TemporaryDirectory(prefix="uccp-test-") as folder:
+            done = subprocess.run([str(SERVER), "dev", "--no-agent", "--ports", "auto", "--data-dir", folder], capture_output=True,
+                                  text=True, timeout=60, env=clean_environment(STATE_CACHE_BYTES="1"))
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("'state_cache_bytes' is out of range; it must be 8388608 to 1099511627776", done.stderr)
 
 
 class Acts(NodeTest):

@@ -163,6 +163,26 @@ class Gpu(NodeTest):
         for task in tasks:
             self.result(task)
 
+    def test_a_gpu_belongs_to_one_task_at_a_time(self):
+        gate = self.node.gate("whole")
+        self.addCleanup(gate.open)
+        total = len(self.devices())
+        first = self.submit(holding(GIB, gate.wait), count=total)
+        wait_until(lambda: self.lines(first) == ["holds"], 60, "the first holds all of them")
+        second = self.submit(COMPUTE, count=1)
+        wait_until(lambda: "reasons" in self.rest.get(f"tasks/{second}:explain").json, 20, "the second waits")
+        self.assertEqual(self.rest.get(f"tasks/{second}:explain").json["reasons"][0]["cause"], "BUSY")
+        wait_until(lambda: [device.get("allocated") for device in self.devices()] == [1] * total, 20, "the worker tells of it")
+        gate.open()
+        self.result(first)
+        self.assertEqual(self.result(second)[1], "True")
+
+    def test_the_version_of_the_driver_is_a_condition(self):
+        version = of_the_driver("driver_version")[0][0]
+        self.assertEqual(self.result(self.submit(COMPUTE, count=1, driverVersionMin=version))[1], "True")
+        newer = {"command": ["true"], "resources": {"gpu": {"count": 1, "driverVersionMin": str(int(version.split(".")[0]) + 1)}}}
+        self.assert_problem(self.rest.post("tasks?rejectUnplaceable=true", newer), 412, "TASK_UNPLACEABLE")
+
     def test_more_than_there_is_is_refused_if_that_is_asked_for(self):
         total = len(self.devices())
         body = {"command": ["true"], "resources": {"gpu": {"count": total + 1}}}
