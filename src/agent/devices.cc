@@ -67,7 +67,7 @@ Status number_devices(DeviceInventory& inventory) {
                      " devices are listed");
     }
     const int count = std::max(gpu.count(), gpu.devices_size());
-    if (count <= 0 || next + count > kDevicesMax)
+    if (count <= 0 || count > kDevicesMax - next)
       return invalid("there are 1 to 1024 devices; name a count or list devices");
     while (gpu.devices_size() < count) gpu.add_devices();
     gpu.set_count(count);

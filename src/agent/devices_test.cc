@@ -57,6 +57,9 @@ TEST_F(DevicesTest, AnInventoryFileIsWrittenLikeAWorker) {
 TEST_F(DevicesTest, AnInventoryThatWouldSurpriseIsRefused) {
   EXPECT_NE(refusal("{").find("inventory.json"), std::string::npos);
   EXPECT_NE(refusal(R"({"gpu": []})").find("gpu"), std::string::npos);
+  EXPECT_NE(refusal(R"({"gpus": [{"type": "a", "count": 1}, {"type": "b", "count": 2147483647}]})").find("1 to 1024"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"resources": {"total": {"extended": {"a": "NaN"}}}})").find("above 0"), std::string::npos);
   EXPECT_NE(refusal(R"({"gpus": [{"type": "NVIDIA H100", "count": 1}]})").find("lower case"), std::string::npos);
   EXPECT_NE(refusal(R"({"gpus": [{"type": "nvidia-h100"}]})").find("name a count"), std::string::npos);
   EXPECT_NE(refusal(R"({"gpus": [{"type": "nvidia-h100", "count": 3, "devices": [{}]}]})").find("1 devices are listed"),

@@ -69,16 +69,12 @@ void FunctionExecutor::feed_actor(Call& call) {
 }
 
 // A: the object is made. M: results, and that a packet was taken.
-void FunctionExecutor::actor_packet(Worker& worker, const WorkerPacket& packet) {
+void FunctionExecutor::actor_packet(Worker& worker, WorkerPacket& packet) {
   Call& call = *worker.call;
   if (packet.kind == 'A') {
     call.actor_ready = true;
   } else if (packet.kind == 'M') {
-    if (!packet.file) {
-      call.actor->results(packet.body);
-    } else if (const auto body = read_whole(packet.file.get())) {
-      call.actor->results(*body);
-    }
+    if (const auto body = body_of(std::move(packet), packet_bytes_max())) call.actor->results(*body);
   }
   feed_actor(call);
 }

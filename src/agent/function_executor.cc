@@ -165,14 +165,14 @@ void FunctionExecutor::assign(Worker& worker, const std::shared_ptr<Call>& call)
   });
 }
 
+// A value, and what is said of it.
+uint64_t FunctionExecutor::packet_bytes_max() const { return options_.value_bytes_max + kPacketBytes; }
+
 void FunctionExecutor::reply(Worker& worker, WorkerPacket packet) {
   auto call = std::move(worker.call);
   worker.call = nullptr;
-  if (packet.file) {
-    auto body = read_whole(packet.file.get());
-    packet.body = body ? std::move(*body) : std::string();
-  }
-  WorkerReply reply = reply_of(packet.body);
+  const auto body = body_of(std::move(packet), packet_bytes_max());
+  WorkerReply reply = body ? reply_of(*body) : WorkerReply{.code = 1, .message = body.error().message()};
   // A call that is being stopped ends with its worker; an answer that crossed the stop comes too late.
   if (call == nullptr || call->ended) return;
   if (worker.stopping) {
@@ -187,13 +187,10 @@ void FunctionExecutor::reply(Worker& worker, WorkerPacket packet) {
 }
 
 void FunctionExecutor::yielded(Worker& worker, WorkerPacket packet) {
-  if (packet.file) {
-    auto body = read_whole(packet.file.get());
-    packet.body = body ? std::move(*body) : std::string();
-  }
-  sink_.yielded(
-      worker.call->spec.key, clock_.wall(),
-      {.content_type = std::string(find_field(packet.body, 'c')), .data = std::string(find_field(packet.body, 'd'))});
+  const auto body = body_of(std::move(packet), packet_bytes_max());
+  if (!body) return;  // its worker is not the one that comes with the agent, which sends none so large
+  sink_.yielded(worker.call->spec.key, clock_.wall(),
+                {.content_type = std::string(find_field(*body, 'c')), .data = std::string(find_field(*body, 'd'))});
 }
 
 // Ends a call with what its worker said; a large value goes to the disk first.

@@ -93,7 +93,8 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   // function_actors.cc: calls that stay, and what is called on them.
   void begin_actor(const std::shared_ptr<Call>& call);
   void feed_actor(Call& call);
-  void actor_packet(Worker& worker, const WorkerPacket& packet);
+  void actor_packet(Worker& worker, WorkerPacket& packet);
+  uint64_t packet_bytes_max() const;
   void watch_owner(const std::shared_ptr<Call>& call);
 
   // function_workers.cc: processes.

@@ -19,6 +19,8 @@ namespace uccp::agent {
 namespace {
 
 constexpr int kBacklog = 128;
+// As many as a message of the contract may have.
+constexpr uint64_t kBundleBytesMax = 64u << 20;
 
 Status io_error(const std::string& what) {
   return Status(Code::kUnavailable, "IO_ERROR", what + ": " + std::strerror(errno));
@@ -82,9 +84,14 @@ void OwnedFd::reset() {
   fd_ = -1;
 }
 
-Result<std::string> read_whole(int fd) {
+Result<std::string> read_whole(int fd, uint64_t size_max) {
   struct stat info{};
   if (fstat(fd, &info) != 0) return std::unexpected(io_error("a file of a call cannot be looked at"));
+  if (info.st_size < 0 || static_cast<uint64_t>(info.st_size) > size_max) {
+    return fail(Code::kInvalid, "FILE_TOO_LARGE",
+                "a file of a call has " + std::to_string(info.st_size) + " bytes, at most " + std::to_string(size_max) +
+                    " are possible");
+  }
   std::string content(static_cast<size_t>(info.st_size), '\0');
   for (size_t at = 0; at < content.size();) {
     const ssize_t got = pread(fd, content.data() + at, content.size() - at, static_cast<off_t>(at));
@@ -98,15 +105,24 @@ Result<std::string> read_whole(int fd) {
   return content;
 }
 
+Result<std::string> body_of(WorkerPacket packet, uint64_t size_max) {
+  if (packet.file) return read_whole(packet.file.get(), size_max);
+  return std::move(packet.body);
+}
+
 Result<FunctionCode> read_bundle(const std::string& path) {
   const OwnedFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return std::unexpected(io_error("the code of a function cannot be read"));
-  UCCP_TRY(const std::string content, read_whole(file.get()));
+  UCCP_TRY(const std::string content, read_whole(file.get(), kBundleBytesMax));
+  return parse_bundle(content, path.substr(path.rfind('/') + 1));
+}
+
+Result<FunctionCode> parse_bundle(const std::string& content, std::string digest) {
   v1::Function bundle;
   if (!bundle.ParseFromString(content) || bundle.entry_point().empty()) {
     return fail(Code::kCorruption, "BUNDLE_INVALID", "the bundle of a function is not one");
   }
-  FunctionCode code{.digest = path.substr(path.rfind('/') + 1),
+  FunctionCode code{.digest = std::move(digest),
                     .name = bundle.name(),
                     .entry_point = bundle.entry_point(),
                     .source = bundle.source()};

@@ -67,6 +67,8 @@ struct FunctionCode {
 
 // Reads a bundle. Errors: corruption BUNDLE_INVALID; unavailable IO_ERROR.
 Result<FunctionCode> read_bundle(const std::string& path);
+// Errors: corruption BUNDLE_INVALID.
+Result<FunctionCode> parse_bundle(const std::string& content, std::string digest);
 
 struct CallMessage {
   std::string body;
@@ -87,8 +89,11 @@ Result<WorkerListener> listen_for_workers(std::string_view random);
 Status send_packet(int socket, char kind, std::string_view body, const std::vector<OwnedFd>& files);
 // Reads one packet if there is one. Errors: unavailable WORKER_GONE; corruption WORKER_PACKET_INVALID.
 Result<std::optional<WorkerPacket>> receive_packet(int socket);
-// The whole content of a file. Errors: unavailable IO_ERROR.
-Result<std::string> read_whole(int fd);
+// The whole content of a file. A worker chooses what it sends, and a file takes nothing to be endless. Errors: invalid
+// FILE_TOO_LARGE; unavailable IO_ERROR.
+Result<std::string> read_whole(int fd, uint64_t size_max);
+// The body, wherever it is. Errors: those of read_whole().
+Result<std::string> body_of(WorkerPacket packet, uint64_t size_max);
 
 // Adds a field to a body.
 void append_field(std::string& body, char tag, std::string_view content);

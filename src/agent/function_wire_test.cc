@@ -1,5 +1,6 @@
 #include "agent/function_wire.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +14,8 @@
 
 namespace uccp::agent {
 namespace {
+
+constexpr uint64_t kLarge = 64u << 20;
 
 struct Pair {
   Pair() {
@@ -43,7 +46,7 @@ TEST(FunctionWire, SmallBodiesTravelInThePacketAndLargeOnesInAFile) {
     ASSERT_TRUE(packet && packet->has_value());
     EXPECT_EQ((*packet)->kind, 'R');
     EXPECT_EQ(static_cast<bool>((*packet)->file), size > kInlineBodyBytes);
-    const std::string got = (*packet)->file ? read_whole((*packet)->file.get()).value() : (*packet)->body;
+    const std::string got = body_of(std::move(**packet), kLarge).value();
     EXPECT_EQ(got, body);
   }
 }
@@ -102,11 +105,23 @@ TEST(FunctionWire, ACallCarriesItsArgumentsInOrderAndOpensItsFiles) {
   EXPECT_EQ(find_field(first->body, 'j'), "1");
   EXPECT_EQ(find_field(first->body, 'v'), "A=b");
   ASSERT_EQ(first->files.size(), 1u);
-  EXPECT_EQ(read_whole(first->files[0].get()).value(), "large");
+  EXPECT_EQ(read_whole(first->files[0].get(), kLarge).value(), "large");
   EXPECT_EQ(find_field(encode_call(spec, *code, false)->body, 's'), "") << "known code does not travel again";
   std::filesystem::remove(large);
   EXPECT_EQ(encode_call(spec, *code, false).error().reason(), "IO_ERROR");
   std::filesystem::remove(path);
+}
+
+TEST(FunctionWire, AFileIsNotReadBeyondWhatItMayHave) {
+  const std::string path = temporary_file("uccp-endless", "");
+  // Takes no room on the disk, and would take all memory.
+  std::filesystem::resize_file(path, uint64_t{1} << 42);
+  const OwnedFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::filesystem::remove(path);
+  ASSERT_TRUE(file);
+  const auto content = read_whole(file.get(), kLarge);
+  ASSERT_FALSE(content);
+  EXPECT_EQ(content.error().reason(), "FILE_TOO_LARGE");
 }
 
 TEST(FunctionWire, ABundleThatIsNoneIsToldFromOneThatIsMissing) {

@@ -1,4 +1,6 @@
 // An inventory that an operator wrote.
+#include <cmath>
+
 #include "agent/devices.h"
 #include "call/contract.h"
 #include "call/json_codec.h"
@@ -54,7 +56,7 @@ class InventoryFile final : public DeviceSource {
         return invalid(path_, "an accelerator has a kind and a count of at least 1");
     }
     for (const auto& [name, amount] : worker.resources().total().extended()) {
-      if (name.empty() || name.find(' ') != std::string::npos || amount <= 0) {
+      if (name.empty() || name.find(' ') != std::string::npos || !(amount > 0) || std::isinf(amount)) {
         return invalid(path_, "the resource \"" + name + "\" needs a name without blanks and an amount above 0");
       }
     }
