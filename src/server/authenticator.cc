@@ -1,9 +1,9 @@
 #include "server/authenticator.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "runtime/pki.h"
+#include "server/node_names.h"
 
 namespace uccp::server {
 namespace {
@@ -29,20 +29,6 @@ call::Principal::Kind kind_of(const std::vector<std::string>& roles) {
 }
 
 }  // namespace
-
-bool parse_node_uri(std::string_view uri, std::string& cluster_id, NodeId& node) {
-  constexpr std::string_view kPrefix = "spiffe://uccp/cluster/";
-  constexpr std::string_view kMiddle = "/node/";
-  if (!uri.starts_with(kPrefix)) return false;
-  uri.remove_prefix(kPrefix.size());
-  const size_t middle = uri.find(kMiddle);
-  if (middle == std::string_view::npos) return false;
-  cluster_id = uri.substr(0, middle);
-  std::string_view number = uri.substr(middle + kMiddle.size());
-  if (number.starts_with('n')) number.remove_prefix(1);
-  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), node.value);
-  return error == std::errc() && end == number.data() + number.size() && node;
-}
 
 KeyAuthenticator::KeyAuthenticator(Options options, const identity::IdentityDirectory& directory, const Clock& clock)
     : options_(std::move(options)),

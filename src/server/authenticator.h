@@ -52,7 +52,4 @@ class KeyAuthenticator final : public call::Authenticator {
   runtime::TokenVerifier issued_;     // tokens that this cluster issued
 };
 
-// Reads "spiffe://uccp/cluster/<cluster>/node/<number>". False if the URI is none.
-bool parse_node_uri(std::string_view uri, std::string& cluster_id, NodeId& node);
-
 }  // namespace uccp::server

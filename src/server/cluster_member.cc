@@ -1,12 +1,12 @@
 #include "server/cluster_member.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <future>
 #include <thread>
 
 #include "base/log.h"
+#include "server/node_names.h"
 
 namespace uccp::server {
 namespace {
@@ -31,38 +31,6 @@ bool is_final(const Status& status) {
 }
 
 }  // namespace
-
-Result<runtime::PeerAddress> parse_address(std::string_view text) {
-  const size_t colon = text.rfind(':');
-  uint16_t port = 0;
-  const auto malformed = [&] {
-    return fail(Code::kInvalid, "CONFIG_INVALID", "'" + std::string(text) + "' is not HOST:PORT");
-  };
-  if (colon == std::string_view::npos || colon == 0) return malformed();
-  const std::string_view digits = text.substr(colon + 1);
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (error != std::errc() || end != digits.data() + digits.size() || port == 0) return malformed();
-  std::string host(text.substr(0, colon));
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  return runtime::PeerAddress{host, port};
-}
-
-Result<std::map<NodeId, runtime::PeerAddress>> parse_members(std::string_view text) {
-  std::map<NodeId, runtime::PeerAddress> members;
-  while (!text.empty()) {
-    const size_t comma = std::min(text.find(','), text.size());
-    const std::string_view item = text.substr(0, comma);
-    text.remove_prefix(std::min(text.size(), comma + 1));
-    const size_t equals = item.find('=');
-    const NodeId node = equals == std::string_view::npos ? NodeId() : cluster::parse_node_name(item.substr(0, equals));
-    if (!node) return fail(Code::kInvalid, "CONFIG_INVALID", "'" + std::string(item) + "' is not n1=HOST:PORT");
-    UCCP_TRY(auto address, parse_address(item.substr(equals + 1)));
-    if (!members.emplace(node, std::move(address)).second) {
-      return fail(Code::kInvalid, "CONFIG_INVALID", "initial_members names n" + std::to_string(node.value) + " twice");
-    }
-  }
-  return members;
-}
 
 ClusterMember::ClusterMember(ClusterMemberOptions options, PeerLinks& links, runtime::PeerNetwork* network,
                              const Clock& clock, std::function<void(Status)> fatal)

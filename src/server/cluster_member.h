@@ -77,9 +77,4 @@ class ClusterMember {
   bool asking_ = false;
 };
 
-// "host:port", "[::1]:port". Errors: invalid ADDRESS_INVALID.
-Result<runtime::PeerAddress> parse_address(std::string_view text);
-// "n1=host:port,n2=host:port".
-Result<std::map<NodeId, runtime::PeerAddress>> parse_members(std::string_view text);
-
 }  // namespace uccp::server

@@ -7,6 +7,7 @@
 #include "server/cluster_member.h"
 #include "server/dev.h"
 #include "server/node_files.h"
+#include "server/node_names.h"
 #include "server/process.h"
 
 namespace uccp::server {

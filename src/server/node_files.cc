@@ -18,6 +18,7 @@
 #include "runtime/posix_file_system.h"
 #include "server/authenticator.h"
 #include "server/certificate_side.h"
+#include "server/node_names.h"
 #include "server/process.h"
 
 namespace uccp::server {
