@@ -1,7 +1,8 @@
 #include "services/discovery/discovery_watch.h"
 
-#include <charconv>
+#include <array>
 
+#include "base/dotted_numbers.h"
 #include "call/contract.h"
 #include "call/wire.h"
 #include "services/discovery/discovery_query.h"
@@ -17,13 +18,8 @@ using Event = v1::ServiceEvent;
 std::string cursor_at(LogIndex index) { return std::to_string(kCoreGroup.value) + "." + std::to_string(index.value); }
 
 Result<LogIndex> parse_cursor(std::string_view text) {
-  const std::string group = std::to_string(kCoreGroup.value) + ".";
-  uint64_t index = 0;
-  const char* end = text.data() + text.size();
-  if (text.starts_with(group)) {
-    const auto parsed = std::from_chars(text.data() + group.size(), end, index);
-    if (parsed.ec == std::errc() && parsed.ptr == end) return LogIndex(index);
-  }
+  std::array<uint64_t, 2> numbers{};  // group and index
+  if (parse_dotted_numbers(text, numbers) && numbers[0] == kCoreGroup.value) return LogIndex(numbers[1]);
   return fail(Status(Code::kInvalid, "CURSOR_INVALID", "the cursor is not one of this stream")
                   .with_field("since", "is not a cursor of WatchServices", "the cursor of the last item"));
 }

@@ -3,8 +3,9 @@
 #include "services/events/subscription.h"
 
 #include <algorithm>
-#include <charconv>
+#include <array>
 
+#include "base/dotted_numbers.h"
 #include "services/events/bus_state.h"
 #include "services/events/join.h"
 #include "services/message_types.h"
@@ -250,18 +251,11 @@ std::string Subscription::ack_id(const PartitionId& id, const Item& item) const 
 }
 
 std::optional<std::pair<PartitionId, uint64_t>> Subscription::find_delivery(const std::string& ack_id) const {
-  uint64_t numbers[5] = {};
-  const char* at = ack_id.data();
-  const char* end = at + ack_id.size();
-  for (size_t i = 0; i < 5; ++i) {
-    const auto parsed = std::from_chars(at, end, numbers[i]);
-    if (parsed.ec != std::errc()) return std::nullopt;
-    at = parsed.ptr;
-    if (i < 4 && (at == end || *at++ != '.')) return std::nullopt;
-  }
+  std::array<uint64_t, 5> numbers{};
+  if (!parse_dotted_numbers(ack_id, numbers) || numbers[1] > UINT32_MAX || numbers[4] != epoch_) return std::nullopt;
   const PartitionId id{numbers[0], static_cast<uint32_t>(numbers[1])};
   const auto partition = partitions_.find(id);
-  if (at != end || numbers[4] != epoch_ || partition == partitions_.end()) return std::nullopt;
+  if (partition == partitions_.end()) return std::nullopt;
   const auto in_flight = partition->second.in_flight.find(numbers[2]);
   if (in_flight == partition->second.in_flight.end() || in_flight->second.item.attempts != numbers[3])
     return std::nullopt;

@@ -1,9 +1,10 @@
 #include "services/kv/kv_watch.h"
 
 #include <algorithm>
-#include <charconv>
+#include <array>
 
 #include "base/bytes.h"
+#include "base/dotted_numbers.h"
 #include "call/wire.h"
 #include "services/kv/kv_range.h"
 
@@ -28,13 +29,10 @@ std::string cursor_at(LogPlace place) {
 
 // "REVISION" or "REVISION.NUMBER": where to go on.
 Result<LogPlace> parse_cursor(std::string_view text) {
-  LogPlace place;
-  const char* end = text.data() + text.size();
-  auto parsed = std::from_chars(text.data(), end, place.revision);
-  if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '.') {
-    parsed = std::from_chars(parsed.ptr + 1, end, place.number);
-  }
-  if (parsed.ec == std::errc() && parsed.ptr == end && place.revision > 0) return place;
+  std::array<uint64_t, 2> numbers{};
+  const std::span<uint64_t> given(numbers.data(), text.find('.') == std::string_view::npos ? 1 : 2);
+  if (parse_dotted_numbers(text, given) && numbers[0] > 0 && numbers[1] <= UINT32_MAX)
+    return LogPlace{.revision = numbers[0], .number = static_cast<uint32_t>(numbers[1])};
   return fail(Status(Code::kInvalid, "CURSOR_INVALID", "the cursor is not one of a watch")
                   .with_field("since", "is not a cursor of Watch", "the cursor of the last item"));
 }

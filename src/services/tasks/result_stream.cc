@@ -1,69 +1,34 @@
 #include "services/tasks/result_stream.h"
 
 #include <array>
-#include <charconv>
 
 #include "base/bytes.h"
+#include "base/dotted_numbers.h"
 #include "services/function_names.h"
 #include "services/tasks/log_format.h"
 
 namespace uccp::tasks {
 namespace {
 
-constexpr size_t kQueuedBytesMax = 1u << 20;
-constexpr size_t kLiveQueuedBytesMax = 16u << 20;
-constexpr size_t kReadBytes = 1u << 20;
-constexpr int64_t kLookAgainMs = 100;
+// The numbers of a cursor, in the order in which they are written.
+constexpr size_t kCursorNumbers = 4;
 
-// Follows the values of one task for one call. Lives on the `io` executor, which is one thread.
-class ValueFollower : public std::enable_shared_from_this<ValueFollower> {
+class ValueFollower final : public TaskFollower {
  public:
-  ValueFollower(const LogEnvironment& environment, call::CallPtr call, const std::string& id)
-      : env_(environment), call_(std::move(call)), ref_{call_->principal.tenant, call_->name_space, id} {}
-
-  void start(const ResultCursor& since, LogIndex watch_since) {
-    cursor_ = since;
-    const auto wake = [weak = weak_from_this(), &io = env_.io] {
-      io.post([weak] {
-        if (auto self = weak.lock()) self->step();
-      });
-    };
-    call_->on_drain(wake);
-    call_->on_cancel([weak = weak_from_this(), &io = env_.io] {
-      io.post([weak] {
-        if (auto self = weak.lock()) self->stop();
-      });
-    });
-    watch_ = env_.watcher.watch(
-        {kWorkGroup, std::string(work::kTaskTopic), ref_.tenant, ref_.name_space}, watch_since,
-        [id = ref_.id, wake](const machine::Change& change) {
-          if (change.key == id) wake();
-          return true;
-        },
-        [weak = weak_from_this(), &io = env_.io](const Status& status) {
-          io.post([weak, message = std::string(status.message())] {
-            auto self = weak.lock();
-            if (self && !self->call_->finished()) self->end(v1::STREAM_END_REASON_RECONNECT, message);
-          });
-        });
-    step();
-  }
+  ValueFollower(const LogEnvironment& environment, call::CallPtr call, const std::string& id, const ResultCursor& since)
+      : TaskFollower(environment, std::move(call), id), cursor_(since) {}
 
  private:
-  using Row = internal::v1::TaskRow;
-
-  // Goes on with whatever comes next; called again when something changed.
-  void step() {
-    if (call_->finished() || subscription_ != 0 || subscribing_ || call_->sink->queued_bytes() > kQueuedBytesMax)
-      return;
-    const auto row = work::kTasks.get(env_.view(), {ref_.tenant, ref_.name_space}, ref_.id);
-    if (!row) return end(v1::STREAM_END_REASON_DELETED, "the task was removed");
-    if (!work::is_terminal(row->task().status())) {
-      begin_attempt(row->task().attempts() + 1);
-      return subscribe();
+  void step() override {
+    if (call_->finished() || is_subscribed() || is_blocked()) return;
+    const auto now = row();
+    if (!now) return end(v1::STREAM_END_REASON_DELETED, "the task was removed");
+    if (!work::is_terminal(now->task().status())) {
+      begin_attempt(now->task().attempts() + 1);
+      return subscribe(cursor_.attempt, {.stdout_offset = cursor_.offset, .follow = true, .values = true});
     }
-    begin_attempt(row->task().attempts());
-    if (send_stored(row->task())) send_result(row->task());
+    begin_attempt(now->task().attempts());
+    if (send_stored(now->task())) send_result(now->task());
   }
 
   // A later attempt yields its values from the first on.
@@ -79,9 +44,9 @@ class ValueFollower : public std::enable_shared_from_this<ValueFollower> {
     for (const v1::Artifact& artifact : task.artifacts()) {
       if (artifact.path() != functions::kYieldedArtifact) continue;
       while (stored_position_ < artifact.size()) {
-        if (call_->sink->queued_bytes() > kQueuedBytesMax) return false;
-        auto data = env_.blobs.read(artifact.sha256(), stored_position_, kReadBytes);
-        if (!data) return fail(data.error());
+        if (is_blocked()) return false;
+        const auto data = read_blob(artifact.sha256(), stored_position_);
+        if (!data) return false;
         LogReader reader(*data, stored_position_);
         for (;;) {
           auto record = reader.next();
@@ -132,117 +97,47 @@ class ValueFollower : public std::enable_shared_from_this<ValueFollower> {
     end(v1::STREAM_END_REASON_COMPLETED, "the task has ended");
   }
 
-  // Asks the agent of the running attempt for its values behind the cursor.
-  void subscribe() {
-    subscribing_ = true;
-    env_.loop.post([self = shared_from_this(), cursor = cursor_] {
-      WorkRuntime::LogSink sink{.chunk =
-                                    [self](const internal::v1::LogChunk& chunk) {
-                                      self->env_.io.post([self, chunk] { self->live_chunk(chunk); });
-                                    },
-                                .reply =
-                                    [self](const internal::v1::LogReply& reply) {
-                                      self->env_.io.post([self, reply] { self->live_reply(reply); });
-                                    }};
-      const uint64_t id = self->env_.runtime.subscribe_logs(
-          self->ref_, cursor.attempt, {.stdout_offset = cursor.offset, .follow = true, .values = true},
-          std::move(sink));
-      self->env_.io.post([self, id] { self->subscribed(id); });
-    });
-  }
-
-  void subscribed(uint64_t id) {
-    subscribing_ = false;
-    subscription_ = id;
+  void subscribed(bool live) override {
     partial_.clear();
-    if (call_->finished()) return stop();
-    if (id == 0) look_again();
+    if (!live) look_again();
   }
 
-  // An attempt starts without a change of the replicated task, so a waiting follower looks again now and then.
-  void look_again() {
-    env_.io.post_after(kLookAgainMs, [weak = weak_from_this()] {
-      if (auto self = weak.lock()) self->step();
-    });
-  }
-
-  void live_chunk(const internal::v1::LogChunk& chunk) {
-    if (call_->finished() || subscription_ == 0 || chunk.attempt().attempt_number() != cursor_.attempt) return;
-    if (call_->sink->queued_bytes() > kLiveQueuedBytesMax) {
-      return end(v1::STREAM_END_REASON_TOO_SLOW, "the client takes values too slowly; resume with the last cursor");
-    }
-    take(chunk.offset(), chunk.data());
-  }
+  void live_chunk(const internal::v1::LogChunk& chunk) override { take(chunk.offset(), chunk.data()); }
 
   // The attempt is over, or its agent is gone: what remains is stored, or comes of the next attempt.
-  void live_reply(const internal::v1::LogReply&) {
-    if (subscription_ == 0) return;
-    unsubscribe();
+  void live_reply(const internal::v1::LogReply&) override {
     partial_.clear();
     look_again();
   }
 
-  bool fail(Status status) {
-    stop();
-    call_->finish(std::move(status));
-    return false;
-  }
-
-  void end(v1::StreamEndReason reason, const std::string& message) {
+  std::string end_item(v1::StreamEndReason reason, const std::string& message) override {
     v1::ResultItem item;
     item.set_cursor(encode_cursor(cursor_));
     item.mutable_end()->set_reason(reason);
     item.mutable_end()->set_message(message);
-    call_->send(item.SerializeAsString());
-    stop();
-    call_->finish(Status::ok());
+    return item.SerializeAsString();
   }
 
-  void unsubscribe() {
-    if (const uint64_t id = std::exchange(subscription_, 0))
-      env_.loop.post([&runtime = env_.runtime, id] { runtime.unsubscribe_logs(id); });
-  }
-  void stop() {
-    watch_.reset();
-    unsubscribe();
-  }
-
-  LogEnvironment env_;
-  const call::CallPtr call_;
-  const TaskRef ref_;
   ResultCursor cursor_;
   std::string partial_;  // behind the cursor: the beginning of a value
   uint64_t stored_position_ = 0, stored_bytes_ = 0;
-  uint64_t subscription_ = 0;
-  bool subscribing_ = false;
-  std::shared_ptr<machine::Watch> watch_;
 };
 
 }  // namespace
 
 std::string encode_cursor(const ResultCursor& c) {
-  return std::to_string(c.attempt) + "." + std::to_string(c.offset) + "." + std::to_string(c.skipped) + "." +
-         std::to_string(c.index);
+  return dotted_numbers(
+      std::array<uint64_t, kCursorNumbers>{static_cast<uint64_t>(c.attempt), c.offset, c.skipped, c.index});
 }
 
 Result<ResultCursor> decode_result_cursor(std::string_view text) {
-  ResultCursor cursor;
-  const std::array<uint64_t*, 3> rest = {&cursor.offset, &cursor.skipped, &cursor.index};
-  const char* p = text.data();
-  const char* end = text.data() + text.size();
-  auto read = std::from_chars(p, end, cursor.attempt);
-  bool good = read.ec == std::errc();
-  for (uint64_t* number : rest) {
-    good = good && read.ptr != end && *read.ptr == '.';
-    if (!good) break;
-    read = std::from_chars(read.ptr + 1, end, *number);
-    good = read.ec == std::errc();
-  }
-  if (!good || read.ptr != end || cursor.attempt < 1) {
+  std::array<uint64_t, kCursorNumbers> numbers{};
+  if (!parse_dotted_numbers(text, numbers) || numbers[0] < 1 || numbers[0] > INT32_MAX || numbers[3] > INT32_MAX) {
     return fail(Status(Code::kInvalid, "CURSOR_INVALID", "the cursor is not one that a result carried")
                     .with_field("since", "unknown cursor", "1.128.3.3"));
   }
-  return cursor;
+  return ResultCursor{
+      .attempt = static_cast<int32_t>(numbers[0]), .offset = numbers[1], .skipped = numbers[2], .index = numbers[3]};
 }
 
 void fill_result(const v1::Task& task, v1::TaskResult& result) {
@@ -264,15 +159,7 @@ void follow_results(const LogEnvironment& env, const call::CallPtr& call, const 
     if (!decoded) return call->finish(decoded.error());
     since = *decoded;
   }
-  const machine::GroupView view = env.view();
-  if (!work::kTasks.contains(view, {call->principal.tenant, call->name_space}, request.id())) {
-    return call->finish(
-        Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task " + request.id() + " in this namespace")
-            .with_resource("task", request.id()));
-  }
-  auto follower = std::make_shared<ValueFollower>(env, call, request.id());
-  call->keep(follower);
-  env.io.post([follower, since, applied = view.applied()] { follower->start(since, applied); });
+  TaskFollower::run(std::make_shared<ValueFollower>(env, call, request.id(), since));
 }
 
 }  // namespace uccp::tasks

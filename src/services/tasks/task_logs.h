@@ -6,15 +6,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 
-#include "base/executor.h"
-#include "call/call.h"
-#include "machine/ports.h"
-#include "services/objects/blob_store.h"
-#include "services/tasks/work_runtime.h"
+#include "services/tasks/task_follower.h"
 
 namespace uccp::tasks {
 
@@ -28,15 +23,6 @@ struct LogCursor {
 std::string encode_cursor(const LogCursor& cursor);
 // Errors: invalid CURSOR_INVALID.
 Result<LogCursor> decode_cursor(std::string_view text);
-
-struct LogEnvironment {
-  Executor& loop;
-  Executor& io;
-  WorkRuntime& runtime;
-  objects::BlobStore& blobs;
-  machine::Watcher& watcher;
-  std::function<machine::GroupView()> view;
-};
 
 // Answers the call, at once or when the task has ended.
 void follow_logs(const LogEnvironment& environment, const call::CallPtr& call, const v1::GetTaskLogsRequest& request);
