@@ -19,8 +19,6 @@ using internal::v1::FunctionRow;
 using machine::Applied;
 using machine::GroupView;
 
-machine::Scope scope_of(const call::Call& call) { return {call.principal.tenant, call.name_space}; }
-
 Status not_built(const std::string& what, const std::string& instead) {
   return Status(Code::kInvalid, "FUNCTION_FEATURE_UNIMPLEMENTED", what + " is not built yet; " + instead);
 }
@@ -64,18 +62,13 @@ std::string bundle_of(const v1::Function& function) {
 
 }  // namespace
 
-void put_session(const CallPtr& call, LogIndex index) {
-  call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, index}}));
-}
-
 void ComputeService::add_handlers(call::HandlerTable& handlers) {
   const std::string service = "uccp.v1.ComputeExecution/";
   handlers.add(service + "RegisterFunction",
                [this](const CallPtr& call, std::string bytes) { register_function(call, std::move(bytes)); });
   handlers.add_parsed<v1::GetFunctionRequest>(service + "GetFunction",
                                               [this](const CallPtr& call, const auto& request) { get(call, request); });
-  handlers.add(service + "ListFunctions",
-               [this](const CallPtr& call, std::string bytes) { list(call, std::move(bytes)); });
+  handlers.add(service + "ListFunctions", [this](const CallPtr& call, const std::string& bytes) { list(call, bytes); });
   handlers.add(service + "DeleteFunction",
                [this](const CallPtr& call, std::string bytes) { remove(call, std::move(bytes)); });
   handlers.add(service + "SubmitTask",
@@ -126,13 +119,7 @@ void ComputeService::register_function(const CallPtr& call, std::string bytes) {
     auto blob = put_blob(bundle);
     if (!blob) return call->finish(std::move(blob.error()));
     *command.mutable_row()->mutable_bundle() = *blob;
-    env_.proposer.propose(kWorkGroup,
-                          call::make_envelope(*call, bytes, "compute.register", command.SerializeAsString()),
-                          [call](Result<Applied> applied) {
-                            if (!applied) return call->finish(std::move(applied.error()));
-                            put_session(call, applied->index);
-                            call->reply(std::move(applied->response));
-                          });
+    propose_command(env_, call, bytes, "compute.register", command.SerializeAsString());
   });
 }
 
@@ -153,42 +140,26 @@ void ComputeService::get(const CallPtr& call, const v1::GetFunctionRequest& requ
   });
 }
 
-void ComputeService::list(const CallPtr& call, std::string bytes) {
-  auto query = call::compile_list(
-      *call->method, bytes,
-      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope_of(*call), .key_order = "name"});
-  if (!query) return call->finish(std::move(query.error()));
-  env_.reader.read(kWorkGroup, call->read_level, [call, query = std::move(*query)](Result<GroupView> view) {
-    if (!view) return call->finish(std::move(view.error()));
-    const machine::Scope scope = scope_of(*call);
-    auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
-      const std::string from = after.empty() ? std::string() : std::string(after) + '\0';
-      functions::kNewest.scan(*view, scope, "", from, [&](std::string_view name, std::string_view version) {
-        const auto row = functions::kVersions.get(*view, scope, version_key(name, version));
-        return !row || visit(name, row->function().SerializeAsString());
-      });
-    });
-    if (!page) return call->finish(std::move(page.error()));
-    put_session(call, view->applied());
-    call->reply(call::encode_page(*call->method, *page));
-  });
+void ComputeService::list(const CallPtr& call, const std::string& bytes) {
+  list_rows(env_, call, bytes, "name",
+            [scope = scope_of(*call)](const GroupView& view, std::string_view after, const call::VisitRow& visit) {
+              const std::string from = after.empty() ? std::string() : std::string(after) + '\0';
+              functions::kNewest.scan(view, scope, "", from, [&](std::string_view name, std::string_view version) {
+                const auto row = functions::kVersions.get(view, scope, version_key(name, version));
+                return !row || visit(name, row->function().SerializeAsString());
+              });
+              return Status::ok();
+            });
 }
 
 void ComputeService::remove(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::DeleteFunctionRequest>(bytes);
   if (!request) return call->finish(request.error());
-  if (Status level = services::check_feature_level(env_.feature_level(), functions::kLevel); !level.is_ok()) {
-    return call->finish(std::move(level));
-  }
   internal::v1::RemoveFunctionCommand command;
   command.set_name(request->name());
   command.set_version(request->version());
-  env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "compute.remove", command.SerializeAsString()),
-                        [call](Result<Applied> applied) {
-                          if (!applied) return call->finish(std::move(applied.error()));
-                          put_session(call, applied->index);
-                          call->reply(v1::DeleteFunctionResponse().SerializeAsString());
-                        });
+  propose_command(env_, call, bytes, "compute.remove", command.SerializeAsString(),
+                  v1::DeleteFunctionResponse().SerializeAsString());
 }
 
 void ComputeService::submit(const CallPtr& call, std::string bytes) {
@@ -229,12 +200,7 @@ void ComputeService::propose(const CallPtr& call, std::string_view bytes, const 
   internal::v1::TaskRow row;
   *row.mutable_task() = task;
   row.set_cancel_grace_ms(-1);
-  env_.proposer.propose(kWorkGroup, call::make_envelope(*call, bytes, "tasks.schedule", row.SerializeAsString()),
-                        [call](Result<Applied> applied) {
-                          if (!applied) return call->finish(std::move(applied.error()));
-                          put_session(call, applied->index);
-                          call->reply(std::move(applied->response));
-                        });
+  propose_command(env_, call, bytes, "tasks.schedule", row.SerializeAsString());
 }
 
 }  // namespace uccp::compute

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/dotted_numbers.h"
 #include "base/hash.h"
 #include "call/command.h"
 #include "services/compute/object_state.h"
@@ -16,8 +17,6 @@ using call::CallPtr;
 using internal::v1::ObjectRow;
 using machine::Applied;
 using machine::GroupView;
-
-machine::Scope scope_of(const call::Call& call) { return {call.principal.tenant, call.name_space}; }
 
 std::string store_of(const std::string& name) { return name.empty() ? std::string(objectstores::kDefaultStore) : name; }
 
@@ -152,18 +151,6 @@ void ObjectService::add_handlers(call::HandlerTable& handlers) {
                                                  [this](const CallPtr& c, const auto& r) { download(c, r); });
 }
 
-void ObjectService::propose(const CallPtr& call, std::string_view request, std::string_view command,
-                            const std::string& payload, std::optional<std::string> answer) {
-  if (Status level = services::check_feature_level(env_.feature_level(), functions::kLevel); !level.is_ok())
-    return call->finish(std::move(level));
-  env_.proposer.propose(kWorkGroup, call::make_envelope(*call, request, std::string(command), payload),
-                        [call, answer = std::move(answer)](Result<Applied> applied) mutable {
-                          if (!applied) return call->finish(std::move(applied.error()));
-                          put_session(call, applied->index);
-                          call->reply(answer ? std::move(*answer) : std::move(applied->response));
-                        });
-}
-
 void ObjectService::create_store(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::CreateObjectStoreRequest>(bytes);
   if (!request) return call->finish(request.error());
@@ -174,7 +161,7 @@ void ObjectService::create_store(const CallPtr& call, std::string bytes) {
   internal::v1::PutObjectStoreCommand command;
   *command.mutable_store() = store;
   command.set_stores_max(kStoresMax);
-  propose(call, bytes, "compute.put_store", command.SerializeAsString());
+  propose_command(env_, call, bytes, "compute.put_store", command.SerializeAsString());
 }
 
 void ObjectService::get_store(const CallPtr& call, const v1::GetObjectStoreRequest& request) {
@@ -188,32 +175,23 @@ void ObjectService::get_store(const CallPtr& call, const v1::GetObjectStoreReque
 }
 
 void ObjectService::list_stores(const CallPtr& call, std::string bytes) {
-  auto query = call::compile_list(
-      *call->method, bytes,
-      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope_of(*call), .key_order = "name"});
-  if (!query) return call->finish(std::move(query.error()));
-  env_.reader.read(kWorkGroup, call->read_level, [call, query = std::move(*query)](Result<GroupView> view) {
-    if (!view) return call->finish(std::move(view.error()));
-    const machine::Scope scope = scope_of(*call);
-    auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
-      bool default_seen = std::string(after) >= objectstores::kDefaultStore;
-      const auto show_default = [&] {
-        const auto store = find_store(*view, scope, std::string(objectstores::kDefaultStore));
-        return default_seen || (default_seen = true, visit(store->name(), store->SerializeAsString()));
-      };
-      const std::string from = after.empty() ? std::string() : std::string(after) + '\0';
-      bool more = true;
-      objectstores::kStores.scan(*view, scope, "", from, [&](std::string_view name, const auto& row) {
-        if (name >= objectstores::kDefaultStore) more = show_default();
-        if (more && name != objectstores::kDefaultStore) more = visit(name, row.store().SerializeAsString());
-        return more;
-      });
-      if (more) show_default();
-    });
-    if (!page) return call->finish(std::move(page.error()));
-    put_session(call, view->applied());
-    call->reply(call::encode_page(*call->method, *page));
-  });
+  list_rows(env_, call, bytes, "name",
+            [scope = scope_of(*call)](const GroupView& view, std::string_view after, const call::VisitRow& visit) {
+              bool default_seen = std::string(after) >= objectstores::kDefaultStore;
+              const auto show_default = [&] {
+                const auto store = find_store(view, scope, std::string(objectstores::kDefaultStore));
+                return default_seen || (default_seen = true, visit(store->name(), store->SerializeAsString()));
+              };
+              const std::string from = after.empty() ? std::string() : std::string(after) + '\0';
+              bool more = true;
+              objectstores::kStores.scan(view, scope, "", from, [&](std::string_view name, const auto& row) {
+                if (name >= objectstores::kDefaultStore) more = show_default();
+                if (more && name != objectstores::kDefaultStore) more = visit(name, row.store().SerializeAsString());
+                return more;
+              });
+              if (more) show_default();
+              return Status::ok();
+            });
 }
 
 void ObjectService::remove_store(const CallPtr& call, std::string bytes) {
@@ -223,8 +201,8 @@ void ObjectService::remove_store(const CallPtr& call, std::string bytes) {
   command.set_name(request->name());
   command.set_force(request->force());
   command.set_if_match(request->if_match());
-  propose(call, bytes, "compute.remove_store", command.SerializeAsString(),
-          v1::DeleteObjectStoreResponse().SerializeAsString());
+  propose_command(env_, call, bytes, "compute.remove_store", command.SerializeAsString(),
+                  v1::DeleteObjectStoreResponse().SerializeAsString());
 }
 
 void ObjectService::propose_object(const CallPtr& call, std::string_view request, v1::Object object,
@@ -239,7 +217,7 @@ void ObjectService::propose_object(const CallPtr& call, std::string_view request
   command.mutable_blob()->set_size(blob.size);
   command.set_if_match(if_match);
   command.set_objects_max(kObjectsMax);
-  propose(call, request, "compute.put_object", command.SerializeAsString());
+  propose_command(env_, call, request, "compute.put_object", command.SerializeAsString());
 }
 
 void ObjectService::put(const CallPtr& call, std::string bytes) {
@@ -310,8 +288,12 @@ void ObjectService::get(const CallPtr& call, const v1::GetObjectRequest& request
 
 void ObjectService::download(const CallPtr& call, const v1::DownloadObjectRequest& request) {
   read_row(call, request.store(), request.key(), request.version(), [this, call, request](const ObjectRow& row) {
-    const uint64_t offset =
-        request.since().empty() ? request.offset() : std::strtoull(request.since().c_str(), nullptr, 10);
+    uint64_t offset = request.offset();
+    if (!request.since().empty() && !parse_dotted_numbers(request.since(), std::span(&offset, 1))) {
+      return call->finish(
+          Status(Code::kInvalid, "CURSOR_INVALID", "the cursor is not one of this stream")
+              .with_field("since", "is not a cursor of DownloadObject", "the cursor of the last chunk"));
+    }
     if (offset > row.blob().size()) {
       return call->finish(
           Status(Code::kInvalid, "OFFSET_INVALID",
@@ -343,38 +325,26 @@ void ObjectService::remove(const CallPtr& call, std::string bytes) {
   command.set_key(request->key());
   command.set_version(request->version());
   command.set_if_match(request->if_match());
-  propose(call, bytes, "compute.remove_object", command.SerializeAsString(),
-          v1::DeleteObjectResponse().SerializeAsString());
+  propose_command(env_, call, bytes, "compute.remove_object", command.SerializeAsString(),
+                  v1::DeleteObjectResponse().SerializeAsString());
 }
 
 void ObjectService::list(const CallPtr& call, std::string bytes) {
   auto request = call::parse_request<v1::ListObjectsRequest>(bytes);
   if (!request) return call->finish(request.error());
-  auto query = call::compile_list(
-      *call->method, bytes,
-      {.signer = &env_.page_tokens, .now = env_.clock.wall(), .scope = scope_of(*call), .key_order = "key"});
-  if (!query) return call->finish(std::move(query.error()));
-  env_.reader.read(kWorkGroup, call->read_level,
-                   [call, query = std::move(*query), store = store_of(request->store()),
-                    prefix = request->prefix()](Result<GroupView> view) {
-                     if (!view) return call->finish(std::move(view.error()));
-                     const machine::Scope scope = scope_of(*call);
-                     if (auto found = find_store(*view, scope, store); !found)
-                       return call->finish(std::move(found.error()));
-                     const std::string begin = objectstores::object_key(store, prefix);
-                     auto page = call::paginate(query, [&](std::string_view after, const call::VisitRow& visit) {
-                       const std::string from =
-                           after.empty() ? std::string() : objectstores::object_key(store, std::string(after) + '\0');
-                       objectstores::kObjects.scan(*view, scope, begin, from,
-                                                   [&](std::string_view, const ObjectRow& row) {
-                                                     return objectstores::is_over(row, view->machine_time_ms()) ||
-                                                            visit(row.object().key(), row.object().SerializeAsString());
-                                                   });
-                     });
-                     if (!page) return call->finish(std::move(page.error()));
-                     put_session(call, view->applied());
-                     call->reply(call::encode_page(*call->method, *page));
-                   });
+  list_rows(env_, call, bytes, "key",
+            [scope = scope_of(*call), store = store_of(request->store()), prefix = request->prefix()](
+                const GroupView& view, std::string_view after, const call::VisitRow& visit) {
+              if (auto found = find_store(view, scope, store); !found) return std::move(found.error());
+              const std::string from =
+                  after.empty() ? std::string() : objectstores::object_key(store, std::string(after) + '\0');
+              objectstores::kObjects.scan(view, scope, objectstores::object_key(store, prefix), from,
+                                          [&](std::string_view, const ObjectRow& row) {
+                                            return objectstores::is_over(row, view.machine_time_ms()) ||
+                                                   visit(row.object().key(), row.object().SerializeAsString());
+                                          });
+              return Status::ok();
+            });
 }
 
 }  // namespace uccp::compute

@@ -39,8 +39,6 @@ class ObjectService {
   using OnRow = std::function<void(const internal::v1::ObjectRow&)>;
   void read_row(const call::CallPtr& call, const std::string& store, const std::string& key, const std::string& version,
                 OnRow done);
-  void propose(const call::CallPtr& call, std::string_view request, std::string_view command,
-               const std::string& payload, std::optional<std::string> answer = {});
 
   ComputeEnvironment env_;
 };
