@@ -33,7 +33,7 @@ Result<int> run_verb(Session& session, const std::string& noun, Args args, Progr
   if (const FileCommand* command = find_file_command(noun, rest.front())) {
     // The program runs it itself before it comes here, unless help is wanted or flags stand before its name.
     const bool asked = session.settings.help || rest.back() == "--help" || rest.back() == "-h";
-    (asked ? session.io.out : session.io.err)(file_command_help(*command));
+    (asked ? session.io.out : session.io.err)(file_command_help(session, *command));
     return asked ? kExitOk : kExitUsage;
   }
   if (rest.front() == "describe" && session.catalog.find(noun, "get") != nullptr) {

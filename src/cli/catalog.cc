@@ -2,7 +2,6 @@
 
 #include <array>
 
-#include "cli/flag.h"
 #include "cli/text.h"
 
 namespace uccp::cli {
@@ -33,21 +32,6 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kNounAlia
     {"cfg", "config"},
 }};
 
-constexpr std::array<FileCommand, 3> kFileCommands = {{
-    {"cluster", "init", "[--data-dir DIR] [--nodes N] [--ports auto] [--cluster-id ID] [--host HOST]",
-     "Makes certificates and configurations of the founders of a cluster",
-     "Writes DIR/pki, the authority, and for each node k DIR/nK with uccp.yaml and its certificates; what is there "
-     "stays.\n"
-     "Each node is then started with `uccp --config DIR/nK/uccp.yaml`, or all with scripts/start-cluster.sh.\n"
-     "Defaults: ./data, 3 nodes, fixed ports (gRPC 50000, 50010, ...), a random id, host 127.0.0.1."},
-    {"cluster", "prepare", "--node ID [--data-dir DIR] [--ports auto] [--host HOST]",
-     "Makes certificates and configuration of one more node",
-     "Writes DIR/ID. When the node is started it joins the cluster of DIR, as a voter if `cluster join` named no other "
-     "goal."},
-    {"cluster", "context", "[--data-dir DIR]", "Writes DIR/cluster.json, the context file of the nodes that serve",
-     "A context file holds addresses, certificates and a token: uccp-cli --context-file DIR/cluster.json."},
-}};
-
 std::string lower(std::string_view text) {
   std::string out(text);
   for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -55,15 +39,6 @@ std::string lower(std::string_view text) {
 }
 
 }  // namespace
-
-std::span<const FileCommand> file_commands() { return kFileCommands; }
-
-const FileCommand* find_file_command(std::string_view noun, std::string_view verb) {
-  for (const FileCommand& command : kFileCommands) {
-    if (command.noun == noun && command.verb == verb) return &command;
-  }
-  return nullptr;
-}
 
 Catalog::Catalog(const call::Contract& contract) : contract_(contract) {
   for (const call::Method& method : contract.methods()) {

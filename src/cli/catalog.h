@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "call/contract.h"
+#include "cli/flag.h"
 
 namespace uccp::cli {
 
@@ -51,14 +52,25 @@ std::span<const Verbless> verbless_commands();
 std::string verbless_help(std::string_view word);
 
 // Commands that make files for nodes which do not run yet. The server program, beside this one, does them.
+struct FileFlag {
+  std::string_view name;
+  std::string_view value_name;
+  std::string_view what;
+  std::string_view word = {};  // the one value that it takes; empty: any
+  bool required = false;
+};
 struct FileCommand {
   std::string_view noun;
   std::string_view verb;
-  std::string_view arguments;
+  std::span<const FileFlag> flags;
   std::string_view what;
   std::string_view details;
 };
 std::span<const FileCommand> file_commands();
+// "cluster prepare --node ID [--data-dir DIR]"
+std::string usage_of(const FileCommand& command);
+// As the flags of other commands are shown and completed; nothing is parsed with them.
+std::vector<Flag> flags_of(const FileCommand& command);
 // Null if there is none.
 const FileCommand* find_file_command(std::string_view noun, std::string_view verb);
 

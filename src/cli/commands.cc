@@ -82,6 +82,7 @@ std::vector<Flag> command_flags(const Catalog& catalog, Request& request, Comman
                        return text == "true" ? request.set("topic.persistence", "EPHEMERAL") : Status::ok();
                      }});
   }
+  add_task_flags(request, options, flags);
   const auto& cli = method.cli;
   if (cli && can_be_followed(catalog, {cli->noun, cli->verb, &method})) {
     flags.push_back({.names = {"wait"},

@@ -57,9 +57,12 @@ Result<int> perform(Session& session, const Command& command, const std::string&
 // Flags of a command beside those of its request and the global ones.
 struct CommandOptions {
   uint64_t limit = 0;
-  bool wait = false;  // until what was begun has ended
+  bool wait = false;    // until what was begun has ended
+  bool follow = false;  // and show what it writes
 };
+// The one list of them: for parsing, help, manual pages and completion.
 std::vector<Flag> command_flags(const Catalog& catalog, Request& request, CommandOptions& options);
-std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow);
+// Of the commands that task_commands.cc has, by the name of their method.
+void add_task_flags(Request& request, CommandOptions& options, std::vector<Flag>& flags);
 
 }  // namespace uccp::cli

@@ -80,7 +80,7 @@ class Completer {
         before.push_back(word);
       }
     }
-    if (open != nullptr) return values_of(*open, before);
+    if (open != nullptr) return values_of(*open);
     if (typed.starts_with('-')) return flags(before);
     if (before.empty()) return first_words();
     const Result<std::string> noun = session_.catalog.noun(before.front());
@@ -95,6 +95,9 @@ class Completer {
     if (!noun) return;
     if (before.size() == 1) {
       for (const Command* command : session_.catalog.commands(*noun)) found_.push_back(command->verb);
+      for (const FileCommand& command : file_commands()) {
+        if (command.noun == *noun) found_.emplace_back(command.verb);
+      }
       return;
     }
     const Command* command = session_.catalog.find(*noun, before[1]);
@@ -127,6 +130,10 @@ class Completer {
 
   // Flags of the command before us, built on demand and kept while their pointers are used.
   const std::vector<Flag>& request_flags(const std::vector<std::string>& before) {
+    if (const FileCommand* made = before.size() < 2 ? nullptr : find_file_command(before[0], before[1])) {
+      if (request_flags_.empty()) request_flags_ = flags_of(*made);
+      return request_flags_;
+    }
     if (const Command* command = command_of(before); command != nullptr && flags_of_ != command) {
       request_ = std::make_unique<Request>(*command->method, session_.io);
       request_flags_ = request_->flags();
@@ -151,31 +158,26 @@ class Completer {
   }
 
   void flags(const std::vector<std::string>& before) {
-    for (const Flag& flag : session_.globals) found_.push_back("--" + flag.names.front());
+    // What makes files knows nothing of a cluster, and takes no flags about one.
+    const bool is_local = before.size() >= 2 && find_file_command(before[0], before[1]) != nullptr;
+    if (is_local) found_.push_back("--help");
+    for (size_t i = 0; !is_local && i < session_.globals.size(); ++i)
+      found_.push_back("--" + session_.globals[i].names.front());
     for (const Flag& flag : request_flags(before)) {
       if (flag.depth <= 1) found_.push_back("--" + flag.names.front());
     }
   }
 
-  void values_of(const Flag& flag, const std::vector<std::string>& before) {
+  void values_of(const Flag& flag) {
     const std::string& name = flag.names.front();
-    if (name == "output") {
+    if (!flag.choices.empty()) {
+      found_ = flag.choices;
+    } else if (name == "output") {
       found_ = {"table", "wide", "json", "jsonl", "yaml", "csv", "name", "manifest", "jsonpath="};
     } else if (name == "context") {
       found_ = context_names(session_.io);
     } else if (name == "consistency") {
       found_ = {"linearizable", "lease", "bounded:", "session:"};
-    } else if (const Command* command = command_of(before); command != nullptr) {
-      enum_values(*command->method->request, name, 0);
-    }
-  }
-
-  void enum_values(const call::MessagePlan& plan, const std::string& flag, int depth) {
-    for (const call::FieldPlan& field : plan.fields) {
-      if (field.enumeration != nullptr && (to_kebab(field.name) == flag || singular(to_kebab(field.name)) == flag)) {
-        for (std::string& word : enum_words(*field.enumeration)) found_.push_back(std::move(word));
-      }
-      if (depth == 0 && field.message != nullptr && !field.is_map()) enum_values(*field.message, flag, depth + 1);
     }
   }
 

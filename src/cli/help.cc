@@ -164,9 +164,11 @@ std::string noun_help(const Session& session, const std::string& noun) {
   return out;
 }
 
-std::string file_command_help(const FileCommand& command) {
-  return std::string(command.what) + ".\n\n" + std::string(command.details) + "\n\nusage: uccp-cli " +
-         std::string(command.noun) + " " + std::string(command.verb) + " " + std::string(command.arguments) + "\n";
+std::string file_command_help(const Session& session, const FileCommand& command) {
+  std::string out = std::string(command.what) + ".\n\n" + std::string(command.details) + "\n\nusage: uccp-cli " +
+                    usage_of(command) + "\n\nFlags\n";
+  for (const Flag& flag : flags_of(command)) out += flag_line(session, flag);
+  return out;
 }
 
 std::string command_help(Session& session, const Command& command, const std::vector<Flag>& extra) {
@@ -259,17 +261,13 @@ Result<int> run_help(Session& session, Args args) {
     return kExitOk;
   }
   if (const FileCommand* command = find_file_command(noun, words[1])) {
-    session.io.out(file_command_help(*command));
+    session.io.out(file_command_help(session, *command));
     return kExitOk;
   }
   UCCP_TRY(const Command* command, session.catalog.command(noun, words[1]));
   Request request(*command->method, session.io);
-  bool ignored = false;
   CommandOptions options;
-  const bool is_submit = command->noun == "task" && command->verb == "submit";
-  session.io.out(command_help(
-      session, *command,
-      is_submit ? task_submit_flags(request, ignored, ignored) : command_flags(session.catalog, request, options)));
+  session.io.out(command_help(session, *command, command_flags(session.catalog, request, options)));
   return kExitOk;
 }
 

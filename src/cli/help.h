@@ -15,7 +15,7 @@ std::string noun_help(const Session& session, const std::string& noun);
 // `extra`: the flags that this command has beside those of its request.
 std::string command_help(Session& session, const Command& command, const std::vector<Flag>& extra);
 std::string api_help();
-std::string file_command_help(const FileCommand& command);
+std::string file_command_help(const Session& session, const FileCommand& command);
 // "usage: uccp-cli service register SERVICE-NAME ADDRESS PORT [--flags]"
 std::string usage_line(const Command& command);
 // Lines that begin with two blanks; empty: none.

@@ -174,8 +174,10 @@ std::string noun_page(Session& session, const std::string& noun) {
   for (const Command* command : session.catalog.commands(noun)) out += command_entry(session, *command);
   for (const FileCommand& command : file_commands()) {
     if (command.noun != noun) continue;
-    out += ".SS " + escaped(std::string(command.verb) + " " + std::string(command.arguments)) + "\n" +
-           escaped(command.what) + ".\n.PP\n" + paragraphs(command.details);
+    const std::string usage = usage_of(command);
+    out += ".SS " + escaped(usage.substr(noun.size() + 1)) + "\n" + escaped(command.what) + ".\n.PP\n" +
+           paragraphs(command.details);
+    for (const Flag& flag : flags_of(command)) out += flag_entry(session, flag);
   }
   return out + section("SEE ALSO") + escaped(std::string(kProgram)) + "(1)\n";
 }

@@ -17,6 +17,7 @@ namespace {
 
 constexpr const char* kDevContext = "./data/dev.json";
 constexpr int64_t kMsPerSecond = 1000;
+constexpr int64_t kTimeoutSecondsMax = 315'576'000'000;  // as of durations in the contract
 constexpr int64_t kNsPerMs = 1000000;
 
 Status parse_format(std::string_view text, Settings& settings) {
@@ -209,7 +210,8 @@ std::vector<Flag> global_flags(Settings& settings) {
 Result<int64_t> parse_timeout_ms(std::string_view text) {
   int64_t seconds = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error == std::errc() && end == text.data() + text.size() && seconds >= 0) return seconds * kMsPerSecond;
+  if (error == std::errc() && end == text.data() + text.size() && seconds >= 0 && seconds <= kTimeoutSecondsMax)
+    return seconds * kMsPerSecond;
   call::SecondsNanos duration;
   if (!call::parse_duration(text, duration) || duration.seconds < 0 || duration.nanos < 0) {
     return std::unexpected(usage_error("\"" + std::string(text) + "\" is not a duration such as 30s, 2m or 500ms"));

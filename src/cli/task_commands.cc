@@ -117,20 +117,15 @@ std::string failure_text(const call::MessagePlan& plan, const std::string& task)
   return message;
 }
 
-struct SubmitOptions {
-  bool wait = false;
-  bool follow = false;
-};
-
 // A line about the task for people: on standard output, unless that belongs to the task's own output.
-void say(const Session& session, const SubmitOptions& options, const std::string& line) {
+void say(const Session& session, const CommandOptions& options, const std::string& line) {
   if (options.follow || session.settings.quiet) return session.note(line);
   if (session.settings.format == Format::kTable || session.settings.format == Format::kWide)
     session.io.out(line + "\n");
 }
 
 // Prints the task that has ended and answers the exit code of the program.
-Result<int> finish_wait(Session& session, const SubmitOptions& options, const std::string& task) {
+Result<int> finish_wait(Session& session, const CommandOptions& options, const std::string& task) {
   const call::MessagePlan& plan = *get_status_method(session).response;
   const std::string id = text_at(plan, "id", task);
   const bool succeeded = text_at(plan, "status", task) == "SUCCEEDED";
@@ -153,7 +148,7 @@ Result<int> finish_wait(Session& session, const SubmitOptions& options, const st
 }
 
 Result<int> follow_up(Session& session, const Command& command, const std::string& request, const std::string& task,
-                      const SubmitOptions& options) {
+                      const CommandOptions& options) {
   const call::MessagePlan& plan = *command.method->response;
   const std::string id = text_at(plan, "id", task);
   const std::string name_space = text_at(plan, "namespace", task);
@@ -177,21 +172,17 @@ Flag alias_flag(Request& request, std::string name, std::string value_name, std:
               .set = [&request, path](std::string_view text) { return request.set(path, text); }};
 }
 
-}  // namespace
+Flag switch_flag(std::string name, std::string help, bool& target) {
+  return Flag{
+      .names = {std::move(name)}, .is_switch = true, .help = std::move(help), .set = [&target](std::string_view text) {
+        target = text == "true";
+        return Status::ok();
+      }};
+}
 
-std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow) {
-  std::vector<Flag> flags;
-  const auto to_switch = [](std::string name, std::string help, bool& target) {
-    return Flag{.names = {std::move(name)},
-                .is_switch = true,
-                .help = std::move(help),
-                .set = [&target](std::string_view text) {
-                  target = text == "true";
-                  return Status::ok();
-                }};
-  };
-  flags.push_back(to_switch("wait", "wait for the end; exit code 0 only if it SUCCEEDED", wait));
-  flags.push_back(to_switch("follow", "show what it writes, then as --wait", follow));
+void add_submit_flags(Request& request, CommandOptions& options, std::vector<Flag>& flags) {
+  flags.push_back(switch_flag("wait", "wait for the end; exit code 0 only if it SUCCEEDED", options.wait));
+  flags.push_back(switch_flag("follow", "show what it writes, then as --wait", options.follow));
   flags.push_back(alias_flag(request, "gpus", "NUMBER", "task.resources.gpu.count"));
   flags.push_back({.names = {"retries"},
                    .value_name = "NUMBER",
@@ -213,13 +204,21 @@ std::vector<Flag> task_submit_flags(Request& request, bool& wait, bool& follow) 
                      json.begin_object().key("taskId").value(text).end_object();
                      return request.set("task.dependencies", json.take());
                    }});
-  return flags;
+}
+
+}  // namespace
+
+void add_task_flags(Request& request, CommandOptions& options, std::vector<Flag>& flags) {
+  const std::string& method = request.method().full_name;
+  if (method == "uccp.v1.TaskScheduling/ScheduleTask") add_submit_flags(request, options, flags);
+  if (method == "uccp.v1.TaskScheduling/GetTaskLogs")
+    flags.push_back(alias_flag(request, "tail", "NUMBER", "tail_lines"));
 }
 
 Result<int> run_task_submit(Session& session, const Command& command, Args args) {
   Request request(*command.method, session.io);
-  SubmitOptions options;
-  const std::vector<Flag> extra = task_submit_flags(request, options.wait, options.follow);
+  CommandOptions options;
+  const std::vector<Flag> extra = command_flags(session.catalog, request, options);
   UCCP_TRY(const ParsedRequest parsed, parse_request(session, request, args, extra));
   if (parsed.wants_help) {
     session.io.out(command_help(session, command, extra));
@@ -234,8 +233,7 @@ Result<int> run_task_submit(Session& session, const Command& command, Args args)
 Result<int> run_task_logs(Session& session, const Command& command, Args args) {
   Request request(*command.method, session.io);
   CommandOptions options;
-  std::vector<Flag> extra = command_flags(session.catalog, request, options);
-  extra.push_back(alias_flag(request, "tail", "NUMBER", "tail_lines"));
+  const std::vector<Flag> extra = command_flags(session.catalog, request, options);
   UCCP_TRY(const ParsedRequest parsed, parse_request(session, request, args, extra));
   if (parsed.wants_help) {
     session.io.out(command_help(session, command, extra));

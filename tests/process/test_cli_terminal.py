@@ -123,10 +123,17 @@ class Manual(TerminalTest):
 
     def test_a_page_says_what_the_help_says(self):
         page = self.home / "page.1"
-        page.write_bytes(self.piped("man", "role").stdout)
-        text = self.rendered(page)
-        for flag in re.findall(r"(?m)^ {6,}(--[a-z][a-z-]+)", self.piped("role", "create", "--help").stdout.decode()):
-            self.assertIn(flag, text)
+        for noun, verb, known in (("role", "create", "--permission"), ("task", "submit", "--depends-on"),
+                                  ("task", "logs", "--tail"), ("cluster", "init", "--cluster-id"),
+                                  ("cluster", "prepare", "--node"), ("cluster", "context", "--data-dir")):
+            page.write_bytes(self.piped("man", noun).stdout)
+            text = self.rendered(page)
+            flags = re.findall(r"(?m)^ {6,}(--[a-z][a-z-]+) ", self.piped(noun, verb, "--help").stdout.decode())
+            self.assertIn(known, flags)
+            offered = self.piped("__complete", noun, verb, "--").stdout.decode().split()
+            for flag in flags:
+                self.assertIn(flag, text, f"man {noun}")
+                self.assertIn(flag, offered, f"{noun} {verb}")
         self.assertIn('did you mean "task"', self.piped("man", "tsk", code=2).stderr.decode())
 
 
