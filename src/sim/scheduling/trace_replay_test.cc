@@ -32,8 +32,9 @@ TEST(WorkloadTrace, SaysWhatIsWrongAndWhere) {
   const auto message = [](std::string_view text) { return parse_swf(text).error().message(); };
   EXPECT_EQ(message(";\n1 2 3\n"),
             "line 2 of the trace: there are only 3 numbers; a line of the Standard Workload Format is 18 numbers");
-  EXPECT_EQ(message("1 7 3 100 8 -1 -1 16 600 -1 1 5 1 -1 1 -1 -1 x\n"),
-            "line 1 of the trace: \"x\" is not a number; a line of the Standard Workload Format is 18 numbers");
+  EXPECT_EQ(
+      message("1 7 3 100 8 -1 -1 16 600 -1 1 5 1 -1 1 -1 -1 x\n"),
+      "line 1 of the trace: \"x\" is no number up to 1e+15; a line of the Standard Workload Format is 18 numbers");
   EXPECT_EQ(
       message("1 7 3 100 8 -1 -1 16 600 -1 1 5 1 -1 1 -1 -1 -1 0\n"),
       "line 1 of the trace: there are more than 18 numbers; a line of the Standard Workload Format is 18 numbers");

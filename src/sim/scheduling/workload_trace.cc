@@ -14,6 +14,7 @@ namespace uccp::sim {
 namespace {
 
 constexpr size_t kFields = 18;
+constexpr double kNumberMax = 1e15;  // exact as a whole number
 enum Field : size_t { kSubmit = 1, kRun = 3, kAllocated = 4, kRequested = 7, kLimit = 8, kUser = 11 };
 
 // Parameters of the model's batch jobs, in its own names.
@@ -96,8 +97,8 @@ Result<std::array<double, kFields>> parse_line(std::string_view text, size_t num
     const std::string_view word = text.substr(0, text.find_first_of(" \t\r"));
     if (count == kFields) return std::unexpected(malformed(number, "there are more than 18 numbers"));
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), fields[count]);
-    if (error != std::errc() || end != word.data() + word.size() || !std::isfinite(fields[count]))
-      return std::unexpected(malformed(number, fmt::format("\"{}\" is not a number", word)));
+    if (error != std::errc() || end != word.data() + word.size() || !(std::abs(fields[count]) <= kNumberMax))
+      return std::unexpected(malformed(number, fmt::format("\"{}\" is no number up to {:g}", word, kNumberMax)));
     ++count;
     text.remove_prefix(word.size());
   }
