@@ -42,13 +42,14 @@ def messages():
 
 
 class EtcdClient:
-    """Calls the door for etcd's clients with the token of somebody. Every call raises grpc.RpcError when it is refused."""
+    """Calls the door for etcd's clients with the token of somebody, or as whose certificate the channel has. Every call raises
+    grpc.RpcError when it is refused."""
 
     SERVICES = {"Lock": "v3lockpb", "Election": "v3electionpb"}
 
-    def __init__(self, channel, token):
+    def __init__(self, channel, token=None):
         self.channel = channel
-        self.metadata = (("authorization", "Bearer " + token),)
+        self.metadata = (("authorization", "Bearer " + token),) if token else ()
 
     def _path(self, name):
         return f"/{self.SERVICES.get(name.split('/')[0], 'etcdserverpb')}.{name}"
