@@ -35,7 +35,8 @@ class TextJson final : public call::JsonDocument {
  public:
   explicit TextJson(std::string_view text) {
     static thread_local simdjson::dom::parser parser;
-    readable_ = parser.parse(text.data(), text.size()).get(root_) == simdjson::SUCCESS;
+    // Content that is empty may be no address either.
+    readable_ = !text.empty() && parser.parse(text.data(), text.size()).get(root_) == simdjson::SUCCESS;
   }
 
   JsonLeaf find(std::span<const std::string> keys, const VisitItem& item) const override {
