@@ -1,5 +1,6 @@
 #include "cli/commands.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "cli/follow.h"
@@ -84,7 +85,8 @@ std::vector<Flag> command_flags(const Catalog& catalog, Request& request, Comman
   }
   add_task_flags(request, options, flags);
   const auto& cli = method.cli;
-  if (cli && can_be_followed(catalog, {cli->noun, cli->verb, &method})) {
+  const bool waits = std::ranges::any_of(flags, [](const Flag& flag) { return flag.names.front() == "wait"; });
+  if (!waits && cli && can_be_followed(catalog, {cli->noun, cli->verb, &method})) {
     flags.push_back({.names = {"wait"},
                      .is_switch = true,
                      .help = "go on until it has ended, and say how far it is",

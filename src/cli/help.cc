@@ -10,7 +10,6 @@
 namespace uccp::cli {
 namespace {
 
-constexpr size_t kHelpDepthMax = 1;
 constexpr size_t kHelpColumn = 34;  // where explanations begin
 constexpr size_t kHelpWidth = 110;
 

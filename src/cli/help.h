@@ -10,6 +10,9 @@
 
 namespace uccp::cli {
 
+// Nesting of the request's fields whose flags are shown; the others are reached by their paths.
+inline constexpr size_t kHelpDepthMax = 1;
+
 std::string top_help(const Session& session);
 std::string noun_help(const Session& session, const std::string& noun);
 // `extra`: the flags that this command has beside those of its request.

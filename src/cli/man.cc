@@ -161,7 +161,7 @@ std::string command_entry(Session& session, const Command& command) {
   for (const Flag& flag : extra) out += flag_entry(session, flag);
   for (const Flag& flag : request.flags()) {
     const auto same = [&](const Flag& other) { return other.names.front() == flag.names.front(); };
-    if (flag.depth == 0 && std::ranges::none_of(extra, same)) out += flag_entry(session, flag);
+    if (flag.depth <= kHelpDepthMax && std::ranges::none_of(extra, same)) out += flag_entry(session, flag);
   }
   const std::string examples = examples_for(command);
   return examples.empty() ? out : out + ".PP\nExamples:\n.PP\n.nf\n" + escaped(examples) + ".fi\n";
