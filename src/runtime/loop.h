@@ -66,6 +66,8 @@ class Loop final : public Executor {
   // Requires `sockets`.
   boost::asio::io_context& io();
 
+  // On the loop's thread: no other task waits to run but the one that asks, timers and sockets apart.
+  bool only_task() const { return queued() <= 1; }
   // Tasks that wait to run, timers excluded. For metrics.
   size_t queued() const;
   // Stalls since the start. For metrics.

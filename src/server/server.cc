@@ -62,6 +62,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   flush = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   watch = std::make_unique<runtime::Loop>(clock);
+  disk = std::make_unique<runtime::SideExecutor>(*loop, *io, clock);
   reads = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   blob_io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   collecting = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 3'600'000});
@@ -103,7 +104,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node = std::make_unique<node::Node>(
       node_options,
       node::NodeEnvironment{.loop = *loop,
-                            .io = *io,
+                            .io = *disk,
                             .watch = *watch,
                             .clock = clock,
                             .random = node_random,

@@ -22,6 +22,7 @@
 #include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
+#include "runtime/side_executor.h"
 #include "server/authenticator.h"
 #include "server/backup_side.h"
 #include "server/bus_side.h"
@@ -129,6 +130,7 @@ struct Server::Parts {
   tasks::LiveTasks live;
   Latch changed;
   std::unique_ptr<runtime::Loop> loop, io, flush, watch, reads, blob_io, collecting;
+  std::unique_ptr<runtime::SideExecutor> disk;  // of `loop` and `io`
   std::unique_ptr<ClusterSide> cluster;
   std::unique_ptr<SharedBlobs> shared_blobs;
   std::unique_ptr<BusSide> bus;
