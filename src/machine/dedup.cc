@@ -1,5 +1,7 @@
 #include "machine/dedup.h"
 
+#include <algorithm>
+
 #include "base/bytes.h"
 #include "machine/planted.h"
 #include "machine/table.h"
@@ -131,17 +133,24 @@ void remember(Transaction& state, const Envelope& e, LogIndex index, int64_t now
                 ByteWriter().bytes(e.scope.tenant).bytes(request_key(e)).bytes(count_key(e)).take());
 }
 
-void forget_old(Transaction& state, int64_t now_ms, const MachineLimits& limits) {
+int64_t forget_old(Transaction& state, int64_t now_ms, const MachineLimits& limits) {
   struct Old {
     std::string age_key, tenant, reply_key, count_key;
   };
   std::vector<Old> old;
+  // What is remembered from now on is no older than this call.
+  int64_t next_ms = now_ms + limits.request_id_ttl_ms;
   kReplyAges.scan(state, {}, "", "", [&](std::string_view key, std::string_view value) {
-    if (static_cast<int64_t>(ByteReader(key).u64()) + limits.request_id_ttl_ms > now_ms) return false;
+    const int64_t due_ms = static_cast<int64_t>(ByteReader(key).u64()) + limits.request_id_ttl_ms;
+    if (due_ms > now_ms) {
+      next_ms = std::min(next_ms, due_ms);
+      return false;
+    }
     ByteReader in(value);
     old.push_back({std::string(key), std::string(in.bytes()), std::string(in.bytes()), std::string(in.bytes())});
     return old.size() < kForgottenPerCall;
   });
+  if (old.size() == kForgottenPerCall) next_ms = now_ms;
   for (const Old& o : old) {
     const Scope scope{.tenant = o.tenant, .name_space = ""};
     kReplyAges.erase(state, {}, o.age_key);
@@ -154,6 +163,7 @@ void forget_old(Transaction& state, int64_t now_ms, const MachineLimits& limits)
       kReplies.erase(state, scope, o.count_key);
     }
   }
+  return next_ms;
 }
 
 ApplyResult open_session(Transaction& state, const Envelope& e, LogIndex index, const MachineLimits& limits) {

@@ -15,7 +15,8 @@ namespace uccp::machine::dedup {
 std::optional<ApplyResult> recall(const Transaction& state, const Envelope& envelope, const MachineLimits& limits);
 void remember(Transaction& state, const Envelope& envelope, LogIndex index, int64_t now_ms, const ApplyResult& result);
 // Drops replies older than the ttl, a bounded number a call. Called at fixed indexes, so that replicas do the same.
-void forget_old(Transaction& state, int64_t now_ms, const MachineLimits& limits);
+// Answers the machine time before which a further call would find nothing.
+int64_t forget_old(Transaction& state, int64_t now_ms, const MachineLimits& limits);
 
 ApplyResult open_session(Transaction& state, const Envelope& envelope, LogIndex index, const MachineLimits& limits);
 ApplyResult close_session(Transaction& state, const Envelope& envelope);

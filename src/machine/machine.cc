@@ -239,6 +239,7 @@ Status Machine::open() {
   }
   membership_ = kMeta.get(probe, {}, kMembershipKey).value_or("");
   recent_.clear();
+  forget_from_ms_ = 0;
   renew_view();
   for (const auto& [name, domain] : domains_) domain->on_state_opened();
   return Status::ok();
@@ -322,9 +323,9 @@ Result<AppliedBatch> Machine::apply(std::span<const Entry> entries) {
     meta_.applied_term = entry.term;
     ++applied;
     if (entry.kind == EntryKind::kConfiguration) membership_ = entry.data;
-    if (entry.index.value % kForgetEvery == 0) {
+    if (entry.index.value % kForgetEvery == 0 && machine_time_ms() >= forget_from_ms_) {
       state.begin();
-      dedup::forget_old(state, machine_time_ms(), limits_);
+      forget_from_ms_ = dedup::forget_old(state, machine_time_ms(), limits_);
     }
   }
   UCCP_RETURN_IF_ERROR(write_batch(std::move(state), entries.subspan(0, applied)));
@@ -414,8 +415,7 @@ uint64_t Machine::trim_count(size_t kept) const {
 
 void Machine::record_changes(Transaction& state, std::vector<Change>& changes) {
   for (const Change& change : changes) {
-    if (!change.kept) continue;
-    put_new(state, kChangeTable, meta_.changes_next++, encode_change(change));
+    if (change.kept) put_new(state, kChangeTable, meta_.changes_next++, encode_change(change));
   }
   trim(state, kChangeTable, meta_.changes_first, meta_.changes_next, limits_.changes_kept,
        trim_count(limits_.changes_kept));

@@ -171,7 +171,8 @@ class Machine {
   LogPosition installed_;
   StateSlot slot_ = 0;
   GroupView view_;
-  RecentRows recent_;  // of view_
+  RecentRows recent_;           // of view_
+  int64_t forget_from_ms_ = 0;  // before this machine time no remembered reply is too old
   std::function<void()> on_spare_slot_;
   Status replace_refused_;  // by the entry that is being applied
 };

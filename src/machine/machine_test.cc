@@ -144,6 +144,27 @@ TEST_F(MachineTest, RequestIdsAreForgottenAfterADay) {
   EXPECT_EQ(*apply(envelope("notes.put", "b", "id-1")), "put b at 132");
 }
 
+TEST_F(MachineTest, EachRequestIdHasADayOfItsOwn) {
+  constexpr int64_t kHalfMs = limits::kRequestIdTtlMs / 2;
+  const auto pass = [&](int64_t ms) {
+    boot_ = boot_.plus_ms(ms);
+    for (int i = 0; i < 130; ++i) (void)apply(envelope("notes.put", "x"));
+  };
+  // There was nothing to forget yet.
+  pass(1'000);
+  EXPECT_TRUE(apply(envelope("notes.put", "a", "id-1")).has_value());
+  pass(kHalfMs);
+  EXPECT_TRUE(apply(envelope("notes.put", "a", "id-2")).has_value());
+  pass(kHalfMs - 2'000);
+  EXPECT_EQ(apply(envelope("notes.put", "b", "id-1")).error().reason(), "REQUEST_ID_REUSED");
+  pass(3'000);
+  EXPECT_TRUE(apply(envelope("notes.put", "b", "id-1")).has_value());
+  EXPECT_EQ(apply(envelope("notes.put", "b", "id-2")).error().reason(), "REQUEST_ID_REUSED");
+  pass(kHalfMs);
+  EXPECT_TRUE(apply(envelope("notes.put", "b", "id-2")).has_value());
+  EXPECT_EQ(apply(envelope("notes.put", "c", "id-1")).error().reason(), "REQUEST_ID_REUSED");
+}
+
 TEST_F(MachineTest, AnUnknownSessionExecutesNothing) {
   Envelope e = envelope("notes.put", "a");
   e.dedup.session = SessionId(77);
