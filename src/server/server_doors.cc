@@ -13,6 +13,7 @@ Result<std::string> Server::Parts::open_etcd(const ServerOptions& options, const
   door.name = "etcd";
   const std::shared_ptr<doors::EtcdContext> context(
       new doors::EtcdContext{.pipeline = *pipeline,
+                             .timers = *watch,
                              .cluster_id = hash64(identity.cluster_id),
                              .member_id = options.node.value,
                              .host = options.host,

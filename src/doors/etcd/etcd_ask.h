@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/executor.h"
 #include "call/pipeline/pipeline.h"
 #include "etcd.pb.h"
 
@@ -18,6 +19,7 @@ namespace uccp::doors {
 
 struct EtcdContext {
   call::Pipeline& pipeline;
+  Executor& timers;
   uint64_t cluster_id = 0;
   uint64_t member_id = 0;
   std::string host;                // of this door, for clients that ask for members

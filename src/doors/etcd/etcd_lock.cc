@@ -99,18 +99,27 @@ class Contender : public std::enable_shared_from_this<Contender> {
   void enter(int64_t lease) {
     place_.lease = lease;
     place_.key = prefix_ + hex(lease);
-    v1::TxnRequest txn;
-    v1::KeyCompare& absent = *txn.add_compare();
+    const auto txn = std::make_shared<v1::TxnRequest>();
+    v1::KeyCompare& absent = *txn->add_compare();
     absent.set_key(place_.key);
     absent.set_create_revision(0);
-    v1::PutRequest& put = *txn.add_success()->mutable_put();
+    v1::PutRequest& put = *txn->add_success()->mutable_put();
     put.set_key(place_.key);
     put.set_value(value_);
     put.set_lease(lease);
-    *txn.add_success()->mutable_range() = first_created(prefix_);
-    txn.add_failure()->mutable_range()->set_key(place_.key);
-    *txn.add_failure()->mutable_range() = first_created(prefix_);
-    // Whether the key is there must be known even if the client has gone: it is taken back then.
+    *txn->add_success()->mutable_range() = first_created(prefix_);
+    txn->add_failure()->mutable_range()->set_key(place_.key);
+    *txn->add_failure()->mutable_range() = first_created(prefix_);
+    const bool held =
+        queues_->hold(prefix_, {call_, txn, [self = shared_from_this(), txn](const v1::TxnResponse* answer) {
+                                  if (answer != nullptr) self->entered(*answer);
+                                  else if (!self->call_->finished()) self->enter_alone(*txn);
+                                }});
+    if (!held) enter_alone(*txn);
+  }
+
+  // Whether the key is there must be known even if the client has gone: it is taken back then.
+  void enter_alone(const v1::TxnRequest& txn) {
     ask(*context_, call_, {.method = "uccp.v1.KeyValue/Txn", .outlives = true}, txn.SerializeAsString(),
         [self = shared_from_this()](Result<std::string> bytes) {
           v1::TxnResponse answer;
@@ -258,6 +267,70 @@ void as_leader(const EtcdContextPtr& context, const call::CallPtr& call, const e
       });
 }
 
+void erase(const EtcdContextPtr& context, const call::CallPtr& call, const std::string& key) {
+  v1::DeleteRequest gone;
+  gone.set_key(key);
+  ask_for<v1::DeleteResponse>(*context, call, {"uccp.v1.KeyValue/Delete"}, gone,
+                              [context, call](const v1::DeleteResponse& answer) {
+                                reply(*context, *call, etcd::HeaderResponse(), answer.revision());
+                              });
+}
+
+// The end of a turn where others wait: one change deletes the key, takes the next entrant along, and answers who is
+// first then. That one is told before this client, whose next request then comes behind what that one does.
+class Release : public std::enable_shared_from_this<Release> {
+ public:
+  Release(EtcdContextPtr context, KeyQueuesPtr queues, call::CallPtr call, std::string key)
+      : context_(std::move(context)), queues_(std::move(queues)), call_(std::move(call)), key_(std::move(key)) {}
+
+  void run() {
+    v1::TxnRequest txn;
+    txn.add_success()->mutable_delete_()->set_key(key_);
+    entrant_ = queues_->take(call_, key_);
+    if (entrant_) {
+      *txn.add_success()->mutable_txn() = *entrant_->entry;
+    } else {
+      v1::RangeRequest& next = *txn.add_success()->mutable_range();
+      next = first_created(std::string(queue_of(key_)));
+      next.set_keys_only(true);
+    }
+    // The entrant has to hear of it, whatever becomes of this client.
+    ask(*context_, call_, {.method = "uccp.v1.KeyValue/Txn", .outlives = true}, txn.SerializeAsString(),
+        [self = shared_from_this()](Result<std::string> bytes) {
+          v1::TxnResponse answer;
+          if (!bytes) return self->failed(std::move(bytes.error()));
+          if (!answer.ParseFromString(*bytes) || answer.responses_size() < 2) return self->failed(unreadable());
+          self->done(answer);
+        });
+  }
+
+ private:
+  void done(const v1::TxnResponse& answer) {
+    const v1::TxnResult& second = answer.responses(1);
+    const v1::TxnResponse& entered = second.txn();
+    if (entrant_ && entered.responses_size() < 2) return failed(unreadable());
+    const auto& first = (entrant_ ? entered.responses(1) : second).range().pairs();
+    if (!first.empty()) queues_->tell_first(call_, key_, first.Get(0).create_revision(), answer.revision());
+    reply(*context_, *call_, etcd::HeaderResponse(), answer.revision());
+    if (entrant_) entrant_->go(&entered);
+  }
+
+  // To enter twice is to enter once. The release itself is made again only if it is known that nothing has happened.
+  void failed(Status why) {
+    const bool for_the_entrant =
+        entrant_ && (why.code() == Code::kNotFound || why.code() == Code::kExhausted || why.code() == Code::kInvalid);
+    if (!for_the_entrant) call_->finish(std::move(why));
+    else if (!call_->finished()) erase(context_, call_, key_);
+    if (entrant_) entrant_->go(nullptr);
+  }
+
+  const EtcdContextPtr context_;
+  const KeyQueuesPtr queues_;
+  const call::CallPtr call_;
+  const std::string key_;
+  std::optional<KeyQueues::Entrant> entrant_;
+};
+
 void add_locks(ForeignApi& api, const EtcdContextPtr& context, const KeyQueuesPtr& queues) {
   api.handlers["/v3lockpb.Lock/Lock"] =
       unary<etcd::LockRequest>([context, queues](const call::CallPtr& call, const etcd::LockRequest& request) {
@@ -271,17 +344,8 @@ void add_locks(ForeignApi& api, const EtcdContextPtr& context, const KeyQueuesPt
   api.handlers["/v3lockpb.Lock/Unlock"] =
       unary<etcd::UnlockRequest>([context, queues](const call::CallPtr& call, const etcd::UnlockRequest& request) {
         if (request.key().empty()) return call->finish(Status(Code::kInvalid, "KEY_MISSING", "a lock has a key"));
-        v1::DeleteRequest gone;
-        gone.set_key(request.key());
-        ask_for<v1::DeleteResponse>(*context, call, {"uccp.v1.KeyValue/Delete"}, gone,
-                                    [context, queues, call, key = request.key()](const v1::DeleteResponse& answer) {
-                                      // Whoever is next hears of it first: what this client asks for then comes behind
-                                      // what that one does.
-                                      queues->after_told(call, key, answer.revision(),
-                                                         [context, call, revision = answer.revision()] {
-                                                           reply(*context, *call, etcd::HeaderResponse(), revision);
-                                                         });
-                                    });
+        if (!queues->awaited(call, request.key())) return erase(context, call, request.key());
+        std::make_shared<Release>(context, queues, call, request.key())->run();
       });
 }
 

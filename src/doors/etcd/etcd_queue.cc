@@ -8,6 +8,17 @@
 
 namespace uccp::doors {
 
+namespace {
+
+std::string_view host_of(const call::Call& call) {
+  const std::string_view address = call.credentials.address;
+  return address.substr(0, address.rfind(':'));
+}
+
+}  // namespace
+
+std::string_view queue_of(std::string_view key) { return key.substr(0, key.rfind('/') + 1); }
+
 std::string behind_prefix(std::string prefix) {
   while (!prefix.empty() && static_cast<uint8_t>(prefix.back()) == 0xff) prefix.pop_back();
   if (prefix.empty()) return std::string(1, '\0');
@@ -61,17 +72,38 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
   void wait(uint64_t number, const std::string& key, int64_t created, Told told, Calls& calls) {
     waiters_.emplace(std::pair(created, number), Waiter{key, std::move(told)});
     if (revision_ < created) return;
-    if (!keys_.contains({created, key})) tell_all(created, Turn::kGone, calls);
+    if (!keys_.contains({created, key})) tell_all(created, Turn::kGone, revision_, calls);
     else tell_first(calls);
   }
   void leave(uint64_t number) {
     std::erase_if(waiters_, [&](const auto& waiter) { return waiter.first.second == number; });
   }
-  void after_told(int64_t revision, std::function<void()> done, Calls& calls) {
-    if (waiters_.empty() || revision <= revision_) calls.push_back(std::move(done));
-    else after_.emplace(revision, std::move(done));
+  // All who wait with the key of that creation; there is more than one if a client asks twice.
+  void tell_all(int64_t created, const Result<Turn>& turn, int64_t revision, Calls& calls) {
+    const auto from = waiters_.lower_bound({created, 0}), to = waiters_.lower_bound({created + 1, 0});
+    for (auto it = from; it != to; ++it) {
+      calls.push_back([told = std::move(it->second.told), turn, revision] { told(turn, revision); });
+    }
+    waiters_.erase(from, to);
   }
-  bool idle() const { return waiters_.empty() && after_.empty(); }
+  bool idle() const { return waiters_.empty() && held_.empty(); }
+
+  void hold(Entrant entrant, uint64_t tick) { held_.push_back({std::move(entrant), tick}); }
+  bool holds() const { return !held_.empty(); }
+  bool first_held_from(std::string_view host) const { return holds() && host_of(*held_.front().entrant.call) == host; }
+  // The longest held, if it came up to that tick.
+  std::optional<Entrant> take(uint64_t tick) {
+    if (held_.empty() || held_.front().tick > tick) return std::nullopt;
+    Entrant entrant = std::move(held_.front().entrant);
+    held_.pop_front();
+    return entrant;
+  }
+  // Those who came up to that tick have to go by themselves.
+  void send_off(uint64_t tick, Calls& calls) {
+    while (auto entrant = take(tick)) {
+      calls.push_back([go = std::move(entrant->go)] { go(nullptr); });
+    }
+  }
 
   const Name name;
   bool noted_idle = false;
@@ -80,6 +112,10 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
   struct Waiter {
     std::string key;
     Told told;
+  };
+  struct Held {
+    Entrant entrant;
+    uint64_t tick;  // at which it came
   };
   class Follower;
 
@@ -108,15 +144,7 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
     if (created_.try_emplace(key, created).second) keys_.emplace(created, key);
   }
   void tell_first(Calls& calls) {
-    if (!keys_.empty()) tell_all(keys_.begin()->first, Turn::kFirst, calls);
-  }
-  // All who wait with the key of that creation; there is more than one if a client asks twice.
-  void tell_all(int64_t created, Result<Turn> turn, Calls& calls) {
-    const auto from = waiters_.lower_bound({created, 0}), to = waiters_.lower_bound({created + 1, 0});
-    for (auto it = from; it != to; ++it) {
-      calls.push_back([told = std::move(it->second.told), turn, revision = revision_] { told(turn, revision); });
-    }
-    waiters_.erase(from, to);
+    if (!keys_.empty()) tell_all(keys_.begin()->first, Turn::kFirst, revision_, calls);
   }
 
   const std::weak_ptr<KeyQueues> queues_;
@@ -127,7 +155,7 @@ class KeyQueues::Queue : public std::enable_shared_from_this<Queue> {
   std::set<std::pair<int64_t, std::string>> keys_;  // by creation
   std::map<std::string, int64_t> created_;
   std::map<std::pair<int64_t, uint64_t>, Waiter> waiters_;  // by creation of their key, and number
-  std::multimap<int64_t, std::function<void()>> after_;
+  std::deque<Held> held_;                                   // in the order in which they came
 };
 
 // The way back of the watch.
@@ -164,7 +192,7 @@ void KeyQueues::Queue::follow(const call::CallPtr& call, const v1::RangeResponse
     for (auto it = waiters_.begin(); it != waiters_.end() && it->first.first <= revision_;) {
       const int64_t created = it->first.first;
       const bool there = keys_.contains({created, it->second.key});
-      if (!there) tell_all(created, Turn::kGone, calls);
+      if (!there) tell_all(created, Turn::kGone, revision_, calls);
       it = waiters_.lower_bound({created + 1, 0});
     }
     tell_first(calls);
@@ -190,13 +218,10 @@ void KeyQueues::Queue::take(const v1::WatchResponse& item) {
       const auto gone = created_.find(pair.key());
       if (gone == created_.end()) continue;
       keys_.erase({gone->second, gone->first});
-      tell_all(gone->second, Turn::kGone, calls);
+      tell_all(gone->second, Turn::kGone, revision_, calls);
       created_.erase(gone);
     }
     tell_first(calls);
-    const auto told = after_.upper_bound(revision_);
-    for (auto it = after_.begin(); it != told; ++it) calls.push_back(std::move(it->second));
-    after_.erase(after_.begin(), told);
   });
 }
 
@@ -206,9 +231,8 @@ void KeyQueues::Queue::end(Result<Turn> why) {
   queues->forget(shared_from_this());
   update([&](Calls& calls) {
     watch_ = nullptr;
-    while (!waiters_.empty()) tell_all(waiters_.begin()->first.first, why, calls);
-    for (auto& [revision, done] : after_) calls.push_back(std::move(done));
-    after_.clear();
+    while (!waiters_.empty()) tell_all(waiters_.begin()->first.first, why, revision_, calls);
+    send_off(UINT64_MAX, calls);
   });
 }
 
@@ -259,16 +283,72 @@ void KeyQueues::leave(uint64_t number) {
   if (queue) note_idle(queue);
 }
 
-void KeyQueues::after_told(const call::CallPtr& call, std::string_view key, int64_t revision,
-                           std::function<void()> done) {
+// Under the mutex.
+KeyQueues::QueuePtr KeyQueues::find(const call::Call& call, std::string_view prefix) {
+  const auto found = queues_.find(name_of(call, std::string(prefix)));
+  return found == queues_.end() ? nullptr : found->second;
+}
+
+bool KeyQueues::awaited(const call::CallPtr& call, std::string_view key) {
+  std::lock_guard lock(mutex_);
+  const QueuePtr queue = find(*call, queue_of(key));
+  return queue && !queue->idle();
+}
+
+void KeyQueues::tell_first(const call::CallPtr& call, std::string_view key, int64_t created, int64_t revision) {
   Queue::Calls calls;
+  QueuePtr queue;
   {
     std::lock_guard lock(mutex_);
-    const auto found = queues_.find(name_of(*call, std::string(key.substr(0, key.rfind('/') + 1))));
-    if (found == queues_.end()) calls.push_back(std::move(done));
-    else found->second->after_told(revision, std::move(done), calls);
+    queue = find(*call, queue_of(key));
+    if (!queue) return;
+    queue->tell_all(created, Turn::kFirst, revision, calls);
   }
-  for (const auto& now : calls) now();
+  for (const auto& tell : calls) tell();
+  note_idle(queue);
+}
+
+bool KeyQueues::hold(const std::string& prefix, Entrant entrant) {
+  std::lock_guard lock(mutex_);
+  const QueuePtr queue = find(*entrant.call, prefix);
+  if (!queue || queue->idle()) return false;
+  queue->hold(std::move(entrant), ticks_);
+  holding_.insert(queue);
+  tick_later();
+  return true;
+}
+
+std::optional<KeyQueues::Entrant> KeyQueues::take(const call::CallPtr& call, std::string_view key) {
+  std::lock_guard lock(mutex_);
+  const QueuePtr queue = find(*call, queue_of(key));
+  // Policies may tell hosts apart.
+  return queue && queue->first_held_from(host_of(*call)) ? queue->take(UINT64_MAX) : std::nullopt;
+}
+
+// Under the mutex.
+void KeyQueues::tick_later() {
+  if (holding_.empty() || std::exchange(ticking_, true)) return;
+  context_->timers.post_after(kEntrantHeldMs, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->tick();
+  });
+}
+
+void KeyQueues::tick() {
+  Queue::Calls calls;
+  std::vector<QueuePtr> emptied;
+  {
+    std::lock_guard lock(mutex_);
+    ticking_ = false;
+    const uint64_t before = ticks_++;
+    for (const QueuePtr& queue : holding_) {
+      if (before > 0) queue->send_off(before - 1, calls);
+      if (!queue->holds()) emptied.push_back(queue);
+    }
+    for (const QueuePtr& queue : emptied) holding_.erase(queue);
+    tick_later();
+  }
+  for (const auto& call : calls) call();
+  for (const QueuePtr& queue : emptied) note_idle(queue);
 }
 
 // Lets go of those that have been idle longest.

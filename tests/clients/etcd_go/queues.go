@@ -85,6 +85,31 @@ func queues(ctx context.Context, c *clientv3.Client) {
 		check(<-second.in == nil, "passed on")
 		unlock(ctx, c, second)
 	}
+	comeAndGo(ctx, c)
+}
+
+// Who comes while others wait may be written together with a release. One whose session does not exist spoils neither
+// that nor the turn of the next.
+func comeAndGo(ctx context.Context, c *clientv3.Client) {
+	const name = "go/come"
+	inside, waiting := contend(ctx, c, name), contend(ctx, c, name)
+	check(<-inside.in == nil, "free")
+	for i := 0; i < 30; i++ {
+		last := contend(ctx, c, name)
+		refused := make(chan error, 1)
+		go func() {
+			_, err := v3lockpb.NewLockClient(c.ActiveConnection()).Lock(ctx, &v3lockpb.LockRequest{Name: []byte(name), Lease: 987654321})
+			refused <- err
+		}()
+		unlock(ctx, c, inside)
+		err := <-refused
+		check(err != nil && strings.Contains(err.Error(), "lease not found"), "no session: %v", err)
+		check(<-waiting.in == nil, "the next is in")
+		inside, waiting = waiting, last
+	}
+	unlock(ctx, c, inside)
+	check(<-waiting.in == nil, "the last is in")
+	unlock(ctx, c, waiting)
 }
 
 // Contenders through all nodes take one lock in turns, whatever happens to a node: nobody meets another one inside, and
