@@ -167,6 +167,9 @@ void Subscription::take_place(const PartitionId& id, Partition& partition, const
           return row.publish_us() >= row_.start_time_us();
         });
         break;
+      case v1::SUBSCRIBE_START_OFFSET:
+        partition.committed = std::clamp(row_.start_offset(), stored->first_offset(), stored->next_offset());
+        break;
       default: partition.committed = stored->next_offset();
     }
     mark_dirty(id, partition);
@@ -191,6 +194,9 @@ uint64_t Subscription::backlog() const {
 void Subscription::join(const MemberPtr& member) {
   member->id = ++last_member_;
   member->sent_at = env_.clock.boot();
+  for (const auto& [id, partition] : partitions_) {
+    if (!member->follow) member->until[id] = partition.end;
+  }
   members_.push_back(member);
   assign();
   schedule_tick();
@@ -203,8 +209,8 @@ void Subscription::leave(const MemberPtr& member) {
   members_.erase(at);
   for (auto& [id, partition] : partitions_) {
     if (partition.owner == member) partition.owner = nullptr;
-    // What was pulled is confirmed later, by calls of their own.
-    if (member->pull) continue;
+    // What was pulled, or read to the end, is confirmed later.
+    if (member->pull || member->ended) continue;
     for (auto it = partition.in_flight.begin(); it != partition.in_flight.end();) {
       if (it->second.member != member) {
         ++it;

@@ -36,6 +36,9 @@ struct Member {
   size_t in_flight = 0;
   uint64_t limit = 0;  // 0: none
   uint64_t sent = 0;
+  bool follow = true;                     // false: the stream ends when what there was at the beginning is sent
+  std::map<PartitionId, uint64_t> until;  // then: the end of each partition at the beginning
+  bool ended = false;                     // the stream has all that it asked for
   v1::PullEventsResponse pulled;
   BootTime sent_at;
 };
@@ -53,7 +56,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   using Done = std::move_only_function<void(Status)>;
   void load(Done done);
   void join(const MemberPtr& member);
-  // The client went away or has enough. What a stream had in flight is delivered again at once.
+  // The client went away or has enough. What a stream that was cut off had in flight is delivered again at once.
   void leave(const MemberPtr& member);
   // Answers the ids that mean nothing any more. `done` comes when what was confirmed is committed.
   std::vector<std::string> ack(const std::vector<std::string>& ids, Done done);
@@ -129,6 +132,10 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   bool deliver(const PartitionId& id, Partition& partition);
   void send(const PartitionId& id, const Partition& partition, const Item& item, Member& member);
   void finish_pulls();
+  void finish_caught_up();
+  // What the member was to get of its partitions is sent.
+  bool caught_up(const MemberPtr& member) const;
+  void end_stream(const MemberPtr& member, v1::StreamEndReason reason, const std::string& message);
   void reply_pull(const MemberPtr& member);
   void confirm(const PartitionId& id, Partition& partition, uint64_t offset);
   void give_back(const PartitionId& id, Partition& partition, Item item, int64_t delay_ms);

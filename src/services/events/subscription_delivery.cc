@@ -137,6 +137,7 @@ void Subscription::pump() {
     for (auto& [id, partition] : partitions_) more |= deliver(id, partition);
   }
   finish_pulls();
+  finish_caught_up();
   std::set<GroupId> groups;
   for (const auto& [id, partition] : partitions_) {
     if (partition.behind && partition.known) groups.insert(partition.group);
@@ -163,11 +164,7 @@ bool Subscription::deliver(const PartitionId& id, Partition& partition) {
     partition.in_flight[offset] = {std::move(item), member, env_.clock.boot().plus_ms(ack_timeout_ms())};
   }
   if (member->limit > 0 && member->sent >= member->limit && !member->pull) {
-    v1::EventDelivery last;
-    last.mutable_end()->set_reason(v1::STREAM_END_REASON_LIMIT);
-    last.mutable_end()->set_message("the number of events asked for was sent");
-    member->call->send(last.SerializeAsString());
-    member->call->finish(Status::ok());
+    end_stream(member, v1::STREAM_END_REASON_LIMIT, "the number of events asked for was sent");
   }
   return true;
 }
@@ -197,6 +194,39 @@ void Subscription::finish_pulls() {
 void Subscription::reply_pull(const MemberPtr& member) {
   member->call->reply(member->pulled.SerializeAsString());
   leave(member);
+}
+
+void Subscription::end_stream(const MemberPtr& member, v1::StreamEndReason reason, const std::string& message) {
+  member->ended = true;
+  v1::EventDelivery last;
+  last.mutable_end()->set_reason(reason);
+  last.mutable_end()->set_message(message);
+  member->call->send(last.SerializeAsString());
+  member->call->finish(Status::ok());
+}
+
+void Subscription::finish_caught_up() {
+  for (const MemberPtr& member : members_) {
+    if (member->follow || member->call->finished() || !caught_up(member)) continue;
+    end_stream(member, v1::STREAM_END_REASON_CAUGHT_UP, "all events present were sent");
+  }
+}
+
+bool Subscription::caught_up(const MemberPtr& member) const {
+  const bool any = row_.subscription().sharing() == v1::SUBSCRIPTION_SHARING_ANY;
+  return std::ranges::all_of(member->until, [&](const auto& bound) {
+    const auto at = partitions_.find(bound.first);
+    if (at == partitions_.end() || (!any && at->second.owner != member)) return true;
+    const Partition& partition = at->second;
+    const auto due = [&](const Item& item) { return item.offset < bound.second; };
+    if (std::max(partition.next, partition.committed) < bound.second) return false;
+    if (std::ranges::any_of(partition.ready, due)) return false;
+    // What others have in flight or gave back comes to this one when it is not confirmed.
+    return std::ranges::none_of(partition.delayed, [&](const auto& entry) { return due(entry.second); }) &&
+           std::ranges::none_of(partition.in_flight, [&](const auto& entry) {
+             return due(entry.second.item) && entry.second.member != member;
+           });
+  });
 }
 
 // --- what was not confirmed -----------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ SubscriptionRow row_of(const v1::SubscribeRequest& request) {
   else subscription.mutable_ack_timeout()->set_seconds(30);
   row.set_start(request.start());
   row.set_start_time_us(us_of(request.start_time()));
+  row.set_start_offset(request.start_offset());
   return row;
 }
 
@@ -60,8 +61,6 @@ Status check(const v1::SubscribeRequest& request) {
         .with_field("subscription", "cannot be given with topics that begin with $sys; leave it out");
   }
   if (request.has_idle_ttl()) return unbuilt("idleTtl", "removal after idle time");
-  if (request.no_follow()) return unbuilt("noFollow", "a stream that ends by itself");
-  if (request.start() == v1::SUBSCRIBE_START_OFFSET) return unbuilt("start", "a beginning at an offset");
   if (request.partitions_size() > 0) return unbuilt("partitions", "a choice of partitions");
   return Status::ok();
 }
@@ -190,6 +189,7 @@ void Subscriptions::subscribe(const CallPtr& call, const v1::SubscribeRequest& r
   member->manual = command.row().subscription().ack_mode() == v1::ACK_MODE_MANUAL;
   member->in_flight_max = static_cast<size_t>(request.in_flight_max() > 0 ? request.in_flight_max() : kInFlightDefault);
   member->limit = static_cast<uint64_t>(request.limit());
+  member->follow = !request.no_follow();
   env_.local.propose(kCoreGroup, std::move(envelope), [this, call, member](Result<machine::Applied> applied) {
     if (!applied) return call->finish(std::move(applied.error()));
     SubscriptionRow row;
