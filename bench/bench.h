@@ -60,6 +60,7 @@ Status run_events_publish(Context& context);
 Status run_events_latency(Context& context);
 Status run_events_read(Context& context);
 Status run_events_scale(Context& context);
+Status run_events_kept(Context& context);
 
 // The hidden command that the unary row starts: a bare gRPC server. Returns the exit code.
 int echo_server_main(const std::vector<std::string>& arguments);

@@ -1,16 +1,14 @@
 // The event bus where there is much of something: a thousand consumers of one topic, a hundred thousand topics, and a
 // replay that the disk bounds.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <thread>
 
 #include "bench/consensus.h"
 #include "bench/event_requests.h"
 #include "bench/event_stream.h"
+#include "bench/files.h"
 #include "bench/grpc_calls.h"
 #include "bench/requests.h"
 
@@ -158,33 +156,6 @@ Status run_topics(Context& context) {
   memory.add_ours(cluster->rss_mb());
   for (const Row* row : {&made, &published, &read, &memory}) context.emit(*row);
   return Status::ok();
-}
-
-std::vector<std::string> large_files(const std::string& directory) {
-  std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
-    if (entry.is_regular_file() && entry.file_size() >= (1u << 20)) files.push_back(entry.path().string());
-  }
-  std::ranges::sort(files);
-  return files;
-}
-
-// Bytes of the files; leaves nothing of them in memory, or reads all of them.
-uint64_t go_through(const std::vector<std::string>& files, bool read_them) {
-  uint64_t bytes = 0;
-  std::vector<char> buffer(1u << 20);
-  for (const std::string& file : files) {
-    const int fd = open(file.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) continue;
-    if (!read_them) {
-      (void)fdatasync(fd);
-      (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    }
-    ssize_t got = 0;
-    while (read_them && (got = read(fd, buffer.data(), buffer.size())) > 0) bytes += static_cast<uint64_t>(got);
-    close(fd);
-  }
-  return bytes;
 }
 
 // A topic that is most of its log, from a disk that has nothing of it in memory, beside reading the files of the log.

@@ -42,6 +42,8 @@ constexpr std::array kBenchmarks = {
     Benchmark{"events-publish", "durable publishing, beside JetStream and Redis", run_events_publish},
     Benchmark{"events-latency", "from publisher to reader, beside JetStream", run_events_latency},
     Benchmark{"events-read", "reading a stored topic and bytes written, beside JetStream", run_events_read},
+    Benchmark{"events-kept", "bytes written for topics that are compacted or kept for long, and their replay",
+              run_events_kept},
     Benchmark{"events-scale", "1,000 consumers, 100,000 topics, replay beside the disk", run_events_scale},
     Benchmark{"failover", "time without a write when a leader dies, freezes or is cut off, beside etcd", run_failover},
     Benchmark{"snapshot", "the tail of puts while a new node receives the whole state", run_snapshot},

@@ -12,7 +12,8 @@ namespace {
 
 // Numbers of fields in the contract.
 constexpr uint32_t kTopicField = 1, kEventsField = 3, kDataField = 7, kEventField = 2;
-constexpr uint32_t kStartField = 5, kNoFollowField = 16;
+constexpr uint32_t kStartField = 5, kNoFollowField = 16, kKeyField = 6;
+constexpr uint32_t kRetentionBytesField = 6, kCompactedField = 9;
 constexpr uint64_t kEarliest = 2;
 
 }  // namespace
@@ -22,6 +23,31 @@ std::string publish_request(const std::string& topic, std::string_view payload, 
   call::put_bytes(event, kDataField, payload);
   call::put_bytes(out, kTopicField, topic);
   for (size_t i = 0; i < copies; ++i) call::put_bytes(out, kEventsField, event);
+  return out;
+}
+
+std::string keyed_request(const std::string& topic, std::string_view key, std::string_view payload) {
+  std::string event, out;
+  call::put_bytes(event, kKeyField, key);
+  call::put_bytes(event, kDataField, payload);
+  call::put_bytes(out, kTopicField, topic);
+  call::put_bytes(out, kEventsField, event);
+  return out;
+}
+
+std::string create_compacted_request(const std::string& topic) {
+  std::string inner, out;
+  call::put_bytes(inner, kTopicField, topic);
+  call::put_uint(inner, kCompactedField, 1);
+  call::put_bytes(out, kTopicField, inner);
+  return out;
+}
+
+std::string create_short_request(const std::string& topic, uint64_t retention_bytes) {
+  std::string inner, out;
+  call::put_bytes(inner, kTopicField, topic);
+  call::put_uint(inner, kRetentionBytesField, retention_bytes);
+  call::put_bytes(out, kTopicField, inner);
   return out;
 }
 

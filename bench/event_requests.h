@@ -13,7 +13,12 @@ inline constexpr char kCreateTopic[] = "uccp.v1.EventBus/CreateTopic";
 inline constexpr char kSubscribe[] = "uccp.v1.EventBus/Subscribe";
 
 std::string publish_request(const std::string& topic, std::string_view payload, size_t copies = 1);
+// One event with a key.
+std::string keyed_request(const std::string& topic, std::string_view key, std::string_view payload);
 std::string create_request(const std::string& topic);
+std::string create_compacted_request(const std::string& topic);
+// A topic that keeps so many bytes.
+std::string create_short_request(const std::string& topic, uint64_t retention_bytes);
 // `stored`: from the first event to the last one that there is; else new events without end.
 std::string subscribe_request(const std::string& topic, bool stored);
 // The content of a message of Subscribe; nothing if it has no event.

@@ -42,4 +42,9 @@ Status drop_kept(storage::Kv& kv, GroupId group, StateSlot slot, LogIndex index)
   return kv.erase_range(prefix + row_key(LogIndex(0)), prefix + row_key(index));
 }
 
+Status drop_kept_from(storage::Kv& kv, GroupId group, StateSlot slot, LogIndex index) {
+  const std::string prefix = group_prefix(group, slot);
+  return kv.erase_range(prefix + row_key(index), prefix + row_key(LogIndex(UINT64_MAX)));
+}
+
 }  // namespace uccp::machine

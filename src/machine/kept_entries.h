@@ -24,5 +24,7 @@ Status keep_entries(storage::Kv& kv, GroupId group, StateSlot slot, std::span<co
 std::vector<Entry> read_kept(const KeyReader& state, LogIndex from, LogIndex to, uint64_t bytes_max);
 // Removes those before `index`. Loop thread.
 Status drop_kept(storage::Kv& kv, GroupId group, StateSlot slot, LogIndex index);
+// Removes those from `index` on. Loop thread.
+Status drop_kept_from(storage::Kv& kv, GroupId group, StateSlot slot, LogIndex index);
 
 }  // namespace uccp::machine

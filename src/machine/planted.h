@@ -7,8 +7,9 @@
 // not served), overtake (a later waiter is), reuse_term (of an election),
 // keep_expired (an instance stays when its lease ended), forget_producer (sequence numbers are not looked at),
 // skip_batch (a stream that goes on from a cursor leaves a batch out), trim_much (retention removes one event too
-// many), lose_kept (a snapshot of a bus group leaves out the events that it needs), old_server (who served a
-// subscription before goes on moving its places). Set before anything applies.
+// many), lose_kept (a snapshot of a bus group leaves out the events that it needs), compact_newest (compaction removes
+// the newest event of a key, too), old_server (who served a subscription before goes on moving its places). Set before
+// anything applies.
 #pragma once
 
 #include <string>

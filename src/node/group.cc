@@ -416,7 +416,7 @@ void Group::flush(uint64_t kept_bytes, std::move_only_function<void()> done) {
   position.index = std::max(position.index, std::min(applied, log_bytes_.last_beyond(kept_bytes)));
   if (env_.log_floor) {
     // What the state needs is judged by the state as of now; what it needs after a crash is no older.
-    const LogIndex floor = env_.log_floor(machine_.view());
+    const LogIndex floor = env_.log_floor(machine_.view(), history_begin());
     if (floor) position.index = std::min(position.index, floor.prev());
   }
   // A follower that installs a snapshot goes on from its position.

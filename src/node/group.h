@@ -99,7 +99,7 @@ struct GroupEnvironment {
   std::function<void(GroupId, const raft::Membership&)> on_membership;
   std::move_only_function<void(Status)> fatal;
   // As GroupSpec says; empty: the log is only what the state came from.
-  std::function<LogIndex(const machine::GroupView&)> log_floor;
+  std::function<LogIndex(const machine::GroupView&, LogIndex from)> log_floor;
 };
 
 // For status, health and metrics.
@@ -133,6 +133,9 @@ class Group {
   void propose(machine::Envelope envelope, machine::Proposer::Done done);
   void read(const machine::ReadLevel& level, machine::Reader::Done done);
   void read_log(LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done);
+  // As Node's.
+  void read_whole(machine::Reader::Done done);
+  void drop_copies();
   void keep_alive(machine::LeaseId lease, machine::Leases::Done done);
   void time_left(machine::LeaseId lease, machine::Leases::Done done);
   // Forwarded to the leader if that is another node. Answers the index of the change when it is applied on the leader.
@@ -246,6 +249,7 @@ class Group {
   void offer_snapshot(NodeId peer);
   void keep_needed(std::move_only_function<void()> done);
   LogIndex first_to_keep();
+  LogIndex history_begin() const;
   void finish_keeping();
   void drop_kept();
 

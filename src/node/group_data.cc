@@ -4,6 +4,7 @@
 
 #include "machine/kept_entries.h"
 #include "machine/planted.h"
+#include "machine/restore.h"
 #include "node/group.h"
 
 namespace uccp::node {
@@ -27,6 +28,12 @@ void Group::read_log(LogIndex from, LogIndex to, uint64_t bytes_max, machine::Lo
     return done(fail(Code::kInvalid, "LOG_RANGE", "the entry " + std::to_string(from.value) + " is not applied yet"));
   }
   to = std::min(to, machine_.applied().next());
+  if (const LogIndex begin = history_begin(); from < begin) {
+    auto kept = machine::read_kept(fresh_view(), from, std::min(to, begin), bytes_max);
+    if (!kept.empty() && kept.front().index == from) return done(std::move(kept));
+    return done(fail(Code::kNotFound, "LOG_COMPACTED",
+                     "the entry " + std::to_string(from.value) + " is of before a restore, which did not bring it"));
+  }
   if (auto entries = cache_.recent(from, to, bytes_max)) return done(std::move(*entries));
   auto read = std::make_shared<Result<std::vector<Entry>>>();
   env_.disk.run(
@@ -50,8 +57,38 @@ void Group::offer_snapshot(NodeId peer) {
   });
 }
 
+// Entries before it that a restored state names are those of another log: they came with the state.
+LogIndex Group::history_begin() const { return machine::restored_mark(machine_.view()).index; }
+
+void Group::read_whole(machine::Reader::Done done) {
+  if (!log_is_data()) return done(fresh_view());
+  keep_needed([this, done = std::move(done)]() mutable {
+    if (closed_) return done(fail(Code::kUnavailable, "SHUTTING_DOWN", "this node is shutting down"));
+    done(fresh_view());
+  });
+}
+
+// What is in the log need not be beside the state, unless a follower is being sent both.
+void Group::drop_copies() {
+  if (!log_is_data() || closed_ || !sender_.idle()) return;
+  auto begin = std::make_shared<LogIndex>();
+  env_.disk.run(
+      [this, begin]() -> Status {
+        UCCP_TRY(const storage::GroupLog log, env_.log.load(id_));
+        *begin = log.start.index.next();
+        return Status::ok();
+      },
+      [this, begin] {
+        if (closed_ || !sender_.idle() || !keeping_.empty()) return;
+        const auto slot = static_cast<machine::StateSlot>(machine::kStateSlots - 1 - machine_.spare_slot());
+        const Status status = machine::drop_kept_from(kv_, id_, slot, std::max(*begin, history_begin()));
+        if (!status.is_ok()) return env_.fatal(status);
+        kept_to_ = begin->prev();
+      });
+}
+
 LogIndex Group::first_to_keep() {
-  const LogIndex floor = env_.log_floor(machine_.view());
+  const LogIndex floor = env_.log_floor(machine_.view(), history_begin());
   if (machine::planted_bug("lose_kept")) return machine_.applied().next();
   return floor ? std::max(floor, kept_to_.next()) : machine_.applied().next();
 }
@@ -99,7 +136,7 @@ void Group::finish_keeping() {
 // After a flush: entries that are not needed any more.
 void Group::drop_kept() {
   if (!log_is_data() || closed_) return;
-  const LogIndex floor = env_.log_floor(machine_.view());
+  const LogIndex floor = env_.log_floor(machine_.view(), LogIndex(0));
   const auto slot = static_cast<machine::StateSlot>(machine::kStateSlots - 1 - machine_.spare_slot());
   const Status status = machine::drop_kept(kv_, id_, slot, floor ? floor : machine_.applied());
   if (!status.is_ok()) env_.fatal(status);

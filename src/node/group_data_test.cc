@@ -10,9 +10,9 @@ namespace {
 constexpr GroupId kGroup{1};
 
 // The state names the first entry that it needs in a row of its own.
-LogIndex named_floor(const machine::GroupView& view) {
+LogIndex named_floor(const machine::GroupView& view, LogIndex from) {
   const auto row = kRows.get(view, {"t", "n"}, "floor");
-  return LogIndex(row ? std::stoull(*row) : 1);
+  return std::max(from, LogIndex(row ? std::stoull(*row) : 1));
 }
 
 TestClusterOptions data_logs(uint64_t seed = 1) {

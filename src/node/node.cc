@@ -277,6 +277,24 @@ void Node::read_log(GroupId id, LogIndex from, LogIndex to, uint64_t bytes_max, 
   });
 }
 
+void Node::read_whole(GroupId id, machine::Reader::Done done) {
+  read(id, machine::ReadLevel::linearizable(),
+       [this, id, done = std::move(done)](Result<machine::GroupView> view) mutable {
+         if (!view) return done(std::move(view));
+         env_.loop.post([this, id, done = std::move(done)]() mutable {
+           Group* group = find(id);
+           if (group == nullptr) return done(no_such_group(id));
+           group->read_whole(std::move(done));
+         });
+       });
+}
+
+void Node::drop_copies(GroupId id) {
+  env_.loop.post([this, id] {
+    if (Group* group = find(id)) group->drop_copies();
+  });
+}
+
 void Node::keep_alive(GroupId id, machine::LeaseId lease, machine::Leases::Done done) {
   env_.loop.post([this, id, lease, done = std::move(done)]() mutable {
     Group* group = find(id);

@@ -62,9 +62,10 @@ struct GroupSpec {
   GroupId id;
   std::string name;
   std::vector<machine::Domain*> domains;
-  // For a group whose data stays in its log: the first entry that the state still needs, 0 for none. Entries from it on
-  // are kept, and do not count for `log_bytes_max` if the group's log is its own. Called on the loop.
-  std::function<LogIndex(const machine::GroupView&)> log_floor;
+  // For a group whose data stays in its log: the first entry from `from` on that the state still needs, 0 for none.
+  // Entries from it on are kept, and do not count for `log_bytes_max` if the group's log is its own. Called on the
+  // loop.
+  std::function<LogIndex(const machine::GroupView&, LogIndex from)> log_floor;
   // The state here counts as ready only while it is known to have all that was acknowledged so long ago: Node::fresh().
   // 0: it may be of any age.
   int64_t age_max_ms = 0;
@@ -103,6 +104,10 @@ class Node final : public machine::Proposer,
   std::shared_ptr<machine::Watch> watch(const machine::WatchFilter& filter, LogIndex since, OnChange on_change,
                                         OnEnd on_end) override;
   void read_log(GroupId group, LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done) override;
+  // A linearizable view that has beside it all entries that the state needs, for a copy that has no log. Callable from
+  // any thread; `done` comes on the loop. They stay beside the state until drop_copies().
+  void read_whole(GroupId group, machine::Reader::Done done);
+  void drop_copies(GroupId group);
   void keep_alive(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
   void time_left(GroupId group, machine::LeaseId lease, machine::Leases::Done done) override;
 

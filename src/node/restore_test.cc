@@ -1,6 +1,7 @@
 // Replacing the state of a group through its log, on real replicas.
 #include "machine/restore.h"
 
+#include "machine/kept_entries.h"
 #include "machine/snapshot.h"
 #include "node/test_cluster.h"
 
@@ -19,7 +20,7 @@ std::string stream_of(const machine::GroupView& view) {
 
 class NodeRestore : public testing::Test {
  protected:
-  NodeRestore() : c(options()) {
+  explicit NodeRestore(TestClusterOptions chosen = options()) : c(std::move(chosen)) {
     c.add_founders(3);
     leader = c.wait_leader();
   }
@@ -154,6 +155,77 @@ TEST_F(NodeRestore, AWatchIsToldThatItsCursorIsOfAnotherHistory) {
   EXPECT_TRUE(c.run_until([&] { return live.reason() == "CURSOR_COMPACTED"; }));
   const auto second = watch(cursor, resumed);
   EXPECT_TRUE(c.run_until([&] { return resumed.reason() == "CURSOR_COMPACTED"; }));
+}
+
+// The row `floor` says which entries the state needs.
+class NodeRestoreOfData : public NodeRestore {
+ protected:
+  NodeRestoreOfData() : NodeRestore(with_data()) {}
+  static TestClusterOptions with_data() {
+    TestClusterOptions chosen = options();
+    chosen.node.group.log_cache_bytes = 4'000;
+    chosen.log_floor = [](const machine::GroupView& view, LogIndex from) {
+      const auto row = kRows.get(view, {"t", "n"}, "floor");
+      return std::max(from, LogIndex(row ? std::stoull(*row) : 1));
+    };
+    return chosen;
+  }
+  machine::GroupView whole(uint64_t node) {
+    std::optional<Result<machine::GroupView>> view;
+    c.node(node).read_whole(kGroup, [&](Result<machine::GroupView> read) { view = std::move(read); });
+    EXPECT_TRUE(c.run_until([&] { return view.has_value(); }));
+    EXPECT_TRUE(view->has_value());
+    return **view;
+  }
+  // The entry, or why it cannot be read.
+  Result<Entry> entry(uint64_t node, LogIndex index) {
+    std::optional<Result<std::vector<Entry>>> answer;
+    c.node(node).read_log(kGroup, index, index.next(), 3'000, [&](auto entries) { answer = std::move(entries); });
+    EXPECT_TRUE(c.run_until([&] { return answer.has_value(); }));
+    if (!*answer) return std::unexpected(answer->error());
+    return (*answer)->front();
+  }
+};
+
+TEST_F(NodeRestoreOfData, EntriesThatTheStateNeedsComeBackWithItAndAreReadInsteadOfThoseOfTheLog) {
+  ASSERT_EQ(c.put_many(leader, 60, "k", 100), 60u);
+  ASSERT_TRUE(c.put(leader, "floor=20").has_value());
+  const auto view = whole(leader);
+  const std::vector<Entry> needed = machine::read_kept(view, LogIndex(20), view.applied().next(), UINT64_MAX);
+  ASSERT_GT(needed.size(), 30u);
+  const std::string stream = stream_of(view);
+  // The log goes on, and nothing of it is needed any more.
+  ASSERT_EQ(c.put_many(leader, 300, "later", 100), 300u);
+  ASSERT_TRUE(c.put(leader, "floor=300").has_value());
+  ASSERT_TRUE(commit("r1", stage("r1", stream)).has_value());
+  ASSERT_TRUE(c.run_until([&] { return c.converged(); }));
+  ASSERT_EQ(c.put_many(c.wait_leader(), 300, "new", 100), 300u);
+  c.restart(c.wait_leader());
+  ASSERT_TRUE(c.run_until([&] { return c.converged(); }));
+  const LogIndex begin = machine::restored_mark(c.node(1).view(kGroup)).index;
+  for (uint64_t node = 1; node <= 3; ++node) {
+    for (const Entry& before : needed) {
+      const auto read = entry(node, before.index);
+      ASSERT_TRUE(read.has_value()) << read.error().to_string();
+      EXPECT_EQ(*read, before);
+    }
+    EXPECT_EQ(entry(node, LogIndex(view.applied().value + 5)).error().reason(), "LOG_COMPACTED")
+        << "what the lost history had there is not what the state means";
+    EXPECT_TRUE(entry(node, begin.next()).has_value());
+  }
+}
+
+TEST_F(NodeRestoreOfData, WhatWasPutBesideTheStateForACopyGoesAgain) {
+  ASSERT_EQ(c.put_many(leader, 60, "k", 100), 60u);
+  const auto kept = [&] { return machine::read_kept(whole(leader), LogIndex(0), LogIndex(1000), UINT64_MAX).size(); };
+  EXPECT_GT(kept(), 50u);
+  c.node(leader).drop_copies(kGroup);
+  c.run_ms(200);
+  const auto last = c.put(leader, "last=1");
+  ASSERT_TRUE(last.has_value());
+  ASSERT_TRUE(c.run_until([&] { return c.node(leader).view(kGroup).applied() >= last->index; }));
+  EXPECT_TRUE(machine::read_kept(c.node(leader).view(kGroup), LogIndex(0), LogIndex(1000), UINT64_MAX).empty());
+  EXPECT_GT(kept(), 50u) << "and comes again for the next one";
 }
 
 }  // namespace

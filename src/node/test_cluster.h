@@ -117,9 +117,9 @@ struct TestClusterOptions {
   uint64_t seed = 1;
   NodeOptions node;
   size_t groups = 1;
-  std::function<LogIndex(const machine::GroupView&)> log_floor;  // of all groups
-  int64_t age_max_ms = 0;                                        // of all groups
-  std::set<uint64_t> without_leases;                             // nodes that have no lease reads, whatever `node` says
+  std::function<LogIndex(const machine::GroupView&, LogIndex from)> log_floor;  // of all groups
+  int64_t age_max_ms = 0;                                                       // of all groups
+  std::set<uint64_t> without_leases;  // nodes that have no lease reads, whatever `node` says
 };
 
 class TestCluster {

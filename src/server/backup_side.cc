@@ -56,17 +56,18 @@ BackupSide::BackupSide(BackupSideEnvironment environment, backup::Archive archiv
     : env_(std::move(environment)), archive_(archive) {
   // A job blocks its thread for as long as it takes.
   worker_ = std::make_unique<runtime::Loop>(env_.clock, runtime::LoopOptions{.stall_ms = INT64_MAX / 1000});
-  jobs_ = std::make_unique<backup::BackupJobs>(
-      backup::JobEnvironment{.proposer = env_.node,
-                             .reader = env_.node,
-                             .blobs = env_.blobs,
-                             .archive = archive_,
-                             .clock = env_.clock,
-                             .groups = env_.groups,
-                             .snapshot = {.compression = {env_.compression.encoding, kPackedChunkBytesMin}},
-                             .lead = [this](GroupId group, std::move_only_function<void(Status)> done) {
-                               lead(group, kLeadTries, std::move(done));
-                             }});
+  jobs_ = std::make_unique<backup::BackupJobs>(backup::JobEnvironment{
+      .proposer = env_.node,
+      .reader = env_.node,
+      .blobs = env_.blobs,
+      .archive = archive_,
+      .clock = env_.clock,
+      .groups = env_.groups,
+      .snapshot = {.compression = {env_.compression.encoding, kPackedChunkBytesMin}},
+      .lead = [this](GroupId group,
+                     std::move_only_function<void(Status)> done) { lead(group, kLeadTries, std::move(done)); },
+      .read_whole = [this](GroupId group, machine::Reader::Done done) { env_.node.read_whole(group, std::move(done)); },
+      .drop_copies = [this](GroupId group) { env_.node.drop_copies(group); }});
   service_ = std::make_unique<backup::BackupService>(
       backup::BackupEnvironment{.proposer = env_.node,
                                 .jobs = *jobs_,

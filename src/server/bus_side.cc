@@ -49,6 +49,18 @@ Result<events::EventsOptions> bus_settings(const Config& config) {
   UCCP_TRY(options.stream.streams_max, config.integer_between("bus_streams_max", 1, 1'000'000));
   UCCP_TRY(options.stream.partitions_max, config.integer_between("bus_stream_partitions_max", 1, 10'000'000));
   UCCP_TRY(options.subscriptions.subscriptions_max, config.integer_between("bus_subscriptions_max", 1, 1'000'000));
+  UCCP_TRY(options.compactor.limits.bytes_min, config.integer_between("bus_compaction_bytes_min", 1, int64_t{1} << 40));
+  options.keeper.interval_ms = std::max<int64_t>(config.duration_ms("bus_upkeep_interval"), 10);
+  options.compactor.limits.lag_ms = config.duration_ms("bus_compaction_lag");
+  UCCP_TRY(options.compactor.memory_bytes_max,
+           config.integer_between("bus_compaction_memory_bytes_max", 1 << 10, int64_t{1} << 40));
+  UCCP_TRY(options.compactor.bytes_per_second,
+           config.integer_between("bus_compaction_bytes_per_second", 1 << 10, int64_t{1} << 40));
+  UCCP_TRY(const uint64_t live, config.integer_between("bus_log_live_percent_min", 0, 90));
+  options.cleaner.live_percent_min = static_cast<uint32_t>(live);
+  UCCP_TRY(options.cleaner.log_bytes_min, config.integer_between("bus_log_bytes_min", 1, int64_t{1} << 50));
+  UCCP_TRY(options.cleaner.bytes_per_second,
+           config.integer_between("bus_rewrite_bytes_per_second", 1 << 10, int64_t{1} << 40));
   return options;
 }
 
@@ -97,10 +109,11 @@ std::vector<GroupId> BusSide::group_ids() const {
 std::vector<node::GroupSpec> BusSide::groups() {
   std::vector<node::GroupSpec> specs;
   for (uint32_t number = 0; number < options_.groups; ++number) {
-    specs.push_back({.id = events::bus_group(number),
-                     .name = events::bus_group_name(number),
-                     .domains = {&bus_},
-                     .log_floor = [](const machine::GroupView& view) { return events::log_floor(view); }});
+    specs.push_back(
+        {.id = events::bus_group(number),
+         .name = events::bus_group_name(number),
+         .domains = {&bus_},
+         .log_floor = [](const machine::GroupView& view, LogIndex from) { return events::log_floor(view, from); }});
   }
   return specs;
 }

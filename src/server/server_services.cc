@@ -46,6 +46,12 @@ Status Server::Parts::build_compute(const Config& config) {
 
 Status Server::Parts::build_backup(const ServerOptions& options, const Config& config) {
   UCCP_TRY(const LogOptions log_chosen, log_options(config));
+  // Those that others refer to come first.
+  std::vector<backup::BackedGroup> groups{{"core", kCoreGroup}, {"work", kWorkGroup}};
+  for (const GroupId group : bus->group_ids()) {
+    groups.push_back(
+        {events::bus_group_name(static_cast<uint32_t>(group.value - events::kFirstBusGroup)), group, true});
+  }
   UCCP_TRY(backup, BackupSide::open(config, options.data_dir,
                                     BackupSideEnvironment{.files = files,
                                                           .node = *node,
@@ -58,7 +64,7 @@ Status Server::Parts::build_backup(const ServerOptions& options, const Config& c
                                                           .metrics = metrics,
                                                           .identity = identity,
                                                           .compression = log_chosen.compression,
-                                                          .groups = {{"core", kCoreGroup}, {"work", kWorkGroup}},
+                                                          .groups = std::move(groups),
                                                           .every_ms = config.duration_ms("backup_every"),
                                                           .retention_ms = config.duration_ms("backup_retention")}));
   backup->add_handlers(handlers);

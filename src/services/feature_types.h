@@ -17,6 +17,9 @@ inline constexpr uint32_t kSchedulingLevel = 2;
 // Level at which the last number of a topic or subscription is kept.
 inline constexpr uint32_t kNumberedLevel = 2;
 
+// Level at which nodes know topics that are compacted, and events that are stored again.
+inline constexpr uint32_t kCompactionLevel = 2;
+
 // OK, or unavailable FEATURE_LEVEL: nodes of before would not know the command.
 inline Status check_feature_level(uint32_t present, uint32_t needed) {
   if (present >= needed) return Status::ok();

@@ -146,6 +146,32 @@ class Members(SubscriptionsTest):
         self.assertEqual((payloads(again), again[0]["deliveryAttempt"]), (["back"], 2))
 
 
+class Lag(SubscriptionsTest):
+    def lag(self, name):
+        """uccp_subscription_backlog of the subscription; None if there is no such row."""
+        wanted = f'subscription="{name}"'
+        for line in self.metrics_text().splitlines():
+            if line.startswith("uccp_subscription_backlog{") and wanted in line:
+                return float(line.rsplit(" ", 1)[1])
+        return None
+
+    def test_what_is_not_confirmed_is_measured(self):
+        topic = self.topic(partitions=2)
+        name = self.made(topic)
+        self.publish(topic, *"abcdef", keys=list("abcdef"))
+        wait_until(lambda: self.lag(name) == 6, what="the lag of six events")
+        self.assertEqual(self.state(name)["backlog"], 6)
+        pulled = self.pull(name, maxEvents=4, wait="5s")
+        self.assertEqual(self.lag(name), 6, "delivered is not confirmed")
+        self.assertEqual(self.ack(name, pulled), [])
+        wait_until(lambda: self.lag(name) == 6 - len(pulled), what="the lag to be less by what was confirmed")
+        self.publish(topic, "g", keys=["g"])
+        wait_until(lambda: self.lag(name) == 7 - len(pulled), what="the lag to grow")
+        rest = self.pull(name, maxEvents=10, wait="5s")
+        self.ack(name, rest)
+        wait_until(lambda: self.lag(name) == 7 - len(pulled) - len(rest), what="the lag to shrink")
+
+
 class CommandLine(SubscriptionsTest):
     def test_topics_are_persistent_with_one_partition_unless_said_otherwise(self):
         base = self.topic()

@@ -1,6 +1,11 @@
 # timeout: 120
 """Schemas of topics: what is published follows them, and they change only as their compatibility allows."""
+import base64
 import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
 import unittest
 import uuid
 
@@ -74,6 +79,35 @@ class Schemas(NodeTest):
             self.assertIn("version 1", refused.json["detail"])
             allowed = put(third, level)
             self.assertEqual((allowed.status, allowed.json["schema"]["version"]), (200, 3), allowed)
+
+    @staticmethod
+    def descriptors(body):
+        """A schema of the message t.Order with these fields, as protoc makes it."""
+        with tempfile.TemporaryDirectory() as folder:
+            proto = pathlib.Path(folder) / "order.proto"
+            proto.write_text(f'syntax = "proto2"; package t; message Order {{ {body} }}')
+            subprocess.run(["protoc", "-I", folder, "--include_imports", f"--descriptor_set_out={folder}/set", str(proto)],
+                           check=True, timeout=60)
+            definition = base64.b64encode((pathlib.Path(folder) / "set").read_bytes()).decode()
+        return {"format": "PROTOBUF", "definition": definition, "messageType": "t.Order"}
+
+    def post_bytes(self, topic, data):
+        return self.rest.post("events/publish", {"topic": topic, "events": [{"data": base64.b64encode(data).decode()}]})
+
+    @unittest.skipUnless(shutil.which("protoc"), "SKIPPED: protoc is not installed")
+    def test_messages_of_protobuf_follow_their_descriptors(self):
+        name = self.topic(schema=self.descriptors("required int32 order = 1;"))
+        self.assertEqual(self.post_bytes(name, b"\x08\x11").status, 200)
+        self.assert_problem(self.post_bytes(name, b""), 400, "SCHEMA_MISMATCH", "events[0]")
+        self.assert_problem(self.post_bytes(name, b"\xff\xff"), 400, "SCHEMA_MISMATCH", "events[0]")
+        more = self.descriptors("required int32 order = 1; optional string note = 2;")
+        changed = self.rest.call("PATCH", f"events/topics/{name}", {"schema": more})
+        self.assertEqual((changed.status, changed.json["schema"]["version"]), (200, 2), changed)
+        self.assertEqual(self.post_bytes(name, b"\x08\x12\x12\x01x").status, 200)
+        other = self.descriptors("required string order = 1;")
+        self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"schema": other}), 412,
+                            "SCHEMA_INCOMPATIBLE", "topic.schema.definition")
+        self.assertEqual([item["event"]["schemaVersion"] for item in self.read(name) if "event" in item], [1, 2])
 
     def test_what_is_no_schema_is_refused_with_its_place(self):
         name = "s." + uuid.uuid4().hex[:8]

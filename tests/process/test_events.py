@@ -32,8 +32,8 @@ class Topics(EventsTest):
         self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"labels": {"team": "b"}},
                                            headers={"If-Match": got.headers["ETag"]}), 412, "ETAG_MISMATCH")
         self.assertEqual(changed.json["retention"], "604800s")
-        self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}", {"compacted": True}), 400,
-                            "TOPIC_SETTING_UNBUILT")
+        self.assert_problem(self.rest.call("PATCH", f"events/topics/{name}?updateMask=compacted", {"compacted": True}), 400,
+                            "FIELD_INVALID", "updateMask")
         listed = self.rest.get("events/topics", filter='labels.team = "a"').json["topics"]
         self.assertEqual([topic["name"] for topic in listed], [name])
         self.assertEqual(self.rest.delete(f"events/topics/{name}").status, 204)

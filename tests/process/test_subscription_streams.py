@@ -1,9 +1,10 @@
-# timeout: 120
+# timeout: 240
 """Streams of subscriptions that end by themselves, and where new subscriptions begin."""
 import unittest
 import uuid
 
 from lib.uccp import NodeTest, SERVER, require
+from lib.wait import wait_until
 
 require(SERVER)
 
@@ -52,6 +53,30 @@ class SubscriptionStreams(NodeTest):
     def test_a_subscription_may_begin_at_an_offset(self):
         topic = self.topic("a", "b", "c")
         self.assertEqual(self.read(topic, "middle", start="OFFSET", startOffset=1, noFollow=True)[0], ["b", "c"])
+
+    def test_a_subscription_may_read_some_partitions_only(self):
+        topic = self.topic("a", "b", "c", "d", "e", "f", partitions=3)
+        got = {}
+        for partition in range(3):
+            name = f"part-{partition}"
+            for item in self.read(topic, name, partitions=[partition], noFollow=True)[2]:
+                self.assertEqual(item["event"].get("partition", 0), partition)
+                got.setdefault(partition, []).append(item["event"]["text"])
+            places = wait_until(lambda: self.rest.get(f"events/subscriptions/{name}").json.get("positions"),
+                                what="the places to be stored")
+            self.assertEqual([place.get("partition", 0) for place in places], [partition])
+        self.assertEqual(sorted(sum(got.values(), [])), ["a", "b", "c", "d", "e", "f"])
+        other = self.rest.post("events/subscribe", {"topics": [topic], "subscription": "part-0", "partitions": [1]})
+        self.assert_problem(other, 409, "SUBSCRIPTION_DIFFERS")
+
+    def test_one_that_nobody_uses_is_removed(self):
+        topic = self.topic("a")
+        self.read(topic, "idle", idleTtl="60s", noFollow=True)
+        self.read(topic, "stays", noFollow=True)
+        self.assertEqual(self.rest.get("events/subscriptions/idle").json["idleTtl"], "60s")
+        listed = lambda: {s["name"] for s in self.rest.get("events/subscriptions").json["subscriptions"]}
+        wait_until(lambda: "idle" not in listed(), 90, what="the subscription to be removed")
+        self.assertIn("stays", listed())
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ EVENTS_CAUGHT_WITHIN = {
     "skip_batch": (5, {"events"}),
     "trim_much": (5, {"events", "progress"}),
     "lose_kept": (10, {"events", "progress"}),
+    "compact_newest": (10, {"events", "progress"}),
 }
 # These need a majority that changes sides at one moment, so only the seeds that bring such moments about are run: every
 # tenth from here on.

@@ -62,6 +62,13 @@ Result<machine::GroupView> BackupJobs::view_of(GroupId group) {
   return view.wait();
 }
 
+Result<machine::GroupView> BackupJobs::whole_view_of(const BackedGroup& group) {
+  if (!group.log_is_data) return view_of(group.id);
+  Awaited<Result<machine::GroupView>> view;
+  env_.read_whole(group.id, [&](Result<machine::GroupView> read) { view.set(std::move(read)); });
+  return view.wait();
+}
+
 Status BackupJobs::lead(GroupId group) {
   Awaited<Status> led;
   env_.lead(group, [&](Status status) { led.set(std::move(status)); });
@@ -80,7 +87,8 @@ Result<Manifest> BackupJobs::create(Manifest about, const Tell& tell, const std:
   tell("reading the state", 0, 0);
   std::vector<machine::GroupView> views(env_.groups.size());
   for (size_t i = env_.groups.size(); i-- > 0;) {
-    UCCP_TRY(views[i], view_of(env_.groups[i].id));
+    UCCP_TRY(views[i], whole_view_of(env_.groups[i]));
+    if (env_.groups[i].log_is_data) env_.drop_copies(env_.groups[i].id);
   }
   const auto progress_of = [&](const std::string& what) {
     return [&tell, &go_on, what](uint64_t bytes) {
@@ -113,19 +121,34 @@ Status BackupJobs::check(const Manifest& manifest, const Tell& tell, const std::
                       " and this program knows " + std::to_string(machine::kFeatureLevelMax) +
                       "; start a newer version");
   }
-  const auto same = [](const GroupPart& part, const BackedGroup& group) { return part.group == group.id; };
-  const bool fits =
-      manifest.groups.size() == env_.groups.size() && std::ranges::all_of(env_.groups, [&](const BackedGroup& group) {
-        return std::ranges::any_of(manifest.groups, [&](const GroupPart& part) { return same(part, group); });
-      });
-  if (!fits) {
-    return Status(Code::kFailedPrecondition, "BACKUP_GROUPS",
-                  "the backup has other groups than this cluster; it was made by another version: start that one");
-  }
+  UCCP_RETURN_IF_ERROR(check_groups(manifest));
   return env_.archive.verify(manifest, [&](uint64_t bytes) {
     tell("verifying", bytes, manifest.bytes());
     return go_on();
   });
+}
+
+// All groups, but those that backups of before have nothing of and those that are newer than the backup.
+Status BackupJobs::check_groups(const Manifest& manifest) {
+  size_t known = 0;
+  for (const BackedGroup& group : env_.groups) {
+    const auto part = std::ranges::find(manifest.groups, group.id, &GroupPart::group);
+    if (part == manifest.groups.end() && group.log_is_data) continue;
+    known += part != manifest.groups.end() ? 1 : manifest.groups.size() + 1;
+    if (part == manifest.groups.end() || !group.log_is_data) continue;
+    // Entries of the log are named by their indexes, and the log here gives out its own.
+    UCCP_TRY(const machine::GroupView here, view_of(group.id));
+    if (part->position.index <= here.applied()) continue;
+    return Status(Code::kFailedPrecondition, "BACKUP_AHEAD",
+                  "the backup's log of group " + group.name +
+                      " is longer than the one here, so it is of another cluster; "
+                      "restore it into an empty data directory with: uccp restore");
+  }
+  if (known == manifest.groups.size()) return {};
+  return Status(
+      Code::kFailedPrecondition, "BACKUP_GROUPS",
+      "the backup has other groups than this cluster; it was made by another version, or with more bus_groups: "
+      "start that one");
 }
 
 // Answers how many pieces there are.

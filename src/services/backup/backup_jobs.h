@@ -17,6 +17,8 @@ namespace uccp::backup {
 struct BackedGroup {
   std::string name;
   GroupId id;
+  // Its data is in its log; backups of before have nothing of it.
+  bool log_is_data = false;
 };
 
 // Everything must outlive the jobs.
@@ -30,6 +32,9 @@ struct JobEnvironment {
   machine::SnapshotOptions snapshot;
   // Makes this node the leader of the group; the callback comes once, on any thread.
   std::function<void(GroupId, std::move_only_function<void(Status)>)> lead;
+  // A view that has beside it what the state needs of the log, and the end of that. For groups whose data is there.
+  std::function<void(GroupId, machine::Reader::Done)> read_whole;
+  std::function<void(GroupId)> drop_copies;
 };
 
 // Tells how far it is: a sentence, bytes done and all of them, 0 if that is not known.
@@ -51,6 +56,8 @@ class BackupJobs {
 
  private:
   Result<machine::GroupView> view_of(GroupId group);
+  Result<machine::GroupView> whole_view_of(const BackedGroup& group);
+  Status check_groups(const Manifest& manifest);
   Status lead(GroupId group);
   Result<machine::Applied> propose(GroupId group, std::string_view command, std::string payload);
   Result<uint64_t> stage(const Manifest& manifest, const GroupPart& part, const std::string& restore_id,

@@ -60,6 +60,10 @@ Result<BatchPtr> decode_notice(GroupId group, PartitionId id, std::string_view b
   BatchPtr batch = make_batch(group, id, std::move(*notice.mutable_row()),
                               std::make_shared<const BusBatch>(std::move(*notice.mutable_batch())));
   const auto events = static_cast<uint32_t>(batch->content->events_size());
+  const bool numbered = batch->row.numbers_size() > 0;
+  if (numbered && static_cast<size_t>(batch->row.numbers_size()) != batch->places.size()) {
+    return fail(Code::kCorruption, "BUS_NOTICE", "a change of a bus group numbers other events than it names");
+  }
   // One without events says that they are to be read from the log.
   if (!batch->bare() && std::ranges::any_of(batch->places, [&](uint32_t place) { return place >= events; })) {
     return fail(Code::kCorruption, "BUS_NOTICE", "a change of a bus group names events that it does not have");
@@ -70,7 +74,9 @@ Result<BatchPtr> decode_notice(GroupId group, PartitionId id, std::string_view b
 Result<std::vector<std::shared_ptr<const BusBatch>>> decode_entry(const Entry& entry) {
   UCCP_TRY(const machine::Envelope envelope, machine::decode_envelope(entry.data));
   auto command = std::make_shared<internal::v1::BusAppendCommand>();
-  if (envelope.command != "bus.append" || !command->ParseFromString(envelope.payload)) {
+  // What was stored again is read as what was published: rewritten rows are in fields of their own.
+  const bool known = envelope.command == "bus.append" || envelope.command == "bus.rewrite";
+  if (!known || !command->ParseFromString(envelope.payload)) {
     return fail(Code::kCorruption, "BUS_ENTRY",
                 "the log entry " + std::to_string(entry.index.value) + " should hold events and holds '" +
                     envelope.command + "'");
@@ -95,7 +101,7 @@ int64_t end_of(std::string_view event, int64_t publish_us, int64_t topic_ttl_ms)
 
 void append_event(std::string& out, const Batch& batch, size_t number, std::string_view topic) {
   const std::string_view stored = batch.event(number);
-  const uint64_t offset = batch.row.first_offset() + number;
+  const uint64_t offset = batch.offset(number);
   bool has_id = false;
   call::WireReader reader(stored);
   for (call::WireField field; reader.next(field);) has_id |= field.number == Item::kIdFieldNumber;

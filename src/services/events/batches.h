@@ -17,7 +17,7 @@ namespace uccp::events {
 struct LogPlace {
   uint64_t index = 0;
   uint32_t batch = 0;
-  uint32_t place = 0;  // of the event among those of the row
+  uint32_t place = 0;  // of the event among those that the row had at first
 
   auto operator<=>(const LogPlace&) const = default;
 };
@@ -38,7 +38,11 @@ struct Batch {
 
   // It is told that there is something; what it is has to be read from the log.
   bool bare() const { return content->events().empty(); }
-  uint64_t next_offset() const { return row.first_offset() + places.size(); }
+  uint64_t next_offset() const { return row.first_offset() + (row.span() > 0 ? row.span() : places.size()); }
+  // Of the event at the place `number` among those that are there; compaction leaves gaps between them.
+  uint64_t offset(size_t number) const {
+    return row.first_offset() + (row.numbers_size() > 0 ? row.numbers(static_cast<int>(number)) : number);
+  }
   std::string_view event(size_t number) const { return content->events(static_cast<int>(places[number])); }
 };
 using BatchPtr = std::shared_ptr<const Batch>;
@@ -48,7 +52,8 @@ BatchPtr make_batch(GroupId group, PartitionId id, BusIndexRow row,
 // Errors: corruption if the notice is none.
 Result<BatchPtr> decode_notice(GroupId group, PartitionId id, std::string_view notice);
 
-// The batches of one log entry, by their number in the command. Errors: corruption if the entry is no bus.append.
+// The batches of one log entry, by their number in the command. Errors: corruption if the entry is neither bus.append
+// nor bus.rewrite.
 Result<std::vector<std::shared_ptr<const internal::v1::BusBatch>>> decode_entry(const Entry& entry);
 
 // When the event ends by its own ttl or that of the topic, microseconds since 1970; INT64_MAX: never.

@@ -74,7 +74,7 @@ class Append {
       // Rows that nobody had before: there is nothing to read.
       const uint64_t rows = static_cast<uint64_t>(result_.scheduled_size()) + (count > 0 ? 1 : 0);
       c_.state().replace(machine::table_key::make(kNeededTable, {}, needed_key(c_.index(), number_)), std::nullopt,
-                         ByteWriter().varint(rows).take());
+                         encode_needed({rows, log_bytes_ever(c_.state())}));
       kPartitions.put(c_.state(), c_.scope(), partition_key(id_), row_);
     }
     if (!batch_.producer_id().empty()) kProducers.put(c_.state(), c_.scope(), producer_key(), producer_);
@@ -297,9 +297,10 @@ BusBatchResult append_batch(ApplyContext& context, const BusBatch& batch, uint32
 void release_entry(ApplyContext& context, uint64_t log_index, uint32_t batch) {
   const std::string key = needed_key(LogIndex(log_index), batch);
   const auto stored = kNeeded.get(context.state(), {}, key);
-  const uint64_t rows = stored ? ByteReader(*stored).varint() : 0;
-  if (rows <= 1) kNeeded.erase(context.state(), {}, key);
-  else kNeeded.put(context.state(), {}, key, ByteWriter().varint(rows - 1).take());
+  Needed needed = stored ? decode_needed(*stored) : Needed();
+  if (needed.rows <= 1) return kNeeded.erase(context.state(), {}, key);
+  --needed.rows;
+  kNeeded.put(context.state(), {}, key, encode_needed(needed));
 }
 
 }  // namespace uccp::events

@@ -12,8 +12,17 @@ using machine::ReadLevel;
 using machine::Scope;
 
 BusKeeper::BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere,
-                     machine::Reader& reader, Executor& loop, Executor& work, const Clock& clock)
-    : options_(options), local_(local), anywhere_(anywhere), reader_(reader), loop_(loop), work_(work), clock_(clock) {}
+                     machine::Reader& reader, Executor& loop, Executor& work, const Clock& clock, Compactor& compactor,
+                     LogCleaner& cleaner)
+    : options_(options),
+      local_(local),
+      anywhere_(anywhere),
+      reader_(reader),
+      loop_(loop),
+      work_(work),
+      clock_(clock),
+      compactor_(compactor),
+      cleaner_(cleaner) {}
 
 void BusKeeper::on_leadership(GroupId group, bool leads) {
   if (!leads) {
@@ -60,15 +69,16 @@ void BusKeeper::look(GroupId group, uint64_t round) {
   if (!current(group, round)) return;
   loop_.post_after(options_.interval_ms, [this, group, round] { look(group, round); });
   // The bus group first: whatever it has was made in core before, so a topic that is then not there is gone.
-  reader_.read(group, {.kind = ReadLevel::Kind::kSession}, [this, group](Result<GroupView> bus) {
+  reader_.read(group, {.kind = ReadLevel::Kind::kSession}, [this, group, round](Result<GroupView> bus) {
     if (!bus) return;
-    reader_.read(kCoreGroup, ReadLevel::linearizable(), [this, group, bus = std::move(*bus)](Result<GroupView> core) {
-      if (!core) return;
-      loop_.post([this, group, bus, core = std::move(*core)] {
-        const int64_t now_ms = machine_time_now(group, bus);
-        work_.post([this, group, bus, core, now_ms] { clean(group, bus, core, now_ms); });
-      });
-    });
+    reader_.read(kCoreGroup, ReadLevel::linearizable(),
+                 [this, group, round, bus = std::move(*bus)](Result<GroupView> core) {
+                   if (!core) return;
+                   loop_.post([this, group, round, bus, core = std::move(*core)] {
+                     const int64_t now_ms = machine_time_now(group, bus);
+                     work_.post([this, group, round, bus, core, now_ms] { clean(group, round, bus, core, now_ms); });
+                   });
+                 });
   });
 }
 
@@ -79,7 +89,7 @@ int64_t BusKeeper::machine_time_now(GroupId group, const GroupView& bus) {
   return bus.machine_time_ms() + now.ms_since(seen.since);
 }
 
-void BusKeeper::clean(GroupId group, const GroupView& bus, const GroupView& core, int64_t now_ms) {
+void BusKeeper::clean(GroupId group, uint64_t round, const GroupView& bus, const GroupView& core, int64_t now_ms) {
   std::set<uint64_t> known;
   kTopics.scan_all(core, [&](const Scope&, std::string_view, const TopicRow& topic) {
     known.insert(topic.number());
@@ -87,6 +97,8 @@ void BusKeeper::clean(GroupId group, const GroupView& bus, const GroupView& core
   });
   std::map<uint64_t, Scope> gone;
   std::map<Scope, internal::v1::BusTrimCommand> due;
+  std::vector<PartitionAt> uncompacted;
+  uint64_t live_bytes = 0;
   kPartitions.scan_all(bus, [&](const Scope& scope, std::string_view key, const BusPartitionRow& row) {
     const PartitionId id = decode_partition_key(key);
     if (!known.contains(id.topic)) {
@@ -96,7 +108,17 @@ void BusKeeper::clean(GroupId group, const GroupView& bus, const GroupView& core
       one.set_topic(id.topic);
       one.set_partition(id.partition);
     }
+    live_bytes += row.bytes();
+    // The commands of both are of the level at which these bytes are counted.
+    const bool can = known.contains(id.topic) && log_bytes_ever(bus) > 0;
+    if (can && compactor_.due(row, now_ms)) uncompacted.push_back({group, scope, id});
     return true;
+  });
+  loop_.post([this, group, round, bus, live_bytes, uncompacted = std::move(uncompacted)]() mutable {
+    if (!current(group, round)) return;
+    const auto leads = [this, group, round] { return current(group, round); };
+    compactor_.begin(group, std::move(uncompacted), leads);
+    cleaner_.look(group, bus, live_bytes, leads);
   });
   for (const auto& [topic, scope] : gone) {
     drop_in(local_, group, scope, topic, [](const Status&) {});

@@ -1,5 +1,6 @@
 // Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone, and what the retention of the
-// others gives up, and gives offsets to scheduled events whose time has come. Re-runnable: what there is to do is found
+// others gives up, gives offsets to scheduled events whose time has come, and says what is to be compacted and when the
+// log is to be cleaned. Re-runnable: what there is to do is found
 // in the states, so a new leader goes on.
 //
 // Thread: the loop's, but for drop(), which is callable from any thread.
@@ -14,6 +15,8 @@
 #include "base/executor.h"
 #include "machine/ports.h"
 #include "services/events/bus_rows.h"
+#include "services/events/compactor.h"
+#include "services/events/log_cleaner.h"
 #include "services/events/topics_state.h"
 
 namespace uccp::events {
@@ -35,7 +38,7 @@ class BusKeeper {
   // Everything must outlive the keeper, and the keeper every command it proposes. `local` proposes on this node,
   // `anywhere` to the leader wherever it is.
   BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere, machine::Reader& reader,
-            Executor& loop, Executor& work, const Clock& clock);
+            Executor& loop, Executor& work, const Clock& clock, Compactor& compactor, LogCleaner& cleaner);
 
   // This node leads the group or no longer does.
   void on_leadership(GroupId group, bool leads);
@@ -54,7 +57,8 @@ class BusKeeper {
   };
 
   int64_t machine_time_now(GroupId group, const machine::GroupView& bus);
-  void clean(GroupId group, const machine::GroupView& bus, const machine::GroupView& core, int64_t now_ms);
+  void clean(GroupId group, uint64_t round, const machine::GroupView& bus, const machine::GroupView& core,
+             int64_t now_ms);
   void trim(GroupId group, const machine::Scope& scope, internal::v1::BusTrimCommand command);
   void drop_in(machine::Proposer& proposer, GroupId group, const machine::Scope& scope, uint64_t topic, Done done);
 
@@ -65,6 +69,8 @@ class BusKeeper {
   Executor& loop_;
   Executor& work_;
   const Clock& clock_;
+  Compactor& compactor_;
+  LogCleaner& cleaner_;
   std::map<GroupId, Seen> seen_;
   std::map<GroupId, uint64_t> rounds_;  // of groups that this node leads; another round ends the earlier one
   uint64_t last_round_ = 0;

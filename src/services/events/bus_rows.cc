@@ -64,9 +64,39 @@ uint64_t first_offset_where(const KeyReader& state, const Scope& scope, Partitio
   return std::min(low, partition.next_offset());
 }
 
-LogIndex log_floor(const KeyReader& state) {
+std::string encode_needed(const Needed& needed) {
+  ByteWriter out;
+  out.varint(needed.rows);
+  if (needed.bytes > 0) out.varint(needed.bytes);
+  return out.take();
+}
+
+Needed decode_needed(std::string_view bytes) {
+  ByteReader in(bytes);
+  Needed needed;
+  needed.rows = in.varint();
+  if (!in.at_end()) needed.bytes = in.varint();
+  UCCP_CHECK(in.at_end(), "a row of a needed entry is readable");
+  return needed;
+}
+
+uint64_t log_bytes_ever(const KeyReader& state) {
+  const auto stored = kLogBytes.get(state, {}, "");
+  return stored ? ByteReader(*stored).u64() : 0;
+}
+
+uint64_t log_bytes_held(const KeyReader& state) {
+  uint64_t before = log_bytes_ever(state);
+  kNeeded.scan(state, {}, "", "", [&before](std::string_view, std::string_view row) {
+    before = decode_needed(row).bytes;
+    return false;
+  });
+  return log_bytes_ever(state) - std::min(log_bytes_ever(state), before);
+}
+
+LogIndex log_floor(const KeyReader& state, LogIndex from) {
   LogIndex floor;
-  kNeeded.scan(state, {}, "", "", [&](std::string_view key, std::string_view) {
+  kNeeded.scan(state, {}, "", needed_key(from, 0), [&](std::string_view key, std::string_view) {
     floor = LogIndex(ByteReader(key).u64());
     return false;
   });

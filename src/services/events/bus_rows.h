@@ -39,6 +39,8 @@ inline constexpr machine::TableId kScheduledTable = 199;
 inline constexpr machine::TableId kVersionTable = 201;  // u64 topic, u32 partition, raw key of events: u64
 inline constexpr machine::TableId kDueTable = 200;      // empty scope; u64 us, u64 topic, u32 partition: BusDueRow
 
+inline constexpr machine::TableId kLogBytesTable = 210;  // empty scope; empty key: u64
+
 inline constexpr machine::Table<BusPartitionRow> kPartitions{kPartitionTable};
 inline constexpr machine::Table<BusIndexRow> kIndex{kIndexTable};
 inline constexpr machine::Table<internal::v1::BusProducerRow> kProducers{kProducerTable};
@@ -49,6 +51,7 @@ inline constexpr machine::Table<internal::v1::BusDueRow> kDue{kDueTable};
 inline constexpr machine::BytesTable kVersions{kVersionTable};
 inline constexpr machine::BytesTable kNeeded{kNeededTable};
 inline constexpr machine::BytesTable kSeenAge{kSeenAgeTable};
+inline constexpr machine::BytesTable kLogBytes{kLogBytesTable};
 
 // A partition of a topic, named as in its group.
 struct PartitionId {
@@ -79,8 +82,19 @@ std::optional<IndexEntry> find_index(const machine::KeyReader& state, const mach
 uint64_t first_offset_where(const machine::KeyReader& state, const machine::Scope& scope, PartitionId id,
                             const BusPartitionRow& partition, const std::function<bool(const BusIndexRow&)>& reached);
 
-// The first log entry that the state needs; 0: none.
-LogIndex log_floor(const machine::KeyReader& state);
+// A row of kNeeded.
+struct Needed {
+  uint64_t rows = 0;   // of the index and of scheduled events that name the batch
+  uint64_t bytes = 0;  // of all commands with events up to this one; 0: not known
+};
+std::string encode_needed(const Needed& needed);
+Needed decode_needed(std::string_view bytes);
+// The first log entry from `from` on that the state needs; 0: none.
+LogIndex log_floor(const machine::KeyReader& state, LogIndex from = LogIndex(0));
+// Bytes of all commands with events that there ever were; 0: not counted yet.
+uint64_t log_bytes_ever(const machine::KeyReader& state);
+// Of them, those that the log has to keep, because the state needs the first one.
+uint64_t log_bytes_held(const machine::KeyReader& state);
 
 // Events of a batch of `size` that the row means.
 std::vector<uint32_t> places_of(const BusIndexRow& row, uint32_t size);

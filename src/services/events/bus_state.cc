@@ -7,6 +7,7 @@
 #include "call/wire.h"
 #include "machine/planted.h"
 #include "services/events/bus_append.h"
+#include "services/events/bus_compact.h"
 #include "services/events/bus_rows.h"
 #include "services/events/bus_schedule.h"
 #include "services/events/bus_trim.h"
@@ -37,6 +38,7 @@ ApplyResult open(ApplyContext& context, std::string_view payload) {
 
 ApplyResult append(ApplyContext& context, std::string_view payload) {
   const auto command = parse<internal::v1::BusAppendCommand>(payload);
+  count_log_bytes(context, payload.size());
   internal::v1::BusAppendResult result;
   for (int i = 0; i < command.batches_size(); ++i) {
     *result.add_batches() = append_batch(context, command.batches(i), static_cast<uint32_t>(i));
@@ -119,6 +121,17 @@ ApplyResult release(ApplyContext& context, std::string_view payload) {
   return progress.SerializeAsString();
 }
 
+ApplyResult compact(ApplyContext& context, std::string_view payload) {
+  compact_partition(context, parse<internal::v1::BusCompactCommand>(payload));
+  return std::string();
+}
+
+ApplyResult rewrite(ApplyContext& context, std::string_view payload) {
+  count_log_bytes(context, payload.size());
+  rewrite_rows(context, parse<internal::v1::BusRewriteCommand>(payload));
+  return std::string();
+}
+
 ApplyResult trim(ApplyContext& context, std::string_view payload) {
   const auto command = parse<internal::v1::BusTrimCommand>(payload);
   uint32_t left = std::max<uint32_t>(command.rows_max(), 1);
@@ -162,8 +175,8 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> BusState::commands() {
-  return {{"open", open},       {"append", append}, {"drop", drop},    {"trim", trim},
-          {"release", release}, {"commit", commit}, {"forget", forget}};
+  return {{"open", open},     {"append", append}, {"drop", drop},       {"trim", trim},      {"release", release},
+          {"commit", commit}, {"forget", forget}, {"compact", compact}, {"rewrite", rewrite}};
 }
 
 }  // namespace uccp::events

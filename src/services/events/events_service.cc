@@ -1,6 +1,7 @@
 #include "services/events/events_service.h"
 
 #include "call/command.h"
+#include "services/events/bus_compact.h"
 #include "services/events/event_schema.h"
 
 namespace uccp::events {
@@ -36,7 +37,10 @@ EventsService::EventsService(EventsOptions options, EventsEnvironment environmen
       publisher_(options_.publisher, env_.anywhere, topics_, gatherer_, env_.metrics),
       feed_(env_.watcher, env_.events, options_.groups),
       fetcher_(env_.reader, env_.log, env_.work),
-      keeper_(options_.keeper, env_.local, env_.anywhere, env_.reader, env_.loop, env_.work, env_.clock),
+      compactor_(options_.compactor, {env_.local, env_.reader, fetcher_, env_.loop, env_.work, env_.metrics}),
+      cleaner_(options_.cleaner, {env_.local, env_.reader, fetcher_, env_.loop, env_.work, env_.metrics}),
+      keeper_(options_.keeper, env_.local, env_.anywhere, env_.reader, env_.loop, env_.work, env_.clock, compactor_,
+              cleaner_),
       streams_(Streams::make(options_.stream,
                              {env_.reader, feed_, fetcher_, env_.events, env_.work, env_.clock, env_.metrics})),
       subscriptions_(options_.subscriptions,
@@ -174,6 +178,10 @@ v1::Topic EventsService::shown(const Scope& scope, const TopicRow& row, const Vi
     state.set_first_offset(partition->first_offset());
     state.set_next_offset(partition->next_offset());
     state.set_size(partition->bytes());
+    if (partition->settings().compacted()) {
+      state.set_compacted_offset(partition->compacted_offset());
+      state.set_uncompacted_size(uncompacted_bytes(*partition));
+    }
     size += partition->bytes();
   }
   topic.set_size(size);

@@ -35,6 +35,8 @@ struct EventsOptions {
   StreamOptions stream;
   Subscriptions::Options subscriptions;
   BusKeeperOptions keeper;
+  CompactorOptions compactor;
+  LogCleanerOptions cleaner;
 };
 
 // Everything must outlive the service.
@@ -97,6 +99,8 @@ class EventsService {
   Publisher publisher_;
   Feed feed_;
   Fetcher fetcher_;
+  Compactor compactor_;
+  LogCleaner cleaner_;
   BusKeeper keeper_;
   const std::shared_ptr<Streams> streams_;
   Subscriptions subscriptions_;

@@ -60,6 +60,11 @@ void Fetcher::plan(const std::shared_ptr<Run>& run, const GroupView& view) {
     const auto partition = kPartitions.get(view, from.scope, partition_key(from.id));
     if (!partition || partition->dropped()) continue;
     uint64_t next = from.next;
+    // The state was replaced by one of before: what was read since is not there any more.
+    if (next > partition->next_offset()) {
+      run->out.trimmed.push_back(from.id);
+      next = partition->next_offset();
+    }
     if (next < partition->first_offset()) {
       run->out.trimmed.push_back(from.id);
       next = partition->first_offset();
@@ -67,11 +72,11 @@ void Fetcher::plan(const std::shared_ptr<Run>& run, const GroupView& view) {
     run->out.next[from.id] = next;
     if (next >= partition->next_offset()) continue;
     size_t rows = 0;
-    uint64_t first_bytes = 0;
+    uint64_t row_bytes = 0;
     scan_index(view, from.scope, from.id, next, [&](IndexEntry entry) {
-      if (rows == 0) first_bytes = entry.row.bytes_ever();
       const LogPlace order = place_of(entry.row);
-      const bool enough = ++rows >= kRowsPerPartition || entry.row.bytes_ever() - first_bytes >= run->bytes_max;
+      row_bytes += entry.row.bytes();
+      const bool enough = ++rows >= kRowsPerPartition || row_bytes >= run->bytes_max;
       run->rows.push_back({order, from.id, std::move(entry), next});
       if (enough) {
         cut = std::min(cut, order);
@@ -125,7 +130,10 @@ void Fetcher::take(const std::shared_ptr<Run>& run, Result<std::vector<Entry>> e
                  "the index names a batch that the log entry " + std::to_string(entry.index.value) + " does not have"));
       }
       auto content = batches[row.entry.row.batch()];
-      for (const std::string& event : content->events()) run->bytes += event.size();
+      // Rows that share what was read cost its memory once.
+      if (run->out.batches.empty() || run->out.batches.back()->content != content) {
+        for (const std::string& event : content->events()) run->bytes += event.size();
+      }
       run->out.next[row.id] = row.entry.last_offset + 1;
       run->out.batches.push_back(make_batch(run->group, row.id, std::move(row.entry.row), std::move(content)));
     }

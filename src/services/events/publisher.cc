@@ -139,6 +139,13 @@ Result<Publisher::Sorted> Publisher::sort(const RequestPtr& request, const Topic
     v1::Event& event = *wanted.mutable_events(i);
     const std::string field = "events[" + std::to_string(i) + "]";
     if (event.has_deliver_time()) UCCP_RETURN_IF_ERROR(check_time(topic, field, event));
+    if (topic.topic().compacted() && event.key().empty()) {
+      return fail(Status(Code::kInvalid, "KEY_REQUIRED",
+                         "'" + wanted.topic() + "' keeps the newest event of each key, and event " + std::to_string(i) +
+                             " has none")
+                      .with_field(field + ".key", "is empty", "customer-3")
+                      .with_help("events.md#compaction"));
+    }
     const uint32_t partition = wanted.has_partition() ? static_cast<uint32_t>(wanted.partition())
                                : event.key().empty()  ? turn
                                                       : partition_of(event.key(), partitions);

@@ -292,13 +292,12 @@ void Streams::Stream::on_topic(const machine::Scope& scope, const TopicRow& topi
 
 // False: the stream has ended.
 bool Streams::Stream::send_batch(const Batch& batch, Partition& partition) {
-  const uint64_t first = batch.row.first_offset();
   const int64_t now_us = owner_->env_.clock.wall().us;
-  size_t number = batch.ephemeral || partition.next <= first ? 0 : partition.next - first;
-  for (; number < batch.places.size(); ++number) {
+  for (size_t number = 0; number < batch.places.size(); ++number) {
     if (!batch.ephemeral) {
-      if (first + number >= partition.until) break;
-      partition.next = first + number + 1;
+      if (batch.offset(number) < partition.next) continue;
+      if (batch.offset(number) >= partition.until) break;
+      partition.next = batch.offset(number) + 1;
     }
     if (end_of(batch.event(number), batch.row.publish_us(), partition.ttl_ms) <= now_us) continue;
     if (!filter_.matches(batch.event(number))) continue;
@@ -309,7 +308,7 @@ bool Streams::Stream::send_batch(const Batch& batch, Partition& partition) {
 
 bool Streams::Stream::send_event(const Batch& batch, size_t number, const Partition& partition) {
   LogPlace place = place_of(batch.row);
-  place.place = static_cast<uint32_t>(number);
+  place.place = static_cast<uint32_t>(batch.offset(number) - batch.row.first_offset());
   // Events that are not kept may overtake others that are still to be read.
   if (!batch.ephemeral) cursor_[batch.group] = place;
   std::string item;

@@ -21,6 +21,10 @@ constexpr int64_t kFindAgainMs = 200;
 
 }  // namespace
 
+bool reads_partition(const SubscriptionRow& row, uint32_t partition) {
+  return row.partitions().empty() || std::ranges::find(row.partitions(), partition) != row.partitions().end();
+}
+
 Status leader_moved() {
   return Status(Code::kUnavailable, "LEADER_MOVED", "another node serves the subscription now; connect again");
 }
@@ -72,6 +76,7 @@ void Subscription::add_topic(const TopicRow& topic) {
   if (topic.topic().persistence() == v1::TOPIC_PERSISTENCE_EPHEMERAL) return;
   for (int number = 0; number < topic.groups_size(); ++number) {
     const PartitionId id{topic.number(), static_cast<uint32_t>(number)};
+    if (!reads_partition(row_, id.partition)) continue;
     const auto [at, fresh] = partitions_.try_emplace(id);
     Partition& partition = at->second;
     partition.ttl_ms = services::ms_of(topic.topic().message_ttl());
@@ -194,8 +199,10 @@ uint64_t Subscription::backlog() const {
 void Subscription::join(const MemberPtr& member) {
   member->id = ++last_member_;
   member->sent_at = env_.clock.boot();
-  for (const auto& [id, partition] : partitions_) {
-    if (!member->follow) member->until[id] = partition.end;
+  // Those that ended and were not missed yet have nothing to serve.
+  const std::vector<MemberPtr> before = members_;
+  for (const MemberPtr& other : before) {
+    if (other->call->finished()) leave(other);
   }
   members_.push_back(member);
   assign();
@@ -321,11 +328,35 @@ std::vector<std::string> Subscription::nack(const std::vector<std::string>& ids,
 void Subscription::confirm(const PartitionId& id, Partition& partition, uint64_t offset) {
   partition.attempts.erase(offset);
   if (offset >= partition.committed) partition.above.insert(offset);
-  while (!partition.above.empty() && *partition.above.begin() <= partition.committed) {
-    partition.committed = std::max(partition.committed, *partition.above.begin() + 1);
-    partition.above.erase(partition.above.begin());
-  }
+  advance(partition);
   mark_dirty(id, partition);
+}
+
+// What is not there needs no confirmation.
+void Subscription::skip_to(const PartitionId& id, Partition& partition, uint64_t offset) {
+  if (offset <= partition.next) return;
+  if (offset > partition.committed) partition.gaps[std::max(partition.next, partition.committed)] = offset;
+  partition.next = offset;
+  const uint64_t before = partition.committed;
+  advance(partition);
+  if (partition.committed > before) mark_dirty(id, partition);
+}
+
+void Subscription::advance(Partition& partition) {
+  const auto covers = [&](const auto& ordered, uint64_t first) {
+    return !ordered.empty() && first <= partition.committed;
+  };
+  while (true) {
+    if (covers(partition.above, partition.above.empty() ? 0 : *partition.above.begin())) {
+      partition.committed = std::max(partition.committed, *partition.above.begin() + 1);
+      partition.above.erase(partition.above.begin());
+    } else if (covers(partition.gaps, partition.gaps.empty() ? 0 : partition.gaps.begin()->first)) {
+      partition.committed = std::max(partition.committed, partition.gaps.begin()->second);
+      partition.gaps.erase(partition.gaps.begin());
+    } else {
+      return;
+    }
+  }
 }
 
 void Subscription::mark_dirty(const PartitionId& id, const Partition& partition) {
@@ -394,7 +425,9 @@ void Subscription::seek(const std::map<PartitionId, uint64_t>& places, Done done
     partition.ready.clear();
     partition.delayed.clear();
     partition.above.clear();
+    partition.gaps.clear();
     partition.attempts.clear();
+    ++partition.seeks;
     partition.committed = partition.next = offset;
     partition.behind = true;
     mark_dirty(id, partition);
@@ -441,10 +474,8 @@ void Subscription::on_topic(const machine::Scope& scope, const TopicRow& topic, 
   assign();
 }
 
-void Subscription::on_gap(GroupId group) {
-  for (auto& [id, partition] : partitions_) partition.behind |= partition.group == group;
-  pump();
-}
+// Perhaps by one of before: then places are others, and what is in flight is nothing any more.
+void Subscription::on_gap(GroupId) { fenced(); }
 
 void Subscription::on_stop(const Status& status) { close(v1::STREAM_END_REASON_RECONNECT, status); }
 

@@ -46,6 +46,8 @@ using MemberPtr = std::shared_ptr<Member>;
 
 // Another node serves the subscription, or this one does so anew.
 Status leader_moved();
+// Whether the subscription reads the partition of its topics.
+bool reads_partition(const SubscriptionRow& row, uint32_t partition);
 
 class Subscription final : public FeedListener, public std::enable_shared_from_this<Subscription> {
  public:
@@ -100,6 +102,8 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
     int64_t ttl_ms = 0;
     uint64_t committed = 0;  // all below is confirmed
     std::set<uint64_t> above;
+    std::map<uint64_t, uint64_t> gaps;  // from and to behind it, of offsets that compaction left no event for
+    uint64_t seeks = 0;
     std::map<uint64_t, uint32_t> attempts;
     uint64_t next = 0;  // to be read
     uint64_t end = 0;   // of what was published, as far as it was told
@@ -127,7 +131,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   MemberPtr target(const Partition& partition);
   void pump();
   void fetch(GroupId group);
-  void take(GroupId group, Result<Fetched> fetched);
+  void take(Result<Fetched> fetched);
   void add_items(const PartitionId& id, Partition& partition, const BatchPtr& batch);
   bool deliver(const PartitionId& id, Partition& partition);
   void send(const PartitionId& id, const Partition& partition, const Item& item, Member& member);
@@ -138,6 +142,9 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   void end_stream(const MemberPtr& member, v1::StreamEndReason reason, const std::string& message);
   void reply_pull(const MemberPtr& member);
   void confirm(const PartitionId& id, Partition& partition, uint64_t offset);
+  // There is nothing in the partition from where it is read up to `offset`.
+  void skip_to(const PartitionId& id, Partition& partition, uint64_t offset);
+  static void advance(Partition& partition);
   void give_back(const PartitionId& id, Partition& partition, Item item, int64_t delay_ms);
   void bury(const PartitionId& id, Item item, const std::string& reason);
   void failed(const PartitionId& id, Partition& partition, Item item, int64_t delay_ms, const std::string& reason,

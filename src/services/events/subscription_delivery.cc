@@ -36,9 +36,10 @@ void Subscription::on_batch(const BatchPtr& batch) {
 // Events that nobody wants count as confirmed.
 void Subscription::add_items(const PartitionId& id, Partition& partition, const BatchPtr& batch) {
   const int64_t now_us = env_.clock.wall().us;
-  const uint64_t first = batch->row.first_offset();
-  for (size_t number = partition.next > first ? partition.next - first : 0; number < batch->places.size(); ++number) {
-    const uint64_t offset = first + number;
+  for (size_t number = 0; number < batch->places.size(); ++number) {
+    const uint64_t offset = batch->offset(number);
+    if (offset < partition.next) continue;
+    skip_to(id, partition, offset);
     partition.next = offset + 1;
     if (offset < partition.committed || partition.above.contains(offset)) continue;
     const std::string_view event = batch->event(number);
@@ -49,10 +50,12 @@ void Subscription::add_items(const PartitionId& id, Partition& partition, const 
     const auto attempts = partition.attempts.find(offset);
     partition.ready.push_back({batch, number, offset, attempts == partition.attempts.end() ? 0 : attempts->second});
   }
+  skip_to(id, partition, batch->next_offset());
 }
 
 void Subscription::fetch(GroupId group) {
   std::vector<ReadFrom> from;
+  std::map<PartitionId, uint64_t> seeks;
   for (auto& [id, partition] : partitions_) {
     const bool wanted = partition.group == group && partition.known && partition.behind && !partition.fetching &&
                         partition.ready.size() < env_.options.buffered_events;
@@ -60,22 +63,28 @@ void Subscription::fetch(GroupId group) {
     partition.fetching = true;
     partition.behind = false;
     from.push_back({scope_, id, partition.next});
+    seeks[id] = partition.seeks;
   }
   if (from.empty()) return;
-  env_.fetcher.fetch(group, from, env_.options.fetch_bytes, [self = shared_from_this(), group, from](auto fetched) {
-    self->env_.events.post([self, group, from, fetched = std::move(fetched)]() mutable {
-      for (const ReadFrom& one : from) {
-        const auto at = self->partitions_.find(one.id);
+  env_.fetcher.fetch(group, from, env_.options.fetch_bytes, [self = shared_from_this(), seeks](auto fetched) {
+    self->env_.events.post([self, seeks, fetched = std::move(fetched)]() mutable {
+      for (const auto& [id, number] : seeks) {
+        const auto at = self->partitions_.find(id);
         if (at == self->partitions_.end()) continue;
         at->second.fetching = false;
         if (!fetched || !fetched->whole) at->second.behind = true;
+        // A seek moved it meanwhile: what was read is not what comes next.
+        if (!fetched || at->second.seeks == number) continue;
+        fetched->next.erase(id);
+        std::erase(fetched->trimmed, id);
+        std::erase_if(fetched->batches, [&id](const BatchPtr& batch) { return batch->id == id; });
       }
-      self->take(group, std::move(fetched));
+      self->take(std::move(fetched));
     });
   });
 }
 
-void Subscription::take(GroupId, Result<Fetched> fetched) {
+void Subscription::take(Result<Fetched> fetched) {
   // What cannot be read just now is tried again with the next tick.
   if (closed_ || !fetched) return;
   for (const PartitionId& id : fetched->trimmed) {
@@ -93,13 +102,13 @@ void Subscription::take(GroupId, Result<Fetched> fetched) {
   }
   for (const BatchPtr& batch : fetched->batches) {
     const auto at = partitions_.find(batch->id);
-    // A seek may have moved it meanwhile; then this is not what comes next.
-    if (at == partitions_.end() || batch->next_offset() <= at->second.next ||
-        batch->row.first_offset() > std::max(at->second.next, at->second.committed)) {
-      continue;
-    }
+    if (at == partitions_.end() || batch->next_offset() <= at->second.next) continue;
     at->second.end = std::max(at->second.end, batch->next_offset());
     add_items(batch->id, at->second, batch);
+  }
+  for (const auto& [id, next] : fetched->next) {
+    const auto at = partitions_.find(id);
+    if (at != partitions_.end()) skip_to(id, at->second, next);
   }
   pump();
 }

@@ -41,12 +41,13 @@ SubscriptionRow row_of(const v1::SubscribeRequest& request) {
   row.set_start(request.start());
   row.set_start_time_us(us_of(request.start_time()));
   row.set_start_offset(request.start_offset());
+  const std::set<int32_t> partitions(request.partitions().begin(), request.partitions().end());
+  for (const int32_t partition : partitions) {
+    row.add_partitions(static_cast<uint32_t>(partition));
+    subscription.add_partitions(partition);
+  }
+  if (request.has_idle_ttl()) *subscription.mutable_idle_ttl() = request.idle_ttl();
   return row;
-}
-
-Status unbuilt(std::string_view field, std::string_view what) {
-  return Status(Code::kInvalid, "SUBSCRIPTION_SETTING_UNBUILT", std::string(what) + " is not built for subscriptions")
-      .with_field(std::string(field), "is not built; leave it out");
 }
 
 Status check(const v1::SubscribeRequest& request) {
@@ -60,8 +61,6 @@ Status check(const v1::SubscribeRequest& request) {
                   "from its cursor")
         .with_field("subscription", "cannot be given with topics that begin with $sys; leave it out");
   }
-  if (request.has_idle_ttl()) return unbuilt("idleTtl", "removal after idle time");
-  if (request.partitions_size() > 0) return unbuilt("partitions", "a choice of partitions");
   return Status::ok();
 }
 
@@ -105,11 +104,58 @@ void Subscriptions::add_handlers(call::HandlerTable& handlers) {
 void Subscriptions::on_leadership(bool leads) {
   env_.events.post([this, leads] {
     leads_ = leads;
-    if (leads) return;
+    used_.clear();
+    if (leads) return remove_idle(++leadership_);
     while (!slots_.empty()) {
       close(slots_.extract(slots_.begin()), v1::STREAM_END_REASON_RECONNECT, leader_moved());
     }
     members_.set(0);
+  });
+}
+
+// Whoever leads begins to count anew, so that nobody loses a subscription to a change of leaders.
+void Subscriptions::remove_idle(uint64_t leadership) {
+  if (!leads_ || leadership != leadership_) return;
+  env_.events.post_after(options_.idle_check_ms, [this, leadership] { remove_idle(leadership); });
+  env_.reader.read(kCoreGroup, {.kind = ReadLevel::Kind::kSession}, [this, leadership](Result<GroupView> core) {
+    if (!core) return;
+    env_.events.post([this, leadership, core = std::move(*core)] {
+      if (!leads_ || leadership != leadership_) return;
+      const BootTime now = env_.clock.boot();
+      std::map<Key, BootTime> used;
+      kSubscriptions.scan_all(core, [&](const Scope& scope, std::string_view name, const SubscriptionRow& row) {
+        if (!row.subscription().has_idle_ttl()) return true;
+        const Key key(scope, std::string(name));
+        const auto slot = slots_.find(key);
+        const bool in_use =
+            slot != slots_.end() && (!slot->second.subscription || slot->second.subscription->members() > 0);
+        const auto known = used_.find(key);
+        used[key] = in_use || known == used_.end() ? now : known->second;
+        if (now.ms_since(used[key]) >= ms_of(row.subscription().idle_ttl())) remove_unused(key, row);
+        return true;
+      });
+      used_ = std::move(used);
+    });
+  });
+}
+
+void Subscriptions::remove_unused(const Key& key, const SubscriptionRow& row) {
+  internal::v1::SubscriptionDeleteCommand command;
+  command.set_name(key.second);
+  machine::Envelope envelope;
+  envelope.scope = key.first;
+  envelope.principal = "system";
+  envelope.command = std::string(kTopicsDomain) + ".unsubscribe";
+  envelope.payload = command.SerializeAsString();
+  env_.local.propose(kCoreGroup, std::move(envelope), [this, key, row](const Result<machine::Applied>& applied) {
+    if (!applied) return;
+    env_.events.post([this, key, row] {
+      const auto slot = slots_.find(key);
+      if (slot == slots_.end() || !slot->second.subscription) return;
+      forget_places(key.first, row, slot->second.subscription->partitions());
+      close(slots_.extract(slot), v1::STREAM_END_REASON_DELETED,
+            Status(Code::kNotFound, "SUBSCRIPTION_NOT_FOUND", "the subscription had no subscriber for its idleTtl"));
+    });
   });
 }
 
@@ -121,6 +167,7 @@ void Subscriptions::close(std::map<Key, Slot>::node_type slot, v1::StreamEndReas
 
 void Subscriptions::find(const Scope& scope, const std::string& name, OnLoaded done) {
   env_.events.post([this, key = Key(scope, name), done = std::move(done)]() mutable {
+    used_[key] = env_.clock.boot();
     const auto at = slots_.find(key);
     if (at != slots_.end() && at->second.subscription) {
       // One that was replaced without this node having heard of it ends what it has; the next one is loaded anew.
@@ -198,7 +245,23 @@ void Subscriptions::subscribe(const CallPtr& call, const v1::SubscribeRequest& r
     }
     find(scope_of(*call), row.subscription().name(), [this, call, member](Result<SubscriptionPtr> subscription) {
       if (!subscription) return call->finish(std::move(subscription.error()));
-      join(call, *subscription, member);
+      if (member->follow) return join(call, *subscription, member);
+      join_until(call, *subscription, member);
+    });
+  });
+}
+
+// A stream that does not follow gets what was published before it was asked for.
+void Subscriptions::join_until(const CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member) {
+  read_all(call, [this, call, subscription, member](const Views& views) {
+    env_.events.post([this, call, subscription, member, views] {
+      for (const auto& [id, place] : subscription->partitions()) {
+        const auto view = views.find(place.first);
+        if (view == views.end()) continue;
+        const auto row = kPartitions.get(view->second, subscription->scope(), partition_key(id));
+        if (row) member->until[id] = row->next_offset();
+      }
+      join(call, subscription, member);
     });
   });
 }
@@ -354,7 +417,7 @@ v1::Subscription Subscriptions::shown(const Scope& scope, const SubscriptionRow&
         out.topics(), [&](const std::string& pattern) { return matches_pattern(pattern, topic.topic().name()); });
     for (int number = 0; read && number < topic.groups_size(); ++number) {
       const auto view = views.find(bus_group(topic.groups(number)));
-      if (view == views.end()) continue;
+      if (view == views.end() || !reads_partition(row, static_cast<uint32_t>(number))) continue;
       const PartitionId id{topic.number(), static_cast<uint32_t>(number)};
       const auto partition = kPartitions.get(view->second, scope, partition_key(id));
       const auto position = kPositions.get(view->second, scope, position_key(id, row.number()));

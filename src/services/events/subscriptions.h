@@ -22,6 +22,7 @@ class Subscriptions {
  public:
   struct Options {
     uint64_t subscriptions_max = 1'000;  // of a namespace
+    int64_t idle_check_ms = 5'000;       // between two looks for subscriptions that nobody uses
     SubscriptionOptions subscription;
   };
   // Everything must outlive the calls. `local` proposes on this node.
@@ -82,6 +83,9 @@ class Subscriptions {
   void find(const machine::Scope& scope, const std::string& name, OnLoaded done);
   void load(const Key& key, uint64_t number, SubscriptionRow row);
   void take_loaded(const Key& key, uint64_t number, Result<SubscriptionPtr> loaded);
+  // Removes subscriptions that had no subscriber for their idle TTL, as long as this leadership lasts.
+  void remove_idle(uint64_t leadership);
+  void remove_unused(const Key& key, const SubscriptionRow& row);
   // Nobody finds it any more, and whoever waits for it or has a stream is told why.
   void close(std::map<Key, Slot>::node_type slot, v1::StreamEndReason reason, const Status& status);
   // With what is known of its progress; `views` are the states of core and the bus groups.
@@ -89,6 +93,7 @@ class Subscriptions {
   void overlay(v1::Subscription& shown, const machine::Scope& scope) const;
   void read_all(const call::CallPtr& call, std::move_only_function<void(const Views&)> done);
   void join(const call::CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member);
+  void join_until(const call::CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member);
   void join_pull(const call::CallPtr& call, const SubscriptionPtr& subscription, const MemberPtr& member,
                  int64_t wait_ms);
   void forget_places(const machine::Scope& scope, const SubscriptionRow& row,
@@ -101,6 +106,8 @@ class Subscriptions {
   bool leads_ = false;         // core, as far as the events executor was told
   std::map<Key, Slot> slots_;  // none is loaded while this node does not lead
   uint64_t last_load_ = 0;
+  uint64_t leadership_ = 0;
+  std::map<Key, BootTime> used_;  // since this node leads: when it last had a subscriber or was asked for
 };
 
 }  // namespace uccp::events

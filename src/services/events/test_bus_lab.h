@@ -31,6 +31,7 @@ class BusLab {
     e.principal = "p";
     e.command = std::move(command);
     e.boot = {now_ms * 1000};
+    e.feature_level = feature_level;
     e.wall = {1'700'000'000'000'000 + (now_ms + wall_jump_ms) * 1000};
     e.payload = std::move(payload);
     const Entry entry{Term(1), machine_.applied().next(), EntryKind::kCommand, machine::encode_envelope(e)};
@@ -93,7 +94,7 @@ class BusLab {
       const auto batch = make_batch(bus_group(0), {topic, number}, entry.row, (*batches)[entry.row.batch()]);
       EXPECT_EQ(batch->next_offset(), entry.last_offset + 1);
       for (size_t i = 0; i < batch->places.size(); ++i) {
-        if (entry.row.first_offset() + i < offset) continue;
+        if (batch->offset(i) < offset) continue;
         v1::Event event;
         EXPECT_TRUE(event.ParseFromString(std::string(batch->event(i))));
         texts.push_back(event.text());
@@ -101,6 +102,17 @@ class BusLab {
       return true;
     });
     return texts;
+  }
+  // The offsets that it still has.
+  std::vector<uint64_t> offsets(uint64_t topic, uint32_t number) const {
+    std::vector<uint64_t> offsets;
+    scan_index(machine_.view(), kLabScope, {topic, number}, 0, [&](IndexEntry entry) {
+      const auto batches = decode_entry(log.at(entry.row.log_index()));
+      const auto batch = make_batch(bus_group(0), {topic, number}, entry.row, (*batches)[entry.row.batch()]);
+      for (size_t i = 0; i < batch->places.size(); ++i) offsets.push_back(batch->offset(i));
+      return true;
+    });
+    return offsets;
   }
   LogIndex floor() const { return log_floor(machine_.view()); }
   size_t rows_of(machine::TableId table) const {
@@ -113,6 +125,7 @@ class BusLab {
 
   int64_t now_ms = 1000;
   int64_t wall_jump_ms = 0;
+  uint32_t feature_level = 2;
   std::map<uint64_t, Entry> log;
   std::vector<machine::Change> changes;
 
@@ -128,7 +141,7 @@ class BusLab {
     kNeeded.scan(machine_.view(), {}, "", "", [&](std::string_view key, std::string_view count) {
       ByteReader in(key);
       const uint64_t index = in.u64();
-      needed[{index, in.u32()}] = ByteReader(count).varint();
+      needed[{index, in.u32()}] = decode_needed(count).rows;
       return true;
     });
     kScheduled.scan_all(machine_.view(), [&](const machine::Scope&, std::string_view, const auto& row) {

@@ -14,11 +14,12 @@ using services::ms_of;
 constexpr int64_t kDedupWindowDefaultS = 600;
 constexpr int32_t kPartitionsDefault = 1;
 constexpr int64_t kRetentionDefaultS = 7 * 24 * 3600;
+constexpr int64_t kTombstoneRetentionDefaultS = 24 * 3600;
 
 // Fields of a topic that an update may name.
-constexpr auto kChangeable = std::to_array<std::string_view>({"partitions", "retention", "retention_bytes",
-                                                              "retention_events", "message_bytes_max", "message_ttl",
-                                                              "dedup_window", "labels", "annotations", "schema"});
+constexpr auto kChangeable = std::to_array<std::string_view>(
+    {"partitions", "retention", "retention_bytes", "retention_events", "message_bytes_max", "message_ttl",
+     "dedup_window", "labels", "annotations", "schema", "tombstone_retention"});
 
 Status in_topic(const Result<std::shared_ptr<const CompiledSchema>>& schema) {
   return schema ? Status::ok()
@@ -35,12 +36,16 @@ Status check_bounds(const v1::Topic& topic, const TopicLimits& limits) {
                   "the topic would take larger events than bus_message_bytes_max allows")
         .with_field("topic.messageBytesMax", "is more than " + std::to_string(limits.message_bytes_max), "65536");
   }
-  const auto unbuilt = [](std::string_view field) {
-    return Status(Code::kInvalid, "TOPIC_SETTING_UNBUILT", "topics with " + std::string(field) + " are not built")
-        .with_field("topic." + std::string(field), "is not built; leave it out");
-  };
   if (topic.has_schema()) UCCP_RETURN_IF_ERROR(in_topic(CompiledSchema::make(topic.schema())));
-  if (topic.compacted()) return unbuilt("compacted");
+  if (topic.compacted() && topic.persistence() == v1::TOPIC_PERSISTENCE_EPHEMERAL) {
+    return Status(Code::kInvalid, "FIELD_INVALID", "an ephemeral topic keeps nothing, so there is nothing to compact")
+        .with_field("topic.compacted", "is not for ephemeral topics; leave it out");
+  }
+  if (topic.compacted() && topic.retention_events() != 0) {
+    return Status(Code::kInvalid, "FIELD_INVALID",
+                  "a compacted topic keeps the newest event of each key, whatever their number")
+        .with_field("topic.retentionEvents", "is not for compacted topics; leave it out");
+  }
   const bool keeps = topic.has_retention() || topic.retention_bytes() != 0 || topic.retention_events() != 0;
   if (keeps && topic.persistence() == v1::TOPIC_PERSISTENCE_EPHEMERAL) {
     return Status(Code::kInvalid, "FIELD_INVALID", "an ephemeral topic keeps nothing, so it has no retention")
@@ -57,8 +62,15 @@ Result<v1::Topic> with_defaults(v1::Topic topic, const TopicLimits& limits) {
   if (!topic.has_dedup_window()) topic.mutable_dedup_window()->set_seconds(kDedupWindowDefaultS);
   if (topic.message_bytes_max() == 0) topic.set_message_bytes_max(limits.message_bytes_max);
   UCCP_RETURN_IF_ERROR(check_bounds(topic, limits));
-  const bool persistent = topic.persistence() == v1::TOPIC_PERSISTENCE_PERSISTENT;
-  if (persistent && !topic.has_retention()) topic.mutable_retention()->set_seconds(kRetentionDefaultS);
+  if (topic.has_tombstone_retention() && !topic.compacted()) {
+    return fail(Status(Code::kInvalid, "FIELD_INVALID", "only compacted topics have events that say a key is gone")
+                    .with_field("topic.tombstoneRetention", "is for compacted topics; leave it out"));
+  }
+  if (topic.compacted() && !topic.has_tombstone_retention()) {
+    topic.mutable_tombstone_retention()->set_seconds(kTombstoneRetentionDefaultS);
+  }
+  const bool limited = topic.persistence() == v1::TOPIC_PERSISTENCE_PERSISTENT && !topic.compacted();
+  if (limited && !topic.has_retention()) topic.mutable_retention()->set_seconds(kRetentionDefaultS);
   return topic;
 }
 
@@ -102,6 +114,7 @@ internal::v1::BusSettings settings_of(const v1::Topic& topic) {
   settings.set_retention_events(topic.retention_events());
   settings.set_compacted(topic.compacted());
   settings.set_dedup_window_ms(ms_of(topic.dedup_window()));
+  settings.set_tombstone_retention_ms(ms_of(topic.tombstone_retention()));
   return settings;
 }
 

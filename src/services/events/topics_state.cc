@@ -191,7 +191,7 @@ ApplyResult remove(ApplyContext& context, std::string_view payload) {
 bool same_subscription(const v1::Subscription& a, const v1::Subscription& b) {
   return std::set<std::string>(a.topics().begin(), a.topics().end()) ==
              std::set<std::string>(b.topics().begin(), b.topics().end()) &&
-         a.filter() == b.filter();
+         a.filter() == b.filter() && std::ranges::equal(a.partitions(), b.partitions());
 }
 
 ApplyResult subscribe(ApplyContext& context, std::string_view payload) {
@@ -199,10 +199,10 @@ ApplyResult subscribe(ApplyContext& context, std::string_view payload) {
   const std::string& name = command.row().subscription().name();
   if (const auto stored = kSubscriptions.get(context.state(), context.scope(), name)) {
     if (same_subscription(stored->subscription(), command.row().subscription())) return stored->SerializeAsString();
-    return fail(
-        Status(Code::kConflict, "SUBSCRIPTION_DIFFERS",
-               "the subscription '" + name + "' exists with other topics or another filter; choose another name")
-            .with_resource("subscription", name));
+    return fail(Status(Code::kConflict, "SUBSCRIPTION_DIFFERS",
+                       "the subscription '" + name +
+                           "' exists with other topics, other partitions or another filter; choose another name")
+                    .with_resource("subscription", name));
   }
   const uint64_t count = count_of(context.state(), context.scope(), kSubscriptionsCount);
   if (count >= command.subscriptions_max()) {

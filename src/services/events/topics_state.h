@@ -54,7 +54,7 @@ struct TopicLimits {
   uint64_t message_bytes_max = 1u << 20;
   int32_t partitions_max = 256;
 };
-// A topic as it is made: all defaults filled in. Errors: invalid FIELD_INVALID or TOPIC_SETTING_UNBUILT.
+// A topic as it is made: all defaults filled in. Errors: invalid FIELD_INVALID.
 Result<v1::Topic> with_defaults(v1::Topic topic, const TopicLimits& limits);
 // The same for an update: fields that are named and valid. `paths` gets the names of the fields that change.
 Status check_update(const v1::UpdateTopicRequest& request, const TopicLimits& limits, std::vector<std::string>& paths);

@@ -1,5 +1,6 @@
 #include "sim/checkers/event_checker.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace uccp::sim {
@@ -27,7 +28,7 @@ void EventChecker::observe(const Place& place, uint64_t offset, const std::strin
 
 void EventChecker::acknowledged(const Place& place, uint64_t offset, const std::string& event, bool duplicate) {
   observe(place, offset, event, duplicate ? "an answer that it was there already" : "an answer");
-  acknowledged_.emplace_back(place, offset);
+  if (place.topic != kCompactedTopic) acknowledged_.emplace_back(place, offset);
 }
 
 size_t EventChecker::opened(Positions from) {
@@ -39,7 +40,10 @@ void EventChecker::told(size_t stream, const Place& place, uint64_t offset, cons
   Stream& one = streams_[stream];
   observe(place, offset, event, "stream " + std::to_string(stream));
   const auto known = one.at.find(place);
-  if (known != one.at.end() && known->second != offset) {
+  const bool gap = place.topic == kCompactedTopic && (known == one.at.end() || known->second < offset);
+  if (gap) {
+    gaps_.push_back({stream, place, known == one.at.end() ? 0 : known->second, offset});
+  } else if (known != one.at.end() && known->second != offset) {
     violations_.add("events", "stream " + std::to_string(stream) + " shows " + name(place, offset) + " where " +
                                   name(place, known->second) + " follows");
   }
@@ -55,6 +59,35 @@ void EventChecker::check_complete(size_t stream) {
     if (shown) continue;
     return violations_.add("events", "'" + events_[place][offset] + "' was acknowledged at " + name(place, offset) +
                                          " and is not shown to who reads everything");
+  }
+  // A partition of the compacted topic ends where it ended: its newest events are never left out.
+  for (const auto& [place, events] : events_) {
+    const auto at = one.at.find(place);
+    const bool to_the_end = at != one.at.end() && at->second > events.rbegin()->first;
+    if (place.topic != kCompactedTopic || to_the_end) continue;
+    return violations_.add("events", "'" + events.rbegin()->second + "', the newest at " +
+                                         name(place, events.rbegin()->first) +
+                                         ", is not shown to who reads everything");
+  }
+}
+
+bool EventChecker::was_replaced(const Place& place, uint64_t offset) const {
+  const auto& events = events_.at(place);
+  const std::string& event = events.at(offset);
+  const std::string key = event.substr(0, event.rfind('#') + 1);
+  return std::any_of(events.upper_bound(offset), events.end(),
+                     [&](const auto& later) { return later.second.starts_with(key); });
+}
+
+void EventChecker::check_compaction() {
+  for (const Gap& gap : gaps_) {
+    const auto& events = events_[gap.place];
+    for (auto at = events.lower_bound(gap.from); at != events.end() && at->first < gap.to; ++at) {
+      if (was_replaced(gap.place, at->first)) continue;
+      return violations_.add("events", "stream " + std::to_string(gap.stream) + " leaves out " +
+                                           name(gap.place, at->first) + ", '" + at->second +
+                                           "', which no later event of its key replaced");
+    }
   }
 }
 

@@ -22,8 +22,10 @@ EventClient::EventClient(SimCluster& cluster, size_t number, uint64_t operations
     : SimClient(cluster, "events-" + std::to_string(number)), once_(static_cast<Once>(number % 3)), left_(operations) {}
 
 void EventClient::start() {
-  after_us(below(20'000),
-           [this] { make_topic(kSimTopic, [this] { make_topic(kSimShortTopic, [this] { next(); }); }); });
+  after_us(below(20'000), [this] {
+    make_topic(kSimTopic,
+               [this] { make_topic(kSimShortTopic, [this] { make_topic(kSimLastTopic, [this] { next(); }); }); });
+  });
 }
 
 // All clients make it; one of them is first.
@@ -32,6 +34,7 @@ void EventClient::make_topic(std::string_view name, std::function<void()> then) 
   request.mutable_topic()->set_name(std::string(name));
   request.mutable_topic()->set_partitions(kPartitions);
   request.mutable_topic()->set_persistence(v1::TOPIC_PERSISTENCE_PERSISTENT);
+  request.mutable_topic()->set_compacted(name == kSimLastTopic);
   if (name == kSimShortTopic) {
     request.mutable_topic()->set_retention_events(kSimShortTopicEvents);
     request.mutable_topic()->mutable_retention()->set_seconds(kSimShortTopicSeconds);
@@ -49,7 +52,7 @@ void EventClient::make_topic(std::string_view name, std::function<void()> then) 
 void EventClient::next() {
   if (left_ == 0) return;
   v1::PublishRequest request;
-  request.set_topic(std::string(chance(0.7) ? kSimTopic : kSimShortTopic));
+  request.set_topic(std::string(chance(0.6) ? kSimTopic : chance(0.5) ? kSimShortTopic : kSimLastTopic));
   const std::string key = name() + (once_ == Once::kProducer || chance(0.5) ? "" : "b");
   for (int64_t i = 0, count = 1 + below(kBatchMax); i < count; ++i) {
     v1::Event& event = *request.add_events();
@@ -92,7 +95,7 @@ void EventClient::take(const v1::PublishRequest& request, const std::string& ans
   for (int i = 0; i < response.results_size(); ++i) {
     const v1::PublishResult& result = response.results(i);
     // Of what is kept for a while only, an acknowledgement does not promise that it can still be read.
-    if (request.topic() != kSimTopic) continue;
+    if (request.topic() == kSimShortTopic) continue;
     cluster_.checkers().events.acknowledged({request.topic(), result.partition()}, result.offset(),
                                             request.events(i).text(), result.duplicate());
   }

@@ -10,9 +10,11 @@
 
 namespace uccp::sim {
 
-// Topics of the simulation: one that keeps everything, and one that keeps the last events of each partition.
+// Topics of the simulation: one that keeps everything, one that keeps the last events of each partition, and one that
+// keeps the last event of each key.
 inline constexpr std::string_view kSimTopic = "all.events";
 inline constexpr std::string_view kSimShortTopic = "some.events";
+inline constexpr std::string_view kSimLastTopic = EventChecker::kCompactedTopic;
 inline constexpr uint64_t kSimShortTopicEvents = 40;
 inline constexpr int64_t kSimShortTopicSeconds = 4;
 

@@ -42,6 +42,7 @@ constexpr std::string_view kBugs[] = {"skip_fsync",
                                       "skip_batch",
                                       "trim_much",
                                       "lose_kept",
+                                      "compact_newest",
                                       "old_server"};
 
 }  // namespace

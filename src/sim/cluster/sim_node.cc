@@ -180,7 +180,7 @@ std::vector<node::GroupSpec> SimNode::groups() {
                                         {kWorkGroup, "work", domains(kWorkGroup)}};
   if (options_.event_clients > 0) {
     specs.push_back({events::bus_group(0), events::bus_group_name(0), domains(events::bus_group(0)),
-                     [](const machine::GroupView& view) { return events::log_floor(view); }});
+                     [](const machine::GroupView& view, LogIndex from) { return events::log_floor(view, from); }});
   }
   return specs;
 }

@@ -55,6 +55,10 @@ SimServices::SimServices(const Environment& e, uint64_t seed, bool with_events)
   if (!with_events) return;
   events::EventsOptions options;
   options.keeper.interval_ms = 1'000;
+  options.compactor.limits = {.bytes_min = 500, .lag_ms = 2'000};
+  options.cleaner.live_percent_min = 60;
+  options.cleaner.log_bytes_min = 2'000;
+  options.cleaner.pass_bytes = 4'000;
   events_ = std::make_unique<events::EventsService>(
       options,
       events::EventsEnvironment{.local = e.node,

@@ -138,6 +138,7 @@ class Simulation {
     if (!event_readers_.empty()) {
       demand("an event is not delivered to a subscription", every_ms(100, [&] { return all_delivered(); }));
       demand("an event outlives its retention", every_ms(100, [&] { return !keeps_old_events(); }));
+      demand("a topic is not compacted", every_ms(100, [&] { return all_compacted(); }));
     }
     for (const auto& watcher : watchers_) {
       if (!failed()) watcher->move_to(cluster_.leader(watcher->group()));
@@ -226,6 +227,21 @@ class Simulation {
     return keeps;
   }
 
+  // But for the newest batch of each partition.
+  bool all_compacted() {
+    bool all = true;
+    const machine::GroupView bus = view(events::bus_group(0));
+    // Nodes of before do not know how.
+    if (events::log_bytes_ever(bus) == 0) return true;
+    events::kPartitions.scan_all(bus, [&](const machine::Scope& scope, std::string_view key, const auto& row) {
+      if (!row.settings().compacted() || row.next_offset() == 0) return true;
+      const auto newest = events::find_index(bus, scope, events::decode_partition_key(key), row.next_offset() - 1);
+      all = newest && newest->row.first_offset() <= row.compacted_offset();
+      return all;
+    });
+    return all;
+  }
+
   std::string first_active_task() {
     std::string found;
     const size_t leader = cluster_.leader(kWorkGroup);
@@ -248,6 +264,7 @@ class Simulation {
     checkers.kv.check_watches(caught_up);
     for (const auto& reader : event_readers_) checkers.events.check_complete(reader->stream());
     checkers.events.check_order();
+    checkers.events.check_compaction();
     for_all_members([](SimNode& node) {
       node.check_digests();
       return true;

@@ -12,6 +12,7 @@
 
 #include <utility>
 
+#include "base/check.h"
 #include "storage/rocksdb/rocks_status.h"
 
 namespace uccp::storage {
@@ -26,6 +27,21 @@ constexpr double kMemtableBloomRatio = 0.05;
 constexpr uint64_t kBytesPerSync = 1u << 20;
 // Group, slot and table, with which each key of the state begins.
 constexpr size_t kTablePrefixBytes = 10;
+// The one table of which ranges are erased that begin within it: entries beside the state (machine/kept_entries.h).
+constexpr std::string_view kTableWithRanges("\0\x09", 2);
+
+// Keys whose place in the memtable is searched from that of the key before with the same prefix. RocksDB keeps one such
+// place for keys and for erased ranges, which are in lists of their own: so a table has either.
+class HintedTables final : public rocksdb::SliceTransform {
+ public:
+  const char* Name() const override { return "uccp.HintedTables"; }
+  rocksdb::Slice Transform(const rocksdb::Slice& key) const override { return {key.data(), kTablePrefixBytes}; }
+  bool InDomain(const rocksdb::Slice& key) const override {
+    constexpr size_t kTableAt = kTablePrefixBytes - kTableWithRanges.size();
+    return key.size() >= kTablePrefixBytes &&
+           std::string_view(key.data() + kTableAt, kTableWithRanges.size()) != kTableWithRanges;
+  }
+};
 
 rocksdb::Options database_options(const RocksKv::Options& options) {
   rocksdb::BlockBasedTableOptions table;
@@ -60,7 +76,7 @@ rocksdb::Options database_options(const RocksKv::Options& options) {
   result.memtable_prefix_bloom_size_ratio = kMemtableBloomRatio;
   // Rows of one table are written next to each other: numbered ones at its end, the others of a batch in their order.
   // The search for a row's place begins at that of the row before.
-  result.memtable_insert_with_hint_prefix_extractor.reset(rocksdb::NewFixedPrefixTransform(kTablePrefixBytes));
+  result.memtable_insert_with_hint_prefix_extractor.reset(new HintedTables);
   // One thread writes.
   result.allow_concurrent_memtable_write = false;
   result.max_open_files = options.open_files_max;
@@ -166,6 +182,7 @@ Status RocksKv::write(const KvBatch& batch) {
 
 Status RocksKv::erase_range(std::string_view from, std::string_view to) {
   if (to <= from) return {};
+  UCCP_CHECK(!HintedTables().InDomain(slice(from)), "only ranges of whole groups or of one table are erased");
   const auto status = database_->db->DeleteRange(database_->write_options, database_->db->DefaultColumnFamily(),
                                                  slice(from), slice(to));
   return to_status(status, "erasing a range in " + database_->directory);

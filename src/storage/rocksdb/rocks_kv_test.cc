@@ -86,6 +86,31 @@ TEST(RocksKv, NothingIsWrittenToItsOwnLog) {
   }
 }
 
+TEST(RocksKv, RowsOfTheTableWithRangesAreWrittenAndErasedInTurn) {
+  TemporaryDirectory directory;
+  auto kv = RocksKv::open(directory.path() + "/kv", {});
+  ASSERT_TRUE(kv);
+  const auto key = [](char group, int number) {
+    return std::string(7, '\0') + group + std::string("\0\x09", 2) + std::to_string(100 + number);
+  };
+  // All in one memtable, where keys and erased ranges are in lists of their own.
+  for (int round = 0; round < 20; ++round) {
+    for (const char group : {'a', 'b'}) {
+      KvBatch batch;
+      for (int number = 0; number < 50; ++number) batch.put(key(group, number), std::to_string(round));
+      ASSERT_TRUE((*kv)->write(batch).is_ok());
+      ASSERT_TRUE((*kv)->erase_range(key(group, 10), key(group, 40)).is_ok());
+      ASSERT_TRUE((*kv)->erase_range(key(group, 0), key(group, 5)).is_ok());
+    }
+  }
+  for (const char group : {'a', 'b'}) {
+    for (int number = 0; number < 50; ++number) {
+      const bool erased = number < 5 || (number >= 10 && number < 40);
+      EXPECT_EQ((*kv)->view()->get(key(group, number))->has_value(), !erased) << number;
+    }
+  }
+}
+
 TEST(RocksKv, ASecondOpenIsRefused) {
   TemporaryDirectory directory;
   auto first = RocksKv::open(directory.path() + "/kv", {});
