@@ -104,10 +104,10 @@ TEST_F(DevicesTest, SysfsShowsCardsAcceleratorsAndTheFastestInterface) {
 }
 
 TEST_F(DevicesTest, NvmlIsReadThroughItsOwnInterface) {
-  // A library that answers what nvml.h promises, for a machine with two devices, one of which does not answer.
+  // A library that answers what nvml.h promises, for a machine with four devices, one of which does not answer.
   const auto found = nvml_devices(FAKE_NVML)->find();
   ASSERT_TRUE(found) << found.error().message();
-  ASSERT_EQ(found->gpus.size(), 2u);
+  ASSERT_EQ(found->gpus.size(), 3u);
   EXPECT_EQ(found->gpus[0].type(), "nvidia-h100-80gb-hbm3");
   EXPECT_EQ(found->gpus[0].memory(), uint64_t{80} << 30);
   EXPECT_EQ(found->gpus[0].driver_version(), "535.104.05");
@@ -115,6 +115,11 @@ TEST_F(DevicesTest, NvmlIsReadThroughItsOwnInterface) {
   EXPECT_EQ(found->gpus[0].devices(0).uuid(), "GPU-0");
   EXPECT_EQ(found->gpus[0].devices(0).temperature(), 41);
   EXPECT_EQ(found->gpus[1].devices(0).health(), api::HEALTH_STATUS_UNHEALTHY);
+  EXPECT_EQ(found->gpus[0].topology(), api::GPU_TOPOLOGY_UNSPECIFIED) << "one device is connected with none";
+  EXPECT_EQ(found->gpus[2].topology(), api::GPU_TOPOLOGY_NVLINK);
+  EXPECT_EQ(found->gpus[2].devices(0).mig_profiles_size(), 0);
+  ASSERT_EQ(found->gpus[2].devices(1).mig_profiles_size(), 2);
+  EXPECT_EQ(found->gpus[2].devices(1).mig_profiles(0), "1g.10gb");
   EXPECT_TRUE(nvml_devices("/no/such/library.so")->find()->gpus.empty());
 }
 

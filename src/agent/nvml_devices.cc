@@ -1,6 +1,11 @@
 // NVIDIA's graphics processors through its management library, which comes with the driver and is loaded at run time.
-// The functions and structures below are those of nvml.h that have not changed since driver 390.
+// The functions and structures below are those of nvml.h that have not changed since driver 390; those for partitions
+// and connections are newer, and a driver need not have them.
 #include <dlfcn.h>
+
+#include <algorithm>
+#include <string_view>
+#include <vector>
 
 #include "agent/devices.h"
 
@@ -12,6 +17,12 @@ using NvmlReturn = int;
 constexpr NvmlReturn kSuccess = 0;
 constexpr unsigned kTextBytes = 96;
 constexpr int kTemperatureGpu = 0;
+constexpr int kPeersByNvlink = 2;
+constexpr int kPeersOk = 0;
+// How far up two devices meet.
+constexpr int kBelowSwitches = 20;
+constexpr int kBelowMemoryNode = 40;
+constexpr unsigned kMigEnabled = 1;
 
 struct NvmlMemory {
   unsigned long long total, free, used;
@@ -36,6 +47,11 @@ class Nvml {
     load(capability_, "nvmlDeviceGetCudaComputeCapability");
     load(utilization_, "nvmlDeviceGetUtilizationRates");
     load(temperature_, "nvmlDeviceGetTemperature");
+    load_optional(peers_, "nvmlDeviceGetP2PStatus");
+    load_optional(ancestor_, "nvmlDeviceGetTopologyCommonAncestor");
+    load_optional(mig_mode_, "nvmlDeviceGetMigMode");
+    load_optional(mig_count_, "nvmlDeviceGetMaxMigDeviceCount");
+    load_optional(mig_handle_, "nvmlDeviceGetMigDeviceHandleByIndex");
   }
   ~Nvml() {
     if (started_) shutdown_();
@@ -61,6 +77,7 @@ class Nvml {
     (void)driver_(driver, sizeof driver);
     DeviceInventory inventory;
     for (unsigned i = 0; i < count; ++i) add(i, driver, inventory);
+    for (size_t i = 0; i < inventory.gpus.size(); ++i) inventory.gpus[i].set_topology(connection(handles_[i]));
     return inventory;
   }
 
@@ -69,6 +86,10 @@ class Nvml {
   void load(Function& function, const char* name) {
     function = reinterpret_cast<Function>(dlsym(library_, name));
     complete_ = complete_ && function != nullptr;
+  }
+  template <typename Function>
+  void load_optional(Function& function, const char* name) {
+    function = reinterpret_cast<Function>(dlsym(library_, name));
   }
   static std::unexpected<Status> failed(const std::string& what) {
     return fail(Code::kUnavailable, "NVML_FAILED", "NVIDIA's management library: " + what);
@@ -92,7 +113,11 @@ class Nvml {
     // Entries stay in the order of the bus: equal neighbours are one kind.
     const bool same = !inventory.gpus.empty() && inventory.gpus.back().type() == kind.type() &&
                       inventory.gpus.back().memory() == kind.memory();
-    if (!same) inventory.gpus.push_back(kind);
+    if (!same) {
+      inventory.gpus.push_back(kind);
+      handles_.emplace_back();
+    }
+    handles_.back().push_back(device);
     api::WorkerGpu& entry = inventory.gpus.back();
     entry.set_count(entry.count() + 1);
     api::GpuDevice& one = *entry.add_devices();
@@ -105,6 +130,42 @@ class Nvml {
     if (utilization_(device, &utilization) == kSuccess) one.set_utilization(utilization.gpu / 100.0);
     unsigned celsius = 0;
     if (temperature_(device, kTemperatureGpu, &celsius) == kSuccess) one.set_temperature(celsius);
+    add_partitions(device, one);
+  }
+
+  // A partition's name ends with its profile: "NVIDIA H100 80GB HBM3 MIG 1g.10gb".
+  void add_partitions(NvmlDevice device, api::GpuDevice& out) const {
+    unsigned mode = 0, pending = 0, most = 0;
+    if (mig_mode_ == nullptr || mig_count_ == nullptr || mig_handle_ == nullptr) return;
+    if (mig_mode_(device, &mode, &pending) != kSuccess || mode != kMigEnabled) return;
+    if (mig_count_(device, &most) != kSuccess) return;
+    for (unsigned i = 0; i < most; ++i) {
+      NvmlDevice partition = nullptr;
+      char name[kTextBytes] = {};
+      if (mig_handle_(device, i, &partition) != kSuccess || name_(partition, name, sizeof name) != kSuccess) continue;
+      const std::string_view text(name);
+      constexpr std::string_view kMark = "MIG ";
+      const size_t at = text.rfind(kMark);
+      if (at != std::string_view::npos) out.add_mig_profiles(std::string(text.substr(at + kMark.size())));
+    }
+  }
+
+  // What any two devices of a kind are connected by at least, so that it holds whichever of them a task gets.
+  api::GpuTopology connection(const std::vector<NvmlDevice>& devices) const {
+    if (devices.size() < 2) return api::GPU_TOPOLOGY_UNSPECIFIED;
+    bool nvlink = peers_ != nullptr;
+    int highest = ancestor_ == nullptr ? kBelowMemoryNode + 1 : 0;
+    for (size_t a = 0; a < devices.size(); ++a) {
+      for (size_t b = a + 1; b < devices.size(); ++b) {
+        int status = -1, meet = 0;
+        nvlink = nvlink && peers_(devices[a], devices[b], kPeersByNvlink, &status) == kSuccess && status == kPeersOk;
+        if (ancestor_ == nullptr || ancestor_(devices[a], devices[b], &meet) != kSuccess) meet = kBelowMemoryNode + 1;
+        highest = std::max(highest, meet);
+      }
+    }
+    if (nvlink) return api::GPU_TOPOLOGY_NVLINK;
+    if (highest <= kBelowSwitches) return api::GPU_TOPOLOGY_PCIE;
+    return highest <= kBelowMemoryNode ? api::GPU_TOPOLOGY_NUMA : api::GPU_TOPOLOGY_ANY;
   }
 
   void* library_;
@@ -121,6 +182,12 @@ class Nvml {
   NvmlReturn (*capability_)(NvmlDevice, int*, int*) = nullptr;
   NvmlReturn (*utilization_)(NvmlDevice, NvmlUtilization*) = nullptr;
   NvmlReturn (*temperature_)(NvmlDevice, int, unsigned*) = nullptr;
+  NvmlReturn (*peers_)(NvmlDevice, NvmlDevice, int, int*) = nullptr;
+  NvmlReturn (*ancestor_)(NvmlDevice, NvmlDevice, int*) = nullptr;
+  NvmlReturn (*mig_mode_)(NvmlDevice, unsigned*, unsigned*) = nullptr;
+  NvmlReturn (*mig_count_)(NvmlDevice, unsigned*) = nullptr;
+  NvmlReturn (*mig_handle_)(NvmlDevice, unsigned, NvmlDevice*) = nullptr;
+  std::vector<std::vector<NvmlDevice>> handles_;  // by entry of the inventory
 };
 
 class NvmlDevices final : public DeviceSource {

@@ -1,5 +1,5 @@
-// A library with the functions of nvml.h that the agent calls, for a machine with two devices of which the second fell
-// off the bus.
+// A library with the functions of nvml.h that the agent calls, for a machine with four devices: the second fell off
+// the bus, the last two are joined by NVLink, and the very last one is partitioned.
 #include <cstdint>
 #include <cstring>
 
@@ -17,15 +17,16 @@ struct Utilization {
 int nvmlInit_v2() { return 0; }
 int nvmlShutdown() { return 0; }
 int nvmlDeviceGetCount_v2(unsigned* count) {
-  *count = 2;
+  *count = 4;
   return 0;
 }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {
   *device = reinterpret_cast<void*>(static_cast<uintptr_t>(index + 1));
-  return index == 0 ? 0 : kLost;
+  return index == 1 ? kLost : 0;
 }
-int nvmlDeviceGetName(void*, char* name, unsigned size) {
-  std::strncpy(name, "NVIDIA H100 80GB HBM3", size);
+int nvmlDeviceGetName(void* device, char* name, unsigned size) {
+  const bool partition = reinterpret_cast<uintptr_t>(device) > 100;
+  std::strncpy(name, partition ? "NVIDIA H100 80GB HBM3 MIG 1g.10gb" : "NVIDIA H100 80GB HBM3", size);
   return 0;
 }
 int nvmlDeviceGetUUID(void*, char* uuid, unsigned size) {
@@ -52,5 +53,25 @@ int nvmlDeviceGetUtilizationRates(void*, Utilization* utilization) {
 int nvmlDeviceGetTemperature(void*, int, unsigned* celsius) {
   *celsius = 41;
   return 0;
+}
+int nvmlDeviceGetP2PStatus(void*, void*, int, int* status) {
+  *status = 0;
+  return 0;
+}
+int nvmlDeviceGetTopologyCommonAncestor(void*, void*, int* level) {
+  *level = 50;
+  return 0;
+}
+int nvmlDeviceGetMigMode(void* device, unsigned* current, unsigned* pending) {
+  *current = *pending = reinterpret_cast<uintptr_t>(device) == 4 ? 1 : 0;
+  return 0;
+}
+int nvmlDeviceGetMaxMigDeviceCount(void*, unsigned* count) {
+  *count = 7;
+  return 0;
+}
+int nvmlDeviceGetMigDeviceHandleByIndex(void*, unsigned index, void** device) {
+  *device = reinterpret_cast<void*>(static_cast<uintptr_t>(101 + index));
+  return index < 2 ? 0 : 6;  // NVML_ERROR_NOT_FOUND
 }
 }
