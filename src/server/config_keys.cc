@@ -98,6 +98,11 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
      "off"},
     {"state_cache_bytes", kInteger, "100663296", kActs,
      "memory of a node for rows and tables of its state that are read often; 96 MiB hold about 100,000 services"},
+    {"backfill", kString, "easy", kActs,
+     "what may use room that others wait for: easy keeps workers free for the eight that wait longest, conservative "
+     "for all that wait, at once"},
+    {"interactive_headroom", kInteger, "0", kActs,
+     "part of the CPU of each worker that only tasks of type INTERACTIVE may use, percent, 0 to 90"},
     {"log_store", kString, "wal", kActs,
      "what keeps the log: wal, rocksdb or lmdb; fixed once the directory has a log"},
     {"log_compression", kString, "lz4", kActs, "compression of large log entries and of snapshots: none, lz4 or zstd"},

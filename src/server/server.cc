@@ -119,17 +119,37 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
       std::move(groups));
   page_tokens = std::make_unique<call::PageTokenSigner>(sha256("page tokens " + options.token_key_pem));
   bus->build({*node, *loop, *watch, *reads, clock, metrics, *page_tokens}, handlers, door_handlers);
-  build_leaders(options, config);
-  return Status::ok();
+  return build_leaders(options, config);
 }
 
+namespace {
+
+Result<tasks::Backfill> backfill_of(const Config& config) {
+  const std::string& word = config.text("backfill");
+  if (word == "easy") return tasks::Backfill::kEasy;
+  if (word == "conservative") return tasks::Backfill::kConservative;
+  return fail(Code::kInvalid, "CONFIG_INVALID", "backfill '" + word + "' is none of easy, conservative");
+}
+
+Result<int32_t> headroom_of(const Config& config) {
+  constexpr int64_t kPercentMax = 90;
+  const int64_t percent = config.integer("interactive_headroom");
+  if (percent >= 0 && percent <= kPercentMax) return static_cast<int32_t>(percent);
+  return fail(Code::kInvalid, "CONFIG_INVALID",
+              "interactive_headroom " + std::to_string(percent) + " is not between 0 and 90");
+}
+
+}  // namespace
+
 // What runs where a group is led.
-void Server::Parts::build_leaders(const ServerOptions& options, const Config& config) {
+Status Server::Parts::build_leaders(const ServerOptions& options, const Config& config) {
   tasks::WorkRuntimeOptions work_options;
   work_options.heartbeat_interval_ms = config.duration_ms("heartbeat_interval");
   work_options.agent_lease_ms = options.worker_lease_ms;
   work_options.slots_per_worker = static_cast<size_t>(config.integer("max_tasks_per_worker"));
   work_options.quarantine_ms = config.duration_ms("worker_quarantine");
+  UCCP_TRY(work_options.backfill, backfill_of(config));
+  UCCP_TRY(work_options.interactive_headroom, headroom_of(config));
   work_options.cluster_id = identity.cluster_id;
   work_options.task_timeout_default_ms = config.duration_ms("task_timeout");
   work = std::make_unique<tasks::WorkRuntime>(
@@ -169,6 +189,7 @@ void Server::Parts::build_leaders(const ServerOptions& options, const Config& co
       changed.notify();
     });
   }
+  return Status::ok();
 }
 
 Status Server::Parts::start_node(const ServerOptions& options) {

@@ -177,7 +177,7 @@ struct Server::Parts {
   Status open_storage(const ServerOptions& options, const Config& config);
   void set_compression(node::GroupOptions& group, const storage::CompressionOptions& chosen);
   Status build_node(const ServerOptions& options, const Config& config);
-  void build_leaders(const ServerOptions& options, const Config& config);
+  Status build_leaders(const ServerOptions& options, const Config& config);
   Status start_node(const ServerOptions& options);
 
   // server_services.cc

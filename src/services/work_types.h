@@ -30,6 +30,12 @@ inline constexpr machine::Table<v1::ResourceQuota> kQuotas(37);
 // Name of an actor, id of its task: of the living one, or else of the last one that had the name.
 inline constexpr machine::BytesTable kActorNames(38);
 
+// Where elements of arrays stand: key part id of the array, u32 number of the row.
+inline constexpr machine::Table<internal::v1::ElementStates> kElementStates(39);
+// What sets an element apart from its array, if its states do not say all: key part id of the array, u32 index.
+inline constexpr machine::Table<internal::v1::TaskRow> kElements(47);
+inline constexpr uint32_t kElementsPerRow = 256;
+
 // Workers serve all tenants and belong to none.
 inline const machine::Scope kWorkerScope{};
 

@@ -175,6 +175,29 @@ class Scheduling(NodeTest):
         self.waits_because(firm, "waits for free resources")
         self.assertEqual(self.task(urgent)["status"], "RUNNING", "it is not preemptible")
 
+    def test_a_gang_starts_with_the_least_that_it_needs_and_grows(self):
+        gang = {"id": "grow", "size": 3, "minSize": 2}
+        members = [self.sleeper(resources=self.whole(), gang=gang) for _ in range(3)]
+        wait_until(lambda: sorted(self.task(m)["status"] for m in members) == ["QUEUED", "RUNNING", "RUNNING"], 20, "two run")
+        late = next(m for m in members if self.task(m)["status"] == "QUEUED")
+        self.rest.delete(f"tasks/{next(m for m in members if m != late)}", dict(gracePeriod="0s"))
+        self.running(late)
+        self.assert_problem(self.rest.post("tasks", {"command": ["true"], "gang": {"id": "g", "size": 2, "minSize": 3}}), 400,
+                            "FIELD_INVALID", "task.gang.minSize")
+
+    def test_a_gang_is_stopped_as_a_whole_and_starts_again_together(self):
+        gang = {"id": "low", "size": 2}
+        low = [self.sleeper(resources=self.whole(), priority=20, preemptible=True, gang=gang) for _ in range(2)]
+        for task in low:
+            self.running(task)
+        urgent = self.sleeper(resources=self.whole(), priority=80)
+        self.running(urgent)
+        wait_until(lambda: all(self.task(t)["status"] == "QUEUED" for t in low), 20, "both halves are stopped")
+        self.assertEqual([self.task(t)["attemptHistory"][0]["outcome"] for t in low], ["PREEMPTED"] * 2)
+        self.waits_because(low[0], "room for all 2 tasks of its gang")
+        self.rest.delete(f"tasks/{urgent}", dict(gracePeriod="0s"))
+        self.assertEqual({self.running(t)["workerId"] for t in low}, set(self.ids.values()))
+
     def test_users_of_other_namespaces_get_their_share_of_a_full_cluster(self):
         """A backlog of one namespace does not keep out another: each gets half of what there is."""
         half = {"cpu": self.cores / 2}

@@ -1,4 +1,5 @@
 """Workers of several kinds: pool, zone, type and taints of an agent, and which tasks are placed there."""
+import base64
 import os
 import signal
 import subprocess
@@ -48,6 +49,20 @@ class Kinds(NodeTest):
         load = wait_until(lambda: self.get(self.second).get("load"), 20, "the load of the machine")
         self.assertGreater(load["memoryUsed"], 0)
         self.assertGreater(load["loadAverage"], 0)
+
+    def test_inputs_draw_tasks_to_where_they_were_fetched(self):
+        common = {"tolerations": [{"key": "team"}], "preemptible": True,
+                  "inputs": [{"path": "in", "data": base64.b64encode(os.urandom(200_000)).decode()}]}
+        fetched = self.node.run("test -s in", nodeSelector={"uccp/pool": "default"}, **common)
+        self.assertEqual(fetched["workerId"], self.first())
+        # What may be stopped goes to the spot worker, unless it wishes otherwise.
+        self.assertEqual(self.node.run("test -s in", **common)["workerId"], self.second)
+        other = {**common, "inputs": [{"path": "in", "data": base64.b64encode(os.urandom(200_000)).decode()}]}
+        self.assertEqual(self.node.run("true", affinity={"preferData": True}, **other)["workerId"], self.second)
+        again = {**common, "inputs": [{"path": "in", "data": base64.b64encode(os.urandom(200_000)).decode()}]}
+        self.node.run("test -s in", nodeSelector={"uccp/pool": "default"}, **again)
+        drawn = self.node.run("test -s in", affinity={"preferData": True}, **again)
+        self.assertEqual((drawn["status"], drawn["workerId"]), ("SUCCEEDED", self.first()))
 
     def test_pools_types_and_zones_are_selected_like_labels(self):
         for selector in ({"uccp/pool": "batch"}, {"uccp/type": "spot"}, {"uccp/zone": "eu-1", "uccp/region": "eu"}):

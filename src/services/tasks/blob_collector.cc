@@ -46,6 +46,10 @@ void BlobCollector::round(const machine::GroupView& view) {
     visit_blobs(row, [&](std::string_view id) { referenced.push_back(hash64(id)); });
     return true;
   });
+  work::kElements.scan_all(view, [&](const machine::Scope&, std::string_view, const internal::v1::TaskRow& row) {
+    visit_blobs(row, [&](std::string_view id) { referenced.push_back(hash64(id)); });
+    return true;
+  });
   functions::kVersions.scan_all(view,
                                 [&](const machine::Scope&, std::string_view, const internal::v1::FunctionRow& row) {
                                   referenced.push_back(hash64(row.bundle().sha256()));

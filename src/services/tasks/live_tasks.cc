@@ -7,6 +7,7 @@
 #include "services/quota_use_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/resources_service.h"
+#include "services/tasks/task_arrays.h"
 
 namespace uccp::tasks {
 
@@ -21,7 +22,7 @@ std::string accelerator_key(const v1::AcceleratorRequest& accelerator, bool type
 }
 
 void set_counted(v1::Resources& out, const std::string& name, int64_t amount) {
-  if (name == kGpuShare) return;  // the device that is shared is counted
+  if (name == kGpuShare || name == kOrdinaryCpu) return;  // the device, and the CPU, are counted
   constexpr std::string_view kAccelerator = "accelerator ";
   if (!name.starts_with(kAccelerator)) {
     (*out.mutable_extended())[name] = from_thousandths(amount);
@@ -143,10 +144,16 @@ QueuedTask queued_of(const TaskRef& ref, const v1::Task& task) {
   if (task.has_timeout())
     demand.duration_ms = ms_of(task.timeout()) + (task.has_grace_period() ? ms_of(task.grace_period()) : 10'000);
   queued.preemptible = demand.preemptible = task.preemptible();
-  if (task.has_gang() && task.attempts() == 0) {
+  // What comes back alone goes alone; a gang that was stopped as a whole starts again as one.
+  const bool stopped = task.attempts() > 0 && task.attempt_history_size() > 0 &&
+                       task.attempt_history().rbegin()->outcome() == v1::ATTEMPT_OUTCOME_KIND_PREEMPTED;
+  if (task.has_gang()) {
     queued.gang = task.gang().id();
-    queued.gang_size = static_cast<size_t>(task.gang().size());
+    queued.gang_size = static_cast<size_t>(task.gang().min_size() > 0 ? task.gang().min_size() : task.gang().size());
+    queued.gang_again = stopped;
+    queued.gang_alone = task.attempts() > 0 && !stopped;
   }
+  queued.interactive = task.type() == v1::TASK_TYPE_INTERACTIVE;
   queued.labels.insert(task.labels().begin(), task.labels().end());
   queued.queue = task.queue();
   queued.user = task.principal();
@@ -184,20 +191,56 @@ WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {
 void LiveTasks::set(const TaskRef& ref, const LiveAttempt& attempt) {
   {
     std::lock_guard lock(mutex_);
-    tasks_[ref] = attempt;
+    LiveAttempt& known = tasks_[ref];
+    if (attempt.started != known.started) count_element(ref, attempt.started ? 1 : -1);
+    known = attempt;
   }
   notify(ref);
 }
 
 void LiveTasks::erase(const TaskRef& ref) {
   std::lock_guard lock(mutex_);
-  tasks_.erase(ref);
+  const auto known = tasks_.find(ref);
+  if (known == tasks_.end()) return;
+  if (known->second.started) count_element(ref, -1);
+  tasks_.erase(known);
 }
 
 void LiveTasks::clear() {
   std::lock_guard lock(mutex_);
   tasks_.clear();
+  running_elements_.clear();
 }
+
+void LiveTasks::count_element(const TaskRef& ref, int32_t change) {
+  const auto element = element_of(ref.id);
+  if (!element) return;
+  const auto sum = running_elements_.try_emplace({ref.tenant, ref.name_space, element->array}).first;
+  sum->second += change;
+  if (sum->second == 0) running_elements_.erase(sum);
+}
+
+int32_t LiveTasks::running_elements(const TaskRef& array) const {
+  std::lock_guard lock(mutex_);
+  const auto sum = running_elements_.find(array);
+  return sum == running_elements_.end() ? 0 : sum->second;
+}
+
+namespace {
+
+// An array runs while one of its elements does.
+void overlay_array(v1::Task& task, int32_t running) {
+  v1::ArrayElements& all = *task.mutable_elements();
+  const int32_t left =
+      work::is_terminal(task.status()) ? 0 : task.array().size() - static_cast<int32_t>(ended_elements(task));
+  all.set_running(std::min(running, left));
+  all.set_waiting(left - all.running());
+  if (all.running() == 0 || task.status() != v1::TASK_STATUS_QUEUED) return;
+  task.set_status(v1::TASK_STATUS_RUNNING);
+  task.clear_status_reason();
+}
+
+}  // namespace
 
 std::optional<LiveAttempt> LiveTasks::find(const TaskRef& ref) const {
   std::lock_guard lock(mutex_);
@@ -237,6 +280,7 @@ std::optional<LiveWorker> LiveTasks::find_worker(const std::string& id) const {
 }
 
 void LiveTasks::overlay(const std::string& tenant, v1::Task& task) const {
+  if (is_array(task)) return overlay_array(task, running_elements({tenant, task.namespace_(), task.id()}));
   if (work::is_terminal(task.status())) return;
   const auto live = find({tenant, task.namespace_(), task.id()});
   // What ran belongs to the attempt after the last one recorded; anything older is about to go.

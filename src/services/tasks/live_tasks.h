@@ -83,6 +83,9 @@ class LiveTasks {
   // Lays what is live over a stored worker: status, what is free, when it was seen.
   void overlay(v1::Worker& worker, const internal::v1::WorkerRow& row) const;
 
+  // Elements of an array that run.
+  int32_t running_elements(const TaskRef& array) const;
+
   // Called after the live part of a task changed, on the thread that changed it. At most this many listeners.
   using Listener = std::function<void(const TaskRef&)>;
   uint64_t listen(Listener listener);
@@ -90,9 +93,11 @@ class LiveTasks {
 
  private:
   void notify(const TaskRef& ref);
+  void count_element(const TaskRef& ref, int32_t change);
 
   mutable std::mutex mutex_;
   std::map<TaskRef, LiveAttempt> tasks_;
+  std::map<TaskRef, int32_t> running_elements_;  // by array; none is zero
   std::map<std::string, LiveWorker> workers_;
   QuotaUse quota_use_;
   size_t queued_ = 0;

@@ -6,6 +6,7 @@
 
 #include "call/listing.h"
 #include "call/validate.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/task_checks.h"
 
 namespace uccp::tasks {
@@ -245,9 +246,16 @@ void ResourcesService::usage(const CallPtr& call, const v1::GetResourceUsageRequ
     work::kTasks.scan_all(*view, [&](const machine::Scope& scope, std::string_view, const TaskRow& row) {
       if (scope.tenant != call->principal.tenant) return true;
       if (call->name_space != "-" && scope.name_space != call->name_space) return true;
-      v1::Task task = row.task();
-      env_.live.overlay(scope.tenant, task);
-      report.add(task);
+      const auto add = [&](v1::Task task) {
+        env_.live.overlay(scope.tenant, task);
+        report.add(task);
+      };
+      if (!is_array(row.task())) add(row.task());
+      else
+        visit_element_rows(*view, scope, row, 0, [&](const TaskRow& element) {
+          add(element.task());
+          return true;
+        });
       return true;
     });
     const size_t limit = request.limit() > 0 ? static_cast<size_t>(request.limit()) : kUsageEntriesDefault;

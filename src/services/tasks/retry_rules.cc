@@ -53,9 +53,10 @@ v1::TaskStatus status_of(const AttemptOutcome& outcome, const TaskRow& row) {
 RetryDecision decide_retry(const AttemptOutcome& outcome, const TaskRow& row, v1::TaskStatus status, int64_t next_ms) {
   const v1::Task& task = row.task();
   if (row.cancel_requested() || status == v1::TASK_STATUS_CANCELLED) return {};
-  // A service runs until somebody stops it, however its command ends.
+  // A service runs until somebody stops it, however its command ends; a stream until its command says that it is over.
   if (task.type() == v1::TASK_TYPE_SERVICE) return {.again = true};
   if (status == v1::TASK_STATUS_SUCCEEDED) return {};
+  if (task.type() == v1::TASK_TYPE_STREAMING) return {.again = true};
   if (!costs_a_retry(outcome)) return {.again = row.lost_attempts() < work::kLostAttemptsMax};
   const v1::RetryPolicy& policy = task.retry();
   if (task.retry_count() + 1 >= std::max(1, policy.max_attempts())) return {};

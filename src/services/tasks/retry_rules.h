@@ -24,6 +24,8 @@ RetryDecision decide_retry(const internal::v1::AttemptOutcome& outcome, const in
                            v1::TaskStatus status, int64_t next_ms);
 
 // A service that ran so long has come up: its pauses begin anew.
+// Tasks of these types have no time limit of their own, and are started again when they fail.
+inline bool runs_on(v1::TaskType type) { return type == v1::TASK_TYPE_SERVICE || type == v1::TASK_TYPE_STREAMING; }
 inline constexpr int64_t kServiceSteadyMs = 60'000;
 // How long an attempt ran, by the clock of its worker; 0 if it never started.
 int64_t ran_ms(const internal::v1::AttemptOutcome& outcome);

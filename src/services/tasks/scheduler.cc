@@ -11,6 +11,17 @@ const LabelMap kNoLabels;
 
 }  // namespace
 
+SchedulerOptions scheduler_options(Backfill backfill, int32_t headroom_percent) {
+  SchedulerOptions options;
+  options.headroom_percent = headroom_percent;
+  if (backfill == Backfill::kEasy) return options;
+  // Whatever fits nowhere has a worker kept free at once, as long as there are some.
+  constexpr size_t kReservationsMax = 1'024;
+  options.reserve_after_ms = 0;
+  options.reservations_max = kReservationsMax;
+  return options;
+}
+
 Scheduler::Scheduler(SchedulerOptions options)
     : options_(options), fleet_(options.packing), queues_(options.fairness) {}
 
@@ -64,6 +75,7 @@ std::shared_ptr<const Scheduler::Footprint> Scheduler::footprint_of(const Shape&
 void Scheduler::add_task(QueuedTask task) {
   remove_task(task.ref);
   expect_end(task);
+  leave_headroom(task);
   const TaskRef ref = task.ref;
   Class* cls = class_of(std::move(task.demand));
   task.demand = {};
@@ -80,10 +92,18 @@ void Scheduler::expect_end(QueuedTask& task) const {
   if (run_ms && (duration_ms == 0 || *run_ms < duration_ms)) duration_ms = *run_ms;
 }
 
+// What nobody waits for uses CPU of two kinds: that of the worker, and the part of it that is not kept for others.
+void Scheduler::leave_headroom(QueuedTask& task) const {
+  constexpr int32_t kBand = 10, kPriorityMax = 100;
+  if (task.interactive) task.priority = std::min(task.priority + kBand, kPriorityMax);
+  else if (options_.headroom_percent > 0 && task.demand.shape.cpu_milli > 0)
+    task.demand.shape.counted[kOrdinaryCpu] = task.demand.shape.cpu_milli;
+}
+
 void Scheduler::enqueue(Queued& queued) {
   const QueuedTask& task = queued.task;
   const auto gang = task.gang.empty() ? gangs_.end() : gangs_.find(gang_of(task.ref, task.gang));
-  if (!task.gang.empty() && (gang == gangs_.end() || gang->second.running == 0)) return join_gang(queued);
+  if (!task.gang.empty() && !task.gang_alone && (gang == gangs_.end() || !runs(gang->second))) return join_gang(queued);
   queued.line = queues_.push(queues_.leaf(path_of(task)), task.priority, queued.cls->number, queued.cls,
                              {task.order, &queued.task.ref}, task.queued_ms);
 }
@@ -124,7 +144,9 @@ int64_t Scheduler::next_due_ms() const {
 
 // --- workers
 
-void Scheduler::set_worker(const WorkerView& view) {
+void Scheduler::set_worker(WorkerView view) {
+  if (options_.headroom_percent > 0)
+    view.capacity.counted[kOrdinaryCpu] = view.capacity.cpu_milli * (100 - options_.headroom_percent) / 100;
   const WorkerSlot known = fleet_.find(view.id);
   const bool moved = known != kNoWorker && fleet_.view(known).labels != view.labels;
   const WorkerSlot slot = fleet_.set(view);
@@ -150,8 +172,9 @@ void Scheduler::remove_worker(const std::string& id) {
   for (auto& [number, cls] : limited_) cls->candidates.erase(slot);
 }
 
-void Scheduler::occupy(const std::string& worker, const QueuedTask& task) {
+void Scheduler::occupy(const std::string& worker, QueuedTask task) {
   release(task.ref);
+  leave_headroom(task);
   if (fleet_.find(worker) == kNoWorker) set_worker({.id = worker, .connected = false});
   start(task, task.demand,
         {.worker = fleet_.find(worker),
@@ -162,7 +185,7 @@ void Scheduler::occupy(const std::string& worker, const QueuedTask& task) {
 void Scheduler::start(const QueuedTask& task, const Demand& demand, Running running) {
   running.ref = task.ref;
   running.priority = task.priority;
-  running.preemptible = task.preemptible && task.gang.empty();
+  running.preemptible = task.preemptible;
   running.started_ms = now_ms_;
   if (demand.duration_ms > 0) running.ends_ms = now_ms_ + demand.duration_ms;
   const int64_t share = gpu_share(demand.shape);
@@ -248,7 +271,9 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
       continue;
     }
     if (cls.gang != nullptr) {
-      if (!start_gang(*cls.gang, out)) park(cls, line);
+      if (start_gang(*cls.gang, out)) continue;
+      preempt_for(*cls.gang, line->queue->priority);
+      park(cls, line);
       continue;
     }
     const WorkerSlot worker = cls.parked ? kNoWorker : pick(cls);
@@ -392,7 +417,9 @@ std::optional<std::string> Scheduler::over_quota(const FairQueues::Line* line, c
   const QuotaBook::Owner owner{first.ref.tenant, first.ref.name_space, first.user};
   if (cls.gang == nullptr) return quota_book_.refusal(owner, quota_amounts(cls.asked.demand().shape));
   QuotaAmounts all{};
+  size_t counted = 0;
   for (const auto& [position, member] : cls.gang->members) {
+    if (counted++ == cls.gang->size) break;
     const QuotaAmounts one = quota_amounts(member->asked.demand().shape);
     for (size_t u = 0; u < kQuotaUnits; ++u) all[u] += one[u];
   }

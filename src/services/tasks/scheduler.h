@@ -39,9 +39,13 @@ struct QueuedTask {
   int64_t not_before_ms = 0;  // on the caller's clock
   int64_t queued_ms = 0;      // since when it waits; 0: since it is added
   bool preemptible = false;   // may be stopped for one of a higher band
-  // Tasks of a gang start together, once `gang_size` of them are queued; empty: it is alone.
+  bool interactive = false;   // somebody waits for it: it counts a band higher, and may use the headroom
+  // Of a gang `gang_size` tasks start together, once so many are queued; those beyond it join when there is room.
+  // Empty: it is alone.
   std::string gang;
   size_t gang_size = 0;
+  bool gang_again = false;  // it was stopped, with its whole gang
+  bool gang_alone = false;  // it comes back by itself: its gang has had its start
 };
 
 struct Explanation {
@@ -67,6 +71,10 @@ struct Eviction {
   std::string reason;
 };
 
+// What may take room that something waits for, until it could have it: what ends in time, besides those that wait
+// longest (EASY), or besides all that wait (conservative).
+enum class Backfill : uint8_t { kEasy, kConservative };
+
 struct SchedulerOptions {
   Packing packing = Packing::kTight;
   FairnessOptions fairness;
@@ -76,9 +84,13 @@ struct SchedulerOptions {
   size_t reservations_max = 8;
   // A task stops only those whose priority is lower by so much.
   int32_t preemption_gap = 10;
+  // Part of the CPU of each worker that only interactive tasks may use, percent.
+  int32_t headroom_percent = 0;
   // How often a class that fits nowhere looks for tasks to stop, and a gang for room.
   int64_t retry_ms = 1'000;
 };
+
+SchedulerOptions scheduler_options(Backfill backfill, int32_t headroom_percent = 0);
 
 class Scheduler {
  public:
@@ -95,12 +107,12 @@ class Scheduler {
   size_t queued() const { return queued_.size(); }
 
   // Adds or changes a worker; what runs there stays counted.
-  void set_worker(const WorkerView& worker);
+  void set_worker(WorkerView worker);
   void remove_worker(const std::string& id);
   // Its agent is gone for now: nothing is placed there until set_worker().
   void disconnect_worker(const std::string& id);
   // Counts an attempt that runs already (found after a change of leader, or assigned elsewhere).
-  void occupy(const std::string& worker, const QueuedTask& task);
+  void occupy(const std::string& worker, QueuedTask task);
   // Frees what an attempt used.
   void release(const TaskRef& task);
 
@@ -123,7 +135,7 @@ class Scheduler {
   // Why a task that is queued here waits; nothing if it is not queued. Costs by workers.
   std::optional<Explanation> explain(const TaskRef& ref);
   // The same for a task that is not queued, as if it were now.
-  Explanation explain_unqueued(const QueuedTask& task);
+  Explanation explain_unqueued(QueuedTask task);
   struct Usage {
     Shape capacity, used;
     size_t running = 0;
@@ -146,8 +158,9 @@ class Scheduler {
   // Tasks that start together.
   struct Gang {
     std::map<FairQueues::Position, Class*, FairQueues::ByPosition> members;
-    size_t size = 0;
-    size_t running = 0;                // members that have started: what is queued beside them goes alone
+    size_t size = 0;                   // members that start together
+    std::set<TaskRef> running;         // members that have started: what is queued beside them goes alone
+    int64_t again_since_ms = -1;       // since when members wait that were stopped together; -1: none does
     std::unique_ptr<Class> turn;       // stands for all of them in the queues
     FairQueues::Line* line = nullptr;  // where it does, once they are complete
     FairQueues::Position at;           // of the member in whose place
@@ -207,10 +220,14 @@ class Scheduler {
     const TaskRef& key() const { return ref; }
     const LabelMap& labels() const;
   };
+  struct ByRef {
+    bool operator()(const Running* a, const Running* b) const { return a->ref < b->ref; }
+  };
 
   static std::vector<std::string> path_of(const QueuedTask& task);
   Class* class_of(Demand demand);
   void expect_end(QueuedTask& task) const;
+  void leave_headroom(QueuedTask& task) const;
   void leave_class(Class* cls);
   void enqueue(Queued& queued);
   void leave_line(Queued& queued);
@@ -227,6 +244,9 @@ class Scheduler {
   void leave_gang(Queued& queued);
   void count_preemptible(const Running& running, int sign);
   void count_running(const Running& running, int sign);
+  bool runs(const Gang& gang) const;
+  static std::vector<Class*> first_members(const Gang& gang);
+  void keep_for(Gang& gang, const std::set<WorkerSlot>& workers, int64_t starts_ms);
   void line_up(Gang& gang);
   bool start_gang(Gang& gang, std::vector<Assignment>& out);
   void retry_gangs();
@@ -237,8 +257,18 @@ class Scheduler {
   std::vector<std::pair<int64_t, int64_t>> members_by_time(WorkerSlot worker, const Needs& needs) const;
   std::string explain_gang(const Gang& gang);
 
+  // Running tasks to stop, whole gangs of them.
+  using Victims = std::set<Running*, ByRef>;
+  // What it costs: the sum of the priorities and one for each, and the time of work that is lost.
+  using Loss = std::pair<int64_t, int64_t>;
   void preempt(Class& cls, int32_t priority);
-  std::vector<Running*> victims(WorkerSlot worker, const Needs& needs, int32_t priority) const;
+  void preempt_for(Gang& gang, int32_t priority);
+  bool may_stop(const Running& running, int32_t priority) const;
+  void add_with_gang(Running* running, Victims& victims);
+  std::optional<Victims> victims(WorkerSlot worker, const Needs& needs, int32_t priority, const Victims& planned);
+  std::optional<std::pair<WorkerSlot, Victims>> cheapest(Class& cls, int32_t priority, const Victims& planned);
+  Loss loss_of(const Victims& victims) const;
+  void evict(const Victims& victims, int32_t priority);
 
   static SharedDevices::Owner owner_of(const Demand& demand) { return {demand.tenant, demand.name_space}; }
   bool has_room(const Class& cls, WorkerSlot worker) const;

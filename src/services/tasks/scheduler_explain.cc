@@ -175,7 +175,8 @@ void Scheduler::note_unknown_labels(const Demand& demand, Explanation& out) cons
   }
 }
 
-Explanation Scheduler::explain_unqueued(const QueuedTask& task) {
+Explanation Scheduler::explain_unqueued(QueuedTask task) {
+  leave_headroom(task);
   Fleet::Asked asked(task.demand, fleet_);
   const uint64_t number = next_class_++;
   near_.add_class(number, task.demand, residents());

@@ -11,11 +11,17 @@
 
 namespace uccp::tasks {
 
+// A part of it has begun and is not being stopped.
+bool Scheduler::runs(const Gang& gang) const {
+  return std::ranges::any_of(gang.running, [&](const TaskRef& ref) { return !running_.find(ref)->leaving; });
+}
+
 void Scheduler::join_gang(Queued& queued) {
   const QueuedTask& task = queued.task;
   Gang& gang = gangs_[gang_of(task.ref, task.gang)];
   gang.size = std::max(gang.size, task.gang_size);
   gang.members.emplace(FairQueues::Position{task.order, &queued.task.ref}, queued.cls);
+  if (task.gang_again && gang.again_since_ms < 0) gang.again_since_ms = now_ms_;
   line_up(gang);
 }
 
@@ -33,7 +39,7 @@ void Scheduler::leave_gang(Queued& queued) {
     gang.turn.reset();
   }
   gang.members.erase(position);
-  if (gang.members.empty() && gang.running == 0) gangs_.erase(it);
+  if (gang.members.empty() && gang.running.empty()) gangs_.erase(it);
   else line_up(gang);
 }
 
@@ -42,13 +48,16 @@ void Scheduler::count_running(const Running& running, int sign) {
   if (!running.extras || running.extras->gang.empty()) return;
   const auto it = gangs_.try_emplace(gang_of(running.ref, running.extras->gang)).first;
   Gang& gang = it->second;
-  gang.running += static_cast<size_t>(sign);
-  if (gang.running == 0 && gang.members.empty()) gangs_.erase(it);
+  if (sign > 0) gang.running.insert(running.ref);
+  else gang.running.erase(running.ref);
+  if (!gang.running.empty()) return;
+  if (gang.members.empty()) gangs_.erase(it);
+  else line_up(gang);  // that was stopped as a whole
 }
 
 // Puts a gang that is complete into the queues.
 void Scheduler::line_up(Gang& gang) {
-  if (gang.line != nullptr || gang.running > 0 || gang.members.empty() || gang.members.size() < gang.size) return;
+  if (gang.line != nullptr || !gang.running.empty() || gang.members.empty() || gang.members.size() < gang.size) return;
   gang.at = gang.members.begin()->first;
   const Queued& first = *queued_.find(*gang.at.second);
   gang.turn = std::make_unique<Class>(first.cls->asked.demand(), fleet_, next_class_++);
@@ -57,12 +66,23 @@ void Scheduler::line_up(Gang& gang) {
                            gang.at, first.task.queued_ms);
 }
 
+// Those of a gang that start together.
+std::vector<Scheduler::Class*> Scheduler::first_members(const Gang& gang) {
+  std::vector<Class*> first;
+  for (const auto& [position, cls] : gang.members) {
+    if (first.size() == gang.size) break;
+    first.push_back(cls);
+  }
+  return first;
+}
+
 // False if there is not room for all.
 bool Scheduler::start_gang(Gang& gang, std::vector<Assignment>& out) {
   set_held(gang, false);
   std::vector<std::pair<const TaskRef*, WorkerSlot>> chosen;
   std::vector<Class*> classes;
   for (const auto& [position, cls] : gang.members) {
+    if (chosen.size() == gang.size) break;
     const WorkerSlot worker = search(*cls);
     if (worker == kNoWorker) break;
     fleet_.take(worker, cls->asked.needs());
@@ -70,7 +90,7 @@ bool Scheduler::start_gang(Gang& gang, std::vector<Assignment>& out) {
     classes.push_back(cls);
   }
   for (size_t i = 0; i < chosen.size(); ++i) fleet_.give(chosen[i].second, classes[i]->asked.needs());
-  if (chosen.size() < gang.members.size()) {
+  if (chosen.size() < gang.size) {
     set_held(gang, true);
     gang.retry_ms = now_ms_ + options_.retry_ms;
     if (gang.starving_since_ms < 0) gang.starving_since_ms = now_ms_;
@@ -80,10 +100,13 @@ bool Scheduler::start_gang(Gang& gang, std::vector<Assignment>& out) {
   FairQueues::Node* leaf = gang.line->queue->leaf;
   queues_.served(gang.line);
   queues_.erase(std::exchange(gang.line, nullptr), gang.at);
+  gang.again_since_ms = -1;
   for (const auto& [ref, worker] : chosen) {
     out.push_back({*ref, fleet_.view(worker).id});
     start_queued(*queued_.find(*ref), worker, leaf);
   }
+  // From now on the others go alone.
+  for (const auto& [position, cls] : std::exchange(gang.members, {})) enqueue(*queued_.find(*position.second));
   return true;
 }
 
@@ -91,6 +114,11 @@ bool Scheduler::start_gang(Gang& gang, std::vector<Assignment>& out) {
 void Scheduler::retry_gangs() {
   for (auto& [key, gang] : gangs_) {
     if (gang.line != nullptr && gang.line->parked && gang.retry_ms <= now_ms_) retry(*gang.turn);
+    // Of those that were stopped together some may have ended just then: the others do not wait for them for ever.
+    const bool incomplete = gang.again_since_ms >= 0 && gang.line == nullptr && gang.running.empty();
+    if (!incomplete || now_ms_ - gang.again_since_ms < options_.reserve_after_ms) continue;
+    gang.size = gang.members.size();
+    line_up(gang);
   }
 }
 
@@ -135,7 +163,7 @@ void Scheduler::reserve(Gang& gang) {
   gang.starving_since_ms = now_ms_;  // asked again only after as long a wait: nothing that exists may hold it
   Class& first = *gang.members.begin()->second;
   Needs needs = first.asked.needs();
-  for (const auto& [position, cls] : gang.members) {
+  for (Class* cls : first_members(gang)) {
     for (const Need& need : cls->asked.needs()) {
       const auto same = std::ranges::find(needs, need.dimension, &Need::dimension);
       if (same == needs.end()) needs.push_back(need);
@@ -151,7 +179,7 @@ void Scheduler::reserve(Gang& gang) {
     for (const auto& [at_ms, count] : members_by_time(slot, needs)) room.emplace_back(at_ms, slot, count);
   }
   std::ranges::sort(room);
-  auto missing = static_cast<int64_t>(gang.members.size());
+  auto missing = static_cast<int64_t>(gang.size);
   std::set<WorkerSlot> chosen;
   for (const auto& [at_ms, slot, count] : room) {
     if (missing <= 0) break;
@@ -160,8 +188,14 @@ void Scheduler::reserve(Gang& gang) {
     gang.starts_ms = at_ms;
   }
   if (missing > 0) return;
+  keep_for(gang, chosen, gang.starts_ms);
+}
+
+// Keeps workers free for a gang, which expects to start there at the latest then.
+void Scheduler::keep_for(Gang& gang, const std::set<WorkerSlot>& workers, int64_t starts_ms) {
   gang_reserved_ = &gang;
-  gang.reserved.assign(chosen.begin(), chosen.end());
+  gang.starts_ms = starts_ms;
+  gang.reserved.assign(workers.begin(), workers.end());
   for (const WorkerSlot slot : gang.reserved) reservations_[slot] = gang.turn.get();
   set_held(gang, true);
 }
@@ -205,12 +239,15 @@ std::string Scheduler::explain_gang(const Gang& gang) {
     for (const Need& need : asked.needs()) here = std::min(here, fleet_.capacity(slot, need.dimension) / need.amount);
     room += here;
   }
-  if (room < static_cast<int64_t>(gang.members.size())) {
+  if (room < static_cast<int64_t>(gang.size)) {
     return fmt::format(
-        "its gang of {} tasks does not fit into the cluster even if nothing else runs: there is room for {}",
-        gang.members.size(), room);
+        "its gang of {} tasks does not fit into the cluster even if nothing else runs: there is room for {}", gang.size,
+        room);
   }
-  return fmt::format("waits until there is room for all {} tasks of its gang at once", gang.members.size());
+  if (gang.members.size() > gang.size)
+    return fmt::format("waits until there is room for {} of the {} tasks of its gang at once", gang.size,
+                       gang.members.size());
+  return fmt::format("waits until there is room for all {} tasks of its gang at once", gang.size);
 }
 
 }  // namespace uccp::tasks

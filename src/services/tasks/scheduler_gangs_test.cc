@@ -27,6 +27,17 @@ class Gangs : public ::testing::Test {
     scheduler_.add_task(task);
     return task.ref;
   }
+  // A member that was stopped with its gang is queued again.
+  void again(const std::string& id) {
+    QueuedTask task{.ref = {"t", "n", id}, .priority = 20};
+    task.demand.shape = {2'000};
+    task.order = ++next_;
+    task.preemptible = true;
+    task.gang = "g";
+    task.gang_size = 2;
+    task.gang_again = true;
+    scheduler_.add_task(task);
+  }
   std::vector<std::string> place(int64_t now_ms = 0) {
     std::vector<std::string> ids;
     for (const Assignment& one : scheduler_.assign(now_ms, 100)) ids.push_back(one.task.id);
@@ -189,6 +200,106 @@ TEST_F(Gangs, WhatIsNotNeededAfterAllRunsOn) {
   add("high", {3'000}, 90);
   EXPECT_EQ(place(1'000), Ids{});
   EXPECT_EQ(evicted(), Ids{"large"}) << "the small one of lower priority would not do, and is not needed";
+}
+
+TEST_F(Gangs, TheLeastThatItNeedsStartsAndTheOthersJoinWhenThereIsRoom) {
+  worker("w", {3'000});
+  for (const char* id : {"a", "b", "c", "d"}) add_member(id, {1'000}, "g", 2);
+  EXPECT_EQ(place(), (Ids{"a", "b", "c"})) << "two together, and one more for which there is room";
+  scheduler_.release({"t", "n", "b"});
+  EXPECT_EQ(place(), Ids{"d"});
+}
+
+TEST_F(Gangs, AGangIsStoppedAsAWholeOrNotAtAll) {
+  worker("w1", {2'000});
+  worker("w2", {2'000});
+  add_member("a", {2'000}, "g", 2, 20, true);
+  add_member("b", {2'000}, "g", 2, 20, true);
+  EXPECT_EQ(place(0), (Ids{"a", "b"}));
+  add("high", {2'000}, 70);
+  EXPECT_EQ(place(1'000), Ids{});
+  EXPECT_EQ(evicted(), (Ids{"a", "b"})) << "the half that would be left is of no use";
+}
+
+TEST_F(Gangs, AGangOfWhichOneMayNotBeStoppedIsLeftAlone) {
+  worker("w1", {2'000});
+  worker("w2", {2'000});
+  add_member("a", {2'000}, "g", 2, 20, true);
+  add_member("b", {2'000}, "g", 2, 20, false);
+  place(0);
+  add("high", {2'000}, 70);
+  EXPECT_EQ(place(1'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{});
+}
+
+TEST_F(Gangs, AGangCostsAllThatItLoses) {
+  worker("w1", {2'000});
+  worker("w2", {2'000});
+  worker("w3", {2'000});
+  add_member("a", {2'000}, "g", 2, 20, true);
+  add_member("b", {2'000}, "g", 2, 20, true);
+  add("single", {2'000}, 30, true);
+  EXPECT_EQ(place(0).size(), 3u);
+  add("high", {2'000}, 70);
+  EXPECT_EQ(place(1'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{"single"}) << "31 for one of priority 30, 42 for the gang";
+}
+
+TEST_F(Gangs, AStoppedGangStartsAgainTogether) {
+  worker("w1", {2'000});
+  worker("w2", {2'000});
+  add_member("a", {2'000}, "g", 2, 20, true);
+  add_member("b", {2'000}, "g", 2, 20, true);
+  place(0);
+  add("high", {2'000}, 70);
+  place(1'000);
+  ASSERT_EQ(evicted(), (Ids{"a", "b"}));
+  scheduler_.release({"t", "n", "a"});
+  EXPECT_EQ(place(2'000), Ids{"high"});
+  again("a");
+  EXPECT_EQ(place(3'000), Ids{}) << "its other half is still being stopped";
+  scheduler_.release({"t", "n", "b"});
+  EXPECT_EQ(place(4'000), Ids{}) << "it does not go alone, though there is room for it";
+  again("b");
+  EXPECT_EQ(place(5'000), Ids{});
+  scheduler_.release({"t", "n", "high"});
+  EXPECT_EQ(place(6'000), (Ids{"a", "b"}));
+}
+
+TEST_F(Gangs, WhatIsLeftOfAStoppedGangDoesNotWaitForWhatHasEnded) {
+  worker("w1", {2'000});
+  worker("w2", {2'000});
+  add_member("a", {2'000}, "g", 2, 20, true);
+  add_member("b", {2'000}, "g", 2, 20, true);
+  place(0);
+  const TaskRef high = add("high", {2'000}, 70);
+  place(1'000);
+  scheduler_.remove_task(high);
+  scheduler_.release({"t", "n", "a"});
+  scheduler_.release({"t", "n", "b"});  // it ended just when it was to be stopped
+  again("a");
+  EXPECT_EQ(place(2'000), Ids{});
+  EXPECT_EQ(place(40'000), Ids{"a"});
+}
+
+TEST_F(Gangs, AGangPreemptsWhatItNeedsForAllOfItOrNothing) {
+  worker("w1", {2'000});
+  worker("w2", {2'000});
+  add("low1", {2'000}, 20, true);
+  add("low2", {2'000}, 20, true);
+  place(0);
+  for (const char* id : {"x", "y", "z"}) add_member(id, {2'000}, "three", 3, 70);
+  EXPECT_EQ(place(1'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{}) << "there would not be room for all three";
+  add_member("a", {2'000}, "two", 2, 70);
+  add_member("b", {2'000}, "two", 2, 70);
+  EXPECT_EQ(place(2'000), Ids{});
+  EXPECT_EQ(evicted(), (Ids{"low1", "low2"}));
+  scheduler_.release({"t", "n", "low1"});
+  add("small", {1'000}, 90);
+  EXPECT_EQ(place(3'000), Ids{}) << "what is free is kept for the gang";
+  scheduler_.release({"t", "n", "low2"});
+  EXPECT_EQ(place(4'000), (Ids{"a", "b"}));
 }
 
 }  // namespace

@@ -223,5 +223,31 @@ TEST_F(Placement, ATaskWaitsOnlyIfItFitsNowhere) {
   EXPECT_GT(waited, 100u) << "the cluster was full at times";
 }
 
+TEST_F(Placement, HeadroomIsForWhatSomebodyWaitsFor) {
+  Scheduler s(scheduler_options(Backfill::kEasy, 25));
+  s.set_worker(worker("w", {}, {4'000}));
+  for (const char* id : {"a", "b", "c", "d"}) s.add_task(task(id));
+  EXPECT_EQ(place(s), (Placed{"a@w", "b@w", "c@w"}));
+  EXPECT_NE(s.explain({"t", "n", "d"})->reasons.at(0).message.find("headroom"), std::string::npos);
+  QueuedTask query = task("query");
+  query.interactive = true;
+  s.add_task(query);
+  EXPECT_EQ(place(s), Placed{"query@w"});
+  s.release({"t", "n", "query"});
+  EXPECT_EQ(place(s), Placed{}) << "what it leaves is kept again";
+  s.release({"t", "n", "a"});
+  EXPECT_EQ(place(s), Placed{"d@w"});
+}
+
+TEST_F(Placement, WhatSomebodyWaitsForGoesBeforeOthersOfItsPriority) {
+  Scheduler s;
+  s.set_worker(worker("w", {}, {1'000}));
+  s.add_task(task("batch"));
+  QueuedTask query = task("query");
+  query.interactive = true;
+  s.add_task(query);
+  EXPECT_EQ(place(s), Placed{"query@w"});
+}
+
 }  // namespace
 }  // namespace uccp::tasks

@@ -1,17 +1,49 @@
-// Scheduler, the part about preemption: which running tasks make room for one of a higher band.
+// Scheduler, the part about preemption: which running tasks make room for one of a higher band, or for a gang.
+//
+// A gang is stopped as a whole or not at all: a part of it would be of no use to anybody.
 #include <algorithm>
+#include <ranges>
 
 #include "services/tasks/scheduler.h"
 
 namespace uccp::tasks {
 
-// The tasks to stop on a worker so that the needs fit: those of the lowest priority, and of these the ones that began
-// last, because they lose least; then none that is not needed after all. Empty if stopping them would not do.
-std::vector<Scheduler::Running*> Scheduler::victims(WorkerSlot worker, const Needs& needs, int32_t priority) const {
+// Whether the task, and with it its gang, may be stopped for one of that priority.
+bool Scheduler::may_stop(const Running& running, int32_t priority) const {
+  const auto may = [&](const Running& one) {
+    return one.preemptible && !one.leaving && one.priority + options_.preemption_gap <= priority;
+  };
+  if (!running.extras || running.extras->gang.empty()) return may(running);
+  const Gang& gang = gangs_.at(gang_of(running.ref, running.extras->gang));
+  return std::ranges::all_of(gang.running, [&](const TaskRef& ref) { return may(*running_.find(ref)); });
+}
+
+Scheduler::Loss Scheduler::loss_of(const Victims& victims) const {
+  Loss loss{0, 0};
+  for (const Running* running : victims) {
+    loss.first += running->priority + 1;
+    loss.second += now_ms_ - running->started_ms;
+  }
+  return loss;
+}
+
+// With those of its gang.
+void Scheduler::add_with_gang(Running* running, Victims& victims) {
+  victims.insert(running);
+  if (!running->extras || running->extras->gang.empty()) return;
+  for (const TaskRef& ref : gangs_.at(gang_of(running->ref, running->extras->gang)).running)
+    victims.insert(running_.find(ref));
+}
+
+// The tasks to stop on a worker so that the needs fit, beside those that are to be stopped anyway: those of the lowest
+// priority, and of these the ones that began last, because they lose least; then none that is not needed after all.
+// Nothing if stopping them would not do.
+std::optional<Scheduler::Victims> Scheduler::victims(WorkerSlot worker, const Needs& needs, int32_t priority,
+                                                     const Victims& planned) {
   std::vector<Running*> all;
   for (Running* running : on_worker_[worker]) {
-    if (running->leaving) return {};  // room is being made there already
-    if (running->preemptible && running->priority + options_.preemption_gap <= priority) all.push_back(running);
+    if (running->leaving) return std::nullopt;  // room is being made there already
+    if (!planned.contains(running) && may_stop(*running, priority)) all.push_back(running);
   }
   std::ranges::sort(all, [](const Running* a, const Running* b) {
     if (a->priority != b->priority) return a->priority < b->priority;
@@ -30,16 +62,43 @@ std::vector<Scheduler::Running*> Scheduler::victims(WorkerSlot worker, const Nee
   };
   size_t taken = 0;
   while (taken < all.size() && !enough()) count(*all[taken++], 1);
-  if (!enough()) return {};
+  if (!enough()) return std::nullopt;
   all.resize(taken);
-  std::vector<Running*> chosen;
-  for (size_t i = all.size(); i-- > 0;) {
-    count(*all[i], -1);
+  Victims chosen;
+  for (Running* running : all | std::views::reverse) {
+    count(*running, -1);
     if (enough()) continue;
-    count(*all[i], 1);
-    chosen.push_back(all[i]);
+    count(*running, 1);
+    add_with_gang(running, chosen);
   }
   return chosen;
+}
+
+// The worker where room for one more of the class costs least.
+std::optional<std::pair<WorkerSlot, Scheduler::Victims>> Scheduler::cheapest(Class& cls, int32_t priority,
+                                                                             const Victims& planned) {
+  const Needs& needs = cls.asked.needs();
+  std::optional<std::pair<WorkerSlot, Victims>> best;
+  Loss best_loss;
+  for (WorkerSlot slot = 0; slot < preemptible_on_.size(); ++slot) {
+    if (preemptible_on_[slot] == 0 || !fleet_.open(slot) || fleet_.held(slot)) continue;
+    if (!fleet_.fits_empty(slot, needs) || !fleet_.meets(slot, cls.asked)) continue;
+    if (!near_.allows(cls.asked.demand(), fleet_.view(slot), false)) continue;
+    auto chosen = victims(slot, needs, priority, planned);
+    if (!chosen || chosen->empty()) continue;
+    const Loss loss = loss_of(*chosen);
+    if (best && best_loss <= loss) continue;
+    best = {slot, std::move(*chosen)};
+    best_loss = loss;
+  }
+  return best;
+}
+
+void Scheduler::evict(const Victims& victims, int32_t priority) {
+  for (Running* running : victims) {
+    running->leaving = true;
+    evictions_.push_back({running->ref, "made room for a task of priority " + std::to_string(priority)});
+  }
 }
 
 // Makes room for a class that fits nowhere: on the worker where least is lost, which is kept for it until it runs.
@@ -47,35 +106,44 @@ void Scheduler::preempt(Class& cls, int32_t priority) {
   if (preemptible_ == 0 || cls.reserved != kNoWorker || single_reservations() >= options_.reservations_max) return;
   if (cls.preempted_ms >= 0 && now_ms_ < cls.preempted_ms + options_.retry_ms) return;
   cls.preempted_ms = now_ms_;
-  const Needs& needs = cls.asked.needs();
-  WorkerSlot best = kNoWorker;
-  std::pair<int64_t, int64_t> best_cost;  // sum of the priorities and one for each, time of work that is lost
-  std::vector<Running*> best_victims;
-  for (WorkerSlot slot = 0; slot < preemptible_on_.size(); ++slot) {
-    if (preemptible_on_[slot] == 0 || !fleet_.open(slot) || fleet_.held(slot)) continue;
-    if (!fleet_.fits_empty(slot, needs) || !fleet_.meets(slot, cls.asked)) continue;
-    if (!near_.allows(cls.asked.demand(), fleet_.view(slot), false)) continue;
-    const auto chosen = victims(slot, needs, priority);
-    if (chosen.empty()) continue;
-    std::pair<int64_t, int64_t> cost{0, 0};
-    for (const Running* running : chosen) {
-      cost.first += running->priority + 1;
-      cost.second += now_ms_ - running->started_ms;
+  const auto best = cheapest(cls, priority, {});
+  if (!best) return;
+  evict(best->second, priority);
+  cls.reserved = best->first;
+  cls.candidates.insert(best->first);
+  reservations_[best->first] = &cls;
+  fleet_.hold(best->first, true);
+}
+
+// Makes room for a gang, where it costs least for one member after the other; the workers are kept for it. Nothing is
+// stopped unless all of it fits then.
+void Scheduler::preempt_for(Gang& gang, int32_t priority) {
+  if (preemptible_ == 0 || gang_reserved_ != nullptr) return;
+  if (gang.turn->preempted_ms >= 0 && now_ms_ < gang.turn->preempted_ms + options_.retry_ms) return;
+  gang.turn->preempted_ms = now_ms_;
+  Victims planned;
+  std::vector<std::pair<WorkerSlot, const Needs*>> taken;
+  // What is to be stopped counts as stopped while the others look, and comes back at the end.
+  for (Class* cls : first_members(gang)) {
+    WorkerSlot worker = search(*cls);
+    if (worker == kNoWorker) {
+      const auto best = cheapest(*cls, priority, planned);
+      if (!best) break;
+      worker = best->first;
+      for (Running* running : best->second) {
+        if (planned.insert(running).second) fleet_.give(running->worker, running->footprint->needs);
+      }
     }
-    if (best != kNoWorker && best_cost <= cost) continue;
-    best = slot;
-    best_cost = cost;
-    best_victims = chosen;
+    fleet_.take(worker, cls->asked.needs());
+    taken.emplace_back(worker, &cls->asked.needs());
   }
-  if (best == kNoWorker) return;
-  for (Running* running : best_victims) {
-    running->leaving = true;
-    evictions_.push_back({running->ref, "made room for a task of priority " + std::to_string(priority)});
-  }
-  cls.reserved = best;
-  cls.candidates.insert(best);
-  reservations_[best] = &cls;
-  fleet_.hold(best, true);
+  for (const auto& [worker, needs] : taken) fleet_.give(worker, *needs);
+  for (const Running* running : planned) fleet_.take(running->worker, running->footprint->needs);
+  if (taken.size() < gang.size || planned.empty()) return;
+  evict(planned, priority);
+  std::set<WorkerSlot> workers;
+  for (const auto& [worker, needs] : taken) workers.insert(worker);
+  keep_for(gang, workers, now_ms_);
 }
 
 }  // namespace uccp::tasks

@@ -50,6 +50,10 @@ inline constexpr const char* kGpuShare = "gpu share";
 // The share of one device that is asked for; 0: none.
 int64_t gpu_share(const Shape& shape);
 
+// The name under which the CPU is counted that tasks may use which nobody waits for, if some is kept for others. Read
+// by people who ask why a task waits.
+inline constexpr const char* kOrdinaryCpu = "CPU beside the headroom for interactive tasks";
+
 // How the devices of a kind are connected; each is better than those before it.
 enum class GpuLink : uint8_t { kAny, kNuma, kPcie, kNvlink };
 

@@ -1,5 +1,8 @@
 #include "services/tasks/task_follower.h"
 
+#include "services/tasks/task_arrays.h"
+#include "services/tasks/task_checks.h"
+
 namespace uccp::tasks {
 namespace {
 
@@ -17,10 +20,15 @@ void TaskFollower::run(const std::shared_ptr<TaskFollower>& follower) {
   const LogEnvironment& env = follower->env_;
   const TaskRef& ref = follower->ref_;
   const machine::GroupView view = env.view();
-  if (!work::kTasks.contains(view, {ref.tenant, ref.name_space}, ref.id)) {
+  const auto row = find_task(view, {ref.tenant, ref.name_space}, ref.id);
+  if (!row) {
     return follower->call_->finish(
         Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task " + ref.id + " in this namespace")
             .with_resource("task", ref.id));
+  }
+  if (is_array(row->task())) {
+    return follower->call_->finish(
+        invalid_field("id", "is that of an array, whose elements have output of their own", element_id(ref.id, 0)));
   }
   follower->call_->keep(follower);
   env.io.post([follower, applied = view.applied()] { follower->start(applied); });
@@ -40,8 +48,9 @@ void TaskFollower::start(LogIndex watch_since) {
   call_->on_cancel(posted(&TaskFollower::stop));
   watch_ = env_.watcher.watch(
       {kWorkGroup, std::string(work::kTaskTopic), ref_.tenant, ref_.name_space}, watch_since,
-      [id = ref_.id, wake](const machine::Change& change) {
-        if (change.key == id) wake();
+      [id = ref_.id, element = element_of(ref_.id), wake](const machine::Change& change) {
+        // Elements may end with their array, which alone tells of it.
+        if (change.key == id || (element && change.key == element->array)) wake();
         return true;
       },
       [weak = weak_from_this(), &io = env_.io](const Status& status) {
@@ -54,7 +63,7 @@ void TaskFollower::start(LogIndex watch_since) {
 }
 
 std::optional<internal::v1::TaskRow> TaskFollower::row() const {
-  return work::kTasks.get(env_.view(), {ref_.tenant, ref_.name_space}, ref_.id);
+  return find_task(env_.view(), {ref_.tenant, ref_.name_space}, ref_.id);
 }
 
 bool TaskFollower::is_blocked() const { return call_->sink->queued_bytes() > kQueuedBytesMax; }

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "services/message_types.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/task_use.h"
 
 namespace uccp::tasks {
@@ -47,7 +48,8 @@ void store_task(ApplyContext& c, const Scope& scope, TaskRow& row, ChangeKind ki
   task.set_revision(c.index().value);
   task.set_etag(std::to_string(c.index().value));
   set_wall(task.mutable_update_time(), c.envelope().wall);
-  work::kTasks.put(c.state(), scope, task.id(), row);
+  if (is_element(task)) store_element(c, scope, row);
+  else work::kTasks.put(c.state(), scope, task.id(), row);
   c.emit_in(scope, work::kTaskTopic, task.id(), static_cast<uint8_t>(kind), row.SerializeAsString());
 }
 
@@ -60,6 +62,7 @@ void end_one(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus s
   task.set_status_reason(std::move(reason));
   task.clear_next_attempt_time();
   set_wall(task.mutable_end_time(), c.envelope().wall);
+  if (is_element(task)) return store_task(c, scope, row, ChangeKind::kUpdated);
   row.set_ended_ms(c.now_ms());
   for (const std::string& dependency : row.waiting_for()) {
     work::kDependents.erase(c.state(), scope, dependent_key(dependency, task.id()));
@@ -69,6 +72,25 @@ void end_one(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus s
   count_active(c, scope, row, false);
   work::kTaskExpiry.put(c.state(), {}, expiry_key(scope, row), "");
   store_task(c, scope, row, ChangeKind::kUpdated);
+}
+
+// Ends an array with the last of its elements. False: there are more, or it has ended.
+bool end_array(ApplyContext& c, const Scope& scope, TaskRow& row) {
+  const Task& task = row.task();
+  if (is_terminal(task.status()) || ended_elements(task) < static_cast<uint32_t>(task.array().size())) return false;
+  const v1::ArrayElements& all = task.elements();
+  const std::string of_all = " of " + std::to_string(task.array().size()) + " elements ";
+  if (row.cancel_requested() || row.deadline_passed()) {
+    end_one(c, scope, row, row.deadline_passed() ? v1::TASK_STATUS_TIMED_OUT : v1::TASK_STATUS_CANCELLED,
+            task.status_reason());
+  } else if (const int failed = all.failed() + all.timed_out(); failed > 0) {
+    end_one(c, scope, row, v1::TASK_STATUS_FAILED, std::to_string(failed) + of_all + "failed");
+  } else if (all.cancelled() > 0) {
+    end_one(c, scope, row, v1::TASK_STATUS_CANCELLED, std::to_string(all.cancelled()) + of_all + "were cancelled");
+  } else {
+    end_one(c, scope, row, v1::TASK_STATUS_SUCCEEDED, "all" + of_all.substr(3) + "succeeded");
+  }
+  return true;
 }
 
 // Takes an ended dependency off what `row` waits for. True if that ended the task too.
@@ -90,12 +112,8 @@ bool dependency_ended(ApplyContext& c, const Scope& scope, TaskRow& row, const T
   return false;
 }
 
-}  // namespace
-
 // A worklist, not recursion: a chain of tasks may be long.
-void end_task(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus status, std::string reason) {
-  end_one(c, scope, row, status, std::move(reason));
-  std::vector<Task> ended = {row.task()};
+void settle_dependents(ApplyContext& c, const Scope& scope, std::vector<Task> ended) {
   while (!ended.empty()) {
     const Task task = std::move(ended.back());
     ended.pop_back();
@@ -107,11 +125,27 @@ void end_task(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus 
     });
     for (const std::string& id : dependents) {
       work::kDependents.erase(c.state(), scope, dependent_key(task.id(), id));
-      auto dependent = work::kTasks.get(c.state(), scope, id);
+      auto dependent = work::kTasks.get(c.state(), scope, id);  // elements wait for nothing of their own
       if (!dependent || is_terminal(dependent->task().status())) continue;
       if (dependency_ended(c, scope, *dependent, task)) ended.push_back(dependent->task());
     }
   }
+}
+
+}  // namespace
+
+void end_task(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus status, std::string reason) {
+  end_one(c, scope, row, status, std::move(reason));
+  std::vector<Task> ended = {row.task()};
+  if (is_element(row.task())) {
+    auto array = work::kTasks.get(c.state(), scope, row.task().parent_id());
+    if (array && end_array(c, scope, *array)) ended.push_back(std::move(*array->mutable_task()));
+  }
+  settle_dependents(c, scope, std::move(ended));
+}
+
+void end_if_over(ApplyContext& c, const Scope& scope, TaskRow& array) {
+  if (end_array(c, scope, array)) settle_dependents(c, scope, {array.task()});
 }
 
 Status take_actor_name(ApplyContext& c, const Task& task) {
@@ -129,20 +163,44 @@ Status take_actor_name(ApplyContext& c, const Task& task) {
   return Status::ok();
 }
 
+namespace {
+
+Status task_exists(const std::string& what, const std::string& id) {
+  return Status(Code::kAlreadyExists, "TASK_EXISTS", what).with_resource("task", id);
+}
+
+// An id is that of one task or element.
+Status check_id(ApplyContext& c, const Task& task) {
+  if (work::kTasks.contains(c.state(), c.scope(), task.id()))
+    return task_exists("there is a task " + task.id() + " already", task.id());
+  if (find_task(c.state(), c.scope(), task.id()))
+    return task_exists(task.id() + " is an element of an array already", task.id());
+  if (!task.has_array()) return Status::ok();
+  std::string taken;
+  work::kTasks.scan(c.state(), c.scope(), task.id() + ":", "", [&](std::string_view id, const TaskRow&) {
+    const auto element = element_of(id);
+    if (element && element->array == task.id() && element->index < static_cast<uint32_t>(task.array().size()))
+      taken = id;
+    return taken.empty();
+  });
+  if (taken.empty()) return Status::ok();
+  return task_exists("the task " + taken + " has the id that an element of the array would get", taken);
+}
+
+}  // namespace
+
 Status accept(ApplyContext& c, TaskRow& row) {
   Task& task = *row.mutable_task();
-  if (work::kTasks.contains(c.state(), c.scope(), task.id())) {
-    return Status(Code::kAlreadyExists, "TASK_EXISTS", "there is a task " + task.id() + " already")
-        .with_resource("task", task.id());
-  }
-  UCCP_RETURN_IF_ERROR(check_room(c, task.principal()));
+  UCCP_RETURN_IF_ERROR(check_id(c, task));
+  UCCP_RETURN_IF_ERROR(check_room(c, task));
   row.set_tenant(c.scope().tenant);
   set_wall(task.mutable_create_time(), c.envelope().wall);
   row.set_created_ms(c.now_ms());
+  if (task.has_array()) row.set_accepted(c.index().value);
   std::string failed;
   for (int i = 0; i < task.dependencies_size(); ++i) {
     const v1::Dependency& dependency = task.dependencies(i);
-    const auto found = work::kTasks.get(c.state(), c.scope(), dependency.task_id());
+    const auto found = find_task(c.state(), c.scope(), dependency.task_id());
     if (!found) {
       // A task can only depend on what exists already, so the graph has no cycles.
       return Status(Code::kNotFound, "DEPENDENCY_NOT_FOUND",

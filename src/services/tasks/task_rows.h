@@ -23,9 +23,13 @@ Status take_actor_name(machine::ApplyContext& c, const v1::Task& task);
 // Ends a task and everything that its end decides.
 void end_task(machine::ApplyContext& c, const machine::Scope& scope, internal::v1::TaskRow& row, v1::TaskStatus status,
               std::string reason);
+// Ends an array of which no element is left that has not ended.
+void end_if_over(machine::ApplyContext& c, const machine::Scope& scope, internal::v1::TaskRow& array);
 // Asks a task of the command's scope to end; what may run somewhere is stopped by the leader, who ends it at once if
 // nothing does.
 void stop_task(machine::ApplyContext& c, internal::v1::TaskRow& row, const std::string& reason);
+// Takes from the row of a task or an element what its end has left in it.
+void begin_anew(machine::ApplyContext& c, internal::v1::TaskRow& row);
 Status no_such_task(std::string_view id);
 
 }  // namespace uccp::tasks

@@ -31,6 +31,9 @@ void set_bytes(ApplyContext& c, const Scope& scope, TaskRow& row, int64_t bytes)
   row.set_stored_bytes(bytes);
 }
 
+// How many tasks it counts as.
+int64_t weight_of(const v1::Task& task) { return task.has_array() ? task.array().size() : 1; }
+
 ResourceQuota named(v1::QuotaScope scope, const std::string& name_space, const std::string& user) {
   ResourceQuota quota;
   quota.set_scope(scope);
@@ -45,7 +48,7 @@ void count_active(ApplyContext& c, const Scope& scope, TaskRow& row, bool active
   // Nodes of before do not count, and the state has to be equal on all.
   if (row.counted() == active || c.envelope().feature_level < services::kSchedulingLevel) return;
   row.set_counted(active);
-  add(c, scope, row.task().principal(), active ? 1 : -1, 0);
+  add(c, scope, row.task().principal(), active ? weight_of(row.task()) : -weight_of(row.task()), 0);
 }
 
 void count_bytes(ApplyContext& c, const Scope& scope, TaskRow& row) {
@@ -122,18 +125,19 @@ TaskUse task_use(const KeyReader& state, const std::string& tenant, const Resour
   return sum;
 }
 
-Status check_room(ApplyContext& c, const std::string& user) {
+Status check_room(ApplyContext& c, const v1::Task& task) {
   if (c.envelope().feature_level < services::kSchedulingLevel) return Status::ok();
-  for (const ResourceQuota& stored : quota_way(c.state(), c.scope(), user)) {
+  for (const ResourceQuota& stored : quota_way(c.state(), c.scope(), task.principal())) {
     const ResourceQuota quota = with_template(c.state(), c.scope().tenant, stored);
     const double active = work::budget_limit(work::Budget::kTasksActive).get(quota.hard());
     const double storage = work::budget_limit(work::Budget::kStorage).get(quota.hard());
     if (active < 0 && storage < 0) continue;
     const TaskUse use = task_use(c.state(), c.scope().tenant, quota);
-    if (active >= 0 && static_cast<double>(use.active() + 1) > active) {
+    if (active >= 0 && static_cast<double>(use.active() + weight_of(task)) > active) {
       return Status(Code::kExhausted, "QUOTA_TASKS_EXHAUSTED",
-                    fmt::format("the quota {} has {} of {} tasks that have not ended; wait for one to end",
-                                work::quota_key(quota), use.active(), active))
+                    fmt::format("the quota {} has {} of {} tasks that have not ended, and this would add {}; wait for "
+                                "some to end",
+                                work::quota_key(quota), use.active(), active, weight_of(task)))
           .with_resource("quota", work::quota_key(quota))
           .with_help("quotas.md#limits");
     }

@@ -16,9 +16,9 @@ void count_active(machine::ApplyContext& c, const machine::Scope& scope, interna
 void count_bytes(machine::ApplyContext& c, const machine::Scope& scope, internal::v1::TaskRow& row);
 void forget_bytes(machine::ApplyContext& c, const machine::Scope& scope, internal::v1::TaskRow& row);
 
-// Whether each quota on the way of the user has room for another task. Errors: exhausted QUOTA_TASKS_EXHAUSTED,
-// QUOTA_STORAGE_EXHAUSTED.
-Status check_room(machine::ApplyContext& c, const std::string& user);
+// Whether each quota on the way of its user has room for another task, or for all elements of an array. Errors:
+// exhausted QUOTA_TASKS_EXHAUSTED, QUOTA_STORAGE_EXHAUSTED.
+Status check_room(machine::ApplyContext& c, const v1::Task& task);
 
 // A quota with what it takes from its template.
 v1::ResourceQuota with_template(const machine::KeyReader& state, const std::string& tenant, v1::ResourceQuota quota);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "services/message_types.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/task_rows.h"
 #include "services/tasks/task_use.h"
 #include "services/tasks/tasks_state.h"
@@ -50,7 +51,38 @@ Status check_resumable(const TaskRow& row, const std::string& checkpoint) {
   return Status::ok();
 }
 
-// Takes from the row what the end of the task has left in it.
+// A task that has ended counts again as one that has not.
+Status reopen(ApplyContext& c, TaskRow& row) {
+  // Before anything changes: the key is made of the time of the end and the retention.
+  work::kTaskExpiry.erase(c.state(), {}, expiry_key(c.scope(), row));
+  work::kActiveTasks.put(c.state(), c.scope(), row.task().id(), "");
+  UCCP_RETURN_IF_ERROR(check_room(c, row.task()));
+  UCCP_RETURN_IF_ERROR(take_actor_name(c, row.task()));
+  begin_anew(c, row);
+  count_active(c, c.scope(), row, true);
+  return Status::ok();
+}
+
+// What has not succeeded of an array that has ended, or one element of any array.
+ApplyResult resume_array(ApplyContext& c, TaskRow array, std::optional<uint32_t> only) {
+  Task& task = *array.mutable_task();
+  if (is_terminal(task.status())) {
+    UCCP_RETURN_IF_ERROR(reopen(c, array));
+    task.set_status(v1::TASK_STATUS_QUEUED);
+    task.set_status_reason("resumed by " + c.envelope().principal);
+    set_wall(task.mutable_queue_time(), c.envelope().wall);
+  }
+  restart_elements(c, c.scope(), array, only);
+  store_task(c, c.scope(), array, ChangeKind::kUpdated);
+  if (!only) return task.SerializeAsString();
+  TaskRow element = element_row(c.state(), c.scope(), array, *only);
+  c.emit(work::kTaskTopic, element.task().id(), static_cast<uint8_t>(ChangeKind::kUpdated),
+         element.SerializeAsString());
+  return element.task().SerializeAsString();
+}
+
+}  // namespace
+
 void begin_anew(ApplyContext& c, TaskRow& row) {
   Task& task = *row.mutable_task();
   row.set_cancel_requested(false);
@@ -68,22 +100,19 @@ void begin_anew(ApplyContext& c, TaskRow& row) {
   task.set_dead_letter(false);
 }
 
-}  // namespace
-
 ApplyResult TasksState::resume(ApplyContext& c, std::string_view payload) {
   const auto request = parse<v1::ResumeTaskRequest>(payload);
-  auto row = work::kTasks.get(c.state(), c.scope(), request.id());
+  auto row = find_task(c.state(), c.scope(), request.id());
   if (!row) return fail(no_such_task(request.id()));
   UCCP_RETURN_IF_ERROR(check_resumable(*row, request.checkpoint()));
   Task& task = *row->mutable_task();
+  if (is_array(task)) return resume_array(c, std::move(*row), std::nullopt);
+  if (is_element(task)) {
+    auto array = work::kTasks.get(c.state(), c.scope(), task.parent_id());
+    return resume_array(c, std::move(*array), static_cast<uint32_t>(task.array_index()));
+  }
   if (is_terminal(task.status())) {
-    // Before anything changes: the key is made of the time of the end and the retention.
-    work::kTaskExpiry.erase(c.state(), {}, expiry_key(c.scope(), *row));
-    work::kActiveTasks.put(c.state(), c.scope(), task.id(), "");
-    UCCP_RETURN_IF_ERROR(check_room(c, task.principal()));
-    UCCP_RETURN_IF_ERROR(take_actor_name(c, task));
-    begin_anew(c, *row);
-    count_active(c, c.scope(), *row, true);
+    UCCP_RETURN_IF_ERROR(reopen(c, *row));
   }
   row->set_resume_from(request.checkpoint());
   if (work::makes_tasks(task.type())) {
@@ -107,6 +136,14 @@ ApplyResult TasksState::deadline(ApplyContext& c, std::string_view payload) {
   Task& task = *row->mutable_task();
   const std::string reason = "not finished within its deadline of " + std::to_string(task.deadline().seconds()) + " s";
   row->set_deadline_passed(true);
+  if (is_array(task) && task.status() != v1::TASK_STATUS_PENDING) {
+    task.set_status(v1::TASK_STATUS_STOPPING);
+    task.set_status_reason(reason);
+    end_elements(c, c.scope(), *row, command.elements(), v1::TASK_STATUS_TIMED_OUT);
+    store_task(c, c.scope(), *row, ChangeKind::kUpdated);
+    end_if_over(c, c.scope(), *row);
+    return std::string();
+  }
   if (command.final() || task.status() == v1::TASK_STATUS_PENDING) {
     end_task(c, c.scope(), *row, v1::TASK_STATUS_TIMED_OUT, reason);
     return std::string();
@@ -121,7 +158,7 @@ ApplyResult TasksState::deadline(ApplyContext& c, std::string_view payload) {
 
 ApplyResult TasksState::checkpoint(ApplyContext& c, std::string_view payload) {
   const auto request = parse<v1::SaveCheckpointRequest>(payload);
-  auto row = work::kTasks.get(c.state(), c.scope(), request.id());
+  auto row = find_task(c.state(), c.scope(), request.id());
   if (!row) return fail(no_such_task(request.id()));
   Task& task = *row->mutable_task();
   v1::Checkpoint checkpoint = request.checkpoint();

@@ -90,23 +90,24 @@ Status check_affinity(const v1::Affinity& affinity) {
     UCCP_RETURN_IF_ERROR(
         check_selector(affinity.away_from_tasks(i).selector(), item("awayFromTasks", i) + ".selector"));
   }
-  if (!affinity.prefer_data()) return Status::ok();
-  return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED",
-                "preferring workers that hold the inputs is not built yet")
-      .with_field(field + "preferData", "must be absent or false");
+  return Status::ok();
 }
 
 Status check_type(const v1::Task& task) {
   switch (task.type()) {
     case v1::TASK_TYPE_BATCH:
     case v1::TASK_TYPE_SERVICE:
+    case v1::TASK_TYPE_STREAMING:
+    case v1::TASK_TYPE_INTERACTIVE:
+    case v1::TASK_TYPE_PIPELINE:
     case v1::TASK_TYPE_CRON:
     case v1::TASK_TYPE_EVENT:
     case v1::TASK_TYPE_SYSTEM: break;
     default:
-      return Status(Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
-                    "tasks of type " + v1::TaskType_Name(task.type()).substr(10) +
-                        " are not built yet; BATCH, SERVICE, CRON, EVENT and SYSTEM are")
+      return Status(
+                 Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
+                 "tasks of type " + v1::TaskType_Name(task.type()).substr(10) +
+                     " are not built yet; BATCH, SERVICE, STREAMING, INTERACTIVE, PIPELINE, CRON, EVENT and SYSTEM are")
           .with_field("task.type", "is not built yet", "BATCH");
   }
   if (task.has_trigger() != (task.type() == v1::TASK_TYPE_EVENT)) {
@@ -118,6 +119,27 @@ Status check_type(const v1::Task& task) {
   return task.has_schedule()
              ? invalid_field("task.schedule", "is only for tasks of type CRON")
              : invalid_field("task.schedule", "is needed by tasks of type CRON", R"({"cron":"@daily"})");
+}
+
+// What an array may not say: its elements share one row, and their ids are its own with an index.
+Status check_array(const v1::Task& task) {
+  constexpr size_t kArrayIdBytesMax = 121;
+  if (!task.has_array()) return Status::ok();
+  if (task.type() != v1::TASK_TYPE_BATCH) return invalid_field("task.array", "is only for tasks of type BATCH");
+  if (task.has_gang()) return invalid_field("task.gang", "is not for arrays, whose elements start one by one");
+  if (task.has_queue_timeout())
+    return invalid_field("task.queueTimeout", "is not for arrays, whose elements wait for each other; deadline is");
+  if (task.id().size() <= kArrayIdBytesMax) return Status::ok();
+  return invalid_field("task.id", "has more than " + std::to_string(kArrayIdBytesMax) +
+                                      " characters, and the elements of the array get longer ones");
+}
+
+Status check_gang(const v1::Gang& gang) {
+  if (gang.min_size() > gang.size())
+    return invalid_field("task.gang.minSize", "is greater than the size of the gang", std::to_string(gang.size()));
+  if (!gang.fail_together()) return Status::ok();
+  return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "gangs whose tasks fail together are not built yet")
+      .with_field("task.gang.failTogether", "must be absent or false");
 }
 
 Status check_filter(const v1::EventTrigger& trigger) {
@@ -151,8 +173,8 @@ Status check_maker(const v1::Task& task, WallTime now) {
 }  // namespace
 
 Status TasksService::check_level(const v1::Task& task) const {
-  const bool is_new = task.type() != v1::TASK_TYPE_BATCH || task.has_deadline() || task.retry().has_budget() ||
-                      task.retry().non_retryable_size() > 0;
+  const bool is_new = task.type() != v1::TASK_TYPE_BATCH || task.has_deadline() || task.has_array() ||
+                      task.gang().min_size() > 0 || task.retry().has_budget() || task.retry().non_retryable_size() > 0;
   return is_new ? services::check_feature_level(env_.feature_level(), services::kSchedulingLevel) : Status::ok();
 }
 
@@ -170,10 +192,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   }
   if (task.has_container() || task.has_function())
     return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "container and function are not built yet");
-  if (task.gang().fail_together()) {
-    return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "gangs whose tasks fail together are not built yet")
-        .with_field("task.gang.failTogether", "must be absent or false");
-  }
+  UCCP_RETURN_IF_ERROR(check_gang(task.gang()));
   if (!task.working_dir().empty() && !stays_inside(task.working_dir())) {
     return invalid_field("task.workingDir", "must be relative and stay inside the task's folder", "src");
   }
@@ -188,6 +207,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
   if (task.id().empty()) task.set_id(make_id());
   UCCP_RETURN_IF_ERROR(check_maker(task, env_.clock.wall()));
+  UCCP_RETURN_IF_ERROR(check_array(task));
   for (const v1::Dependency& dependency : task.dependencies()) {
     if (dependency.task_id() != task.id()) continue;
     return Status(Code::kInvalid, "DEPENDENCY_CYCLE",

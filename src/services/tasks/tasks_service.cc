@@ -4,12 +4,14 @@
 #include <atomic>
 #include <set>
 
+#include "base/bytes.h"
 #include "call/command.h"
 #include "call/validate.h"
 #include "machine/resource_id.h"
 #include "services/objects/blob_stream.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/result_stream.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/task_checks.h"
 
 namespace uccp::tasks {
@@ -23,6 +25,16 @@ constexpr size_t kWatchQueueBytesMax = 4u << 20;
 Status no_such_task(const std::string& id) {
   return Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no task " + id + " in this namespace")
       .with_resource("task", id);
+}
+
+Status no_such_array(const std::string& id) {
+  return Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no array " + id + " in this namespace")
+      .with_resource("task", id);
+}
+
+bool is_array_of(std::string_view key, std::string_view id) {
+  const auto element = element_of(id);
+  return element && element->array == key;
 }
 
 void reply_with(const CallPtr& call, Result<machine::Applied> applied) {
@@ -133,6 +145,20 @@ void TasksService::cancel(const CallPtr& call, std::string bytes) {
   command.set_reason(request->reason());
   command.set_grace_ms(request->has_grace_period() ? ms_of(request->grace_period()) : -1);
   auto envelope = call::make_envelope(*call, bytes, "tasks.cancel", "");
+  if (request->elements().empty()) return run_cancel(call, std::move(envelope), std::move(command));
+  read_task(call, request->id(),
+            [this, call, envelope = std::move(envelope), command = std::move(command),
+             elements = request->elements()](Result<TaskRow> row) mutable {
+              if (!row) return call->finish(row.error());
+              if (!is_array(row->task())) return call->finish(invalid_field("elements", "is only for arrays"));
+              auto ranges = parse_ranges(elements, static_cast<uint32_t>(row->task().array().size()));
+              if (!ranges) return call->finish(ranges.error());
+              command.mutable_elements()->mutable_only()->Assign(ranges->begin(), ranges->end());
+              run_cancel(call, std::move(envelope), std::move(command));
+            });
+}
+
+void TasksService::run_cancel(const CallPtr& call, machine::Envelope envelope, internal::v1::CancelCommand command) {
   env_.logs.loop.post([this, call, envelope = std::move(envelope), command = std::move(command)]() mutable {
     env_.logs.runtime.cancel(std::move(envelope), std::move(command), [this, call](Result<machine::Applied> applied) {
       if (!applied) return call->finish(applied.error());
@@ -151,7 +177,7 @@ void TasksService::set_priority(const CallPtr& call, std::string bytes) {
 void TasksService::read_task(const CallPtr& call, const std::string& id, OnTask done) {
   env_.reader.read(kWorkGroup, call->read_level, [call, id, done = std::move(done)](Result<machine::GroupView> view) {
     if (!view) return done(std::unexpected(view.error()));
-    auto row = work::kTasks.get(*view, {call->principal.tenant, call->name_space}, id);
+    auto row = find_task(*view, {call->principal.tenant, call->name_space}, id);
     if (!row) return done(std::unexpected(no_such_task(id)));
     call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, view->applied()}}));
     done(std::move(*row));
@@ -169,7 +195,7 @@ void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, 
                    [this, call, id, wait_ms, done = std::move(done)](Result<machine::GroupView> view) mutable {
                      if (!view) return done(std::unexpected(view.error()));
                      const machine::Scope scope{call->principal.tenant, call->name_space};
-                     auto row = work::kTasks.get(*view, scope, id);
+                     auto row = find_task(*view, scope, id);
                      if (!row) return done(std::unexpected(no_such_task(id)));
                      if (wait_ms <= 0 || work::is_terminal(row->task().status())) return done(std::move(*row));
                      auto wait = std::make_shared<Wait>();
@@ -177,14 +203,21 @@ void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, 
                      const auto answer = [this, call, scope, id, weak = std::weak_ptr(wait)] {
                        auto w = weak.lock();
                        if (!w || w->answered.exchange(true)) return;
-                       auto now = work::kTasks.get(env_.logs.view(), scope, id);
+                       auto now = find_task(env_.logs.view(), scope, id);
                        if (now) w->done(std::move(*now));
                        else w->done(std::unexpected(no_such_task(id)));
                      };
                      call->keep(wait);
                      wait->watch = env_.logs.watcher.watch(
                          {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, view->applied(),
-                         [id, answer](const machine::Change& change) {
+                         [this, id, scope, answer](const machine::Change& change) {
+                           if (is_array_of(change.key, id)) {
+                             // Many elements may end with one change of their array.
+                             const auto now = find_task(env_.logs.view(), scope, id);
+                             if (now && !work::is_terminal(now->task().status())) return true;
+                             answer();
+                             return false;
+                           }
                            if (change.key != id) return true;
                            TaskRow changed;
                            if (changed.ParseFromString(change.payload) && !work::is_terminal(changed.task().status()))
@@ -227,17 +260,33 @@ void TasksService::list(const CallPtr& call, std::string bytes) {
                    [this, call, scope, query = std::move(*query), request = std::move(*request),
                     labels = std::move(*labels)](Result<machine::GroupView> view) {
                      if (!view) return call->finish(view.error());
+                     std::optional<TaskRow> array;
+                     if (!request.array().empty()) {
+                       array = work::kTasks.get(*view, scope, request.array());
+                       if (!array || !is_array(array->task())) return call->finish(no_such_array(request.array()));
+                     }
+                     const auto wanted = [&](const v1::Task& task) {
+                       return request.status().empty() ||
+                              std::ranges::find(request.status(), task.status()) != request.status().end();
+                     };
+                     const auto show = [&](std::string_view key, const TaskRow& row, const call::VisitRow& visit) {
+                       const v1::Task task = public_task(row);
+                       if (!wanted(task)) return true;
+                       const std::string item = task.SerializeAsString();
+                       if (!labels.empty() && !labels.matches(item, v1::Task::kLabelsFieldNumber)) return true;
+                       return visit(key, item);
+                     };
                      const auto scan = [&](std::string_view after, const call::VisitRow& visit) {
-                       work::kTasks.scan(*view, scope, "", after, [&](std::string_view key, TaskRow row) {
-                         if (key == after) return true;
-                         const v1::Task task = public_task(row);
-                         if (request.status_size() > 0 && std::find(request.status().begin(), request.status().end(),
-                                                                    task.status()) == request.status().end()) {
-                           return true;
-                         }
-                         const std::string item = task.SerializeAsString();
-                         if (!labels.empty() && !labels.matches(item, v1::Task::kLabelsFieldNumber)) return true;
-                         return visit(key, item);
+                       if (!array) {
+                         return work::kTasks.scan(*view, scope, "", after,
+                                                  [&](std::string_view key, const TaskRow& row) {
+                                                    return key == after || show(key, row, visit);
+                                                  });
+                       }
+                       const uint32_t from = after.empty() ? 0 : ByteReader(after).u32() + 1;
+                       visit_element_rows(*view, scope, *array, from, [&](const TaskRow& row) {
+                         const auto index = static_cast<uint32_t>(row.task().array_index());
+                         return show(ByteWriter().u32(index).take(), row, visit);
                        });
                      };
                      auto page = call::paginate(query, scan);
@@ -368,7 +417,7 @@ struct TaskWatch {
     if (ids.empty() || call->finished()) return call->finished();
     const machine::GroupView now = view();
     for (const std::string& id : ids) {
-      const auto row = work::kTasks.get(now, {tenant, name_space}, id);
+      const auto row = find_task(now, {tenant, name_space}, id);
       if (!row || !work::is_terminal(row->task().status()) || row->task().revision() > cursor.value) return false;
     }
     end(v1::STREAM_END_REASON_COMPLETED, "all of the named tasks have ended", Status::ok());
@@ -453,7 +502,10 @@ void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& reque
                            const v1::Task task = public_task(row);
                            std::lock_guard lock(w->mutex);
                            w->cursor = change.index;
-                           if (!w->wants(task)) return true;
+                           if (!w->wants(task)) {
+                             // Elements that are waited for may have ended with it.
+                             return !(is_array(task) && w->complete(scope.name_space));
+                           }
                            return w->send(event_kind(change.kind), &task) &&
                                   !(work::is_terminal(task.status()) && w->complete(scope.name_space));
                          },
@@ -468,7 +520,7 @@ void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& reque
                      s->listener = env_.live.listen([this, weak, scope](const TaskRef& ref) {
                        auto w = weak.lock();
                        if (!w || ref.tenant != scope.tenant || ref.name_space != scope.name_space) return;
-                       const auto row = work::kTasks.get(env_.logs.view(), scope, ref.id);
+                       const auto row = find_task(env_.logs.view(), scope, ref.id);
                        if (!row) return;
                        const v1::Task task = public_task(*row);
                        if (task.status() != v1::TASK_STATUS_RUNNING) return;

@@ -42,6 +42,7 @@ class TasksService {
   void resume(const call::CallPtr& call, std::string request);
   void save_checkpoint(const call::CallPtr& call, std::string request);
   void cancel(const call::CallPtr& call, std::string request);
+  void run_cancel(const call::CallPtr& call, machine::Envelope envelope, internal::v1::CancelCommand command);
   void get(const call::CallPtr& call, const v1::GetTaskStatusRequest& request);
   void list(const call::CallPtr& call, std::string request);
   void set_priority(const call::CallPtr& call, std::string request);

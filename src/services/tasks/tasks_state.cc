@@ -6,6 +6,7 @@
 #include "services/feature_types.h"
 #include "services/message_types.h"
 #include "services/tasks/retry_rules.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/task_rows.h"
 #include "services/tasks/task_use.h"
 #include "services/tasks/worker_trust.h"
@@ -23,6 +24,9 @@ using services::set_wall;
 using v1::Task;
 using work::ChangeKind;
 using work::is_terminal;
+
+// Rows of elements that go with one command.
+constexpr size_t kElementsPrunedMax = 1'000;
 
 }  // namespace
 
@@ -45,13 +49,45 @@ ApplyResult TasksState::schedule(ApplyContext& c, std::string_view payload) {
   return row.task().SerializeAsString();
 }
 
+namespace {
+
+// Some elements of an array, or what is left of all. The array ends with the last of them.
+void cancel_elements(ApplyContext& c, TaskRow& array, const internal::v1::CancelCommand& command,
+                     const std::string& reason) {
+  const bool whole = command.elements().only().empty();
+  if (whole) {
+    array.set_cancel_requested(true);
+    array.set_cancel_grace_ms(command.grace_ms());
+    array.mutable_task()->set_status(v1::TASK_STATUS_STOPPING);
+    array.mutable_task()->set_status_reason(reason);
+  }
+  const auto asked = end_elements(c, c.scope(), array, command.elements(), v1::TASK_STATUS_CANCELLED);
+  store_task(c, c.scope(), array, ChangeKind::kUpdated);
+  for (size_t i = 0; !whole && i < asked.size(); ++i) {
+    TaskRow element = element_row(c.state(), c.scope(), array, asked[i]);
+    element.set_cancel_grace_ms(command.grace_ms());
+    element.mutable_task()->set_status_reason(reason);
+    store_task(c, c.scope(), element, ChangeKind::kUpdated);
+  }
+  auto now = work::kTasks.get(c.state(), c.scope(), array.task().id());
+  end_if_over(c, c.scope(), *now);
+  array = std::move(*now);
+}
+
+}  // namespace
+
 ApplyResult TasksState::cancel(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::CancelCommand>(payload);
-  auto row = work::kTasks.get(c.state(), c.scope(), command.id());
+  auto row = find_task(c.state(), c.scope(), command.id());
   if (!row) return fail(no_such_task(command.id()));
   // Cancelling what has ended is no error: the caller wanted it to be over.
   if (is_terminal(row->task().status())) return row->task().SerializeAsString();
   const std::string reason = command.reason().empty() ? "cancelled by " + c.envelope().principal : command.reason();
+  if (is_array(row->task()) &&
+      (row->task().status() != v1::TASK_STATUS_PENDING || command.elements().only_size() > 0)) {
+    cancel_elements(c, *row, command, reason);
+    return row->task().SerializeAsString();
+  }
   row->set_cancel_requested(true);
   row->set_cancel_grace_ms(command.grace_ms());
   if (command.final() || row->task().status() == v1::TASK_STATUS_PENDING) {
@@ -105,7 +141,7 @@ void record_attempt(TaskRow& row, const AttemptOutcome& outcome) {
 bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64_t quarantine_ms) {
   const AttemptOutcome& outcome = item.outcome();
   const Scope scope{outcome.attempt().tenant(), outcome.attempt().namespace_()};
-  auto row = work::kTasks.get(c.state(), scope, outcome.attempt().task_id());
+  auto row = find_task(c.state(), scope, outcome.attempt().task_id());
   const auto worker = work::kWorkers.get(c.state(), work::kWorkerScope, outcome.attempt().worker_id());
   if (!row || is_terminal(row->task().status())) return false;
   if (outcome.attempt().attempt_number() != row->task().attempts() + 1) return false;
@@ -133,7 +169,7 @@ bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64
     end_task(c, scope, *row, status, std::move(reason));
     return true;
   }
-  if (task.type() == v1::TASK_TYPE_SERVICE && ran_ms(outcome) >= kServiceSteadyMs) task.set_retry_count(0);
+  if (runs_on(task.type()) && ran_ms(outcome) >= kServiceSteadyMs) task.set_retry_count(0);
   else if (costs_a_retry(outcome)) task.set_retry_count(task.retry_count() + 1);
   row->set_not_before_ms(c.now_ms() + item.backoff_ms());
   task.set_status(v1::TASK_STATUS_QUEUED);
@@ -154,8 +190,12 @@ ApplyResult TasksState::outcomes(ApplyContext& c, std::string_view payload) {
 
 ApplyResult TasksState::set_priority(ApplyContext& c, std::string_view payload) {
   const auto request = parse<v1::UpdateTaskPriorityRequest>(payload);
-  auto row = work::kTasks.get(c.state(), c.scope(), request.id());
+  auto row = find_task(c.state(), c.scope(), request.id());
   if (!row) return fail(no_such_task(request.id()));
+  if (is_element(row->task())) {
+    return fail(Code::kFailedPrecondition, "TASK_IS_ELEMENT",
+                "all elements of an array have its priority; set that of " + row->task().parent_id());
+  }
   if (!request.if_match().empty() && request.if_match() != row->task().etag()) {
     return fail(Code::kConflict, "ETAG_MISMATCH", "the task changed since it was read; read it again");
   }
@@ -172,6 +212,8 @@ ApplyResult TasksState::prune(ApplyContext& c, std::string_view payload) {
     const Scope scope{key.tenant(), key.namespace_()};
     auto row = work::kTasks.get(c.state(), scope, key.id());
     if (!row || !is_terminal(row->task().status())) continue;
+    // Comes again while there is more: one command does not take long.
+    if (is_array(row->task()) && !erase_elements(c, scope, *row, kElementsPrunedMax)) continue;
     work::kTaskExpiry.erase(c.state(), {}, expiry_key(scope, *row));
     forget_bytes(c, scope, *row);
     work::kTasks.erase(c.state(), scope, key.id());

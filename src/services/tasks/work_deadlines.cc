@@ -1,5 +1,6 @@
 // WorkRuntime, the part about tasks whose time is over: in the queue, or as a whole.
 #include "services/tasks/attempts.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/work_runtime.h"
 
 namespace uccp::tasks {
@@ -46,7 +47,9 @@ void WorkRuntime::end_deadlines() {
     if (!row || work::is_terminal(row->task().status()) || row->deadline_passed()) continue;
     // It was resumed since: then another entry stands for it.
     if (row->created_ms() + ms_of(row->task().deadline()) > now_ms) continue;
-    const bool may_run = attempts_.contains(ref) || held_.contains(ref) || settling_.contains(ref);
+    // Of an array each element is decided for, and none is started meanwhile.
+    const bool may_run =
+        !is_array(row->task()) && (attempts_.contains(ref) || held_.contains(ref) || settling_.contains(ref));
     if (!may_run && !cancelling_.insert(ref).second) {
       deadlines_.emplace(now_ms + kTickMs, ref);  // what ends it is under way, and may be refused
       break;
@@ -54,6 +57,7 @@ void WorkRuntime::end_deadlines() {
     internal::v1::DeadlineCommand command;
     command.set_id(ref.id);
     command.set_final(!may_run);
+    if (is_array(row->task())) set_may_run(ref, *command.mutable_elements());
     propose_end(ref, system_command("tasks.deadline", command.SerializeAsString()));
   }
 }

@@ -1,4 +1,5 @@
 // WorkRuntime, the part that says why a task does not run.
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/work_runtime.h"
 
 namespace uccp::tasks {
@@ -45,15 +46,19 @@ Status WorkRuntime::explain(const TaskRef& ref, const internal::v1::TaskRow& row
     out.set_summary("waits for the end of " + std::to_string(row.waiting_for_size()) + " tasks");
     return Status::ok();
   }
-  if (held_.contains(ref)) {
+  if (is_held(ref)) {
     out.set_summary(
         "it may run on a worker that has not connected since the change of leader; decided when it has, or when its "
         "lease is over");
     return Status::ok();
   }
+  if (is_array(task)) {
+    out.set_summary(explain_array(ref, row));
+    return Status::ok();
+  }
   const auto explanation = scheduler_->explain(ref);
   if (!explanation) {
-    out.set_summary("it is being placed");
+    out.set_summary(is_element(task) ? "waits for its turn among the elements of its array" : "it is being placed");
     return Status::ok();
   }
   out.set_summary(explanation->summary);

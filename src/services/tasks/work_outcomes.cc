@@ -54,7 +54,7 @@ void WorkRuntime::outcome(const AttemptOutcome& outcome) {
     const auto live = attempts_.find(ref);
     const auto worker = work::kWorkers.get(env_.view(), work::kWorkerScope, outcome.attempt().worker_id());
     const bool inherited =
-        live == attempts_.end() && held_.contains(ref) && worker && worker->epoch() == outcome.attempt().worker_epoch();
+        live == attempts_.end() && is_held(ref) && worker && worker->epoch() == outcome.attempt().worker_epoch();
     const bool known = live != attempts_.end() && same(live->second.id, outcome.attempt());
     if (!known && !inherited) return acknowledge(outcome.attempt(), false);
   }

@@ -7,6 +7,8 @@
 #include "services/object_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/function_values.h"
+#include "services/tasks/retry_rules.h"
+#include "services/tasks/task_arrays.h"
 
 namespace uccp::tasks {
 namespace {
@@ -21,12 +23,45 @@ constexpr uint64_t kPruneEveryTicks = 10;
 constexpr uint64_t kRefreshEveryTicks = 10;
 constexpr size_t kPrunedPerRound = 1000;
 
+// The blob of a task's artifact, or why there is none.
+Result<v1::Blob> find_artifact(const machine::GroupView& view, const TaskRef& ref, const v1::TaskOutput& output) {
+  const auto row = find_task(view, {ref.tenant, ref.name_space}, output.task_id());
+  if (row) {
+    for (const v1::Artifact& artifact : row->task().artifacts()) {
+      if (artifact.path() != output.path()) continue;
+      v1::Blob blob;
+      blob.set_sha256(artifact.sha256());
+      blob.set_size(artifact.size());
+      return blob;
+    }
+  }
+  return fail(Code::kFailedPrecondition, "INPUT_MISSING",
+              "the input " + output.path() + " of task " + output.task_id() +
+                  " does not exist: that task has no such " + "artifact; name it in its outputs");
+}
+
+Status resolve_inputs(const machine::GroupView& view, const TaskRef& ref, const v1::Task& task,
+                      internal::v1::LaunchAttempt& launch) {
+  for (const v1::Input& input : task.inputs()) {
+    auto& resolved = *launch.add_inputs();
+    resolved.set_path(input.path());
+    resolved.set_mode(input.mode());
+    if (input.has_task_output()) {
+      UCCP_TRY(*resolved.mutable_blob(), find_artifact(view, ref, input.task_output()));
+    } else {
+      *resolved.mutable_blob() = input.blob();
+    }
+  }
+  return Status::ok();
+}
+
 }  // namespace
 
 WorkRuntime::WorkRuntime(WorkRuntimeOptions options, WorkRuntimeEnvironment environment, LiveTasks& live)
     : options_(std::move(options)),
       env_(std::move(environment)),
       live_(live),
+      scheduler_(std::make_unique<Scheduler>(scheduler_options(options_.backfill, options_.interactive_headroom))),
       makers_({.clock = env_.clock,
                .proposer = env_.proposer,
                .metrics = env_.metrics,
@@ -107,9 +142,11 @@ void WorkRuntime::step_down() {
   attempts_.clear();
   attempts_on_.clear();
   live_.clear();
-  scheduler_ = std::make_unique<Scheduler>();
+  scheduler_ = std::make_unique<Scheduler>(scheduler_options(options_.backfill, options_.interactive_headroom));
+  data_hints_.clear();
   recovering_.clear();
   held_.clear();
+  arrays_.clear();
   queue_timeouts_.clear();
   deadlines_.clear();
   makers_.clear();
@@ -140,7 +177,7 @@ int64_t WorkRuntime::machine_now_ms() {
 }
 
 std::optional<TaskRow> WorkRuntime::row_of(const TaskRef& ref) const {
-  return work::kTasks.get(env_.view(), {ref.tenant, ref.name_space}, ref.id);
+  return find_task(env_.view(), {ref.tenant, ref.name_space}, ref.id);
 }
 
 void WorkRuntime::tick() {
@@ -178,9 +215,14 @@ void WorkRuntime::on_task_change(const machine::Change& change) {
 void WorkRuntime::track(const TaskRef& ref) {
   const auto row = row_of(ref);
   makers_.track(ref, row ? &*row : nullptr);
+  if (row && is_array(row->task()) && !work::is_terminal(row->task().status())) {
+    note_deadlines(ref, *row);
+    return track_array(ref, &*row);
+  }
   if (!row || work::is_terminal(row->task().status())) {
     scheduler_->remove_task(ref);
     held_.erase(ref);
+    if (arrays_.contains(ref)) track_array(ref, row ? &*row : nullptr);
     const auto live = attempts_.find(ref);
     actors_.ended(ref, row);
     // An attempt of a task that is over is of no use to anybody.
@@ -189,15 +231,17 @@ void WorkRuntime::track(const TaskRef& ref) {
     } else {
       drop_attempt(ref);
     }
+    if (row && is_element(row->task()) && !attempts_.contains(ref)) track_element(ref, *row);
     return;
   }
-  note_deadlines(ref, *row);
+  if (!is_element(row->task())) note_deadlines(ref, *row);
   const auto live = attempts_.find(ref);
   if (live != attempts_.end() && live->second.id.attempt_number() <= row->task().attempts()) drop_attempt(ref);
   if (row->task().status() == v1::TASK_STATUS_STOPPING) return send_cancel(ref, *row);
-  if (row->task().status() != v1::TASK_STATUS_QUEUED || attempts_.contains(ref) || held_.contains(ref)) return;
+  if (row->task().status() != v1::TASK_STATUS_QUEUED || attempts_.contains(ref) || is_held(ref)) return;
   // Comes again when the outcome counts or is refused.
   if (settling_.contains(ref)) return;
+  if (is_element(row->task())) return track_element(ref, *row);
   queue_task(ref, *row);
   schedule_round();
 }
@@ -219,12 +263,24 @@ Status WorkRuntime::check_placeable(const std::string& tenant, const v1::Task& t
 void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {
   QueuedTask queued = queued_of(ref, row.task());
   queued.queued_ms = row.created_ms();
+  if (row.accepted() > 0) queued.order = row.accepted();
   queued.not_before_ms = row.not_before_ms() > machine_now_ms() ? row.not_before_ms() : 0;
+  if (row.task().affinity().prefer_data()) prefer_data(ref, row.task(), queued.demand);
   scheduler_->add_task(std::move(queued));
 }
 
+// Workers that have fetched inputs of the task are a wish of it, as if it had named them.
+void WorkRuntime::prefer_data(const TaskRef& ref, const v1::Task& task, Demand& demand) const {
+  internal::v1::LaunchAttempt launch;
+  if (!resolve_inputs(env_.view(), ref, task, launch).is_ok()) return;  // said when it is launched
+  std::vector<DataHints::Content> contents;
+  for (const auto& input : launch.inputs()) contents.push_back({input.blob().sha256(), input.blob().size()});
+  for (const auto& [worker, weight] : data_hints_.workers(contents))
+    demand.preferred.emplace_back(std::string(work::kWorkerLabel) + "=" + worker, weight);
+}
+
 void WorkRuntime::keep_attempt(const TaskRef& ref, const LiveAttempt& attempt) {
-  attempts_[ref] = attempt;
+  if (attempts_.insert_or_assign(ref, attempt).second) count_attempt(ref, 1);
   attempts_on_[attempt.id.worker_id()].insert(ref);
   live_.set(ref, attempt);
 }
@@ -234,6 +290,7 @@ void WorkRuntime::drop_attempt(const TaskRef& ref) {
   if (it == attempts_.end()) return;
   const std::string worker = it->second.id.worker_id();
   attempts_.erase(it);
+  count_attempt(ref, -1);
   const auto beside = attempts_on_.find(worker);
   beside->second.erase(ref);
   if (beside->second.empty()) attempts_on_.erase(beside);
@@ -261,15 +318,21 @@ void WorkRuntime::cancel(machine::Envelope envelope, internal::v1::CancelCommand
     return done(fail(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; nothing was done, retry"));
   }
   // A task that may run somewhere is asked to stop; one that does not is over at once.
-  const bool may_run = attempts_.contains(ref) || held_.contains(ref);
+  bool may_run = attempts_.contains(ref) || is_held(ref);
+  if (const auto row = row_of(ref); row && is_array(row->task())) {
+    set_may_run(ref, *command.mutable_elements());
+    may_run = false;  // decided for each element, and none is started meanwhile
+  }
   command.set_final(!may_run);
   if (!may_run) cancelling_.insert(ref);
   envelope.command = "tasks.cancel";
   envelope.payload = command.SerializeAsString();
   env_.proposer.propose(kWorkGroup, std::move(envelope),
-                        [this, ref, done = std::move(done)](Result<machine::Applied> applied) mutable {
+                        [this, ref, elements = std::move(*command.mutable_elements()),
+                         done = std::move(done)](Result<machine::Applied> applied) mutable {
                           cancelling_.erase(ref);
                           if (leading_) track(ref);
+                          if (leading_) track_ended(ref, elements);
                           done(std::move(applied));
                         });
 }
@@ -278,7 +341,9 @@ void WorkRuntime::send_cancel(const TaskRef& ref, const TaskRow& row) {
   const auto live = attempts_.find(ref);
   if (live == attempts_.end()) {
     // Nothing runs it: the stop is the end, unless a worker that has not reported yet may still run it.
-    if (held_.contains(ref) || work::is_terminal(row.task().status()) || !cancelling_.insert(ref).second) return;
+    if (is_held(ref) || settling_.contains(ref) || work::is_terminal(row.task().status()) ||
+        !cancelling_.insert(ref).second)
+      return;
     internal::v1::CancelCommand command;
     command.set_id(ref.id);
     command.set_reason(row.task().status_reason());
@@ -319,38 +384,6 @@ void WorkRuntime::run_round() {
 
 namespace {
 
-// The blob of a task's artifact, or why there is none.
-Result<v1::Blob> find_artifact(const machine::GroupView& view, const TaskRef& ref, const v1::TaskOutput& output) {
-  const auto row = work::kTasks.get(view, {ref.tenant, ref.name_space}, output.task_id());
-  if (row) {
-    for (const v1::Artifact& artifact : row->task().artifacts()) {
-      if (artifact.path() != output.path()) continue;
-      v1::Blob blob;
-      blob.set_sha256(artifact.sha256());
-      blob.set_size(artifact.size());
-      return blob;
-    }
-  }
-  return fail(Code::kFailedPrecondition, "INPUT_MISSING",
-              "the input " + output.path() + " of task " + output.task_id() +
-                  " does not exist: that task has no such " + "artifact; name it in its outputs");
-}
-
-Status resolve_inputs(const machine::GroupView& view, const TaskRef& ref, const v1::Task& task,
-                      internal::v1::LaunchAttempt& launch) {
-  for (const v1::Input& input : task.inputs()) {
-    auto& resolved = *launch.add_inputs();
-    resolved.set_path(input.path());
-    resolved.set_mode(input.mode());
-    if (input.has_task_output()) {
-      UCCP_TRY(*resolved.mutable_blob(), find_artifact(view, ref, input.task_output()));
-    } else {
-      *resolved.mutable_blob() = input.blob();
-    }
-  }
-  return Status::ok();
-}
-
 // The attempt goes on from the checkpoint that was asked for, else from the newest.
 void set_checkpoint(const TaskRow& row, internal::v1::LaunchAttempt& launch) {
   const auto& all = row.task().checkpoints();
@@ -366,10 +399,10 @@ void set_checkpoint(const TaskRow& row, internal::v1::LaunchAttempt& launch) {
 void WorkRuntime::launch(const Assignment& assignment) {
   const auto row = row_of(assignment.task);
   Worker& worker = workers_[assignment.worker];
-  if (!row || row->task().status() != v1::TASK_STATUS_QUEUED || !worker.session ||
-      cancelling_.contains(assignment.task)) {
+  if (!row || row->task().status() != v1::TASK_STATUS_QUEUED || !worker.session || is_cancelling(assignment.task)) {
     scheduler_->release(assignment.task);
     if (row && row->task().status() == v1::TASK_STATUS_QUEUED) queue_task(assignment.task, *row);
+    else if (row && is_element(row->task())) track(assignment.task);
     return;
   }
   LiveAttempt attempt;
@@ -390,16 +423,23 @@ void WorkRuntime::launch(const Assignment& assignment) {
   *launch.mutable_attempt() = id;
   *launch.mutable_task() = row->task();
   launch.mutable_task()->clear_attempt_history();
+  if (is_element(row->task())) {
+    auto& env = *launch.mutable_task()->mutable_env();
+    env["UCCP_ARRAY_ID"] = row->task().parent_id();
+    env["UCCP_ARRAY_INDEX"] = std::to_string(row->task().array_index());
+    env["UCCP_ARRAY_SIZE"] = std::to_string(row->task().array().size());
+  }
   set_checkpoint(*row, launch);
-  // A service has no end, and an actor lives until it ends or is ended; one that a caller has given them still holds.
-  if (!launch.task().has_timeout() && row->task().type() != v1::TASK_TYPE_SERVICE &&
-      !launch.task().function().has_actor())
+  // A service has no end, a stream may have none, and an actor lives until it ends or is ended; one that a caller has
+  // given them still holds.
+  if (!launch.task().has_timeout() && !runs_on(row->task().type()) && !launch.task().function().has_actor())
     set_ms(launch.mutable_task()->mutable_timeout(), options_.task_timeout_default_ms);
   Status status = resolve_inputs(env_.view(), assignment.task, row->task(), launch);
   if (status.is_ok()) status = resolve_values(env_.view(), assignment.task, launch);
   if (!status.is_ok()) {
     return outcome(made_up_outcome(id, v1::ATTEMPT_OUTCOME_KIND_LAUNCH_FAILED, status.message(), env_.clock.wall()));
   }
+  for (const auto& input : launch.inputs()) data_hints_.note(input.blob().sha256(), worker.id);
   worker.session->send(std::move(message));
   update_live(worker);
 }
@@ -462,7 +502,10 @@ std::set<std::string> WorkRuntime::needed_as_inputs(const machine::Scope& scope)
     const auto row = work::kTasks.get(view, scope, id);
     if (!row) return true;
     for (const v1::Input& input : row->task().inputs()) {
-      if (input.has_task_output()) needed.insert(input.task_output().task_id());
+      if (!input.has_task_output()) continue;
+      const std::string& source = input.task_output().task_id();
+      needed.insert(source);
+      if (const auto element = element_of(source)) needed.insert(element->array);
     }
     return true;
   });
@@ -512,7 +555,8 @@ void WorkRuntime::update_live(Worker& worker) {
 }
 
 void WorkRuntime::update_metrics() {
-  live_.set_queued(scheduler_->queued() + held_.size());
+  const size_t waiting = scheduler_->queued() + held_.size() + waiting_elements();
+  live_.set_queued(waiting);
   size_t healthy = 0, quarantined = 0;
   for (const auto& [id, worker] : workers_) {
     healthy += worker.live.connected ? 1 : 0;
@@ -526,7 +570,7 @@ void WorkRuntime::update_metrics() {
   set("uccp_workers_healthy", "Healthy workers", static_cast<double>(healthy));
   set("uccp_workers_quarantined", "Workers that take nothing because of faults of their own",
       static_cast<double>(quarantined));
-  set("uccp_tasks_pending", "Pending tasks", static_cast<double>(scheduler_->queued() + held_.size()));
+  set("uccp_tasks_pending", "Pending tasks", static_cast<double>(waiting));
   set("uccp_tasks_running", "Running tasks", static_cast<double>(running));
   set("uccp_cluster_cpu_total", "Total cluster CPU, cores", static_cast<double>(total.cpu_milli) / 1000);
   set("uccp_cluster_cpu_available", "Available CPU, cores",

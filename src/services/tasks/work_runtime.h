@@ -24,6 +24,7 @@
 #include "base/random.h"
 #include "machine/ports.h"
 #include "services/tasks/actor_channels.h"
+#include "services/tasks/data_hints.h"
 #include "services/tasks/live_tasks.h"
 #include "services/tasks/quota_budgets.h"
 #include "services/tasks/scheduler.h"
@@ -44,6 +45,9 @@ struct WorkRuntimeOptions {
   int64_t task_timeout_default_ms = 3'600'000;
   // Length of the first quarantine of a worker; 0: none.
   int64_t quarantine_ms = 60'000;
+  Backfill backfill = Backfill::kEasy;
+  // Part of the CPU of each worker that only interactive tasks may use, percent.
+  int32_t interactive_headroom = 0;
 };
 
 struct WorkRuntimeEnvironment {
@@ -144,6 +148,30 @@ class WorkRuntime {
   void end_deadlines();
   void propose_end(const TaskRef& ref, machine::Envelope envelope);
   void queue_task(const TaskRef& ref, const internal::v1::TaskRow& row);
+  void prefer_data(const TaskRef& ref, const v1::Task& task, Demand& demand) const;
+
+  // Elements of an array that the leader deals with.
+  struct ArrayTurn {
+    std::set<uint32_t> out;       // in the scheduler, or with an attempt
+    std::set<uint32_t> returned;  // behind `next`, and to be queued again
+    size_t live = 0;              // with an attempt
+    uint32_t next = 0;            // the first one that was not looked at
+    size_t waiting = 0;           // that have not ended
+    std::optional<int32_t> priority;
+  };
+  bool is_held(const TaskRef& ref) const;
+  bool is_cancelling(const TaskRef& ref) const;
+  void count_attempt(const TaskRef& ref, int change);
+  void track_array(const TaskRef& ref, const internal::v1::TaskRow* row);
+  void track_element(const TaskRef& ref, const internal::v1::TaskRow& row);
+  void queue_element(const TaskRef& ref, const internal::v1::TaskRow& array, uint32_t index);
+  void feed(const TaskRef& ref, const internal::v1::TaskRow& row);
+  std::vector<uint32_t> elements_that_may_run(const TaskRef& array) const;
+  void set_may_run(const TaskRef& array, internal::v1::ElementsToEnd& elements) const;
+  void track_ended(const TaskRef& array, const internal::v1::ElementsToEnd& elements);
+  void stop_array(const TaskRef& ref, const internal::v1::TaskRow& row);
+  std::string explain_array(const TaskRef& ref, const internal::v1::TaskRow& row) const;
+  size_t waiting_elements() const;
 
   void hello(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello);
   void welcome(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello,
@@ -206,7 +234,8 @@ class WorkRuntime {
   LogIndex base_applied_;
   int64_t base_machine_ms_ = 0;
   BootTime base_boot_;
-  std::unique_ptr<Scheduler> scheduler_ = std::make_unique<Scheduler>();
+  std::unique_ptr<Scheduler> scheduler_;
+  DataHints data_hints_;
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
   std::map<std::string, std::set<TaskRef>> attempts_on_;  // the same by worker; none is empty
@@ -218,6 +247,7 @@ class WorkRuntime {
   // After a change of leader: workers that have not said yet what they run, and tasks that may run there.
   std::set<std::string> recovering_;
   std::map<TaskRef, internal::v1::TaskRow> held_;
+  std::map<TaskRef, ArrayTurn> arrays_;
   std::shared_ptr<machine::Watch> task_watch_;
   std::shared_ptr<machine::Watch> worker_watch_;
   std::shared_ptr<machine::Watch> quota_watch_;

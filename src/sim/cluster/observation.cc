@@ -5,6 +5,7 @@
 #include "services/discovery/discovery_state.h"
 #include "services/kv/kv_service.h"
 #include "services/locks/locks_state.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/tasks_state.h"
 #include "sim/cluster/register_domain.h"
 
@@ -145,7 +146,7 @@ void Observation::note_outcomes(machine::ApplyContext& context, std::string_view
     if (!accepted.accepted(i)) continue;
     const auto& outcome = outcomes.items(i).outcome();
     const auto& id = outcome.attempt();
-    const auto row = work::kTasks.get(context.state(), {id.tenant(), id.namespace_()}, id.task_id());
+    const auto row = tasks::find_task(context.state(), {id.tenant(), id.namespace_()}, id.task_id());
     checkers_.tasks.counted({.index = context.index(),
                              .task = id.task_id(),
                              .number = id.attempt_number(),

@@ -13,6 +13,7 @@ constexpr int64_t kSlowdownFloorMs = 10'000;
 constexpr int64_t kAwayMs = 120'000;  // from the fence to the return
 constexpr uint64_t kWholeCheckEvery = 10'000;
 constexpr uint32_t kGangSize = 4;
+constexpr int64_t kGraceMs = 500;  // between the request to stop and the end
 
 std::string zone_name(int64_t zone) { return std::string(1, static_cast<char>('a' + zone)); }
 
@@ -85,6 +86,29 @@ void VirtualCluster::make_task(uint32_t id) {
     task.shape.gpus = 0;
     task.shape.counted[tasks::kGpuShare] = static_cast<int64_t>(100 * (1 + random_.below(9)));
   }
+  if (workload_.preemptible_share == 0) return;
+  const bool first = gang_ == 0 || id % kGangSize == 0;
+  task.preemptible = first ? random_.chance(workload_.preemptible_share) : tasks_[id - 1].preemptible;
+  if (task.preemptible) task.priority = 20;
+}
+
+// Tells tasks to make room. They do a moment later.
+void VirtualCluster::stop(const std::vector<tasks::Eviction>& evictions) {
+  std::set<uint32_t> gangs;
+  for (const tasks::Eviction& one : evictions) {
+    Task& task = tasks_[std::stoul(one.task.id)];
+    if (task.state != State::kRunning || task.stopping) breach("a task was stopped that did not run");
+    if (!task.preemptible) breach("a task was stopped that may not be");
+    task.stopping = true;
+    if (task.gang != 0) gangs.insert(task.gang);
+    at(now_ms_ + kGraceMs, Kind::kStop, static_cast<uint32_t>(std::stoul(one.task.id)), task.attempt);
+  }
+  for (const uint32_t gang : gangs) {
+    for (uint32_t id = (gang - 1) * kGangSize; id < gang * kGangSize; ++id) {
+      if (tasks_[id].state == State::kRunning && !tasks_[id].stopping)
+        breach("a part of gang " + std::to_string(gang) + " was stopped");
+    }
+  }
 }
 
 tasks::TaskRef VirtualCluster::ref_of(uint32_t id) const {
@@ -145,6 +169,15 @@ void VirtualCluster::handle(const Event& event) {
       workers_[event.id].cut_off = false;
       scheduler_.set_worker(workers_[event.id].view);
       return;
+    case Kind::kStop: {
+      Task& task = tasks_[event.id];
+      if (task.state != State::kRunning || task.attempt != event.attempt || workers_[task.worker].cut_off) return;
+      leave_worker(event.id);
+      scheduler_.release(ref_of(event.id));
+      ++stopped_;
+      task.stopped = true;
+      return queue(event.id);
+    }
   }
 }
 
@@ -158,9 +191,12 @@ void VirtualCluster::queue(uint32_t id) {
     queued.demand.tenant = queued.ref.tenant;
     queued.demand.name_space = queued.ref.name_space;
   }
-  if (task.gang != 0 && task.attempt == 0) {
+  queued.preemptible = queued.demand.preemptible = task.preemptible;
+  if (task.gang != 0) {
     queued.gang = std::to_string(task.gang);
     queued.gang_size = kGangSize;
+    queued.gang_again = task.stopped;
+    queued.gang_alone = task.attempt > 0 && !task.stopped;
   }
   if (task.zone >= 0) queued.demand.selector = {{"zone", zone_name(task.zone)}};
   queued.order = id + 1;
@@ -174,6 +210,7 @@ void VirtualCluster::schedule() {
     for (const tasks::Assignment& one : placed) place(static_cast<uint32_t>(std::stoul(one.task.id)), one.worker);
     for (const tasks::Assignment& one : placed) check_worker(worker_ids_.at(one.worker));
     check_gangs(placed);
+    stop(scheduler_.take_evictions());
     if (placed.size() < kPlacedPerRound) return;
   }
 }
@@ -190,6 +227,7 @@ void VirtualCluster::place(uint32_t id, const std::string& worker_name) {
   if (task.zone >= 0 && worker.view.labels.at("zone") != zone_name(task.zone))
     breach("a task was placed in a wrong zone");
   task.state = State::kRunning;
+  task.stopping = task.stopped = false;
   task.worker = found->second;
   task.started_ms = now_ms_;
   count_in_books(id, 1);

@@ -5,7 +5,8 @@
 //  - no worker is ever given more than it has, nor more attempts than it may run;
 //  - a task is never placed while an attempt of it may still run, and never after it has ended;
 //  - what is placed is queued, and goes to a worker that is connected, accepts tasks and has the labels asked for;
-//  - the tasks of a gang start in one round, all of them;
+//  - the tasks of a gang start in one round, all of them, and are stopped for others in one round, all of them;
+//  - only what may be stopped is stopped;
 //  - a device of which a namespace has shares is not handed out whole, nor to another namespace;
 //  - a quota is never exceeded;
 //  - what the scheduler says is in use is what the books say.
@@ -34,6 +35,7 @@ struct VirtualWorkload {
   double selector_share = 0.2;    // tasks that ask for a zone
   double gang_share = 0;          // of each four tasks in a row: start together
   double shared_gpu_share = 0;    // tasks that ask for a share of a device
+  double preemptible_share = 0;   // tasks, and whole gangs, of the lowest priority that may be stopped for others
   int64_t quota_tasks = 0;        // most tasks of a namespace at a time; 0: no quota
   double failures_per_s = 0;      // workers that are cut off; fenced a lease later, and back after that
   double straggler_share = 0;     // attempts that take ten times as long
@@ -54,6 +56,7 @@ class VirtualCluster {
   size_t running_peak() const { return running_peak_; }
   size_t ended() const { return ended_; }
   size_t lost() const { return lost_; }
+  size_t stopped() const { return stopped_; }
   uint64_t events() const { return events_; }
   uint64_t decisions() const { return decisions_; }
   // Over all that happened; equal for equal runs.
@@ -66,7 +69,7 @@ class VirtualCluster {
   double fairness() const;
 
  private:
-  enum class Kind : uint8_t { kArrive, kEnd, kCutOff, kFence, kBack };
+  enum class Kind : uint8_t { kArrive, kEnd, kCutOff, kFence, kBack, kStop };
   struct Event {
     int64_t at_ms = 0;
     uint64_t sequence = 0;
@@ -85,6 +88,9 @@ class VirtualCluster {
     int8_t zone = -1;
     int8_t priority = 50;
     uint32_t gang = 0;  // 0: none
+    bool preemptible = false;
+    bool stopping = false;  // told to make room
+    bool stopped = false;   // the attempt before ended so
   };
   struct Worker {
     tasks::WorkerView view;
@@ -106,6 +112,7 @@ class VirtualCluster {
   void check_worker(uint32_t id);
   void check_devices(const Worker& worker, const tasks::Scheduler::Usage& usage);
   void check_gangs(const std::vector<tasks::Assignment>& placed);
+  void stop(const std::vector<tasks::Eviction>& evictions);
   void count_in_books(uint32_t id, int64_t sign);
   void breach(const std::string& what);
   void mix(uint64_t value) { trace_hash_ = (trace_hash_ ^ value) * 0x100000001b3; }
@@ -122,7 +129,7 @@ class VirtualCluster {
   int64_t now_ms_ = 0, counted_ms_ = 0, arrivals_end_ms_ = 0;
   uint64_t next_sequence_ = 0;
   uint64_t events_ = 0, decisions_ = 0;
-  size_t running_ = 0, running_peak_ = 0, ended_ = 0, lost_ = 0;
+  size_t running_ = 0, running_peak_ = 0, ended_ = 0, lost_ = 0, stopped_ = 0;
   int64_t used_cpu_ = 0, total_cpu_ = 0;
   double cpu_ms_ = 0;
   double slowdown_sum_ = 0;

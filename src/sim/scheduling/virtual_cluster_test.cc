@@ -35,6 +35,22 @@ TEST(VirtualCluster, GangsSharesAndQuotasHoldWhateverFails) {
   }
 }
 
+TEST(VirtualCluster, WhatMakesRoomIsWholeAndEndsAllTheSame) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    VirtualCluster cluster(seed, {.workers = 30,
+                                  .tasks = 5'000,
+                                  .tasks_per_s = 15,
+                                  .gang_share = 0.3,
+                                  .preemptible_share = 0.5,
+                                  .failures_per_s = 0.01,
+                                  .straggler_share = 0.02});
+    EXPECT_TRUE(cluster.run(kDayMs)) << "seed " << seed;
+    EXPECT_EQ(cluster.violation(), "") << "seed " << seed;
+    EXPECT_EQ(cluster.ended(), 5'000u) << "seed " << seed;
+    EXPECT_GT(cluster.stopped(), 50u) << "seed " << seed;
+  }
+}
+
 TEST(VirtualCluster, TheSameEventsGiveTheSameDecisions) {
   const auto run = [](uint64_t seed) {
     VirtualCluster cluster(seed, {.workers = 30, .tasks = 3'000, .tasks_per_s = 30, .failures_per_s = 0.05});
