@@ -37,13 +37,15 @@ struct Arguments {
 };
 
 constexpr const char* kUsage =
-    "uccp-sim [--seed N] [--seeds K] [--ops M] [--events] [--evidence FILE --commit ID] [--quiet] [--plant NAME] "
+    "uccp-sim [--seed N] [--seeds K] [--ops M] [--events | --arrays] [--evidence FILE --commit ID] [--quiet] [--plant "
+    "NAME] "
     "[--trace]\n"
     "uccp-sim --check-history FILE    whether a recorded history of registers is linearizable\n"
     "  --seed N         the first seed, default 1\n"
     "  --seeds K        how many seeds, one after the other, default 1\n"
     "  --ops M          operations of the clients, default 3000\n"
     "  --events         with a group of the event bus; clients mostly publish and read events\n"
+    "  --arrays         clients mostly submit and cancel tasks, half of them arrays\n"
     "  --evidence FILE  writes what ran and what it met; not clean if a kind of fault never fired\n"
     "  --commit ID      of the program, for the evidence\n"
     "  --quiet          a line only for seeds that are not clean, and one at the end\n"
@@ -64,8 +66,8 @@ bool parse(int argc, char** argv, Arguments& out) {
       (name == "--trace" ? out.trace : out.quiet) = true;
       continue;
     }
-    if (name == "--events") {
-      out.workload = Workload::kEvents;
+    if (name == "--events" || name == "--arrays") {
+      out.workload = name == "--events" ? Workload::kEvents : Workload::kArrays;
       continue;
     }
     if (i + 1 == argc) return false;
@@ -109,8 +111,10 @@ bool run_seed(uint64_t seed, const Arguments& arguments, Evidence& evidence) {
   std::snprintf(reproduce, sizeof reproduce, "  reproduce: build/bin/uccp-sim%s --seed %llu --ops %llu%s%s%s\n",
                 arguments.plant.empty() ? "" : "-planted", static_cast<unsigned long long>(seed),
                 static_cast<unsigned long long>(arguments.operations),
-                arguments.workload == Workload::kEvents ? " --events" : "", arguments.plant.empty() ? "" : " --plant ",
-                arguments.plant.c_str());
+                arguments.workload == Workload::kEvents   ? " --events"
+                : arguments.workload == Workload::kArrays ? " --arrays"
+                                                          : "",
+                arguments.plant.empty() ? "" : " --plant ", arguments.plant.c_str());
   const SimOptions options = draw_options(seed, arguments.operations, arguments.workload);
   SimResult result = simulate(options, arguments.trace);
   if (result.violations.empty() && seed % kRepeatEvery == 0 && !arguments.trace) {

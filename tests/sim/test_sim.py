@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SIM = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin")) / "uccp-sim"
 SEEDS = 200
 EVENT_SEEDS = 60
+ARRAY_SEEDS = 40
 RANGE = 20
 RUN_LIMIT_S = 300
 
@@ -69,13 +70,17 @@ class Seeds(unittest.TestCase):
             lines = self.check_range(first, EVENT_SEEDS, "--events")
             self.assertTrue(any("snapshot=" in line for line in lines), "no node was brought up by a snapshot")
 
+    def test_seeds_of_arrays_are_clean(self):
+        for first in (1, fresh_seed()):
+            self.check_range(first, ARRAY_SEEDS, "--arrays")
+
     def test_seeds_that_found_something_are_clean(self):
         lines = (pathlib.Path(__file__).parent / "regressions.txt").read_text().splitlines()
         seeds = [line.split()[:3] for line in lines if line and not line.startswith("#")]
         self.assertGreater(len(seeds), 0)
 
         def run_one(words):
-            return run(int(words[0]), 1, int(words[1]), *(option for option in words[2:] if option == "--events"))
+            return run(int(words[0]), 1, int(words[1]), *(option for option in words[2:] if option in ("--events", "--arrays")))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for result in pool.map(run_one, seeds):
                 self.check(result)

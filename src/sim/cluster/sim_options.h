@@ -109,14 +109,15 @@ struct SimOptions {
   size_t lock_clients = 4;
   size_t election_clients = 3;
   size_t task_clients = 2;
+  bool arrays = false;       // half of the tasks are
   size_t event_clients = 0;  // not 0: there is a group of the event bus
   size_t event_readers = 0;
   size_t agents = 3;
   size_t watchers = 4;
 };
 
-// What clients mostly do: everything but events, or hardly anything but events.
-enum class Workload : uint8_t { kAll, kEvents };
+// What clients mostly do: everything but events, or hardly anything but events, or but tasks, of which half are arrays.
+enum class Workload : uint8_t { kAll, kEvents, kArrays };
 
 SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload = Workload::kAll);
 // The groups that there are.

@@ -1,5 +1,7 @@
 #include "sim/cluster/task_client.h"
 
+#include "services/tasks/task_arrays.h"
+
 namespace uccp::sim {
 
 TaskClient::TaskClient(SimCluster& cluster, size_t number, uint64_t operations)
@@ -34,6 +36,10 @@ void TaskClient::submit() {
     dependency.set_task_id(known_[known_.size() - static_cast<size_t>(back)]);
     dependency.set_condition(static_cast<v1::DependencyCondition>(1 + below(3)));
   }
+  if (cluster_.options().arrays && chance(0.5)) {
+    task.mutable_array()->set_size(static_cast<int32_t>(1 + below(8)));
+    task.mutable_array()->set_parallelism(static_cast<int32_t>(below(4)));
+  }
   write(kWorkGroup, envelope("tasks.schedule", row.SerializeAsString()),
         [this, id = task.id()](Result<machine::Applied> result, int64_t) {
           if (result) {
@@ -51,13 +57,22 @@ void TaskClient::cancel() {
   const int64_t back = 1 + below(std::min<int64_t>(20, static_cast<int64_t>(known_.size())));
   command.set_id(known_[known_.size() - static_cast<size_t>(back)]);
   command.set_grace_ms(chance(0.5) ? -1 : below(50));
-  cancel_task(envelope("tasks.cancel", ""), command,
-              [this, id = command.id()](Result<machine::Applied> result, int64_t) {
-                if (!result && result.error().code() != Code::kOutcomeUnknown) {
-                  cluster_.checkers().violations.add("writes", "cancelling " + id + ": " + result.error().to_string());
-                }
-                completed();
-              });
+  if (cluster_.options().arrays && chance(0.5)) {
+    // An element, or some: of what is no array, or has fewer, there is none.
+    if (chance(0.5)) command.set_id(tasks::element_id(command.id(), static_cast<uint32_t>(below(8))));
+    auto& range = *command.mutable_elements()->add_only();
+    range.set_first(static_cast<uint32_t>(below(4)));
+    range.set_count(static_cast<uint32_t>(1 + below(4)));
+  }
+  cancel_task(
+      envelope("tasks.cancel", ""), command, [this, id = command.id()](Result<machine::Applied> result, int64_t) {
+        const bool expected = !result && (result.error().code() == Code::kOutcomeUnknown ||
+                                          (cluster_.options().arrays && result.error().code() == Code::kNotFound));
+        if (!result && !expected) {
+          cluster_.checkers().violations.add("writes", "cancelling " + id + ": " + result.error().to_string());
+        }
+        completed();
+      });
 }
 
 void TaskClient::completed() {

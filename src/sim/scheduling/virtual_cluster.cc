@@ -13,6 +13,7 @@ constexpr int64_t kSlowdownFloorMs = 10'000;
 constexpr int64_t kAwayMs = 120'000;  // from the fence to the return
 constexpr uint64_t kWholeCheckEvery = 10'000;
 constexpr uint32_t kGangSize = 4;
+constexpr int64_t kTickMs = 1'000;
 constexpr int64_t kGraceMs = 500;  // between the request to stop and the end
 
 std::string zone_name(int64_t zone) { return std::string(1, static_cast<char>('a' + zone)); }
@@ -122,6 +123,8 @@ void VirtualCluster::breach(const std::string& what) {
 
 bool VirtualCluster::run(int64_t until_ms) {
   while (ended_ < tasks_.size() && violation_.empty()) {
+    // Nothing happens any more but that time passes, which the scheduler sees once a second.
+    if (queue_.empty() && scheduler_.queued() > 0) at(now_ms_ + kTickMs, Kind::kTick, 0);
     if (queue_.empty() || queue_.top().at_ms > until_ms) return false;
     const Event event = queue_.top();
     queue_.pop();
@@ -169,6 +172,7 @@ void VirtualCluster::handle(const Event& event) {
       workers_[event.id].cut_off = false;
       scheduler_.set_worker(workers_[event.id].view);
       return;
+    case Kind::kTick: return;
     case Kind::kStop: {
       Task& task = tasks_[event.id];
       if (task.state != State::kRunning || task.attempt != event.attempt || workers_[task.worker].cut_off) return;

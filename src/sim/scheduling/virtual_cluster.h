@@ -69,7 +69,7 @@ class VirtualCluster {
   double fairness() const;
 
  private:
-  enum class Kind : uint8_t { kArrive, kEnd, kCutOff, kFence, kBack, kStop };
+  enum class Kind : uint8_t { kArrive, kEnd, kCutOff, kFence, kBack, kStop, kTick };
   struct Event {
     int64_t at_ms = 0;
     uint64_t sequence = 0;
