@@ -76,6 +76,7 @@ class Nvml {
     char driver[kTextBytes] = {};
     (void)driver_(driver, sizeof driver);
     DeviceInventory inventory;
+    handles_.clear();
     for (unsigned i = 0; i < count; ++i) add(i, driver, inventory);
     for (size_t i = 0; i < inventory.gpus.size(); ++i) inventory.gpus[i].set_topology(connection(handles_[i]));
     return inventory;
