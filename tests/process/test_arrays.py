@@ -68,7 +68,7 @@ class Arrays(NodeTest):
         self.assertEqual(self.rest.get(f"tasks/{array}:7").json["status"], "CANCELLED")
         self.assertEqual(self.rest.delete(f"tasks/{array}:2").status, 200)
         self.assertEqual(self.node.wait_task(f"{array}:2")["status"], "CANCELLED")
-        self.assertEqual(self.rest.delete(f"tasks/{array}", reason="enough").status, 200)
+        self.assertEqual(self.rest.delete(f"tasks/{array}", dict(reason="enough")).status, 200)
         ended = self.node.wait_task(array)
         self.assertEqual((ended["status"], ended["statusReason"]), ("CANCELLED", "enough"))
         self.assertEqual(ended["elements"]["cancelled"], 8)
@@ -80,8 +80,22 @@ class Arrays(NodeTest):
         self.assertEqual(self.node.wait_task(after)["status"], "SUCCEEDED")
         self.assertEqual(self.node.log(after), [b"2"])
 
+    def test_a_map_reduce_job_counts_words(self):
+        texts = ["a b a", "b c", "a", ""]
+        words = "i=0; for t in " + " ".join(f"'{t}'" for t in texts) + "; do test $i = $UCCP_ARRAY_INDEX && break; i=$((i+1)); done"
+        answer = self.rest.post("tasks:graph", {"tasks": [
+            {"key": "reduce", "after": [{"key": "map", "files": ["out/words"]}],
+             "task": {"type": "MAP_REDUCE", "command": ["sh", "-c", "cat */out/words | sort | uniq -c | awk '{print $2, $1}'"]}},
+            {"key": "map", "task": {"type": "MAP_REDUCE", "array": {"size": len(texts)}, "outputs": ["out/*"],
+                                    "command": ["sh", "-c", f"{words}; mkdir out; for w in $t; do echo $w; done > out/words"]}}]})
+        self.assertEqual(answer.status, 200, answer)
+        mapped, reduced = answer.json["tasks"]
+        self.assertEqual(self.node.wait_task(reduced["id"])["status"], "SUCCEEDED")
+        self.assertEqual(self.node.log(reduced["id"]), [b"a 3", b"b 2", b"c 1"])
+        self.assertEqual(self.counts(mapped["id"])["succeeded"], len(texts))
+
     def test_what_makes_no_sense_is_refused_with_the_field(self):
-        for fields, why in (({"type": "SERVICE"}, "task.array is only for tasks of type BATCH"),
+        for fields, why in (({"type": "SERVICE"}, "task.array is only for tasks of type BATCH and MAP_REDUCE"),
                             ({"gang": {"id": "g", "size": 2}}, "task.gang is not for arrays"),
                             ({"queueTimeout": "5s"}, "task.queueTimeout is not for arrays"),
                             ({"array": {"size": 100_001}}, "task.array.size"), ({"array": {}}, "task.array.size")):
@@ -90,12 +104,13 @@ class Arrays(NodeTest):
             self.assertIn(why, json.dumps(answer.json), fields)
         array = self.submit(2, "true")
         self.assert_problem(self.rest.get(f"tasks/{array}/logs"), 400, "FIELD_INVALID")
-        self.assert_problem(self.rest.delete(f"tasks/{array}", elements="1-5"), 400, "FIELD_INVALID")
+        self.assert_problem(self.rest.delete(f"tasks/{array}", dict(elements="1-5")), 400, "FIELD_INVALID")
         self.assert_problem(self.rest.put(f"tasks/{array}:0/priority", {"priority": 9}), 412, "TASK_IS_ELEMENT")
 
     def test_nothing_of_an_array_is_lost_or_doubled_by_kill_9(self):
         ran = self.node.shared / "ran"
         ran.write_text("")
+        ran.chmod(0o666)  # tasks have another user
         array = self.submit(60, f"echo $UCCP_ARRAY_INDEX >> {ran}", array={"parallelism": 8})
         for acknowledged in (5, 25, 45):
             wait_until(lambda: self.counts(array).get("succeeded", 0) >= acknowledged, what="elements to succeed")

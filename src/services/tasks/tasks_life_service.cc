@@ -4,6 +4,7 @@
 #include "call/command.h"
 #include "call/validate.h"
 #include "services/feature_types.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/task_checks.h"
 #include "services/tasks/task_graph.h"
 #include "services/tasks/tasks_service.h"
@@ -13,9 +14,12 @@ namespace {
 
 using call::CallPtr;
 using internal::v1::TaskRow;
+using v1::Task;
 
 // A checkpoint is in the row of its task, which is written with each change: larger states go by reference.
 constexpr size_t kCheckpointBytesMax = 64u << 10;
+// Inputs of a task of a graph, those from other tasks of it included.
+constexpr int kGraphInputsMax = 1'024;
 
 // What the checks of one task say, with which of them it is.
 Status of_task(const Status& status, int place, const std::string& key) {
@@ -28,18 +32,33 @@ Status of_task(const Status& status, int place, const std::string& key) {
   return named;
 }
 
-void add_dependencies(const v1::GraphTask& item, const std::map<std::string, std::string>& ids, v1::Task& task) {
+void add_input(const std::string& path, const std::string& source, const std::string& file, v1::Task& task) {
+  v1::Input& input = *task.add_inputs();
+  input.set_path(path);
+  input.mutable_task_output()->set_task_id(source);
+  input.mutable_task_output()->set_path(file);
+}
+
+// Of an array each element hands on its own file, which gets into a folder named by the index.
+Status add_dependencies(const v1::GraphTask& item, const std::map<std::string, const Task*>& earlier, Task& task) {
   for (const v1::GraphDependency& after : item.after()) {
+    const Task& source = *earlier.at(after.key());
     v1::Dependency& dependency = *task.add_dependencies();
-    dependency.set_task_id(ids.at(after.key()));
+    dependency.set_task_id(source.id());
     dependency.set_condition(after.condition());
+    const int64_t inputs = task.inputs_size() + int64_t{after.files_size()} * std::max(1, source.array().size());
+    if (inputs > kGraphInputsMax) {
+      return invalid_field("after", "makes " + std::to_string(inputs) +
+                                        " inputs, one for each file and element; at most " +
+                                        std::to_string(kGraphInputsMax) + " are taken");
+    }
     for (const std::string& file : after.files()) {
-      v1::Input& input = *task.add_inputs();
-      input.set_path(file);
-      input.mutable_task_output()->set_task_id(dependency.task_id());
-      input.mutable_task_output()->set_path(file);
+      if (!source.has_array()) add_input(file, source.id(), file, task);
+      for (uint32_t i = 0; i < static_cast<uint32_t>(source.array().size()); ++i)
+        add_input(std::to_string(i) + "/" + file, element_id(source.id(), i), file, task);
     }
   }
+  return Status::ok();
 }
 
 }  // namespace
@@ -48,7 +67,7 @@ Result<internal::v1::ScheduleGraphCommand> TasksService::graph_of(const CallPtr&
                                                                   const v1::ScheduleTaskGraphRequest& request) {
   UCCP_TRY(const std::vector<int> order, order_of(request));
   internal::v1::ScheduleGraphCommand command;
-  std::map<std::string, std::string> ids;
+  std::map<std::string, const Task*> earlier;
   for (const int place : order) {
     const v1::GraphTask& item = request.tasks(place);
     TaskRow& row = *command.add_rows();
@@ -57,7 +76,8 @@ Result<internal::v1::ScheduleGraphCommand> TasksService::graph_of(const CallPtr&
     UCCP_TRY(const std::string canonical,
              call::canonical(call::Contract::get().plan("uccp.v1.Task"), item.task().SerializeAsString()));
     (void)task.ParseFromString(canonical);
-    add_dependencies(item, ids, task);
+    if (Status status = add_dependencies(item, earlier, task); !status.is_ok())
+      return fail(of_task(status, place, item.key()));
     if (Status status = prepare(task, call->name_space); !status.is_ok())
       return fail(of_task(status, place, item.key()));
     if (task.has_trigger()) {
@@ -65,7 +85,7 @@ Result<internal::v1::ScheduleGraphCommand> TasksService::graph_of(const CallPtr&
       if (!status.is_ok()) return fail(of_task(status, place, item.key()));
     }
     task.set_principal(call->principal.name);
-    ids[item.key()] = task.id();
+    earlier[item.key()] = &task;
   }
   return command;
 }

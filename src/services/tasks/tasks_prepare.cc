@@ -5,6 +5,7 @@
 #include "call/listing.h"
 #include "services/feature_types.h"
 #include "services/tasks/cron.h"
+#include "services/tasks/task_arrays.h"
 #include "services/tasks/task_checks.h"
 #include "services/tasks/tasks_service.h"
 #include "uccp/v1/events.pb.h"
@@ -100,14 +101,15 @@ Status check_type(const v1::Task& task) {
     case v1::TASK_TYPE_STREAMING:
     case v1::TASK_TYPE_INTERACTIVE:
     case v1::TASK_TYPE_PIPELINE:
+    case v1::TASK_TYPE_MAP_REDUCE:
     case v1::TASK_TYPE_CRON:
     case v1::TASK_TYPE_EVENT:
     case v1::TASK_TYPE_SYSTEM: break;
     default:
-      return Status(
-                 Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
-                 "tasks of type " + v1::TaskType_Name(task.type()).substr(10) +
-                     " are not built yet; BATCH, SERVICE, STREAMING, INTERACTIVE, PIPELINE, CRON, EVENT and SYSTEM are")
+      return Status(Code::kInvalid, "TASK_TYPE_UNIMPLEMENTED",
+                    "tasks of type " + v1::TaskType_Name(task.type()).substr(10) +
+                        " are not built yet; BATCH, SERVICE, STREAMING, INTERACTIVE, PIPELINE, MAP_REDUCE, CRON, EVENT "
+                        "and SYSTEM are")
           .with_field("task.type", "is not built yet", "BATCH");
   }
   if (task.has_trigger() != (task.type() == v1::TASK_TYPE_EVENT)) {
@@ -125,7 +127,8 @@ Status check_type(const v1::Task& task) {
 Status check_array(const v1::Task& task) {
   constexpr size_t kArrayIdBytesMax = 121;
   if (!task.has_array()) return Status::ok();
-  if (task.type() != v1::TASK_TYPE_BATCH) return invalid_field("task.array", "is only for tasks of type BATCH");
+  if (task.type() != v1::TASK_TYPE_BATCH && task.type() != v1::TASK_TYPE_MAP_REDUCE)
+    return invalid_field("task.array", "is only for tasks of type BATCH and MAP_REDUCE");
   if (task.has_gang()) return invalid_field("task.gang", "is not for arrays, whose elements start one by one");
   if (task.has_queue_timeout())
     return invalid_field("task.queueTimeout", "is not for arrays, whose elements wait for each other; deadline is");
@@ -218,7 +221,10 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
     UCCP_RETURN_IF_ERROR(check_input(task, i));
     if (!task.inputs(i).has_task_output()) continue;
     const std::string& source = task.inputs(i).task_output().task_id();
-    const auto depends = [&](const v1::Dependency& d) { return d.task_id() == source; };
+    const auto element = element_of(source);
+    const auto depends = [&](const v1::Dependency& d) {
+      return d.task_id() == source || (element && d.task_id() == element->array);
+    };
     if (std::ranges::none_of(task.dependencies(), depends)) task.add_dependencies()->set_task_id(source);
   }
   for (int i = 0; i < task.tolerations_size(); ++i) {
