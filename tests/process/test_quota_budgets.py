@@ -11,11 +11,19 @@ class Budgets(NodeTest):
 
     def tearDown(self):
         for name_space in ("default", "one", "two", "three"):
-            for task in self.rest.get("tasks", pageSize=1000, namespace=name_space).json["tasks"]:
-                if task["status"] not in ("SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"):
-                    self.rest.delete(f"tasks/{task['id']}", dict(gracePeriod="0s", namespace=name_space))
+            self.end_all(name_space)
         for quota in self.rest.get("quotas", namespace="-").json["quotas"]:
             self.rest.delete(f"quotas/{quota['namespace']}", dict(scope=quota["scope"], subject=quota.get("subject", "")))
+
+    def end_all(self, name_space):
+        def left():
+            tasks = self.rest.get("tasks", pageSize=1000, namespace=name_space).json["tasks"]
+            return [t["id"] for t in tasks if t["status"] not in ("SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT")]
+
+        for task in left():
+            self.rest.delete(f"tasks/{task}", dict(gracePeriod="0s", namespace=name_space))
+        # What has not ended counts against the quotas of the next test.
+        wait_until(lambda: not left(), 20, "all tasks to end")
 
     def set(self, **quota):
         answer = self.rest.post("quotas", quota)
