@@ -19,7 +19,8 @@ bool Scheduler::runs(const Gang& gang) const {
 void Scheduler::join_gang(Queued& queued) {
   const QueuedTask& task = queued.task;
   Gang& gang = gangs_[gang_of(task.ref, task.gang)];
-  gang.size = std::max(gang.size, task.gang_size);
+  // One that has its turn, with less than all if some have ended, does not wait for those that come now.
+  if (gang.line == nullptr) gang.size = std::max(gang.size, task.gang_size);
   gang.members.emplace(FairQueues::Position{task.order, &queued.task.ref}, queued.cls);
   if (task.gang_again && gang.again_since_ms < 0) gang.again_since_ms = now_ms_;
   line_up(gang);
