@@ -28,13 +28,13 @@ class Gangs : public ::testing::Test {
     return task.ref;
   }
   // A member that was stopped with its gang is queued again.
-  void again(const std::string& id) {
+  void again(const std::string& id, size_t size = 2) {
     QueuedTask task{.ref = {"t", "n", id}, .priority = 20};
     task.demand.shape = {2'000};
     task.order = ++next_;
     task.preemptible = true;
     task.gang = "g";
-    task.gang_size = 2;
+    task.gang_size = size;
     task.gang_again = true;
     scheduler_.add_task(task);
   }
@@ -280,6 +280,27 @@ TEST_F(Gangs, WhatIsLeftOfAStoppedGangDoesNotWaitForWhatHasEnded) {
   again("a");
   EXPECT_EQ(place(2'000), Ids{});
   EXPECT_EQ(place(40'000), Ids{"a"});
+}
+
+TEST_F(Gangs, WhatComesBackLaterDoesNotHoldUpThoseThatHaveTheirTurn) {
+  for (const char* id : {"w1", "w2", "w3"}) worker(id, {2'000});
+  for (const char* id : {"a", "b", "c"}) add_member(id, {2'000}, "g", 3, 20, true);
+  EXPECT_EQ(place(0).size(), 3u);
+  const TaskRef high = add("high", {2'000}, 70);
+  place(1'000);
+  ASSERT_EQ(evicted().size(), 3u);
+  scheduler_.remove_task(high);
+  for (const char* id : {"a", "b", "c"}) scheduler_.release({"t", "n", id});
+  for (const char* id : {"x", "y", "z"}) add(id, {2'000}, 90);
+  again("a", 3);
+  again("b", 3);
+  EXPECT_EQ(place(2'000), (Ids{"x", "y", "z"}));
+  EXPECT_EQ(place(40'000), Ids{}) << "two of them have their turn now, and no room";
+  again("c", 3);
+  for (const char* id : {"x", "y"}) scheduler_.release({"t", "n", id});
+  EXPECT_EQ(place(42'000), (Ids{"a", "b"}));
+  scheduler_.release({"t", "n", "z"});
+  EXPECT_EQ(place(44'000), Ids{"c"});
 }
 
 TEST_F(Gangs, AGangPreemptsWhatItNeedsForAllOfItOrNothing) {
