@@ -29,10 +29,13 @@ struct Server {
 
   static Result<Server> start(const Context& context) {
     Server server;
-    UCCP_TRY(server.cluster, UccpCluster::start(context, {.nodes = 1,
-                                                          .settings = {{"bus_groups", "1"},
-                                                                       {"bus_upkeep_interval", "200ms"},
-                                                                       {"bus_log_bytes_min", "67108864"}}}));
+    UCCP_TRY(server.cluster,
+             UccpCluster::start(context, {.nodes = 1,
+                                          .settings = {{"bus_groups", "1"},
+                                                       {"bus_upkeep_interval", "200ms"},
+                                                       {"bus_compaction_bytes_per_second", "1073741824"},
+                                                       {"bus_rewrite_bytes_per_second", "1073741824"},
+                                                       {"bus_log_bytes_min", "67108864"}}}));
     UCCP_TRY(server.load, GrpcLoad::connect(server.cluster->targets(), server.cluster->tls(), kConnections));
     return server;
   }
@@ -48,15 +51,18 @@ struct Server {
                   fmt::format("{} of {} calls of {} went well: {}{}", result.ok, operations, method, result.first_error,
                               result.first_shed));
   }
-  // Bytes that were written since then for each of these, when nothing more is written for a while.
+  // Bytes that were written since then for each of these, when nothing more is written and compacted for a while.
   double written_for(uint64_t bytes, double limit_s) {
     const SteadyTime begin = SteadyTime::clock::now();
     uint64_t last = 0;
-    for (int quiet = 0; quiet < 4 && since(begin) < limit_s;) {
+    double read = 0;
+    for (int quiet = 0; quiet < 6 && since(begin) < limit_s;) {
       std::this_thread::sleep_for(std::chrono::milliseconds(500));
       const uint64_t now = bytes_written(cluster->pids());
-      quiet = now - last < (1u << 20) ? quiet + 1 : 0;
+      const double read_now = cluster->metric(0, "uccp_bus_compaction_read_bytes_total");
+      quiet = now - last < (1u << 20) && read_now == read ? quiet + 1 : 0;
       last = now;
+      read = read_now;
     }
     return static_cast<double>(last - before) / static_cast<double>(bytes);
   }
