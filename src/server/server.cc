@@ -62,7 +62,8 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   flush = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   watch = std::make_unique<runtime::Loop>(clock);
-  disk = std::make_unique<runtime::SideExecutor>(*loop, *io, clock);
+  // A node that has peers has to answer them while its disk hangs, and commits without it.
+  if (!options.cluster.enabled) disk = std::make_unique<runtime::SideExecutor>(*loop, *io, clock);
   reads = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   blob_io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   collecting = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 3'600'000});
@@ -104,7 +105,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node = std::make_unique<node::Node>(
       node_options,
       node::NodeEnvironment{.loop = *loop,
-                            .io = *disk,
+                            .io = disk ? static_cast<Executor&>(*disk) : *io,
                             .watch = *watch,
                             .clock = clock,
                             .random = node_random,
