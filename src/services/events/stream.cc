@@ -29,6 +29,7 @@ Streams::Stream::Stream(std::shared_ptr<Streams> owner, CallPtr call, v1::Subscr
       scope_{call_->principal.tenant, call_->name_space},
       since_(std::move(since)),
       filter_(std::move(filter)),
+      cursor_(since_),
       only_partitions_(request_.partitions().begin(), request_.partitions().end()) {}
 
 // --- beginning ------------------------------------------------------------------------------------------------------
@@ -162,7 +163,8 @@ uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, Par
 // --- reading --------------------------------------------------------------------------------------------------------
 
 void Streams::Stream::go_on() {
-  if (ended_ || fetching_ || waiting_ || !found_) return;
+  // A cursor knows all groups, so nothing is sent before all have begun.
+  if (ended_ || fetching_ || waiting_ || !found_ || beginning_ > 0) return;
   if (call_->finished()) return forget();
   check_end();
   if (ended_) return;
@@ -242,7 +244,7 @@ void Streams::Stream::on_batch(const BatchPtr& batch) {
   Group& group = found->second;
   const auto partition = group.partitions.find(batch->id);
   if (partition == group.partitions.end()) return;
-  const bool free = group.begun && !waiting_ && !blocked();
+  const bool free = group.begun && beginning_ == 0 && !waiting_ && !blocked();
   if (batch->ephemeral) {
     // At most once: nobody keeps it for those who cannot take it now.
     if (free) send_batch(*batch, partition->second);
