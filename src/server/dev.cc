@@ -127,6 +127,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
   options.certificates.authority_file.clear();
   const bool lease_named = config.values().find("worker_lease")->second.source != ConfigSource::kDefault;
   options.worker_lease_ms = lease_named ? config.duration_ms("worker_lease") : kDevWorkerLeaseMs;
+  options.agent_context_file = agent_json;
   warn_of_unused(config);
   auto server = Server::start(options, config, [&](Status why) { stop.stop(std::move(why)); });
   if (!server) return report(server.error());
@@ -158,6 +159,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
     fmt::print("\nstopping\n");
     std::fflush(stdout);
     agent.stop();
+    (*server)->stop_local_workers();
   }
   return finish(failure, **server);
 }

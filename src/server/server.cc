@@ -153,6 +153,9 @@ Status Server::Parts::build_leaders(const ServerOptions& options, const Config& 
   UCCP_TRY(work_options.interactive_headroom, headroom_of(config));
   work_options.cluster_id = identity.cluster_id;
   work_options.task_timeout_default_ms = config.duration_ms("task_timeout");
+  UCCP_TRY(const ScalingSettings scaling, scaling_settings(config, options, files));
+  UCCP_TRY(local_workers, open_local_workers(scaling, options, files, clock));
+  work_options.scaling = scaling.options;
   work = std::make_unique<tasks::WorkRuntime>(
       work_options,
       tasks::WorkRuntimeEnvironment{
@@ -165,7 +168,9 @@ Status Server::Parts::build_leaders(const ServerOptions& options, const Config& 
           .metrics = metrics,
           .view = [this] { return work_view(); },
           .open_events = open_events(handlers, clock),
-          .on_quota_alert = [this](const tasks::QuotaAlert& alert) { publish_alert(handlers, clock, alert); }},
+          .on_quota_alert = [this](const tasks::QuotaAlert& alert) { publish_alert(handlers, clock, alert); },
+          .provisioner = local_workers.get(),
+          .on_scaling = [this](const tasks::ScalingDecision& decision) { publish_scaling(handlers, clock, decision); }},
       live);
   node->on_leadership(kWorkGroup, [this](bool ready, Term term) {
     cluster->on_leadership(kWorkGroup, ready);
@@ -240,6 +245,10 @@ const ServerEndpoints& Server::endpoints() const { return parts_->endpoints; }
 
 bool Server::wait_for_worker(int64_t timeout_ms) {
   return parts_->changed.wait(timeout_ms, [this] { return parts_->live.workers_connected() > 0; });
+}
+
+void Server::stop_local_workers() {
+  if (parts_->local_workers) parts_->local_workers->stop_all();
 }
 
 void Server::stop() {

@@ -47,6 +47,7 @@ struct ServerOptions {
   std::string token_key_pem;
   CertificateSources certificates;  // where these come from while the server runs; node and peers are filled in
   int64_t worker_lease_ms = 60'000;
+  std::string agent_context_file;  // for agents that are started on this machine
   ClusterOptions cluster;
 };
 
@@ -70,6 +71,8 @@ class Server {
   const ServerEndpoints& endpoints() const;
   // Waits until a worker is connected, at most `timeout_ms`.
   bool wait_for_worker(int64_t timeout_ms);
+  // Ends the agents that autoscaling started on this machine, before stop() and for good.
+  void stop_local_workers();
   // Refuses new calls, lets those at work end, flushes, closes. Idempotent.
   void stop();
 

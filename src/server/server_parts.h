@@ -43,6 +43,7 @@
 #include "server/raft_settings.h"
 #include "server/resources_side.h"
 #include "server/restore.h"
+#include "server/scaling_side.h"
 #include "server/secrets_side.h"
 #include "server/server.h"
 #include "server/settings_wiring.h"
@@ -134,6 +135,7 @@ struct Server::Parts {
   std::unique_ptr<ClusterSide> cluster;
   std::unique_ptr<SharedBlobs> shared_blobs;
   std::unique_ptr<BusSide> bus;
+  std::unique_ptr<LocalWorkers> local_workers;  // nothing if none are scaled
   std::unique_ptr<node::Node> node;
   std::unique_ptr<tasks::WorkRuntime> work;
   std::unique_ptr<tasks::BlobCollector> blob_collector;

@@ -145,6 +145,19 @@ class Scheduler {
   // Of the graphics processors that are free, the part that is on workers where others are in use: a task that needs
   // all of a worker's cannot have it. 0 to 1.
   double gpu_fragmentation() const;
+  // Queued tasks that were tried and fit nowhere: those of equal demand together, and gangs, whose members start
+  // together. What waits for a quota or for its time is not among them. `key` is of the class or gang while tasks of it
+  // wait.
+  struct Unplaced {
+    uint64_t key = 0;
+    std::vector<Demand> members;  // one, or all of a gang
+    size_t count = 0;
+    bool gang = false;
+    int64_t waited_ms = 0;  // the one that waits longest
+  };
+  std::vector<Unplaced> unplaced(int64_t now_ms) const;
+  // The key of a queued task there; nothing if it is not ready to be placed.
+  std::optional<uint64_t> unplaced_key(const TaskRef& ref) const;
   // The worker that is kept free for a task of the same class as this queued one; empty if none is.
   std::string reserved_for(const TaskRef& ref) const;
 

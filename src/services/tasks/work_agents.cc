@@ -106,6 +106,7 @@ void WorkRuntime::welcome(const std::shared_ptr<AgentSession>& session, const in
   session->worker_id = worker.id;
   worker.epoch = row.epoch();
   worker.price_per_hour = row.worker().price_per_hour();
+  note_scaling_group(worker, row);
   worker.fencing = false;
   worker.live.gpus.clear();
   worker.last_heartbeat = env_.clock.boot();

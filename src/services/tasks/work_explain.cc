@@ -61,7 +61,8 @@ Status WorkRuntime::explain(const TaskRef& ref, const internal::v1::TaskRow& row
     out.set_summary(is_element(task) ? "waits for its turn among the elements of its array" : "it is being placed");
     return Status::ok();
   }
-  out.set_summary(explanation->summary);
+  const std::string scaling = scaling_note(ref);
+  out.set_summary(explanation->summary + (scaling.empty() ? "" : "; " + scaling));
   out.set_tasks_ahead(static_cast<int32_t>(explanation->ahead));
   for (const Explanation::Reason& reason : explanation->reasons) {
     v1::WaitReason& item = *out.add_reasons();

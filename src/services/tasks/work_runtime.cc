@@ -88,6 +88,7 @@ void WorkRuntime::lead(Term term) {
     Worker& worker = workers_[std::string(id)];
     worker.id = id;
     worker.epoch = row.epoch();
+    note_scaling_group(worker, row);
     if (row.incarnation().empty() || row.worker().status() == v1::WORKER_STATUS_LOST) return true;
     worker.lease_until = base_boot_.plus_ms(options_.agent_lease_ms + options_.lease_margin_ms);
     recovering_.insert(worker.id);
@@ -144,6 +145,7 @@ void WorkRuntime::step_down() {
   live_.clear();
   scheduler_ = std::make_unique<Scheduler>(scheduler_options(options_.backfill, options_.interactive_headroom));
   data_hints_.clear();
+  scaling_.reset();
   recovering_.clear();
   held_.clear();
   arrays_.clear();
@@ -201,6 +203,7 @@ void WorkRuntime::tick() {
     end_objects();
     account_costs();
     refresh_budgets();
+    scale();
   }
   publish_quotas();
   update_metrics();

@@ -26,7 +26,9 @@
 #include "services/tasks/actor_channels.h"
 #include "services/tasks/data_hints.h"
 #include "services/tasks/live_tasks.h"
+#include "services/tasks/provisioner.h"
 #include "services/tasks/quota_budgets.h"
+#include "services/tasks/scaling.h"
 #include "services/tasks/scheduler.h"
 #include "services/tasks/task_makers.h"
 #include "services/work_types.h"
@@ -48,6 +50,7 @@ struct WorkRuntimeOptions {
   Backfill backfill = Backfill::kEasy;
   // Part of the CPU of each worker that only interactive tasks may use, percent.
   int32_t interactive_headroom = 0;
+  ScalingOptions scaling;
 };
 
 struct WorkRuntimeEnvironment {
@@ -63,6 +66,10 @@ struct WorkRuntimeEnvironment {
   TaskMakers::OpenEvents open_events;
   // The use of a quota reached a threshold; may be empty.
   std::function<void(const QuotaAlert&)> on_quota_alert;
+  // Makes workers of the scaling groups; may be nullptr.
+  Provisioner* provisioner = nullptr;
+  // The autoscaler decided something; may be empty.
+  std::function<void(const ScalingDecision&)> on_scaling;
 };
 
 class WorkRuntime {
@@ -126,8 +133,9 @@ class WorkRuntime {
     LiveWorker live;
     bool fencing = false;
     double price_per_hour = 0;
-    int64_t drain_deadline_ms = -1;   // as it was told last; -1: no drain
-    int64_t quarantine_until_ms = 0;  // by machine time; 0: it is in none
+    int64_t drain_deadline_ms = -1;               // as it was told last; -1: no drain
+    int64_t quarantine_until_ms = 0;              // by machine time; 0: it is in none
+    std::string scaling_group, scaling_instance;  // empty: it was not started by the autoscaler
   };
   struct Subscription {
     TaskRef ref;
@@ -210,6 +218,16 @@ class WorkRuntime {
   void send_drain(Worker& worker, const internal::v1::WorkerRow& row);
   void fence(Worker& worker);
   void finish_recovery_if_done();
+  void note_scaling_group(Worker& worker, const internal::v1::WorkerRow& row);
+  void scale();
+  ScalingInput scaling_input(std::vector<ScalingInstance> instances);
+  void step_scaling(std::vector<ScalingInstance> instances);
+  void carry_out(ScalingDecision decision);
+  void start_instance(const ScalingDecision& decision);
+  void command_worker(const std::string& worker, const char* name, std::string payload);
+  void count_failed_start(const std::string& group);
+  std::string scaling_note(const TaskRef& ref) const;
+
   void schedule_round();
   void run_round();
   void launch(const Assignment& assignment);
@@ -236,6 +254,7 @@ class WorkRuntime {
   BootTime base_boot_;
   std::unique_ptr<Scheduler> scheduler_;
   DataHints data_hints_;
+  std::unique_ptr<Scaling> scaling_;  // while it leads
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
   std::map<std::string, std::set<TaskRef>> attempts_on_;  // the same by worker; none is empty
