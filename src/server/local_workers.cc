@@ -6,10 +6,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <filesystem>
 #include <fstream>
-#include <mutex>
 
 #include "base/log.h"
 
@@ -216,29 +214,22 @@ void LocalWorkers::list(Listed listed) {
   });
 }
 
+// Until tend() finds nothing; the grace of agents bounds that.
+void LocalWorkers::keep_stopping(const std::shared_ptr<std::promise<void>>& ended) {
+  if (!tend()) return ended->set_value();
+  loop_.post_after(kTendMs, [this, ended] { keep_stopping(ended); });
+}
+
 void LocalWorkers::stop_all() {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool ended = false;
-  // Runs until tend() finds nothing; the grace of agents bounds that.
-  std::function<void()> look = [&] {
-    if (tend()) {
-      loop_.post_after(kTendMs, [&] { look(); });
-      return;
-    }
-    std::lock_guard lock(mutex);
-    ended = true;
-    changed.notify_all();
-  };
-  loop_.post([&] {
+  const auto ended = std::make_shared<std::promise<void>>();
+  loop_.post([this, ended] {
     closed_ = true;
     for (auto& [id, instance] : instances_) {
       if (!instance.stopping) ask_to_stop(id, instance);
     }
-    look();
+    keep_stopping(ended);
   });
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return ended; });
+  ended->get_future().wait();
 }
 
 }  // namespace uccp::server

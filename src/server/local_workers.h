@@ -6,6 +6,7 @@
 // own.
 #pragma once
 
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -67,6 +68,7 @@ class LocalWorkers final : public tasks::Provisioner {
   void ask_to_stop(const std::string& id, Instance& instance);
   bool tend();
   void keep_tending();
+  void keep_stopping(const std::shared_ptr<std::promise<void>>& ended);
 
   const LocalWorkersOptions options_;
   FileSystem& files_;

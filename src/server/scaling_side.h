@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "call/handler.h"
 #include "server/config.h"
 #include "server/local_workers.h"
 #include "server/server.h"

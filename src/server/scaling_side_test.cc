@@ -29,17 +29,16 @@ TEST(ScalingGroups, AGroupBecomesFlagsAndAnInventory) {
   EXPECT_EQ(group.worker.labels.at("uccp/pool"), "ml");
   EXPECT_EQ(group.worker.labels.at(tasks::kScalingGroupLabel), "gpu");
   const LocalGroup& local = out->workers.at("gpu");
-  EXPECT_EQ(local.flags, (std::vector<std::string>{"--cpu", "4", "--memory", "8589934592", "--pool", "ml", "--type",
-                                                   "high-memory", "--label", "rack=7", "--taint",
-                                                   "team=ml:NO_EXECUTE", "--cache", "1Gi"}));
+  EXPECT_EQ(local.flags,
+            (std::vector<std::string>{"--cpu", "4", "--memory", "8589934592", "--pool", "ml", "--type", "high-memory",
+                                      "--label", "rack=7", "--taint", "team=ml:NO_EXECUTE", "--cache", "1Gi"}));
   EXPECT_NE(local.inventory.find("nvidia-h100"), std::string::npos) << local.inventory;
 }
 
 TEST(ScalingGroups, WhatIsWrongIsRefusedWithItsPlace) {
   const std::string worker = R"("worker": {"resources": {"total": {"cpu": 1, "memory": "1Gi"}}})";
   const auto group = [&](const std::string& more) { return "{\"groups\": [{" + more + "}]}"; };
-  EXPECT_EQ(refused("[]"),
-            "the scaling groups of groups.json: it is not a JSON object, such as {\"groups\": [...]}");
+  EXPECT_EQ(refused("[]"), "the scaling groups of groups.json: it is not a JSON object, such as {\"groups\": [...]}");
   EXPECT_EQ(refused("{}"),
             "the scaling groups of groups.json: it must have \"groups\", a list of at least one, and nothing else");
   EXPECT_EQ(refused(group(R"("name": "a b", "max": 1, )" + worker)),

@@ -47,8 +47,8 @@ class Autoscaling(unittest.TestCase):
     def instances(self):
         return sorted(os.listdir(self.node.dir / "scaled"))
 
-    def submit(self, script, **more):
-        return self.node.submit(script, resources={"cpu": 1, "memory": "32Mi"}, **more)["id"]
+    def submit(self, script):
+        return self.node.submit(script, resources={"cpu": 1, "memory": "32Mi"})["id"]
 
     def gone(self):
         return not self.workers() and not self.instances() and not self.agents()
@@ -72,7 +72,7 @@ class Autoscaling(unittest.TestCase):
     def test_agents_outlive_the_server_and_come_back_after_a_kill(self):
         node = self.start()
         gate = node.gate("kill")
-        task = self.submit(gate.wait, retryPolicy={"maxAttempts": 3})
+        task = self.submit(gate.wait)
         node.wait_task(task, "RUNNING")
         first = self.instances()
         agent = self.agents()

@@ -201,7 +201,7 @@ WorkerSlot ScalingRound::add_new(Fleet::Asked& asked, Refusal& refusal) {
   if (!refusal.fits_a_group) {
     refusal.why = "no scaling group could hold it: it asks for " + words_of(asked.demand().shape);
     if (groups_.size() == 1)
-      refusal.why += ", a worker of " + groups_[0].name + " has " + words_of(template_of(groups_[0]).capacity);
+      refusal.why += ", a worker of group " + groups_[0].name + " has " + words_of(template_of(groups_[0]).capacity);
   }
   return kNoWorker;
 }
