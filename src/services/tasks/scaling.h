@@ -21,7 +21,7 @@ struct ScalingOptions {
 };
 
 struct Scaling {
-  explicit Scaling(const ScalingOptions& options) : core(options.limits, options.groups) {}
+  Scaling(const AutoscalerOptions& limits, std::vector<ScalingGroup> groups) : core(limits, std::move(groups)) {}
 
   Autoscaler core;
   std::map<std::string, BootTime> idle_since;  // by worker

@@ -144,9 +144,14 @@ int64_t Scheduler::next_due_ms() const {
 
 // --- workers
 
-void Scheduler::set_worker(WorkerView view) {
+WorkerView Scheduler::with_headroom(WorkerView view) const {
   if (options_.headroom_percent > 0)
     view.capacity.counted[kOrdinaryCpu] = view.capacity.cpu_milli * (100 - options_.headroom_percent) / 100;
+  return view;
+}
+
+void Scheduler::set_worker(WorkerView view) {
+  view = with_headroom(std::move(view));
   const WorkerSlot known = fleet_.find(view.id);
   const bool moved = known != kNoWorker && fleet_.view(known).labels != view.labels;
   const WorkerSlot slot = fleet_.set(view);

@@ -156,6 +156,8 @@ class Scheduler {
     int64_t waited_ms = 0;  // the one that waits longest
   };
   std::vector<Unplaced> unplaced(int64_t now_ms) const;
+  // A worker as such tasks see it: with the part of its CPU that is not kept for interactive ones.
+  WorkerView with_headroom(WorkerView view) const;
   // The key of a queued task there; nothing if it is not ready to be placed.
   std::optional<uint64_t> unplaced_key(const TaskRef& ref) const;
   // The worker that is kept free for a task of the same class as this queued one; empty if none is.

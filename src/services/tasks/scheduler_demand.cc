@@ -22,7 +22,10 @@ std::vector<Scheduler::Unplaced> Scheduler::unplaced(int64_t now_ms) const {
     if (gang.turn == nullptr || gang.line == nullptr || !gang.turn->parked) continue;
     Unplaced one{.key = gang.turn->number, .count = 1, .gang = true};
     one.waited_ms = now_ms - since(*gang.line, gang.turn->starving_since_ms);
-    for (const auto& [position, cls] : gang.members) one.members.push_back(cls->asked.demand());
+    // Those beyond its size start by themselves, and count then.
+    for (const auto& [position, cls] : gang.members) {
+      if (one.members.size() < gang.size) one.members.push_back(cls->asked.demand());
+    }
     out.push_back(std::move(one));
   }
   return out;

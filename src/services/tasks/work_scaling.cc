@@ -23,7 +23,11 @@ void WorkRuntime::note_scaling_group(Worker& worker, const internal::v1::WorkerR
 // Asks what there is; the step follows with the answer.
 void WorkRuntime::scale() {
   if (env_.provisioner == nullptr || options_.scaling.groups.empty()) return;
-  if (!scaling_) scaling_ = std::make_unique<Scaling>(options_.scaling);
+  if (!scaling_) {
+    std::vector<ScalingGroup> groups = options_.scaling.groups;
+    for (ScalingGroup& group : groups) group.worker = scheduler_->with_headroom(std::move(group.worker));
+    scaling_ = std::make_unique<Scaling>(options_.scaling.limits, std::move(groups));
+  }
   if (std::exchange(scaling_->asked, true)) return;
   env_.provisioner->list([this, term = term_](std::vector<ScalingInstance> instances) {
     env_.loop.post([this, term, instances = std::move(instances)]() mutable {
@@ -46,7 +50,8 @@ ScalingInput WorkRuntime::scaling_input(std::vector<ScalingInstance> instances) 
     const auto row = work::kWorkers.get(env_.view(), work::kWorkerScope, id);
     if (!row) continue;
     const Scheduler::Usage usage = scheduler_->usage(id);
-    ScalingWorker one{.view = worker.session ? present_view(worker, *row) : view_of(*row, options_.slots_per_worker),
+    WorkerView view = worker.session ? present_view(worker, *row) : view_of(*row, options_.slots_per_worker);
+    ScalingWorker one{.view = scheduler_->with_headroom(std::move(view)),
                       .used = usage.used,
                       .running = usage.running,
                       .group = worker.scaling_group,
