@@ -26,6 +26,7 @@ class Arrays(NodeTest):
         for index in (0, 7, 19):
             self.assertEqual(self.node.log(f"{array}:{index}"), [f"{array} {index} of 20".encode()])
         self.assert_problem(self.rest.get(f"tasks/{array}:20"), 404, "TASK_NOT_FOUND")
+        self.assert_problem(self.rest.get("tasks?array=none"), 400, "FIELD_INVALID")
         self.assertEqual([t["id"] for t in self.rest.get("tasks", filter=f'id = "{array}"').json["tasks"]], [array])
 
     def test_no_more_run_at_a_time_than_its_parallelism(self):

@@ -27,11 +27,6 @@ Status no_such_task(const std::string& id) {
       .with_resource("task", id);
 }
 
-Status no_such_array(const std::string& id) {
-  return Status(Code::kNotFound, "TASK_NOT_FOUND", "there is no array " + id + " in this namespace")
-      .with_resource("task", id);
-}
-
 bool is_array_of(std::string_view key, std::string_view id) {
   const auto element = element_of(id);
   return element && element->array == key;
@@ -256,44 +251,45 @@ void TasksService::list(const CallPtr& call, std::string bytes) {
   if (!query) return call->finish(query.error());
   auto labels = call::LabelSelector::compile(request->labels());
   if (!labels) return call->finish(labels.error());
-  env_.reader.read(kWorkGroup, call->read_level,
-                   [this, call, scope, query = std::move(*query), request = std::move(*request),
-                    labels = std::move(*labels)](Result<machine::GroupView> view) {
-                     if (!view) return call->finish(view.error());
-                     std::optional<TaskRow> array;
-                     if (!request.array().empty()) {
-                       array = work::kTasks.get(*view, scope, request.array());
-                       if (!array || !is_array(array->task())) return call->finish(no_such_array(request.array()));
-                     }
-                     const auto wanted = [&](const v1::Task& task) {
-                       return request.status().empty() ||
-                              std::ranges::find(request.status(), task.status()) != request.status().end();
-                     };
-                     const auto show = [&](std::string_view key, const TaskRow& row, const call::VisitRow& visit) {
-                       const v1::Task task = public_task(row);
-                       if (!wanted(task)) return true;
-                       const std::string item = task.SerializeAsString();
-                       if (!labels.empty() && !labels.matches(item, v1::Task::kLabelsFieldNumber)) return true;
-                       return visit(key, item);
-                     };
-                     const auto scan = [&](std::string_view after, const call::VisitRow& visit) {
-                       if (!array) {
-                         return work::kTasks.scan(*view, scope, "", after,
-                                                  [&](std::string_view key, const TaskRow& row) {
-                                                    return key == after || show(key, row, visit);
-                                                  });
-                       }
-                       const uint32_t from = after.empty() ? 0 : ByteReader(after).u32() + 1;
-                       visit_element_rows(*view, scope, *array, from, [&](const TaskRow& row) {
-                         const auto index = static_cast<uint32_t>(row.task().array_index());
-                         return show(ByteWriter().u32(index).take(), row, visit);
-                       });
-                     };
-                     auto page = call::paginate(query, scan);
-                     if (!page) return call->finish(page.error());
-                     call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, view->applied()}}));
-                     call->reply(call::encode_page(*call->method, *page));
-                   });
+  env_.reader.read(
+      kWorkGroup, call->read_level,
+      [this, call, scope, query = std::move(*query), request = std::move(*request),
+       labels = std::move(*labels)](Result<machine::GroupView> view) {
+        if (!view) return call->finish(view.error());
+        std::optional<TaskRow> array;
+        if (!request.array().empty()) {
+          array = work::kTasks.get(*view, scope, request.array());
+          if (!array || !is_array(array->task()))
+            return call->finish(invalid_field("array", "is no array of this namespace: " + request.array()));
+        }
+        const auto wanted = [&](const v1::Task& task) {
+          return request.status().empty() ||
+                 std::ranges::find(request.status(), task.status()) != request.status().end();
+        };
+        const auto show = [&](std::string_view key, const TaskRow& row, const call::VisitRow& visit) {
+          const v1::Task task = public_task(row);
+          if (!wanted(task)) return true;
+          const std::string item = task.SerializeAsString();
+          if (!labels.empty() && !labels.matches(item, v1::Task::kLabelsFieldNumber)) return true;
+          return visit(key, item);
+        };
+        const auto scan = [&](std::string_view after, const call::VisitRow& visit) {
+          if (!array) {
+            return work::kTasks.scan(*view, scope, "", after, [&](std::string_view key, const TaskRow& row) {
+              return key == after || show(key, row, visit);
+            });
+          }
+          const uint32_t from = after.empty() ? 0 : ByteReader(after).u32() + 1;
+          visit_element_rows(*view, scope, *array, from, [&](const TaskRow& row) {
+            const auto index = static_cast<uint32_t>(row.task().array_index());
+            return show(ByteWriter().u32(index).take(), row, visit);
+          });
+        };
+        auto page = call::paginate(query, scan);
+        if (!page) return call->finish(page.error());
+        call->set_header("Uccp-Session", machine::session_token({{kWorkGroup, view->applied()}}));
+        call->reply(call::encode_page(*call->method, *page));
+      });
 }
 
 void TasksService::metrics(const CallPtr& call, const v1::GetTaskMetricsRequest& request) {

@@ -123,6 +123,15 @@ void WorkRuntime::track_element(const TaskRef& ref, const TaskRow& row) {
   if (all && all->task().status() == v1::TASK_STATUS_QUEUED && !held_.contains(array)) feed(array, *all);
 }
 
+// An element whose attempt ended while its array is held on: it gets a turn when the array does.
+void WorkRuntime::give_up_turn(const TaskRef& ref, const TaskRow& row) {
+  const auto found = arrays_.find({ref.tenant, ref.name_space, row.task().parent_id()});
+  if (found == arrays_.end()) return;
+  const auto index = static_cast<uint32_t>(row.task().array_index());
+  found->second.out.erase(index);
+  if (index < found->second.next) found->second.returned.insert(index);
+}
+
 std::vector<uint32_t> WorkRuntime::elements_that_may_run(const TaskRef& array) const {
   std::vector<uint32_t> indexes;
   const auto take = [&](const auto& refs, const auto& ref_of_one) {

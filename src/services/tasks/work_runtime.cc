@@ -241,7 +241,11 @@ void WorkRuntime::track(const TaskRef& ref) {
   const auto live = attempts_.find(ref);
   if (live != attempts_.end() && live->second.id.attempt_number() <= row->task().attempts()) drop_attempt(ref);
   if (row->task().status() == v1::TASK_STATUS_STOPPING) return send_cancel(ref, *row);
-  if (row->task().status() != v1::TASK_STATUS_QUEUED || attempts_.contains(ref) || is_held(ref)) return;
+  if (row->task().status() != v1::TASK_STATUS_QUEUED || attempts_.contains(ref)) return;
+  if (is_held(ref)) {
+    if (is_element(row->task())) give_up_turn(ref, *row);
+    return;
+  }
   // Comes again when the outcome counts or is refused.
   if (settling_.contains(ref)) return;
   if (is_element(row->task())) return track_element(ref, *row);

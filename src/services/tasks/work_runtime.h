@@ -172,6 +172,7 @@ class WorkRuntime {
   void count_attempt(const TaskRef& ref, int change);
   void track_array(const TaskRef& ref, const internal::v1::TaskRow* row);
   void track_element(const TaskRef& ref, const internal::v1::TaskRow& row);
+  void give_up_turn(const TaskRef& ref, const internal::v1::TaskRow& row);
   void queue_element(const TaskRef& ref, const internal::v1::TaskRow& array, uint32_t index);
   void feed(const TaskRef& ref, const internal::v1::TaskRow& row);
   std::vector<uint32_t> elements_that_may_run(const TaskRef& array) const;
