@@ -61,6 +61,8 @@ class Network:
         run("ip", "link", "add", f"hub{number}", "type", "veth", "peer", "name", "eth0", "netns", self._path(name))
         run("ip", "link", "set", f"hub{number}", "master", "hub", "up")
         self.inside(name, "ip", "link", "set", "lo", "up")
+        # Away from the ports of servers: an outgoing connection may take one while its server is down.
+        self.inside(name, "sh", "-c", "echo 33000 49999 > /proc/sys/net/ipv4/ip_local_port_range")
         self.inside(name, "ip", "addr", "add", f"{self.address(name)}/24", "dev", "eth0")
         self.inside(name, "ip", "link", "set", "eth0", "up")
         self._rules(name, "add table ip faults\n"
