@@ -45,22 +45,15 @@ Result<std::string> pem_of(const std::string& directory, const std::string& valu
 
 Status read_context(const std::string& path, ServerAddress& address) {
   UCCP_TRY(std::string text, read_text(path, "the context file"));
-  Struct context;
-  if (!google::protobuf::util::JsonStringToMessage(text, &context).ok()) {
-    return Status(Code::kInvalid, "CONTEXT_INVALID", path + " is not a JSON object");
-  }
-  add_target(address.targets, text_of(context, "grpc"));
-  if (const auto nodes = context.fields().find("nodes"); nodes != context.fields().end()) {
-    for (const auto& node : nodes->second.list_value().values()) {
-      add_target(address.targets, node.has_struct_value() ? text_of(node.struct_value(), "grpc") : node.string_value());
-    }
-  }
+  auto context = parse_context(text);
+  if (!context) return Status(Code::kInvalid, "CONTEXT_INVALID", path + " " + std::string(context.error().message()));
+  address.targets = context->targets;
   const std::string directory =
       std::filesystem::path(path).parent_path().empty() ? "." : std::filesystem::path(path).parent_path().string();
-  const std::string ca = text_of(context, "ca");
+  const std::string& ca = context->ca;
   UCCP_TRY(address.ca_pem, pem_of(directory, ca, "the authority's certificate"));
-  std::string cert = text_of(context, "agentCert");
-  std::string key = text_of(context, "agentKey");
+  std::string cert = context->agent_cert;
+  std::string key = context->agent_key;
   if (cert.empty() && !ca.empty() && !ca.starts_with("-----BEGIN")) {
     const std::string keys = std::filesystem::path(resolve(directory, ca)).parent_path().string();
     cert = std::filesystem::absolute(keys + "/agent.crt").string();
@@ -69,8 +62,8 @@ Status read_context(const std::string& path, ServerAddress& address) {
   // A file written for the agent alone names its keys like any client's.
   std::error_code missing;
   if (cert.empty() || (cert.starts_with('/') && !std::filesystem::exists(cert, missing))) {
-    cert = text_of(context, "cert");
-    key = text_of(context, "key");
+    cert = context->cert;
+    key = context->key;
   }
   UCCP_TRY(address.cert_pem, pem_of(directory, cert, "the agent's certificate"));
   UCCP_TRY(address.key_pem, pem_of(directory, key, "the agent's key"));
@@ -78,6 +71,25 @@ Status read_context(const std::string& path, ServerAddress& address) {
 }
 
 }  // namespace
+
+Result<ServerContext> parse_context(const std::string& text) {
+  Struct json;
+  if (!google::protobuf::util::JsonStringToMessage(text, &json).ok()) {
+    return fail(Code::kInvalid, "CONTEXT_INVALID", "is not a JSON object");
+  }
+  ServerContext context{.ca = text_of(json, "ca"),
+                        .agent_cert = text_of(json, "agentCert"),
+                        .agent_key = text_of(json, "agentKey"),
+                        .cert = text_of(json, "cert"),
+                        .key = text_of(json, "key")};
+  add_target(context.targets, text_of(json, "grpc"));
+  if (const auto nodes = json.fields().find("nodes"); nodes != json.fields().end()) {
+    for (const auto& node : nodes->second.list_value().values()) {
+      add_target(context.targets, node.has_struct_value() ? text_of(node.struct_value(), "grpc") : node.string_value());
+    }
+  }
+  return context;
+}
 
 Result<ServerAddress> find_server(const ServerAddressOptions& options) {
   ServerAddress address;

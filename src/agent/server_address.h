@@ -20,6 +20,14 @@ struct ServerAddressOptions {
   std::string ca_file, cert_file, key_file;
 };
 
+// What a context file says; what it does not name is empty.
+struct ServerContext {
+  std::vector<std::string> targets;  // each once
+  std::string ca, agent_cert, agent_key, cert, key;
+};
+// `text` is JSON. Errors: invalid CONTEXT_INVALID.
+Result<ServerContext> parse_context(const std::string& text);
+
 struct ServerAddress {
   std::vector<std::string> targets;
   std::string ca_pem, cert_pem, key_pem;

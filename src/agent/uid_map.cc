@@ -16,15 +16,20 @@ Result<UidMap> UidMap::open(FileSystem& files, std::string path) {
   if (!exists) return map;
   UCCP_TRY(std::string text, read_file(files, map.path_, kFileBytesMax));
   std::istringstream lines(text);
-  uint32_t uid = 0;
+  std::set<uint32_t> taken;
   for (std::string line; std::getline(lines, line);) {
     std::istringstream fields(line);
-    std::string name;
-    if (!(fields >> uid >> name) || uid < kUidFirst || uid >= kUidFirst + kUidCount) {
+    uint32_t uid = 0;
+    std::string name, more;
+    const bool whole = (fields >> uid >> name) && !(fields >> more) && name.find('/') != std::string::npos;
+    if (!whole || uid < kUidFirst || uid >= kUidFirst + kUidCount) {
       return fail(Code::kCorruption, "UID_MAP_INVALID",
                   map.path_ + ": \"" + line + "\" is not \"<uid> <tenant>/<namespace>\"");
     }
-    map.uids_[name] = uid;
+    if (!taken.insert(uid).second || !map.uids_.emplace(name, uid).second) {
+      return fail(Code::kCorruption, "UID_MAP_INVALID",
+                  map.path_ + ": \"" + line + "\": a user or a namespace is there twice");
+    }
   }
   return map;
 }
