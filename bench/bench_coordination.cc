@@ -120,6 +120,7 @@ Status measure_watchers(Context& context, Pair& pair, const WatchPlan& plan) {
   if (pair.theirs) {
     UCCP_TRY(theirs, Watchers::start(pair.their_target, pair.duel->etcd->tls(), kConnections, plan.watchers, kHotKey));
   }
+  UCCP_RETURN_IF_ERROR(pair.duel->connect(Side::Endpoints::kLeader, kConnections));
   for (int i = 0; i < context.pairs(); ++i) {
     row.add_ours(sample_lag(pair.duel->ours, *mine, plan, context.seconds(), row));
     if (theirs) row.add_peer(sample_lag(pair.duel->theirs, *theirs, plan, context.seconds(), row));
@@ -138,6 +139,8 @@ Status measure_registration(Context& context, Pair& pair) {
           .unit = "1/s",
           .goal = {Goal::Of::kRatio, Better::kHigher, 4}};
   if (!context.wants(row.metric)) return Status::ok();
+  // A generator that is not at work answers no pings, so its connections do not outlive the rows before.
+  UCCP_RETURN_IF_ERROR(pair.duel->connect(Side::Endpoints::kLeader, kConnections));
   pair.duel->describe(row, "closed loop, 64 in flight, 8 connections to the leader");
   Work mine;
   mine.method = "uccp.v1.ServiceDiscovery/Register";
@@ -159,7 +162,6 @@ Status measure_registration(Context& context, Pair& pair) {
 
 Status measure_all(Context& context, size_t nodes) {
   UCCP_TRY(Pair pair, start_pair(context, nodes));
-  UCCP_RETURN_IF_ERROR(pair.duel->connect(Side::Endpoints::kLeader, kConnections));
   measure_locks(context, pair, {.clients = 64}, "one lock, 64 contenders", 3);
   measure_locks(context, pair, {.clients = 8}, "one lock, 8 contenders", 8);
   measure_locks(context, pair, {.clients = 64, .distinct = true}, "64 clients, a lock each", 3);
