@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "bench/consensus.h"
+#include "bench/event_replay.h"
 #include "bench/event_requests.h"
 #include "bench/event_stream.h"
 #include "bench/files.h"
@@ -18,8 +19,6 @@ namespace {
 constexpr size_t kBytes = 1024;
 constexpr int kConnections = 8;
 constexpr double kGate = 2.2;
-
-double since(SteadyTime begin) { return std::chrono::duration<double>(SteadyTime::clock::now() - begin).count(); }
 
 // A server that begins early with what it does behind the publishers, so that a short run sees all of it.
 struct Server {
@@ -107,30 +106,6 @@ Status run_compacted(Context& context) {
   return Status::ok();
 }
 
-// The replay of the topic that stays, from a disk that has nothing of it in memory.
-Status replay(Context& context, Server& server, uint64_t events, Row& row) {
-  const std::vector<std::string> files = large_files(server.cluster->directory());
-  for (int i = 0; i < context.pairs(); ++i) {
-    go_through(files, false);
-    uint64_t count = 0;
-    SteadyTime begin = SteadyTime::clock::now();
-    UCCP_RETURN_IF_ERROR(read_stream(server.cluster->target(0), server.cluster->tls(), kSubscribe,
-                                     subscribe_request("long", true), [&](std::string_view message) {
-                                       const auto payload = delivered_payload(message);
-                                       count += payload && payload->size() == kBytes;
-                                       return true;
-                                     }));
-    row.add_ours(static_cast<double>(count * kBytes) / 1e6 / since(begin));
-    row.verified += count;
-    if (count != events) row.problem = fmt::format("{} of {} events were read", count, events);
-    go_through(files, false);
-    begin = SteadyTime::clock::now();
-    const uint64_t bytes = go_through(files, true);
-    row.add_peer(static_cast<double>(bytes) / 1e6 / since(begin));
-  }
-  return Status::ok();
-}
-
 Status run_long(Context& context) {
   const uint64_t events = context.quick ? 400'000 : 800'000;
   Row written{.metric = "bytes written for each byte published, kept for long, 1 KB, 128 publishers",
@@ -154,7 +129,7 @@ Status run_long(Context& context) {
   note_log(written, server);
   written.verified = events;
   context.emit(written);
-  UCCP_RETURN_IF_ERROR(replay(context, server, events / 5, again));
+  UCCP_RETURN_IF_ERROR(replay(context, *server.cluster, "long", kBytes, events / 5, again));
   context.emit(again);
   return Status::ok();
 }

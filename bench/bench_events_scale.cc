@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "bench/consensus.h"
+#include "bench/event_replay.h"
 #include "bench/event_requests.h"
 #include "bench/event_stream.h"
 #include "bench/files.h"
@@ -16,8 +17,6 @@ namespace uccp::bench {
 namespace {
 
 constexpr int kConnections = 8;
-
-double since(SteadyTime begin) { return std::chrono::duration<double>(SteadyTime::clock::now() - begin).count(); }
 
 Status run_work(GrpcLoad& load, const char* method, size_t in_flight, uint64_t operations,
                 const std::function<std::string(uint64_t)>& request, LoadResult& out) {
@@ -174,25 +173,7 @@ Status run_replay(Context& context) {
   UCCP_RETURN_IF_ERROR(run_work(
       *load, kPublish, 4, events / kAtOnce,
       [](uint64_t) { return publish_request("replay", stamped(kBytes), kAtOnce); }, result));
-  const std::vector<std::string> files = large_files(cluster->directory());
-  for (int i = 0; i < context.pairs(); ++i) {
-    go_through(files, false);
-    uint64_t count = 0;
-    SteadyTime begin = SteadyTime::clock::now();
-    UCCP_RETURN_IF_ERROR(read_stream(cluster->target(0), cluster->tls(), kSubscribe, subscribe_request("replay", true),
-                                     [&](std::string_view message) {
-                                       const auto payload = delivered_payload(message);
-                                       count += payload && payload->size() == kBytes;
-                                       return true;
-                                     }));
-    row.add_ours(static_cast<double>(count * kBytes) / 1e6 / since(begin));
-    row.verified += count;
-    if (count != events) row.problem = fmt::format("{} of {} events were read", count, events);
-    go_through(files, false);
-    begin = SteadyTime::clock::now();
-    const uint64_t bytes = go_through(files, true);
-    row.add_peer(static_cast<double>(bytes) / 1e6 / since(begin));
-  }
+  UCCP_RETURN_IF_ERROR(replay(context, *cluster, "replay", kBytes, events, row));
   context.emit(row);
   return Status::ok();
 }

@@ -19,6 +19,10 @@ namespace uccp::bench {
 
 using SteadyTime = std::chrono::steady_clock::time_point;
 
+inline double since(SteadyTime begin) {
+  return std::chrono::duration<double>(SteadyTime::clock::now() - begin).count();
+}
+
 struct TlsIdentity {
   std::string ca_pem, certificate_pem, key_pem;
 };

@@ -359,6 +359,8 @@ Subprocess::~Subprocess() {
   if (signal_group(SIGKILL).is_ok()) (void)state_->reap(-1);
 }
 
+void Subprocess::detach() { state_.reset(); }
+
 Result<Subprocess> Subprocess::spawn(const SpawnOptions& options) {
   UCCP_RETURN_IF_ERROR(validate(options));
   int report[2];

@@ -122,6 +122,9 @@ class Subprocess {
   Subprocess(Subprocess&&) noexcept;
   Subprocess& operator=(Subprocess&&) noexcept;
 
+  // Lets the child go on by itself: this object has none any more, and who is its parent then reaps it.
+  void detach();
+
   pid_t pid() const;
   // Readable when the child has exited. Owned by this object. For poll loops; then call try_wait().
   int pidfd() const;

@@ -76,6 +76,23 @@ TEST_F(SubprocessTest, ReportsExitCodesAndSignals) {
   EXPECT_TRUE(run(shell("true"))->exit.succeeded());
 }
 
+TEST_F(SubprocessTest, AChildThatIsDetachedGoesOn) {
+  SpawnOptions options;
+  options.argv = {"/bin/sleep", "600"};
+  pid_t pid = 0;
+  {
+    auto child = Subprocess::spawn(options);
+    ASSERT_TRUE(child) << child.error().to_string();
+    pid = child->pid();
+    child->detach();
+  }
+  EXPECT_EQ(::waitpid(pid, nullptr, WNOHANG), 0) << "it runs";
+  ASSERT_EQ(::kill(pid, SIGKILL), 0);
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFSIGNALED(status));
+}
+
 TEST_F(SubprocessTest, ReportsWhatTheChildUsed) {
   const auto finished = run(shell("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"));
   ASSERT_TRUE(finished);

@@ -58,9 +58,8 @@ Result<std::unique_ptr<LocalWorkers>> LocalWorkers::open(LocalWorkersOptions opt
 
 LocalWorkers::~LocalWorkers() {
   loop_.stop();
-  // A Subprocess that is destroyed kills its child; these are to go on, and end with this process as our children.
   for (auto& [id, instance] : instances_) {
-    if (instance.child) (void)new runtime::Subprocess(std::move(*instance.child));
+    if (instance.child) instance.child->detach();
   }
 }
 
