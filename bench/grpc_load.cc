@@ -114,8 +114,8 @@ class Run final : public GrpcCaller {
   void open_loop() {
     uint64_t due_count = 0;
     SteadyTime due = begin_;
-    while (due < until_ && !(plan_.stop != nullptr && plan_.stop->load())) {
-      for (SteadyTime now = Clock::now(); due <= now && due < until_; now = Clock::now()) {
+    while (due < until_ && !exhausted() && !(plan_.stop != nullptr && plan_.stop->load())) {
+      for (SteadyTime now = Clock::now(); due <= now && due < until_ && !exhausted(); now = Clock::now()) {
         const bool late = plan_.late_ms_max > 0 && now - due > std::chrono::milliseconds(plan_.late_ms_max);
         if (!late && open_ < plan_.in_flight) {
           start(due);

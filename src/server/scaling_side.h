@@ -18,10 +18,8 @@ struct ScalingSettings {
   std::string context_file;
 };
 
-// Errors: invalid CONFIG_INVALID, which names the key; invalid SCALING_GROUPS_INVALID, which says what of the file.
+// Errors: invalid CONFIG_INVALID, which names the key; those of parse_scaling_groups.
 Result<ScalingSettings> scaling_settings(const Config& config, const ServerOptions& server, FileSystem& files);
-// The groups of a file, as above. `slots`: most attempts at a time on a worker.
-Result<ScalingSettings> parse_scaling_groups(const std::string& path, const std::string& json, size_t slots);
 
 // nullptr if nothing is scaled.
 Result<std::unique_ptr<LocalWorkers>> open_local_workers(const ScalingSettings& settings, const ServerOptions& server,

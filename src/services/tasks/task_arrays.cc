@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <ranges>
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/dotted_numbers.h"
 #include "services/message_types.h"
 #include "services/tasks/task_checks.h"
 #include "services/tasks/task_rows.h"
@@ -369,22 +371,28 @@ bool erase_elements(ApplyContext& c, const Scope& scope, TaskRow& array, size_t 
 
 Result<std::vector<internal::v1::ElementRange>> parse_ranges(std::string_view text, uint32_t size) {
   std::vector<internal::v1::ElementRange> ranges;
-  uint32_t next = 0;
-  const auto wrong = [&](const std::string& what) { return fail(invalid_field("elements", what, "0-9,42")); };
-  for (const char* at = text.data(); at < text.data() + text.size(); ++at) {
-    uint32_t first = 0;
-    const char* const end = text.data() + text.size();
-    at = std::from_chars(at, end, first).ptr;
-    uint32_t last = first;
-    if (at < end && *at == '-') at = std::from_chars(at + 1, end, last).ptr;
-    const std::string shown = std::to_string(first) + "-" + std::to_string(last);
-    if (last < first) return wrong("has the range " + shown + ", which ends before it begins");
-    if (first < next) return wrong("has the range " + shown + ", which begins before the one in front of it ends");
-    if (last >= size) return wrong("names element " + std::to_string(last) + " of an array of " + std::to_string(size));
+  uint64_t next = 0;
+  const auto index_of = [](std::string_view digits) -> std::optional<uint64_t> {
+    std::array<uint64_t, 1> number{};
+    return parse_dotted_numbers(digits, number) ? std::optional(number[0]) : std::nullopt;
+  };
+  const auto wrong = [](const std::string& what) { return fail(invalid_field("elements", what, "0-9,42")); };
+  if (text.empty()) return wrong("names no element");
+  for (const auto piece : std::views::split(text, ',')) {
+    const std::string_view part(piece);
+    const size_t dash = part.find('-');
+    const auto first = index_of(part.substr(0, dash));
+    const auto last = dash == std::string_view::npos ? first : index_of(part.substr(dash + 1));
+    if (!first || !last) return wrong("must be indexes and ranges of them");
+    const std::string shown = std::to_string(*first) + "-" + std::to_string(*last);
+    if (*last < *first) return wrong("has the range " + shown + ", which ends before it begins");
+    if (*first < next) return wrong("has the range " + shown + ", which begins before the one in front of it ends");
+    if (*last >= size)
+      return wrong("names element " + std::to_string(*last) + " of an array of " + std::to_string(size));
     auto& range = ranges.emplace_back();
-    range.set_first(first);
-    range.set_count(last - first + 1);
-    next = last + 1;
+    range.set_first(static_cast<uint32_t>(*first));
+    range.set_count(static_cast<uint32_t>(*last - *first + 1));
+    next = *last + 1;
   }
   return ranges;
 }

@@ -261,7 +261,8 @@ TEST_F(TaskArrays, RangesRiseAndStayWithinTheArray) {
   ASSERT_EQ(good->size(), 2u);
   EXPECT_EQ((*good)[0].count(), 10u);
   EXPECT_EQ((*good)[1].first(), 42u);
-  for (const char* bad : {"9-0", "5,3", "0-5,5", "100", "0-100"}) {
+  for (const char* bad :
+       {"9-0", "5,3", "0-5,5", "100", "0-100", "", "x", "1;2", "1-", "1,", "1-2-3", "99999999999999999999"}) {
     const auto refused = parse_ranges(bad, 100);
     ASSERT_FALSE(refused) << bad;
     EXPECT_EQ(refused.error().reason(), "FIELD_INVALID") << bad;

@@ -1,4 +1,4 @@
-#include "server/scaling_side.h"
+#include "server/scaling_groups.h"
 
 #include <gtest/gtest.h>
 
@@ -19,7 +19,7 @@ TEST(ScalingGroups, AGroupBecomesFlagsAndAnInventory) {
                "resources": {"total": {"cpu": 4, "memory": "8Gi"}}}}]})",
                                         50);
   ASSERT_TRUE(out) << out.error().message();
-  const tasks::ScalingGroup& group = out->options.groups.at(0);
+  const tasks::ScalingGroup& group = out->groups.at(0);
   EXPECT_EQ(group.min, 1u);
   EXPECT_EQ(group.max, 3u);
   EXPECT_EQ(group.price_per_hour, 2.5);
