@@ -181,13 +181,14 @@ void Validator::text(const FieldPlan& rule, const FieldPlan& type, std::string_v
 }
 
 void Validator::number(const FieldPlan& rule, double value) {
-  // Written so that NaN breaks a limit.
+  // Written so that NaN breaks a limit; what is endless breaks any.
   const bool low = rule.min && !(value >= *rule.min), high = rule.max && !(value <= *rule.max);
-  if (!low && !high) return;
+  if (!low && !high && !((rule.min || rule.max) && std::isinf(value))) return;
   std::string what = rule.min && rule.max
                          ? fmt::format("must be from {} to {}", number_text(*rule.min), number_text(*rule.max))
                      : rule.min ? fmt::format("must be at least {}", number_text(*rule.min))
                                 : fmt::format("must be at most {}", number_text(*rule.max));
+  if (std::isinf(value)) what.append(" and finite");
   if (!trail_.redacted()) what.append(", not ").append(number_text(value));
   trail_.violate(std::move(what), rule.example);
 }

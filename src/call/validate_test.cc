@@ -59,6 +59,16 @@ TEST(Validate, LimitsAreChecked) {
   EXPECT_EQ(service(R"("weight":0)").size(), 0u);
 }
 
+TEST(Validate, NumbersWithALimitEnd) {
+  const auto price = [](std::string_view text) {
+    return said(check("Worker", R"({"name":"w","pricePerHour":)" + std::string(text) + "}"));
+  };
+  EXPECT_EQ(price("2.5"), "");
+  EXPECT_EQ(price("-1"), "pricePerHour must be at least 0, not -1\n");
+  EXPECT_EQ(price("\"Infinity\""), "pricePerHour must be at least 0 and finite, not inf\n");
+  EXPECT_EQ(price("\"NaN\""), "pricePerHour must be at least 0, not nan\n");
+}
+
 TEST(Validate, PresenceSatisfiesRequired) {
   EXPECT_TRUE(check("UpdateTaskPriorityRequest", R"({"id":"task_1","priority":0})").is_ok());
   EXPECT_EQ(said(check("UpdateTaskPriorityRequest", R"({"id":"task_1"})")), "priority is required\n");

@@ -9,6 +9,7 @@
 
 #include "call/contract.h"
 #include "call/json_codec.h"
+#include "call/validate.h"
 #include "services/tasks/live_tasks.h"
 #include "uccp/v1/workers.pb.h"
 
@@ -91,6 +92,12 @@ Result<v1::Worker> worker_of(const Value& value) {
            call::json_to_wire(call::Contract::get().plan("uccp.v1.Worker"), json, {.keep_output_only = true}));
   v1::Worker worker;
   if (!worker.ParseFromString(wire)) return fail(Code::kInvalid, "WORKER", "worker cannot be read");
+  UCCP_RETURN_IF_ERROR(call::validate(call::Contract::get().plan("uccp.v1.Worker"), wire));
+  // In a request these are the server's to say, so that they are not looked at in one.
+  for (const v1::WorkerGpu& gpu : worker.gpus()) {
+    UCCP_RETURN_IF_ERROR(call::validate(call::Contract::get().plan("uccp.v1.WorkerGpu"), gpu.SerializeAsString()));
+    if (gpu.count() < 1) return fail(Code::kInvalid, "WORKER", "worker.gpus[].count must be at least 1");
+  }
   const v1::Resources& total = worker.resources().total();
   if (total.cpu() <= 0 || total.memory() == 0)
     return fail(Code::kInvalid, "WORKER", "worker.resources.total must have cpu and memory");

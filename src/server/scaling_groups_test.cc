@@ -55,6 +55,17 @@ TEST(ScalingGroups, WhatIsWrongIsRefusedWithItsPlace) {
             "agentFlags");
   EXPECT_EQ(refused(group(R"("name": "a", "max": 1, "worker": {"resources": {"total": {"cpu": 1}}})")),
             "the scaling groups of groups.json: groups[0]: worker.resources.total must have cpu and memory");
+  const auto with = [&](const std::string& fields, const std::string& cpu) {
+    return refused(group(R"("name": "a", "max": 1, "worker": {)" + fields + R"("resources": {"total": {"cpu": )" + cpu +
+                         R"(, "memory": "1Gi"}}})"));
+  };
+  EXPECT_EQ(with("", "2"), "taken");
+  for (const char* price : {"-0.5", "\"NaN\"", "\"Infinity\""})
+    EXPECT_NE(with("\"pricePerHour\": " + std::string(price) + ", ", "2").find("pricePerHour"), std::string::npos)
+        << price;
+  EXPECT_NE(with("", "\"Infinity\"").find("cpu"), std::string::npos);
+  EXPECT_EQ(with(R"("gpus": [{"count": -1}], )", "2"),
+            "the scaling groups of groups.json: groups[0]: worker.gpus[].count must be at least 1");
 }
 
 }  // namespace
