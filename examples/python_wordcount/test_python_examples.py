@@ -38,6 +38,10 @@ class PythonExamples(unittest.TestCase):
         lines = self.run_example("python_actors/montecarlo.py", "--rounds", 10, "--points", 500)
         self.assertRegex(lines[0], r"^pi is about 3\.\d+, off by 0\.\d+, from 10000 points in")
 
+    def test_orders_become_invoices_exactly_once(self):
+        lines = self.run_example("python_transactions/invoices.py", "--orders", 40, "--failures", 0.3)
+        self.assertRegex(lines[0], r"^40 orders, 40 invoices, each once; \d+ transactions failed$")
+
     def test_word_count_of_the_licenses_of_the_system(self):
         if not pathlib.Path("/usr/share/common-licenses").is_dir():
             self.skipTest("this system has no /usr/share/common-licenses")

@@ -52,6 +52,7 @@ from uccp.kv import KeyValue
 from uccp.objects import Objects, StoredObject
 from uccp.refs import ObjectRef, YieldedValues, get, wait
 from uccp.tasks import Task, Tasks
+from uccp.transactions import Producer, Transaction
 
 __version__ = "1.0.0"
 
@@ -96,6 +97,7 @@ __all__ = [
     "Objects",
     "OutcomeUnknown",
     "PermissionDenied",
+    "Producer",
     "Registration",
     "RemoteError",
     "RemoteFunction",
@@ -106,6 +108,7 @@ __all__ = [
     "TaskError",
     "TaskTimeout",
     "Tasks",
+    "Transaction",
     "UccpError",
     "Unauthenticated",
     "Unavailable",

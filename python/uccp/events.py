@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
 
 from uccp import _contract, errors
 from uccp.connection import Connection
+from uccp.transactions import Producer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Event:
     time: datetime.datetime | None
     cursor: str
     delivery_attempt: int
+    subscription: str | None
+    ack_id: str
     _settle: Callable[..., None] = dataclasses.field(repr=False, compare=False)
 
     def ack(self) -> None:
@@ -49,6 +52,29 @@ class Published:
     partition: int
     offset: int
     duplicate: bool
+
+
+def publish(
+    connection: Connection,
+    topic: str,
+    payloads: Sequence[Any],
+    *,
+    key: str | None,
+    type: str | None,
+    headers: Mapping[str, str] | None,
+    transaction_id: str | None = None,
+) -> list[Published]:
+    """What Events.publish() and Transaction.publish() share."""
+
+    def event(payload: Any) -> dict[str, Any]:
+        kind = "data" if isinstance(payload, bytes) else "text" if isinstance(payload, str) else "json"
+        value = {"null_value": 0} if payload is None else payload
+        return {kind: value, "key": key, "type": type, "headers": headers}
+
+    answer = connection.call(
+        "EventBus/Publish", topic=topic, events=[event(one) for one in payloads], transaction_id=transaction_id
+    )
+    return [Published(one.id, one.partition, one.offset, one.duplicate) for one in answer.results]
 
 
 def _payload(event: Any) -> Any:
@@ -86,14 +112,18 @@ class Events:
         """Publishes one event a payload, all in one request, and answers when they are stored. Bytes and text travel
         as
         they are, all else as JSON."""
+        return publish(self._connection, topic, payloads, key=key, type=type, headers=headers)
 
-        def event(payload: Any) -> dict[str, Any]:
-            kind = "data" if isinstance(payload, bytes) else "text" if isinstance(payload, str) else "json"
-            value = {"null_value": 0} if payload is None else payload
-            return {kind: value, "key": key, "type": type, "headers": headers}
+    def producer(self, name: str, *, timeout: float | None = None) -> Producer:
+        """Who makes transactions under this name, each of which may take `timeout` seconds (a minute)."""
+        return Producer(self._connection, name, timeout)
 
-        answer = self._connection.call("EventBus/Publish", topic=topic, events=[event(one) for one in payloads])
-        return [Published(one.id, one.partition, one.offset, one.duplicate) for one in answer.results]
+    def pull(self, subscription: str, *, limit: int = 100, wait: float | None = None) -> list[Event]:
+        """The next events of a subscription that exists, at most `limit`; none if there are none in `wait` seconds."""
+        answer = self._connection.call(
+            "EventBus/PullEvents", subscription=subscription, max_events=limit, wait=wait
+        )
+        return [self._event(item, subscription) for item in answer.deliveries]
 
     def subscribe(
         self,
@@ -152,6 +182,8 @@ class Events:
             offset=event.offset,
             time=_contract.time_of(event, "publish_time"),
             cursor=item.cursor,
+            subscription=subscription,
+            ack_id=item.ack_id,
             delivery_attempt=item.delivery_attempt,
             _settle=settle,
         )

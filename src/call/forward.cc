@@ -34,6 +34,10 @@ constexpr std::array<std::string_view, 15> kLeaderReads = {
 constexpr std::array<std::string_view, 4> kLocalChanges = {
     "uccp.internal.v1.AgentLink/PutBlob", "uccp.internal.v1.CertificateLink/Sign",
     "uccp.internal.v1.CertificateLink/Report", "uccp.v1.EventBus/Publish"};
+// Changed by who leads the group that coordinates transactions over topics, which is bus-0.
+constexpr std::array<std::string_view, 3> kOfTransactions = {
+    "uccp.v1.EventBus/BeginTransaction", "uccp.v1.EventBus/CommitTransaction", "uccp.v1.EventBus/AbortTransaction"};
+constexpr GroupId kTransactionGroup{16};
 // Their requests say where they are served.
 constexpr std::string_view kPropose = "uccp.internal.v1.NodeLink/Propose";
 constexpr std::string_view kSubscribe = "uccp.v1.EventBus/Subscribe";
@@ -146,6 +150,9 @@ Placement placement_of(const Method& method) {
   Placement placement;
   if (method.service == "uccp.internal.v1.NodeLink") return placement;
   if (std::ranges::find(kWorkServices, method.service) != kWorkServices.end()) placement.group = kWorkGroup;
+  if (std::ranges::find(kOfTransactions, method.full_name) != kOfTransactions.end()) {
+    placement.group = kTransactionGroup;
+  }
   placement.leader_only =
       (method.mutating || std::ranges::find(kLeaderReads, method.full_name) != kLeaderReads.end()) &&
       std::ranges::find(kLocalChanges, method.full_name) == kLocalChanges.end();

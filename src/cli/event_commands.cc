@@ -78,7 +78,7 @@ Result<int> run_publish(Session& session, Args args) {
   const call::Method& method = method_named(session, "uccp.v1.EventBus/Publish");
   const call::FieldPlan* events = method.request->by_name("events");
   // The flags of an event are those of a request that holds one.
-  std::string key, type;
+  std::string key, type, transaction;
   std::vector<std::string> headers;
   const auto text_flag = [](std::string name, std::string value_name, std::string help, std::string& target) {
     return Flag{.names = {std::move(name)},
@@ -90,7 +90,8 @@ Result<int> run_publish(Session& session, Args args) {
                 }};
   };
   std::vector<Flag> extra = {text_flag("key", "KEY", "events with the same key stay in order", key),
-                             text_flag("type", "TYPE", "kind of event", type)};
+                             text_flag("type", "TYPE", "kind of event", type),
+                             text_flag("transaction", "ID", "counts when that transaction is committed", transaction)};
   extra.push_back({.names = {"header"},
                    .value_name = "NAME=VALUE",
                    .help = "a header; may be repeated",
@@ -130,6 +131,7 @@ Result<int> run_publish(Session& session, Args args) {
   call::put_bytes(event, plan.by_name(is_utf8(content) ? "text" : "data")->number, content);
   Request request(method, session.io);
   UCCP_RETURN_IF_ERROR(request.set("topic", words.front()));
+  if (!transaction.empty()) UCCP_RETURN_IF_ERROR(request.set("transaction_id", transaction));
   UCCP_TRY(std::string wire, request.wire());
   call::put_bytes(wire, events->number, event);
   const std::string prepared = session.caller.prepared(method, std::move(wire));

@@ -94,7 +94,8 @@ constexpr std::string_view kWaitHelp =
 
 constexpr std::string_view kPublishHelp =
     "Publishes one event and answers when it is stored.\n\n"
-    "usage: uccp-cli publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE ...]\n"
+    "usage: uccp-cli publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE ...] "
+    "[--transaction ID]\n"
     "       uccp-cli publish TOPIC --file FILE\n\n"
     "--file takes the content of a file, or of standard input with `-`. Events with the same key stay in order.\n\n"
     "Examples\n"
@@ -164,8 +165,8 @@ constexpr auto kVerbless = std::to_array<Verbless>({
     {"health", "health", "Shows whether the cluster works", {}},
     {"version", "version", "Shows the versions of this program and of the server", {}},
     {"wait", "wait NOUN ID --for FIELD=VALUE | --for deleted", "Waits until a resource is as wanted", kWaitHelp},
-    {"publish", "publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE]", "Publishes an event",
-     kPublishHelp},
+    {"publish", "publish TOPIC --data STRING [--key KEY] [--type TYPE] [--header NAME=VALUE] [--transaction ID]",
+     "Publishes an event", kPublishHelp},
     {"subscribe", "subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]",
      "Prints the events of topics", kSubscribeHelp},
     {"help", "help [NOUN [VERB]] | help exit-codes | help permissions", "Explains a command", {}},

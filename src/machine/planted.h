@@ -8,7 +8,9 @@
 // keep_expired (an instance stays when its lease ended), forget_producer (sequence numbers are not looked at),
 // skip_batch (a stream that goes on from a cursor leaves a batch out), trim_much (retention removes one event too
 // many), lose_kept (a snapshot of a bus group leaves out the events that it needs), compact_newest (compaction removes
-// the newest event of a key, too), old_server (who served a subscription before goes on moving its places). Set before
+// the newest event of a key, too), old_server (who served a subscription before goes on moving its places), forget_part
+// (a transaction forgets all groups but the first), lose_settled (what a transaction confirmed is lost when who serves
+// the subscription has not heard of it). Set before
 // anything applies.
 #pragma once
 

@@ -61,6 +61,12 @@ Result<events::EventsOptions> bus_settings(const Config& config) {
   UCCP_TRY(options.cleaner.log_bytes_min, config.integer_between("bus_log_bytes_min", 1, int64_t{1} << 50));
   UCCP_TRY(options.cleaner.bytes_per_second,
            config.integer_between("bus_rewrite_bytes_per_second", 1 << 10, int64_t{1} << 40));
+  UCCP_TRY(options.transactions.events_max, config.integer_between("bus_transaction_events_max", 1, 1'000'000));
+  UCCP_TRY(options.transactions.bytes_max,
+           config.integer_between("bus_transaction_bytes_max", 1 << 10, int64_t{1} << 32));
+  UCCP_TRY(const uint64_t duration, config.integer_between("bus_transaction_ms_max", 1'000, int64_t{24} * 3600 * 1000));
+  options.transactions.timeout_max_ms = static_cast<int64_t>(duration);
+  UCCP_TRY(options.transactions.open_max, config.integer_between("bus_transactions_open_max", 1, 1'000'000));
   return options;
 }
 
@@ -112,7 +118,7 @@ std::vector<node::GroupSpec> BusSide::groups() {
     specs.push_back(
         {.id = events::bus_group(number),
          .name = events::bus_group_name(number),
-         .domains = {&bus_},
+         .domains = {&bus_, &transactions_},
          .log_floor = [](const machine::GroupView& view, LogIndex from) { return events::log_floor(view, from); }});
   }
   return specs;
@@ -134,7 +140,8 @@ void BusSide::build(const BusSideEnvironment& environment, call::HandlerTable& h
                                           .clock = environment.clock,
                                           .metrics = environment.metrics,
                                           .page_tokens = environment.page_tokens,
-                                          .leader = [&node](GroupId group) { return node.known_leader(group); }});
+                                          .leader = [&node](GroupId group) { return node.known_leader(group); },
+                                          .feature_level = [&node] { return node.feature_level(); }});
   service_->add_handlers(handlers);
   handlers.add_parsed<internal::v1::ProposeRequest>(
       kPropose, [&node](const call::CallPtr& call, const internal::v1::ProposeRequest& request) {

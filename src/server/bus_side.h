@@ -15,6 +15,7 @@
 #include "services/events/bus_state.h"
 #include "services/events/events_service.h"
 #include "services/events/topics_state.h"
+#include "services/events/transactions_state.h"
 
 namespace uccp::server {
 
@@ -59,6 +60,7 @@ class BusSide {
   const events::EventsOptions options_;
   events::TopicsState topics_;
   events::BusState bus_;
+  events::TransactionsState transactions_;
   std::unique_ptr<Remote> remote_;
   std::unique_ptr<events::EventsService> service_;
 };

@@ -17,7 +17,8 @@ inline bool frees_space(std::string_view command) {
                                                   "kv.delete",          "kv.compact",           "kv.sweep",
                                                   "kv.revoke",          "topics.delete",        "bus.drop",
                                                   "bus.trim",           "secrets.delete",       "compute.remove",
-                                                  "quotas.delete"};
+                                                  "quotas.delete",      "transactions.end",     "transactions.settle",
+                                                  "transactions.settled"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 

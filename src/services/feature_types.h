@@ -16,6 +16,8 @@ inline constexpr uint32_t kCoordinationLevel = 2;
 inline constexpr uint32_t kSchedulingLevel = 2;
 // Level at which the last number of a topic or subscription is kept.
 inline constexpr uint32_t kNumberedLevel = 2;
+// Level at which nodes know transactions over topics.
+inline constexpr uint32_t kTransactionsLevel = 2;
 
 // Level at which nodes know topics that are compacted, and events that are stored again.
 inline constexpr uint32_t kCompactionLevel = 2;

@@ -223,6 +223,8 @@ TEST_F(ForwardTest, EveryMethodHasAPlace) {
     to_leader += placement.leader_only ? 1 : 0;
   }
   EXPECT_GT(to_leader, 20);
+  // Who leads bus-0 coordinates transactions over topics.
+  EXPECT_EQ(placement_of(*Contract::get().find("uccp.v1.EventBus/BeginTransaction")).group, GroupId(16));
   EXPECT_EQ(placement_of(*Contract::get().find(kGetTask)).group, kWorkGroup);
   EXPECT_TRUE(placement_of(*Contract::get().find(kGetTask)).leader_only);
   EXPECT_EQ(placement_of(*Contract::get().find(kRegister)).group, kCoreGroup);

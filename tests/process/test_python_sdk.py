@@ -230,6 +230,43 @@ class Clients(NodeTest):
         self.assertEqual({next(again).payload for again in [self.other().events.subscribe("t.b", **options)] for _ in "23"},
                          {"2", "3"})
 
+    def test_a_transaction_counts_all_or_none_and_a_later_producer_fences_the_earlier_one(self):
+        events = self.client.events
+        for topic in ("tx.in", "tx.out"):
+            events.create_topic(topic)
+        reading = events.subscribe("tx.in", subscription="tx", start="EARLIEST", ack="MANUAL")
+        events.publish("tx.in", "1", "2")
+        first, second = next(reading), next(reading)
+
+        def written():
+            return [one.payload for one in events.subscribe("tx.out", start="EARLIEST", follow=False)]
+
+        old = events.producer("tx")
+        with self.assertRaises(ZeroDivisionError), old.transaction() as transaction:
+            transaction.publish("tx.out", "never")
+            transaction.ack(first, second)
+            raise ZeroDivisionError
+        again = [next(reading), next(reading)]
+        self.assertEqual([(one.payload, one.delivery_attempt) for one in again], [("1", 2), ("2", 2)])
+        with old.transaction() as transaction:
+            with self.assertRaises(uccp.FailedPrecondition) as expired:
+                transaction.ack(first)
+            self.assertEqual(expired.exception.reason, "ACK_EXPIRED")
+            transaction.publish("tx.out", *[one.payload for one in again])
+            transaction.ack(*again)
+            self.assertEqual(written(), [])
+        self.assertEqual(written(), ["1", "2"])
+        reading.close()
+        self.assertEqual(events.pull("tx"), [])
+        left_open = old.transaction()
+        left_open.publish("tx.out", "fenced")
+        with self.other().events.producer("tx").transaction() as transaction:
+            transaction.publish("tx.out", "3")
+        with self.assertRaises(uccp.FailedPrecondition) as fenced:
+            left_open.commit()
+        self.assertEqual(fenced.exception.reason, "PRODUCER_FENCED")
+        self.assertEqual(written(), ["1", "2", "3"])
+
     def test_services(self):
         with self.client.discovery.register("billing", port=8080, address="10.0.0.1", labels={"tier": "gold"}) as own:
             found = self.client.discovery.discover("billing")

@@ -46,6 +46,11 @@ BatchPtr make_batch(GroupId group, PartitionId id, BusIndexRow row, std::shared_
   batch->group = group;
   batch->id = id;
   batch->places = places_of(row, static_cast<uint32_t>(content->events_size()));
+  batch->count = batch->places.size();
+  // Of content that is still to be read the row says how much there is.
+  if (content->events().empty() && row.only().empty()) {
+    batch->count = row.events() - std::min(row.events(), static_cast<uint32_t>(row.skipped_size()));
+  }
   batch->row = std::move(row);
   batch->ephemeral = content->ephemeral();
   batch->content = std::move(content);

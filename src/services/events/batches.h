@@ -34,11 +34,12 @@ struct Batch {
   BusIndexRow row;
   std::shared_ptr<const internal::v1::BusBatch> content;
   std::vector<uint32_t> places;  // in the content, of the events that the row means
+  uint64_t count = 0;            // of the events that the row means
   bool ephemeral = false;
 
   // It is told that there is something; what it is has to be read from the log.
   bool bare() const { return content->events().empty(); }
-  uint64_t next_offset() const { return row.first_offset() + (row.span() > 0 ? row.span() : places.size()); }
+  uint64_t next_offset() const { return row.first_offset() + (row.span() > 0 ? row.span() : count); }
   // Of the event at the place `number` among those that are there; compaction leaves gaps between them.
   uint64_t offset(size_t number) const {
     return row.first_offset() + (row.numbers_size() > 0 ? row.numbers(static_cast<int>(number)) : number);

@@ -10,6 +10,7 @@
 #include "services/events/bus_schedule.h"
 #include "services/events/bus_state.h"
 #include "services/events/bus_trim.h"
+#include "services/events/transaction_part.h"
 #include "uccp/v1/events.pb.h"
 
 namespace uccp::events {
@@ -38,6 +39,11 @@ class Append {
  public:
   Append(ApplyContext& context, const BusBatch& batch, uint32_t number, BusPartitionRow row)
       : c_(context), batch_(batch), number_(number), id_{batch.topic(), batch.partition()}, row_(std::move(row)) {}
+  // `heads` has the ids and keys of the staged events.
+  Append(ApplyContext& context, const BusBatch& heads, const StagedBatch& staged, BusPartitionRow row)
+      : Append(context, heads, staged.order, std::move(row)) {
+    staged_ = &staged;
+  }
 
   BusBatchResult run() {
     if (batch_.has_expected_offset() && batch_.expected_offset() != row_.next_offset()) {
@@ -65,11 +71,7 @@ class Append {
     const auto skipped = static_cast<uint64_t>(result_.duplicates_size() + result_.scheduled_size());
     const auto count = static_cast<uint64_t>(batch_.events_size()) - skipped;
     if (count > 0) store(count);
-    if (count > 0 && row_.versioned()) {
-      std::set<uint32_t> left_out(result_.duplicates().begin(), result_.duplicates().end());
-      left_out.insert(result_.scheduled().begin(), result_.scheduled().end());
-      count_versions(left_out);
-    }
+    if (count > 0 && row_.versioned()) count_versions();
     if (count > 0 || result_.scheduled_size() > 0) {
       // Rows that nobody had before: there is nothing to read.
       const uint64_t rows = static_cast<uint64_t>(result_.scheduled_size()) + (count > 0 ? 1 : 0);
@@ -79,6 +81,17 @@ class Append {
     }
     if (!batch_.producer_id().empty()) kProducers.put(c_.state(), c_.scope(), producer_key(), producer_);
     return std::move(result_);
+  }
+
+  // Everything was checked when it was staged, but for ids that came since.
+  void settle() {
+    forget_old();
+    find_repeats();
+    const auto count = static_cast<uint64_t>(batch_.events_size() - result_.duplicates_size());
+    if (count > 0) store(count);
+    else release_entry(c_, staged_->log_index, staged_->batch);
+    if (count > 0 && row_.versioned()) count_versions();
+    kPartitions.put(c_.state(), c_.scope(), partition_key(id_), row_);
   }
 
  private:
@@ -208,8 +221,16 @@ class Append {
     return stored ? ByteReader(*stored).u64() : 0;
   }
 
+  // Places of events that get no offset now.
+  std::set<uint32_t> left_out() const {
+    std::set<uint32_t> places(result_.duplicates().begin(), result_.duplicates().end());
+    places.insert(result_.scheduled().begin(), result_.scheduled().end());
+    return places;
+  }
+
   // Keys that have a version have one more with each event, whoever published it.
-  void count_versions(const std::set<uint32_t>& skipped) {
+  void count_versions() {
+    const std::set<uint32_t> skipped = left_out();
     std::map<std::string_view, uint64_t> more;
     for (uint32_t place = 0; place < static_cast<uint32_t>(batch_.events_size()); ++place) {
       const std::string_view key = key_of(batch_.events(static_cast<int>(place)));
@@ -237,20 +258,25 @@ class Append {
     if (trim_due(row_, c_.now_ms())) trim_partition(c_, id_, row_, rows_max);
     internal::v1::BusNotice notice;
     *notice.mutable_row() = index;
-    *notice.mutable_batch() = batch_;
-    c_.notify(kBusTopic, partition_key(id_), 0, notice.SerializeAsString());
+    // Content in an older entry of the log is read there by whoever is told.
+    if (staged_ == nullptr) *notice.mutable_batch() = batch_;
+    c_.notify(kBusTopic, partition_key(id_), kBatchChange, notice.SerializeAsString());
   }
 
   BusIndexRow make_row(uint64_t count) const {
     uint64_t bytes = 0;
-    auto skipped = std::set<uint32_t>(result_.duplicates().begin(), result_.duplicates().end());
-    skipped.insert(result_.scheduled().begin(), result_.scheduled().end());
+    const std::set<uint32_t> skipped = left_out();
     for (int place = 0; place < batch_.events_size(); ++place) {
-      if (!skipped.contains(static_cast<uint32_t>(place))) bytes += batch_.events(place).size();
+      if (skipped.contains(static_cast<uint32_t>(place))) continue;
+      bytes += staged_ != nullptr ? staged_->row.sizes(place) : batch_.events(place).size();
     }
     BusIndexRow index;
-    index.set_log_index(c_.index().value);
-    index.set_batch(number_);
+    index.set_log_index(staged_ != nullptr ? staged_->log_index : c_.index().value);
+    index.set_batch(staged_ != nullptr ? staged_->batch : number_);
+    if (staged_ != nullptr) {
+      index.set_order_index(c_.index().value);
+      index.set_order_batch(number_);
+    }
     index.set_first_offset(row_.next_offset());
     index.set_publish_us(c_.envelope().wall.us);
     index.set_events(static_cast<uint32_t>(batch_.events_size()));
@@ -268,7 +294,8 @@ class Append {
   const PartitionId id_;
   BusPartitionRow row_;
   BusProducerRow producer_;
-  uint64_t repeated_ = 0;  // first events of the batch that the producer has sent before
+  const StagedBatch* staged_ = nullptr;  // what the batch stands for; null: it is the one of this command
+  uint64_t repeated_ = 0;                // first events of the batch that the producer has sent before
   BusBatchResult result_;
 };
 
@@ -282,7 +309,7 @@ BusBatchResult append_batch(ApplyContext& context, const BusBatch& batch, uint32
     notice.mutable_row()->set_batch(number);
     notice.mutable_row()->set_publish_us(context.envelope().wall.us);
     *notice.mutable_batch() = batch;
-    context.notify(kBusTopic, partition_key(id), 0, notice.SerializeAsString());
+    context.notify(kBusTopic, partition_key(id), kBatchChange, notice.SerializeAsString());
     return {};
   }
   auto row = kPartitions.get(context.state(), context.scope(), partition_key(id));
@@ -291,7 +318,18 @@ BusBatchResult append_batch(ApplyContext& context, const BusBatch& batch, uint32
     result.set_refusal(BusBatchResult::REFUSAL_UNKNOWN_PARTITION);
     return result;
   }
+  if (batch.transaction() != 0) return stage_batch(context, batch, number);
   return Append(context, batch, number, std::move(*row)).run();
+}
+
+void append_staged(ApplyContext& context, const StagedBatch& staged) {
+  BusBatch heads;
+  heads.set_topic(staged.row.topic());
+  heads.set_partition(staged.row.partition());
+  *heads.mutable_events() = staged.row.heads();
+  auto row = kPartitions.get(context.state(), context.scope(), partition_key({heads.topic(), heads.partition()}));
+  if (!row || row->dropped()) return release_entry(context, staged.log_index, staged.batch);
+  Append(context, heads, staged, std::move(*row)).settle();
 }
 
 void release_entry(ApplyContext& context, uint64_t log_index, uint32_t batch) {

@@ -73,7 +73,7 @@ void release_event(ApplyContext& context, const Due& due, BusPartitionRow& parti
   // Its content is in an older entry of the log: whoever is told reads it there.
   internal::v1::BusNotice notice;
   *notice.mutable_row() = std::move(row);
-  context.notify(kBusTopic, partition_key(due.id), 0, notice.SerializeAsString());
+  context.notify(kBusTopic, partition_key(due.id), kBatchChange, notice.SerializeAsString());
 }
 
 }  // namespace

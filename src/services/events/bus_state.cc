@@ -11,6 +11,8 @@
 #include "services/events/bus_rows.h"
 #include "services/events/bus_schedule.h"
 #include "services/events/bus_trim.h"
+#include "services/events/transaction_part.h"
+#include "services/feature_types.h"
 
 namespace uccp::events {
 namespace {
@@ -63,6 +65,9 @@ ApplyResult commit(ApplyContext& context, std::string_view payload) {
     if (!commit.has_position()) {
       position = stored.value_or(internal::v1::BusPosition());
       if (!stored) position.set_unset(true);
+    } else if (stored && position.moves() <= stored->moves() &&
+               context.envelope().feature_level >= services::kTransactionsLevel) {
+      keep_settled(*stored, position);
     }
     position.set_epoch(command.epoch());
     rows.emplace_back(key, std::move(position));

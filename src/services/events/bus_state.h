@@ -14,6 +14,9 @@ inline constexpr std::string_view kBusDomain = "bus";
 // Changes (not kept): BusNotice, for each batch that was stored or is of an ephemeral topic. The key is the
 // partition's.
 inline constexpr std::string_view kBusTopic = "bus";
+// Kinds of them: a batch; a transaction that held deliveries of the partition has ended, which has no content.
+inline constexpr uint8_t kBatchChange = 0;
+inline constexpr uint8_t kHeldChange = 1;
 
 class BusState final : public machine::Domain {
  public:

@@ -34,7 +34,9 @@ EventsService::EventsService(EventsOptions options, EventsEnvironment environmen
       env_(std::move(environment)),
       topics_(env_.reader),
       gatherer_(options_.gatherer, env_.anywhere, env_.loop, env_.clock, env_.metrics),
-      publisher_(options_.publisher, env_.anywhere, topics_, gatherer_, env_.metrics),
+      transactions_(options_.transactions, {env_.local, env_.anywhere, env_.reader, env_.loop, env_.work, env_.clock,
+                                            env_.metrics, env_.page_tokens, env_.feature_level}),
+      publisher_(options_.publisher, env_.anywhere, topics_, gatherer_, transactions_, env_.metrics),
       feed_(env_.watcher, env_.events, options_.groups),
       fetcher_(env_.reader, env_.log, env_.work),
       compactor_(options_.compactor, {env_.local, env_.reader, fetcher_, env_.loop, env_.work, env_.metrics}),
@@ -44,8 +46,8 @@ EventsService::EventsService(EventsOptions options, EventsEnvironment environmen
       streams_(Streams::make(options_.stream,
                              {env_.reader, feed_, fetcher_, env_.events, env_.work, env_.clock, env_.metrics})),
       subscriptions_(options_.subscriptions,
-                     {env_.local, env_.anywhere, env_.reader, feed_, fetcher_, gatherer_, topics_, env_.events,
-                      env_.work, env_.clock, env_.metrics, env_.page_tokens, options_.groups}) {}
+                     {env_.local, env_.anywhere, env_.reader, feed_, fetcher_, gatherer_, topics_, transactions_,
+                      env_.events, env_.work, env_.clock, env_.metrics, env_.page_tokens, options_.groups}) {}
 
 void EventsService::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("CreateTopic"),
@@ -64,6 +66,7 @@ void EventsService::add_handlers(call::HandlerTable& handlers) {
   handlers.add(method_name("Subscribe"),
                [this](const CallPtr& call, std::string bytes) { subscribe(call, std::move(bytes)); });
   subscriptions_.add_handlers(handlers);
+  transactions_.add_handlers(handlers);
 }
 
 void EventsService::propose(const CallPtr& call, std::string_view bytes, std::string_view verb,

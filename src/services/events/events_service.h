@@ -21,6 +21,7 @@
 #include "services/events/streams.h"
 #include "services/events/subscriptions.h"
 #include "services/events/topic_directory.h"
+#include "services/events/transactions.h"
 #include "services/events/views.h"
 
 namespace uccp::events {
@@ -37,6 +38,7 @@ struct EventsOptions {
   BusKeeperOptions keeper;
   CompactorOptions compactor;
   LogCleanerOptions cleaner;
+  TransactionOptions transactions;
 };
 
 // Everything must outlive the service.
@@ -53,6 +55,7 @@ struct EventsEnvironment {
   MetricsRegistry& metrics;
   const call::PageTokenSigner& page_tokens;
   std::function<NodeId(GroupId)> leader;  // as far as this node knows; 0: none
+  std::function<uint32_t()> feature_level;
 };
 
 class EventsService {
@@ -67,7 +70,10 @@ class EventsService {
   // The node runs: begins to listen to its groups.
   void start() { feed_.start(); }
   // On the loop: this node leads the group, which is one of the bus groups, or no longer does.
-  void on_leadership(GroupId group, bool leads) { keeper_.on_leadership(group, leads); }
+  void on_leadership(GroupId group, bool leads) {
+    keeper_.on_leadership(group, leads);
+    if (group == kTransactionGroup) transactions_.on_leadership(leads);
+  }
   // On the loop: the same for core.
   void on_core_leadership(bool leads) { subscriptions_.on_leadership(leads); }
 
@@ -96,6 +102,7 @@ class EventsService {
   EventsEnvironment env_;
   TopicDirectory topics_;
   Gatherer gatherer_;
+  Transactions transactions_;
   Publisher publisher_;
   Feed feed_;
   Fetcher fetcher_;

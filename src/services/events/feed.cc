@@ -62,6 +62,13 @@ bool Feed::on_change(GroupId group, const Change& change) {
   const PartitionId id = decode_partition_key(change.key);
   const auto readers = readers_.find({group, id});
   if (readers == readers_.end()) return true;
+  if (change.kind == kHeldChange) {
+    const Listeners all = readers->second;
+    for (const auto& [number, listener] : all) {
+      if (listeners_.contains(number)) listener->on_released(group);
+    }
+    return true;
+  }
   const auto batch = decode_notice(group, id, change.payload);
   if (!batch) {
     log::error("a batch of events cannot be read", {{"group", group.value}, {"why", batch.error().to_string()}});

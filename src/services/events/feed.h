@@ -26,6 +26,8 @@ class FeedListener {
   virtual ~FeedListener();
   // A new batch of a partition that the listener named.
   virtual void on_batch(const BatchPtr& batch) = 0;
+  // A transaction that held deliveries of a partition that the listener named has ended.
+  virtual void on_released(GroupId) {}
   // The state of a group was replaced: batches may have been missed.
   virtual void on_gap(GroupId group) = 0;
   // There may be more of the changes of a group that the listener named.

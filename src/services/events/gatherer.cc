@@ -83,7 +83,8 @@ void Gatherer::flush(const Key& key) {
 Gatherer::Slot Gatherer::put(internal::v1::BusAppendCommand& command,
                              std::map<std::pair<uint64_t, uint32_t>, int>& last, internal::v1::BusBatch batch) {
   const auto alone = [](const internal::v1::BusBatch& one) {
-    return !one.producer_id().empty() || one.has_expected_offset() || one.has_expected_version();
+    return !one.producer_id().empty() || one.has_expected_offset() || one.has_expected_version() ||
+           one.transaction() != 0;
   };
   const auto count = static_cast<uint32_t>(batch.events_size());
   const auto [at, fresh] = last.try_emplace({batch.topic(), batch.partition()}, command.batches_size());
@@ -107,6 +108,7 @@ internal::v1::BusBatchResult Gatherer::result_of(const Slot& slot, const interna
   part.set_refusal(whole.refusal());
   part.set_expected(whole.expected());
   part.set_version(whole.version());
+  part.set_staged(whole.staged());
   uint32_t repeated_before = 0;  // or scheduled: what has no offset of its own
   for (int i = 0; i < whole.duplicates_size(); ++i) {
     const uint32_t place = whole.duplicates(i);

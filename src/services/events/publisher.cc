@@ -50,6 +50,30 @@ Status check_aggregate(const v1::PublishRequest& request) {
   return Status::ok();
 }
 
+// What counts at the moment of publishing does not go with a transaction, of which nobody knows when it is committed.
+Status check_transaction(const v1::PublishRequest& request, const TopicRow& topic) {
+  const auto refuse = [](const std::string& field, const std::string& why) {
+    return Status(Code::kInvalid, "FIELD_INVALID", why).with_field(field, "does not go with transactionId");
+  };
+  if (topic.topic().persistence() == v1::TOPIC_PERSISTENCE_EPHEMERAL) {
+    return refuse("topic", "an ephemeral topic keeps nothing, so nothing of it can wait for a transaction");
+  }
+  if (request.sequence() > 0) {
+    return refuse("sequence", "in a transaction a repeat is told by its requestId, not by a sequence");
+  }
+  if (request.has_expected_offset()) {
+    return refuse("expectedOffset", "events of a transaction get their offsets when it is committed");
+  }
+  if (request.has_expected_version()) {
+    return refuse("expectedVersion", "events of a transaction change their key when it is committed");
+  }
+  for (int i = 0; i < request.events_size(); ++i) {
+    if (!request.events(i).has_deliver_time()) continue;
+    return refuse("events[" + std::to_string(i) + "].deliverTime", "events of a transaction are delivered with it");
+  }
+  return Status::ok();
+}
+
 Status refusal_of(const BusBatchResult& result, const std::string& topic) {
   const std::string expected = std::to_string(result.expected());
   switch (result.refusal()) {
@@ -77,6 +101,9 @@ Status refusal_of(const BusBatchResult& result, const std::string& topic) {
                     expected + " events wait for their time in a partition of '" + topic +
                         "', as many as may; nothing was published there")
           .with_help("events.md#limits");
+    case BusBatchResult::REFUSAL_TRANSACTION_ENDED:
+      return Status(Code::kFailedPrecondition, "TRANSACTION_ENDED",
+                    "the transaction ended while the events were on their way; nothing of them is in it");
     default: return topic_not_found(topic);
   }
 }
@@ -103,11 +130,12 @@ struct Publisher::Request {
 };
 
 Publisher::Publisher(PublisherOptions options, machine::Proposer& proposer, TopicDirectory& topics, Gatherer& gatherer,
-                     MetricsRegistry& metrics)
+                     Transactions& transactions, MetricsRegistry& metrics)
     : options_(options),
       proposer_(proposer),
       topics_(topics),
       gatherer_(gatherer),
+      transactions_(transactions),
       events_(metrics.counter("uccp_events_published_total", "Events published through this node")),
       bytes_(metrics.counter("uccp_events_published_bytes_total", "Bytes of events published through this node")) {}
 
@@ -211,6 +239,11 @@ void Publisher::begin(const RequestPtr& request, const TopicRow& topic) {
     return request->call->finish(Status(Code::kInvalid, "FIELD_INVALID", "a sequence is one of a producer")
                                      .with_field("producerId", "is required with sequence", "billing-7"));
   }
+  if (!wanted.transaction_id().empty()) {
+    if (Status status = check_transaction(wanted, topic); !status.is_ok()) {
+      return request->call->finish(std::move(status));
+    }
+  }
   auto sorted = sort(request, topic);
   if (!sorted) return request->call->finish(std::move(sorted.error()));
   for (auto& [partition, entry] : *sorted) {
@@ -236,9 +269,30 @@ void Publisher::begin(const RequestPtr& request, const TopicRow& topic) {
     if (!status.is_ok()) return request->call->finish(std::move(status));
     request->call->reply(request->response.SerializeAsString());
   });
+  if (wanted.transaction_id().empty()) append_all(request);
+  else join_transaction(request);
+}
+
+void Publisher::append_all(const RequestPtr& request) {
   std::vector<uint32_t> groups;
   for (const auto& [group, part] : request->parts) groups.push_back(group);
   for (const uint32_t group : groups) append(request, group);
+}
+
+void Publisher::join_transaction(const RequestPtr& request) {
+  Transactions::Part joining{.events = static_cast<uint64_t>(request->request.events_size()), .bytes = request->bytes};
+  for (const auto& [group, part] : request->parts) joining.groups.insert(group);
+  transactions_.join(request->call, request->wire, request->request.transaction_id(), joining,
+                     [this, request](Result<TransactionRow> transaction) {
+                       if (!transaction) return request->call->finish(std::move(transaction.error()));
+                       for (auto& [group, part] : request->parts) {
+                         for (BusBatch& batch : part.batches) {
+                           batch.set_transaction(transaction->number());
+                           batch.set_transaction_producer(transaction->producer_id());
+                         }
+                       }
+                       append_all(request);
+                     });
 }
 
 // With a request id the command is recognised when it comes again, so it goes by itself.
@@ -290,6 +344,11 @@ void Publisher::take(const RequestPtr& request, uint32_t group, Result<std::vect
       const v1::Event& event = request->request.events(part.places[i][place]);
       v1::PublishResult& out = *request->response.mutable_results(part.places[i][place]);
       out.set_partition(static_cast<int32_t>(batch.partition()));
+      if (result.staged()) {
+        out.set_pending(true);
+        out.set_id(event.id());
+        continue;
+      }
       const auto found = std::ranges::find(result.duplicates(), static_cast<uint32_t>(place));
       if (found != result.duplicates().end()) {
         out.set_duplicate(true);

@@ -14,6 +14,7 @@
 #include "services/events/event_schema.h"
 #include "services/events/gatherer.h"
 #include "services/events/topic_directory.h"
+#include "services/events/transactions.h"
 #include "uccp/v1/events.pb.h"
 
 namespace uccp::events {
@@ -27,7 +28,7 @@ class Publisher {
  public:
   // Everything must outlive every call. `proposer` reaches the leaders of all groups.
   Publisher(PublisherOptions options, machine::Proposer& proposer, TopicDirectory& topics, Gatherer& gatherer,
-            MetricsRegistry& metrics);
+            Transactions& transactions, MetricsRegistry& metrics);
 
   void publish(const call::CallPtr& call, std::string bytes);
   // Makes the partitions of the topic in their groups, or gives them its present settings.
@@ -41,6 +42,8 @@ class Publisher {
   using Sorted = std::map<uint32_t, std::pair<internal::v1::BusBatch, std::vector<int>>>;
   Result<Sorted> sort(const RequestPtr& request, const TopicRow& topic);
   void begin(const RequestPtr& request, const TopicRow& topic);
+  void join_transaction(const RequestPtr& request);
+  void append_all(const RequestPtr& request);
   void append(const RequestPtr& request, uint32_t group);
   void reopen(const RequestPtr& request, uint32_t group);
   void take(const RequestPtr& request, uint32_t group, Result<std::vector<internal::v1::BusBatchResult>> results);
@@ -54,6 +57,7 @@ class Publisher {
   machine::Proposer& proposer_;
   TopicDirectory& topics_;
   Gatherer& gatherer_;
+  Transactions& transactions_;
   Counter& events_;
   Counter& bytes_;
   std::atomic<uint32_t> turn_{0};  // of events without a key

@@ -1,5 +1,5 @@
 // Places and confirmations of a subscription, and who its members are. What is read and sent is in
-// subscription_delivery.cc.
+// subscription_delivery.cc, confirmations in transactions in subscription_holds.cc.
 #include "services/events/subscription.h"
 
 #include <algorithm>
@@ -103,9 +103,13 @@ void Subscription::find_places(Done done) {
       self->env_.reader.read(group, ReadLevel::linearizable(), [self, join, group](Result<GroupView> view) {
         self->env_.events.post([self, join, group, view = std::move(view)]() mutable {
           if (!view) return join->arrive(std::move(view.error()));
+          std::set<PartitionId> fresh;
           for (auto& [id, partition] : self->partitions_) {
-            if (partition.group == group && !partition.known) self->take_place(id, partition, *view);
+            if (partition.group != group || partition.known) continue;
+            self->take_place(id, partition, *view);
+            fresh.insert(id);
           }
+          self->take_held(fresh, *view);
           join->arrive(Status::ok());
         });
       });
@@ -180,6 +184,11 @@ void Subscription::take_place(const PartitionId& id, Partition& partition, const
     mark_dirty(id, partition);
   }
   if (stored) partition.committed = std::max(partition.committed, stored->first_offset());
+  if (position) {
+    partition.moves = position->moves();
+    // What transactions have confirmed and no server has taken over yet.
+    for (const uint64_t offset : position->settled()) confirm(id, partition, offset);
+  }
   partition.next = partition.committed;
   partition.end = stored ? std::max(partition.end, stored->next_offset()) : partition.end;
   backlog_.set(static_cast<double>(backlog()));
@@ -263,16 +272,21 @@ std::string Subscription::ack_id(const PartitionId& id, const Item& item) const 
          std::to_string(item.attempts) + "." + std::to_string(epoch_);
 }
 
-std::optional<std::pair<PartitionId, uint64_t>> Subscription::find_delivery(const std::string& ack_id) const {
+std::optional<Subscription::AckName> Subscription::parse_ack_id(const std::string& ack_id) {
   std::array<uint64_t, 5> numbers{};
-  if (!parse_dotted_numbers(ack_id, numbers) || numbers[1] > UINT32_MAX || numbers[4] != epoch_) return std::nullopt;
-  const PartitionId id{numbers[0], static_cast<uint32_t>(numbers[1])};
-  const auto partition = partitions_.find(id);
+  if (!parse_dotted_numbers(ack_id, numbers) || numbers[1] > UINT32_MAX) return std::nullopt;
+  return AckName{{numbers[0], static_cast<uint32_t>(numbers[1])}, numbers[2], numbers[3], numbers[4]};
+}
+
+std::optional<std::pair<PartitionId, uint64_t>> Subscription::find_delivery(const std::string& ack_id) const {
+  const auto name = parse_ack_id(ack_id);
+  if (!name || name->epoch != epoch_) return std::nullopt;
+  const auto partition = partitions_.find(name->id);
   if (partition == partitions_.end()) return std::nullopt;
-  const auto in_flight = partition->second.in_flight.find(numbers[2]);
-  if (in_flight == partition->second.in_flight.end() || in_flight->second.item.attempts != numbers[3])
+  const auto in_flight = partition->second.in_flight.find(name->offset);
+  if (in_flight == partition->second.in_flight.end() || in_flight->second.item.attempts != name->attempts)
     return std::nullopt;
-  return std::pair(id, numbers[2]);
+  return std::pair(name->id, name->offset);
 }
 
 template <typename Each>
@@ -380,6 +394,7 @@ void Subscription::commit(GroupId group) {
     one.set_topic(id.topic);
     one.set_partition(id.partition);
     one.mutable_position()->set_offset(partition.committed);
+    one.mutable_position()->set_moves(partition.moves);
     for (const uint64_t offset : partition.above) one.mutable_position()->add_above(offset);
     for (const auto& [offset, attempts] : partition.attempts) {
       auto& entry = *one.mutable_position()->add_attempts();
@@ -422,6 +437,8 @@ void Subscription::seek(const std::map<PartitionId, uint64_t>& places, Done done
     Partition& partition = found->second;
     for (auto& [at, in_flight] : partition.in_flight) --in_flight.member->in_flight;
     partition.in_flight.clear();
+    partition.held.clear();
+    ++partition.moves;
     partition.ready.clear();
     partition.delayed.clear();
     partition.above.clear();

@@ -22,6 +22,7 @@
 #include "services/events/event_filter.h"
 #include "services/events/feed.h"
 #include "services/events/subscription_env.h"
+#include "services/events/transaction_rows.h"
 #include "uccp/v1/events.pb.h"
 
 namespace uccp::events {
@@ -65,6 +66,15 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   std::vector<std::string> nack(const std::vector<std::string>& ids, int64_t delay_ms, bool dead_letter);
   // Moves the places in the named partitions; forgets what was delivered of them.
   void seek(const std::map<PartitionId, uint64_t>& places, Done done);
+  // Deliveries that a transaction confirms: all of them or none. What ack() does at once happens when it is committed.
+  struct Named {
+    std::set<uint32_t> groups;  // of their partitions, by number
+    uint64_t fresh = 0;         // of them, those that the transaction has not confirmed yet
+  };
+  // Errors: failed_precondition ACK_EXPIRED; unavailable LEADER_MOVED.
+  Result<Named> named(const std::vector<std::string>& ids, uint64_t transaction) const;
+  // Errors: as above; failed_precondition if the transaction has ended; those of the proposer.
+  void hold(const std::vector<std::string>& ids, const TransactionRow& transaction, Done done);
   // Somebody else serves it now.
   void fenced();
   bool closed() const { return closed_; }
@@ -79,6 +89,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   size_t members() const { return members_.size(); }
 
   void on_batch(const BatchPtr& batch) override;
+  void on_released(GroupId group) override { look_at_held(group); }
   void on_gap(GroupId group) override;
   void on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) override;
   void on_stop(const Status& status) override;
@@ -95,6 +106,12 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
     MemberPtr member;
     BootTime deadline;
   };
+  // Confirmed in a transaction that has not ended as far as this server knows.
+  struct HeldDelivery {
+    std::optional<Item> item;  // absent: it was not read since the subscription was loaded
+    uint64_t transaction = 0;
+    std::string producer;
+  };
   struct Partition {
     GroupId group;
     std::string topic;
@@ -110,6 +127,8 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
     std::deque<Item> ready;
     std::multimap<BootTime, Item> delayed;
     std::map<uint64_t, InFlight> in_flight;
+    std::map<uint64_t, HeldDelivery> held;
+    uint64_t moves = 0;  // seeks so far
     MemberPtr owner;
     bool known = false;  // its place was looked up
     bool behind = true;
@@ -127,6 +146,12 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   void find_new_places();
   void claim(GroupId group, Done done);
   void take_place(const PartitionId& id, Partition& partition, const machine::GroupView& view);
+  void take_held(const std::set<PartitionId>& fresh, const machine::GroupView& view);
+  void propose_hold(GroupId group, internal::v1::TransactionHoldCommand command, Done done);
+  void look_at_held(GroupId group);
+  void look_at_all_held(BootTime now);
+  void settle_held(GroupId group, const machine::GroupView& view);
+  void release(const PartitionId& id, Partition& partition, uint64_t offset);
   void assign();
   MemberPtr target(const Partition& partition);
   void pump();
@@ -154,6 +179,13 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   void tick();
   void schedule_tick();
   std::string ack_id(const PartitionId& id, const Item& item) const;
+  struct AckName {
+    PartitionId id;
+    uint64_t offset = 0;
+    uint64_t attempts = 0;
+    uint64_t epoch = 0;
+  };
+  static std::optional<AckName> parse_ack_id(const std::string& ack_id);
   // The delivery that the id names, if it is the last one of its event.
   std::optional<std::pair<PartitionId, uint64_t>> find_delivery(const std::string& ack_id) const;
   // Takes each delivery that an id names out of flight and hands it to `each`(partition id, partition, delivery's key
@@ -179,6 +211,7 @@ class Subscription final : public FeedListener, public std::enable_shared_from_t
   bool closed_ = false;
   bool tick_scheduled_ = false;
   bool pump_scheduled_ = false;
+  BootTime held_looked_at_;
 };
 
 }  // namespace uccp::events

@@ -42,6 +42,11 @@ void Subscription::add_items(const PartitionId& id, Partition& partition, const 
     skip_to(id, partition, offset);
     partition.next = offset + 1;
     if (offset < partition.committed || partition.above.contains(offset)) continue;
+    if (const auto held = partition.held.find(offset); held != partition.held.end()) {
+      const auto before = partition.attempts.find(offset);
+      held->second.item = {batch, number, offset, before == partition.attempts.end() ? 1 : before->second + 1};
+      continue;
+    }
     const std::string_view event = batch->event(number);
     if (end_of(event, batch->row.publish_us(), partition.ttl_ms) <= now_us || !filter_.matches(event)) {
       confirm(id, partition, offset);
@@ -349,8 +354,9 @@ void Subscription::tick() {
       --node.mapped().member->in_flight;
       failed(id, partition, std::move(node.mapped().item), 0, "it was not confirmed in time", false);
     }
-    waiting |= !partition.delayed.empty() || !partition.in_flight.empty();
+    waiting |= !partition.delayed.empty() || !partition.in_flight.empty() || !partition.held.empty();
   }
+  look_at_all_held(now);
   for (auto& [group, pending] : commits_) commit(group);
   pump();
   if (waiting) schedule_tick();

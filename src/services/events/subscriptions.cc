@@ -319,6 +319,7 @@ void Subscriptions::join_pull(const CallPtr& call, const SubscriptionPtr& subscr
 }
 
 void Subscriptions::ack(const CallPtr& call, v1::AckEventsRequest request) {
+  if (!request.transaction_id().empty()) return ack_in_transaction(call, request);
   find(scope_of(*call), request.subscription(),
        [call, request = std::move(request)](Result<SubscriptionPtr> subscription) {
          if (!subscription) return call->finish(std::move(subscription.error()));
@@ -341,6 +342,30 @@ void Subscriptions::ack(const CallPtr& call, v1::AckEventsRequest request) {
          *within = false;
          if (answered->first) reply(answered->second);
        });
+}
+
+// The transaction knows the groups before anything is held there.
+void Subscriptions::ack_in_transaction(const CallPtr& call, const v1::AckEventsRequest& request) {
+  const auto number = transaction_number(request.transaction_id());
+  if (!number) return call->finish(transaction_not_found(request.transaction_id()));
+  find(scope_of(*call), request.subscription(), [this, call, request, number = *number](Result<SubscriptionPtr> found) {
+    if (!found) return call->finish(std::move(found.error()));
+    const SubscriptionPtr subscription = *found;
+    const std::vector<std::string> ids(request.ack_ids().begin(), request.ack_ids().end());
+    const auto named = subscription->named(ids, number);
+    if (!named) return call->finish(named.error());
+    const Transactions::Part part{.groups = named->groups, .events = 0, .bytes = 0, .acks = named->fresh};
+    env_.transactions.join(call, request.SerializeAsString(), request.transaction_id(), part,
+                           [this, call, ids, subscription](Result<TransactionRow> transaction) {
+                             if (!transaction) return call->finish(std::move(transaction.error()));
+                             env_.events.post([call, ids, subscription, transaction = std::move(*transaction)] {
+                               subscription->hold(ids, transaction, [call](Status status) {
+                                 if (!status.is_ok()) return call->finish(std::move(status));
+                                 call->reply(v1::AckEventsResponse().SerializeAsString());
+                               });
+                             });
+                           });
+  });
 }
 
 void Subscriptions::nack(const CallPtr& call, v1::NackEventsRequest request) {
@@ -428,7 +453,8 @@ v1::Subscription Subscriptions::shown(const Scope& scope, const SubscriptionRow&
       place.set_offset(position->offset());
       const uint64_t from = std::max(position->offset(), partition->first_offset());
       const uint64_t left = partition->next_offset() - std::min(partition->next_offset(), from);
-      backlog += left - std::min<uint64_t>(left, static_cast<uint64_t>(position->above_size()));
+      backlog +=
+          left - std::min<uint64_t>(left, static_cast<uint64_t>(position->above_size() + position->settled_size()));
     }
     return true;
   });

@@ -14,6 +14,7 @@
 #include "call/handler.h"
 #include "call/listing.h"
 #include "services/events/subscription.h"
+#include "services/events/transactions.h"
 #include "services/events/views.h"
 
 namespace uccp::events {
@@ -34,6 +35,7 @@ class Subscriptions {
     Fetcher& fetcher;
     Gatherer& gatherer;
     TopicDirectory& topics;
+    Transactions& transactions;
     Executor& events;
     Executor& work;
     const Clock& clock;
@@ -61,6 +63,7 @@ class Subscriptions {
 
   void unsubscribe(const call::CallPtr& call, std::string bytes);
   void ack(const call::CallPtr& call, v1::AckEventsRequest request);
+  void ack_in_transaction(const call::CallPtr& call, const v1::AckEventsRequest& request);
   void nack(const call::CallPtr& call, v1::NackEventsRequest request);
   void pull(const call::CallPtr& call, const v1::PullEventsRequest& request);
   void seek(const call::CallPtr& call, const v1::SeekSubscriptionRequest& request);

@@ -14,6 +14,8 @@
 #include "services/events/batches.h"
 #include "services/events/bus_rows.h"
 #include "services/events/bus_state.h"
+#include "services/events/transaction_rows.h"
+#include "services/events/transactions_state.h"
 #include "storage/memory/memory_kv.h"
 #include "uccp/v1/events.pb.h"
 
@@ -23,7 +25,7 @@ inline const machine::Scope kLabScope{"t", "n"};
 
 class BusLab {
  public:
-  BusLab() : machine_(bus_group(0), kv_, {&state_}) { EXPECT_TRUE(machine_.open().is_ok()); }
+  BusLab() : machine_(bus_group(0), kv_, {&state_, &transactions_}) { EXPECT_TRUE(machine_.open().is_ok()); }
 
   machine::ApplyResult apply(std::string command, std::string payload) {
     machine::Envelope e;
@@ -148,11 +150,19 @@ class BusLab {
       ++named[{row.log_index(), row.batch()}];
       return true;
     });
+    kStaged.scan_all(machine_.view(), [&](const machine::Scope&, std::string_view key, const auto&) {
+      ByteReader in(key);
+      in.u64();
+      const uint64_t index = in.u64();
+      ++named[{index, in.u32()}];
+      return true;
+    });
     EXPECT_EQ(named, needed);
   }
 
   storage::MemoryKv kv_;
   BusState state_;
+  TransactionsState transactions_;
   machine::Machine machine_;
 };
 

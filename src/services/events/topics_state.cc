@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "services/events/row_scan.h"
 #include "services/feature_types.h"
 
 namespace uccp::events {
@@ -241,30 +242,6 @@ std::map<std::string, machine::ApplyFunction, std::less<>> TopicsState::commands
           {"subscribe", subscribe},
           {"unsubscribe", unsubscribe}};
 }
-
-namespace {
-
-template <typename Row, typename Visit>
-void scan_rows(const machine::KeyReader& state, machine::TableId table, const Scope& scope, std::string_view after,
-               const Visit& visit) {
-  const bool everywhere = scope.name_space == "-";
-  ByteWriter begin = machine::table_key::begin(table);
-  begin.key_part(scope.tenant);
-  if (!everywhere) begin.key_part(scope.name_space);
-  const std::string prefix = begin.take();
-  // Right behind the row at `after`: a key that is longer by a zero byte.
-  const std::string from = after.empty() ? prefix : prefix + std::string(after) + std::string(1, '\0');
-  state.scan(from, machine::prefix_end(prefix), [&](std::string_view key, std::string_view bytes) {
-    const std::string_view position = key.substr(prefix.size());
-    Scope at = scope;
-    if (everywhere) at.name_space = ByteReader(position).key_part();
-    Row row;
-    UCCP_CHECK(row.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())), "a stored row is readable");
-    return visit(position, at, row);
-  });
-}
-
-}  // namespace
 
 void scan_topics(const machine::KeyReader& state, const Scope& scope, std::string_view after, const VisitTopic& visit) {
   scan_rows<TopicRow>(state, kTopicTable, scope, after, visit);
