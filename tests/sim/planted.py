@@ -44,6 +44,8 @@ EVENTS_CAUGHT_WITHIN = {
     "trim_much": (5, {"events", "progress"}),
     "lose_kept": (10, {"events", "progress"}),
     "compact_newest": (10, {"events", "progress"}),
+    "forget_part": (5, {"transactions", "progress"}),
+    "lose_settled": (5, {"transactions"}),
 }
 # These need a majority that changes sides at one moment, so only the seeds that bring such moments about are run: every
 # tenth from here on.

@@ -20,6 +20,7 @@
 #include "sim/checkers/subscription_checker.h"
 #include "sim/checkers/task_checker.h"
 #include "sim/checkers/term_checker.h"
+#include "sim/checkers/transaction_checker.h"
 #include "sim/checkers/ttl_checker.h"
 #include "sim/checkers/value_checker.h"
 #include "sim/checkers/violations.h"
@@ -31,7 +32,7 @@ namespace uccp::sim {
 inline constexpr std::string_view kCheckerNames =
     "apply commits dedup digest durability events fencing freshness holds kv leaders linearizability listings logs "
     "order "
-    "queues runs subscriptions tasks terms ttl values watch progress";
+    "queues runs subscriptions tasks terms transactions ttl values watch progress";
 
 struct Checkers {
   explicit Checkers(int64_t drift_ppm_max)
@@ -58,6 +59,7 @@ struct Checkers {
   SubscriptionChecker subscriptions{violations};
   TaskChecker tasks{violations};
   TermChecker terms{violations};
+  TransactionChecker transactions{violations};
   TtlChecker ttl;
   ValueChecker values{violations};
   WatchChecker watches{violations};

@@ -9,7 +9,6 @@ namespace uccp::sim {
 namespace {
 
 constexpr int64_t kDeadlineMs = 400;
-constexpr int32_t kPartitions = 3;
 constexpr int64_t kBatchMax = 4;
 
 const call::Method* method(const char* rpc) {
@@ -32,7 +31,7 @@ void EventClient::start() {
 void EventClient::make_topic(std::string_view name, std::function<void()> then) {
   v1::CreateTopicRequest request;
   request.mutable_topic()->set_name(std::string(name));
-  request.mutable_topic()->set_partitions(kPartitions);
+  request.mutable_topic()->set_partitions(kSimPartitions);
   request.mutable_topic()->set_persistence(v1::TOPIC_PERSISTENCE_PERSISTENT);
   request.mutable_topic()->set_compacted(name == kSimLastTopic);
   if (name == kSimShortTopic) {

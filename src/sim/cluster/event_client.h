@@ -17,6 +17,9 @@ inline constexpr std::string_view kSimShortTopic = "some.events";
 inline constexpr std::string_view kSimLastTopic = EventChecker::kCompactedTopic;
 inline constexpr uint64_t kSimShortTopicEvents = 40;
 inline constexpr int64_t kSimShortTopicSeconds = 4;
+// Topics of what transactions make of the events of the first one.
+inline constexpr std::string_view kSimOutputTopics[] = {"left.events", "right.events"};
+inline constexpr int32_t kSimPartitions = 3;
 
 class EventClient final : public SimClient {
  public:

@@ -80,6 +80,7 @@ void EventReader::take(const std::string& bytes) {
   const v1::Event& event = item.event();
   const EventChecker::Place place{event.topic(), event.partition()};
   cluster_.checkers().events.told(checked_, place, event.offset(), event.text());
+  cluster_.checkers().transactions.shown(event.topic(), event.text());
   last_ = {item.cursor(), cluster_.checkers().events.positions(checked_)};
   if (seen_.size() < kSeenMax) seen_.push_back(last_);
   else if (chance(0.1)) seen_[static_cast<size_t>(below(kSeenMax))] = last_;

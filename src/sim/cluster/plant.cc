@@ -43,7 +43,9 @@ constexpr std::string_view kBugs[] = {"skip_fsync",
                                       "trim_much",
                                       "lose_kept",
                                       "compact_newest",
-                                      "old_server"};
+                                      "old_server",
+                                      "forget_part",
+                                      "lose_settled"};
 
 }  // namespace
 

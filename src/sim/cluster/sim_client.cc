@@ -1,5 +1,7 @@
 #include "sim/cluster/sim_client.h"
 
+#include "call/contract.h"
+
 namespace uccp::sim {
 
 struct SimClient::Call {
@@ -20,6 +22,8 @@ struct SimClient::Call {
 };
 
 namespace {
+
+constexpr int64_t kSubscriptionDeadlineMs = 400;
 
 // The same request may have another answer later, or the answer is not known.
 bool is_open(const Status& status) {
@@ -109,6 +113,19 @@ void SimClient::ask_any_node(ServiceCall call, Done done) {
           .done = std::move(done),
           .any_node = true,
           .patience_ms = patience_ms});
+}
+
+void SimClient::ask_subscriptions(const char* rpc, std::string request, Done done) {
+  ServiceCall call{.method = call::Contract::get().find("uccp.v1.EventBus/" + std::string(rpc)),
+                   .request = std::move(request),
+                   .principal = name(),
+                   .deadline_ms = kSubscriptionDeadlineMs};
+  // Only who leads serves subscriptions; others pass the call on.
+  const auto serve = [call = std::move(call)](SimNode& node, const SimCluster::Reply& reply) {
+    if (node.node().leads(kCoreGroup)) return node.services().call(call, reply);
+    reply(fail(Code::kNotLeader, "NOT_LEADER", "another node serves subscriptions"));
+  };
+  try_once(kCoreGroup, serve, std::move(done));
 }
 
 size_t SimClient::target(GroupId group) {

@@ -35,6 +35,8 @@ class SimClient {
   void ask_any_node(ServiceCall call, Done done);
   // The same of the leader of a group, under the request id that the call has, or none.
   void ask_leader(GroupId group, ServiceCall call, Done done);
+  // One attempt of a method that names a subscription, at the leader of core, as doors do.
+  void ask_subscriptions(const char* rpc, std::string request, Done done);
   // One attempt, of which the answer may never come; then `done` gets outcome_unknown after a while.
   void try_once(GroupId group, SimCluster::Serve serve, Done done);
 

@@ -17,9 +17,10 @@ constexpr std::string_view kCluster = "sim";
 
 bool frees_space(std::string_view command) {
   static constexpr std::string_view kFreeing[] = {
-      "machine.expire",     "discovery.deregister", "tasks.cancel", "tasks.prune", "tasks.outcomes", "workers.fence",
-      "workers.deregister", "workers.hello",        "kv.delete",    "kv.compact",  "kv.sweep",       "permits.release",
-      "permits.abandon",    "elections.resign",     "bus.trim",     "bus.drop"};
+      "machine.expire", "discovery.deregister", "tasks.cancel",        "tasks.prune",         "tasks.outcomes",
+      "workers.fence",  "workers.deregister",   "workers.hello",       "kv.delete",           "kv.compact",
+      "kv.sweep",       "permits.release",      "permits.abandon",     "elections.resign",    "bus.trim",
+      "bus.drop",       "transactions.end",     "transactions.settle", "transactions.settled"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
@@ -59,7 +60,10 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions&
   observe(kWorkGroup, workers_);
   if (options_.event_clients == 0) return;
   observe(kCoreGroup, topics_);
-  observe(events::bus_group(0), bus_);
+  for (uint32_t number = 0; number < options_.bus_groups; ++number) {
+    observe(events::bus_group(number), bus_);
+    observe(events::bus_group(number), transactions_);
+  }
 }
 
 class SimNode::Remote final : public machine::Proposer {
@@ -159,7 +163,7 @@ void SimNode::build(Process& p) {
   p.remote = std::make_unique<Remote>(*this, *p.node);
   p.services = std::make_unique<SimServices>(
       SimServices::Environment{*p.node, *p.remote, *p.loop, *p.door, *p.watch, clock_, p.metrics}, random_.next(),
-      options_.event_clients > 0);
+      options_.event_clients > 0 ? options_.bus_groups : 0);
   p.node->on_leadership(kCoreGroup, [this, services = p.services.get()](bool ready, Term term) {
     services->on_leadership(kCoreGroup, ready);
     if (ready) events_.leads(id_, kCoreGroup, term);
@@ -169,17 +173,20 @@ void SimNode::build(Process& p) {
     if (ready) events_.leads(id_, kWorkGroup, term);
   });
   if (options_.event_clients == 0) return;
-  p.node->on_leadership(events::bus_group(0), [this, services = p.services.get()](bool ready, Term term) {
-    services->on_leadership(events::bus_group(0), ready);
-    if (ready) events_.leads(id_, events::bus_group(0), term);
-  });
+  for (uint32_t number = 0; number < options_.bus_groups; ++number) {
+    const GroupId group = events::bus_group(number);
+    p.node->on_leadership(group, [this, group, services = p.services.get()](bool ready, Term term) {
+      services->on_leadership(group, ready);
+      if (ready) events_.leads(id_, group, term);
+    });
+  }
 }
 
 std::vector<node::GroupSpec> SimNode::groups() {
   std::vector<node::GroupSpec> specs = {{kCoreGroup, "core", domains(kCoreGroup), {}, kCoreAgeMaxMs},
                                         {kWorkGroup, "work", domains(kWorkGroup)}};
-  if (options_.event_clients > 0) {
-    specs.push_back({events::bus_group(0), events::bus_group_name(0), domains(events::bus_group(0)),
+  for (uint32_t number = 0; options_.event_clients > 0 && number < options_.bus_groups; ++number) {
+    specs.push_back({events::bus_group(number), events::bus_group_name(number), domains(events::bus_group(number)),
                      [](const machine::GroupView& view, LogIndex from) { return events::log_floor(view, from); }});
   }
   return specs;

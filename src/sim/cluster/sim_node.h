@@ -17,6 +17,7 @@
 #include "services/elections/elections_state.h"
 #include "services/events/bus_state.h"
 #include "services/events/topics_state.h"
+#include "services/events/transactions_state.h"
 #include "services/kv/kv_state.h"
 #include "services/locks/locks_state.h"
 #include "services/tasks/tasks_state.h"
@@ -149,6 +150,7 @@ class SimNode {
   workers::WorkersState workers_;
   events::TopicsState topics_;
   events::BusState bus_;
+  events::TransactionsState transactions_;
   std::map<GroupId, std::vector<std::unique_ptr<ObservedDomain>>> observed_;
   std::unique_ptr<Process> process_;
   bool stopping_ = false;

@@ -133,6 +133,9 @@ SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload) {
   if (workload == Workload::kEvents) {
     o.event_clients = static_cast<size_t>(between(3, 12));
     o.event_readers = 3;
+    o.bus_groups = static_cast<uint32_t>(between(1, 3));
+    // Old clusters do not know transactions.
+    o.transaction_clients = o.newest_level ? static_cast<size_t>(between(1, 3)) : 0;
     o.register_clients = 3;
     o.service_clients = o.lock_clients = o.election_clients = 1;
     o.kv_clients = o.task_clients = 1;
@@ -144,7 +147,9 @@ SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload) {
 
 std::vector<GroupId> groups_of(const SimOptions& options) {
   std::vector<GroupId> groups = {kCoreGroup, kWorkGroup};
-  if (options.event_clients > 0) groups.push_back(events::bus_group(0));
+  for (uint32_t number = 0; options.event_clients > 0 && number < options.bus_groups; ++number) {
+    groups.push_back(events::bus_group(number));
+  }
   return groups;
 }
 

@@ -110,7 +110,9 @@ struct SimOptions {
   size_t election_clients = 3;
   size_t task_clients = 2;
   bool arrays = false;       // half of the tasks are
-  size_t event_clients = 0;  // not 0: there is a group of the event bus
+  size_t event_clients = 0;  // not 0: there are groups of the event bus
+  uint32_t bus_groups = 1;
+  size_t transaction_clients = 0;
   size_t event_readers = 0;
   size_t agents = 3;
   size_t watchers = 4;

@@ -40,7 +40,7 @@ bool permits(const call::Principal&, std::string_view) { return true; }
 
 }  // namespace
 
-SimServices::SimServices(const Environment& e, uint64_t seed, bool with_events)
+SimServices::SimServices(const Environment& e, uint64_t seed, uint32_t bus_groups)
     : clock_(e.clock),
       random_(seed),
       discovery_({}, {e.node, e.node, e.node, e.node, e.work, e.clock, random_, e.metrics, page_tokens_}),
@@ -52,8 +52,9 @@ SimServices::SimServices(const Environment& e, uint64_t seed, bool with_events)
   locks_.add_handlers(handlers_);
   elections_.add_handlers(handlers_);
   kv_.add_handlers(handlers_);
-  if (!with_events) return;
+  if (bus_groups == 0) return;
   events::EventsOptions options;
+  options.groups = bus_groups;
   options.keeper.interval_ms = 1'000;
   options.compactor.limits = {.bytes_min = 500, .lag_ms = 2'000};
   options.cleaner.live_percent_min = 60;
@@ -72,7 +73,8 @@ SimServices::SimServices(const Environment& e, uint64_t seed, bool with_events)
                                 .clock = e.clock,
                                 .metrics = e.metrics,
                                 .page_tokens = page_tokens_,
-                                .leader = [&node = e.node](GroupId group) { return node.known_leader(group); }});
+                                .leader = [&node = e.node](GroupId group) { return node.known_leader(group); },
+                                .feature_level = [&node = e.node] { return node.feature_level(); }});
   events_->add_handlers(handlers_);
 }
 

@@ -44,8 +44,8 @@ class SimServices {
     const Clock& clock;
     MetricsRegistry& metrics;
   };
-  // `with_events`: the event bus too, which has one group.
-  SimServices(const Environment& environment, uint64_t seed, bool with_events);
+  // `bus_groups`: of the event bus; 0: there is none.
+  SimServices(const Environment& environment, uint64_t seed, uint32_t bus_groups);
   // The node runs.
   void start();
 

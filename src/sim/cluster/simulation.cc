@@ -20,6 +20,7 @@
 #include "sim/cluster/sim_operator.h"
 #include "sim/cluster/subscription_client.h"
 #include "sim/cluster/task_client.h"
+#include "sim/cluster/transaction_client.h"
 #include "sim/cluster/watch_client.h"
 
 namespace uccp::sim {
@@ -53,6 +54,9 @@ class Simulation {
     add.operator()<ElectionClient>(options.election_clients, all / 100);
     add.operator()<TaskClient>(options.task_clients, all / 20);
     add.operator()<EventClient>(options.event_clients, all / 4);
+    for (size_t i = 0; i < options.transaction_clients; ++i) {
+      clients_.push_back(std::make_unique<TransactionClient>(cluster_, i));
+    }
     for (size_t i = 0; i < options.event_readers; ++i) {
       event_readers_.push_back(std::make_unique<EventReader>(cluster_, i));
       members_.push_back(std::make_unique<SubscriptionClient>(cluster_, i));
@@ -133,6 +137,7 @@ class Simulation {
            every_ms(50, [&] { return discovery::count_services(view(kCoreGroup)).registered == 0; }));
     if (!event_readers_.empty()) {
       demand("an event is not delivered to a subscription", every_ms(100, [&] { return all_delivered(); }));
+      demand("an event is not processed in a transaction", every_ms(100, [&] { return all_processed(); }));
       demand("an event outlives its retention", every_ms(100, [&] { return !keeps_old_events(); }));
       demand("a topic is not compacted", every_ms(100, [&] { return all_compacted(); }));
     }
@@ -211,22 +216,35 @@ class Simulation {
     });
   }
 
+  bool all_processed() {
+    const Checkers& checkers = cluster_.checkers();
+    return cluster_.options().transaction_clients == 0 ||
+           std::ranges::all_of(checkers.events.all_acknowledged(), [&](const auto& event) {
+             return checkers.transactions.processed(event.first, event.second);
+           });
+  }
+
   // Of the topic that keeps them for a while, when nothing is published any more.
   bool keeps_old_events() {
     bool keeps = false;
-    events::kPartitions.scan_all(view(events::bus_group(0)),
-                                 [&](const machine::Scope&, std::string_view, const auto& row) {
-                                   const bool shortly = row.settings().retention_events() == kSimShortTopicEvents;
-                                   keeps |= shortly && row.first_offset() < row.next_offset();
-                                   return !keeps;
-                                 });
+    for (uint32_t number = 0; number < cluster_.options().bus_groups; ++number) {
+      events::kPartitions.scan_all(view(events::bus_group(number)),
+                                   [&](const machine::Scope&, std::string_view, const auto& row) {
+                                     const bool shortly = row.settings().retention_events() == kSimShortTopicEvents;
+                                     keeps |= shortly && row.first_offset() < row.next_offset();
+                                     return !keeps;
+                                   });
+    }
     return keeps;
   }
 
   // But for the newest batch of each partition.
   bool all_compacted() {
+    return std::ranges::all_of(
+        groups_, [this](GroupId group) { return !events::is_bus_group(group) || is_compacted(view(group)); });
+  }
+  bool is_compacted(const machine::GroupView& bus) {
     bool all = true;
-    const machine::GroupView bus = view(events::bus_group(0));
     // Nodes of before do not know how.
     if (events::log_bytes_ever(bus) == 0) return true;
     events::kPartitions.scan_all(bus, [&](const machine::Scope& scope, std::string_view key, const auto& row) {
@@ -276,6 +294,7 @@ class Simulation {
     for (const auto& reader : event_readers_) checkers.events.check_complete(reader->stream());
     checkers.events.check_order();
     checkers.events.check_compaction();
+    checkers.transactions.check();
     for_all_members([](SimNode& node) {
       node.check_digests();
       return true;

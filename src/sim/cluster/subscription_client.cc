@@ -2,14 +2,12 @@
 
 #include <set>
 
-#include "call/contract.h"
 #include "sim/cluster/event_client.h"
 
 namespace uccp::sim {
 namespace {
 
 constexpr std::string_view kSubscription = "members";
-constexpr int64_t kDeadlineMs = 400;
 constexpr int32_t kPulledMax = 20;
 
 }  // namespace
@@ -38,31 +36,15 @@ void SubscriptionClient::subscribe() {
         });
 }
 
-void SubscriptionClient::ask_server(const char* rpc, std::string request,
-                                    std::function<void(Result<machine::Applied>, int64_t asked_us)> done) {
-  ServiceCall call{.method = call::Contract::get().find("uccp.v1.EventBus/" + std::string(rpc)),
-                   .request = std::move(request),
-                   .principal = name(),
-                   .deadline_ms = kDeadlineMs};
-  // Only who leads serves subscriptions; others pass the call on.
-  const auto serve = [call = std::move(call)](SimNode& node, const SimCluster::Reply& reply) {
-    if (node.node().leads(kCoreGroup)) return node.services().call(call, reply);
-    reply(fail(Code::kNotLeader, "NOT_LEADER", "another node serves subscriptions"));
-  };
-  try_once(kCoreGroup, serve, [done = std::move(done)](Result<machine::Applied> result, int64_t asked_us) {
-    done(std::move(result), asked_us);
-  });
-}
-
 void SubscriptionClient::pull() {
   v1::PullEventsRequest request;
   request.set_subscription(std::string(kSubscription));
   request.set_max_events(kPulledMax);
-  ask_server("PullEvents", request.SerializeAsString(),
-             [this](const Result<machine::Applied>& result, int64_t asked_us) {
-               if (result) take(result->response, asked_us);
-               after_us(below(cluster_.healed() ? 20'000 : 50'000), [this] { pull(); });
-             });
+  ask_subscriptions("PullEvents", request.SerializeAsString(),
+                    [this](const Result<machine::Applied>& result, int64_t asked_us) {
+                      if (result) take(result->response, asked_us);
+                      after_us(below(cluster_.healed() ? 20'000 : 50'000), [this] { pull(); });
+                    });
 }
 
 void SubscriptionClient::take(const std::string& answer, int64_t asked_us) {
@@ -82,24 +64,25 @@ void SubscriptionClient::confirm(const v1::PullEventsResponse& pulled) {
   v1::AckEventsRequest request;
   request.set_subscription(std::string(kSubscription));
   for (const auto& delivery : pulled.deliveries()) request.add_ack_ids(delivery.ack_id());
-  ask_server("AckEvents", request.SerializeAsString(), [this, pulled](const Result<machine::Applied>& result, int64_t) {
-    v1::AckEventsResponse response;
-    if (!result || !response.ParseFromString(result->response)) return;
-    const std::set<std::string> expired(response.expired_ack_ids().begin(), response.expired_ack_ids().end());
-    for (const auto& delivery : pulled.deliveries()) {
-      if (expired.contains(delivery.ack_id())) continue;
-      const v1::Event& event = delivery.event();
-      cluster_.checkers().subscriptions.confirmed({event.topic(), event.partition()}, event.offset(),
-                                                  cluster_.now_us());
-    }
-  });
+  ask_subscriptions(
+      "AckEvents", request.SerializeAsString(), [this, pulled](const Result<machine::Applied>& result, int64_t) {
+        v1::AckEventsResponse response;
+        if (!result || !response.ParseFromString(result->response)) return;
+        const std::set<std::string> expired(response.expired_ack_ids().begin(), response.expired_ack_ids().end());
+        for (const auto& delivery : pulled.deliveries()) {
+          if (expired.contains(delivery.ack_id())) continue;
+          const v1::Event& event = delivery.event();
+          cluster_.checkers().subscriptions.confirmed({event.topic(), event.partition()}, event.offset(),
+                                                      cluster_.now_us());
+        }
+      });
 }
 
 void SubscriptionClient::give_back(const std::string& ack_id) {
   v1::NackEventsRequest request;
   request.set_subscription(std::string(kSubscription));
   request.add_ack_ids(ack_id);
-  ask_server("NackEvents", request.SerializeAsString(), [](const Result<machine::Applied>&, int64_t) {});
+  ask_subscriptions("NackEvents", request.SerializeAsString(), [](const Result<machine::Applied>&, int64_t) {});
 }
 
 }  // namespace uccp::sim

@@ -21,9 +21,6 @@ class SubscriptionClient final : public SimClient {
   void take(const std::string& answer, int64_t asked_us);
   void confirm(const v1::PullEventsResponse& pulled);
   void give_back(const std::string& ack_id);
-  // At the leader of core, as doors do; the answer may never come.
-  void ask_server(const char* rpc, std::string request,
-                  std::function<void(Result<machine::Applied>, int64_t asked_us)> done);
 };
 
 }  // namespace uccp::sim
