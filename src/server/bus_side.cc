@@ -64,8 +64,7 @@ Result<events::EventsOptions> bus_settings(const Config& config) {
   UCCP_TRY(options.transactions.events_max, config.integer_between("bus_transaction_events_max", 1, 1'000'000));
   UCCP_TRY(options.transactions.bytes_max,
            config.integer_between("bus_transaction_bytes_max", 1 << 10, int64_t{1} << 32));
-  UCCP_TRY(const uint64_t duration, config.integer_between("bus_transaction_ms_max", 1'000, int64_t{24} * 3600 * 1000));
-  options.transactions.timeout_max_ms = static_cast<int64_t>(duration);
+  options.transactions.timeout_max_ms = std::max<int64_t>(config.duration_ms("bus_transaction_time_max"), 1'000);
   UCCP_TRY(options.transactions.open_max, config.integer_between("bus_transactions_open_max", 1, 1'000'000));
   return options;
 }

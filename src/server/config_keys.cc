@@ -185,7 +185,7 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"bus_transaction_events_max", kInteger, "10000", kActs,
      "most events and confirmations of a transaction over topics"},
     {"bus_transaction_bytes_max", kInteger, "67108864", kActs, "most bytes of the events of a transaction over topics"},
-    {"bus_transaction_ms_max", kInteger, "900000", kActs, "milliseconds that a transaction over topics may take"},
+    {"bus_transaction_time_max", kDuration, "15m", kActs, "longest time that a transaction over topics may take"},
     {"bus_transactions_open_max", kInteger, "1000", kActs,
      "most transactions over topics of a tenant that have not ended"},
     {"bus_streams_max", kInteger, "20000", kActs, "streams of events open on this node at a time"},
