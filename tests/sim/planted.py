@@ -45,7 +45,7 @@ EVENTS_CAUGHT_WITHIN = {
     "lose_kept": (10, {"events", "progress"}),
     "compact_newest": (10, {"events", "progress"}),
     "forget_part": (5, {"transactions", "progress"}),
-    "lose_settled": (5, {"transactions"}),
+    "lose_settled": (80, {"transactions"}),
 }
 # These need a majority that changes sides at one moment, so only the seeds that bring such moments about are run: every
 # tenth from here on.
