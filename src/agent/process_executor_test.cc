@@ -169,7 +169,7 @@ class ProcessExecutorTest : public testing::Test {
     const OwnedFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
     if (!process) return errno == ESRCH;
     pollfd end{.fd = process.get(), .events = POLLIN, .revents = 0};
-    return poll(&end, 1, 5'000) == 1;
+    return poll(&end, 1, 30'000) == 1;
   }
 
   runtime::RealClock clock_;
@@ -462,8 +462,7 @@ TEST_F(ProcessExecutorTest, WhenTheAgentDiesItsAttemptsDie) {
   ASSERT_TRUE(alive(pid));
   kill(agent, SIGKILL);
   waitpid(agent, nullptr, 0);
-  for (int i = 0; i < 2000 && alive(pid); ++i) usleep(1000);
-  EXPECT_FALSE(alive(pid));
+  EXPECT_TRUE(dies(pid));
   close(pipe_fds[0]);
   close(pipe_fds[1]);
 }

@@ -276,9 +276,12 @@ TEST_F(CallLimitsTest, EachHasItsReasonAndWaitingDoesNotCountAsWork) {
 
 TEST_F(DoorsTest, DeadlineOfTheClientEndsTheCall) {
   CallOptions options;
-  options.deadline_ms = 100;
-  const auto late = doors.channel()->unary(kGetTask, task_request("hang"), options);
+  options.deadline_ms = 1'000;
+  const auto channel = doors.channel();
+  ASSERT_TRUE(channel->unary(kVersion, {})) << "the connection is there before the clock runs";
+  const auto late = channel->unary(kGetTask, task_request("hang"), options);
   EXPECT_EQ(late.error().code(), Code::kDeadline);
+  ASSERT_TRUE(eventually([&] { return seen_call() != nullptr; }));
   EXPECT_TRUE(eventually([&] { return seen_call()->finished(); }));
 }
 

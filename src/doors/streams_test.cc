@@ -297,7 +297,7 @@ TEST_F(StreamsTest, BidiEchoesInOrder) {
   for (int i = 0; i < 1000; ++i) EXPECT_TRUE(stream->send(std::to_string(i)));
   stream->half_close();
   std::unique_lock lock(mutex);
-  ASSERT_TRUE(done.wait_for(lock, std::chrono::seconds(10), [&] { return outcome.has_value(); }));
+  ASSERT_TRUE(done.wait_for(lock, std::chrono::seconds(30), [&] { return outcome.has_value(); }));
   EXPECT_TRUE(outcome->is_ok()) << outcome->to_string();
   ASSERT_EQ(got.size(), 1000u);
   for (int i = 0; i < 1000; ++i) EXPECT_EQ(got[static_cast<size_t>(i)], std::to_string(i));

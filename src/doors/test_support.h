@@ -284,7 +284,7 @@ class HttpsClient {
 // Waits for a condition that must come true; false after 10 s.
 template <typename F>
 bool eventually(F condition) {
-  for (int i = 0; i < 2000; ++i) {
+  for (int i = 0; i < 6000; ++i) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -65,14 +65,14 @@ struct Node {
 
   PeerAddress address() const { return {"127.0.0.1", port}; }
   bool wait_connected(uint64_t peer, bool wanted = true) const {
-    for (int i = 0; i < 10'000; ++i) {
+    for (int i = 0; i < 30'000; ++i) {
       if (network->connected(NodeId(peer)) == wanted) return true;
       ::usleep(1000);
     }
     return false;
   }
   bool wait_metric(const std::string& name, const Labels& labels, double at_least) {
-    for (int i = 0; i < 10'000; ++i) {
+    for (int i = 0; i < 30'000; ++i) {
       if (metrics.value(name, labels) >= at_least) return true;
       ::usleep(1000);
     }

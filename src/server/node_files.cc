@@ -1,15 +1,13 @@
 #include "server/node_files.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
-#include <netdb.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <optional>
 #include <set>
 
 #include "base/bytes.h"
@@ -19,6 +17,7 @@
 #include "server/authenticator.h"
 #include "server/certificate_side.h"
 #include "server/node_names.h"
+#include "server/port_chooser.h"
 #include "server/process.h"
 
 namespace uccp::server {
@@ -27,44 +26,17 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kFileBytesMax = 1u << 20;
-// Below the range from which the kernel takes ports for outgoing connections: a port stays free while its node is down.
-constexpr uint16_t kPortMin = 20'000;
-constexpr uint16_t kPortMax = 32'000;
-
 struct NodePorts {
   uint16_t grpc = 0, https = 0, raft = 0, metrics = 0, etcd = 0, dns = 0;
 };
 
-bool is_free(const std::string& host, uint16_t port) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  const int one = 1;
-  (void)::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  if (::inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1) address.sin_addr.s_addr = htonl(INADDR_ANY);
-  const bool free = ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
-  ::close(fd);
-  return free;
-}
-
-class PortChooser {
- public:
-  explicit PortChooser(std::string host) : host_(std::move(host)) {}
-  uint16_t next() {
-    while (true) {
-      const auto port = static_cast<uint16_t>(kPortMin + random_.next() % (kPortMax - kPortMin));
-      if (taken_.insert(port).second && is_free(host_, port)) return port;
-    }
+Result<NodePorts> chosen_ports(PortChooser& chooser) {
+  NodePorts ports;
+  for (uint16_t* port : {&ports.grpc, &ports.https, &ports.raft, &ports.metrics, &ports.etcd, &ports.dns}) {
+    UCCP_TRY(*port, chooser.next());
   }
-  NodePorts all() { return {next(), next(), next(), next(), next(), next()}; }
-
- private:
-  const std::string host_;
-  runtime::SystemRandom random_;
-  std::set<uint16_t> taken_;
-};
+  return ports;
+}
 
 NodePorts fixed_ports(NodeId node) {
   const auto k = static_cast<uint16_t>(node.value - 1);
@@ -232,6 +204,21 @@ Result<google::protobuf::Struct> read_json(FileSystem& files, const std::string&
   return object;
 }
 
+Status plan_nodes(const ClusterInitOptions& options, std::vector<PlannedNode>& nodes) {
+  std::optional<PortChooser> chooser;
+  if (options.auto_ports) {
+    chooser.emplace(PortChooserOptions{.host = options.host, .owner = absolute(options.directory), .anew = true});
+  }
+  for (int k = 1; k <= options.nodes; ++k) {
+    const NodeId node(static_cast<uint64_t>(k));
+    nodes.push_back({node, fixed_ports(node)});
+    if (chooser) {
+      UCCP_TRY(nodes.back().ports, chosen_ports(*chooser));
+    }
+  }
+  return Status::ok();
+}
+
 }  // namespace
 
 Status init_cluster(FileSystem& files, const Clock& clock, const ClusterInitOptions& options) {
@@ -244,12 +231,8 @@ Status init_cluster(FileSystem& files, const Clock& clock, const ClusterInitOpti
     }
     return Status::ok();
   }
-  PortChooser chooser(options.host);
   std::vector<PlannedNode> nodes;
-  for (int k = 1; k <= options.nodes; ++k) {
-    const NodeId node(static_cast<uint64_t>(k));
-    nodes.push_back({node, options.auto_ports ? chooser.all() : fixed_ports(node)});
-  }
+  UCCP_RETURN_IF_ERROR(plan_nodes(options, nodes));
   for (const PlannedNode& planned : nodes) {
     UCCP_RETURN_IF_ERROR(issue_keys(files, clock, options.directory, cluster_id, planned.node, options.host));
     std::string others;
@@ -281,7 +264,12 @@ Status prepare_node(FileSystem& files, const Clock& clock, const ClusterInitOpti
     planned.ports = {port("grpc_port"),    port("https_port"), port("raft_port"),
                      port("metrics_port"), port("etcd_port"),  port("dns_port")};
   } else {
-    planned.ports = options.auto_ports ? PortChooser(options.host).all() : fixed_ports(node);
+    if (options.auto_ports) {
+      PortChooser chooser({.host = options.host, .owner = absolute(options.directory)});
+      UCCP_TRY(planned.ports, chosen_ports(chooser));
+    } else {
+      planned.ports = fixed_ports(node);
+    }
   }
   // Not a founder, also if its id was one's: it joins with an empty directory.
   return write_config(files, options, cluster_id, planned, "", others);

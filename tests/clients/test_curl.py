@@ -69,7 +69,7 @@ class Curl(NodeTest):
         rest = [json.loads(line) for line in follower.stdout]
         self.assertEqual([item.get("text") for item in rest], ["last", None])
         self.assertEqual(rest[-1]["end"]["reason"], "COMPLETED")
-        self.assertEqual(follower.wait(10), 0)
+        self.assertEqual(follower.wait(30), 0)
         self.assertEqual(self.json(f"tasks/{task['id']}?wait=30s")["status"], "SUCCEEDED")
 
     def test_an_artifact_is_downloaded_and_can_be_taken_up_again(self):

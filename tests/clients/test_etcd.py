@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import unittest
 
-from lib.etcd import go_client
+from lib.etcd import PATIENCE, go_client
 from lib.uccp import NodeTest, clean_environment
 from lib.wait import wait_until
 
@@ -22,7 +22,7 @@ class EtcdTest(NodeTest):
     def command(self, *arguments):
         context = self.node.context
         return ["etcdctl", "--endpoints", f"https://{context['etcd']}", "--cacert", context["ca"], "--cert",
-                context["cert"], "--key", context["key"], *map(str, arguments)]
+                context["cert"], "--key", context["key"], *PATIENCE, *map(str, arguments)]
 
     def json(self, *arguments, **options):
         return json.loads(self.etcdctl(*arguments, "-w", "json", **options))
@@ -103,9 +103,9 @@ class EtcdCtl(EtcdTest):
         self.assertIn("requested lease not found", self.etcdctl("put", "l/2", "x", "--lease", lease, code=1))
 
     def test_a_lease_that_ends_takes_its_keys_along(self):
-        lease = self.etcdctl("lease", "grant", "1").split()[1]
+        lease = self.etcdctl("lease", "grant", "5").split()[1]
         self.etcdctl("put", "ends", "x", "--lease", lease)
-        wait_until(lambda: self.etcdctl("get", "ends") == "", 20, "the end of the lease")
+        wait_until(lambda: self.etcdctl("get", "ends") == "", 40, "the end of the lease")
 
     def test_locks_exclude_and_are_passed_on(self):
         held = self.node.base / "held"
@@ -114,15 +114,15 @@ class EtcdCtl(EtcdTest):
                                                f"touch {held}; until [ -e {release} ]; do sleep 0.05; done"),
                                   env=clean_environment(ETCDCTL_API="3"), stdout=subprocess.DEVNULL)
         self.addCleanup(holder.kill)
-        wait_until(held.exists, 20, "the lock")
+        wait_until(held.exists, 40, "the lock")
         waiter = subprocess.Popen(self.command("lock", "m", "--", "echo", "mine"), stdout=subprocess.PIPE, text=True,
                                   env=clean_environment(ETCDCTL_API="3"))
         self.addCleanup(waiter.kill)
-        wait_until(lambda: len(self.etcdctl("get", "m/", "--prefix", "--keys-only").split()) == 2, 20, "the waiter's key")
+        wait_until(lambda: len(self.etcdctl("get", "m/", "--prefix", "--keys-only").split()) == 2, 40, "the waiter's key")
         self.assertIsNone(waiter.poll())
         release.touch()
-        self.assertEqual(waiter.communicate(timeout=20)[0], "mine\n")
-        self.assertEqual(holder.wait(20), 0)
+        self.assertEqual(waiter.communicate(timeout=60)[0], "mine\n")
+        self.assertEqual(holder.wait(60), 0)
 
     def test_elections(self):
         leader = subprocess.Popen(self.command("elect", "e", "first"), stdout=subprocess.PIPE, text=True,

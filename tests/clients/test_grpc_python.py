@@ -12,7 +12,8 @@ except ImportError as error:
     MISSING = f"{error}: build/venv-test is made by tools/setup from tests/clients/requirements.txt"
 
 from lib import credentials
-from lib.uccp import ROOT, Node, NodeTest, free_ports
+from lib.ports import port_flags
+from lib.uccp import ROOT, Node, NodeTest
 from lib.wait import wait_until
 
 
@@ -128,7 +129,7 @@ class GrpcPython(NodeTest):
         stub = self.channel.unary_unary("/uccp.v1.TaskScheduling/Nonsense", request_serializer=bytes,
                                         response_deserializer=bytes)
         with self.assertRaises(grpc.RpcError) as caught:
-            stub(b"", timeout=10)
+            stub(b"", timeout=30)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
 
     def test_malformed_bytes_are_the_callers_fault(self):
@@ -136,27 +137,26 @@ class GrpcPython(NodeTest):
                                         response_deserializer=bytes)
         for data in (b"\xff\xff\xff", b"\x0a\x7f", b"\x07"):
             with self.assertRaises(grpc.RpcError) as caught:
-                stub(data, timeout=10)
+                stub(data, timeout=30)
             self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT, data)
 
     def test_the_standard_health_service_answers(self):
         stub = self.channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=bytes,
                                         response_deserializer=bytes)
-        self.assertEqual(stub(b"", timeout=10), b"\x08\x01")  # status: SERVING
+        self.assertEqual(stub(b"", timeout=30), b"\x08\x01")  # status: SERVING
 
 
 @unittest.skipIf(MISSING, MISSING or "")
 class GrpcRestart(unittest.TestCase):
     def test_a_channel_finds_the_node_again_on_the_same_port(self):
-        flags = [word for key, port in zip(("grpc", "https", "metrics"), free_ports(3)) for word in (f"--{key}-port", port)]
-        node = Node(agent=False, flags=flags, ports="")
+        node = Node(agent=False, flags=port_flags(), ports="")
         self.addCleanup(node.close)
         node.start()
         tls = grpc.ssl_channel_credentials(pathlib.Path(node.context["ca"]).read_bytes())
         with grpc.secure_channel(node.context["grpc"], tls) as channel:
             stub = channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=bytes,
                                        response_deserializer=bytes)
-            self.assertEqual(stub(b"", timeout=10), b"\x08\x01")
+            self.assertEqual(stub(b"", timeout=30), b"\x08\x01")
             node.restart()
 
             def served():

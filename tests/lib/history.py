@@ -16,6 +16,7 @@ import threading
 import time
 import unittest
 
+from lib.once import making
 from lib.uccp import BIN, ROOT
 
 PORCUPINE = ROOT / "tests" / "clients" / "porcupine"
@@ -61,9 +62,9 @@ def _build_porcupine():
     go = shutil.which("go")
     if go is None:
         return None, "no Go on the path, so porcupine cannot be built"
-    target = ROOT / "build" / "porcupine-check"
-    done = subprocess.run([go, "build", "-o", str(target), "."], cwd=PORCUPINE, capture_output=True, text=True,
-                          timeout=BUILD_S)
+    with making("porcupine-check") as target:
+        done = subprocess.run([go, "build", "-o", str(target), "."], cwd=PORCUPINE, capture_output=True, text=True,
+                              timeout=BUILD_S)
     if done.returncode != 0:
         return None, f"porcupine cannot be built: {done.stderr.strip()[-300:]}"
     return target, None

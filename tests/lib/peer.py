@@ -47,7 +47,7 @@ def incarnation_of(data_directory):
     return struct.unpack(">Q", (data_directory / "identity").read_bytes()[-12:-4])[0]
 
 
-def plain_connection(address, timeout=10):
+def plain_connection(address, timeout=30):
     host, _, port = address.rpartition(":")
     return socket.create_connection((host, int(port)), timeout)
 
@@ -55,7 +55,7 @@ def plain_connection(address, timeout=10):
 class Peer:
     """A connection to the raft port of a node, with the certificate in `pki` or none."""
 
-    def __init__(self, address, pki=None, ca=None, tls12=False, timeout=10):
+    def __init__(self, address, pki=None, ca=None, tls12=False, timeout=30):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED if ca else ssl.CERT_NONE

@@ -3,7 +3,9 @@ import base64
 import http.client
 import json
 import ssl
+import time
 import urllib.parse
+import uuid
 
 
 class Response:
@@ -167,6 +169,27 @@ class Rest:
         connection.request("GET" if data is None else "POST", self._target(path, query), data,
                            headers=self._head(head, data is not None))
         return Stream(connection, connection.getresponse(), sse)
+
+
+class PatientRest(Rest):
+    """One whose calls are repeated, changes with a request id, until a node has said what came of them: on a busy machine a
+    leader may change by itself."""
+
+    PATIENCE_S = 45
+
+    def call(self, method, path, body=None, query=None, headers=None):
+        if method != "GET":
+            headers = {"Idempotency-Key": uuid.uuid4().hex, **(headers or {})}
+        end = time.monotonic() + self.PATIENCE_S
+        while True:
+            try:
+                answer = super().call(method, path, body, query, headers)
+                if answer.status not in (502, 503, 504) or time.monotonic() > end:
+                    return answer
+            except (OSError, http.client.HTTPException):
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.05)  # the pace of asking
 
 
 def text_of(line):

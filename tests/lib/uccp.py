@@ -3,12 +3,12 @@
 Every port is a free one that the node chose. Nothing outlives Node.close().
 """
 import atexit
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -50,10 +50,19 @@ def freeze(pid):
     os.kill(pid, signal.SIGSTOP)
 
     def stopped():
-        states = [(task / "stat").read_text().rpartition(")")[2].split()[0]
-                  for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+        try:
+            states = [(task / "stat").read_text().rpartition(")")[2].split()[0]
+                      for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+        except OSError:  # a thread has ended meanwhile
+            return False
         return all(state == "T" for state in states)
-    wait_until(stopped, 10, f"process {pid} to stop")
+    wait_until(stopped, 30, f"process {pid} to stop")
+
+
+def end_process(pid):
+    """kill -9, of one that may have ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def processes_with(text):
@@ -68,15 +77,6 @@ def processes_with(text):
             if text.encode() in line and is_running(int(entry.name)):
                 found.append(int(entry.name))
     return found
-
-
-def free_ports(count):
-    """Ports that are free now. Only for what cannot choose its own."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def clean_environment(**more):
@@ -159,6 +159,13 @@ class Node:
             return None
         return pid if name.startswith("uccp-agent") and is_running(pid) else None
 
+    def wait_worker(self):
+        """The agent runs before it is known to the server: waits until it is a worker that takes tasks, and answers that."""
+        def ready():
+            workers = self.rest.get("workers").json["workers"]
+            return next((worker for worker in workers if worker["status"] == "READY"), None)
+        return wait_until(ready, START_S, "the agent to be a worker")
+
     def stop(self, number=signal.SIGINT, timeout=30):
         """Asks the server to stop and answers its exit code."""
         self._close_rest()
@@ -199,15 +206,12 @@ class Node:
         for agent in self.agents | ({pid} if pid else set()):
             # Its guard and the kernel end the tasks with it.
             if f"{self.dir}/agent" in self._command_line(agent):
-                try:
-                    os.kill(agent, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                end_process(agent)
         end = time.monotonic() + 10
         while time.monotonic() < end and processes_with(str(self.dir)):
             time.sleep(0.02)
         for left in processes_with(str(self.dir)):
-            os.kill(left, signal.SIGKILL)
+            end_process(left)
         shutil.rmtree(self.base, ignore_errors=True)
 
     @staticmethod
@@ -320,9 +324,11 @@ class NodeTest(unittest.TestCase):
         cls.node = Node(agent=cls.agent, flags=cls.flags, environment=cls.environment)
         cls.addClassCleanup(cls.node.close)
         cls.node.start()
+        if cls.agent:
+            cls.node.wait_worker()
         if cls.feature_level > 1:
             wait_until(lambda: cls.node.rest.get("version").json.get("featureLevel", 0) >= cls.feature_level,
-                       what=f"feature level {cls.feature_level}")
+                       START_S, f"feature level {cls.feature_level}")
 
     @property
     def rest(self):

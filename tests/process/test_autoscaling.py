@@ -1,14 +1,14 @@
 # timeout: 240
 """Workers of a scaling group start for tasks that wait, go when they are idle, and are found again after a kill."""
+import contextlib
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import tempfile
 import unittest
 
-from lib.uccp import AGENT, SERVER, Node, clean_environment, is_running, processes_with, require
+from lib.uccp import AGENT, SERVER, Node, clean_environment, end_process, is_running, processes_with, require
 from lib.wait import wait_until
 
 GROUP = {"name": "small", "min": 0, "max": 3,
@@ -35,11 +35,15 @@ class Autoscaling(unittest.TestCase):
     def close(self):
         self.node.close()
         for pid in self.agents():
-            os.kill(pid, signal.SIGKILL)
+            end_process(pid)
 
     def agents(self):
-        return [pid for pid in processes_with(f"{self.node.dir}/scaled/")
-                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("uccp-agent")]
+        found = []
+        for pid in processes_with(f"{self.node.dir}/scaled/"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("uccp-agent"):
+                    found.append(pid)
+        return found
 
     def workers(self):
         return self.node.rest.get("workers").json["workers"]
@@ -81,7 +85,7 @@ class Autoscaling(unittest.TestCase):
         wait_until(lambda: node.task(task)["status"] == "RUNNING", 60, "the task on the worker that was found again")
         self.assertEqual((self.agents(), self.instances()), (agent, first))
         for pid in agent:
-            os.kill(pid, signal.SIGKILL)
+            end_process(pid)
         again = wait_until(lambda: [pid for pid in self.agents() if pid not in agent], 60, "the agent to be started again")
         self.assertEqual(self.instances(), first)
         wait_until(lambda: node.task(task)["status"] == "RUNNING" and node.task(task).get("attempts", 0) >= 1, 60,

@@ -3,6 +3,7 @@ forgotten, or in a namespace that is none: an error of its own, which says what,
 import re
 
 from lib.uccp import ROOT
+from lib.wait import wait_until
 from test_coordination import CoordinationTest
 
 LONG = "x" * 300
@@ -193,6 +194,7 @@ class BadInput(CoordinationTest):
         for method, lease in leases.items():
             reason = "CANDIDACY_ENDED" if "Leadership" in method else "LEASE_EXPIRED"
             self.assert_refused(method, self.send(method, f"brief-{method}", {"leaseId": lease}), 404, reason)
+        wait_until(lambda: self.rest.get(f"services/{service}", consistency="linearizable").status == 404, what="its end")
         self.assert_refused("Heartbeat", self.send("Heartbeat", service), 404, "SERVICE_NOT_FOUND")
 
     def test_cursors(self):

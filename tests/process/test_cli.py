@@ -66,7 +66,7 @@ class CommandLine(NodeTest):
         gate = self.node.gate("wait")
         task = self.cli("task", "submit", "-q", "--", "sh", "-c", gate.wait).strip()
         self.cli("wait", "task", task, "--for", "status=RUNNING")
-        self.assertIn("status is RUNNING", self.cli("wait", "task", task, "--for", "status=SUCCEEDED", "--timeout", "200ms",
+        self.assertIn("status is RUNNING", self.cli("wait", "task", task, "--for", "status=SUCCEEDED", "--timeout", "3s",
                                                     code=6))
         gate.open()
         self.assertEqual(self.cli("wait", "task", task, "--for", "status=SUCCEEDED,FAILED"),

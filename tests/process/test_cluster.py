@@ -1,6 +1,7 @@
 # timeout: 600
 # labels: cluster
 """Three real nodes as one cluster: any node serves, leaders die, nodes restart, join and leave, strangers are refused."""
+import http.client
 import json
 import os
 import pathlib
@@ -41,7 +42,7 @@ class Writer(threading.Thread):
             body = {"serviceName": name, "address": "10.9.0.1", "port": 1, "ttl": "3600s"}
             began = time.monotonic()
             last = None
-            while time.monotonic() - began < 20:
+            while time.monotonic() - began < 45:
                 node = names[turn % len(names)]
                 try:
                     client = clients.setdefault(node, self.cluster.rest(node, timeout=10))
@@ -90,22 +91,22 @@ def all_services(rest):
 class AnyNode(unittest.TestCase):
     def test_a_write_through_any_node_is_read_on_every_node(self):
         for writer in self.cluster.names():
-            response = self.cluster.rest(writer).post("services", {"serviceName": f"by-{writer}", "address": "10.1.0.1",
+            response = self.cluster.patient(writer).post("services", {"serviceName": f"by-{writer}", "address": "10.1.0.1",
                                                                    "port": 80, "ttl": "600s"})
             self.assertEqual(response.status, 201, response)
             for reader in self.cluster.names():
-                found = self.cluster.rest(reader).get("services/discover", name=f"by-{writer}", consistency="linearizable")
+                found = self.cluster.patient(reader).get("services/discover", name=f"by-{writer}", consistency="linearizable")
                 self.assertEqual([s["id"] for s in found.json["services"]], [response.json["id"]], (writer, reader))
 
     def test_errors_of_a_forwarded_call_are_those_of_the_leader(self):
-        problems = {name: self.cluster.rest(name).delete("services/svc_nope") for name in self.cluster.names()}
+        problems = {name: self.cluster.patient(name).delete("services/svc_nope") for name in self.cluster.names()}
         self.assertEqual({(p.status, p.reason) for p in problems.values()}, {(404, "SERVICE_NOT_FOUND")}, problems)
-        logs = {name: self.cluster.rest(name).get("tasks/task_nope") for name in self.cluster.names()}
+        logs = {name: self.cluster.patient(name).get("tasks/task_nope") for name in self.cluster.names()}
         self.assertEqual({(p.status, p.reason) for p in logs.values()}, {(404, "TASK_NOT_FOUND")}, logs)
 
     def test_a_request_id_has_one_effect_through_different_nodes(self):
         body = {"serviceName": "once", "address": "10.2.0.1", "port": 1, "ttl": "600s"}
-        ids = {self.cluster.rest(name).post("services", body, headers={"Idempotency-Key": "same"}).json["id"]
+        ids = {self.cluster.patient(name).post("services", body, headers={"Idempotency-Key": "same"}).json["id"]
                for name in self.cluster.names()}
         self.assertEqual(len(ids), 1)
 
@@ -114,7 +115,7 @@ class AnyNode(unittest.TestCase):
         self.assertEqual(names, ["n1", "n2", "n3"])
         for name in names:
             # A node is ready before the groups of the bus have a leader.
-            health = wait_until(lambda: (got := self.cluster.rest(name).get("/health/raft")).status == 200 and got, 10,
+            health = wait_until(lambda: (got := self.cluster.rest(name).get("/health/raft")).status == 200 and got, 30,
                                 f"{name} to say that all its groups serve")
             self.assertEqual(health.json["nodeId"], name)
             for group in ("core", "work"):
@@ -125,9 +126,6 @@ class AnyNode(unittest.TestCase):
                 self.assertGreater(state["term"], 0)
 
     def test_metrics_say_who_leads_and_how_far_each_member_is(self):
-        leader = self.cluster.leader("core")
-        number = leader.removeprefix("n")
-
         def metrics(name):
             with urllib.request.urlopen(f"http://{self.cluster.node(name)['metrics']}/metrics", timeout=10) as answer:
                 lines = answer.read().decode().splitlines()
@@ -136,9 +134,11 @@ class AnyNode(unittest.TestCase):
         def told():
             seen = {name: metrics(name) for name in self.cluster.names()}
             applied = {float(m['uccp_raft_applied_index{group="core"}']) for m in seen.values()}
-            return seen if len(applied) == 1 and min(applied) > 0 else None
-        for name, seen in wait_until(told, 20, "equal indexes in the metrics").items():
-            self.assertEqual(float(seen['uccp_raft_leader{group="core"}']), float(number), name)
+            leaders = {float(m['uccp_raft_leader{group="core"}']) for m in seen.values()}
+            return (seen, leaders.pop()) if len(applied) == len(leaders) == 1 and min(applied) > 0 and min(leaders) > 0 else None
+        nodes, number = wait_until(told, 30, "equal indexes and one leader in the metrics")
+        leader = f"n{number:.0f}"
+        for name, seen in nodes.items():
             self.assertEqual(float(seen['uccp_raft_is_leader{group="core"}']), float(name == leader), name)
             self.assertEqual(float(seen['uccp_node_state{state="ready"}']), 1, name)
             self.assertEqual(float(seen['uccp_node_state{state="no_leader"}']), 0, name)
@@ -159,8 +159,7 @@ class AnyNode(unittest.TestCase):
 
     def test_leadership_moves_to_the_named_node(self):
         for name in self.cluster.names():
-            self.cluster.cli_ok("cluster", "transfer", "work", name)
-            wait_until(lambda name=name: self.cluster.status()["work"][name].get("role") == "leader", 10, name)
+            self.cluster.lead("work", name)
         refused = self.cluster.cli("cluster", "transfer", "work", "n9")
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn(b"n9", refused.stderr)
@@ -196,7 +195,7 @@ class Failures(unittest.TestCase):
         self.assertEqual([f for w in writers for f in w.failures], [])
         acknowledged = dict(a for w in writers for a in w.acknowledged)
         for name in self.cluster.names():
-            found = all_services(self.cluster.rest(name))
+            found = all_services(self.cluster.patient(name))
             lost = [n for n, i in acknowledged.items() if found.get(n) != [i]]
             self.assertEqual(lost, [], f"acknowledged, and not so on {name}: {[(n, found.get(n)) for n in lost[:3]]}")
         return len(acknowledged), max(w.slowest for w in writers)
@@ -207,7 +206,7 @@ class Failures(unittest.TestCase):
             leader = self.cluster.leader("core")
             self.cluster.kill(leader)
             before = sum(len(w.acknowledged) for w in writers)
-            wait_until(lambda before=before: sum(len(w.acknowledged) for w in writers) > before + 20, 30, "writes without it")
+            wait_until(lambda before=before: sum(len(w.acknowledged) for w in writers) > before + 20, 60, "writes without it")
             self.cluster.start()
         count, slowest = self.check(writers)
         self.cluster.wait_equal(self.cluster.names())
@@ -219,7 +218,7 @@ class Failures(unittest.TestCase):
             before = sum(len(w.acknowledged) for w in writers)
             self.cluster.kill(name, signal.SIGTERM)
             self.cluster.start()
-            wait_until(lambda before=before: sum(len(w.acknowledged) for w in writers) > before + 20, 30, "further writes")
+            wait_until(lambda before=before: sum(len(w.acknowledged) for w in writers) > before + 20, 60, "further writes")
             registered = self.cluster.cli("service", "register", f"cli-{name}", "10.0.0.1", "80")
             self.assertEqual(registered.returncode, 0, registered.stderr)
         count, slowest = self.check(writers)
@@ -235,7 +234,7 @@ class Failures(unittest.TestCase):
                             headers={"Idempotency-Key": "alone"})
         self.assertIn(refused.status, (503, 504), refused)
         self.cluster.start()
-        again = self.cluster.rest(first).post("services", {"serviceName": "alone", "address": "10.0.0.1", "port": 1},
+        again = self.cluster.patient(first).post("services", {"serviceName": "alone", "address": "10.0.0.1", "port": 1},
                                               headers={"Idempotency-Key": "alone"})
         self.assertEqual(again.status, 201, again)
 
@@ -256,18 +255,18 @@ class Members(unittest.TestCase):
         status = self.cluster.wait_equal(self.cluster.names())
         self.assertEqual({group[ "n4"]["role"] for group in status.values()}, {"learner"})
         # A learner serves like any other node.
-        written = self.cluster.rest("n4").post("services", {"serviceName": "by-n4", "address": "10.1.0.4", "port": 4})
+        written = self.cluster.patient("n4").post("services", {"serviceName": "by-n4", "address": "10.1.0.4", "port": 4})
         self.assertEqual(written.status, 201, written)
 
         self.cluster.cli_ok("cluster", "promote", "n4")
-        wait_until(lambda: not any(group["n4"].get("learners") for group in self.cluster.status().values()), 20,
-                   "n4 to know that nobody is a learner any more")
-        self.cluster.cli_ok("cluster", "transfer", "core", "n4")
-        wait_until(lambda: self.cluster.status()["core"]["n4"].get("role") == "leader", 10, "n4 leads")
+        wait_until(lambda: (status := self.cluster.status()) and not any(group["n4"].get("learners") for group in status.values()),
+                   30, "n4 to know that nobody is a learner any more")
+        self.cluster.lead("core", "n4")
 
         # Also while it leads.
         self.cluster.cli_ok("cluster", "remove", "n4")
-        status = wait_until(lambda: (lambda s: s if "n4" not in s["core"] else None)(self.cluster.status(server="n1")), 20, "n4 is gone")
+        status = wait_until(lambda: (lambda s: s if "n4" not in s.get("core", {"n4": {}}) else None)(self.cluster.status(server="n1")), 30,
+                            "n4 is gone")
         self.assertEqual(set(status["core"]), {"n1", "n2", "n3"})
         pid = self.cluster.pid("n4")
         wait_until(lambda: not is_running(pid), 30, "the end of the removed node")
@@ -332,7 +331,7 @@ class Members(unittest.TestCase):
 @shared(agents=1)
 class Tasks(unittest.TestCase):
     def submit(self, name, command, request_id):
-        response = self.cluster.rest(name).post("tasks", {"command": ["sh", "-c", command],
+        response = self.cluster.patient(name).post("tasks", {"command": ["sh", "-c", command],
                                                           "resources": {"cpu": 0.1, "memory": "32Mi"}},
                                                 headers={"Idempotency-Key": request_id})
         self.assertEqual(response.status, 201, response)
@@ -346,7 +345,7 @@ class Tasks(unittest.TestCase):
             name = self.cluster.names()[int(time.monotonic() * 10) % len(self.cluster.names())]
             try:
                 response = self.cluster.rest(name).get(f"tasks/{task_id}")
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 last = error
                 return None
             last = response

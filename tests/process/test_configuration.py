@@ -122,13 +122,11 @@ class Acts(NodeTest):
     def test_one_task_at_a_time_on_the_worker_until_its_time_is_over(self):
         gate = self.node.gate("one")
         self.addCleanup(gate.open)
-        first = self.node.submit(gate.wait)["id"]
-        self.node.wait_task(first, "RUNNING")
-        second = self.node.submit(gate.wait)["id"]
-        # No timeout was named, so the setting holds; before that the second one has no place.
-        self.assertEqual(self.node.wait_task(first)["status"], "TIMED_OUT")
-        self.node.wait_task(second, "RUNNING", "TIMED_OUT")
-        before, behind = (self.node.task(task) for task in (first, second))
+        tasks = [self.node.submit(gate.wait)["id"] for _ in range(2)]
+        # No timeout was named, so the setting holds; before that the other one has no place.
+        ended = [self.node.wait_task(task) for task in tasks]
+        self.assertEqual([task["status"] for task in ended], ["TIMED_OUT"] * 2)
+        before, behind = sorted(ended, key=lambda task: datetime.fromisoformat(task["startTime"]))
         self.assertGreaterEqual(datetime.fromisoformat(behind["startTime"]), datetime.fromisoformat(before["endTime"]))
 
     def test_the_log_is_text_and_has_what_the_level_asks_for(self):

@@ -84,7 +84,7 @@ class Locks(CoordinationTest):
         self.assertEqual(tokens, sorted(set(tokens)), "tokens only grow")
 
     def test_a_lock_is_free_again_when_its_ttl_ends(self):
-        held = self.acquire("ttl", "a", ttl="1s")
+        held = self.acquire("ttl", "a", ttl="3s")
         self.assertEqual(self.rest.post("locks/ttl:try", {}).status, 409)
         second = Ask(self.node, "locks", {"name": "ttl", "owner": "b", "waitTimeout": "20s"}).wait()
         self.assertEqual((second.status, second.json["owner"]), (201, "b"), second)
@@ -93,8 +93,8 @@ class Locks(CoordinationTest):
         self.assertEqual((late.status, late.reason), (404, "LEASE_EXPIRED"), late)
 
     def test_renewals_keep_it(self):
-        held = self.acquire("renewed", "a", ttl="1s")
-        end = time.monotonic() + 2.5
+        held = self.acquire("renewed", "a", ttl="3s")
+        end = time.monotonic() + 3.5
         while time.monotonic() < end:
             renewed = self.rest.call("PUT", "locks/renewed/renew", {"leaseId": held["leaseId"]})
             self.assertEqual(renewed.status, 200, renewed)
@@ -123,7 +123,7 @@ class Locks(CoordinationTest):
         begun = time.monotonic()
         response = self.rest.post("locks", {"name": "busy", "owner": "b", "waitTimeout": "1s"})
         self.assertEqual((response.status, response.reason), (504, "LOCK_WAIT_TIMEOUT"), response)
-        self.assertTrue(0.9 < time.monotonic() - begun < 5)
+        self.assertTrue(0.9 < time.monotonic() - begun < 15)
         self.assertEqual(self.lock("busy").json.get("waitQueue", []), [])
 
     def test_a_client_that_goes_away_leaves_the_queue(self):
@@ -189,11 +189,11 @@ class Killed(CoordinationTest):
         self.assertEqual(self.lock("durable").json["fencingToken"], held["fencingToken"])
         # The same request takes its old place in the queue.
         again = Ask(self.node, "locks", {"name": "durable", "owner": "b"}, headers={"Idempotency-Key": "wait-1"})
-        time.sleep(0.3)
-        self.assertEqual(len(self.lock("durable").json["waitQueue"]), 1)
+        self.wait_for_queue("durable", 1)
         self.assertEqual(self.release(held).status, 204)
         second = again.wait().json
         self.assertGreater(second["fencingToken"], held["fencingToken"])
+        self.assertEqual(self.lock("durable").json.get("waitQueue", []), [], "it had one place")
         tokens = [second["fencingToken"]]
         for _ in range(3):
             self.release(second)

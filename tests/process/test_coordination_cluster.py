@@ -1,4 +1,4 @@
-# timeout: 200
+# timeout: 300
 # labels: cluster
 """Elections, semaphores and barriers on three nodes whose leader is killed under way: what was acknowledged holds, a term
 has one leader, permits are not exceeded, nobody passes a barrier alone. Each client asks whatever node answers."""
@@ -46,7 +46,7 @@ class Client(threading.Thread):
 
     def stop(self):
         self.ended.set()
-        self.join(20)
+        self.join(60)
         for node in self.nodes:
             node.close()
         if self.error is not None:
@@ -67,7 +67,7 @@ class Killed(unittest.TestCase):
 
     def wait(self, clients, condition, what):
         """As wait_until, but for a client that failed."""
-        wait_until(lambda: any(client.error for client in clients) or condition(), 25, what)
+        wait_until(lambda: any(client.error for client in clients) or condition(), 60, what)
         for client in clients:
             if client.error is not None:
                 raise client.error
@@ -115,7 +115,7 @@ class Elections(Killed):
         tokens = [next(iter(led[term]))[1] for term in sorted(led)]
         self.assertEqual(tokens, sorted(set(tokens)), "a later term has a greater token")
         for name in others:
-            rest = self.cluster.rest(name)
+            rest = self.cluster.patient(name)
             self.addCleanup(rest.close)
             election = rest.get("elections/led", consistency="linearizable").json
             self.assertGreaterEqual(election["term"], max(led))
@@ -154,7 +154,7 @@ class Synchronizers(Killed):
             client.stop()
         self.assertEqual(most[0], 2, "as many as there are, and no more")
         for name in others:
-            rest = self.cluster.rest(name)
+            rest = self.cluster.patient(name)
             self.addCleanup(rest.close)
             pool = rest.get("semaphores/pool", consistency="linearizable")
             self.assertIn(pool.status, (200, 404), pool)

@@ -9,8 +9,9 @@ import threading
 import unittest
 
 from lib import credentials
-from lib.uccp import AGENT, SERVER, Node, clean_environment, free_ports, is_running, require
+from lib.ports import free_ports
 from lib.rest import Rest
+from lib.uccp import AGENT, SERVER, Node, clean_environment, is_running, require
 from lib.wait import wait_until
 
 require(SERVER)
@@ -126,9 +127,9 @@ class OneDirectoryOneServer(unittest.TestCase):
         self.addCleanup(node.close)
         self.addCleanup(other.close)
         port = node.start().context["https"].rpartition(":")[2]
-        grpc, metrics = free_ports(2)
+        grpc, metrics, etcd, dns = free_ports(4)
         second = run_server("dev", "--data-dir", other.dir, "--no-agent", "--grpc-port", grpc, "--https-port", port,
-                            "--metrics-port", metrics)
+                            "--metrics-port", metrics, "--etcd-port", etcd, "--dns-port", dns)
         self.assertNotEqual(second.returncode, 0)
         self.assertIn(port, second.stderr)
         self.assertFalse(other.context_file.exists())
@@ -281,7 +282,7 @@ class Configured(unittest.TestCase):
             with self.subTest(value):
                 path = self.config(f"raft_dir: {self.folder}/raft\nhttps_port: {value}\ngrpc_port: 0\nmetrics_port: 0\n")
                 try:
-                    done = run_server("--config", path, timeout=10)
+                    done = run_server("--config", path)
                 except subprocess.TimeoutExpired:
                     self.fail("it serves on some other port")
                 self.assertEqual(done.returncode, 2, done.stderr)

@@ -51,7 +51,7 @@ class DevicesTest(NodeTest):
         return answer
 
     def worker(self):
-        return next(w for w in self.rest.get("workers").json["workers"] if w["status"] == "READY")
+        return self.node.wait_worker()
 
 
 class OtherVendors(DevicesTest):
@@ -300,7 +300,7 @@ class Devices(DevicesTest):
         path = self.folder / "wrong.json"
         path.write_text('{"gpus": [{"type": "NVIDIA H100", "count": 1}]}')
         done = subprocess.run([str(AGENT), "--data-dir", str(self.folder / "other"), "--inventory", str(path)],
-                              capture_output=True, timeout=20, env=clean_environment())
+                              capture_output=True, timeout=60, env=clean_environment())
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"wrong.json", done.stderr)
         self.assertIn(b"lower case", done.stderr)

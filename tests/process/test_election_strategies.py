@@ -88,7 +88,7 @@ class Strategies(ElectionTest):
 class Terms(ElectionTest):
     def test_terms_have_a_history(self):
         a = self.enter("past", "a", ttl="60s")
-        self.enter("past", "b", ttl="1s")
+        self.enter("past", "b", ttl="3s")
         self.resign("past", a)
         wait_until(lambda: "leader" not in self.leader("past"), what="the end of b")
         self.enter("past", "c")

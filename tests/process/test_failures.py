@@ -126,10 +126,10 @@ class AgentDies(FailuresTest):
         wait_until(lambda: processes_with(f"sleep\0{mark}"), what="its child")
         first = int(self.marks("agent")[0].split()[2])
         self.node.kill_agent()
-        wait_until(lambda: not is_running(first), 10, "the end of the attempt of the dead agent")
+        wait_until(lambda: not is_running(first), 30, "the end of the attempt of the dead agent")
         self.wait_start("agent", 2)
         # One again: that of the second attempt. Two would be a child that outlived the first.
-        wait_until(lambda: len(processes_with(f"sleep\0{mark}")) == 1, 10, "one child")
+        wait_until(lambda: len(processes_with(f"sleep\0{mark}")) == 1, 30, "one child")
         gate.open()
         ended = self.node.wait_task(task)
         self.assertEqual((ended["status"], ended["attempts"]), ("SUCCEEDED", 2))
@@ -151,17 +151,18 @@ class AgentDies(FailuresTest):
 
     def test_many_tasks_survive_many_agents_with_one_outcome_each(self):
         names = [f"many-{n}" for n in range(6)]
-        tasks = {name: self.alone(name, "sleep 1.5") for name in names}
+        # They end when all agents are dead that are to die: the end of a program that its agent did not live to note is lost.
+        gate = self.node.gate("many")
+        tasks = {name: self.alone(name, gate.wait) for name in names}
         for name in names:
             self.wait_start(name)
         old = None
-        for _ in range(2):
+        for attempt in (2, 3):
             old = self.node.kill_agent()
             wait_until(lambda: self.node.agent_pid() not in (None, old), 30, "the next agent")
             for name in names:
-                before = len(self.marks(name))
-                wait_until(lambda name=name, before=before: len(self.marks(name)) > before or
-                           self.node.task(tasks[name])["status"] == "SUCCEEDED", 30, "the next attempt")
+                self.wait_start(name, attempt)
+        gate.open()
         for name, task in tasks.items():
             ended = self.node.wait_task(task)
             marks = self.marks(name)
@@ -177,7 +178,7 @@ class AgentDies(FailuresTest):
         first = int(self.marks("both")[0].split()[2])
         self.node.kill()
         self.node.kill_agent()
-        wait_until(lambda: not is_running(first), 10, "the end of its process")
+        wait_until(lambda: not is_running(first), 30, "the end of its process")
         self.node.start()
         self.wait_start("both", 2)
         gate.open()
@@ -192,7 +193,7 @@ class AgentDies(FailuresTest):
         agent = self.node.kill_agent(signal.SIGSTOP)
         try:
             gate.open()
-            wait_until(lambda: "end 1" in self.marks("paused"), 20, "its end while the agent is stopped")
+            wait_until(lambda: "end 1" in self.marks("paused"), 30, "its end while the agent is stopped")
             self.assertEqual(self.node.task(task)["status"], "RUNNING")
         finally:
             os.kill(agent, signal.SIGCONT)

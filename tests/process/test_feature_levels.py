@@ -42,7 +42,7 @@ class Upgrade(unittest.TestCase):
         return saved
 
     def write(self, name, count=5):
-        rest = self.cluster.rest("n1")
+        rest = self.cluster.patient("n1")
         for number in range(count):
             made = rest.post("services", {"serviceName": f"{name}{number}", "address": "10.0.0.1", "port": 1,
                                           "ttl": "3600s", "metadata": LARGE})
@@ -62,7 +62,7 @@ class Upgrade(unittest.TestCase):
         self.write("without", 1)
         self.assertEqual(self.level("n1"), (1, 2), "who cannot be asked holds the level back")
         self.cluster.start()
-        wait_until(lambda: {self.level(name) for name in self.cluster.names()} == {(2, 2)}, 30, "level 2 on all nodes")
+        wait_until(lambda: {self.level(name) for name in self.cluster.names()} == {(2, 2)}, 60, "level 2 on all nodes")
         self.write("after")
         self.cluster.wait_equal(self.cluster.names())
         # Four of five kilobytes of each large entry, for each of two followers.

@@ -14,7 +14,7 @@ def parent_of(pid):
 class ForkServer(NodeTest):
     def server(self):
         """The id of the process that forks for the agent that runs now."""
-        return wait_until(self.find_server, 10, "a fork server of the agent")
+        return wait_until(self.find_server, 30, "a fork server of the agent")
 
     def find_server(self):
         agent = self.node.agent_pid()
@@ -45,8 +45,8 @@ class ForkServer(NodeTest):
         task = self.node.submit("echo $$; sleep 600")["id"]
         pid = int(wait_until(lambda: self.node.log(task), what="the id of its process")[0])
         self.node.kill_agent()
-        wait_until(lambda: not is_running(server), 10, "the end of the fork server")
-        wait_until(lambda: not is_running(pid), 10, "the end of the task's process")
+        wait_until(lambda: not is_running(server), 30, "the end of the fork server")
+        wait_until(lambda: not is_running(pid), 30, "the end of the task's process")
         self.rest.delete(f"tasks/{task}?gracePeriod=0s")
         self.node.wait_task(task)
 

@@ -47,7 +47,10 @@ class Functions(unittest.TestCase):
         values = uccp.get(refs, timeout=WAIT_S)
         self.assertEqual(values, [n * n for n in range(100)])
         self.assertEqual(uccp.get(total.remote(content, *refs[:3], refs[99]), timeout=WAIT_S), 100_000 + 0 + 1 + 4 + 9801)
-        tasks = list(self.client.tasks.list(filter='name = "test_functions_cluster.slow_square"'))
+        def listed():
+            return list(self.client.tasks.list(filter='name = "test_functions_cluster.slow_square"'))
+        # A list may be some seconds old.
+        wait_until(lambda: {task.status for task in listed()} == {"SUCCEEDED"}, 30, "the list to show that all have ended")
+        tasks = listed()
         self.assertEqual(len(tasks), 100, "each call is one task, however often it was sent")
-        self.assertEqual({task.status for task in tasks}, {"SUCCEEDED"})
         self.assertEqual(len({task.worker_id for task in tasks}), 2, "both agents had a share")

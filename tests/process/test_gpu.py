@@ -95,7 +95,7 @@ class Gpu(NodeTest):
     environment = {"UCCP_AGENT_DEVICE_INTERVAL": "500ms"}
 
     def worker(self):
-        return next(w for w in self.rest.get("workers").json["workers"] if w["status"] == "READY")
+        return self.node.wait_worker()
 
     def devices(self):
         return [device for kind in self.worker()["gpus"] for device in kind["devices"]]

@@ -129,7 +129,7 @@ class UserPath(IdentityTest):
         # Somebody who kept the old refresh token ends the session for both.
         stolen = self.call("POST", "tokens:exchange", {"refreshToken": before["refreshToken"]}, token="")
         self.assert_problem(stolen, 401, "REFRESH_REUSED")
-        wait_until(lambda: self.call("GET", "services", token=after["accessToken"]).status == 401, 5, "the end of the session")
+        wait_until(lambda: self.call("GET", "services", token=after["accessToken"]).status == 401, 20, "the end of the session")
         self.assert_problem(self.call("POST", "tokens:exchange", {"refreshToken": after["refreshToken"]}, token=""), 401)
 
 
@@ -150,9 +150,14 @@ class SigningIn(IdentityTest):
 
     def test_guessing_is_slowed_down(self):
         self.make_user("gus")
-        reasons = [self.sign_in("gus", password=f"wrong password {i}").reason for i in range(7)]
-        self.assertEqual(reasons[:5], ["SIGN_IN_REFUSED"] * 5)
-        self.assertIn("SIGN_IN_THROTTLED", reasons)
+        reasons = [self.sign_in("gus", password=f"wrong password {i}").reason for i in range(5)]
+        self.assertEqual(reasons, ["SIGN_IN_REFUSED"] * 5)
+
+        def slowed_down():
+            answer = self.sign_in("gus", password="wrong password")
+            return answer.reason == "SIGN_IN_THROTTLED" and int(answer.headers["Retry-After"]) >= 4
+        # The first pause is a second, which may pass between two calls; each guess behind it doubles the next one.
+        wait_until(slowed_down, 30, "a pause that outlasts a call")
         refused = self.sign_in("gus")
         self.assert_problem(refused, 429, "SIGN_IN_THROTTLED")
         self.assertGreaterEqual(int(refused.headers["Retry-After"]), 1)
@@ -243,7 +248,7 @@ class Keys(IdentityTest):
         for token in (old, new):
             self.assertEqual(self.call("GET", "services", token=token).status, 200)
         self.call("POST", "signingkeys:rotate", {"overlap": "0s"})
-        wait_until(lambda: self.call("GET", "services", token=new).status == 401, 5, "the end of a key without overlap")
+        wait_until(lambda: self.call("GET", "services", token=new).status == 401, 20, "the end of a key without overlap")
         # The operators' key is not among them.
         self.assertEqual(self.call("GET", "services").status, 200)
 
@@ -273,7 +278,7 @@ class Revocation(IdentityTest):
         self.assert_ends(third, "USER_DISABLED")
         self.assert_problem(self.sign_in("ana"), 401, "SIGN_IN_REFUSED")
         self.call("PATCH", f"users/ana?tenant={self.tenant}&updateMask=disabled", {"disabled": False})
-        wait_until(lambda: self.call("GET", "services", token=third).status == 200, 2, "the enabled user")
+        wait_until(lambda: self.call("GET", "services", token=third).status == 200, 20, "the enabled user")
         self.call("PATCH", f"tenants/{self.tenant}", {"status": "SUSPENDED"})
         self.assert_ends(third, "TENANT_SUSPENDED")
 
@@ -310,8 +315,14 @@ class Revocation(IdentityTest):
                 return True
 
         wait_until(is_over, 1, "the end of the certificate")
-        with self.assertRaises((OSError, http.client.HTTPException)):
-            self.node.client(cert=cert, key=key).get("services")
+
+        def has_no_connection():
+            try:
+                self.node.client(cert=cert, key=key).get("services")
+            except (OSError, http.client.HTTPException):
+                return True
+            return False  # told so by the answer
+        wait_until(has_no_connection, what="the handshake to fail")
 
     def test_it_survives_a_kill(self):
         issued = self.create_token("ana")["accessToken"]
@@ -342,7 +353,7 @@ class Authorization(IdentityTest):
         self.assertEqual(self.call("GET", "tasks?namespace=prod", token=token).status, 200)
         # What the role says counts at once.
         self.call("PATCH", f"roles/base?tenant={self.tenant}&updateMask=permissions", {"permissions": ["locks.read"]})
-        wait_until(lambda: self.call("GET", "services?namespace=prod", token=token).status == 403, 2, "the changed role")
+        wait_until(lambda: self.call("GET", "services?namespace=prod", token=token).status == 403, 20, "the changed role")
         circle = self.call("PATCH", f"roles/base?tenant={self.tenant}", {"inherits": ["lead"]})
         self.assert_problem(circle, 412, "ROLE_CIRCLE")
         self.assert_problem(self.call("DELETE", f"roles/base?tenant={self.tenant}"), 412, "ROLE_IN_USE")
@@ -362,7 +373,7 @@ class Authorization(IdentityTest):
         set_it = self.call("PUT", f"policies/no-low-ports?tenant={self.tenant}", {"text": text})
         self.assertEqual(set_it.status, 200, set_it)
         body = {"serviceName": "s", "address": "1.1.1.1"}
-        wait_until(lambda: self.call("POST", "services", {**body, "port": 80}, token=token).status == 403, 2, "the policy")
+        wait_until(lambda: self.call("POST", "services", {**body, "port": 80}, token=token).status == 403, 20, "the policy")
         denied = self.call("POST", "services", {**body, "port": 80}, token=token)
         self.assert_problem(denied, 403, "POLICY_FORBIDS")
         self.assertIn("no-low-ports", denied.json["detail"])

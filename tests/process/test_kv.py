@@ -96,7 +96,7 @@ class Rest(KvTest):
             self.assertEqual(item["events"][0]["pair"]["value"], "3")
 
     def test_a_lease_ends_with_its_keys(self):
-        lease = self.rest.post("kv-leases", {"ttl": "1s"})
+        lease = self.rest.post("kv-leases", {"ttl": "4s"})
         self.assertEqual(lease.status, 201, lease)
         self.put("leased", "1", lease=lease.json["id"])
         kept = self.rest.post(f"kv-leases/{lease.json['id']}:keepalive")

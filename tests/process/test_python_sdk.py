@@ -18,7 +18,8 @@ try:
 except ImportError as error:
     MISSING = f"{error}: build/venv is made by tools/python"
 
-from lib.uccp import ROOT, Node, NodeTest, free_ports
+from lib.ports import free_ports, port_flags
+from lib.uccp import ROOT, Node, NodeTest
 from lib.wait import wait_until
 
 
@@ -127,14 +128,14 @@ class Clients(NodeTest):
                 self.other().lock("a", timeout=0.1).acquire()
             self.assertEqual(caught.exception.reason, "LOCK_WAIT_TIMEOUT")
             self.assertFalse(self.other().lock("a").try_acquire())
-        with self.other().lock("a", timeout=5) as second:
+        with self.other().lock("a", timeout=30) as second:
             self.assertGreater(second.fencing_token, first.fencing_token)
         self.assertFalse(first.held)
 
     def test_a_lock_is_renewed_beyond_its_time_to_live(self):
-        with self.client.lock("b", ttl=1.5) as held:
-            waiter = start(lambda: self.other().lock("b", timeout=4).acquire())
-            waiter.join(6)
+        with self.client.lock("b", ttl=3) as held:
+            waiter = start(lambda: self.other().lock("b", timeout=5).acquire())
+            waiter.join(60)
             self.assertIsInstance(waiter.outcome[0], uccp.DeadlineExceeded)
             self.assertTrue(held.held)
 
@@ -142,7 +143,7 @@ class Clients(NodeTest):
         with self.assertRaises(uccp.LeaseLost):
             with self.client.lock("c", ttl=3) as held:
                 self.client.call("Coordination/BreakLock", name="c", reason="test")
-                self.assertTrue(held.wait_lost(10))
+                self.assertTrue(held.wait_lost(30))
                 self.assertFalse(held.held)
 
     def test_an_exception_inside_wins_over_the_release(self):
@@ -152,7 +153,7 @@ class Clients(NodeTest):
                 raise ValueError("mine")
 
     def test_readers_share(self):
-        with self.client.lock("e", shared=True), self.other().lock("e", shared=True, timeout=5):
+        with self.client.lock("e", shared=True), self.other().lock("e", shared=True, timeout=30):
             self.assertFalse(self.client.lock("e").try_acquire())
 
     def test_one_leads_and_the_next_follows(self):
@@ -166,7 +167,7 @@ class Clients(NodeTest):
         seen.append(next(watch))
         waiter = start(second.campaign, 20)
         first.resign()
-        waiter.join(20)
+        waiter.join(60)
         self.assertIs(waiter.outcome[0], second)
         self.assertGreater(second.fencing_token, first.fencing_token)
         while "two" not in seen:
@@ -327,7 +328,7 @@ class Clients(NodeTest):
         with self.assertRaises((uccp.Unavailable, uccp.DeadlineExceeded)) as caught:
             nobody.call("KeyValue/Get", key="x", within=1)
         self.assertIn("cannot be reached", str(caught.exception))
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 20)
 
     def test_a_node_that_is_gone_is_passed_over(self):
         targets = [f"127.0.0.1:{free_ports(1)[0]}", *self.client.context.targets]
@@ -372,7 +373,7 @@ class Clients(NodeTest):
     def test_the_modules_own_client(self):
         uccp.init(context_file=self.node.context_file)
         self.addCleanup(uccp.shutdown)
-        with uccp.lock("module", timeout=5) as held:
+        with uccp.lock("module", timeout=30) as held:
             self.assertTrue(held.held)
         with uccp.election("module") as leadership:
             self.assertEqual(leadership.leader(), leadership.candidate)
@@ -386,8 +387,7 @@ class Restart(unittest.TestCase):
     """The server is killed and started again, on its ports and data, under a client that knows nothing of it."""
 
     def setUp(self):
-        flags = [word for key, port in zip(("grpc", "https", "metrics"), free_ports(3)) for word in (f"--{key}-port", port)]
-        self.node = Node(agent=False, flags=flags, ports="")
+        self.node = Node(agent=False, flags=port_flags(), ports="")
         self.addCleanup(self.node.close)
         self.node.start()
         self.client = uccp.connect(self.node.context_file)

@@ -23,14 +23,14 @@ class Scheduling(NodeTest):
                        "--memory", "8Gi", "--label", f"rack={zone}1", *(("--label", "disk=ssd") if zone == "b" else ())]
             agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(),
                                      start_new_session=True)
-            cls.addClassCleanup(agent.wait, 20)
+            cls.addClassCleanup(agent.wait, 60)
             cls.addClassCleanup(agent.terminate)
 
         def ready():
             found = {w["name"]: w for w in cls.node.rest.get("workers").json["workers"] if w["status"] == "READY"}
             return found if len(found) == 2 else None
 
-        found = wait_until(ready, 20, "two workers")
+        found = wait_until(ready, 60, "two workers")
         cls.cores = min(w["resources"]["total"]["cpu"] for w in found.values())
         cls.ids = {name[-1]: w["id"] for name, w in found.items()}
 

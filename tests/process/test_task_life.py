@@ -148,7 +148,7 @@ class Deadlines(NodeTest):
     feature_level = 2
 
     def test_what_runs_is_stopped_at_its_deadline_and_not_tried_again(self):
-        task = self.node.submit("echo up; trap 'exit 7' TERM; while :; do sleep 0.05; done", deadline="1.5s",
+        task = self.node.submit("echo up; trap 'exit 7' TERM; while :; do sleep 0.05; done", deadline="5s",
                                 retry={"maxAttempts": 5})
         ended = self.node.wait_task(task["id"])
         self.assertEqual((ended["status"], ended["attempts"]), ("TIMED_OUT", 1))
@@ -174,7 +174,7 @@ class Services(NodeTest):
         service = self.node.submit("echo run $UCCP_ATTEMPT; test $UCCP_ATTEMPT -ge 3 && exec sleep 600; exit 0", type="SERVICE",
                                    retry={"initialBackoff": "0.01s", "jitter": 0})
         wait_until(lambda: self.node.log(service["id"]) == [b"run 1", b"run 2", b"run 3"], what="the third run")
-        self.assertEqual(self.node.task(service["id"])["status"], "RUNNING")
+        self.node.wait_task(service["id"], "RUNNING")
         self.rest.delete(f"tasks/{service['id']}")
         self.assertEqual(self.node.wait_task(service["id"])["status"], "CANCELLED")
 

@@ -26,7 +26,7 @@ class Logs(NodeTest):
         task = self.node.submit(f"echo before; {gate.wait}; echo after")
         with self.rest.stream(f"tasks/{task['id']}/logs", query={"follow": "true"}) as stream:
             self.assertEqual(text_of(stream.next()), b"before")
-            self.assertEqual(self.node.task(task["id"])["status"], "RUNNING")
+            self.node.wait_task(task["id"], "RUNNING")
             gate.open()
             rest = list(stream)
         self.assertEqual(text_of(rest[0]), b"after")

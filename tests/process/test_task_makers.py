@@ -218,10 +218,10 @@ class System(NodeTest):
                    "--name", "second", *flags]
         agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(),
                                  start_new_session=True)
-        self.addCleanup(agent.wait, 20)
+        self.addCleanup(agent.wait, 60)
         self.addCleanup(agent.terminate)
         return wait_until(lambda: next((w["id"] for w in self.rest.get("workers").json["workers"]
-                                        if w["name"] == "second" and w["status"] == "READY"), None), 20, "the second worker")
+                                        if w["name"] == "second" and w["status"] == "READY"), None), 60, "the second worker")
 
     def services(self, task):
         found = self.rest.get("tasks", filter=f'parentId = "{task["id"]}"').json["tasks"]

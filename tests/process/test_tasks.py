@@ -36,8 +36,8 @@ class Life(NodeTest):
                 self.assertEqual((task["status"], task["exitCode"], task["attempts"]), (status, code, 1))
                 self.assertTrue(task["statusReason"])
                 self.assertTrue(task["workerId"])
-                self.assertLessEqual(task["createTime"], task["startTime"])
-                self.assertLessEqual(task["startTime"], task["endTime"])
+                self.assertLessEqual(seconds(task["createTime"]), seconds(task["startTime"]))
+                self.assertLessEqual(seconds(task["startTime"]), seconds(task["endTime"]))
                 result = self.rest.get(f"tasks/{task['id']}/result").json
                 self.assertEqual((result["status"], result["exitCode"]), (status, code))
 
@@ -93,7 +93,7 @@ class Life(NodeTest):
                     break
             self.assertEqual(seen[-1].get("task", {}).get("status"), "SUCCEEDED", seen)
             try:
-                last = stream.next(10)
+                last = stream.next(30)
             except TimeoutError:
                 self.fail("the stream goes on although its only task has ended")
         self.assertEqual(last["end"]["reason"], "COMPLETED")
@@ -166,7 +166,7 @@ class Stopping(NodeTest):
     # The field is taken and has no effect yet. Passing, this fails: then the mark is to go.
     def test_a_queue_timeout_ends_what_never_fits(self):
         task = self.node.submit("exit 0", resources={"cpu": 100000}, queueTimeout="1s")
-        ended = self.node.wait_task(task["id"], timeout=6)
+        ended = self.node.wait_task(task["id"], timeout=30)
         self.assertEqual((ended["status"], ended["attempts"]), ("TIMED_OUT", 0))
 
 
@@ -329,7 +329,7 @@ class Graphs(NodeTest):
         self.assertEqual(ended["status"], "SUCCEEDED", ended)
         self.assertEqual(self.node.log(total["id"]), [b"2500", b"2550"])
         for before, after in ((source, odd), (source, even), (odd, total), (even, total)):
-            self.assertLessEqual(self.node.task(before["id"])["endTime"], self.node.task(after["id"])["startTime"])
+            self.assertLessEqual(seconds(self.node.task(before["id"])["endTime"]), seconds(self.node.task(after["id"])["startTime"]))
 
     def test_a_failed_dependency_fails_all_that_depend_on_it(self):
         gate = self.node.gate("fail")

@@ -7,6 +7,7 @@ import unittest
 
 from lib.cluster import Cluster
 from lib.uccp import AGENT, SERVER, Node, clean_environment, require
+from lib.wait import wait_until
 
 require(SERVER, AGENT)
 
@@ -49,7 +50,9 @@ class Upgrade(unittest.TestCase):
                     for key in ("serviceName", "version", "address", "port", "labels", "revision"):
                         self.assertEqual(found.json.get(key), service.get(key), key)
                 for worker in expected["workers"]:
-                    found = node.rest.get(f"workers/{worker['id']}").json
+                    # The agent of this node is that worker, once it has told the server.
+                    found = wait_until(lambda: next((w for w in [node.rest.get(f"workers/{worker['id']}").json]
+                                                     if w["status"] == worker["status"]), None), 30, f"{worker['id']} to be back")
                     self.assert_contains(found, {k: worker[k] for k in ("labels", "resources", "status", "createTime")})
                 records = [r["id"] for r in node.rest.get("audit/logs", pageSize=1000).json.get("records", [])]
                 self.assertLessEqual(set(expected["audit"]), set(records))
@@ -59,8 +62,8 @@ class Upgrade(unittest.TestCase):
             with self.subTest(archive.name):
                 node, expected = self.open(archive)
                 # The same worker, in a new epoch: its agent was killed.
-                worker = next(w for w in node.rest.get("workers").json["workers"] if w["id"] != "declared")
-                self.assertGreater(worker["epoch"], expected["epoch"])
+                wait_until(lambda: next(w for w in node.rest.get("workers").json["workers"] if w["id"] != "declared")["epoch"] >
+                           expected["epoch"], 30, "the next epoch of the worker")
                 known = expected["request"]
                 task = node.task(known["id"])
                 data = [{"path": "in", "taskOutput": {"taskId": known["id"], "path": "out"}}]
@@ -94,15 +97,15 @@ class UpgradeOfACluster(unittest.TestCase):
                 expected = json.loads(archive.with_name(archive.name.replace(".tar.xz", ".json")).read_text())
                 cluster = self.open(archive, expected)
                 for name in cluster.names():
-                    rest = cluster.rest(name)
+                    rest = cluster.patient(name)
                     self.assertEqual(rest.get("kv", prefix="up/", limit="100").json["pairs"], expected["keys"], name)
                     middle = rest.get("kv", prefix="up/", revision=expected["middle"], limit="100")
                     self.assertEqual(middle.json["pairs"], expected["keysAtMiddle"], name)
-                again = cluster.rest("n2").post("services", {"serviceName": "upgraded", "address": "10.0.0.1", "port": 80,
+                again = cluster.patient("n2").post("services", {"serviceName": "upgraded", "address": "10.0.0.1", "port": 80,
                                                              "ttl": "86400s"},
                                                 headers={"Idempotency-Key": expected["requestId"]})
                 self.assertEqual(again.json["id"], expected["service"]["id"], "the request is known")
-                self.assertEqual(cluster.rest("n3").put("kv/after", {"value": "x"}).status, 200)
-                cluster.cli_ok("cluster", "transfer", "core", "n1")
+                self.assertEqual(cluster.patient("n3").put("kv/after", {"value": "x"}).status, 200)
+                cluster.lead("core", "n1")
                 status = cluster.wait_equal(["n1", "n2", "n3"])
                 self.assertEqual({r["goal"] for r in status["core"].values()}, {"voter"})

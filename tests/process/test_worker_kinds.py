@@ -21,10 +21,10 @@ class Kinds(NodeTest):
                    "--taint", "team=ml:NO_SCHEDULE", "--label", "disk=fast"]
         cls.agent2 = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(),
                                       start_new_session=True)
-        cls.addClassCleanup(cls.agent2.wait, 20)
+        cls.addClassCleanup(cls.agent2.wait, 60)
         cls.addClassCleanup(cls.agent2.terminate)
         cls.second = wait_until(lambda: next((w["id"] for w in cls.node.rest.get("workers").json["workers"]
-                                              if w["name"] == "second" and w["status"] == "READY"), None), 20, "the second worker")
+                                              if w["name"] == "second" and w["status"] == "READY"), None), 60, "the second worker")
 
     def get(self, worker):
         return self.rest.get(f"workers/{worker}").json
@@ -114,17 +114,17 @@ class Kinds(NodeTest):
     def test_an_agent_that_hangs_loses_its_health_and_gets_nothing_until_it_is_back(self):
         os.kill(self.agent2.pid, signal.SIGSTOP)
         self.addCleanup(os.kill, self.agent2.pid, signal.SIGCONT)
-        sick = wait_until(lambda: next((w for w in [self.get(self.second)] if w["health"] == "DEGRADED"), None), 20, "a worse health")
+        sick = wait_until(lambda: next((w for w in [self.get(self.second)] if w["health"] == "DEGRADED"), None), 30, "a worse health")
         self.assertLess(sick["healthScore"], 1)
         self.assertGreater(sick["healthScore"], 0)
         self.assertIn("heartbeats are missing", sick["statusReason"])
-        wait_until(lambda: self.get(self.second)["healthScore"] < sick["healthScore"], 20, "a score that falls on")
+        wait_until(lambda: self.get(self.second)["healthScore"] < sick["healthScore"], 30, "a score that falls on")
         task = self.node.submit("true", nodeSelector={"uccp/pool": "batch"}, tolerations=[{}])["id"]
         why = wait_until(lambda: next((w for w in [self.rest.get(f"tasks/{task}:explain").json] if "reasons" in w), None),
                          20, "the reasons")
         self.assertEqual({r["cause"] for r in why["reasons"]}, {"LABELS", "NOT_CONNECTED"})
         os.kill(self.agent2.pid, signal.SIGCONT)
-        well = wait_until(lambda: next((w for w in [self.get(self.second)] if w["health"] == "HEALTHY"), None), 20, "its health")
+        well = wait_until(lambda: next((w for w in [self.get(self.second)] if w["health"] == "HEALTHY"), None), 40, "its health")
         self.assertEqual((well["healthScore"], well["status"]), (1, "READY"))
         self.assertEqual(self.node.wait_task(task)["workerId"], self.second)
 
@@ -133,6 +133,6 @@ class Kinds(NodeTest):
                              (["--taint", "=b"], b"--taint =b")):
             with self.subTest(flags):
                 done = subprocess.run([str(AGENT), "--data-dir", str(self.node.base / "third"), *flags], capture_output=True,
-                                      timeout=20, env=clean_environment())
+                                      timeout=60, env=clean_environment())
                 self.assertEqual(done.returncode, 2)
                 self.assertIn(words, done.stderr)

@@ -11,7 +11,7 @@ class Trust(NodeTest):
     """One worker by `uccp dev`, and one whose folder for tasks can be broken."""
 
     feature_level = 2
-    flags = ("--worker-quarantine", "1s", "--heartbeat-interval", "200ms")
+    flags = ("--worker-quarantine", "3s", "--heartbeat-interval", "200ms")
 
     @classmethod
     def setUpClass(cls):
@@ -20,10 +20,10 @@ class Trust(NodeTest):
         command = [str(AGENT), "--data-dir", str(cls.folder), "--context-file", str(cls.node.dir / "agent.json"), "--name", "second"]
         agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(),
                                  start_new_session=True)
-        cls.addClassCleanup(agent.wait, 20)
+        cls.addClassCleanup(agent.wait, 60)
         cls.addClassCleanup(agent.terminate)
         cls.second = wait_until(lambda: next((w["id"] for w in cls.node.rest.get("workers").json["workers"]
-                                              if w["name"] == "second" and w["status"] == "READY"), None), 20, "the second worker")
+                                              if w["name"] == "second" and w["status"] == "READY"), None), 60, "the second worker")
 
     def worker(self):
         return self.rest.get(f"workers/{self.second}").json
@@ -45,7 +45,7 @@ class Trust(NodeTest):
 
     def test_faults_lead_to_quarantine_and_work_to_trust(self):
         self.assertEqual(self.node.wait_task(self.submit()["id"])["status"], "SUCCEEDED")
-        self.assertEqual(self.worker()["healthScore"], 1)
+        wait_until(lambda: self.worker()["healthScore"] == 1, 20, "trust")
         self.break_it()
         tasks = [self.submit()["id"] for _ in range(3)]
         worker = wait_until(lambda: w if (w := self.worker())["status"] == "QUARANTINED" else None, 20, "the quarantine")

@@ -5,14 +5,13 @@ from lib.wait import wait_until
 
 class Workers(NodeTest):
     def worker(self):
-        workers = self.rest.get("workers").json["workers"]
-        return next(w for w in workers if w["status"] == "READY")
+        return self.node.wait_worker()
 
     def test_an_agent_registers_itself_with_what_the_machine_has(self):
         worker = self.worker()
         self.assertGreater(worker["resources"]["total"]["cpu"], 0)
         self.assertGreater(worker["resources"]["total"]["memory"], 1 << 20)
-        self.assertEqual((worker["health"], worker["healthScore"]), ("HEALTHY", 1))
+        wait_until(lambda: (self.worker()["health"], self.worker()["healthScore"]) == ("HEALTHY", 1), what="its health")
         self.assertGreaterEqual(worker["epoch"], 1)
         self.assertTrue(worker["version"])
         one = self.rest.get(f"workers/{worker['id']}")
@@ -57,7 +56,7 @@ class Workers(NodeTest):
         task = self.rest.post("tasks", {"command": ["true"]}).json
         self.assertEqual(self.rest.get(f"tasks/{task['id']}", wait="1s").json["status"], "QUEUED")
         self.assertEqual(self.rest.post(f"workers/{worker['id']}:uncordon", {}).json["status"], "READY")
-        self.assertEqual(self.rest.get(f"tasks/{task['id']}", wait="20s").json["status"], "SUCCEEDED")
+        self.assertEqual(self.rest.get(f"tasks/{task['id']}", wait="30s").json["status"], "SUCCEEDED")
 
     def test_a_busy_worker_is_removed_only_by_force(self):
         task = self.rest.post("tasks", {"command": ["sleep", "600"]}).json

@@ -276,8 +276,8 @@ class Slow(Attack):
                 threads[0].join(0.1)
         finally:
             stop.set()
-        self.assertLess(slowest, 3)
-        for kind, least, most in (("header", 8, 20), ("body", 25, 60), ("chunks", 25, 60)):
+        self.assertLess(slowest, self.CALM_S)
+        for kind, least, most in (("header", 8, 25), ("body", 25, 70), ("chunks", 25, 70)):
             self.assertEqual(len(results[kind]), self.CLIENTS // 3)
             for took, said in results[kind]:
                 self.assertTrue(least < took < most, f"{kind} ended after {took:.1f} s")
@@ -381,6 +381,6 @@ class Large(Attack):
             with self.subTest(name):
                 begun = time.monotonic()
                 self.assertIn(rest.get("services", filter=condition).status, (200, 400, 431))
-                self.assertLess(time.monotonic() - begun, 3)
+                self.assertLess(time.monotonic() - begun, 10)
         self.assertLess(self.memory_bytes() - before, 64 << 20)
-        wait_until(lambda: self.rest.get("version").status == 200, 10, "an answer")
+        wait_until(lambda: self.rest.get("version").status == 200, 30, "an answer")

@@ -119,7 +119,7 @@ class Attack(RawAttack):
             out, bits = out + self.DIGITS[code], bits[len(code):]
         return out.encode()
 
-    def end_of(self, connection, seconds=15):
+    def end_of(self, connection, seconds=30):
         """Waits until the server has closed the connection; answers the code of its GOAWAY, None without one."""
         connection.settimeout(seconds)
         begun, code = time.monotonic(), None
@@ -186,7 +186,7 @@ class Floods(Attack):
                     self.assertEqual(self.rest.get("version").status, 200)
                     slowest = max(slowest, time.monotonic() - begun)
                     flood.join(0.05)
-                self.assertLess(slowest, 3)
+                self.assertLess(slowest, self.CALM_S)
                 connection.close()
 
     def test_windows_beyond_all_bounds(self):
@@ -304,15 +304,15 @@ class Slow(Attack):
                 return True
 
         while not all(is_over(connection) for connection in silent):
-            self.assertLess(time.monotonic() - begun, 20, "who does not speak TLS is still connected")
+            self.assertLess(time.monotonic() - begun, 30, "who does not speak TLS is still connected")
             asked = time.monotonic()
             self.assertEqual(self.rest.get("version").status, 200)
             slowest = max(slowest, time.monotonic() - asked)
             time.sleep(0.05)  # the pace of asking, not a wait for something
-        self.assertLess(slowest, 3)
+        self.assertLess(slowest, self.CALM_S)
         for connection in open_calls:
             self.assertNotIn(self.status_of(connection, 1), (b"0",))
-        self.assertLess(time.monotonic() - begun, 45)
+        self.assertLess(time.monotonic() - begun, 60)
         for connection in cut:
             self.end_of(connection, 60)
-        self.assertLess(time.monotonic() - begun, 60)
+        self.assertLess(time.monotonic() - begun, 90)

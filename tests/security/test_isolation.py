@@ -189,12 +189,12 @@ class Isolation(TwoTenants):
         def answers(name, kind=255):
             question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack(">HH", kind, 1)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.settimeout(10)
+                client.settimeout(30)
                 client.sendto(struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + question, (host, int(port)))
                 return struct.unpack(">HHHHHH", client.recv(4096)[:12])[3]
 
         made = self.must(self.admin.post("services", {"serviceName": "own-web", "address": "10.1.1.1", "port": 1, "ttl": "3600s"}))
-        wait_until(lambda: answers("own-web.service.uccp", 1) == 1, 10, "its own service")
+        wait_until(lambda: answers("own-web.service.uccp", 1) == 1, 30, "its own service")
         for name in ("victim-web.service.uccp", "victim-web.victim.service.uccp", "victim-web.default.service.uccp"):
             for kind in (1, 33, 16):
                 self.assertEqual(answers(name, kind), 0, (name, kind))

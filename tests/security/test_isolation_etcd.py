@@ -166,7 +166,7 @@ class EtcdIsolation(TwoTenants):
 
     def test_a_lock_of_this_name_is_another_one(self):
         m = messages()
-        mine = self.thief.call("Lock/Lock", m["LockRequest"](name=LOCK, lease=self.own_lease()), "LockResponse", timeout=10)
+        mine = self.thief.call("Lock/Lock", m["LockRequest"](name=LOCK, lease=self.own_lease()), "LockResponse")
         self.assertTrue(mine.key.startswith(LOCK))
         self.thief.call("Lock/Unlock", m["UnlockRequest"](key=self.lock), "HeaderResponse")
         self.thief.call("Lock/Unlock", m["UnlockRequest"](key=mine.key), "HeaderResponse")
@@ -178,7 +178,7 @@ class EtcdIsolation(TwoTenants):
                             "HeaderResponse", "not leader")
         self.thief.call("Election/Resign", m["ResignRequest"](leader=self.leader), "HeaderResponse")
         mine = self.thief.call("Election/Campaign", m["CampaignRequest"](name=ELECTION, lease=self.own_lease(), value=b"rival"),
-                               "CampaignResponse", timeout=10)
+                               "CampaignResponse")
         seen = next(self.thief.stream("Election/Observe", m["LeaderRequest"](name=ELECTION), "LeaderResponse"))
         self.assertEqual(seen.kv.value, b"rival")
         self.thief.call("Election/Resign", m["ResignRequest"](leader=mine.leader), "HeaderResponse")

@@ -201,7 +201,7 @@ class Connections(NodeTest):
         self.assertEqual(self.metric("uccp_http_connections_refused_total"), 1)
         self.assertEqual(self.rest.get("version").status, 200, "who is connected stays")
         others[0].close()
-        wait_until(lambda: extra.get("version").status == 200, 10, "the place of the one that left")
+        wait_until(lambda: extra.get("version").status == 200, 30, "the place of the one that left")
 
     def connect(self, door):
         """A TLS connection that speaks HTTP/2 to the door of that name."""
@@ -223,20 +223,20 @@ class Connections(NodeTest):
                                    ("etcd", 2, 'uccp_grpc_connections_refused_total{door="etcd"}')):
             with self.subTest(door):
                 # Those of other cases may not be gone yet.
-                held = [wait_until(lambda: self.is_taken(door), 10, "a place") for _ in range(most)]
+                held = [wait_until(lambda: self.is_taken(door), 30, "a place") for _ in range(most)]
                 before = self.metric(metric)
                 with self.assertRaises(OSError):
                     self.connect(door)
                 self.assertEqual(self.metric(metric), before + 1)
                 held[0].close()
-                wait_until(lambda: self.is_taken(door), 10, "the place of the one that left").close()
+                wait_until(lambda: self.is_taken(door), 30, "the place of the one that left").close()
                 for connection in held:
                     connection.close()
 
     def test_a_connection_is_told_how_many_calls_it_may_make_at_a_time(self):
         for door, most in (("grpc", 7), ("etcd", 5)):
             with self.subTest(door):
-                connection = wait_until(lambda: self.is_taken(door), 10, "a place")
+                connection = wait_until(lambda: self.is_taken(door), 30, "a place")
                 connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + struct.pack(">I", 0)[1:] + b"\x04\0" + struct.pack(">I", 0))
                 reader = connection.makefile("rb")
                 head = reader.read(9)

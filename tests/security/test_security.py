@@ -73,15 +73,15 @@ class Tokens(SecurityTest):
 
     def test_a_token_stops_working_when_it_expires_although_it_was_just_used(self):
         # The verifier allows for clocks that differ; this token is already inside that time.
-        now = int(time.time())
         token, last = None, None
         for skew in (300, 120, 60, 30, 10, 5, 0):
+            now = int(time.time())
             candidate = credentials.token(self.key, exp=now - skew + 3)
             if self.answer(candidate).status == 200:
                 token, last = candidate, now - skew + 3
                 break
         self.assertIsNotNone(token, "no token was taken at all")
-        wait_until(lambda: self.answer(token).status == 401, 15, f"the expiry at {last}")
+        wait_until(lambda: self.answer(token).status == 401, 30, f"the expiry at {last}")
 
     def test_audience_issuer_tenant_and_subject_are_required(self):
         self.assert_refused(credentials.token(self.key, aud="other"), "TOKEN_AUDIENCE")

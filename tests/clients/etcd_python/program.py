@@ -33,7 +33,7 @@ def main(host, port, ca, cert, key):
     client.delete("py/watched")
     seen = []
     while len(seen) < 2:
-        seen.extend(events.get(timeout=10).events)
+        seen.extend(events.get(timeout=30).events)
     check([type(event).__name__ for event in seen] == ["PutEvent", "DeleteEvent"], "watch")
     client.cancel_watch(watch)
     iterator, cancel = client.watch_prefix("py/", start_revision=meta.mod_revision)
