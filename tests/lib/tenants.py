@@ -27,6 +27,6 @@ class TwoTenants(NodeTest):
         cls.must(cls.admin.post(f"users?tenant={name}", {"name": f"{name}-admin", "password": PASSWORD}))
         cls.must(cls.admin.post(f"bindings?tenant={name}", {"role": "admin", "members": [f"{name}-admin"]}))
         token = cls.must(cls.admin.post("tokens:signIn", {"name": f"{name}-admin", "tenant": name, "password": PASSWORD}))
-        rest = cls.node.client(token=token["accessToken"], timeout=10)
+        rest = cls.node.client(token=token["accessToken"], timeout=30)
         cls.addClassCleanup(rest.close)
         return rest

@@ -186,7 +186,7 @@ class Life(ActorTest):
             self.get(held)
         with self.assertRaises(uccp.ActorDied):
             self.get(counter.add.remote())
-        self.assertEqual(self.status(counter.task_id), "CANCELLED")
+        wait_until(lambda: self.status(counter.task_id) == "CANCELLED", WAIT_S, "the actor's end")
 
     def test_it_ends_itself_with_success(self):
         counter = Counter.remote()
@@ -226,7 +226,7 @@ class Life(ActorTest):
         counter = Counter.remote()
         with self.assertRaisesRegex(uccp.ActorDied, "signal 9"):
             self.get(counter.crash.remote())
-        self.assertEqual(self.status(counter.task_id), "FAILED")
+        wait_until(lambda: self.status(counter.task_id) == "FAILED", WAIT_S, "the actor's end")
 
     def test_a_crash_makes_a_new_object_and_calls_under_way_die(self):
         counter = Counter.options(restarts=2).remote(100)

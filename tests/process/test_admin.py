@@ -2,10 +2,17 @@
 import http.client
 
 from lib.uccp import NodeTest
+from lib.wait import wait_until
 
 
 class Administration(NodeTest):
     agent = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # A node is ready before the groups of the bus have a leader.
+        wait_until(lambda: cls.node.rest.call("GET", "/health/raft").status == 200, what="all groups to serve")
 
     def plain(self, path):
         connection = http.client.HTTPConnection(self.node.context["metrics"], timeout=20)
