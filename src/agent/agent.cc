@@ -164,6 +164,7 @@ wire::Hello Agent::hello() {
   hello.mutable_labels()->insert(options_.labels.begin(), options_.labels.end());
   hello.add_capabilities("executor.process");
   if (options_.runs_functions) hello.add_capabilities("executor.function");
+  if (options_.runs_containers) hello.add_capabilities("executor.container");
   hello.set_isolation(options_.isolation);
   hello.set_address(options_.address);
   const bool plain = devices_.gpus().empty() && options_.devices.accelerators.empty();

@@ -44,6 +44,7 @@ struct AgentOptions {
   api::WorkerType type = api::WORKER_TYPE_UNSPECIFIED;  // unspecified: by its devices
   std::vector<api::Taint> taints;
   bool runs_functions = false;  // the executor can
+  bool runs_containers = false;
   std::string isolation;        // how tasks are kept apart, and which limits hold
   size_t attempts_max = 1000;
   uint64_t cache_bytes_max = 4ull << 30;

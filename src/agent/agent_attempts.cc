@@ -39,10 +39,12 @@ void Agent::launch(wire::LaunchAttempt launch) {
       executor == api::EXECUTOR_FUNCTION && options_.runs_functions && launch.task().has_function();
   const bool is_process =
       (executor == api::EXECUTOR_UNSPECIFIED || executor == api::EXECUTOR_PROCESS) && !launch.task().command().empty();
-  if (!is_function && !is_process) {
+  const bool is_container =
+      executor == api::EXECUTOR_CONTAINER && options_.runs_containers && launch.task().has_container();
+  if (!is_function && !is_process && !is_container) {
     return deny(id, wire::DENY_REASON_UNSUPPORTED,
-                options_.runs_functions ? "this worker runs commands as processes, and functions, only"
-                                        : "this worker runs commands as processes only");
+                std::string("this worker runs only commands as processes") +
+                    (options_.runs_functions ? ", functions" : "") + (options_.runs_containers ? ", containers" : ""));
   }
   if (active_ >= options_.attempts_max) {
     return deny(id, wire::DENY_REASON_NO_CAPACITY,

@@ -17,6 +17,7 @@
 
 #include "agent/agent.h"
 #include "agent/certificate_keeper.h"
+#include "agent/container_executor.h"
 #include "agent/device_watch.h"
 #include "agent/function_executor.h"
 #include "agent/grpc_link.h"
@@ -33,6 +34,7 @@
 #include "runtime/posix_file_system.h"
 #include "runtime/real_clock.h"
 #include "runtime/signals.h"
+#include "services/container_names.h"
 #include "services/function_names.h"
 
 namespace uccp::agent {
@@ -58,6 +60,10 @@ struct Flags {
   std::string device_interval = "10s";
   std::string python;
   size_t function_workers_max = 0;
+  std::string runc;
+  std::string images;
+  size_t cached_images_max = 8;
+  uint64_t image_bytes_max = 16ull << 30;
   bool allow_root_tasks = false;
   ServerAddressOptions server;
 };
@@ -120,6 +126,18 @@ void add_flags(CLI::App& app, Flags& flags) {
                  "Python of functions, with the package uccp; default ../venv/bin/python beside the agent");
   app.add_option("--function-workers", flags.function_workers_max,
                  "Processes that run functions at a time; default two for each core, at least 4");
+  app.add_option("--runc", flags.runc, "Program that runs containers; default runc, if there is one")
+      ->envname("UCCP_AGENT_RUNC");
+  app.add_option("--images", flags.images,
+                 "Directory of images for containers, NAME.tar or NAME, that tasks of everybody may read")
+      ->envname("UCCP_AGENT_IMAGES");
+  app.add_option("--cached-images", flags.cached_images_max,
+                 "Images of containers that are kept unpacked, for each namespace")
+      ->capture_default_str();
+  app.add_option("--image-bytes-max", flags.image_bytes_max,
+                 "Most bytes of an unpacked image, 16Gi and the like allowed")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
   app.add_option("--log-level", flags.log_level, "TRACE DEBUG INFO WARN ERROR")->capture_default_str();
   app.add_flag("--allow-root-tasks", flags.allow_root_tasks,
                "Run tasks as root when the agent is root. Not for shared clusters");
@@ -262,6 +280,30 @@ FunctionExecutorOptions function_options(const Flags& flags, const FunctionPytho
   return options;
 }
 
+ContainerExecutorOptions container_options(const Flags& flags) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  return {.program = (fs::read_symlink("/proc/self/exe", error).parent_path() / "uccp-container").string(),
+          .runc = flags.runc.empty() ? "runc" : flags.runc,
+          .images = flags.images.empty() ? "" : fs::absolute(flags.images, error).string(),
+          .cached_images_max = flags.cached_images_max,
+          .image_bytes_max = flags.image_bytes_max};
+}
+
+// Whether containers are run here. Only a runc that the operator named has to work.
+Status find_containers(const Flags& flags, const ContainerExecutorOptions& containers_of, AgentOptions& options) {
+  const Status status = probe_containers(containers_of, geteuid() == 0 && !flags.allow_root_tasks);
+  options.runs_containers = status.is_ok();
+  if (status.is_ok()) {
+    options.labels.try_emplace(std::string(containers::kLabel), std::string(containers::kOci));
+    return {};
+  }
+  if (!flags.runc.empty())
+    return Status(Code::kInvalid, "RUNC_INVALID", "--runc " + flags.runc + ": " + std::string(status.message()));
+  log::info("containers are not run here", {{"reason", status.message()}});
+  return {};
+}
+
 Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server) {
   static const runtime::RealClock clock;
   // Never destroyed: a late callback of gRPC may still post to it while the process ends.
@@ -286,15 +328,19 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   UCCP_TRY(const FunctionPython python, find_python(flags));
   options.runs_functions = !python.path.empty();
   if (options.runs_functions) options.labels.try_emplace(std::string(functions::kRuntimeLabel), python.runtime);
+  const ContainerExecutorOptions containers_of = container_options(flags);
+  UCCP_RETURN_IF_ERROR(find_containers(flags, containers_of, options));
   UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
   FunctionExecutor functions(loop, clock, function_options(flags, python), *agent);
+  ContainerExecutor containers(containers_of, functions);
   UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
                                                 {.data_directory = flags.data_directory,
                                                  .allow_root_tasks = flags.allow_root_tasks,
                                                  .capacity = capacity_of(flags),
                                                  .fork_server = &fork_server},
-                                                functions));
-  UCCP_RETURN_IF_ERROR(functions.attach(*executor));
+                                                containers));
+  containers.attach(*executor);
+  UCCP_RETURN_IF_ERROR(functions.attach(containers));
   if (executor->groups().layout().usable()) {
     UCCP_RETURN_IF_ERROR(guard.watch(executor->groups().agent_directories()));
   }

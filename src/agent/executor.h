@@ -61,6 +61,13 @@ struct FunctionCallSpec {
   int64_t owner_timeout_ms = 0;  // of an actor: 0, it lives without an owner
 };
 
+// The container that a command runs in; without a command, what its image says.
+struct ContainerSpec {
+  std::string image;
+  bool read_only = false;
+  bool host_network = false;
+};
+
 struct AttemptSpec {
   AttemptKey key;
   // Kept beside the folder and given back by reconcile(); means nothing to executors.
@@ -71,6 +78,7 @@ struct AttemptSpec {
   int attempt_number = 1;
   std::vector<std::string> command;
   std::optional<FunctionCallSpec> function;
+  std::optional<ContainerSpec> container;
   std::map<std::string, std::string> env;
   std::string working_dir;  // relative to the folder
   std::string stdin_bytes;

@@ -71,19 +71,6 @@ void append_field(std::string& body, char tag, std::string_view content) {
   body += ByteWriter().u8(static_cast<uint8_t>(tag)).u32(static_cast<uint32_t>(content.size())).raw(content).take();
 }
 
-OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
-  if (this != &other) {
-    reset();
-    fd_ = other.release();
-  }
-  return *this;
-}
-
-void OwnedFd::reset() {
-  if (fd_ >= 0) close(fd_);
-  fd_ = -1;
-}
-
 Result<std::string> read_whole(int fd, uint64_t size_max) {
   struct stat info{};
   if (fstat(fd, &info) != 0) return std::unexpected(io_error("a file of a call cannot be looked at"));

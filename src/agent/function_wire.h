@@ -14,6 +14,7 @@
 
 #include "agent/executor.h"
 #include "base/status.h"
+#include "runtime/owned_fd.h"
 
 namespace uccp::agent {
 
@@ -22,22 +23,7 @@ inline constexpr size_t kInlineBodyBytes = 48u << 10;
 // Files beside one packet; the kernel's limit (SCM_MAX_FD).
 inline constexpr size_t kFilesPerPacket = 253;
 
-// A file descriptor that is closed with its owner.
-class OwnedFd {
- public:
-  OwnedFd() = default;
-  explicit OwnedFd(int fd) : fd_(fd) {}
-  OwnedFd(OwnedFd&& other) noexcept : fd_(other.release()) {}
-  OwnedFd& operator=(OwnedFd&& other) noexcept;
-  ~OwnedFd() { reset(); }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-  void reset();
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
+using runtime::OwnedFd;
 
 // A message as it came; the body may be in a file.
 struct WorkerPacket {

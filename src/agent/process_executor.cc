@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "agent/process_attempt.h"
@@ -326,6 +328,20 @@ void ProcessExecutor::release(const AttemptKey& key) {
     unlink(identity_path(folder).c_str());
   });
   if (!posted.is_ok()) log::warn("a task folder stays behind", {{"error", posted.message()}});
+}
+
+Result<std::string> ProcessExecutor::shared_folder(const AttemptSpec& spec, const std::string& name) {
+  UCCP_TRY(const auto identity, isolation_.identity_of(spec));
+  // No attempt has such a key: those begin with the id of a task.
+  const std::string folder = "." + name + (identity ? "-" + std::to_string(identity->uid) : "");
+  const std::string path = folder_of(folder);
+  if (mkdir(path.c_str(), 0700) == 0) {
+    if (identity && chown(path.c_str(), identity->uid, identity->gid) != 0)
+      return fail(Code::kUnavailable, "IO_ERROR", "cannot hand over " + path + ": " + std::strerror(errno));
+  } else if (errno != EEXIST) {
+    return fail(Code::kUnavailable, "IO_ERROR", "cannot make " + path + ": " + std::strerror(errno));
+  }
+  return isolation_.seen_as(folder);
 }
 
 std::vector<std::string> ProcessExecutor::reconcile() {

@@ -55,6 +55,10 @@ class ProcessExecutor final : public ExecutorBackend {
   std::vector<std::string> reconcile() override;
   void drain(const CancelOptions& options, std::move_only_function<void()> drained) override;
 
+  // A directory for what attempts of the same user share, made if missing, as their processes see it. It stays until
+  // reconcile(). Errors: unavailable IO_ERROR; those of UidMap::uid_of().
+  Result<std::string> shared_folder(const AttemptSpec& spec, const std::string& name);
+
   // One sentence each, for the worker's record.
   const std::string& isolation_note() const { return isolation_.note(); }
   std::string limits_note() const { return groups_.note(); }

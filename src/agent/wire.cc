@@ -87,6 +87,11 @@ AttemptSpec spec_of(const wire::LaunchAttempt& launch) {
   spec.env.insert(task.env().begin(), task.env().end());
   if (!launch.task_token().empty()) spec.env["UCCP_TASK_TOKEN"] = launch.task_token();
   if (task.executor() == api::EXECUTOR_FUNCTION) spec.function = call_of(task.function());
+  if (task.executor() == api::EXECUTOR_CONTAINER) {
+    spec.container = ContainerSpec{.image = task.container().image(),
+                                   .read_only = task.container().read_only(),
+                                   .host_network = task.container().host_network()};
+  }
   spec.working_dir = task.working_dir();
   spec.stdin_bytes = task.stdin();
   spec.outputs.assign(task.outputs().begin(), task.outputs().end());

@@ -184,6 +184,7 @@ void add_submit_flags(Request& request, CommandOptions& options, std::vector<Fla
   flags.push_back(switch_flag("wait", "wait for the end; exit code 0 only if it SUCCEEDED", options.wait));
   flags.push_back(switch_flag("follow", "show what it writes, then as --wait", options.follow));
   flags.push_back(alias_flag(request, "gpus", "NUMBER", "task.resources.gpu.count"));
+  flags.push_back(alias_flag(request, "image", "IMAGE", "task.container.image"));
   flags.push_back(alias_flag(request, "array-size", "NUMBER", "task.array.size"));
   flags.push_back(alias_flag(request, "parallelism", "NUMBER", "task.array.parallelism"));
   flags.push_back({.names = {"retries"},

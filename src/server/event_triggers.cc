@@ -6,7 +6,7 @@
 #include <string_view>
 #include <utility>
 
-#include "call/policy/permission_table.h"
+#include "server/caller_rights.h"
 
 namespace uccp::server {
 namespace {
@@ -50,21 +50,10 @@ class EventSink final : public call::Sink {
 
 Status may_subscribe(const call::PolicySet& policies, const Clock& clock, const call::Call& call,
                      const std::string& topic) {
-  const call::Method* subscribe = call::Contract::get().find(kSubscribe);
   v1::SubscribeRequest request;
   request.add_topics(topic);
   request.set_namespace_(call.name_space);
-  const std::string bytes = request.SerializeAsString();
-  const call::AccessQuery query{.principal = call.principal,
-                                .method = subscribe,
-                                .permission = call::PermissionTable::get().of(*subscribe),
-                                .name_space = call.name_space,
-                                .resource = topic,
-                                .request = bytes,
-                                .address = call.credentials.address,
-                                .wall = clock.wall()};
-  const call::Decision decision = policies.decide(query);
-  return decision.allowed() ? Status::ok() : policies.denial(query, decision);
+  return may_call(policies, clock, call, kSubscribe, topic, request.SerializeAsString());
 }
 
 tasks::TaskMakers::OpenEvents open_events(const call::HandlerTable& handlers, const Clock& clock) {

@@ -1,4 +1,5 @@
 // Builds the domains' services and the pipeline in front of them.
+#include "server/caller_rights.h"
 #include "server/event_triggers.h"
 #include "server/server_parts.h"
 
@@ -104,26 +105,31 @@ Status Server::Parts::build_coordination(const ServerOptions& options, const Con
 }
 
 Status Server::Parts::build_work(const Config& config) {
-  tasks_service = std::make_unique<tasks::TasksService>(
-      tasks::TasksEnvironment{.proposer = *node,
-                              .reader = *node,
-                              .logs = {.loop = *loop,
-                                       .io = *reads,
-                                       .runtime = *work,
-                                       .blobs = *shared_blobs,
-                                       .watcher = *node,
-                                       .view = [this] { return work_view(); }},
-                              .live = live,
-                              .blob_io = *blob_io,
-                              .disk_is_full = [this] { return node->out_of_space(); },
-                              .clock = clock,
-                              .random = id_random,
-                              .page_tokens = *page_tokens,
-                              .feature_level = [this] { return node->feature_level(); },
-                              .may_subscribe =
-                                  [this](const call::Call& call, const std::string& topic) {
-                                    return may_subscribe(*identity_side->policies(), clock, call, topic);
-                                  }});
+  tasks_service = std::make_unique<tasks::TasksService>(tasks::TasksEnvironment{
+      .proposer = *node,
+      .reader = *node,
+      .logs = {.loop = *loop,
+               .io = *reads,
+               .runtime = *work,
+               .blobs = *shared_blobs,
+               .watcher = *node,
+               .view = [this] { return work_view(); }},
+      .live = live,
+      .blob_io = *blob_io,
+      .disk_is_full = [this] { return node->out_of_space(); },
+      .clock = clock,
+      .random = id_random,
+      .page_tokens = *page_tokens,
+      .feature_level = [this] { return node->feature_level(); },
+      .may_subscribe =
+          [this](const call::Call& call, const std::string& topic) {
+            return may_subscribe(*identity_side->policies(), clock, call, topic);
+          },
+      .may_read_object =
+          [this](const call::Call& call, const v1::GetObjectRequest& request) {
+            return may_call(*identity_side->policies(), clock, call, "uccp.v1.ComputeExecution/GetObject",
+                            request.key(), request.SerializeAsString());
+          }});
   tasks_service->register_handlers(handlers);
   actors = std::make_unique<tasks::ActorService>(tasks::ActorEnvironment{
       .loop = *loop, .runtime = *work, .view = [this] { return work_view(); }, .random = caller_random});

@@ -111,6 +111,55 @@ class Objects(ObjectTest):
         self.assertEqual(self.rest.get("objectstores/default/objects/shown").status, 404)
 
 
+class Inputs(ObjectTest):
+    """Objects as inputs of commands."""
+
+    def test_an_input_is_the_object_of_the_moment(self):
+        store = {"name": "kept", "versioning": True}
+        self.assertEqual(self.rest.post("objectstores", store).status, 201)
+        first = self.put("plan", b"first\n", store="kept")
+        self.put("plan", b"second\n", store="kept")
+        self.put("plan", b"default\n")
+        held = self.node.submit("cat a b c", nodeSelector={"no": "such"}, inputs=[
+            {"path": "a", "object": {"store": "kept", "key": "plan", "version": first["version"]}},
+            {"path": "b", "object": {"store": "kept", "key": "plan"}}, {"path": "c", "object": {"key": "plan"}}])
+        self.assertEqual([one["blob"]["size"] for one in held["inputs"]], [6, 7, 8])
+        self.put("plan", b"replaced\n")
+        task = self.node.run("cat a b c", inputs=held["inputs"])
+        self.assertEqual(self.node.log(task["id"]), [b"first", b"second", b"default"])
+        self.rest.delete(f"tasks/{held['id']}")
+
+    def test_graphs_and_arrays_take_them_too(self):
+        self.put("words", b"a b c\n")
+        entry = {"path": "words", "object": {"key": "words"}}
+        graph = {"tasks": [{"key": "one", "task": {"command": ["cat", "words"], "inputs": [entry],
+                                                   "resources": {"cpu": 0.1, "memory": "64Mi"}}}]}
+        answer = self.rest.post("tasks:graph", graph)
+        self.assertIn(answer.status, (200, 201), answer)
+        task = self.node.wait_task(answer.json["tasks"][0]["id"])
+        self.assertEqual((task["status"], self.node.log(task["id"])), ("SUCCEEDED", [b"a b c"]))
+        array = self.node.submit("cat words", inputs=[entry], array={"size": 3})
+        self.assertEqual(self.node.wait_task(array["id"])["status"], "SUCCEEDED")
+
+    def test_what_is_not_there_is_said_and_nothing_is_submitted(self):
+        for reference in ({"key": "none"}, {"store": "none", "key": "x"}, {"key": "here", "version": "7"}):
+            self.put("here", b"x")
+            body = {"id": "never", "command": ["true"], "inputs": [{"path": "x", "object": reference}]}
+            self.assert_problem(self.rest.post("tasks", body), 404, "OBJECT_NOT_FOUND")
+        self.assertEqual(self.rest.get("tasks/never").status, 404)
+
+    def test_who_may_not_read_an_object_cannot_have_a_task_read_it(self):
+        self.assertEqual(self.rest.post("tenants", {"name": "inputs"}).status, 201)
+        query = "?tenant=inputs"
+        self.assertEqual(self.rest.post("roles" + query, {"name": "tasks-only", "permissions": ["tasks.read", "tasks.write"]}).status, 201)
+        owner, other = (Access.credential(self, name, role, "inputs") for name, role in (("own", "developer"), ("run", "tasks-only")))
+        body = {"object": {"store": "default", "key": "secret"}, "data": base64_of(b"secret")}
+        self.assertEqual(owner.put("objectstores/default/objects/secret", body).status, 200)
+        task = {"command": ["cat", "x"], "inputs": [{"path": "x", "object": {"key": "secret"}}]}
+        self.assert_problem(other.post("tasks", task), 403)
+        self.assertEqual(owner.post("tasks", task).status, 201)
+
+
 class Access(ObjectTest):
     """Who may do what, by roles, namespaces and tenants."""
 

@@ -306,7 +306,7 @@ class Content(NodeTest):
         self.assertEqual(self.rest.get("tasks", countTotal="true", pageSize=1).json.get("totalSize", 0), before)
 
     def test_kinds_that_are_not_built_are_refused_and_not_half_done(self):
-        for more in ({"type": "SPARK"}, {"executor": "CONTAINER"},
+        for more in ({"type": "SPARK"}, {"executor": "VM"}, {"executor": "FUNCTION"},
                      {"gang": {"id": "g", "size": 2, "failTogether": True}}):
             with self.subTest(more):
                 self.assert_problem(self.rest.post("tasks", {"command": ["true"], **more}), 400)

@@ -102,11 +102,10 @@ void TasksService::schedule_graph(const CallPtr& call, std::string bytes) {
     for (TaskRow& row : *command->mutable_rows()) *response.add_tasks() = std::move(*row.mutable_task());
     return call->reply(response.SerializeAsString());
   }
-  env_.blob_io.post([this, call, bytes = std::move(bytes), command = std::move(*command)]() mutable {
-    for (TaskRow& row : *command.mutable_rows()) {
-      if (Status status = store_inputs(*row.mutable_task()); !status.is_ok()) return call->finish(std::move(status));
-    }
-    propose(call, call::make_envelope(*call, bytes, "tasks.schedule_graph", command.SerializeAsString()));
+  store(call, std::move(*command->mutable_rows()), [this, call, bytes = std::move(bytes)](Rows rows) {
+    internal::v1::ScheduleGraphCommand stored;
+    *stored.mutable_rows() = std::move(rows);
+    propose(call, call::make_envelope(*call, bytes, "tasks.schedule_graph", stored.SerializeAsString()));
   });
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "call/listing.h"
+#include "services/container_names.h"
 #include "services/feature_types.h"
 #include "services/tasks/cron.h"
 #include "services/tasks/task_arrays.h"
@@ -12,18 +13,6 @@
 
 namespace uccp::tasks {
 namespace {
-
-// A relative path that stays inside the folder it is relative to.
-bool stays_inside(std::string_view path) {
-  if (path.empty() || path.front() == '/') return false;
-  while (!path.empty()) {
-    const size_t slash = path.find('/');
-    if (path.substr(0, slash) == "..") return false;
-    if (slash == std::string_view::npos) break;
-    path.remove_prefix(slash + 1);
-  }
-  return true;
-}
 
 // The last part of a path as a task's name: what a name may not hold becomes '-', and it begins with a letter or digit.
 std::string name_of(std::string_view program) {
@@ -173,6 +162,31 @@ Status check_maker(const v1::Task& task, WallTime now) {
   return cron ? Status::ok() : cron.error();
 }
 
+Status check_executor(v1::Task& task) {
+  if (task.executor() == v1::EXECUTOR_UNSPECIFIED)
+    task.set_executor(task.has_container() ? v1::EXECUTOR_CONTAINER : v1::EXECUTOR_PROCESS);
+  if (task.executor() != v1::EXECUTOR_PROCESS && task.executor() != v1::EXECUTOR_CONTAINER) {
+    return Status(Code::kInvalid, "EXECUTOR_UNIMPLEMENTED",
+                  "tasks of the executor " + v1::Executor_Name(task.executor()).substr(9) +
+                      " are not built; PROCESS and CONTAINER are, functions are called by SubmitTask");
+  }
+  const bool in_container = task.executor() == v1::EXECUTOR_CONTAINER;
+  if (task.has_function()) return invalid_field("task.function", "is for SubmitTask; this method runs commands");
+  if (task.has_container() != in_container)
+    return invalid_field("task.container",
+                         in_container ? "is required by the executor CONTAINER" : "needs the executor CONTAINER");
+  if (task.command().empty() ? !in_container : task.command(0).empty())
+    return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
+  if (!in_container) return Status::ok();
+  const std::string& user = task.container().user();
+  if (!user.empty() && user != "root" && user != "0" && user != "0:0") {
+    return invalid_field("task.container.user",
+                         "can only be root: containers have one user, which has no rights outside of them", "root");
+  }
+  (*task.mutable_node_selector())[std::string(containers::kLabel)] = std::string(containers::kOci);
+  return Status::ok();
+}
+
 }  // namespace
 
 Status TasksService::check_level(const v1::Task& task) const {
@@ -185,16 +199,7 @@ Status TasksService::check_level(const v1::Task& task) const {
 Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   if (task.type() == v1::TASK_TYPE_UNSPECIFIED) task.set_type(v1::TASK_TYPE_BATCH);
   UCCP_RETURN_IF_ERROR(check_type(task));
-  if (task.executor() != v1::EXECUTOR_UNSPECIFIED && task.executor() != v1::EXECUTOR_PROCESS) {
-    return Status(Code::kInvalid, "EXECUTOR_UNIMPLEMENTED",
-                  "the executor " + v1::Executor_Name(task.executor()).substr(9) + " is not built yet; PROCESS is");
-  }
-  task.set_executor(v1::EXECUTOR_PROCESS);
-  if (task.command().empty() || task.command(0).empty()) {
-    return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
-  }
-  if (task.has_container() || task.has_function())
-    return Status(Code::kInvalid, "TASK_FEATURE_UNIMPLEMENTED", "container and function are not built yet");
+  UCCP_RETURN_IF_ERROR(check_executor(task));
   UCCP_RETURN_IF_ERROR(check_gang(task.gang()));
   if (!task.working_dir().empty() && !stays_inside(task.working_dir())) {
     return invalid_field("task.workingDir", "must be relative and stay inside the task's folder", "src");
@@ -205,7 +210,7 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
                            "must be relative and stay inside the task's folder", "out/**");
     }
   }
-  if (task.name().empty()) task.set_name(name_of(task.command(0)));
+  if (task.name().empty()) task.set_name(name_of(task.command().empty() ? task.container().image() : task.command(0)));
   task.set_namespace_(name_space);
   if (!task.has_priority()) task.set_priority(work::kPriorityDefault);
   if (task.id().empty()) task.set_id(make_id());
@@ -234,51 +239,6 @@ Status TasksService::prepare(v1::Task& task, const std::string& name_space) {
   }
   UCCP_RETURN_IF_ERROR(check_affinity(task.affinity()));
   return check_devices(task);
-}
-
-Status TasksService::check_input(const v1::Task& task, int index) const {
-  const v1::Input& input = task.inputs(index);
-  const std::string field = "task.inputs[" + std::to_string(index) + "]";
-  if (!stays_inside(input.path())) {
-    return invalid_field(field + ".path", "must be relative and stay inside the task's folder", "in/data.csv");
-  }
-  if (input.has_object()) {
-    return Status(Code::kInvalid, "OBJECTS_UNIMPLEMENTED", "inputs from object stores are not built yet");
-  }
-  if (input.source_case() == v1::Input::SOURCE_NOT_SET)
-    return invalid_field(field, "needs one of blob, taskOutput or data");
-  return Status::ok();
-}
-
-Status TasksService::store_inputs(v1::Task& task) {
-  for (int i = 0; i < task.inputs_size(); ++i) {
-    v1::Input& input = *task.mutable_inputs(i);
-    if (input.has_blob()) {
-      // Asked for by whoever is about to refer to it: from here on it stays for a while, referred to or not.
-      const auto info = env_.logs.blobs.stat(input.blob().sha256());
-      if (info) {
-        input.mutable_blob()->set_size(info->size);
-        continue;
-      }
-      if (info.error().code() != Code::kNotFound) return info.error();
-      return Status(Code::kFailedPrecondition, "BLOB_NOT_FOUND",
-                    "task.inputs[" + std::to_string(i) + "]: there is no blob " + input.blob().sha256() +
-                        "; blobs go when no task refers to them any more. Give the content as data");
-    }
-    if (!input.has_data()) continue;
-    if (env_.disk_is_full && env_.disk_is_full()) {
-      return Status(Code::kExhausted, "NO_SPACE",
-                    "the disk of this node is nearly full: inputs are not stored; free disk space. Nothing was changed")
-          .with_retry_after_ms(5000)
-          .with_help("runbooks.md#disk-full");
-    }
-    UCCP_TRY(const objects::BlobInfo info, env_.logs.blobs.put(input.data()));
-    v1::Blob blob;
-    blob.set_sha256(info.sha256);
-    blob.set_size(info.size);
-    *input.mutable_blob() = std::move(blob);
-  }
-  return Status::ok();
 }
 
 }  // namespace uccp::tasks

@@ -107,23 +107,16 @@ void TasksService::schedule(const CallPtr& call, std::string bytes) {
   row.set_cancel_grace_ms(-1);
   if (request->validate_only()) return call->reply(task.SerializeAsString());
   if (Status level = check_level(task); !level.is_ok()) return call->finish(std::move(level));
-  if (!request->reject_unplaceable()) return store(call, std::move(bytes), std::move(row));
-  env_.logs.loop.post([this, call, bytes = std::move(bytes), row = std::move(row)]() mutable {
-    if (Status status = env_.logs.runtime.check_placeable(call->principal.tenant, row.task()); !status.is_ok())
-      return call->finish(std::move(status));
-    store(call, std::move(bytes), std::move(row));
-  });
-}
-
-void TasksService::store(const CallPtr& call, std::string bytes, TaskRow row) {
-  const auto on_disk = [](const v1::Input& input) { return input.has_data() || input.has_blob(); };
-  const auto propose_row = [this, call](std::string_view request, const TaskRow& complete) {
-    propose(call, call::make_envelope(*call, request, "tasks.schedule", complete.SerializeAsString()));
+  Rows rows;
+  *rows.Add() = std::move(row);
+  auto propose_row = [this, call, bytes = std::move(bytes)](const Rows& stored) {
+    propose(call, call::make_envelope(*call, bytes, "tasks.schedule", stored[0].SerializeAsString()));
   };
-  if (std::ranges::none_of(row.task().inputs(), on_disk)) return propose_row(bytes, row);
-  env_.blob_io.post([this, call, propose_row, bytes = std::move(bytes), row = std::move(row)]() mutable {
-    if (Status status = store_inputs(*row.mutable_task()); !status.is_ok()) return call->finish(std::move(status));
-    propose_row(bytes, row);
+  if (!request->reject_unplaceable()) return store(call, std::move(rows), std::move(propose_row));
+  env_.logs.loop.post([this, call, rows = std::move(rows), propose_row = std::move(propose_row)]() mutable {
+    if (Status status = env_.logs.runtime.check_placeable(call->principal.tenant, rows[0].task()); !status.is_ok())
+      return call->finish(std::move(status));
+    store(call, std::move(rows), std::move(propose_row));
   });
 }
 

@@ -27,6 +27,8 @@ struct TasksEnvironment {
   std::function<uint32_t()> feature_level;
   // Whether the caller may read the events of a topic: a trigger hands them to whoever submits it.
   std::function<Status(const call::Call&, const std::string& topic)> may_subscribe;
+  // Whether the caller may read an object: an input hands it to whoever submits the task.
+  std::function<Status(const call::Call&, const v1::GetObjectRequest&)> may_read_object;
 };
 
 class TasksService {
@@ -61,8 +63,13 @@ class TasksService {
   Status check_input(const v1::Task& task, int index) const;
   // Moves inline inputs to the blob store and makes sure that those named by hash are there. Blocks on disk.
   Status store_inputs(v1::Task& task);
-  // Stores inputs, then proposes.
-  void store(const call::CallPtr& call, std::string request, internal::v1::TaskRow row);
+  using Rows = google::protobuf::RepeatedPtrField<internal::v1::TaskRow>;
+  using OnStored = std::move_only_function<void(Rows)>;
+  // Stores the inputs of tasks that are about to be, then goes on with them; on an error the call is answered.
+  void store(const call::CallPtr& call, Rows rows, OnStored done);
+  void store_content(const call::CallPtr& call, Rows rows, OnStored done);
+  // Inputs that are objects become the blobs that these are now.
+  Status use_objects(const call::Call& call, const machine::GroupView& view, v1::Task& task) const;
   // The rows of a graph in their order, checked and complete, with ids.
   Result<internal::v1::ScheduleGraphCommand> graph_of(const call::CallPtr& call,
                                                       const v1::ScheduleTaskGraphRequest& request);
