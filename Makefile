@@ -18,7 +18,7 @@ help: ## Says what there is
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | \
 	  awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 	@echo
-	@echo "Programs are in build/bin: uccp (server), uccp-cli (command line), uccp-agent (runs tasks; uccp-spawn is a part of it)."
+	@echo "Programs are in build/bin: uccp (server), uccp-cli (command line), uccp-agent (runs tasks; uccp-spawn and uccp-container are parts of it)."
 	@echo "More: docs/building.md"
 
 .PHONY: run
