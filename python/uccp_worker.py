@@ -45,7 +45,7 @@ VALUE = "application/x-python-pickle"
 OUTCOMES = "application/x-uccp-outcomes"  # a pickled list of (True, value) and (False, error)
 ERROR = "application/x-uccp-error"  # a pickled dictionary, see error_of()
 
-OWN_FILES = {__file__, os.path.join(os.path.dirname(__file__), "uccp_actor.py")}
+OWN_FILES = {__file__, *(os.path.join(os.path.dirname(__file__), one) for one in ("uccp_actor.py", "uccp_step.py"))}
 RAISED, BROKEN = 1, 2  # exit codes: the function raised; it could not be called, or its value not be kept
 
 

@@ -51,6 +51,24 @@ class PythonExamples(unittest.TestCase):
         lines = self.run_example("python_montecarlo/montecarlo.py", "--calls", 400, "--points", 200, "--batch", 50)
         self.assertRegex(lines[0], r"^pi is about 3\.1\d+, off by 0\.\d+, from 400 calls in [0-9.]+ s$")
 
+    def test_a_parameter_sweep_is_killed_and_resumed(self):
+        program = EXAMPLES / "python_sweep" / "sweep.py"
+        command = [sys.executable, program, "--context-file", self.node.context_file, "--rates", "4", "--rounds", "40"]
+        killed = subprocess.Popen([*command, "--id", "sweep"], stderr=subprocess.PIPE, text=True)
+        self.addCleanup(killed.stderr.close)
+        self.addCleanup(killed.kill)
+        for line in killed.stderr:
+            if line.startswith("train["):
+                break
+        killed.kill()
+        killed.wait()
+        done = subprocess.run([*command, "--resume", "sweep"], timeout=90, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = done.stdout.splitlines()
+        self.assertRegex(lines[0], r"^[1-9]\d* steps are there already$")
+        self.assertRegex(lines[1], r"^rate 0\.9, penalty 0: y = [12]\.\d\d x -[01]\.\d\d, loss 0\.\d+, after")
+        self.assertIn("sweep succeeded", done.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -65,7 +65,7 @@ class RemoteFunction(Generic[P, T]):
     def __init__(self, function: Callable[P, T], options: Options) -> None:
         self._function = function
         self._options = options
-        self._registered: dict[int, tuple[str, str]] = {}  # by client
+        self._registered: dict[str, tuple[str, str]] = {}  # by client
         self._code: Any = None  # as it travels to leased workers
         self._lock = threading.Lock()
         functools.update_wrapper(self, function)
@@ -163,7 +163,7 @@ class RemoteFunction(Generic[P, T]):
 
     def _register(self, client: Client) -> tuple[str, str]:
         with self._lock:
-            if id(client) not in self._registered:
+            if client.id not in self._registered:
                 name = self._options.name or serialization.function_name(self._function)
                 function = client.connection.call(
                     "ComputeExecution/RegisterFunction",
@@ -174,8 +174,8 @@ class RemoteFunction(Generic[P, T]):
                         "requirements": self._options.requirements,
                     },
                 )
-                self._registered[id(client)] = (function.name, function.version)
-            return self._registered[id(client)]
+                self._registered[client.id] = (function.name, function.version)
+            return self._registered[client.id]
 
 
 def reference_of(value: ObjectRef[Any] | StoredObject) -> dict[str, str]:

@@ -76,6 +76,7 @@ constexpr auto kRunners = std::to_array<std::pair<std::string_view, Result<int> 
     {"wait", run_wait},
     {"publish", run_publish},
     {"subscribe", run_subscribe},
+    {"workflow", run_workflow},
     {"help", run_help},
 });
 

@@ -38,6 +38,8 @@ Result<int> run_delete(Session& session, Args args);
 Result<int> run_top(Session& session, Args args);
 Result<int> run_shell(Session& session, Args args);
 Result<int> run_man(Session& session, Args args);
+// Workflows are read, run and drawn by the Python package.
+Result<int> run_workflow(Session& session, Args args);
 // The command once for each name, if it takes one.
 Result<int> run_each(Session& session, const Command& command, Args args);
 

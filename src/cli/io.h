@@ -46,6 +46,8 @@ struct Io {
   // Runs this program with other arguments and answers its exit code. Ctrl-C goes to it alone. With `captured`, its
   // standard output goes there and its errors nowhere.
   std::function<int(const std::vector<std::string>& args, std::string* captured)> run_self;
+  // Becomes a module of the Python package, with these arguments. Returns only if it cannot, with the reason.
+  std::function<Status(const std::string& module, const std::vector<std::string>& args)> become_python;
   bool in_is_terminal = false;
   bool err_is_terminal = false;
   bool out_is_terminal = false;

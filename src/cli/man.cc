@@ -27,6 +27,7 @@ constexpr auto kEnvironment = std::to_array<Named>({
     {"UCCP_TOKEN", "Bearer token or API key."},
     {"UCCP_CONFIG_DIR", "Folder of contexts, session and history; default ~/.config/uccp."},
     {"UCCP_SESSION_FILE", "Session of `auth login`; default session.json in that folder."},
+    {"UCCP_PYTHON", "The Python that does `workflow`; default ../venv/bin/python beside this program."},
     {"NO_COLOR", "Set: no colors."},
 });
 

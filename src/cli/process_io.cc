@@ -213,6 +213,23 @@ int run_this_program(const std::vector<std::string>& args, std::string* captured
   return WIFEXITED(status) ? WEXITSTATUS(status) : kExitInterrupted;
 }
 
+Status become_python(const std::string& module, const std::vector<std::string>& args) {
+  const char* named = std::getenv("UCCP_PYTHON");
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::string python = named != nullptr && *named != '\0'
+                                 ? std::string(named)
+                                 : (self.parent_path().parent_path() / "venv" / "bin" / "python").string();
+  std::vector<char*> words = {const_cast<char*>(python.c_str()), const_cast<char*>("-m"),
+                              const_cast<char*>(module.c_str())};
+  for (const std::string& arg : args) words.push_back(const_cast<char*>(arg.c_str()));
+  words.push_back(nullptr);
+  ::execv(python.c_str(), words.data());
+  return Status(Code::kFailedPrecondition, "PYTHON_MISSING",
+                "cannot run " + python + ": " + std::strerror(errno) +
+                    "; UCCP_PYTHON names a Python that has the package uccp (`make build-ml` makes one)");
+}
+
 }  // namespace
 
 Io process_io() {
@@ -250,6 +267,7 @@ Io process_io() {
     return read_line(prompt, input);
   };
   io.run_self = run_this_program;
+  io.become_python = become_python;
   io.in_is_terminal = ::isatty(STDIN_FILENO) == 1;
   io.err_is_terminal = ::isatty(STDERR_FILENO) == 1;
   io.out_is_terminal = ::isatty(STDOUT_FILENO) == 1;

@@ -105,4 +105,15 @@ Result<int> run_health(Session& session, Args args) {
   return word == "HEALTHY" || word == "DEGRADED" ? kExitOk : code_info(Code::kUnavailable).exit;
 }
 
+// Global flags in front of the word are flags of the module as well.
+Result<int> run_workflow(Session& session, Args args) {
+  if (args.empty()) {
+    session.io.err(verbless_help("workflow"));
+    return kExitUsage;
+  }
+  std::vector<std::string> words = session.prefix;
+  words.insert(words.end(), args.begin(), args.end());
+  return std::unexpected(session.io.become_python("uccp.workflow", words));
+}
+
 }  // namespace uccp::cli

@@ -133,6 +133,25 @@ constexpr std::string_view kShellHelp =
     "  uccp-cli --context prod shell\n"
     "  uccp-cli shell < commands.txt\n";
 
+constexpr std::string_view kWorkflowHelp =
+    "Runs workflows, shows and draws their runs.\n\n"
+    "usage: uccp-cli workflow run FILE | NAME [--set NAME=VALUE ...] [--id ID] [--version N] [-q]\n"
+    "       uccp-cli workflow resume ID [-q]\n"
+    "       uccp-cli workflow list [--workflow NAME] [--status STATUS] [-o json]\n"
+    "       uccp-cli workflow show ID [--svg [FILE]] [-o json]\n"
+    "       uccp-cli workflow cancel ID [--reason TEXT]\n"
+    "       uccp-cli workflow delete ID\n"
+    "       uccp-cli workflow check FILE\n"
+    "       uccp-cli workflow register FILE\n"
+    "       uccp-cli workflow versions NAME\n"
+    "       uccp-cli workflow rollback NAME [VERSION]\n\n"
+    "It is done by the Python package of UCCP: that of $UCCP_PYTHON, default ../venv/bin/python beside this program. "
+    "The\n"
+    "cluster is named by a context: --context-file, --context, -n and the environment.\n\n"
+    "Examples\n"
+    "  uccp-cli workflow run sweep.yaml --set 'rates=[0.1, 0.2]' --id sweep-1\n"
+    "  uccp-cli workflow show sweep-1 --svg sweep-1.svg\n";
+
 constexpr std::string_view kManHelp =
     "Writes manual pages: the one of this program, and one for each noun.\n\n"
     "usage: uccp-cli man [NOUN] [--dir DIR]\n\n"
@@ -169,6 +188,8 @@ constexpr auto kVerbless = std::to_array<Verbless>({
      "Publishes an event", kPublishHelp},
     {"subscribe", "subscribe TOPIC... [--since start|CURSOR] [--max N] [--follow] [--filter CONDITION]",
      "Prints the events of topics", kSubscribeHelp},
+    {"workflow", "workflow run | resume | list | show | cancel | delete | check | register | versions | rollback",
+     "Runs workflows, shows and draws their runs", kWorkflowHelp},
     {"help", "help [NOUN [VERB]] | help exit-codes | help permissions", "Explains a command", {}},
 });
 
