@@ -282,6 +282,23 @@ class Running(NodeTest):
         self.assertEqual(json.loads(self.command("run", "sweep", "--set", "name=x", "-q").stdout), self.EXPECTED)
         self.assertRegex(self.command("versions", "sweep").stdout, r"\n1 +yes +\S+ +Tries rates\n2 +\S+ +Tries rates\n")
 
+    def test_the_program_of_the_platform_hands_them_to_python(self):
+        python = {"UCCP_PYTHON": sys.executable}
+        file = self.folder / "flow.yaml"
+        done = self.node.cli("workflow", "run", file, "--set", "name=x", "--id", "cli", "-q", environment=python)
+        self.assertEqual((done.returncode, json.loads(done.stdout)), (0, self.EXPECTED), done.stderr)
+        done = self.node.cli("workflow", "show", "cli", environment=python)
+        self.assertIn(b"status: SUCCEEDED\n", done.stdout)
+        done = self.node.cli("workflow", "show", "cli", "--svg", environment=python)
+        self.assertTrue(done.stdout.startswith(b"<svg "), done)
+        done = self.node.cli("workflow", "show", "nowhere", environment=python)
+        self.assertEqual((done.returncode, b"there is no run 'nowhere'" in done.stderr), (1, True), done)
+        done = self.node.cli("workflow", "list", environment={"UCCP_PYTHON": "/no/such/python"})
+        self.assertIn(b"cannot run /no/such/python: No such file or directory; UCCP_PYTHON names", done.stderr)
+        self.assertNotEqual(done.returncode, 0)
+        done = self.node.cli("workflow")
+        self.assertEqual((done.returncode, b"workflow show ID" in done.stderr), (2, True), done)
+
     def test_what_is_wrong_ends_with_one(self):
         (self.folder / "bad.yaml").write_text(FLOW.replace("retries: 2", "retry: 2"))
         for arguments in (("check", "bad.yaml"), ("run", "bad.yaml")):

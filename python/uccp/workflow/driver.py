@@ -91,7 +91,8 @@ class Driver:
             while not self._over():
                 self._begin_ready()
                 self._flush()
-                self._take_events()
+                if not self._over():
+                    self._take_events()
             return self._finish()
         finally:
             control.close()
@@ -111,11 +112,14 @@ class Driver:
     def _take_events(self) -> None:
         """Waits for one, and takes all that are there."""
         try:
-            self._events.get(timeout=TICK_S)()
-            while True:
-                self._events.get_nowait()()
+            event = self._events.get(timeout=TICK_S)
         except queue.Empty:
-            pass
+            if not self._running:
+                raise errors.InternalError(f"run {self.run['id']} waits for nothing", reason="RUN_STUCK") from None
+        else:
+            event()
+            while not self._events.empty():
+                self._events.get()()
         if self.lock.lost:
             self._hold_again()
         self._progress.show(self.states.values())
