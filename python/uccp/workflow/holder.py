@@ -1,5 +1,5 @@
-"""The lock of a run, which its driver holds: taken at once from a driver of this machine that is dead, else when its time
-to live is over."""
+"""The lock of a run, which its driver holds: taken at once from a driver of this machine that is dead, else when its
+time to live is over."""
 
 from __future__ import annotations
 
