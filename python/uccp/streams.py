@@ -24,7 +24,7 @@ import pickle
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from uccp import errors, serialization
@@ -369,9 +369,44 @@ def _decoded(content: bytes, name: str) -> _State:
     return _State(**pickle.loads(content[16:]))
 
 
-def replay(processor: Processor, events: Iterator[Event]) -> list[Result]:
+def event(payload: Any, *, offset: int, partition: int = 0, key: str = "", topic: str = "events") -> Event:
+    """An event for replay()."""
+
+    def settle(*_: Any, **__: Any) -> None:
+        raise errors.FailedPrecondition("an event that was made here is not acknowledged", reason="ACK_AUTOMATIC")
+
+    return Event(
+        id=f"{partition}-{offset}",
+        topic=topic,
+        payload=payload,
+        type="",
+        key=key,
+        headers={},
+        partition=partition,
+        offset=offset,
+        time=None,
+        cursor="",
+        delivery_attempt=1,
+        subscription=None,
+        ack_id="",
+        _settle=settle,
+    )
+
+
+def replay(processor: Processor, events: Iterable[Event]) -> list[Result]:
     """Results of events that are given, without a cluster: for tests of processors."""
     return [result for event in events for result in processor.take(event)]
 
 
-__all__ = ["Processor", "Result", "Window", "Windowing", "published_at", "replay", "session", "sliding", "tumbling"]
+__all__ = [
+    "Processor",
+    "Result",
+    "Window",
+    "Windowing",
+    "event",
+    "published_at",
+    "replay",
+    "session",
+    "sliding",
+    "tumbling",
+]

@@ -11,7 +11,6 @@ import unittest
 try:
     import uccp
     from uccp import streams, workflow
-    from uccp.events import Event
     MISSING = None
 except ImportError as error:
     MISSING = f"{error}: build/venv is made by tools/python"
@@ -35,8 +34,7 @@ streams.Processor("sums", "numbers", key=lambda event: event.payload["key"], tim
 
 
 def event(offset, at, key="a", partition=0, n=1):
-    return Event(id=str(offset), topic="t", payload={"key": key, "at": at, "n": n}, type="", key=key, headers={}, partition=partition,
-                 offset=offset, time=None, cursor="", delivery_attempt=1, _settle=lambda *_: None)
+    return streams.event({"key": key, "at": at, "n": n}, offset=offset, partition=partition)
 
 
 def processor(window, **options):

@@ -19,6 +19,7 @@ try:
 except ImportError as error:
     MISSING = f"{error}: build/venv is made by tools/python"
 
+from lib.terminal import Terminal
 from lib.uccp import NodeTest, clean_environment
 
 WAIT_S = 100
@@ -298,6 +299,17 @@ class Running(NodeTest):
         self.assertNotEqual(done.returncode, 0)
         done = self.node.cli("workflow")
         self.assertEqual((done.returncode, b"workflow show ID" in done.stderr), (2, True), done)
+
+    def test_on_a_terminal_a_bar_shows_how_far_it_is(self):
+        command = [sys.executable, "-m", "uccp.workflow", "--context-file", self.node.context_file, "run", "flow.yaml",
+                   "--set", "name=x", "--id", "bar"]
+        terminal = Terminal(command, clean_environment(), self.folder, errors_only=True)
+        self.addCleanup(terminal.close)
+        seen, code = terminal.rest(WAIT_S)
+        self.assertEqual(code, 0, seen)
+        self.assertRegex(seen, rb"\r\x1b\[Kbar \[#{24}\] (\d+)/\1, 1 failed\r\n")
+        self.assertRegex(seen, rb"bar succeeded after \d+\.\d s\r\n$")
+        self.assertNotIn(b"load succeeded", seen)
 
     def test_what_is_wrong_ends_with_one(self):
         (self.folder / "bad.yaml").write_text(FLOW.replace("retries: 2", "retry: 2"))

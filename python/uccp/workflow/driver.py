@@ -35,6 +35,7 @@ from uccp.workflow.states import (
     SUCCEEDED,
     WAITING,
     Join,
+    Leaf,
     State,
     brief,
     fetched,
@@ -495,7 +496,7 @@ class Driver:
             self._cache.append(self.store.keep_cached(state.cache_key, state.task, state.id))
         further = steps.further(state.pending, step)
         if further is None:
-            return self._succeed(state, steps.leaf(state.pending))
+            return self._succeed(state, Leaf(state.pending))
         self._open(further, state.id + "/", state.id)
         self._within(state, further.wanted(), lambda: self._succeed(state, shaped(further.result, self.states)))
 

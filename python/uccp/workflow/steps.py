@@ -91,10 +91,6 @@ def submit(client: Client, run: dict[str, Any], step_id: str, fields: dict[str, 
         return there.task
 
 
-def leaf(pending: Pending) -> Leaf:
-    return Leaf(pending)
-
-
 def further(pending: Pending, step: Step) -> Graph | None:
     """The steps that a dynamic step has answered in place of a value."""
     value = pending.value() if step.chosen.dynamic else None

@@ -139,28 +139,23 @@ class _Document:
                 found[key] = None if one.value is None else one
         return found
 
-    def functions(self) -> list[Step]:
-        own = [one.step for one in self.steps.values() if one.step is not None]
-        return own + [step for other in self.others.values() for step in other._own_functions()]
+    def all_steps(self) -> list[_YamlStep]:
+        """Those of all workflows of the file."""
+        return [one for document in (self, *self.others.values()) for one in document.steps.values()]
 
-    def _own_functions(self) -> list[Step]:
-        return [one.step for one in self.steps.values() if one.step is not None]
+    def functions(self) -> list[Step]:
+        return [one.step for one in self.all_steps() if one.step is not None]
 
     def loaded(self) -> dict[str, Step]:
         """Functions of modules, which a registered workflow takes along."""
-        found: dict[str, Step] = {}
-        for document in (self, *self.others.values()):
-            for one in document.steps.values():
-                if one.called and one.step is not None:
-                    found[one.called] = one.step
-        return found
+        return {one.called: one.step for one in self.all_steps() if one.called and one.step is not None}
 
     def check(self) -> None:
         """Raises WorkflowInvalid for what no parameters can mend."""
         _no_circle(self)
+        for one in self.all_steps():
+            one.check()
         for document in (self, *self.others.values()):
-            for one in document.steps.values():
-                one.check()
             if "result" in document.fields:
                 document.check_value(document.fields["result"], ())
 
