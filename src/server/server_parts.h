@@ -188,6 +188,7 @@ struct Server::Parts {
   Status build_key_value(const Config& config);
   Status build_coordination(const ServerOptions& options, const Config& config);
   Status build_compute(const Config& config);
+  Status may_read_object(const call::Call& call, const v1::GetObjectRequest& read) const;
   Status build_work(const Config& config);
   void build_administration(const ServerOptions& options, const Config& config);
   void build_system_topics();

@@ -38,10 +38,16 @@ void Server::Parts::build_discovery(const ServerOptions& options, const Config& 
   }
 }
 
+Status Server::Parts::may_read_object(const call::Call& call, const v1::GetObjectRequest& read) const {
+  return may_call(*identity_side->policies(), clock, call, "uccp.v1.ComputeExecution/GetObject", read.key(),
+                  read.SerializeAsString());
+}
+
 Status Server::Parts::build_compute(const Config& config) {
   UCCP_TRY(compute, make_compute(config, handlers,
                                  {*node, *node, *shared_blobs, *blob_io, [this] { return node->out_of_space(); }, clock,
-                                  function_random, *page_tokens, [this] { return node->feature_level(); }}));
+                                  function_random, *page_tokens, [this] { return node->feature_level(); },
+                                  [this](const auto& call, const auto& read) { return may_read_object(call, read); }}));
   return Status::ok();
 }
 
@@ -125,11 +131,7 @@ Status Server::Parts::build_work(const Config& config) {
           [this](const call::Call& call, const std::string& topic) {
             return may_subscribe(*identity_side->policies(), clock, call, topic);
           },
-      .may_read_object =
-          [this](const call::Call& call, const v1::GetObjectRequest& request) {
-            return may_call(*identity_side->policies(), clock, call, "uccp.v1.ComputeExecution/GetObject",
-                            request.key(), request.SerializeAsString());
-          }});
+      .may_read_object = [this](const auto& call, const auto& read) { return may_read_object(call, read); }});
   tasks_service->register_handlers(handlers);
   actors = std::make_unique<tasks::ActorService>(tasks::ActorEnvironment{
       .loop = *loop, .runtime = *work, .view = [this] { return work_view(); }, .random = caller_random});

@@ -1,6 +1,7 @@
 // What object stores and the tasks that take objects as arguments have in common: tables and rules of reading them.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -8,6 +9,7 @@
 #include "base/bytes.h"
 #include "machine/table.h"
 #include "uccp/internal/v1/compute_state.pb.h"
+#include "uccp/v1/compute.pb.h"
 
 namespace uccp::objectstores {
 
@@ -45,6 +47,30 @@ inline std::optional<internal::v1::ObjectRow> find_object(const machine::KeyRead
   }
   if (row && is_over(*row, now_ms)) row.reset();
   return row;
+}
+
+inline Status no_such_object(const std::string& store, const std::string& key, const std::string& version) {
+  const std::string what = version.empty() ? "object " + key : "version " + version + " of object " + key;
+  return Status(Code::kNotFound, "OBJECT_NOT_FOUND", "there is no " + what + " in object store " + store)
+      .with_resource("object", key);
+}
+
+// Whether a caller may read an object in its namespace: who has something else read it for them must be able to.
+using MayRead = std::function<Status(const v1::GetObjectRequest&)>;
+
+// What a reference means at this moment. Errors: not_found OBJECT_NOT_FOUND, and what `may_read` says.
+inline Result<internal::v1::ObjectRow> referred_object(const machine::KeyReader& state, const machine::Scope& scope,
+                                                       const v1::ObjectRef& object, int64_t now_ms,
+                                                       const MayRead& may_read) {
+  v1::GetObjectRequest read;
+  read.set_store(object.store().empty() ? std::string(kDefaultStore) : object.store());
+  read.set_key(object.key());
+  read.set_version(object.version());
+  read.set_namespace_(scope.name_space);
+  UCCP_RETURN_IF_ERROR(may_read(read));
+  auto row = find_object(state, scope, read.store(), read.key(), read.version(), now_ms);
+  if (!row) return fail(no_such_object(read.store(), read.key(), read.version()));
+  return *std::move(row);
 }
 
 }  // namespace uccp::objectstores

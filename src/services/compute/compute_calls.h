@@ -13,6 +13,7 @@
 #include "call/listing.h"
 #include "machine/ports.h"
 #include "services/objects/blob_store.h"
+#include "uccp/v1/compute.pb.h"
 
 namespace uccp::compute {
 
@@ -26,6 +27,8 @@ struct ComputeEnvironment {
   Random& random;  // used under a lock of the service
   const call::PageTokenSigner& page_tokens;
   std::function<uint32_t()> feature_level;
+  // Whether the caller may read an object: an argument hands it to whoever calls.
+  std::function<Status(const call::Call&, const v1::GetObjectRequest&)> may_read_object;
 };
 
 machine::Scope scope_of(const call::Call& call);

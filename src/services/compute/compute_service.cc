@@ -171,8 +171,9 @@ void ComputeService::submit(const CallPtr& call, std::string bytes) {
         if (!view) return call->finish(std::move(view.error()));
         const auto row = find_function(*view, scope_of(*call), request.function().name(), request.function().version());
         if (!row) return call->finish(row.error());
-        if (Status found = use_objects(*view, scope_of(*call), view->machine_time_ms(), request); !found.is_ok())
-          return call->finish(std::move(found));
+        const auto may_read = [&](const v1::GetObjectRequest& read) { return env_.may_read_object(*call, read); };
+        Status found = use_objects(*view, scope_of(*call), view->machine_time_ms(), may_read, request);
+        if (!found.is_ok()) return call->finish(std::move(found));
         v1::Task task = task_of(request, *row);
         task.set_namespace_(call->name_space);
         task.set_principal(call->principal.name);

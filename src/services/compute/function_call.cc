@@ -37,15 +37,13 @@ void add_dependencies(v1::Task& task) {
 }  // namespace
 
 Status use_objects(const machine::KeyReader& state, const machine::Scope& scope, int64_t now_ms,
-                   v1::SubmitTaskRequest& request) {
+                   const objectstores::MayRead& may_read, v1::SubmitTaskRequest& request) {
   Status status;
   for_each_argument(*request.mutable_function(), [&](v1::Payload& payload, const std::string&) {
     if (!status.is_ok() || !payload.has_object() || payload.object().store() == functions::kTaskValueStore) return;
-    const v1::ObjectRef object = payload.object();
-    const std::string store = object.store().empty() ? std::string(objectstores::kDefaultStore) : object.store();
-    const auto row = objectstores::find_object(state, scope, store, object.key(), object.version(), now_ms);
+    const auto row = objectstores::referred_object(state, scope, payload.object(), now_ms, may_read);
     if (!row) {
-      status = no_such_object(store, object.key(), object.version());
+      status = row.error();
       return;
     }
     *payload.mutable_blob() = row->blob();

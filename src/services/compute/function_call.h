@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "services/function_types.h"
+#include "services/object_types.h"
 #include "uccp/v1/compute.pb.h"
 #include "uccp/v1/tasks.pb.h"
 
@@ -21,9 +22,9 @@ struct LargeArgument {
 };
 
 // Arguments that are objects of stores become the blobs that hold them, since objects change and calls do not. Errors:
-// not_found OBJECT_NOT_FOUND.
+// those of referred_object().
 Status use_objects(const machine::KeyReader& state, const machine::Scope& scope, int64_t now_ms,
-                   v1::SubmitTaskRequest& request);
+                   const objectstores::MayRead& may_read, v1::SubmitTaskRequest& request);
 // The task that calls `row`, without an id. What the request does not say, the function says.
 v1::Task task_of(const v1::SubmitTaskRequest& request, const internal::v1::FunctionRow& row);
 // The arguments of a task that are to become blobs.

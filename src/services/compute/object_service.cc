@@ -250,7 +250,7 @@ void ObjectService::read_row(const CallPtr& call, const std::string& store, cons
                        return call->finish(std::move(found.error()));
                      const auto row = objectstores::find_object(*view, scope_of(*call), store, key, version,
                                                                 view->machine_time_ms());
-                     if (!row) return call->finish(no_such_object(store, key, version));
+                     if (!row) return call->finish(objectstores::no_such_object(store, key, version));
                      put_session(call, view->applied());
                      done(*row);
                    });

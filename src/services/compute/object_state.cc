@@ -224,7 +224,7 @@ ApplyResult remove_object(ApplyContext& c, std::string_view payload) {
   auto store = find_store(c.state(), c.scope(), command.store());
   if (!store) return fail(store.error());
   const auto present = kObjects.get(c.state(), c.scope(), object_key(command.store(), command.key()));
-  if (!present) return fail(no_such_object(command.store(), command.key(), command.version()));
+  if (!present) return fail(objectstores::no_such_object(command.store(), command.key(), command.version()));
   if (!command.if_match().empty() && present->object().etag() != command.if_match()) {
     return fail(wrong_etag("object " + command.key(), command.if_match(), present->object().etag()));
   }
@@ -239,7 +239,7 @@ ApplyResult remove_object(ApplyContext& c, std::string_view payload) {
   }
   const std::string key = versions_prefix(command.store(), command.key()) + command.version();
   const auto old = kOldVersions.get(c.state(), c.scope(), key);
-  if (!old) return fail(no_such_object(command.store(), command.key(), command.version()));
+  if (!old) return fail(objectstores::no_such_object(command.store(), command.key(), command.version()));
   kOldVersions.erase(c.state(), c.scope(), key);
   count(c, c.scope(), *store, 0, -static_cast<int64_t>(old->blob().size()));
   return std::string();
@@ -267,12 +267,6 @@ Result<v1::ObjectStore> find_store(const machine::KeyReader& state, const Scope&
   return fail(Status(Code::kNotFound, "OBJECT_STORE_NOT_FOUND",
                      "there is no object store " + name + " in this namespace; create it first")
                   .with_resource("objectstore", name));
-}
-
-Status no_such_object(const std::string& store, const std::string& key, const std::string& version) {
-  const std::string what = version.empty() ? "object " + key : "version " + version + " of object " + key;
-  return Status(Code::kNotFound, "OBJECT_NOT_FOUND", "there is no " + what + " in object store " + store)
-      .with_resource("object", key);
 }
 
 }  // namespace uccp::compute

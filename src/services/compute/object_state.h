@@ -14,6 +14,5 @@ std::map<std::string, machine::ApplyFunction, std::less<>> object_commands();
 // The store; the default one is there before anything was stored. Errors: not_found OBJECT_STORE_NOT_FOUND.
 Result<v1::ObjectStore> find_store(const machine::KeyReader& state, const machine::Scope& scope,
                                    const std::string& name);
-Status no_such_object(const std::string& store, const std::string& key, const std::string& version);
 
 }  // namespace uccp::compute

@@ -182,10 +182,14 @@ TEST_F(ObjectStateTest, ArgumentsBecomeTheBlobsThatHoldThem) {
   v1::SubmitTaskRequest request;
   request.mutable_function()->add_args()->mutable_object()->set_key("a");
   const auto view = machine_.view();
-  ASSERT_TRUE(use_objects(view, scope_, view.machine_time_ms(), request).is_ok());
+  const auto may = [](const v1::GetObjectRequest&) { return Status::ok(); };
+  const auto may_not = [](const v1::GetObjectRequest&) { return Status(Code::kPermission, "DENIED", "no"); };
+  v1::SubmitTaskRequest refused = request;
+  EXPECT_EQ(use_objects(view, scope_, view.machine_time_ms(), may_not, refused).reason(), "DENIED");
+  ASSERT_TRUE(use_objects(view, scope_, view.machine_time_ms(), may, request).is_ok());
   EXPECT_EQ(request.function().args(0).blob().size(), 33u);
   request.mutable_function()->add_args()->mutable_object()->set_key("none");
-  EXPECT_EQ(use_objects(view, scope_, view.machine_time_ms(), request).reason(), "OBJECT_NOT_FOUND");
+  EXPECT_EQ(use_objects(view, scope_, view.machine_time_ms(), may, request).reason(), "OBJECT_NOT_FOUND");
 }
 
 }  // namespace

@@ -48,26 +48,12 @@ void TasksService::store_content(const CallPtr& call, Rows rows, OnStored done) 
 }
 
 Status TasksService::use_objects(const call::Call& call, const GroupView& view, v1::Task& task) const {
-  for (int i = 0; i < task.inputs_size(); ++i) {
-    v1::Input& input = *task.mutable_inputs(i);
+  for (v1::Input& input : *task.mutable_inputs()) {
     if (!input.has_object()) continue;
-    const v1::ObjectRef& object = input.object();
-    v1::GetObjectRequest read;
-    read.set_store(object.store().empty() ? std::string(objectstores::kDefaultStore) : object.store());
-    read.set_key(object.key());
-    read.set_version(object.version());
-    read.set_namespace_(call.name_space);
-    UCCP_RETURN_IF_ERROR(env_.may_read_object(call, read));
-    const auto row = objectstores::find_object(view, {call.principal.tenant, call.name_space}, read.store(), read.key(),
-                                               read.version(), view.machine_time_ms());
-    if (!row) {
-      return Status(Code::kNotFound, "OBJECT_NOT_FOUND",
-                    "task.inputs[" + std::to_string(i) + "]: there is no " +
-                        (read.version().empty() ? "" : "version " + read.version() + " of ") + "object " + read.key() +
-                        " in object store " + read.store())
-          .with_resource("object", read.key());
-    }
-    *input.mutable_blob() = row->blob();
+    UCCP_TRY(const auto row, objectstores::referred_object(
+                                 view, {call.principal.tenant, call.name_space}, input.object(), view.machine_time_ms(),
+                                 [&](const v1::GetObjectRequest& read) { return env_.may_read_object(call, read); }));
+    *input.mutable_blob() = row.blob();
   }
   return {};
 }
