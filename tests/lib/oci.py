@@ -8,7 +8,8 @@ import platform
 import tarfile
 
 BUSYBOX = pathlib.Path("/bin/busybox")
-APPLETS = ("sh", "cat", "echo", "env", "false", "grep", "hostname", "id", "kill", "ls", "mount", "ps", "sleep", "touch", "true", "wc", "dd", "mkdir", "rm", "ln", "stat", "trap")
+APPLETS = ("sh", "cat", "chmod", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mount", "od",
+           "printf", "ps", "rm", "seq", "setsid", "sleep", "stat", "tail", "touch", "tr", "true", "wc", "yes")
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
