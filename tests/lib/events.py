@@ -55,11 +55,15 @@ class SubscriptionsTest(EventsTest):
         self.assertEqual(response.status, 200, response)
         return response.json.get("deliveries", [])
 
-    def pull_all(self, name, count):
-        """So many deliveries: a pull answers what is there when something is, and partitions come one after the other."""
-        pulled = []
-        wait_until(lambda: pulled.extend(self.pull(name, wait="5s")) or len(pulled) >= count, 30, f"{count} deliveries")
-        return pulled
+    def take(self, name, count):
+        """Exactly so many deliveries, however many pulls they take: each answers what is there when something is."""
+        got = []
+
+        def enough():
+            got.extend(self.pull(name, maxEvents=count - len(got), wait="5s"))
+            return len(got) == count
+        wait_until(enough, 60, what=f"{count} deliveries")
+        return got
 
     def ack(self, name, deliveries):
         response = self.rest.post(f"events/subscriptions/{name}:ack", {"ackIds": [d["ackId"] for d in deliveries]})

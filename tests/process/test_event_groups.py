@@ -20,7 +20,7 @@ class Moved(SubscriptionsTest):
         self.publish(self.name, "b0", "b1", keys=keys[:2])
         self.later = [item["event"] for item in self.read(self.name, since=self.cursor) if "event" in item]
         self.group = self.made(self.name)
-        self.ack(self.group, self.pull_all(self.group, 14))
+        self.ack(self.group, self.take(self.group, 14))
         self.assertEqual(self.state(self.group).get("backlog", 0), 0)
 
     def seek(self, **target):
@@ -29,13 +29,13 @@ class Moved(SubscriptionsTest):
     def test_to_a_cursor_of_a_stream(self):
         moved = self.seek(cursor=self.cursor)
         self.assertEqual((moved.status, moved.json["backlog"]), (200, 2), moved)
-        self.assertEqual(sorted(payloads(self.pull_all(self.group, 2))), ["b0", "b1"])
+        self.assertEqual(sorted(payloads(self.take(self.group, 2))), ["b0", "b1"])
         self.assert_problem(self.seek(cursor="nonsense"), 400, "CURSOR_INVALID", "cursor")
 
     def test_to_a_time(self):
         moved = self.seek(time=min(event["publishTime"] for event in self.later))
         self.assertEqual(moved.status, 200, moved)
-        self.assertEqual(sorted(payloads(self.pull_all(self.group, moved.json["backlog"])))[-2:], ["b0", "b1"])
+        self.assertEqual(sorted(payloads(self.take(self.group, moved.json["backlog"])))[-2:], ["b0", "b1"])
         self.assertEqual(self.seek(time="2100-01-01T00:00:00Z").json.get("backlog", 0), 0)
 
     def test_what_was_delivered_before_means_nothing_any_more(self):
@@ -137,7 +137,7 @@ class Members(SubscriptionsTest):
         topic = self.topic()
         name = self.made(topic)
         self.publish(topic, "back", "next")
-        back, following = self.pull_all(name, 2)
+        back, following = self.take(name, 2)
         answer = self.rest.post(f"events/subscriptions/{name}:nack", {"ackIds": [back["ackId"]], "delay": "4s"})
         self.assertEqual(answer.status, 200, answer)
         self.assertEqual(self.pull(name), [], "it waits")

@@ -39,17 +39,6 @@ class TransactionsTest(SubscriptionsTest):
             "ackIds": [delivery["ackId"] for delivery in deliveries], "transactionId": transaction["id"]})
 
 
-    def take(self, name, count):
-        """Exactly so many deliveries, however many pulls they take."""
-        got = []
-
-        def enough():
-            got.extend(self.pull(name, maxEvents=count - len(got), wait="5s"))
-            return len(got) == count
-        wait_until(enough, 60, what=f"{count} deliveries")
-        return got
-
-
 class Transactions(TransactionsTest):
     def test_events_of_all_topics_are_read_when_it_is_committed_and_not_before(self):
         one, two = self.topic(partitions=4), self.topic(partitions=4)
@@ -298,7 +287,7 @@ class Clustered(unittest.TestCase):
             return payloads(stream.until(lambda item: "end" in item))
 
     def test_each_event_is_processed_once_though_nodes_die_during_transactions(self):
-        rest = self.cluster.rest("n1")
+        rest = self.cluster.patient("n1")
         for topic in ("in", "left", "right"):
             self.assertEqual(rest.post("events/topics", {"name": topic, "partitions": 4}).status, 201)
         with rest.stream("events/subscribe", body={"topics": ["in"], "subscription": "pipe", "start": "EARLIEST",
@@ -307,7 +296,7 @@ class Clustered(unittest.TestCase):
         numbers = [str(number) for number in range(400)]
         for at in range(0, 400, 100):
             events = [{"text": text, "key": text} for text in numbers[at:at + 100]]
-            self.assertEqual(self.cluster.rest("n1").post("events/publish", {"topic": "in", "events": events}).status, 200)
+            self.assertEqual(rest.post("events/publish", {"topic": "in", "events": events}).status, 200)
         stop = threading.Event()
         self.addCleanup(stop.set)
         processors = [Processor(self.cluster, f"p{number}", stop) for number in range(3)]
