@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uccp_worker
-from uccp_worker import CALL, ERROR, INLINE_BYTES, VALUE, ActorExit, Broken, Link
+from uccp_worker import CALL, CALL_SHARED, ERROR, INLINE_BYTES, SHARED, SHARED_BYTES, VALUE, ActorExit, Broken, Link
 
 FLUSH_S = 0.001
 VALUE_BYTES_MAX = 3_500_000
@@ -37,13 +37,14 @@ def field(tag: int, content: bytes) -> bytes:
 
 _I, _Q, _X, _M, _C, _D, _T = (ord(one) for one in "iqxmcdt")
 _VALUE_FIELD = field(_C, VALUE.encode())
+_SHARED_FIELD = field(_C, SHARED.encode())
 _TAKEN = field(_T, b"")
 
 
 class MethodCall:
     """A call as it came."""
 
-    __slots__ = ("args", "content", "convention", "id", "kwargs", "method", "wrong")
+    __slots__ = ("args", "content", "convention", "id", "kwargs", "method", "shared", "wrong")
 
     def __init__(self, identity: bytes) -> None:
         self.id = identity
@@ -52,6 +53,7 @@ class MethodCall:
         self.kwargs: dict[str, Any] = {}
         self.content: bytes | None = None  # of Python's own convention
         self.convention = False
+        self.shared = False  # the caller reads the memory that this process writes
         self.wrong: Broken | None = None
 
     def arguments(self) -> tuple[Any, Any]:
@@ -63,7 +65,7 @@ class MethodCall:
             args, kwargs = pickle.loads(self.content)
         except Exception as error:
             raise Broken(f"the arguments cannot be unpickled: {type(error).__name__}: {error}") from error
-        return args, kwargs
+        return uccp_worker.shared_values(args, kwargs) if self.shared else (args, kwargs)
 
 
 def calls_of(body: bytes | memoryview) -> list[MethodCall]:
@@ -87,8 +89,8 @@ def calls_of(body: bytes | memoryview) -> list[MethodCall]:
         elif tag == _C:
             content_type = content.decode()
         else:
-            if content_type == CALL:
-                call.content, call.convention = content, True
+            if content_type in (CALL, CALL_SHARED):
+                call.content, call.convention, call.shared = content, True, content_type == CALL_SHARED
             else:
                 try:
                     value = uccp_worker.argument(chr(tag), content, content_type)
@@ -150,9 +152,12 @@ class Results:
 
     def returned(self, call: MethodCall, value: Any, index: int = 0, code: bytes = RETURNED) -> None:
         if call.convention:
+            buffers: list[pickle.PickleBuffer] = []
             try:
-                content = pickle.dumps(value, protocol=5)
+                content = pickle.dumps(value, protocol=5, buffer_callback=buffers.append if call.shared else None)
                 kind = _VALUE_FIELD
+                if buffers or (call.shared and len(content) > SHARED_BYTES):
+                    kind, content = self._shared(value, content, buffers)
             except Exception:
                 content, content_type = uccp_worker.encode(value, VALUE, call.method)
                 kind = field(_C, content_type.encode())
@@ -168,6 +173,15 @@ class Results:
         if index:
             head += field(_X, str(index).encode())
         self.add(head + kind + field(_D, content))
+
+    @staticmethod
+    def _shared(value: Any, content: bytes, buffers: list[pickle.PickleBuffer]) -> tuple[bytes, bytes]:
+        """A value, pickled with its buffers beside it, as it goes to who shares memory."""
+        if len(content) + sum(one.raw().nbytes for one in buffers) > SHARED_BYTES:
+            identity = uccp_worker.hand_over(content, buffers)
+            if identity is not None:
+                return _SHARED_FIELD, identity
+        return _VALUE_FIELD, pickle.dumps(value, protocol=5) if buffers else content
 
     def failed(self, call: MethodCall, error: BaseException) -> None:
         if isinstance(error, Broken):
@@ -410,4 +424,5 @@ class Lane:
     def run(self, digest: str, args: Any, kwargs: Any) -> Any:
         if digest in self._broken:
             raise self._broken[digest]
+        args, kwargs = uccp_worker.shared_values(args, kwargs)
         return self._functions[digest](*args, **kwargs)

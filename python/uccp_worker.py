@@ -36,13 +36,17 @@ INLINE_BYTES = 48 << 10
 FILES_MAX = 253
 CO_GENERATOR = 0x20
 YIELDED_BYTES_MAX = 3_500_000
+HAND_OVER_WAIT_S = 5.0
+SHARED_BYTES = 32 << 10  # larger values go through shared memory
 FUNCTIONS_MAX = 256  # loaded ones that are kept
 
 CALL = "application/x-uccp-call"  # a pickled (args, kwargs), Ref in it for the arguments that follow
 BATCH = "application/x-uccp-batch"  # a pickled (list of such, further tries of one that raises)
+CALL_SHARED = "application/x-uccp-call-shared"  # of a caller with which this process shares memory
 PART = "application/x-uccp-part"  # goes in front of the next argument
 VALUE = "application/x-python-pickle"
 OUTCOMES = "application/x-uccp-outcomes"  # a pickled list of (True, value) and (False, error)
+SHARED = "application/x-uccp-shared"  # the id of an object in shared memory, which is the receiver's
 ERROR = "application/x-uccp-error"  # a pickled dictionary, see error_of()
 
 OWN_FILES = {__file__, *(os.path.join(os.path.dirname(__file__), one) for one in ("uccp_actor.py", "uccp_step.py"))}
@@ -60,6 +64,18 @@ class Ref:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Ref, (self.index, self.item))
+
+
+class Shared:
+    """Stands in a call for an object in the memory that caller and worker share."""
+
+    __slots__ = ("identity",)
+
+    def __init__(self, identity: bytes) -> None:
+        self.identity = identity
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Shared, (self.identity,))
 
 
 class Broken(Exception):
@@ -288,6 +304,33 @@ def resolved(value: Any, following: list[Any]) -> Any:
     if not succeeded:
         raise Broken(f"an argument is the value of a call that raised {content['type']}: {content['message']}")
     return content
+
+
+def shared_values(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Arguments in which objects of shared memory are their values. Raises Broken."""
+    if Shared not in map(type, args) and Shared not in map(type, kwargs.values()):
+        return args, kwargs
+    memory = importlib.import_module("uccp_memory")
+
+    def value(one: Any) -> Any:
+        if type(one) is not Shared:
+            return one
+        try:
+            return memory.of_process().get(one.identity)
+        except Exception as error:
+            raise Broken(f"an argument cannot be had from shared memory: {error}") from error
+
+    return tuple(value(one) for one in args), {name: value(one) for name, one in kwargs.items()}
+
+
+def hand_over(content: bytes, buffers: list[pickle.PickleBuffer]) -> bytes | None:
+    """Puts a value, pickled, where its receiver reads it, and answers its id; None where there is no room."""
+    memory = importlib.import_module("uccp_memory")
+    try:
+        packed = memory.Packed(memory.PICKLED, content, [one.raw() for one in buffers])
+        return bytes(memory.of_process().put(packed, hand_over=True, wait=HAND_OVER_WAIT_S))
+    except (memory.MemoryRefused, memory.MemoryGone, OSError, BufferError):
+        return None
 
 
 class Functions:

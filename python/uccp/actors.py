@@ -32,7 +32,7 @@ from uccp import errors, serialization
 from uccp.channels import Channel, Sent
 from uccp.client import Client, current
 from uccp.functions import LABEL_BYTES_MAX, Options, RemoteFunction, pack
-from uccp.refs import DirectCall, ObjectRef, Pending, settled, when_ended
+from uccp.refs import DirectCall, ObjectRef, Pending, settled, shared_of, when_ended
 
 RESTART_BACKOFF_S = 0.1
 RESTART_BACKOFF_MAX_S = 30.0
@@ -103,7 +103,7 @@ def make(
     given = (*args, *kwargs.values())
     pending = function._submit(client, lambda: pack([(args, kwargs)]), uccp_worker.CALL, given, actor=actor)
     channel = Channel(
-        client.connection, pending.id, owner=not options.detached, on_end=lambda: why_ended(client, pending), **hooks
+        client.connection, pending.id, owner=not options.detached, on_end=lambda: why_ended(client, pending), memory=lambda: client.memory, **hooks
     )
     client.keep_channel(channel)
     handle = ActorHandle(client, channel, pending, options, generators_of(cls))
@@ -207,9 +207,9 @@ class ActorHandle:
 
     def _call(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], take: Any) -> Sent:
         channel, retries = self._channel, self._options.call_retries
-        awaited = [one for one in (*args, *kwargs.values()) if isinstance(one, ObjectRef)]
+        awaited = [one for one in (*args, *kwargs.values()) if isinstance(one, ObjectRef) and shared_of(one) is None]
         if not awaited:
-            sent = prepared(channel, method, arguments(args, kwargs, method), take, retries)
+            sent = prepared(channel, method, packed_arguments(args, kwargs, method), take, retries)
             channel.call(sent)
             return sent
         sent = Sent(channel.new_call(method), take, retries)
@@ -217,15 +217,41 @@ class ActorHandle:
 
         def resolve() -> None:
             try:
-                values = [settled(one) for one in args]
-                content = arguments(values, {name: settled(one) for name, one in kwargs.items()}, method)
-                fill_arguments(sent, content)
-                channel.ready(sent, content)
+                packed = packed_arguments(args, kwargs, method)
+                fill_arguments(sent, packed)
+                channel.ready(sent, packed.content)
             except errors.UccpError as error:
                 channel.fail(sent, error)
 
         when_ended(awaited, lambda: self._client.submit(resolve))
         return sent
+
+
+@dataclasses.dataclass
+class Packed:
+    """Arguments as they travel."""
+
+    content: bytes
+    memory: Any = None  # that `content` refers to
+    elsewhere: Callable[[], bytes] | None = None  # the same for who does not share it
+
+
+def packed_arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any], method: str, wrap: Callable[..., Any] = lambda *both: both
+) -> Packed:
+    """References among them have to be settled; those in shared memory live as long as this. Raises
+    SerializationError, and what the references came to."""
+    kept = [one for one in map(shared_of, (*args, *kwargs.values())) if one is not None]
+    memory = kept[0].memory if kept else None
+
+    def here(one: Any) -> Any:
+        found = shared_of(one)
+        return settled(one) if found is None or found.memory is not memory else uccp_worker.Shared(found.identity)
+
+    def packed(each: Callable[[Any], Any]) -> bytes:
+        return arguments(*wrap([each(one) for one in args], {name: each(one) for name, one in kwargs.items()}), method)
+
+    return Packed(packed(here), memory, (lambda: packed(settled)) if kept else None)
 
 
 def arguments(args: Sequence[Any], kwargs: Mapping[str, Any], method: str) -> bytes:
@@ -240,17 +266,18 @@ def arguments(args: Sequence[Any], kwargs: Mapping[str, Any], method: str) -> by
     return content
 
 
-def fill_arguments(sent: Sent, content: bytes) -> None:
+def fill_arguments(sent: Sent, packed: Packed) -> None:
     payload = sent.message.args.add()
-    payload.data = content
+    payload.data = packed.content
     payload.content_type = uccp_worker.CALL
+    sent.memory, sent.elsewhere = packed.memory, packed.elsewhere
 
 
-def prepared(channel: Channel, method: str, content: bytes, take: Any, retries: int) -> Sent:
+def prepared(channel: Channel, method: str, packed: Packed, take: Any, retries: int) -> Sent:
     """A call whose arguments are there."""
     sent = Sent(channel.new_call(method), take, retries)
-    fill_arguments(sent, content)
-    sent.content = content
+    fill_arguments(sent, packed)
+    sent.content = packed.content
     return sent
 
 
@@ -368,7 +395,9 @@ def get_actor(name: str) -> ActorHandle:
     for task in client.tasks.list(labels=f"uccp/actor={name[:LABEL_BYTES_MAX]}"):
         if not task.ended:
             found = NamedActor(client, task.id)
-            channel = Channel(client.connection, found.id, owner=False, on_end=found.why_ended)
+            channel = Channel(
+                client.connection, found.id, owner=False, on_end=found.why_ended, memory=lambda: client.memory
+            )
             client.keep_channel(channel)
             handle = ActorHandle(client, channel, found, ActorOptions(), frozenset())
             client.when_garbage(handle, lambda: channel.close_when_idle(channel.close))

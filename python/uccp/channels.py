@@ -16,6 +16,8 @@ from typing import Any
 
 import grpc
 
+import uccp_memory
+import uccp_worker
 from uccp import _contract, errors
 from uccp.connection import Backoff, Connection
 
@@ -27,7 +29,7 @@ METHOD = "ComputeExecution/ConnectActor"
 class Sent:
     """A call that has no final result yet."""
 
-    __slots__ = ("content", "message", "number", "on_result", "retries")
+    __slots__ = ("content", "elsewhere", "memory", "message", "number", "on_result", "retries", "with_memory")
 
     def __init__(self, message: Any, on_result: Callable[[Any, errors.UccpError | None], None], retries: int) -> None:
         self.number = 0
@@ -35,6 +37,20 @@ class Sent:
         self.content: bytes | None = None  # None: arguments are awaited
         self.on_result = on_result
         self.retries = retries
+        self.memory: Any = None  # that `content` refers to
+        self.elsewhere: Callable[[], bytes] | None = None  # the content for who does not share it
+        self.with_memory: Any = None  # for whom the message was made last
+
+    def made_for(self, memory: Any) -> Any:
+        """The message as it goes to a worker that shares this memory with us; None: it shares none. Raises
+        SerializationError."""
+        if memory is not self.with_memory or (self.elsewhere is not None and memory is not self.memory):
+            argument = self.message.args[0]
+            argument.content_type = uccp_worker.CALL if memory is None else uccp_worker.CALL_SHARED
+            if self.elsewhere is not None:
+                argument.data = self.content if memory is self.memory else self.elsewhere()
+        self.with_memory = memory
+        return self.message
 
 
 class Channel:
@@ -47,12 +63,15 @@ class Channel:
         *,
         owner: bool,
         on_end: Callable[[], errors.UccpError],
+        memory: Callable[[], Any] = lambda: None,
         on_attach: Callable[[], None] | None = None,
         on_failure: Callable[[errors.UccpError], None] | None = None,
     ) -> None:
         self._connection = connection
         self._actor = actor  # id of its task, or its name
         self._owner = owner
+        self._memory = memory
+        self._shared: Any = None  # what the actor has of it
         self._on_end = on_end  # why it ended, as an error; blocks
         self._on_attach = on_attach
         self._on_failure = on_failure
@@ -214,6 +233,7 @@ class Channel:
                     return reply.end
                 if reply.incarnation:
                     backoff.reset()
+                    self._shared = self._memory_of(f"{actor}/{reply.incarnation}")
                     self._attach(reply.incarnation)
                 if reply.results:
                     self._take(reply.results)
@@ -223,6 +243,14 @@ class Channel:
                 self._token = None
                 self._stream = None
                 self._changed.notify_all()
+
+    def _memory_of(self, actor: str) -> Any:
+        """The memory that this process shares with an object of the actor; None if they share none."""
+        try:
+            memory = self._memory()
+            return memory if memory is not None and memory.runs(actor) else None
+        except (errors.UccpError, uccp_memory.MemoryRefused, uccp_memory.MemoryGone):
+            return None
 
     def _requests(self, actor: str, token: object) -> Iterator[Any]:
         yield self._method.request(actor=actor, caller=self._caller, owner=self._owner)
@@ -235,17 +263,29 @@ class Channel:
                 if self._token is not token:
                     return
                 request = self._method.request(acknowledged=self._done)
-                size = 0
-                while self._queue and len(request.calls) < BATCH_CALLS:
-                    content = self._queue[0].content
-                    if content is None or (size and size + len(content) > BATCH_BYTES):
-                        break
-                    size += len(content)
-                    request.calls.append(self._queue.popleft().message)
+                unsent = self._add_calls(request)
                 for number, taken in self._credits.items():
                     request.credits.add(number=number, taken=taken)
                 self._credits.clear()
+            for sent, error in unsent:
+                self.fail(sent, error)
             yield request
+
+    def _add_calls(self, request: Any) -> list[tuple[Sent, errors.UccpError]]:
+        """Moves calls of a batch from the queue into a request; answers those that cannot travel."""
+        unsent: list[tuple[Sent, errors.UccpError]] = []
+        size = 0
+        while self._queue and len(request.calls) < BATCH_CALLS:
+            content = self._queue[0].content
+            if content is None or (size and size + len(content) > BATCH_BYTES):
+                break
+            sent = self._queue.popleft()
+            try:
+                request.calls.append(sent.made_for(self._shared))
+                size += sent.message.args[0].ByteSize() if sent.elsewhere is not None else len(content)
+            except errors.UccpError as error:
+                unsent.append((sent, error))
+        return unsent
 
     def _attach(self, incarnation: int) -> None:
         """The object is there: what has no result yet is sent again, or has died with the object before."""

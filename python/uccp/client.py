@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uccp import context as contexts
-from uccp import errors
+from uccp import errors, shared
 from uccp.connection import DEFAULT_TIMEOUT_S, Connection
 from uccp.coordination import LEADER_TTL_S, LOCK_TTL_S, Election, Keeper, Lock
 from uccp.discovery import Discovery
@@ -45,9 +45,12 @@ class Client:
         self.results = Results(self.connection, self.label)
         self._submitter: concurrent.futures.ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        self._memory_lock = threading.Lock()
         self._lanes: dict[str, Any] = {}
         self._garbage: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._collector: threading.Thread | None = None
+        self._memory: Any = None
+        self._memory_sought = False
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -85,6 +88,16 @@ class Client:
         """Closed with the client."""
         with self._lock:
             self._channels.add(channel)
+
+    @property
+    def memory(self) -> Any:
+        """The memory that this process shares with functions on this machine; None if there is none. Another one once
+        the agent was started anew."""
+        with self._memory_lock:
+            if not self._memory_sought or (self._memory is not None and self._memory.gone):
+                self._memory = shared.memory_of(self)
+                self._memory_sought = True
+            return self._memory
 
     def call(self, method: str, /, *, within: float | None = DEFAULT_TIMEOUT_S, **fields: Any) -> Any:
         """Calls a method of the contract with the fields of its request, and answers its response, `within`
@@ -142,6 +155,8 @@ class Client:
         for channel in list(self._channels):
             channel.close()
         self.results.close()
+        if self._memory is not None:
+            self._memory.close()
         if self._submitter is not None:
             self._submitter.shutdown(wait=False, cancel_futures=True)
         self.connection.close()

@@ -24,6 +24,7 @@ class Context:
     token: str = dataclasses.field(default="", repr=False)
     namespace: str = ""
     source: str = ""
+    objects: str = ""  # objects.json of an agent on this machine, which is there if it shares objects
 
 
 def config_folder() -> pathlib.Path | None:
@@ -128,6 +129,8 @@ def load(
         token=token or os.environ.get("UCCP_TOKEN", "") or str(content.get("token", "")),
         namespace=namespace or own_namespace or str(content.get("namespace", "")),
     )
+    if content.get("objects"):
+        context.objects = str(path.parent / str(content["objects"]))
     if not context.targets:
         raise ContextInvalid(f'context file {path} names no "grpc" address', reason="CONTEXT_INVALID")
     for field in ("ca", "cert", "key"):

@@ -18,11 +18,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+import uccp_memory
 import uccp_worker
-from uccp import errors, serialization
+from uccp import errors, serialization, shared
 from uccp.client import Client, current
 from uccp.objects import StoredObject
-from uccp.refs import LABEL, ObjectRef, Pending, YieldedValues, is_direct, settled, when_ended
+from uccp.refs import LABEL, ObjectRef, Pending, YieldedValues, is_direct, settled, shared_of, when_ended
+from uccp.shared import CARRIED_BYTES_MAX
 from uccp.tasks import resources
 
 P = ParamSpec("P")
@@ -123,7 +125,7 @@ class RemoteFunction(Generic[P, T]):
         def submit(ready: tuple[list[dict[str, Any]], list[Any]] | None) -> None:
             try:
                 values, refs = ready or arguments()
-                following = [{"object": reference_of(ref)} for ref in refs]
+                following = [{"object": reference_of(client, ref)} for ref in refs]
                 task = client.connection.call(
                     "ComputeExecution/SubmitTask",
                     within=None,
@@ -178,7 +180,10 @@ class RemoteFunction(Generic[P, T]):
             return self._registered[client.id]
 
 
-def reference_of(value: ObjectRef[Any] | StoredObject) -> dict[str, str]:
+def reference_of(client: Client, value: ObjectRef[Any] | StoredObject) -> dict[str, str]:
+    kept = shared_of(value)
+    if kept is not None:
+        return kept.stored(client).reference
     return value.reference if isinstance(value, StoredObject) else {"store": "tasks", "key": value.task_id}
 
 
@@ -197,10 +202,13 @@ def pack(
     numbers: dict[int, int] = {}
 
     def stand_in(value: Any) -> Any:
-        if is_direct(value):
+        kept = shared_of(value)
+        if kept is not None and kept.size <= CARRIED_BYTES_MAX:
+            return kept.value()
+        if kept is None and is_direct(value):
             return settled(value)
         if isinstance(value, ObjectRef):
-            source, item = value._pending, value._item
+            source, item = kept or value._pending, value._item
         elif isinstance(value, StoredObject):
             source, item = value, None
         else:
@@ -274,8 +282,12 @@ _keep: RemoteFunction[[Any], Any] = RemoteFunction(_same, Options(cpu=0.1, memor
 
 
 def put(value: Any) -> ObjectRef[Any]:
-    """Stores a value once and answers a reference, for arguments of many calls. It is kept as the value of a task, as
-    long as that is kept."""
+    """Stores a value once and answers a reference, for arguments of many calls.
+
+    On a machine with an agent that this process shares memory with, it is kept there as long as the reference; calls
+    that run there read it without a copy. Elsewhere it is kept as the value of a task, as long as that is kept. Raises
+    SerializationError; Exhausted when memory stays full of what is in use."""
     if isinstance(value, ObjectRef):
         raise errors.SerializationError("the value is a reference already", reason="REF_INSIDE")
-    return _keep.remote(value)
+    kept = shared.put(lambda: uccp_memory.of_process() or current().memory, value)
+    return _keep.remote(value) if kept is None else ObjectRef(kept)

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from uccp import errors, serialization
-from uccp.actors import arguments, lease, prepared
+from uccp.actors import Packed, arguments, lease, packed_arguments, prepared
 from uccp.client import Client
 from uccp.functions import Options
-from uccp.refs import NO_TASK, DirectCall, ObjectRef, settled, when_ended
+from uccp.refs import NO_TASK, DirectCall, ObjectRef, shared_of, when_ended
 
 IDLE_S = 5.0
 AHEAD_S = 0.01  # of work that a lease has at a time, once it is known how long calls take
@@ -41,17 +41,18 @@ class Code:
 class Waiting:
     """A call that has no value yet."""
 
-    __slots__ = ("alone", "call", "code", "content", "retries")
+    __slots__ = ("alone", "call", "code", "packed", "retries")
 
     def __init__(self, call: DirectCall, code: Code, retries: int) -> None:
         self.call = call
         self.code = code
-        self.content = b""
+        self.packed = Packed(b"")
         self.retries = retries
         self.alone = False
 
     def fill(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self.content = arguments((self.code.digest, args, kwargs), {}, "the function")
+        digest = self.code.digest
+        self.packed = packed_arguments(args, kwargs, "the function", lambda *given: ((digest, *given), {}))
 
 
 class Lane:
@@ -96,7 +97,7 @@ class Lanes:
     def call(self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], retries: int) -> ObjectRef[Any]:
         call = DirectCall(NO_TASK, self)
         waiting = Waiting(call, code, retries)
-        awaited = [one for one in (*args, *kwargs.values()) if isinstance(one, ObjectRef)]
+        awaited = [one for one in (*args, *kwargs.values()) if isinstance(one, ObjectRef) and shared_of(one) is None]
         if not awaited:
             waiting.fill(args, kwargs)
             self._enter(waiting)
@@ -104,7 +105,7 @@ class Lanes:
 
         def resolve() -> None:
             try:
-                waiting.fill([settled(one) for one in args], {name: settled(one) for name, one in kwargs.items()})
+                waiting.fill(args, kwargs)
                 self._enter(waiting)
             except errors.UccpError as error:
                 call.take(None, error)
@@ -139,13 +140,13 @@ class Lanes:
         digest, channel = waiting.code.digest, lane.handle._channel
         if digest not in lane.known:
             lane.known.add(digest)
-            content = arguments((digest, waiting.code.content), {}, "the function")
-            channel.call(prepared(channel, "load", content, lambda result, error: None, 0))
+            code = Packed(arguments((digest, waiting.code.content), {}, "the function"))
+            channel.call(prepared(channel, "load", code, lambda result, error: None, 0))
 
         def take(result: Any, error: errors.UccpError | None) -> None:
             self._ended(lane, waiting, result, error)
 
-        channel.call(prepared(channel, "run", waiting.content, take, 0))
+        channel.call(prepared(channel, "run", waiting.packed, take, 0))
 
     def _ended(self, lane: Lane, waiting: Waiting, result: Any, error: errors.UccpError | None) -> None:
         again = False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import uccp_worker
-from uccp import _contract, errors, serialization
+from uccp import _contract, errors, serialization, shared
 from uccp.connection import Connection, Stream
 from uccp.tasks import TERMINAL, Task, error_of, task_of
 
@@ -58,7 +58,7 @@ class Pending:
 class DirectCall:
     """A call of an actor or of a leased worker: its value comes with its end. `id`: the task that serves it."""
 
-    __slots__ = ("_handle", "_outcome", "_value", "ended", "id")
+    __slots__ = ("_handle", "_outcome", "_value", "ended", "id", "shared")
 
     def __init__(self, task: concurrent.futures.Future[str], handle: Any) -> None:
         self.id = task
@@ -66,9 +66,12 @@ class DirectCall:
         self._handle = handle  # which lives until the call has ended
         self._outcome: Any = None
         self._value: Any = _UNKNOWN
+        self.shared: shared.SharedValue | None = None  # where its value is, if in shared memory
 
     def take(self, result: Any, error: errors.UccpError | None) -> None:
         self._outcome = error if error is not None else result
+        if error is None and result.value.content_type == uccp_worker.SHARED:
+            self.shared = shared.take_over(self._handle._client.memory, result.value.data)
         self._handle = None
         self.ended.set_result(None)
 
@@ -76,6 +79,8 @@ class DirectCall:
         """What it returned; requires that it has ended. Raises what it came to."""
         if self._value is not _UNKNOWN:
             return self._value
+        if self.shared is not None:
+            return self.shared.value()
         outcome = self._outcome
         if isinstance(outcome, errors.UccpError):
             raise outcome
@@ -107,7 +112,7 @@ class ObjectRef(Generic[T]):
 
     __slots__ = ("__weakref__", "_item", "_pending")
 
-    def __init__(self, pending: Pending | DirectCall, item: int | None = None) -> None:
+    def __init__(self, pending: Pending | DirectCall | shared.SharedValue, item: int | None = None) -> None:
         self._pending = pending
         self._item = item  # number in its batch
 
@@ -122,6 +127,8 @@ class ObjectRef(Generic[T]):
 
     def get(self, timeout: float | None = None) -> T:
         """Waits for the value. Raises what the function raised, TaskError's descendants, or DeadlineExceeded."""
+        if type(self._pending) is shared.SharedValue:
+            return self._pending.value()  # type: ignore[no-any-return]
         try:
             self._pending.ended.result(timeout)
         except concurrent.futures.TimeoutError:
@@ -299,6 +306,13 @@ class YieldedValues:
 def settled(value: Any) -> Any:
     """A reference's value, which has to be there; anything else as it is."""
     return value.get() if isinstance(value, ObjectRef) else value
+
+
+def shared_of(value: Any) -> shared.SharedValue | None:
+    """Where the value of a reference is, if it is there and in shared memory."""
+    if not isinstance(value, ObjectRef):
+        return None
+    return value._pending if isinstance(value._pending, shared.SharedValue) else getattr(value._pending, "shared", None)
 
 
 def is_direct(value: Any) -> bool:

@@ -61,10 +61,10 @@ def take_along(module_name: str | None) -> None:
             _by_value.add(module.__name__)
 
 
-def dumps(value: Any, what: str) -> bytes:
+def dumps(value: Any, what: str, buffer_callback: Any = None) -> bytes:
     """Pickled. Raises SerializationError, which says what could not be."""
     try:
-        return bytes(cloudpickle.dumps(value, protocol=5))
+        return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=buffer_callback))
     except MemoryError:
         raise
     except Exception as error:

@@ -23,6 +23,7 @@
 #include "agent/grpc_link.h"
 #include "agent/guard.h"
 #include "agent/machine_info.h"
+#include "agent/object_server.h"
 #include "agent/process_executor.h"
 #include "agent/reactor.h"
 #include "agent/server_address.h"
@@ -64,6 +65,10 @@ struct Flags {
   std::string images;
   size_t cached_images_max = 8;
   uint64_t image_bytes_max = 16ull << 30;
+  std::optional<uint64_t> objects_memory;
+  uint64_t objects_disk = 16ull << 30;
+  std::string objects_eviction = "s3-fifo";
+  std::string objects_ttl = "10m";
   bool allow_root_tasks = false;
   ServerAddressOptions server;
 };
@@ -85,6 +90,22 @@ int64_t parse_duration_ms(const std::string& text) {
                         : unit == "h"                 ? 3600'000
                                                       : -1;
   return factor < 0 || value < 0 ? -1 : static_cast<int64_t>(value * factor);
+}
+
+void add_object_flags(CLI::App& app, Flags& flags) {
+  app.add_option("--objects-memory", flags.objects_memory,
+                 "Bytes of memory for objects that processes share; default a quarter, 0: none are shared")
+      ->envname("UCCP_AGENT_OBJECTS_MEMORY")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--objects-disk", flags.objects_disk, "Bytes of disk, for each namespace, for objects that leave memory")
+      ->envname("UCCP_AGENT_OBJECTS_DISK")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--objects-eviction", flags.objects_eviction, "Which objects leave first: s3-fifo, lru, lfu or ttl")
+      ->envname("UCCP_AGENT_OBJECTS_EVICTION")
+      ->capture_default_str();
+  app.add_option("--objects-ttl", flags.objects_ttl, "Age at which objects leave memory with --objects-eviction ttl")
+      ->envname("UCCP_AGENT_OBJECTS_TTL")
+      ->capture_default_str();
 }
 
 void add_flags(CLI::App& app, Flags& flags) {
@@ -138,6 +159,7 @@ void add_flags(CLI::App& app, Flags& flags) {
                  "Most bytes of an unpacked image, 16Gi and the like allowed")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
+  add_object_flags(app, flags);
   app.add_option("--log-level", flags.log_level, "TRACE DEBUG INFO WARN ERROR")->capture_default_str();
   app.add_flag("--allow-root-tasks", flags.allow_root_tasks,
                "Run tasks as root when the agent is root. Not for shared clusters");
@@ -273,8 +295,23 @@ Result<FunctionPython> find_python(const Flags& flags) {
   return missing("it is not of a virtual environment; make one and install the package uccp");
 }
 
-FunctionExecutorOptions function_options(const Flags& flags, const FunctionPython& python) {
-  FunctionExecutorOptions options{.data_directory = flags.data_directory, .python = python.path};
+// Null where no objects are shared: it was not wanted, or the kernel lacks what it needs.
+std::unique_ptr<ObjectServer> share_objects(const Flags& flags, const Clock& clock, FileSystem& files) {
+  ObjectServerOptions options{.data_directory = flags.data_directory};
+  options.store.memory_bytes_max = flags.objects_memory.value_or(capacity_of(flags).memory_bytes / 4);
+  options.store.disk_bytes_max = flags.objects_disk;
+  options.store.policy = *shm::parse_policy(flags.objects_eviction);
+  options.store.ttl_ms = parse_duration_ms(flags.objects_ttl);
+  if (options.store.memory_bytes_max == 0) return nullptr;
+  auto server = ObjectServer::start(clock, files, std::move(options));
+  if (server) return std::move(*server);
+  log::warn("processes of this machine share no objects", {{"error", server.error().message()}});
+  return nullptr;
+}
+
+FunctionExecutorOptions function_options(const Flags& flags, const FunctionPython& python, ObjectServer* objects) {
+  FunctionExecutorOptions options{
+      .data_directory = flags.data_directory, .python = python.path, .objects = objects};
   const auto cores = static_cast<size_t>(capacity_of(flags).cpu_millis / 1000);
   options.workers_max = flags.function_workers_max > 0 ? flags.function_workers_max : std::max<size_t>(4, 2 * cores);
   return options;
@@ -331,7 +368,8 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   const ContainerExecutorOptions containers_of = container_options(flags);
   UCCP_RETURN_IF_ERROR(find_containers(flags, containers_of, options));
   UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
-  FunctionExecutor functions(loop, clock, function_options(flags, python), *agent);
+  const auto objects = share_objects(flags, clock, files);
+  FunctionExecutor functions(loop, clock, function_options(flags, python, objects.get()), *agent);
   ContainerExecutor containers(containers_of, functions);
   UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
                                                 {.data_directory = flags.data_directory,
@@ -396,6 +434,10 @@ int main_program(int argc, char** argv) {
   for (const std::string& taint : flags.taints) {
     if (parse_taint(taint)) continue;
     std::fprintf(stderr, "uccp-agent: --taint %s is malformed; it is KEY[=VALUE][:EFFECT]\n", taint.c_str());
+    return 2;
+  }
+  if (!shm::parse_policy(flags.objects_eviction) || parse_duration_ms(flags.objects_ttl) <= 0) {
+    std::fprintf(stderr, "uccp-agent: --objects-eviction is s3-fifo, lru, lfu or ttl, --objects-ttl a time such as 10m\n");
     return 2;
   }
   log::configure(options);

@@ -3,6 +3,7 @@
 // An actor is a call whose process keeps it: it has started when its process has it, takes calls of methods once its
 // object is made, and ends as any call does. The packets are those of docs/design/compute.md.
 #include "agent/function_records.h"
+#include "agent/object_server.h"
 #include "base/log.h"
 
 namespace uccp::agent {
@@ -18,6 +19,7 @@ void FunctionExecutor::begin_actor(const std::shared_ptr<Call>& call) {
         sink_.answered(key, channel, reply.SerializeAsString());
       });
   if (call->spec.function->owner_timeout_ms > 0) watch_owner(call);
+  if (options_.objects != nullptr) options_.objects->actor_began(call->spec.task_id, call->spec.attempt_number);
 }
 
 // Looks now and then; without owners at each look of a whole timeout, the actor is over.

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "agent/function_records.h"
+#include "agent/object_server.h"
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -77,8 +78,12 @@ Status FunctionExecutor::attach(ExecutorBackend& processes) {
 void FunctionExecutor::launch(std::vector<AttemptSpec> specs) {
   std::vector<AttemptSpec> commands;
   for (AttemptSpec& spec : specs) {
-    if (spec.function) launch_call(std::move(spec));
-    else commands.push_back(std::move(spec));
+    if (spec.function) {
+      launch_call(std::move(spec));
+      continue;
+    }
+    if (options_.objects != nullptr) spec.env.merge(options_.objects->environment(spec.tenant, spec.namespace_name));
+    commands.push_back(std::move(spec));
   }
   if (!commands.empty()) processes_->launch(std::move(commands));
 }
@@ -248,6 +253,8 @@ void FunctionExecutor::end_call(const std::shared_ptr<Call>& call, AttemptEnd en
   if (std::exchange(call->ended, true)) return;
   reactor_.cancel(call->timeout);
   reactor_.cancel(call->owner_timer);
+  if (call->actor && options_.objects != nullptr)
+    options_.objects->actor_ended(call->spec.task_id, call->spec.attempt_number);
   sink_.finished(call->spec.key, std::move(end));
 }
 

@@ -27,6 +27,8 @@
 
 namespace uccp::agent {
 
+class ObjectServer;
+
 struct FunctionExecutorOptions {
   std::string data_directory;         // large values are <data>/values/<key> until they are uploaded
   std::string python;                 // of the package uccp
@@ -35,6 +37,7 @@ struct FunctionExecutorOptions {
   int64_t start_timeout_ms = 60'000;  // from the start of a process to its first message
   uint64_t value_bytes_max = 1ull << 30;
   ActorLimits actors;
+  ObjectServer* objects = nullptr;  // null: no objects are shared here
 };
 
 class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "agent/function_records.h"
+#include "agent/object_server.h"
 #include "base/bytes.h"
 #include "base/log.h"
 #include "runtime/os_random.h"
@@ -31,6 +32,7 @@ void FunctionExecutor::start_worker(Pool& pool) {
   spec.env = {{"UCCP_FUNCTION_SOCKET", listener_.name},
               {"UCCP_FUNCTION_SECRET", worker->secret},
               {"UCCP_FUNCTION_VALUE_BYTES_MAX", std::to_string(options_.value_bytes_max)}};
+  if (options_.objects != nullptr) spec.env.merge(options_.objects->environment(pool.tenant, pool.name_space));
   spec.limits = pool.limits;
   worker->timer = reactor_.post_after(options_.start_timeout_ms, [this, key = worker->key, alive = alive_] {
     if (!*alive || !workers_.contains(key)) return;

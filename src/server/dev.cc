@@ -26,6 +26,7 @@ constexpr std::string_view kFoundByItself = "data/dev.json";
 struct ContextFile {
   const ServerEndpoints& endpoints;
   std::string ca, cert, key, token;
+  std::string objects;  // of the agent, seen from the file
 };
 
 // dev.json and agent.json: a node, and `nodes` with the same node.
@@ -44,6 +45,7 @@ std::string context_json(const ContextFile& context) {
   json.begin_object();
   fields();
   json.key("clusterId").value(context.endpoints.cluster_id);
+  if (!context.objects.empty()) json.key("objects").value(context.objects);
   json.key("nodes").begin_array().begin_object();
   fields();
   json.end_object().end_array().end_object();
@@ -138,7 +140,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
   if (!token) return report(token.error());
   const auto& paths = pki->paths;
   Status written = write_file_atomically(
-      files, agent_json, context_json({at, paths.ca_certificate, paths.agent_certificate, paths.agent_key, ""}));
+      files, agent_json, context_json({at, paths.ca_certificate, paths.agent_certificate, paths.agent_key, "", ""}));
   if (!written.is_ok()) return report(written);
   const std::string bin = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   AgentChild agent({bin + "/uccp-agent", dir + "/agent", agent_json, dir + "/agent.log"});
@@ -149,7 +151,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
     }
   }
   written = write_file_atomically(
-      files, dev_json, context_json({at, paths.ca_certificate, paths.admin_certificate, paths.admin_key, *token}));
+      files, dev_json, context_json({at, paths.ca_certificate, paths.admin_certificate, paths.admin_key, *token, "agent/objects.json"}));
   if (!written.is_ok()) return report(written);
   print_welcome(at, dev_json);
 

@@ -1,0 +1,254 @@
+#include "agent/object_server.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/bytes.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "runtime/os_random.h"
+
+namespace uccp::agent {
+namespace {
+
+constexpr int64_t kTickMs = 1000;
+constexpr size_t kConnectionsMax = 4096;
+constexpr size_t kIdBytes = 16;
+
+Result<shm::ObjectId> id_of(std::string_view body) {
+  const std::string_view content = find_field(body, 'i');
+  if (content.size() != kIdBytes)
+    return fail(Code::kInvalid, "REQUEST_INVALID", "the id of an object has 16 bytes, this one " +
+                                                       std::to_string(content.size()));
+  shm::ObjectId id;
+  std::memcpy(id.data(), content.data(), kIdBytes);
+  return id;
+}
+
+std::string number_field(char tag, uint64_t number) {
+  std::string body;
+  append_field(body, tag, ByteWriter().u64(number).data());
+  return body;
+}
+
+std::string actor_name(const std::string& task_id, int attempt) { return task_id + "/" + std::to_string(attempt); }
+
+std::string stats_body(const shm::StoreStats& stats) {
+  std::string body;
+  const std::pair<const char*, uint64_t> all[] = {
+      {"objects", stats.objects},       {"memory_bytes", stats.memory_bytes}, {"resident_bytes", stats.resident_bytes},
+      {"disk_bytes", stats.disk_bytes}, {"pinned_bytes", stats.pinned_bytes}, {"clients", stats.clients},
+      {"puts", stats.puts},             {"spilled", stats.spilled},           {"restored", stats.restored},
+      {"damaged", stats.damaged},       {"refused", stats.refused}};
+  for (const auto& [name, value] : all) {
+    append_field(body, 'n', name);
+    append_field(body, 'v', ByteWriter().u64(value).data());
+  }
+  return body;
+}
+
+// Readable by its owner alone from its first moment on.
+Status write_private_file(const std::string& path, std::string_view content) {
+  const std::string next = path + ".next";
+  (void)unlink(next.c_str());
+  const OwnedFd file(open(next.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!file || write(file.get(), content.data(), content.size()) != static_cast<ssize_t>(content.size()) ||
+      rename(next.c_str(), path.c_str()) != 0) {
+    return Status(Code::kUnavailable, "IO_ERROR", "cannot write " + path + ": " + std::strerror(errno));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ObjectServer>> ObjectServer::start(const Clock& clock, FileSystem& files,
+                                                          ObjectServerOptions options) {
+  std::unique_ptr<ObjectServer> server(new ObjectServer(clock, files, std::move(options)));
+  UCCP_RETURN_IF_ERROR(server->open());
+  return server;
+}
+
+ObjectServer::ObjectServer(const Clock& clock, FileSystem& files, ObjectServerOptions options)
+    : clock_(clock), files_(files), options_(std::move(options)), reactor_(clock) {
+  budget_.bytes_max = options_.store.memory_bytes_max;
+}
+
+ObjectServer::~ObjectServer() {
+  reactor_.stop();
+  (void)unlink((options_.data_directory + "/objects.json").c_str());
+}
+
+Status ObjectServer::open() {
+  UCCP_RETURN_IF_ERROR(shm::join_barriers());
+  std::error_code error;
+  std::filesystem::remove_all(options_.data_directory + "/objects", error);
+  UCCP_TRY(listener_, listen_for_workers("objects-" + to_hex(runtime::random_bytes(16))));
+  master_ticket_ = to_hex(runtime::random_bytes(32));
+  UCCP_RETURN_IF_ERROR(write_private_file(
+      options_.data_directory + "/objects.json",
+      R"({"socket":")" + listener_.name + R"(","ticket":")" + master_ticket_ + "\"}\n"));
+  reactor_.watch(listener_.socket.get(), [this] { accept_one(); });
+  reactor_.post_after(kTickMs, [this] { tick(); });
+  reactor_.start();
+  return {};
+}
+
+std::map<std::string, std::string> ObjectServer::environment(const std::string& tenant,
+                                                             const std::string& name_space) {
+  const std::lock_guard lock(mutex_);
+  std::string& ticket = tickets_[{tenant, name_space}];
+  if (ticket.empty()) {
+    ticket = to_hex(runtime::random_bytes(32));
+    places_.emplace(ticket, Place(tenant, name_space));
+  }
+  return {{"UCCP_OBJECTS_SOCKET", listener_.name}, {"UCCP_OBJECTS_TICKET", ticket}};
+}
+
+void ObjectServer::actor_began(const std::string& task_id, int attempt) {
+  const std::lock_guard lock(mutex_);
+  actors_.insert(actor_name(task_id, attempt));
+}
+
+void ObjectServer::actor_ended(const std::string& task_id, int attempt) {
+  const std::lock_guard lock(mutex_);
+  actors_.erase(actor_name(task_id, attempt));
+}
+
+void ObjectServer::accept_one() {
+  OwnedFd fd(accept4(listener_.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!fd) return;
+  if (connections_.size() >= kConnectionsMax) {
+    log::warn("a process asks for objects, and too many have them", {{"connections", connections_.size()}});
+    return;
+  }
+  const int number = fd.get();
+  connections_.emplace(number, Connection{.socket = std::move(fd)});
+  reactor_.watch(number, [this, number] { on_packet(number); });
+}
+
+void ObjectServer::on_packet(int fd) {
+  Connection& connection = connections_.at(fd);
+  auto packet = receive_packet(fd);
+  if (!packet) return drop(fd);
+  if (!packet->has_value()) return;
+  if ((*packet)->kind == 'R' || (*packet)->kind == 'K') return one_way(connection, **packet);
+  Status status = answer(connection, **packet);
+  if (status.is_ok()) return;
+  if (status.reason() == "MEMORY_FULL") make_room_elsewhere(connection.store);
+  std::string body;
+  append_field(body, 'r', status.reason());
+  append_field(body, 'm', status.message());
+  if (!send_packet(fd, 'E', body, {}).is_ok()) drop(fd);
+}
+
+void ObjectServer::drop(int fd) {
+  reactor_.unwatch(fd);
+  const auto found = connections_.find(fd);
+  if (found->second.store != nullptr) found->second.store->detach(found->second.client);
+  connections_.erase(found);
+}
+
+Status ObjectServer::answer(Connection& connection, const WorkerPacket& packet) {
+  if (packet.kind == 'T') return attach(connection, packet.body);
+  if (connection.store == nullptr)
+    return Status(Code::kPermission, "TICKET_MISSING", "a ticket comes first, and this process has shown none");
+  if (packet.kind == 'Q')
+    return send_packet(connection.socket.get(), 'Q', stats_body(connection.store->stats()), {});
+  if (packet.kind != 'W') return object_request(connection, packet);
+  const std::lock_guard lock(mutex_);
+  std::string body;
+  append_field(body, 'y', actors_.contains(find_field(packet.body, 'n')) ? "1" : "0");
+  return send_packet(connection.socket.get(), 'W', body, {});
+}
+
+Result<ObjectServer::Place> ObjectServer::place_of(std::string_view body) {
+  const std::string_view ticket = find_field(body, 'x');
+  if (ticket == master_ticket_) {
+    Place place(find_field(body, 't'), find_field(body, 'n'));
+    if (!place.first.empty() && !place.second.empty()) return place;
+    return fail(Code::kInvalid, "REQUEST_INVALID", "with this ticket a tenant and a namespace are named");
+  }
+  const std::lock_guard lock(mutex_);
+  if (const auto found = places_.find(ticket); found != places_.end()) return found->second;
+  return fail(Code::kPermission, "TICKET_INVALID", "the ticket is not of this agent");
+}
+
+Result<shm::Store*> ObjectServer::store_of(const Place& place) {
+  if (const auto found = stores_.find(place); found != stores_.end()) return found->second.get();
+  if (stores_.size() >= options_.namespaces_max) {
+    return fail(Code::kExhausted, "NAMESPACES_TOO_MANY",
+                "processes of " + std::to_string(stores_.size()) + " namespaces share objects here, as many as may");
+  }
+  shm::StoreOptions options = options_.store;
+  const std::string name = ByteWriter().bytes(place.first).bytes(place.second).take();
+  options.spill_directory = options_.data_directory + "/objects/" + to_hex(sha256(name)).substr(0, 32);
+  UCCP_TRY(auto store, shm::Store::open(clock_, files_, budget_, std::move(options)));
+  return stores_.emplace(place, std::move(store)).first->second.get();
+}
+
+Status ObjectServer::attach(Connection& connection, std::string_view body) {
+  if (connection.store != nullptr) return Status(Code::kInvalid, "REQUEST_INVALID", "a ticket is shown once");
+  UCCP_TRY(const Place place, place_of(body));
+  UCCP_TRY(shm::Store* const store, store_of(place));
+  UCCP_TRY(const auto client, store->attach());
+  std::vector<OwnedFd> files;
+  for (const int fd : {store->index_fd(), store->segment_fd(), store->page_fd(client)})
+    files.emplace_back(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  connection.store = store;
+  connection.client = client;
+  return send_packet(connection.socket.get(), 'T', {}, files);
+}
+
+Status ObjectServer::object_request(Connection& connection, const WorkerPacket& packet) {
+  UCCP_TRY(const shm::ObjectId id, id_of(packet.body));
+  shm::Store& store = *connection.store;
+  const std::string_view body = packet.body;
+  std::string answer;
+  switch (packet.kind) {
+    case 'P': UCCP_RETURN_IF_ERROR(store.put(connection.client, id, find_field(body, 'd'))); break;
+    case 'S': UCCP_RETURN_IF_ERROR(store.seal(connection.client, id)); break;
+    case 'G': UCCP_RETURN_IF_ERROR(store.locate(id)); break;
+    case 'C': {
+      ByteReader size(find_field(body, 's'));
+      UCCP_TRY(const uint64_t offset, store.create(connection.client, id, size.u64()));
+      answer = number_field('o', offset);
+      break;
+    }
+    default: return Status(Code::kInvalid, "REQUEST_INVALID", "there is no such request");
+  }
+  if (!find_field(body, 'h').empty()) UCCP_RETURN_IF_ERROR(store.hand_over(connection.client, id));
+  return send_packet(connection.socket.get(), packet.kind, answer, {});
+}
+
+// References: many at a time, and nothing to answer.
+void ObjectServer::one_way(Connection& connection, const WorkerPacket& packet) {
+  if (connection.store == nullptr) return;
+  const std::string_view ids = find_field(packet.body, 'i');
+  for (size_t at = 0; at + kIdBytes <= ids.size(); at += kIdBytes) {
+    shm::ObjectId id;
+    std::memcpy(id.data(), ids.data() + at, kIdBytes);
+    // One that is gone already shows when it is read.
+    if (packet.kind == 'K') (void)connection.store->retain(connection.client, id);
+    else connection.store->release(connection.client, id);
+  }
+}
+
+// Memory that other namespaces keep warm for themselves.
+void ObjectServer::make_room_elsewhere(const shm::Store* asking) {
+  for (const auto& [place, store] : stores_) {
+    if (store.get() != asking) store->trim();
+  }
+}
+
+void ObjectServer::tick() {
+  for (const auto& [place, store] : stores_) store->tick();
+  std::erase_if(stores_, [](const auto& one) { return one.second->unused(); });
+  reactor_.post_after(kTickMs, [this] { tick(); });
+}
+
+}  // namespace uccp::agent

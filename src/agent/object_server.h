@@ -1,0 +1,82 @@
+// The door to the objects of this machine: gives each process that may have them the shared memory of its namespace, and
+// answers what cannot be read there (docs/design/objects.md).
+//
+// Who comes shows a ticket. Processes that run for a namespace are started with that namespace's; the file objects.json
+// in the data directory, which only the agent's own user reads, has one for all. Nobody else gets a descriptor.
+// Thread: one of its own; tickets and actors are asked for from any.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "agent/function_wire.h"
+#include "agent/reactor.h"
+#include "base/file_system.h"
+#include "shm/store.h"
+
+namespace uccp::agent {
+
+struct ObjectServerOptions {
+  std::string data_directory;
+  shm::StoreOptions store;      // of each namespace; its memory_bytes_max bounds all of them together
+  size_t namespaces_max = 256;  // at a time
+};
+
+class ObjectServer {
+ public:
+  // Writes objects.json. References must outlive it. Errors: unavailable BARRIER_MISSING, IO_ERROR.
+  static Result<std::unique_ptr<ObjectServer>> start(const Clock& clock, FileSystem& files,
+                                                     ObjectServerOptions options);
+  ~ObjectServer();
+
+  // What the environment of a process of this namespace says.
+  std::map<std::string, std::string> environment(const std::string& tenant, const std::string& name_space);
+  // An actor of these runs here, or does not any more: its callers ask whether they share memory with it.
+  void actor_began(const std::string& task_id, int attempt);
+  void actor_ended(const std::string& task_id, int attempt);
+
+ private:
+  using Place = std::pair<std::string, std::string>;  // tenant and namespace
+
+  struct Connection {
+    OwnedFd socket;
+    shm::Store* store = nullptr;  // once it has shown its ticket
+    shm::Store::ClientId client = 0;
+  };
+
+  ObjectServer(const Clock& clock, FileSystem& files, ObjectServerOptions options);
+  Status open();
+  void accept_one();
+  void on_packet(int fd);
+  Status answer(Connection& connection, const WorkerPacket& packet);
+  Status attach(Connection& connection, std::string_view body);
+  Status object_request(Connection& connection, const WorkerPacket& packet);
+  void one_way(Connection& connection, const WorkerPacket& packet);
+  void drop(int fd);
+  Result<Place> place_of(std::string_view body);
+  Result<shm::Store*> store_of(const Place& place);
+  void make_room_elsewhere(const shm::Store* asking);
+  void tick();
+
+  const Clock& clock_;
+  FileSystem& files_;
+  const ObjectServerOptions options_;
+  shm::Budget budget_;
+  WorkerListener listener_;
+  std::string master_ticket_;
+  std::map<Place, std::unique_ptr<shm::Store>> stores_;
+  std::map<int, Connection> connections_;
+
+  std::mutex mutex_;
+  std::map<Place, std::string> tickets_;
+  std::map<std::string, Place, std::less<>> places_;  // by ticket
+  std::set<std::string, std::less<>> actors_;         // "task/attempt"
+  Reactor reactor_;                                   // ends first
+};
+
+}  // namespace uccp::agent

@@ -1,0 +1,322 @@
+# needs: uccp
+# timeout: 400
+"""Objects in memory that the processes of a machine share: puts, gets, arguments, results, limits, damage and deaths."""
+import gc
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import unittest
+
+try:
+    import uccp
+    import uccp_memory
+    MISSING = None
+except ImportError as error:
+    MISSING = f"{error}: build/venv is made by tools/python"
+
+from lib.uccp import NodeTest, clean_environment
+from lib.wait import wait_until
+
+SMALL = {"cpu": 0.2, "memory": "256Mi"}
+WAIT_S = 60
+MIB = 1 << 20
+
+if not MISSING:
+    @uccp.remote(**SMALL, durable=False)
+    def size(value):
+        return len(value)
+
+    @uccp.remote(**SMALL, durable=False)
+    def twice(value):
+        return value + value
+
+    @uccp.remote(**SMALL)
+    def durable_size(value):
+        return len(value)
+
+    @uccp.remote(**SMALL, durable=False)
+    def put_and_get(count):
+        return uccp.get(uccp.put(b"i" * count)) == b"i" * count
+
+    @uccp.remote(**SMALL)
+    class Keeper:
+        def keep(self, value):
+            self.value = value
+            return len(value)
+
+        def give(self):
+            return self.value
+
+        def parts(self, count):
+            for number in range(count):
+                yield bytes([number]) * MIB
+
+
+@unittest.skipIf(MISSING, MISSING)
+class SharedTest(NodeTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.client = uccp.init(context_file=cls.node.context_file)
+        cls.addClassCleanup(uccp.shutdown)
+
+    def get(self, refs):
+        return uccp.get(refs, timeout=WAIT_S)
+
+    def stats(self):
+        return self.client.memory.stats()
+
+    def wait_until_empty(self):
+        gc.collect()
+        wait_until(lambda: self.stats()["objects"] == 0, WAIT_S, "all objects are gone")
+
+    def beside(self, program, *arguments):
+        """A process of its own with a client of this node."""
+        head = f"""
+            import os, sys, uccp, uccp_memory
+            client = uccp.init(context_file={str(self.node.context_file)!r})
+        """
+        text = textwrap.dedent(head) + textwrap.dedent(program)
+        return subprocess.Popen([sys.executable, "-c", text, *arguments], stdout=subprocess.PIPE, text=True,
+                                env=clean_environment())
+
+
+class Sharing(SharedTest):
+    def test_values_are_put_once_and_read_where_they_lie(self):
+        value = os.urandom(8 * MIB)
+        ref = uccp.put(value)
+        small = uccp.put({"a": [1, 2.5, None]})
+        puts = self.stats()["puts"]
+        self.assertEqual(self.get(ref), value)
+        self.assertEqual(self.get([small, ref]), [{"a": [1, 2.5, None]}, value])
+        self.assertEqual(self.get([size.remote(ref) for _ in range(5)]), [len(value)] * 5)
+        self.assertEqual(self.get(size.remote(small)), 1)
+        self.assertEqual(self.stats()["puts"], puts, "calls were given the object, not copies of it")
+        self.assertEqual(uccp.wait([ref], timeout=0), ([ref], []))
+        with self.assertRaises(uccp.FailedPrecondition):
+            ref.cancel()
+
+    def test_results_of_any_size_come_back_and_go_on(self):
+        ref = uccp.put(b"ab" * (4 * MIB))
+        doubled = twice.remote(ref)
+        self.assertEqual(self.get(doubled), b"ab" * (8 * MIB))
+        self.assertEqual(self.get(size.remote(doubled)), 16 * MIB)
+        self.assertEqual(self.get(twice.remote(twice.remote(doubled))), b"ab" * (32 * MIB))
+
+    def test_actors_take_keep_and_give(self):
+        keeper = Keeper.remote()
+        self.addCleanup(uccp.kill, keeper)
+        ref = uccp.put(b"k" * (6 * MIB))
+        self.assertEqual(self.get(keeper.keep.remote(ref)), 6 * MIB)
+        del ref
+        gc.collect()
+        given = [keeper.give.remote() for _ in range(3)]
+        self.assertEqual([len(one) for one in self.get(given)], [6 * MIB] * 3)
+        self.assertEqual([self.get(part)[:2] for part in keeper.parts.remote(4)],
+                         [bytes([number]) * 2 for number in range(4)])
+
+    def test_durable_calls_get_them_too(self):
+        ref = uccp.put(b"d" * (5 * MIB))
+        self.assertEqual(self.get([durable_size.remote(ref), durable_size.remote(ref)]), [5 * MIB] * 2)
+        copies = list(self.client.objects.list("uccp.put/"))
+        self.assertEqual([one.size for one in copies], [5 * MIB], "one copy, however many calls")
+        self.assertEqual(self.get(durable_size.map([ref, uccp.put("small")], batch=2)), [5 * MIB, 5])
+        del ref
+        gc.collect()
+        wait_until(lambda: not list(self.client.objects.list("uccp.put/")), WAIT_S, "the copy is removed")
+
+    def test_functions_put_and_get_by_themselves(self):
+        self.assertTrue(self.get(put_and_get.remote(3 * MIB)))
+
+    def test_objects_end_with_their_references(self):
+        self.wait_until_empty()
+        refs = [uccp.put(bytes(MIB)) for _ in range(5)] + [twice.remote(bytes(MIB))]
+        self.get(refs)
+        self.assertEqual(self.stats()["objects"], 6)
+        del refs[2:]
+        wait_until(lambda: self.stats()["objects"] == 2, WAIT_S, "four are gone")
+        refs.clear()
+        self.wait_until_empty()
+
+    def test_a_process_killed_in_the_middle_harms_nobody(self):
+        self.wait_until_empty()
+        mine = uccp.put(b"m" * MIB)
+        process = self.beside("""
+            memory = client.memory
+            refs = [uccp.put(b"r" * 1_000_000) for _ in range(3)]
+            held = memory._view(*[memory._find(refs[0]._pending.identity)[n] for n in (0, 2, 3)])
+            memory._ask("C", uccp_memory._field("i", b"u" * 16) + uccp_memory._field("s", (1 << 20).to_bytes(8, "big")))
+            print("ready", flush=True)
+            sys.stdin.readline()
+        """)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        self.assertEqual(self.stats()["objects"], 5)
+        process.kill()
+        wait_until(lambda: self.stats()["objects"] == 1, WAIT_S, "what the dead process had is gone")
+        self.assertEqual(self.get(mine), b"m" * MIB)
+        self.assertEqual(self.stats()["pinned_bytes"], 0)
+
+    def test_a_value_that_cannot_be_pickled_is_refused(self):
+        with self.assertRaises(uccp.SerializationError):
+            uccp.put([threading.Lock()])
+
+    def test_many_threads_and_processes_read_the_same(self):
+        ref = uccp.put(list(range(100_000)))
+        small = uccp.put("s")
+        processes = [self.beside("""
+            from concurrent.futures import ThreadPoolExecutor
+            refs = [uccp.put((number, bytes(number * 1000))) for number in range(100)]
+            def check(number):
+                return all(uccp.get(refs[one]) == (one, bytes(one * 1000)) for one in range(number, 100, 7))
+            with ThreadPoolExecutor(4) as pool:
+                print(all(pool.map(check, range(70))), flush=True)
+        """) for _ in range(2)]
+        for process in processes:
+            self.assertEqual(process.communicate(timeout=WAIT_S)[0], "True\n")
+        self.assertEqual(self.get(size.remote(ref)), 100_000)
+        self.assertEqual(self.get(small), "s")
+
+
+class Access(SharedTest):
+    def test_who_shows_no_ticket_of_the_namespace_gets_nothing(self):
+        socket_name = uccp_memory.json.loads((self.node.dir / "agent" / "objects.json").read_text())["socket"]
+        with self.assertRaises(uccp_memory.MemoryRefused) as caught:
+            uccp_memory.Memory(socket_name, "wrong")
+        self.assertEqual(caught.exception.reason, "TICKET_INVALID")
+        mode = (self.node.dir / "agent" / "objects.json").stat().st_mode
+        self.assertEqual(mode & 0o777, 0o600)
+
+    def test_another_namespace_sees_nothing_of_it(self):
+        ref = uccp.put(b"secret" * MIB)
+        identity = ref._pending.identity
+        other = uccp.connect(self.node.context_file, namespace="other")
+        self.addCleanup(other.close)
+        self.assertEqual(other.memory.stats()["objects"], 0)
+        with self.assertRaises(uccp_memory.MemoryRefused) as caught:
+            other.memory.get(identity)
+        self.assertEqual(caught.exception.reason, "OBJECT_UNKNOWN")
+        uccp.get(ref)
+
+    def test_a_task_of_another_namespace_has_a_ticket_of_its_own(self):
+        @uccp.remote(**SMALL, durable=False)
+        def ticket():
+            return os.environ["UCCP_OBJECTS_TICKET"]
+
+        here = self.get(ticket.remote())
+        with uccp.connect(self.node.context_file, namespace="other") as other:
+            task = other.tasks.submit(["/bin/sh", "-c", 'printf %s "$UCCP_OBJECTS_TICKET"'], **SMALL)
+            other.tasks.wait(task.id, timeout=WAIT_S)
+            there = "".join(line.text for line in other.tasks.logs(task.id))
+        self.assertEqual(len(here), 64)
+        self.assertEqual(len(there), 64)
+        self.assertNotEqual(here, there)
+
+
+class Limits(SharedTest):
+    environment = {"UCCP_AGENT_OBJECTS_MEMORY": "8Mi", "UCCP_AGENT_OBJECTS_DISK": "64Mi",
+                   "UCCP_AGENT_OBJECTS_EVICTION": "lru"}
+
+    def tearDown(self):
+        self.wait_until_empty()
+
+    def test_what_does_not_fit_goes_to_the_disk_and_comes_back(self):
+        values = [os.urandom(MIB) for _ in range(30)]
+        refs = [uccp.put(value) for value in values]
+        self.assertGreaterEqual(self.stats()["spilled"], 20)
+        self.assertEqual(self.get(refs), values)
+        self.assertEqual(self.get([size.remote(ref) for ref in refs]), [MIB] * 30)
+        del refs
+        self.wait_until_empty()
+        self.assertEqual(self.stats()["disk_bytes"], 0)
+
+    def test_a_damaged_file_is_the_loss_of_its_object_alone(self):
+        first, second = uccp.put(b"1" * (7 * MIB)), uccp.put(b"2" * (7 * MIB))
+        (file,) = pathlib.Path(self.node.dir, "agent", "objects").glob("*/*.spill")
+        with open(file, "r+b") as content:
+            content.seek(3 * MIB)
+            content.write(b"damage")
+        with self.assertRaisesRegex(uccp.Corruption, "spill is damaged: the checksum") as caught:
+            self.get(first)
+        self.assertEqual(caught.exception.reason, "OBJECT_LOST")
+        with self.assertRaisesRegex(uccp.SerializationError, "the object is lost|is damaged"):
+            raise self.failure_of(size.remote(first))
+        self.assertEqual(self.get(second), b"2" * (7 * MIB))
+        self.assertEqual(self.stats()["damaged"], 1)
+
+    def failure_of(self, ref):
+        try:
+            self.get(ref)
+        except uccp.RemoteError as error:
+            self.assertEqual(error.remote_type, "SerializationError")
+            return uccp.SerializationError(str(error), reason="")
+        return None
+
+    def test_a_put_waits_until_there_is_room(self):
+        ref = uccp.put(bytearray(6 * MIB))
+        held = self.client.memory._view  # what a value that is held does
+        slot, _, offset, length = self.client.memory._find(ref._pending.identity)
+        self.assertTrue(self.client.memory._pins.take(slot, lambda: True))
+        view = held(slot, offset, length)
+        packed = uccp_memory.Packed(uccp_memory.RAW, bytes(6 * MIB), [])
+        with self.assertRaises(uccp_memory.MemoryRefused) as caught:
+            self.client.memory.put(packed, wait=0)
+        self.assertEqual(caught.exception.reason, "MEMORY_FULL")
+        self.assertIn("by values that processes hold", str(caught.exception))
+        process = self.beside("""
+            print("begins", flush=True)
+            print(len(uccp.get(uccp.put(bytes(6 << 20)))), flush=True)
+        """)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.assertEqual(process.stdout.readline(), "begins\n")
+        refused = self.stats()["refused"]
+        wait_until(lambda: self.stats()["refused"] > refused, WAIT_S, "it was refused and waits")
+        del view
+        self.assertEqual(process.stdout.readline(), f"{6 * MIB}\n")
+
+    def test_what_can_never_fit_is_refused_at_once(self):
+        with self.assertRaisesRegex(uccp.InvalidRequest, "--objects-memory") as caught:
+            uccp.put(bytes(9 * MIB))
+        self.assertEqual(caught.exception.reason, "OBJECT_TOO_LARGE")
+
+    def test_a_result_larger_than_memory_says_so(self):
+        with self.assertRaisesRegex(uccp.RemoteError, "bytes, at most"):
+            self.get(twice.remote(uccp.put(bytes(5 * MIB))))
+
+
+class Deaths(SharedTest):
+    def test_an_agent_that_is_killed_takes_its_objects_along_and_the_next_one_has_new_ones(self):
+        ref = uccp.put(b"before" * MIB)
+        self.get(ref)
+        pid = self.node.agent_pid()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: self.node.agent_pid() not in (None, pid), WAIT_S, "another agent")
+        wait_until(self.put_works, WAIT_S, "shared memory of the new agent")
+        self.assertEqual(self.get(ref), b"before" * MIB, "what was in this process' memory still is")
+        after = uccp.put(b"after" * MIB)
+        self.assertEqual(self.get([size.remote(after), size.remote(uccp.put("x"))]), [5 * MIB, 1])
+
+    def put_works(self):
+        ref = uccp.put(b"now")
+        return hasattr(ref._pending, "identity") and self.get(ref) == b"now"
+
+
+class Without(SharedTest):
+    environment = {"UCCP_AGENT_OBJECTS_MEMORY": "0"}
+
+    def test_values_go_through_the_cluster(self):
+        ref = uccp.put(b"w" * MIB)
+        self.assertIsNone(self.client.memory)
+        self.assertTrue(ref.task_id)
+        self.assertEqual(self.get(size.remote(ref)), MIB)
+        self.assertEqual(self.get(twice.remote("a")), "aa")
+
+
+if __name__ == "__main__":
+    unittest.main()
