@@ -9,6 +9,7 @@
 
 #include "bench/bench.h"
 #include "bench/process.h"
+#include "bench/shared_objects.h"
 
 namespace uccp::bench {
 namespace {
@@ -48,6 +49,49 @@ Result<Run> measure(const Context& context, const std::string& venv, const std::
   return run;
 }
 
+// What a program puts into shared memory, beside Ray or beside copying by itself.
+void add_object_rows(std::map<std::string, Row>& rows) {
+  const auto row = [&](const char* key, std::string metric, std::string unit, double limit, const char* peer) {
+    Row made{.metric = std::move(metric),
+             .unit = std::move(unit),
+             .better = Better::kHigher,
+             .goal = {Goal::Of::kRatio, Better::kHigher, limit}};
+    made.peer_name = peer;
+    made.peer_required = true;
+    made.settings = "one client; every value is compared";
+    rows.emplace(key, std::move(made));
+  };
+  row("get_1kb", "get of 1 KB from shared memory", "1/s", 5, "Ray");
+  row("put_1kb", "put of 1 KB into shared memory", "1/s", 3, "Ray");
+  row("put_100mb", "put of 100 MB into shared memory", "GB/s", 1, "Ray");
+  row("put_100mb_warm", "put of 100 MB into warm memory", "GB/s", 0.8, "memcpy");
+  row("put_100mb_cold", "put of 100 MB into new memory", "GB/s", 0.3, "memcpy");
+}
+
+Status run_readers(Context& context, const DevServer& server) {
+  constexpr size_t kReaders = 50, kBytes = 1024;
+  Row row{.metric = "GET of 1 KB by 50 clients", .unit = "1/s", .better = Better::kHigher};
+  row.goal = {Goal::Of::kRatio, Better::kHigher, 5};
+  row.peer_name = "Redis";
+  row.peer_required = true;
+  row.settings =
+      "50 threads that read shared memory, each with a page of its own; 50 clients of redis-benchmark, no pipeline";
+  if (!context.wants(row.metric)) return Status::ok();
+  for (int i = 0; i < context.pairs(); ++i) {
+    const auto ours = shared_gets(server.directory() + "/agent", kReaders, kBytes, context.seconds());
+    const auto theirs = redis_gets(context, kReaders, kBytes, context.seconds());
+    if (!ours) row.problem = ours.error().message();
+    else if (!theirs) row.problem = theirs.error().message();
+    if (!row.problem.empty()) break;
+    row.add_ours(ours->rate);
+    row.add_peer(*theirs);
+    row.verified += ours->verified;
+    row.detail("p99_us", ours->p99_us);
+  }
+  context.emit(row);
+  return Status::ok();
+}
+
 }  // namespace
 
 Status run_compute(Context& context) {
@@ -68,6 +112,8 @@ Status run_compute(Context& context) {
   rows.emplace("actor_sync_ms", row("call of an actor, one after the other", "ms", Better::kLower, 2));
   for (auto& [key, one] : rows)
     one.settings = "one client, values of a few bytes, not durable on either side; ours through the server by TLS";
+  add_object_rows(rows);
+  UCCP_RETURN_IF_ERROR(run_readers(context, *server));
   for (int i = 0; i < context.pairs(); ++i) {
     const auto ours = measure(context, "venv", {"uccp", server->directory() + "/dev.json"});
     const auto peer = measure(context, "venv-bench-ray", {"ray", "-"});
@@ -75,14 +121,17 @@ Status run_compute(Context& context) {
       if (!ours) one.problem = ours.error().message();
       else if (!peer) one.problem = peer.error().message();
       if (!one.problem.empty()) continue;
-      const auto mine = ours->rows.find(key), theirs = peer->rows.find(key);
-      if (mine == ours->rows.end() || theirs == peer->rows.end()) {
+      // Copying is measured beside ours.
+      const bool by_itself = one.peer_name == "memcpy";
+      const auto mine = ours->rows.find(key);
+      const auto theirs = by_itself ? ours->rows.find("memcpy_100mb") : peer->rows.find(key);
+      if (mine == ours->rows.end() || theirs == (by_itself ? ours : peer)->rows.end()) {
         one.problem = "a sample lacks " + key;
         continue;
       }
       one.add_ours(mine->second);
       one.add_peer(theirs->second);
-      one.peer_version = peer->version;
+      if (!by_itself) one.peer_version = peer->version;
       one.verified = ours->checked;
     }
   }

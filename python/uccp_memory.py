@@ -1,6 +1,6 @@
 """Objects in memory that the processes of a machine share, read without asking anybody (docs/design/objects.md).
 
-A process shows its ticket to the agent of its machine and gets three files: the index of what there is, the segment
+A process shows its grant to the agent of its machine and gets three files: the index of what there is, the segment
 that holds it, and a page on which it says what it reads. It needs nothing of the package `uccp`: processes that run
 functions use it too.
 
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 SOCKET = "UCCP_OBJECTS_SOCKET"
-TICKET = "UCCP_OBJECTS_TICKET"
+GRANT = "UCCP_OBJECTS_GRANT"
 FILE = "UCCP_OBJECTS_FILE"  # objects.json of an agent, for processes that no agent started
 
 PACKET_BYTES = 64 << 10
@@ -214,7 +214,7 @@ class Pins:
 class Memory:
     """The objects of one namespace on this machine. Any number of threads may use one."""
 
-    def __init__(self, socket_name: str, ticket: str, tenant: str = "", namespace: str = "") -> None:
+    def __init__(self, socket_name: str, grant: str, tenant: str = "", namespace: str = "") -> None:
         """Raises OSError when there is no agent, MemoryRefused when it does not let this process in."""
         self.pid = os.getpid()
         self.gone = False  # the agent has ended
@@ -224,7 +224,7 @@ class Memory:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._socket.connect("\0" + socket_name)
-            body = _field("x", ticket.encode())
+            body = _field("x", grant.encode())
             if tenant:
                 body += _field("t", tenant.encode()) + _field("n", namespace.encode())
             self._socket.send(b"T\0" + body)
@@ -460,7 +460,7 @@ def of_process() -> Memory | None:
         return None
     with _own_lock:
         if _own is None or _own.pid != os.getpid():
-            _own = Memory(os.environ[SOCKET], os.environ[TICKET])
+            _own = Memory(os.environ[SOCKET], os.environ[GRANT])
         return _own
 
 
@@ -469,7 +469,7 @@ def of_file(path: str, tenant: str, namespace: str) -> Memory | None:
     try:
         with open(path) as file:
             described = json.load(file)
-        return Memory(described["socket"], described["ticket"], tenant, namespace)
+        return Memory(described["socket"], described["grant"], tenant, namespace)
     except (OSError, ValueError, KeyError):
         return None
 

@@ -82,6 +82,10 @@ class Broken(Exception):
     """A call that says itself what is wrong with it."""
 
 
+class Lost(Broken):
+    """A call whose argument is not in shared memory any more."""
+
+
 class ActorExit(BaseException):
     """Raised by a method to end its actor."""
 
@@ -196,7 +200,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
 def broken_of(error: Broken) -> dict[str, Any]:
     """A call that could not be made, or whose value could not be kept, as it travels."""
     cause = error_of(error.__cause__)["traceback"] if error.__cause__ is not None else ""
-    return {"type": "SerializationError", "message": str(error), "traceback": cause, "exception": None}
+    return {"type": "ObjectLost" if isinstance(error, Lost) else "SerializationError", "message": str(error), "traceback": cause, "exception": None}
 
 
 def dumps(value: Any) -> bytes:
@@ -307,7 +311,7 @@ def resolved(value: Any, following: list[Any]) -> Any:
 
 
 def shared_values(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Arguments in which objects of shared memory are their values. Raises Broken."""
+    """Arguments in which objects of shared memory are their values. Raises Lost."""
     if Shared not in map(type, args) and Shared not in map(type, kwargs.values()):
         return args, kwargs
     memory = importlib.import_module("uccp_memory")
@@ -318,7 +322,7 @@ def shared_values(args: Any, kwargs: Any) -> tuple[Any, Any]:
         try:
             return memory.of_process().get(one.identity)
         except Exception as error:
-            raise Broken(f"an argument cannot be had from shared memory: {error}") from error
+            raise Lost(f"an argument cannot be had from shared memory: {error}") from error
 
     return tuple(value(one) for one in args), {name: value(one) for name, one in kwargs.items()}
 

@@ -103,7 +103,12 @@ def make(
     given = (*args, *kwargs.values())
     pending = function._submit(client, lambda: pack([(args, kwargs)]), uccp_worker.CALL, given, actor=actor)
     channel = Channel(
-        client.connection, pending.id, owner=not options.detached, on_end=lambda: why_ended(client, pending), memory=lambda: client.memory, **hooks
+        client.connection,
+        pending.id,
+        owner=not options.detached,
+        on_end=lambda: why_ended(client, pending),
+        memory=lambda: client.memory,
+        **hooks,
     )
     client.keep_channel(channel)
     handle = ActorHandle(client, channel, pending, options, generators_of(cls))

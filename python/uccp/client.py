@@ -95,9 +95,11 @@ class Client:
         the agent was started anew."""
         with self._memory_lock:
             if not self._memory_sought or (self._memory is not None and self._memory.gone):
-                self._memory = shared.memory_of(self)
+                found = shared.memory_of(self)
+                if found is not None or not self._memory_sought:
+                    self._memory = found
                 self._memory_sought = True
-            return self._memory
+            return None if self._memory is None or self._memory.gone else self._memory
 
     def call(self, method: str, /, *, within: float | None = DEFAULT_TIMEOUT_S, **fields: Any) -> Any:
         """Calls a method of the contract with the fields of its request, and answers its response, `within`

@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import uccp_worker
 from uccp import errors, serialization
 from uccp.actors import Packed, arguments, lease, packed_arguments, prepared
 from uccp.client import Client
 from uccp.functions import Options
-from uccp.refs import NO_TASK, DirectCall, ObjectRef, shared_of, when_ended
+from uccp.lineage import AGAIN_MAX, Recipe
+from uccp.refs import NO_TASK, DirectCall, ObjectRef, settled, shared_of, when_ended
 
 IDLE_S = 5.0
 AHEAD_S = 0.01  # of work that a lease has at a time, once it is known how long calls take
@@ -41,18 +43,29 @@ class Code:
 class Waiting:
     """A call that has no value yet."""
 
-    __slots__ = ("alone", "call", "code", "packed", "retries")
+    __slots__ = ("alone", "args", "call", "code", "kwargs", "packed", "restores", "retries")
 
-    def __init__(self, call: DirectCall, code: Code, retries: int) -> None:
+    def __init__(
+        self, call: DirectCall, code: Code, retries: int, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
         self.call = call
         self.code = code
+        self.args = args
+        self.kwargs = kwargs
+        self.restores = AGAIN_MAX
         self.packed = Packed(b"")
         self.retries = retries
         self.alone = False
 
-    def fill(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def fill(self) -> None:
         digest = self.code.digest
-        self.packed = packed_arguments(args, kwargs, "the function", lambda *given: ((digest, *given), {}))
+        self.packed = packed_arguments(self.args, self.kwargs, "the function", lambda *given: ((digest, *given), {}))
+
+
+def lost_an_argument(result: Any) -> bool:
+    if result.value.content_type != uccp_worker.ERROR:
+        return False
+    return bool(serialization.payload_value(result.value)["type"] == "ObjectLost")
 
 
 class Lane:
@@ -96,16 +109,16 @@ class Lanes:
 
     def call(self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], retries: int) -> ObjectRef[Any]:
         call = DirectCall(NO_TASK, self)
-        waiting = Waiting(call, code, retries)
+        waiting = Waiting(call, code, retries, args, kwargs)
         awaited = [one for one in (*args, *kwargs.values()) if isinstance(one, ObjectRef) and shared_of(one) is None]
         if not awaited:
-            waiting.fill(args, kwargs)
+            waiting.fill()
             self._enter(waiting)
             return ObjectRef(call)
 
         def resolve() -> None:
             try:
-                waiting.fill(args, kwargs)
+                waiting.fill()
                 self._enter(waiting)
             except errors.UccpError as error:
                 call.take(None, error)
@@ -169,7 +182,24 @@ class Lanes:
             return
         if isinstance(error, errors.ActorDied) and isinstance(error.__cause__, errors.TaskError):
             error = error.__cause__
+        if result is not None and result.failed and waiting.restores and lost_an_argument(result):
+            waiting.restores -= 1
+            return self._client.submit(lambda: self._restore(waiting))
         waiting.call.take(result, error)
+        if waiting.call.shared is not None:
+            code, retries = waiting.code, waiting.retries
+            begin = lambda args, kwargs: self.call(code, args, kwargs, retries)  # noqa: E731: it keeps these three alone
+            waiting.call.recipe = Recipe(begin, waiting.args, waiting.kwargs)
+
+    def _restore(self, waiting: Waiting) -> None:
+        """An argument is lost: it is made again, and so is the call."""
+        try:
+            for one in (*waiting.args, *waiting.kwargs.values()):
+                settled(one)
+            waiting.fill()
+        except errors.UccpError as error:
+            return waiting.call.take(None, error)
+        self._enter(waiting)
 
     @staticmethod
     def _is_refusal(error: errors.ActorDied) -> bool:

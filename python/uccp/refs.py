@@ -58,7 +58,7 @@ class Pending:
 class DirectCall:
     """A call of an actor or of a leased worker: its value comes with its end. `id`: the task that serves it."""
 
-    __slots__ = ("_handle", "_outcome", "_value", "ended", "id", "shared")
+    __slots__ = ("__weakref__", "_handle", "_outcome", "_value", "ended", "id", "recipe", "shared")
 
     def __init__(self, task: concurrent.futures.Future[str], handle: Any) -> None:
         self.id = task
@@ -67,6 +67,7 @@ class DirectCall:
         self._outcome: Any = None
         self._value: Any = _UNKNOWN
         self.shared: shared.SharedValue | None = None  # where its value is, if in shared memory
+        self.recipe: Any = None  # how to make it again, if it can be (uccp.lineage)
 
     def take(self, result: Any, error: errors.UccpError | None) -> None:
         self._outcome = error if error is not None else result
@@ -80,7 +81,7 @@ class DirectCall:
         if self._value is not _UNKNOWN:
             return self._value
         if self.shared is not None:
-            return self.shared.value()
+            return self._shared_value()
         outcome = self._outcome
         if isinstance(outcome, errors.UccpError):
             raise outcome
@@ -92,6 +93,27 @@ class DirectCall:
             raise serialization.remote_error(serialization.payload_value(outcome.value), task_id, "RUNNING")
         raise errors.TaskError(outcome.message, task_id=task_id, status="RUNNING", reason="CALL_REFUSED")
 
+    def _shared_value(self) -> Any:
+        """Made again when it is lost."""
+        while True:
+            kept = self.shared
+            try:
+                return kept.value()  # type: ignore[union-attr]
+            except (errors.NotFound, errors.Corruption) as lost:
+                with _making:
+                    if self.shared is not kept:  # another thread has
+                        continue
+                    if self.recipe is None or self.recipe.left == 0:
+                        raise
+                    self.recipe.left -= 1
+                    made = self.recipe.run()
+                    made._pending.ended.result()
+                    if made._pending.shared is None:  # small this time, or a failure
+                        self._value = made._pending.value()
+                        return self._value
+                    self.shared = made._pending.shared
+                del lost
+
     @property
     def _results(self) -> Any:
         raise errors.FailedPrecondition(
@@ -100,6 +122,7 @@ class DirectCall:
         )
 
 
+_making = threading.RLock()  # of values that are made again: one at a time, and what one of them needs
 NO_TASK: concurrent.futures.Future[str] = concurrent.futures.Future()
 NO_TASK.set_exception(
     errors.FailedPrecondition("the call is not a task of its own: it went to a leased worker", reason="NOT_A_TASK")

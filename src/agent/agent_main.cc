@@ -97,7 +97,8 @@ void add_object_flags(CLI::App& app, Flags& flags) {
                  "Bytes of memory for objects that processes share; default a quarter, 0: none are shared")
       ->envname("UCCP_AGENT_OBJECTS_MEMORY")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--objects-disk", flags.objects_disk, "Bytes of disk, for each namespace, for objects that leave memory")
+  app.add_option("--objects-disk", flags.objects_disk,
+                 "Bytes of disk, for each namespace, for objects that leave memory")
       ->envname("UCCP_AGENT_OBJECTS_DISK")
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--objects-eviction", flags.objects_eviction, "Which objects leave first: s3-fifo, lru, lfu or ttl")
@@ -310,8 +311,7 @@ std::unique_ptr<ObjectServer> share_objects(const Flags& flags, const Clock& clo
 }
 
 FunctionExecutorOptions function_options(const Flags& flags, const FunctionPython& python, ObjectServer* objects) {
-  FunctionExecutorOptions options{
-      .data_directory = flags.data_directory, .python = python.path, .objects = objects};
+  FunctionExecutorOptions options{.data_directory = flags.data_directory, .python = python.path, .objects = objects};
   const auto cores = static_cast<size_t>(capacity_of(flags).cpu_millis / 1000);
   options.workers_max = flags.function_workers_max > 0 ? flags.function_workers_max : std::max<size_t>(4, 2 * cores);
   return options;
@@ -437,7 +437,8 @@ int main_program(int argc, char** argv) {
     return 2;
   }
   if (!shm::parse_policy(flags.objects_eviction) || parse_duration_ms(flags.objects_ttl) <= 0) {
-    std::fprintf(stderr, "uccp-agent: --objects-eviction is s3-fifo, lru, lfu or ttl, --objects-ttl a time such as 10m\n");
+    std::fprintf(stderr,
+                 "uccp-agent: --objects-eviction is s3-fifo, lru, lfu or ttl, --objects-ttl a time such as 10m\n");
     return 2;
   }
   log::configure(options);

@@ -23,8 +23,8 @@ constexpr size_t kIdBytes = 16;
 Result<shm::ObjectId> id_of(std::string_view body) {
   const std::string_view content = find_field(body, 'i');
   if (content.size() != kIdBytes)
-    return fail(Code::kInvalid, "REQUEST_INVALID", "the id of an object has 16 bytes, this one " +
-                                                       std::to_string(content.size()));
+    return fail(Code::kInvalid, "REQUEST_INVALID",
+                "the id of an object has 16 bytes, this one " + std::to_string(content.size()));
   shm::ObjectId id;
   std::memcpy(id.data(), content.data(), kIdBytes);
   return id;
@@ -40,11 +40,17 @@ std::string actor_name(const std::string& task_id, int attempt) { return task_id
 
 std::string stats_body(const shm::StoreStats& stats) {
   std::string body;
-  const std::pair<const char*, uint64_t> all[] = {
-      {"objects", stats.objects},       {"memory_bytes", stats.memory_bytes}, {"resident_bytes", stats.resident_bytes},
-      {"disk_bytes", stats.disk_bytes}, {"pinned_bytes", stats.pinned_bytes}, {"clients", stats.clients},
-      {"puts", stats.puts},             {"spilled", stats.spilled},           {"restored", stats.restored},
-      {"damaged", stats.damaged},       {"refused", stats.refused}};
+  const std::pair<const char*, uint64_t> all[] = {{"objects", stats.objects},
+                                                  {"memory_bytes", stats.memory_bytes},
+                                                  {"resident_bytes", stats.resident_bytes},
+                                                  {"disk_bytes", stats.disk_bytes},
+                                                  {"pinned_bytes", stats.pinned_bytes},
+                                                  {"clients", stats.clients},
+                                                  {"puts", stats.puts},
+                                                  {"spilled", stats.spilled},
+                                                  {"restored", stats.restored},
+                                                  {"damaged", stats.damaged},
+                                                  {"refused", stats.refused}};
   for (const auto& [name, value] : all) {
     append_field(body, 'n', name);
     append_field(body, 'v', ByteWriter().u64(value).data());
@@ -88,25 +94,24 @@ Status ObjectServer::open() {
   std::error_code error;
   std::filesystem::remove_all(options_.data_directory + "/objects", error);
   UCCP_TRY(listener_, listen_for_workers("objects-" + to_hex(runtime::random_bytes(16))));
-  master_ticket_ = to_hex(runtime::random_bytes(32));
-  UCCP_RETURN_IF_ERROR(write_private_file(
-      options_.data_directory + "/objects.json",
-      R"({"socket":")" + listener_.name + R"(","ticket":")" + master_ticket_ + "\"}\n"));
+  master_grant_ = to_hex(runtime::random_bytes(32));
+  UCCP_RETURN_IF_ERROR(
+      write_private_file(options_.data_directory + "/objects.json",
+                         R"({"socket":")" + listener_.name + R"(","grant":")" + master_grant_ + "\"}\n"));
   reactor_.watch(listener_.socket.get(), [this] { accept_one(); });
   reactor_.post_after(kTickMs, [this] { tick(); });
   reactor_.start();
   return {};
 }
 
-std::map<std::string, std::string> ObjectServer::environment(const std::string& tenant,
-                                                             const std::string& name_space) {
+std::map<std::string, std::string> ObjectServer::environment(const std::string& tenant, const std::string& name_space) {
   const std::lock_guard lock(mutex_);
-  std::string& ticket = tickets_[{tenant, name_space}];
-  if (ticket.empty()) {
-    ticket = to_hex(runtime::random_bytes(32));
-    places_.emplace(ticket, Place(tenant, name_space));
+  std::string& grant = grants_[{tenant, name_space}];
+  if (grant.empty()) {
+    grant = to_hex(runtime::random_bytes(32));
+    places_.emplace(grant, Place(tenant, name_space));
   }
-  return {{"UCCP_OBJECTS_SOCKET", listener_.name}, {"UCCP_OBJECTS_TICKET", ticket}};
+  return {{"UCCP_OBJECTS_SOCKET", listener_.name}, {"UCCP_OBJECTS_GRANT", grant}};
 }
 
 void ObjectServer::actor_began(const std::string& task_id, int attempt) {
@@ -156,9 +161,8 @@ void ObjectServer::drop(int fd) {
 Status ObjectServer::answer(Connection& connection, const WorkerPacket& packet) {
   if (packet.kind == 'T') return attach(connection, packet.body);
   if (connection.store == nullptr)
-    return Status(Code::kPermission, "TICKET_MISSING", "a ticket comes first, and this process has shown none");
-  if (packet.kind == 'Q')
-    return send_packet(connection.socket.get(), 'Q', stats_body(connection.store->stats()), {});
+    return Status(Code::kPermission, "GRANT_MISSING", "a grant comes first, and this process has shown none");
+  if (packet.kind == 'Q') return send_packet(connection.socket.get(), 'Q', stats_body(connection.store->stats()), {});
   if (packet.kind != 'W') return object_request(connection, packet);
   const std::lock_guard lock(mutex_);
   std::string body;
@@ -167,15 +171,15 @@ Status ObjectServer::answer(Connection& connection, const WorkerPacket& packet) 
 }
 
 Result<ObjectServer::Place> ObjectServer::place_of(std::string_view body) {
-  const std::string_view ticket = find_field(body, 'x');
-  if (ticket == master_ticket_) {
+  const std::string_view grant = find_field(body, 'x');
+  if (grant == master_grant_) {
     Place place(find_field(body, 't'), find_field(body, 'n'));
     if (!place.first.empty() && !place.second.empty()) return place;
-    return fail(Code::kInvalid, "REQUEST_INVALID", "with this ticket a tenant and a namespace are named");
+    return fail(Code::kInvalid, "REQUEST_INVALID", "with this grant a tenant and a namespace are named");
   }
   const std::lock_guard lock(mutex_);
-  if (const auto found = places_.find(ticket); found != places_.end()) return found->second;
-  return fail(Code::kPermission, "TICKET_INVALID", "the ticket is not of this agent");
+  if (const auto found = places_.find(grant); found != places_.end()) return found->second;
+  return fail(Code::kPermission, "GRANT_INVALID", "the grant is not of this agent");
 }
 
 Result<shm::Store*> ObjectServer::store_of(const Place& place) {
@@ -192,7 +196,7 @@ Result<shm::Store*> ObjectServer::store_of(const Place& place) {
 }
 
 Status ObjectServer::attach(Connection& connection, std::string_view body) {
-  if (connection.store != nullptr) return Status(Code::kInvalid, "REQUEST_INVALID", "a ticket is shown once");
+  if (connection.store != nullptr) return Status(Code::kInvalid, "REQUEST_INVALID", "a grant is shown once");
   UCCP_TRY(const Place place, place_of(body));
   UCCP_TRY(shm::Store* const store, store_of(place));
   UCCP_TRY(const auto client, store->attach());

@@ -1,9 +1,9 @@
-// The door to the objects of this machine: gives each process that may have them the shared memory of its namespace, and
-// answers what cannot be read there (docs/design/objects.md).
+// The door to the objects of this machine: gives each process that may have them the shared memory of its namespace,
+// and answers what cannot be read there (docs/design/objects.md).
 //
-// Who comes shows a ticket. Processes that run for a namespace are started with that namespace's; the file objects.json
+// Who comes shows a grant. Processes that run for a namespace are started with that namespace's; the file objects.json
 // in the data directory, which only the agent's own user reads, has one for all. Nobody else gets a descriptor.
-// Thread: one of its own; tickets and actors are asked for from any.
+// Thread: one of its own; grants and actors are asked for from any.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,7 @@ class ObjectServer {
 
   struct Connection {
     OwnedFd socket;
-    shm::Store* store = nullptr;  // once it has shown its ticket
+    shm::Store* store = nullptr;  // once it has shown its grant
     shm::Store::ClientId client = 0;
   };
 
@@ -68,13 +68,13 @@ class ObjectServer {
   const ObjectServerOptions options_;
   shm::Budget budget_;
   WorkerListener listener_;
-  std::string master_ticket_;
+  std::string master_grant_;
   std::map<Place, std::unique_ptr<shm::Store>> stores_;
   std::map<int, Connection> connections_;
 
   std::mutex mutex_;
-  std::map<Place, std::string> tickets_;
-  std::map<std::string, Place, std::less<>> places_;  // by ticket
+  std::map<Place, std::string> grants_;
+  std::map<std::string, Place, std::less<>> places_;  // by grant
   std::set<std::string, std::less<>> actors_;         // "task/attempt"
   Reactor reactor_;                                   // ends first
 };

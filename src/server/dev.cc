@@ -151,7 +151,8 @@ int run_dev(const DevOptions& dev, const Config& config) {
     }
   }
   written = write_file_atomically(
-      files, dev_json, context_json({at, paths.ca_certificate, paths.admin_certificate, paths.admin_key, *token, "agent/objects.json"}));
+      files, dev_json,
+      context_json({at, paths.ca_certificate, paths.admin_certificate, paths.admin_key, *token, "agent/objects.json"}));
   if (!written.is_ok()) return report(written);
   print_welcome(at, dev_json);
 

@@ -47,9 +47,7 @@ Reader::Reader(Mapping index, Mapping segment, Mapping page, uint32_t slots)
   for (uint32_t i = kPinsMax; i > 0; --i) free_.push_back(i - 1);
 }
 
-Slot& Reader::slot(uint32_t number) const {
-  return reinterpret_cast<Slot*>(index_.data() + kHeaderBytes)[number];
-}
+Slot& Reader::slot(uint32_t number) const { return reinterpret_cast<Slot*>(index_.data() + kHeaderBytes)[number]; }
 
 std::optional<Reader::Seen> Reader::find(const ObjectId& id) const {
   uint64_t wanted[2];

@@ -80,8 +80,9 @@ Result<uint64_t> Store::create(ClientId client, const ObjectId& id, uint64_t siz
   }
   if (objects_.size() >= options_.objects_max) {
     counts_.refused += 1;
-    return fail(Code::kExhausted, "OBJECTS_TOO_MANY",
-                "this namespace has " + std::to_string(objects_.size()) + " objects on this machine, as many as it may");
+    return fail(
+        Code::kExhausted, "OBJECTS_TOO_MANY",
+        "this namespace has " + std::to_string(objects_.size()) + " objects on this machine, as many as it may");
   }
   Object object{.id = id, .size = size, .references = 1};
   UCCP_RETURN_IF_ERROR(place(object));
@@ -172,8 +173,7 @@ Status Store::locate(const ObjectId& id) {
   Object& object = found->second;
   switch (object.state) {
     case State::kMemory: return {};
-    case State::kWriting:
-      return Status(Code::kUnavailable, "OBJECT_UNSEALED", "the object is still being written");
+    case State::kWriting: return Status(Code::kUnavailable, "OBJECT_UNSEALED", "the object is still being written");
     case State::kLost: return Status(Code::kCorruption, "OBJECT_LOST", "the object is lost: " + object.why_lost);
     case State::kDisk: break;
   }

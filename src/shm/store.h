@@ -1,10 +1,10 @@
 // The objects of one namespace on one machine: in memory that its processes share, or on the disk when that is full.
 //
 // A process puts an object, and from then on nobody changes it. Processes find objects in the index and read them
-// without asking; what they read for longer they pin on their page (layout.h). The store asks nothing of them: a process
-// that dies in the middle of anything leaves an unsealed object, references and a page, and detach() ends them all.
-// An object lives while somebody holds a reference to it, or for a while after it was handed over to somebody who has
-// not taken it yet.
+// without asking; what they read for longer they pin on their page (layout.h). The store asks nothing of them: a
+// process that dies in the middle of anything leaves an unsealed object, references and a page, and detach() ends them
+// all. An object lives while somebody holds a reference to it, or for a while after it was handed over to somebody who
+// has not taken it yet.
 //
 // Invariants: a pinned object stays where it is; an object without references is gone; bytes in memory and on the disk
 // stay within their limits. What a process writes on its page is not trusted.
@@ -143,8 +143,8 @@ class Store {
   Spill spill_;
   std::unique_ptr<Eviction> eviction_;
   std::unordered_map<ObjectId, Object, ObjectIdHash> objects_;
-  std::vector<Object*> in_slot_;   // null: none, or hidden
-  std::vector<bool> slot_taken_;   // shown, being written, or hidden
+  std::vector<Object*> in_slot_;  // null: none, or hidden
+  std::vector<bool> slot_taken_;  // shown, being written, or hidden
   std::vector<Hidden> hidden_;
   uint64_t hidden_bytes_ = 0;
   std::map<ClientId, Client> clients_;
