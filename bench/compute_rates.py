@@ -4,8 +4,9 @@
     bench/compute_rates.py uccp CONTEXT_FILE SECONDS
     bench/compute_rates.py ray - SECONDS        (PyPI: ray), a cluster of this machine's cores that it starts itself
 
-Each row is what Ray's own microbenchmark calls it: one call after the other, and 1,000 calls at a time; gets and puts of
-1 KB and puts of 100 MB beside memcpy. Every value is checked. Calls of UCCP are not durable, as those of Ray are not.
+Each row is what Ray's own microbenchmark calls it: one call after the other, and 1,000 calls at a time; gets and puts
+of 1 KB; puts of 100 MB, and memcpy beside them. Every value is checked. Calls of UCCP are not durable, as those of Ray
+are not.
 """
 import ctypes
 import json

@@ -200,7 +200,8 @@ def error_of(error: BaseException) -> dict[str, Any]:
 def broken_of(error: Broken) -> dict[str, Any]:
     """A call that could not be made, or whose value could not be kept, as it travels."""
     cause = error_of(error.__cause__)["traceback"] if error.__cause__ is not None else ""
-    return {"type": "ObjectLost" if isinstance(error, Lost) else "SerializationError", "message": str(error), "traceback": cause, "exception": None}
+    kind = "ObjectLost" if isinstance(error, Lost) else "SerializationError"
+    return {"type": kind, "message": str(error), "traceback": cause, "exception": None}
 
 
 def dumps(value: Any) -> bytes:

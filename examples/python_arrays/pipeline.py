@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A pipeline over arrays in shared memory: a signal is cut into windows, each is filtered, and their spectra are summed.
+"""A pipeline over arrays in shared memory: windows of a signal are filtered, and their spectra are summed.
 
     build/venv/bin/python examples/python_arrays/pipeline.py [--context-file FILE] [--samples N] [--windows N]
 

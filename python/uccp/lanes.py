@@ -185,11 +185,12 @@ class Lanes:
         if result is not None and result.failed and waiting.restores and lost_an_argument(result):
             waiting.restores -= 1
             return self._client.submit(lambda: self._restore(waiting))
+        if result is not None and result.value.content_type == uccp_worker.SHARED:
+            waiting.call.recipe = self._recipe(waiting.code, waiting.retries, waiting.args, waiting.kwargs)
         waiting.call.take(result, error)
-        if waiting.call.shared is not None:
-            code, retries = waiting.code, waiting.retries
-            begin = lambda args, kwargs: self.call(code, args, kwargs, retries)  # noqa: E731: it keeps these three alone
-            waiting.call.recipe = Recipe(begin, waiting.args, waiting.kwargs)
+
+    def _recipe(self, code: Code, retries: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Recipe:
+        return Recipe(lambda args, kwargs: self.call(code, args, kwargs, retries), args, kwargs)
 
     def _restore(self, waiting: Waiting) -> None:
         """An argument is lost: it is made again, and so is the call."""

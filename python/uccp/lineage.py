@@ -7,6 +7,7 @@ recipes. So the values on the way from what was put to a result need not be kept
 from __future__ import annotations
 
 import dataclasses
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ class Made:
 class Recipe:
     """A call that can be made once more."""
 
-    __slots__ = ("_args", "_begin", "_kwargs", "left")
+    __slots__ = ("_args", "_begin", "_kwargs", "left", "lock")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Recipe:
         self._args = [_kept(one) for one in args]
         self._kwargs = {name: _kept(one) for name, one in kwargs.items()}
         self.left = AGAIN_MAX
+        self.lock = threading.Lock()  # of who makes it again
 
     def run(self) -> ObjectRef[Any]:
         """Begins the call again; first those that its arguments come from, where they are gone."""

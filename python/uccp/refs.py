@@ -99,20 +99,20 @@ class DirectCall:
             kept = self.shared
             try:
                 return kept.value()  # type: ignore[union-attr]
-            except (errors.NotFound, errors.Corruption) as lost:
-                with _making:
-                    if self.shared is not kept:  # another thread has
-                        continue
-                    if self.recipe is None or self.recipe.left == 0:
-                        raise
-                    self.recipe.left -= 1
-                    made = self.recipe.run()
-                    made._pending.ended.result()
-                    if made._pending.shared is None:  # small this time, or a failure
-                        self._value = made._pending.value()
-                        return self._value
-                    self.shared = made._pending.shared
-                del lost
+            except (errors.NotFound, errors.Corruption):
+                if self.recipe is None:
+                    raise
+                with self.recipe.lock:
+                    if self.shared is kept:  # no other thread has made it meanwhile
+                        if self.recipe.left == 0:
+                            raise
+                        self.recipe.left -= 1
+                        made = self.recipe.run()._pending
+                        made.ended.result()
+                        if made.shared is None:  # small this time, or a failure
+                            self._value = made.value()
+                            return self._value
+                        self.shared = made.shared
 
     @property
     def _results(self) -> Any:
@@ -122,7 +122,6 @@ class DirectCall:
         )
 
 
-_making = threading.RLock()  # of values that are made again: one at a time, and what one of them needs
 NO_TASK: concurrent.futures.Future[str] = concurrent.futures.Future()
 NO_TASK.set_exception(
     errors.FailedPrecondition("the call is not a task of its own: it went to a leased worker", reason="NOT_A_TASK")
