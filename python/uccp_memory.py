@@ -154,6 +154,7 @@ class Pins:
     while this thread is in here: then whoever is in here does it on leaving."""
 
     def __init__(self, page: mmap.mmap) -> None:
+        self._pid = os.getpid()
         self._page = page
         self._lock = threading.Lock()
         self._held: dict[int, list[int]] = {}  # slot: place on the page, count
@@ -187,6 +188,8 @@ class Pins:
         return True
 
     def leave(self, slot: int) -> None:
+        if os.getpid() != self._pid:  # a child's copy of a view; the page is the parent's
+            return
         self._left.append(slot)
         self._drain()
 
@@ -216,6 +219,11 @@ class Memory:
 
     def __init__(self, socket_name: str, grant: str, tenant: str = "", namespace: str = "") -> None:
         """Raises OSError when there is no agent, MemoryRefused when it does not let this process in."""
+        self._door = (socket_name, grant, tenant, namespace)
+        self._connect()
+
+    def _connect(self) -> None:
+        socket_name, grant, tenant, namespace = self._door
         self.pid = os.getpid()
         self.gone = False  # the agent has ended
         self._lock = threading.Lock()  # of requests: one at a time, answered in order
@@ -238,6 +246,11 @@ class Memory:
         except BaseException:
             self._socket.close()
             raise
+
+    def _own(self) -> None:
+        """A child of the process that made this needs a page and a connection of its own; it has no references."""
+        if os.getpid() != self.pid:
+            self._connect()
 
     def _open(self, index: int, segment: int, page: int) -> None:
         number = _MEMBARRIER.get(platform.machine())
@@ -275,6 +288,7 @@ class Memory:
         return found
 
     def _ask(self, kind: str, body: bytes) -> dict[str, bytes]:
+        self._own()
         try:
             with self._lock:
                 self._socket.send(kind.encode() + b"\0" + body)
@@ -291,6 +305,7 @@ class Memory:
 
     def stats(self) -> dict[str, int]:
         """What the agent keeps for this namespace."""
+        self._own()
         with self._lock:
             self._socket.send(b"Q\0")
             packet = self._socket.recv(PACKET_BYTES)
@@ -356,6 +371,8 @@ class Memory:
 
     def release(self, identity: bytes) -> None:
         """One reference less. May be called by the garbage collector: it neither waits nor fails."""
+        if os.getpid() != self.pid:  # the reference is the parent's
+            return
         self._released.append(identity)
         while self._released and self._releasing.acquire(blocking=False):
             try:
@@ -385,6 +402,7 @@ class Memory:
 
     def get(self, identity: bytes) -> Any:
         """The value. Raises MemoryRefused: OBJECT_UNKNOWN, OBJECT_LOST; MemoryGone."""
+        self._own()
         for _ in range(TRIES):
             found = self._find(identity)
             if found is None:

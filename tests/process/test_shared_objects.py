@@ -162,6 +162,21 @@ class Sharing(SharedTest):
         self.assertEqual(self.get(mine), b"m" * MIB)
         self.assertEqual(self.stats()["pinned_bytes"], 0)
 
+    def test_a_child_reads_what_its_parent_has_and_takes_nothing_from_it(self):
+        process = self.beside("""
+            import gc
+            refs = [uccp.put(bytes([number]) * 100_000) for number in range(50)]
+            held = [uccp.get(ref) for ref in refs]
+            child = os.fork()
+            if child == 0:
+                right = [uccp.get(ref) for ref in refs] == held and uccp.get(uccp.put("c")) == "c"
+                del refs, held
+                gc.collect()
+                os._exit(0 if right else 1)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [uccp.get(ref) for ref in refs] == held)
+        """)
+        self.assertEqual(process.communicate(timeout=WAIT_S)[0], "0 True\n")
+
     def test_a_value_that_cannot_be_pickled_is_refused(self):
         with self.assertRaises(uccp.SerializationError):
             uccp.put([threading.Lock()])
