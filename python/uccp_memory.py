@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import hashlib
 import json
 import mmap
 import os
@@ -134,6 +135,11 @@ class Packed:
         yield 0, self.head
         yield self.places[0], self.content
         yield from zip(self.places[1:], self.buffers, strict=True)
+
+
+def identity_of(task_id: str, attempt: str) -> bytes:
+    """Of the object that is the value of an attempt."""
+    return hashlib.blake2b(f"{task_id}/{attempt}".encode(), digest_size=16).digest()
 
 
 def unpacked(content: memoryview) -> Any:
@@ -268,6 +274,20 @@ class Memory:
         self._read_at = _map(segment, self._segment_bytes, writable=False)
         self._write_at = 0
 
+    @property
+    def door(self) -> str:
+        """The name of the agent's socket, which says whose memory it is."""
+        return self._door[0]
+
+    def take(self, identity: bytes) -> Any:
+        """The value that was handed over to this process, which takes no reference: it lives as long as it is looked
+        at. Raises MemoryRefused, MemoryGone."""
+        self.retain(identity)
+        try:
+            return self.get(identity)
+        finally:
+            self.release(identity)
+
     def close(self) -> None:
         """References end. Values that were read stay, as views of what was there."""
         self._socket.close()
@@ -321,10 +341,12 @@ class Memory:
 
     # Writing -------------------------------------------------------------------------------------------------------
 
-    def put(self, packed: Packed, *, hand_over: bool = False, wait: float = PUT_WAIT_S) -> bytes:
-        """Stores a value and answers its id; this process has a reference, or with `hand_over` whoever retains it
+    def put(
+        self, packed: Packed, identity: bytes | None = None, *, hand_over: bool = False, wait: float = PUT_WAIT_S
+    ) -> bytes:
+        """Stores a value and answers its id, a random one if it is not given; this process has a reference, or with `hand_over` whoever retains it
         first. While memory is full of what cannot leave it, waits for that so many seconds. Raises MemoryRefused."""
-        identity = os.urandom(16)
+        identity = identity or os.urandom(16)
         end = time.monotonic() + wait
         pause = PAUSE_FIRST_S
         while True:

@@ -30,6 +30,7 @@ from typing import Any
 
 SOCKET = "UCCP_FUNCTION_SOCKET"
 SECRET = "UCCP_FUNCTION_SECRET"
+OBJECTS_SOCKET = "UCCP_OBJECTS_SOCKET"
 VALUE_BYTES_MAX = "UCCP_FUNCTION_VALUE_BYTES_MAX"
 PACKET_BYTES = 64 << 10
 INLINE_BYTES = 48 << 10
@@ -43,6 +44,7 @@ FUNCTIONS_MAX = 256  # loaded ones that are kept
 CALL = "application/x-uccp-call"  # a pickled (args, kwargs), Ref in it for the arguments that follow
 BATCH = "application/x-uccp-batch"  # a pickled (list of such, further tries of one that raises)
 CALL_SHARED = "application/x-uccp-call-shared"  # of a caller with which this process shares memory
+CALLER_MEMORY = ";memory="  # behind CALL and BATCH: the door to the memory that the caller reads
 PART = "application/x-uccp-part"  # goes in front of the next argument
 VALUE = "application/x-python-pickle"
 OUTCOMES = "application/x-uccp-outcomes"  # a pickled list of (True, value) and (False, error)
@@ -204,12 +206,13 @@ def broken_of(error: Broken) -> dict[str, Any]:
     return {"type": kind, "message": str(error), "traceback": cause, "exception": None}
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, buffer_callback: Any = None) -> bytes:
     """Pickled; by cloudpickle what plain pickle cannot."""
     try:
-        return pickle.dumps(value, protocol=5)
+        return pickle.dumps(value, protocol=5, buffer_callback=buffer_callback)
     except Exception:
-        return bytes(importlib.import_module("cloudpickle").dumps(value, protocol=5))
+        cloudpickle = importlib.import_module("cloudpickle")
+        return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=buffer_callback))
 
 
 def json_values(arguments: list[Any]) -> list[Any]:
@@ -251,6 +254,7 @@ class Call:
         self.args: list[Any] = []
         self.kwargs: dict[str, Any] = {}
         self.convention = ""
+        self.shared = False  # the caller reads the memory that this process writes
         self.actor = False
         self.parts: list[bytes] = []
         keyword, content_type = "", ""
@@ -291,8 +295,10 @@ class Call:
         if kind == "b":
             content = read_file(files.pop(0))
             kind = "t" if content_type.startswith("text/") else "d"
-        if content_type in (CALL, BATCH):
-            self.convention = content_type
+        convention, _, memory = content_type.partition(CALLER_MEMORY)
+        if convention in (CALL, BATCH):
+            self.convention = convention
+            self.shared = bool(memory) and memory == os.environ.get(OBJECTS_SOCKET)
             parts, self.parts = self.parts, []
             return b"".join([*parts, content])  # unpickled once the function's module is there
         return argument(kind, content, content_type)
@@ -336,6 +342,14 @@ def hand_over(content: bytes, buffers: list[pickle.PickleBuffer]) -> bytes | Non
         return bytes(memory.of_process().put(packed, hand_over=True, wait=HAND_OVER_WAIT_S))
     except (memory.MemoryRefused, memory.MemoryGone, OSError, BufferError):
         return None
+
+
+def hand_over_value(value: Any, task_id: str, attempt: str) -> None:
+    """Puts the value of a task where its caller finds it by the names of task and attempt. It is kept elsewhere too."""
+    memory = importlib.import_module("uccp_memory")
+    with contextlib.suppress(memory.MemoryRefused, memory.MemoryGone, OSError, BufferError):
+        packed = memory.Packed.of(value, dumps)
+        memory.of_process().put(packed, memory.identity_of(task_id, attempt), hand_over=True, wait=0)
 
 
 class Functions:
@@ -491,6 +505,8 @@ class Worker:
                 elif isinstance(value, types.GeneratorType) and is_generator(function):
                     value = self._yield(value, content_type, call.name)
                 content, content_type = encode(value, content_type, call.name)
+                if call.shared and not call.actor and len(content) > SHARED_BYTES:
+                    hand_over_value(value, call.env["UCCP_TASK_ID"], call.env["UCCP_ATTEMPT"])
             del value, call
         except Broken as error:
             code, message = BROKEN, str(error)

@@ -246,7 +246,10 @@ def packed_arguments(
 ) -> Packed:
     """References among them have to be settled; those in shared memory live as long as this. Raises
     SerializationError, and what the references came to."""
-    kept = [one for one in map(shared_of, (*args, *kwargs.values())) if one is not None]
+    given = (*args, *kwargs.values())
+    if ObjectRef not in map(type, given):
+        return Packed(arguments(*wrap(args, kwargs), method))
+    kept = [one for one in map(shared_of, given) if one is not None]
     memory = kept[0].memory if kept else None
 
     def here(one: Any) -> Any:

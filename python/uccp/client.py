@@ -42,7 +42,7 @@ class Client:
         self.tasks = Tasks(self.connection)
         self.objects = Objects(self.connection)
         self.label = uuid.uuid4().hex  # of the tasks whose results come here
-        self.results = Results(self.connection, self.label)
+        self.results = Results(self.connection, self.label, lambda: self.memory)
         self._submitter: concurrent.futures.ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._memory_lock = threading.Lock()

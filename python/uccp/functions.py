@@ -117,6 +117,8 @@ class RemoteFunction(Generic[P, T]):
         """Submits a call once the values among its arguments that only this process has are there."""
         name, version = self._register(client)
         pending = Pending(client.results)
+        if client.memory is not None and actor is None:
+            content_type += uccp_worker.CALLER_MEMORY + client.memory.door
 
         def arguments() -> tuple[list[dict[str, Any]], list[Any]]:
             content, refs = packed()

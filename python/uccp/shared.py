@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import uccp_memory
-from uccp import errors, serialization
+from uccp import _contract, errors, serialization
 
 if TYPE_CHECKING:
     from uccp.client import Client
@@ -122,6 +122,16 @@ def take_over(memory: uccp_memory.Memory, identity: bytes) -> SharedValue:
     """What a function has handed over."""
     memory.retain(identity)
     return SharedValue(memory, identity, CARRIED_BYTES_MAX + 1)
+
+
+def value_of_task(memory: uccp_memory.Memory | None, task: Any) -> tuple[bool, Any]:
+    """(True, its value) if the worker that ran it has handed it over to this process, else (False, None)."""
+    if memory is None or _contract.enum_name(task, "status") != "SUCCEEDED" or not task.attempt_history:
+        return False, None
+    try:
+        return True, memory.take(uccp_memory.identity_of(task.id, str(task.attempt_history[-1].number)))
+    except (uccp_memory.MemoryRefused, uccp_memory.MemoryGone):
+        return False, None  # it ran elsewhere, or too long ago
 
 
 def _dumps(value: Any, buffer_callback: Any) -> bytes:

@@ -97,6 +97,10 @@ class Arrays(NodeTest):
         def total(pair):
             return float(pair[0].sum())
 
+        @uccp.remote(cpu=0.2, memory="512Mi", requirements=PACKAGES[:1])
+        def durable_more(array):
+            return array + 2
+
         array = numpy.zeros(1_000_000)
         once = more.remote(uccp.put(array))
         value, writeable, pid = uccp.get(once, timeout=WAIT_S)
@@ -105,6 +109,9 @@ class Arrays(NodeTest):
         self.assert_in_segment(value.ctypes.data, value.nbytes)
         self.assertEqual(value.sum(), 1_000_000)
         self.assertEqual(uccp.get(total.remote(once), timeout=WAIT_S), 1_000_000.0)
+        value = uccp.get(durable_more.remote(once._pending.value()[0][:100_000]), timeout=WAIT_S)
+        self.assert_in_segment(value.ctypes.data, value.nbytes)
+        self.assertEqual(value.sum(), 300_000)
 
     def test_the_example(self):
         done = subprocess.run([sys.executable, ROOT / "examples" / "python_arrays" / "pipeline.py", "--context-file",

@@ -38,6 +38,10 @@ if not MISSING:
     def durable_size(value):
         return len(value)
 
+    @uccp.remote(**SMALL)
+    def durable_twice(value):
+        return value + value
+
     @uccp.remote(**SMALL, durable=False)
     def put_and_get(count):
         return uccp.get(uccp.put(b"i" * count)) == b"i" * count
@@ -128,6 +132,15 @@ class Sharing(SharedTest):
         del ref
         gc.collect()
         wait_until(lambda: not list(self.client.objects.list("uccp.put/")), WAIT_S, "the copy is removed")
+
+    def test_values_of_durable_calls_are_handed_over_too(self):
+        self.wait_until_empty()
+        puts = self.stats()["puts"]
+        refs = [durable_twice.remote(b"v" * MIB), *durable_twice.map([b"w" * MIB, "x"], batch=2)]
+        self.assertEqual(self.get(refs), [b"vv" * MIB, b"ww" * MIB, "xx"])
+        self.assertEqual(self.stats()["puts"], puts + 2)
+        self.wait_until_empty()
+        self.assertEqual(self.get(durable_size.remote(refs[0])), 2 * MIB)
 
     def test_functions_put_and_get_by_themselves(self):
         self.assertTrue(self.get(put_and_get.remote(3 * MIB)))
