@@ -344,8 +344,9 @@ class Memory:
     def put(
         self, packed: Packed, identity: bytes | None = None, *, hand_over: bool = False, wait: float = PUT_WAIT_S
     ) -> bytes:
-        """Stores a value and answers its id, a random one if it is not given; this process has a reference, or with `hand_over` whoever retains it
-        first. While memory is full of what cannot leave it, waits for that so many seconds. Raises MemoryRefused."""
+        """Stores a value and answers its id, a random one if it is not given; this process has a reference, or with
+        `hand_over` whoever retains it first. While memory is full of what cannot leave it, waits for that so many
+        seconds. Raises MemoryRefused."""
         identity = identity or os.urandom(16)
         end = time.monotonic() + wait
         pause = PAUSE_FIRST_S
