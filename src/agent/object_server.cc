@@ -218,8 +218,10 @@ Status ObjectServer::object_request(Connection& connection, const WorkerPacket& 
     case 'S': UCCP_RETURN_IF_ERROR(store.seal(connection.client, id)); break;
     case 'G': UCCP_RETURN_IF_ERROR(store.locate(id)); break;
     case 'C': {
-      ByteReader size(find_field(body, 's'));
-      UCCP_TRY(const uint64_t offset, store.create(connection.client, id, size.u64()));
+      ByteReader in(find_field(body, 's'));
+      const uint64_t size = in.u64();
+      if (!in.at_end()) return Status(Code::kInvalid, "REQUEST_INVALID", "a size has 8 bytes");
+      UCCP_TRY(const uint64_t offset, store.create(connection.client, id, size));
       answer = number_field('o', offset);
       break;
     }

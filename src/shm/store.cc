@@ -72,7 +72,7 @@ void Store::detach(ClientId client) {
 Result<uint64_t> Store::create(ClientId client, const ObjectId& id, uint64_t size) {
   if (objects_.contains(id))
     return fail(Code::kAlreadyExists, "OBJECT_EXISTS", "an object of this id is there already; ids are random");
-  if (size == 0 || Space::rounded(size) > segment_.size()) {
+  if (size == 0 || size > segment_.size()) {
     counts_.refused += 1;
     return fail(Code::kInvalid, "OBJECT_TOO_LARGE",
                 "an object of " + std::to_string(size) + " bytes cannot be shared: this machine keeps " +

@@ -235,6 +235,8 @@ TEST_F(StoreTest, LimitsAreSaidByName) {
   EXPECT_EQ(store_->attach().error().reason(), "CLIENTS_TOO_MANY");
   EXPECT_EQ(put(1, kMiB + 1).reason(), "OBJECT_TOO_LARGE");
   EXPECT_EQ(put(1, 0).reason(), "OBJECT_TOO_LARGE");
+  for (const uint64_t endless : {UINT64_MAX, UINT64_MAX - 63, uint64_t{1} << 63})
+    EXPECT_EQ(store_->create(client_, id_of(1), endless).error().reason(), "OBJECT_TOO_LARGE");
   ASSERT_TRUE(put(1, 1).is_ok());
   EXPECT_EQ(put(1, 1).reason(), "OBJECT_EXISTS");
   ASSERT_TRUE(put(2, 1).is_ok());

@@ -220,6 +220,48 @@ class Access(SharedTest):
         mode = (self.node.dir / "agent" / "objects.json").stat().st_mode
         self.assertEqual(mode & 0o777, 0o600)
 
+    def refusal(self, memory, packet):
+        """What the agent says to a packet that this package would not send."""
+        with memory._lock:
+            memory._socket.send(packet)
+            answer = memory._socket.recv(uccp_memory.PACKET_BYTES)
+        with self.assertRaises(uccp_memory.MemoryRefused) as caught:
+            memory._answer(answer, "-")
+        return caught.exception.reason
+
+    def test_nonsense_is_refused_and_harms_nobody(self):
+        field = uccp_memory._field
+        memory = uccp_memory.of_file(self.client.context.objects, "default", "nonsense")
+        self.addCleanup(memory.close)
+        unknown = field("i", b"?" * 16)
+        for packet, reason in (
+            (b"T\0", "REQUEST_INVALID"),
+            (b"P\0", "REQUEST_INVALID"),
+            (b"P\0" + field("i", b"short") + field("d", b"x"), "REQUEST_INVALID"),
+            (b"P\0" + unknown, "OBJECT_TOO_LARGE"),
+            (b"C\0" + unknown + field("s", b"1"), "REQUEST_INVALID"),
+            (b"C\0" + unknown + field("s", bytes(8)), "OBJECT_TOO_LARGE"),
+            (b"C\0" + unknown + field("s", b"\xff" * 8), "OBJECT_TOO_LARGE"),
+            (b"S\0" + unknown, "OBJECT_UNKNOWN"),
+            (b"G\0" + unknown, "OBJECT_UNKNOWN"),
+            (b"P\0" + b"i\xff\xff\xff\xff", "REQUEST_INVALID"),
+            (b"?\0" + unknown, "REQUEST_INVALID"),
+        ):
+            with self.subTest(packet=packet):
+                self.assertEqual(self.refusal(memory, packet), reason)
+        memory._socket.send(b"R\0" + field("i", b"R" * 100))
+        memory._socket.send(b"K\0" + field("i", b"K" * 100))
+        self.assertEqual(memory.stats()["objects"], 0)
+        with uccp_memory.socket.socket(uccp_memory.socket.AF_UNIX, uccp_memory.socket.SOCK_SEQPACKET) as stranger:
+            stranger.connect("\0" + memory.door)
+            stranger.send(b"G\0" + unknown)
+            with self.assertRaises(uccp_memory.MemoryRefused) as caught:
+                memory._answer(stranger.recv(uccp_memory.PACKET_BYTES), "G")
+            self.assertEqual(caught.exception.reason, "GRANT_MISSING")
+            stranger.send(b"x")
+            self.assertEqual(stranger.recv(1), b"", "what is no packet ends the connection")
+        self.assertEqual(uccp.get(uccp.put("still")), "still")
+
     def test_another_namespace_sees_nothing_of_it(self):
         ref = uccp.put(b"secret" * MIB)
         identity = ref._pending.identity
