@@ -1,9 +1,6 @@
 // Store: what processes ask for.
 #include "shm/store.h"
 
-#include <algorithm>
-#include <atomic>
-
 #include "base/bytes.h"
 #include "base/check.h"
 
@@ -33,10 +30,10 @@ Result<std::unique_ptr<Store>> Store::open(const Clock& clock, FileSystem& files
   const IndexHeader header{.slots = options.slots, .segment_bytes = segment.size()};
   std::memcpy(index.memory.data(), &header, sizeof header);
   return std::unique_ptr<Store>(
-      new Store(clock, budget, std::move(options), std::move(index), std::move(segment), std::move(spill)));
+      new Store(clock, std::move(options), std::move(index), std::move(segment), std::move(spill)));
 }
 
-Store::Store(const Clock& clock, Budget&, StoreOptions options, SharedFile index, Segment segment, Spill spill)
+Store::Store(const Clock& clock, StoreOptions options, SharedFile index, Segment segment, Spill spill)
     : clock_(clock),
       options_(std::move(options)),
       index_(std::move(index)),
@@ -94,7 +91,9 @@ Result<uint64_t> Store::create(ClientId client, const ObjectId& id, uint64_t siz
 
 // Finds a slot and space. The slot shows nothing yet.
 Status Store::place(Object& object) {
-  if (hidden_.size() >= kHiddenMax || hidden_bytes_ > segment_.size() / kHiddenShare ||
+  // What was still looked at the last time does not count: it would be looked through with each object.
+  if (hidden_.size() >= still_hidden_ + kHiddenMax ||
+      hidden_bytes_ > still_hidden_bytes_ + segment_.size() / kHiddenShare ||
       (object.size >= kLargeBytes && !hidden_.empty())) {
     reuse_hidden();
   }

@@ -116,7 +116,7 @@ class Store {
     uint64_t size = 0;
   };
 
-  Store(const Clock& clock, Budget& budget, StoreOptions options, SharedFile index, Segment segment, Spill spill);
+  Store(const Clock& clock, StoreOptions options, SharedFile index, Segment segment, Spill spill);
 
   Slot& slot(uint32_t number) const;
   void show(const Object& object);
@@ -147,6 +147,8 @@ class Store {
   std::vector<bool> slot_taken_;  // shown, being written, or hidden
   std::vector<Hidden> hidden_;
   uint64_t hidden_bytes_ = 0;
+  size_t still_hidden_ = 0;  // of them: pinned when they were looked through last
+  uint64_t still_hidden_bytes_ = 0;
   std::map<ClientId, Client> clients_;
   ClientId next_client_ = 1;
   std::set<std::pair<int64_t, ObjectId>> handovers_;  // by their ends

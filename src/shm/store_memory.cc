@@ -183,6 +183,8 @@ void Store::reuse_hidden() {
     hidden_bytes_ -= one.size;
     return true;
   });
+  still_hidden_ = hidden_.size();
+  still_hidden_bytes_ = hidden_bytes_;
 }
 
 std::set<uint32_t> Store::pinned_slots() const {
