@@ -85,8 +85,17 @@ class SharedTest(NodeTest):
             client = uccp.init(context_file={str(self.node.context_file)!r})
         """
         text = textwrap.dedent(head) + textwrap.dedent(program)
-        return subprocess.Popen([sys.executable, "-c", text, *arguments], stdout=subprocess.PIPE, text=True,
-                                env=clean_environment())
+        process = subprocess.Popen([sys.executable, "-c", text, *arguments], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, text=True, env=clean_environment())
+        self.addCleanup(self.end, process)
+        return process
+
+    @staticmethod
+    def end(process):
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
 
 
 class Sharing(SharedTest):
@@ -166,8 +175,6 @@ class Sharing(SharedTest):
             print("ready", flush=True)
             sys.stdin.readline()
         """)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
         self.assertEqual(process.stdout.readline(), "ready\n")
         self.assertEqual(self.stats()["objects"], 5)
         process.kill()
@@ -361,8 +368,6 @@ class Limits(SharedTest):
             print("begins", flush=True)
             print(len(uccp.get(uccp.put(bytes(6 << 20)))), flush=True)
         """)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
         self.assertEqual(process.stdout.readline(), "begins\n")
         refused = self.stats()["refused"]
         wait_until(lambda: self.stats()["refused"] > refused, WAIT_S, "it was refused and waits")
