@@ -22,7 +22,7 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 constexpr int kSampleEvery = 64;
-constexpr int kRedisWaitMs = 10'000;
+constexpr int kRedisWaitMs = 10'000, kRedisStepMs = 50;
 
 std::unexpected<Status> failed(const std::string& what) {
   return fail(Code::kUnavailable, "OBJECTS_UNREACHABLE", what + ": " + std::strerror(errno));
@@ -163,13 +163,18 @@ Result<double> redis_gets(const Context& context, size_t clients, size_t bytes, 
       return fail(Code::kUnavailable, "REDIS_FAILED", ended.how + ": " + ended.text.substr(0, 300));
     return std::strtod(ended.text.c_str() + line + 7, nullptr);
   };
-  Result<double> rate = load("set", 1000);
-  for (int waited = 0; !rate && waited < kRedisWaitMs; waited += 50) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    rate = load("set", 1000);
+  // redis-benchmark itself spins for ever when nobody answers yet.
+  const auto answers = [&] {
+    const auto ended = run_program({"redis-cli", "-p", port, "ping"}, directory + "/ping.txt");
+    return ended && ended->text.find("PONG") != std::string::npos;
+  };
+  for (int waited = 0; !answers(); waited += kRedisStepMs) {
+    if (waited > kRedisWaitMs) return fail(Code::kUnavailable, "REDIS_FAILED", "redis-server does not answer");
+    std::this_thread::sleep_for(std::chrono::milliseconds(kRedisStepMs));
   }
-  if (!rate) return rate;
+  UCCP_TRY(const double stored, load("set", 1000));
   UCCP_TRY(const double guess, load("get", 20'000));
+  if (stored < 1 || guess < 1) return fail(Code::kUnavailable, "REDIS_FAILED", "redis-benchmark says no rate");
   return load("get", static_cast<uint64_t>(guess * seconds));
 }
 
