@@ -63,7 +63,8 @@ void add_object_rows(std::map<std::string, Row>& rows) {
   };
   row("get_1kb", "get of 1 KB from shared memory", "1/s", 5, "Ray");
   row("put_1kb", "put of 1 KB into shared memory", "1/s", 3, "Ray");
-  row("put_100mb", "put of 100 MB into shared memory", "GB/s", 1, "Ray");
+  row("put_100mb", "put of 100 MB into shared memory", "GB/s", 0, "Ray");
+  rows.at("put_100mb").goal = {};
   row("put_100mb_warm", "put of 100 MB into warm memory", "GB/s", 0.8, "memcpy");
   row("put_100mb_cold", "put of 100 MB into new memory", "GB/s", 0.3, "memcpy");
 }
