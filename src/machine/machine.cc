@@ -336,15 +336,15 @@ Status Machine::write_batch(Transaction&& state, std::span<const Entry> entries)
   meta_.digest = state.digest();
   storage::KvBatch batch;
   const std::string prefix = group_prefix(group_, slot_);
+  // In the order of keys, as those below.
+  const bool reconfigured = std::ranges::count(entries, EntryKind::kConfiguration, &Entry::kind) > 0;
+  if (reconfigured) batch.put(prefix + table_key::make(kMetaTable, {}, kMembershipKey), membership_);
+  batch.put(prefix + table_key::make(kMetaTable, {}, kMetaKey), encode_meta(meta_));
   for (auto& [key, value] : std::move(state).take_writes()) {
     recent_.update(key, value);
     if (value) batch.put(prefix + key, std::move(*value));
     else batch.erase(prefix + key);
   }
-  batch.put(prefix + table_key::make(kMetaTable, {}, kMetaKey), encode_meta(meta_));
-  const bool reconfigured =
-      std::ranges::any_of(entries, [](const Entry& entry) { return entry.kind == EntryKind::kConfiguration; });
-  if (reconfigured) batch.put(prefix + table_key::make(kMetaTable, {}, kMembershipKey), membership_);
   UCCP_RETURN_IF_ERROR(kv_.write(batch));
   renew_view();
   return {};

@@ -38,9 +38,10 @@ Status Server::Parts::open_storage(const ServerOptions& options, const Config& c
   log::info("data directory opened", {{"encryption", encryption->report()}});
   log_chosen.encryption = encryption->rocks();
   UCCP_TRY(log, open_log(encryption->files(), options.data_dir + "/log", identity, log_chosen, metrics));
-  UCCP_TRY(kv, storage::RocksKv::open(
-                   options.data_dir + "/state/kv",
-                   {.block_cache_bytes = static_cast<uint64_t>(cache_bytes), .encryption = encryption->rocks()}));
+  UCCP_TRY(rocks, storage::RocksKv::open(
+                      options.data_dir + "/state/kv",
+                      {.block_cache_bytes = static_cast<uint64_t>(cache_bytes), .encryption = encryption->rocks()}));
+  kv = std::make_unique<storage::GatheredKv>(*rocks);
   UCCP_RETURN_IF_ERROR(node::claim_state(*kv, options.data_dir + "/state", identity));
   UCCP_TRY(stored_blobs, objects::DirectoryBlobStore::open(encryption->files(), options.data_dir + "/blobs"));
   return Status::ok();

@@ -72,6 +72,7 @@
 #include "services/tasks/tasks_state.h"
 #include "services/workers/workers_service.h"
 #include "services/workers/workers_state.h"
+#include "storage/gathered_kv.h"
 #include "storage/rocksdb/rocks_kv.h"
 
 namespace uccp::server {
@@ -110,7 +111,8 @@ struct Server::Parts {
   storage::StoreIdentity identity;
   std::unique_ptr<DataEncryption> encryption;
   std::unique_ptr<storage::LogStore> log;
-  std::unique_ptr<storage::RocksKv> kv;
+  std::unique_ptr<storage::RocksKv> rocks;
+  std::unique_ptr<storage::GatheredKv> kv;                    // in front of it
   std::unique_ptr<objects::DirectoryBlobStore> stored_blobs;  // of this node
   std::unique_ptr<objects::CollectedBlobs> blobs;             // the same, from which some go
   discovery::DiscoveryState discovery_state;

@@ -38,6 +38,7 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, const SimOptions&
       events_(std::move(events)),
       clock_(scheduler.time(), {1'000'000 + static_cast<int64_t>(seed % 1'000'000'000)}),
       generation_(id.value << 32) {
+  gather();
   UCCP_CHECK(files_.make_directories(log_directory()).is_ok(), "an empty disk takes a directory");
   const auto observe = [&](GroupId group, machine::Domain& domain) {
     observed_[group].push_back(std::make_unique<ObservedDomain>(
@@ -137,7 +138,7 @@ void SimNode::build(Process& p) {
                             .clock = clock_,
                             .random = random_,
                             .log = *p.log,
-                            .kv = kv_,
+                            .kv = *kv_,
                             .metrics = p.metrics,
                             .network = p.network.get(),
                             .reads = p.reads.get(),
@@ -181,6 +182,9 @@ void SimNode::build(Process& p) {
     });
   }
 }
+
+// Few batches, so that some are below and some are not at most moments.
+void SimNode::gather() { kv_.emplace(stored_, storage::GatheredKv::Options{.batches_max = 4}); }
 
 std::vector<node::GroupSpec> SimNode::groups() {
   std::vector<node::GroupSpec> specs = {{kCoreGroup, "core", domains(kCoreGroup), {}, kCoreAgeMaxMs},
@@ -230,7 +234,9 @@ void SimNode::crash(CrashKind kind) {
     process_.reset();
   }
   // Views of the dead process are gone, so that the state may go back.
-  kv_.crash();
+  kv_.reset();
+  stored_.crash();
+  gather();
   switch (kind) {
     case CrashKind::kLoseUnsynced: files_.crash_losing_unsynced(); break;
     case CrashKind::kTearUnsynced: files_.crash(random_); break;
@@ -280,7 +286,7 @@ void SimNode::check_digests() {
 
 void SimNode::check_state() {
   for (const auto& [group, domains_of_group] : observed_) {
-    machine::Machine stored(group, kv_, domains(group));
+    machine::Machine stored(group, *kv_, domains(group));
     if (Status opened = stored.open(); !opened.is_ok()) {
       checkers_.violations.add("digest", opened.to_string());
       continue;
@@ -295,7 +301,7 @@ void SimNode::check_state() {
 Result<std::map<GroupId, Digest>> SimNode::stored_digests() {
   std::map<GroupId, Digest> out;
   for (const GroupId group : groups_of(options_)) {
-    machine::Machine stored(group, kv_, domains(group));
+    machine::Machine stored(group, *kv_, domains(group));
     UCCP_RETURN_IF_ERROR(stored.open());
     out[group] = stored.digest();
   }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,7 @@
 #include "sim/sim_clock.h"
 #include "sim/sim_executor.h"
 #include "sim/sim_file_system.h"
+#include "storage/gathered_kv.h"
 #include "storage/memory/memory_kv.h"
 #include "storage/wal/wal_log_store.h"
 
@@ -123,6 +125,7 @@ class SimNode {
   void make_executors(Process& process);
   Result<std::unique_ptr<storage::WalLogStore>> open_wal(storage::RecoveryReport& report);
   void build(Process& process);
+  void gather();
   node::NodeOptions node_options() const;
   const storage::CompressionOptions& compression() const {
     return options_.compression[id_.value % options_.compression.size()];
@@ -140,7 +143,8 @@ class SimNode {
   const NodeEvents events_;
   SimClock clock_;
   SimFileSystem files_;
-  storage::MemoryKv kv_;
+  storage::MemoryKv stored_;
+  std::optional<storage::GatheredKv> kv_;  // in front of it
   RegisterDomain registers_;
   discovery::DiscoveryState discovery_;
   locks::LocksState locks_;
