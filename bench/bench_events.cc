@@ -196,7 +196,7 @@ Status run_consume(Context& context, Sides& sides, size_t bytes) {
   UCCP_RETURN_IF_ERROR(sides.fresh());
   Work fill;
   fill.method = kPublish;
-  fill.request = [&](uint64_t) { return publish_request(sides.name, stamped(bytes), kAtOnce); };
+  fill.request = [&](uint64_t) { return publish_many(sides.name, bytes, kAtOnce); };
   fill.verify = [](uint64_t, std::string_view) { return true; };
   const LoadResult filled = sides.ours->run(fill, {.in_flight = 4, .operations = events / kAtOnce});
   note_failures(row, filled, true);

@@ -67,7 +67,8 @@ Usage:
       NAME     a benchmark, or the first word of several: consensus
       --json   one JSON object a row, then one a benchmark
       --short  two pairs of short samples instead of five
-      --rows   only rows whose metric has this text; `coordination` and `growth` do not measure the others
+      --rows   only rows whose metric has this text; `coordination`, `growth`, `events-scale` and
+               `events-kept` do not measure the others
       --dir    where servers put their data; on a real disk, not tmpfs (default: build/bench beside the programs)
 
 Exit codes: 0 all goals met, 1 some not, 2 wrong usage, 3 a benchmark could not run.

@@ -18,11 +18,22 @@ constexpr uint64_t kEarliest = 2;
 
 }  // namespace
 
-std::string publish_request(const std::string& topic, std::string_view payload, size_t copies) {
+std::string publish_request(const std::string& topic, std::string_view payload) {
   std::string event, out;
   call::put_bytes(event, kDataField, payload);
   call::put_bytes(out, kTopicField, topic);
-  for (size_t i = 0; i < copies; ++i) call::put_bytes(out, kEventsField, event);
+  call::put_bytes(out, kEventsField, event);
+  return out;
+}
+
+std::string publish_many(const std::string& topic, size_t bytes, size_t count) {
+  std::string out;
+  call::put_bytes(out, kTopicField, topic);
+  for (size_t i = 0; i < count; ++i) {
+    std::string event;
+    call::put_bytes(event, kDataField, stamped(bytes));
+    call::put_bytes(out, kEventsField, event);
+  }
   return out;
 }
 

@@ -12,7 +12,9 @@ inline constexpr char kPublish[] = "uccp.v1.EventBus/Publish";
 inline constexpr char kCreateTopic[] = "uccp.v1.EventBus/CreateTopic";
 inline constexpr char kSubscribe[] = "uccp.v1.EventBus/Subscribe";
 
-std::string publish_request(const std::string& topic, std::string_view payload, size_t copies = 1);
+std::string publish_request(const std::string& topic, std::string_view payload);
+// Events with stamped payloads of `bytes` bytes, each another one.
+std::string publish_many(const std::string& topic, size_t bytes, size_t count);
 // One event with a key.
 std::string keyed_request(const std::string& topic, std::string_view key, std::string_view payload);
 std::string create_request(const std::string& topic);

@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "bench/consensus.h"
+#include "bench/load.h"
 #include "machine/table.h"
 #include "node/node.h"
 #include "runtime/loop.h"
@@ -32,8 +33,6 @@ constexpr uint64_t kNodes = 3;
 constexpr machine::TableId kTable = 100;
 constexpr auto kLeadersMax = std::chrono::seconds(30);
 const runtime::RealClock real_clock;
-
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 // put: the first eight bytes of the payload are the key.
 class Rows final : public machine::Domain {
@@ -216,7 +215,7 @@ GroupLoad NodeCluster::puts(size_t in_flight, size_t value_bytes, double seconds
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   slots.ended = true;
   while (slots.at_work.load() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  const double took = seconds_since(begin);
+  const double took = since(begin);
   slots.load.rate = static_cast<double>(slots.ok) / took;
   slots.load.cores = (own_cpu_seconds() - cpu) / took;
   slots.load.us_per_op = slots.load.cores * 1e6 / std::max(1.0, slots.load.rate);

@@ -35,8 +35,6 @@ constexpr uint32_t kAnyVersion = UINT32_MAX;
 constexpr uint32_t kAllPermissions = 31;
 constexpr size_t kReplyHeaderBytes = 16;  // request, transaction, error
 
-double seconds_since(Clock::time_point at) { return std::chrono::duration<double>(Clock::now() - at).count(); }
-
 void put_buffer(ByteWriter& out, std::string_view bytes) { out.u32(static_cast<uint32_t>(bytes.size())).raw(bytes); }
 
 std::string frame(const ByteWriter& body) {
@@ -252,14 +250,14 @@ LoadResult ZooKeeperLoad::set(const Plan& plan, size_t nodes, size_t value_bytes
       result.first_error = "a connection is lost";
       break;
     }
-    if (!measuring && seconds_since(begin) >= plan.warm_up_s) {
+    if (!measuring && since(begin) >= plan.warm_up_s) {
       measuring = true;
       begin = Clock::now();
       own_cpu = own_cpu_seconds();
       server_cpu = cpu_seconds_of(plan.server_pids);
-    } else if (measuring && running && seconds_since(begin) >= plan.seconds) {
+    } else if (measuring && running && since(begin) >= plan.seconds) {
       running = false;
-      result.seconds = seconds_since(begin);
+      result.seconds = since(begin);
       result.generator_cores = (own_cpu_seconds() - own_cpu) / result.seconds;
       result.server_cores = (cpu_seconds_of(plan.server_pids) - server_cpu) / result.seconds;
     }
