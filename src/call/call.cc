@@ -4,6 +4,17 @@
 
 namespace uccp::call {
 
+std::string_view MessageRun::message(size_t number) const {
+  if (ends.empty()) return bytes;
+  const size_t begin = number == 0 ? 0 : ends[number - 1];
+  return std::string_view(bytes).substr(begin, ends[number] - begin);
+}
+
+void Sink::send_run(MessageRun run) {
+  if (run.ends.empty()) return send(std::move(run.bytes));
+  for (size_t number = 0; number < run.size(); ++number) send(std::string(run.message(number)));
+}
+
 void Call::finish(Status status) {
   if (finished_.exchange(true, std::memory_order_acq_rel)) return;
   std::move_only_function<void(Status&)> account;

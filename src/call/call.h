@@ -30,12 +30,23 @@ namespace uccp::call {
 
 struct Method;
 
+// Messages one behind the other in one string.
+struct MessageRun {
+  std::string bytes;
+  std::vector<uint32_t> ends;  // where each of them ends in `bytes`; none: all of it is one message
+
+  size_t size() const { return ends.empty() ? 1 : ends.size(); }
+  std::string_view message(size_t number) const;
+};
+
 // The way back to the client, implemented by each door. Callable from any thread.
 class Sink {
  public:
   virtual ~Sink() = default;
   // Queues one response message. Order is kept.
   virtual void send(std::string message) = 0;
+  // The same for several messages.
+  virtual void send_run(MessageRun run);
   // Ends the call. Nothing is sent afterwards; the first call wins.
   virtual void finish(Status status) = 0;
   // Bytes queued and not yet taken by the transport: back-pressure for long streams.
@@ -88,6 +99,7 @@ class Call : public std::enable_shared_from_this<Call> {
 
   // For the handler. -----------------------------------------------------------------------------------------------
   void send(std::string message) { sink->send(std::move(message)); }
+  void send_run(MessageRun run) { sink->send_run(std::move(run)); }
   // Ends the call; the pipeline's accounting runs first. Later calls do nothing.
   void finish(Status status);
   // A unary answer.

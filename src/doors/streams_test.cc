@@ -103,6 +103,11 @@ class StreamsTest : public ::testing::Test {
       for (int i = 0; i < 2000 && !call->finished(); ++i) call->send(line.SerializeAsString());
       return;
     }
+    if (request.id() == "run") return runs(call);
+    if (request.id() == "greedy-run") {
+      for (int i = 0; i < 400 && !call->finished(); ++i) call->send_run(run_of(5, 100'000));
+      return;
+    }
     for (int i = request.since().empty() ? 1 : std::stoi(request.since()) + 1; i <= 3; ++i) {
       v1::LogLine line;
       line.set_text("line " + std::to_string(i));
@@ -113,6 +118,28 @@ class StreamsTest : public ::testing::Test {
     v1::LogLine end;
     end.mutable_end()->set_reason(v1::STREAM_END_REASON_COMPLETED);
     call->send(end.SerializeAsString());
+    call->finish(Status::ok());
+  }
+  static call::MessageRun run_of(int count, size_t bytes) {
+    call::MessageRun run;
+    for (int i = 1; i <= count; ++i) {
+      v1::LogLine line;
+      line.set_text(std::to_string(i) + std::string(bytes, 'x'));
+      run.bytes += line.SerializeAsString();
+      run.ends.push_back(static_cast<uint32_t>(run.bytes.size()));
+    }
+    return run;
+  }
+  static void runs(const CallPtr& call) {
+    call->send_run(run_of(3, 0));
+    // An empty message between others, and some that need many frames.
+    call::MessageRun run = run_of(1, 0);
+    run.ends.push_back(run.ends.back());
+    call->send_run(std::move(run));
+    call->send_run(run_of(2, 100'000));
+    v1::LogLine line;
+    line.set_text("last");
+    call->send(line.SerializeAsString());
     call->finish(Status::ok());
   }
   static std::string logs_request(const std::string& id) {
@@ -137,6 +164,26 @@ TEST_F(StreamsTest, GrpcServerStream) {
   }
   EXPECT_EQ(texts, (std::vector<std::string>{"line 1", "line 2", "line 3", ""}));
   EXPECT_TRUE(stream->finish().is_ok());
+}
+
+TEST_F(StreamsTest, MessagesOfARunArriveOneByOne) {
+  auto stream = doors.channel()->stream(kLogs);
+  ASSERT_TRUE(stream->write(logs_request("run")));
+  stream->half_close();
+  const std::string large(100'000, 'x');
+  const std::vector<std::string> expected{"1", "2", "3", "1", "", "1" + large, "2" + large, "last"};
+  std::vector<std::string> texts;
+  while (auto message = stream->read()) {
+    v1::LogLine line;
+    ASSERT_TRUE(line.ParseFromString(*message));
+    texts.push_back(line.text());
+  }
+  EXPECT_EQ(texts, expected);
+  EXPECT_TRUE(stream->finish().is_ok());
+  const auto reply = HttpsClient(doors.rest_port).ask("GET", "/api/v1/tasks/run/logs");
+  std::string body;
+  for (const std::string& text : expected) body += text.empty() ? "{}\n" : "{\"text\":\"" + text + "\"}\n";
+  EXPECT_EQ(reply.body.substr(0, body.size()), body);
 }
 
 TEST_F(StreamsTest, NdjsonIsTheDefault) {
@@ -237,10 +284,12 @@ TEST_F(StreamsTest, SlowRestReaderHoldsTheHandlerBack) {
 }
 
 TEST_F(StreamsTest, GreedyHandlerLosesItsCall) {
-  auto stream = doors.channel()->stream(kLogs);
-  stream->write(logs_request("greedy"));
-  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_in_flight() == 0; }));
-  EXPECT_EQ(stream->finish().reason(), "STREAM_TOO_SLOW");
+  for (const char* id : {"greedy", "greedy-run"}) {
+    auto stream = doors.channel()->stream(kLogs);
+    stream->write(logs_request(id));
+    ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_in_flight() == 0; })) << id;
+    EXPECT_EQ(stream->finish().reason(), "STREAM_TOO_SLOW") << id;
+  }
   HttpsClient client(doors.rest_port, {.receive_buffer = 64 * 1024});
   client.send("GET /api/v1/tasks/greedy/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin:root\r\n\r\n");
   EXPECT_TRUE(eventually([&] { return doors.pipeline->calls_in_flight() == 0; }));

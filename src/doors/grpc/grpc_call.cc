@@ -137,6 +137,7 @@ void GrpcCall::on_closed(Status why) {
     std::lock_guard lock(mutex_);
     closed_ = true;
     queue_.clear();
+    message_ = filled_ = 0;
     queued_bytes_ = 0;
   }
   if (call == nullptr || call->sink == nullptr || call->finished()) return;
@@ -163,15 +164,16 @@ void GrpcCall::end(Status status) {
 
 // --- what the handler sends -----------------------------------------------------------------------------------------
 
-void GrpcCall::send(std::string message) {
+void GrpcCall::send_run(call::MessageRun run) {
   {
     std::lock_guard lock(mutex_);
     if (closed_ || outcome_ || overflow_) return;
-    if (queued_bytes_ + message.size() > kQueueBytesMax) {
+    if (queued_bytes_ + run.bytes.size() > kQueueBytesMax) {
       overflow_ = true;
     } else {
-      queued_bytes_ += message.size();
-      queue_.push_back(std::move(message));
+      queued_bytes_ += run.bytes.size();
+      drained_bytes_ = std::max(kDrainedBytes, queued_bytes_ / 2);
+      queue_.push_back(std::move(run));
       // One answer leaves together with its outcome.
       if (holds_messages_) return;
     }
@@ -184,14 +186,20 @@ void GrpcCall::finish(Status status) {
     std::lock_guard lock(mutex_);
     if (closed_ || outcome_) return;
     // What waits is worth nothing to a client that reads too slowly, and an error needs no answer beside it.
-    if (overflow_ || (holds_messages_ && !status.is_ok())) {
-      const bool begun = filled_ > 0 && !queue_.empty();
-      queue_.erase(queue_.begin() + (begun ? 1 : 0), queue_.end());
-      queued_bytes_ = begun ? queue_.front().size() : 0;
-    }
+    if (overflow_ || (holds_messages_ && !status.is_ok())) drop_queue();
     outcome_ = std::move(status);
   }
   poke();
+}
+
+// But for a message of which a part was sent.
+void GrpcCall::drop_queue() {
+  std::string begun;
+  if (filled_ > 0) begun = queue_.front().message(message_);
+  queue_.clear();
+  message_ = 0;
+  queued_bytes_ = begun.size();
+  if (filled_ > 0) queue_.push_back({std::move(begun), {}});
 }
 
 size_t GrpcCall::queued_bytes() const {
@@ -262,34 +270,36 @@ GrpcHeaders GrpcCall::trailers() const {
   return out;
 }
 
-GrpcCall::Filled GrpcCall::fill(uint8_t* to, size_t size) {
+GrpcCall::Filled GrpcCall::fill(std::string& to, size_t size) {
   Filled filled;
   std::lock_guard lock(mutex_);
-  const bool was_full = queued_bytes_ > kDrainedBytes;
+  const bool was_full = queued_bytes_ > drained_bytes_;
   while (!queue_.empty() && filled.bytes < size) {
-    const std::string& message = queue_.front();
+    const std::string_view message = queue_.front().message(message_);
     if (filled_ < kMessageHeadBytes) {
       uint8_t head[kMessageHeadBytes];
       put_message_head(head, message.size());
       const size_t taken = std::min(kMessageHeadBytes - filled_, size - filled.bytes);
-      std::memcpy(to + filled.bytes, head + filled_, taken);
+      to.append(reinterpret_cast<const char*>(head) + filled_, taken);
       filled_ += taken;
       filled.bytes += taken;
       if (filled_ < kMessageHeadBytes) break;
     }
     const size_t at = filled_ - kMessageHeadBytes;
     const size_t taken = std::min(message.size() - at, size - filled.bytes);
-    std::memcpy(to + filled.bytes, message.data() + at, taken);
+    to.append(message.substr(at, taken));
     filled_ += taken;
     filled.bytes += taken;
     if (filled_ < kMessageHeadBytes + message.size()) break;
     queued_bytes_ -= std::min(queued_bytes_, message.size());
-    queue_.pop_front();
     filled_ = 0;
+    if (++message_ < queue_.front().size()) continue;
+    queue_.pop_front();
+    message_ = 0;
   }
   filled.end = queue_.empty() && outcome_.has_value();
   const bool drained =
-      !outcome_ && filled.bytes > 0 && (queue_.empty() || (was_full && queued_bytes_ <= kDrainedBytes));
+      !outcome_ && filled.bytes > 0 && (queue_.empty() || (was_full && queued_bytes_ <= drained_bytes_));
   if (drained) {
     // The handler is told in the next turn, when the connection is not at work.
     drain_due_ = true;

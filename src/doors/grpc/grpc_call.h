@@ -43,7 +43,7 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
  public:
   // A handler that ignores back-pressure loses its call here: exhausted STREAM_TOO_SLOW.
   static constexpr size_t kQueueBytesMax = 32u << 20;
-  // on_drain comes when the queue falls to this, and when it is empty.
+  // on_drain comes when the queue falls to half of what it had, or to this if that is more, and when it is empty.
   static constexpr size_t kDrainedBytes = 64u << 10;
   // How long a client may take to send the one message of a call.
   static constexpr int64_t kRequestMs = 30'000;
@@ -51,7 +51,8 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
   GrpcCall(GrpcSharedPtr shared, IoLoopPtr loop, GrpcConnection& connection, int32_t stream);
 
   // The sink, for any thread.
-  void send(std::string message) override;
+  void send(std::string message) override { send_run({std::move(message), {}}); }
+  void send_run(call::MessageRun run) override;
   void finish(Status status) override;
   size_t queued_bytes() const override;
 
@@ -73,7 +74,8 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
     size_t bytes = 0;
     bool end = false;
   };
-  Filled fill(uint8_t* to, size_t size);
+  // Appends them to `to`.
+  Filled fill(std::string& to, size_t size);
   GrpcHeaders trailers() const;
 
   // On the loop: passes on what was queued.
@@ -83,6 +85,7 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
   void begin();
   void begin_foreign();
   void take(std::string message);
+  void drop_queue();
   void poke();
   GrpcHeaders headers() const;
   bool streams_in() const { return builtin_ || (call_->method != nullptr && call_->method->client_streaming); }
@@ -108,9 +111,11 @@ class GrpcCall final : public call::Sink, public IoWork, public std::enable_shar
   bool drain_due_ = false;
 
   mutable std::mutex mutex_;
-  std::deque<std::string> queue_;
+  std::deque<call::MessageRun> queue_;
+  size_t message_ = 0;  // of the first run in the queue: the one that is being sent
+  size_t filled_ = 0;   // of that message, its head included
   size_t queued_bytes_ = 0;
-  size_t filled_ = 0;  // of the first message in the queue, its head included
+  size_t drained_bytes_ = kDrainedBytes;  // on_drain comes when the queue falls to this
   std::optional<Status> outcome_;
   bool closed_ = false;
   bool overflow_ = false;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "base/check.h"
 
@@ -18,6 +19,7 @@ constexpr size_t kReadBytes = 32 * 1024;
 constexpr size_t kTurnBytes = 256 * 1024;
 // Gathered before it is given to the socket.
 constexpr size_t kOutBytes = 64 * 1024;
+constexpr size_t kFrameHeadBytes = 9;
 
 nghttp2_nv header_of(std::string_view name, std::string_view value, uint8_t flags = NGHTTP2_NV_FLAG_NONE) {
   return {reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())),
@@ -97,16 +99,30 @@ struct GrpcConnection::Callbacks {
     if (nghttp2_session_get_stream_remote_close(session, frame->hd.stream_id) != 0) return 0;
     return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
   }
-  static ssize_t on_fill(nghttp2_session* session, int32_t stream, uint8_t* to, size_t size, uint32_t* flags,
-                         nghttp2_data_source* source, void*) {
+  // The content of a frame goes right to where the session's other bytes gather; its head follows in on_frame_data().
+  static ssize_t on_fill(nghttp2_session* session, int32_t stream, uint8_t*, size_t size, uint32_t* flags,
+                         nghttp2_data_source* source, void* user) {
     auto* answering = static_cast<GrpcCall*>(source->ptr);
-    const GrpcCall::Filled filled = answering->fill(to, size);
+    std::string& out = connection(user).out_;
+    const size_t head = connection(user).frame_at_ = out.size();
+    out.append(kFrameHeadBytes, '\0');
+    const GrpcCall::Filled filled = answering->fill(out, size);
+    // Then there is no frame.
+    if (filled.bytes == 0) out.resize(head);
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (!filled.end) return filled.bytes > 0 ? static_cast<ssize_t>(filled.bytes) : NGHTTP2_ERR_DEFERRED;
     *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
     const GrpcHeaders trailers = answering->trailers();
     const auto fields = fields_of(trailers, false);
     if (nghttp2_submit_trailer(session, stream, fields.data(), fields.size()) != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
     return static_cast<ssize_t>(filled.bytes);
+  }
+
+  static int on_frame_data(nghttp2_session*, nghttp2_frame*, const uint8_t* head, size_t, nghttp2_data_source*,
+                           void* user) {
+    GrpcConnection& self = connection(user);
+    std::memcpy(self.out_.data() + self.frame_at_, head, kFrameHeadBytes);
+    return self.out_.size() < kOutBytes ? 0 : NGHTTP2_ERR_PAUSE;
   }
 
   static nghttp2_session_callbacks* make() {
@@ -118,6 +134,7 @@ struct GrpcConnection::Callbacks {
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(out, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(out, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(out, on_frame_sent);
+    nghttp2_session_callbacks_set_send_data_callback(out, on_frame_data);
     return out;
   }
 };
@@ -210,8 +227,6 @@ void GrpcConnection::flush() {
   if (state_ != State::kOpen) return;
   const auto self = shared_from_this();
   while (write()) {
-    out_.clear();
-    out_at_ = 0;
     while (out_.size() < kOutBytes) {
       const uint8_t* data = nullptr;
       const ssize_t bytes = nghttp2_session_mem_send(session_, &data);
@@ -229,16 +244,11 @@ void GrpcConnection::flush() {
 }
 
 bool GrpcConnection::write() {
-  while (out_at_ < out_.size()) {
-    size_t bytes = 0;
-    switch (socket_->write(out_.data() + out_at_, out_.size() - out_at_, bytes)) {
-      case TlsSocket::Io::kDone: out_at_ += bytes; break;
-      case TlsSocket::Io::kClosed: close(); return false;
-      default: blocked_ = true; return false;
-    }
-  }
-  blocked_ = false;
-  return true;
+  const TlsSocket::Io result = socket_->write(out_);
+  out_.clear();
+  if (result == TlsSocket::Io::kClosed) close();
+  blocked_ = result == TlsSocket::Io::kWantsWrite;
+  return result == TlsSocket::Io::kDone;
 }
 
 void GrpcConnection::on_tick(BootTime now) {

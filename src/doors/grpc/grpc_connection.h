@@ -84,7 +84,7 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
   std::shared_ptr<const Status> refusal_;
   GrpcHeaders refusal_headers_;
   std::string out_;
-  size_t out_at_ = 0;
+  size_t frame_at_ = 0;   // in `out_`, of a frame that its head is still to come of
   bool blocked_ = false;  // until the socket takes more
   bool draining_ = false;
   BootTime heard_;

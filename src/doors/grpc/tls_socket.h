@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/peer_trust.h"
 
@@ -24,9 +25,10 @@ class TlsSocket {
 
   int fd() const { return fd_; }
   Io handshake();
-  // kDone: `moved` bytes, at least one. After kWantsWrite of write() the same bytes must be given again.
+  // kDone: `moved` bytes, at least one.
   Io read(char* to, size_t size, size_t& moved);
-  Io write(const char* from, size_t size, size_t& moved);
+  // Takes all of it. kWantsWrite: some is still to be sent, by another call when the socket can be written to.
+  Io write(std::string_view bytes);
   // The verified certificate that the client showed, PEM; empty if none.
   std::string certificate_pem() const;
   // Whether that certificate would be taken now; OK if there is none.
@@ -36,11 +38,15 @@ class TlsSocket {
 
  private:
   Io result_of(int code);
+  Io push();
 
   struct Free {
     void operator()(ssl_st* ssl) const;
   };
   int fd_;
+  // Encrypted and not sent yet: so many records cost one system call.
+  std::string out_;
+  size_t out_at_ = 0;
   std::unique_ptr<ssl_st, Free> ssl_;
   bool failed_ = false;
 };
