@@ -119,6 +119,14 @@ void put_uint(std::string& out, uint32_t number, uint64_t value) {
   put_varint(out, value);
 }
 
+size_t bytes_size(uint32_t number, size_t value_bytes) {
+  return varint_size(static_cast<uint64_t>(number) << 3) + varint_size(value_bytes) + value_bytes;
+}
+
+size_t uint_size(uint32_t number, uint64_t value) {
+  return varint_size(static_cast<uint64_t>(number) << 3) + varint_size(value);
+}
+
 size_t begin_bytes(std::string& out, uint32_t number) {
   put_tag(out, number, WireType::kBytes);
   // Room for the usual length of one byte; end_bytes() makes more where it has to.

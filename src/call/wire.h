@@ -52,6 +52,9 @@ void put_fixed32(std::string& out, uint32_t value);
 void put_fixed64(std::string& out, uint64_t value);
 void put_bytes(std::string& out, uint32_t number, std::string_view value);  // string, bytes, message
 void put_uint(std::string& out, uint32_t number, uint64_t value);           // varint kinds
+// Bytes that put_bytes() and put_uint() append.
+size_t bytes_size(uint32_t number, size_t value_bytes);
+size_t uint_size(uint32_t number, uint64_t value);
 // A length-delimited field whose content is appended between begin and end. Nests.
 size_t begin_bytes(std::string& out, uint32_t number);
 void end_bytes(std::string& out, size_t mark);

@@ -24,6 +24,13 @@ std::string encode_envelope(const Envelope& e) {
 }
 
 Result<Envelope> decode_envelope(std::string_view data) {
+  std::string_view payload;
+  UCCP_TRY(Envelope envelope, decode_envelope(data, payload));
+  envelope.payload = payload;
+  return envelope;
+}
+
+Result<Envelope> decode_envelope(std::string_view data, std::string_view& payload) {
   ByteReader in(data);
   const uint8_t version = in.u8();
   if (in.ok() && version != kVersion) {
@@ -48,7 +55,7 @@ Result<Envelope> decode_envelope(std::string_view data) {
   e.policy_revision = in.varint();
   e.boot.us = static_cast<int64_t>(in.u64());
   e.wall.us = static_cast<int64_t>(in.u64());
-  e.payload = in.bytes();
+  payload = in.bytes();
   if (!in.at_end()) return fail(Code::kCorruption, "ENVELOPE_INVALID", "a command envelope is cut off or too long");
   return e;
 }

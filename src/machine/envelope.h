@@ -55,5 +55,7 @@ struct Envelope {
 std::string encode_envelope(const Envelope& envelope);
 // Errors: corruption ENVELOPE_INVALID; unimplemented ENVELOPE_VERSION for a later format.
 Result<Envelope> decode_envelope(std::string_view data);
+// The same without a copy of the payload: `payload` is a view of `data`, and that of the result is empty.
+Result<Envelope> decode_envelope(std::string_view data, std::string_view& payload);
 
 }  // namespace uccp::machine

@@ -39,21 +39,22 @@ class PosixFile final : public File {
   PosixFile& operator=(const PosixFile&) = delete;
 
   Status read_at(uint64_t offset, size_t size, std::string& out) override {
-    out.resize(size);
     size_t done = 0;
-    while (done < size) {
-      const ssize_t got = retry_interrupted(
-          [&] { return ::pread(descriptor_, out.data() + done, size - done, static_cast<off_t>(offset + done)); });
-      if (got < 0) {
-        const int error_number = errno;
-        out.clear();
-        return file_error(error_number, bytes_at("read", size - done, offset + done), path_);
+    int error_number = 0;
+    // Without zeros in between, which would cost as much as the bytes.
+    out.resize_and_overwrite(size, [&](char* to, size_t) {
+      while (done < size) {
+        const ssize_t got = retry_interrupted(
+            [&] { return ::pread(descriptor_, to + done, size - done, static_cast<off_t>(offset + done)); });
+        if (got < 0) error_number = errno;
+        if (got <= 0) break;
+        done += static_cast<size_t>(got);
       }
-      if (got == 0) break;
-      done += static_cast<size_t>(got);
-    }
-    out.resize(done);
-    return Status::ok();
+      return done;
+    });
+    if (error_number == 0) return Status::ok();
+    out.clear();
+    return file_error(error_number, bytes_at("read", size - done, offset + done), path_);
   }
 
   Status write_at(uint64_t offset, std::string_view data) override {

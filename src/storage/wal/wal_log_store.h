@@ -39,7 +39,7 @@ class WalLogStore final : public LogStore {
     size_t segments_before_moving = 4;
     uint64_t moved_bytes_max = 8u << 20;
     // Bytes that one read of old entries asks of the disk at once.
-    uint64_t read_bytes = 256u << 10;
+    uint64_t read_bytes = 1u << 20;
     CompressionOptions compression;
     Counter* saved_bytes = nullptr;
   };
