@@ -12,7 +12,8 @@ require(SERVER, CLI)
 
 def seen(items):
     """(topic, type, key) of each event."""
-    return [(item["event"]["topic"], item["event"]["type"], item["event"].get("key", "")) for item in items if "event" in item]
+    events = [item["event"] for item in items if "event" in item]
+    return [(event["topic"], event.get("type", ""), event.get("key", "")) for event in events]
 
 
 class SystemTopics(EventsTest):
@@ -89,6 +90,21 @@ class SystemTopics(EventsTest):
     def test_a_wildcard_for_all_topics_does_not_mean_them(self):
         self.lock("l" + uuid.uuid4().hex[:8])
         self.assertEqual([event for event in seen(self.read(">")) if event[0].startswith("$")], [])
+
+    def test_a_cursor_of_another_cluster_is_told_so(self):
+        cursor = self.read("$sys.locks")[-1]["cursor"]
+        groups = [place.split(".") for place in cursor.split("_")]
+        ahead = "_".join(f"{group}.{int(index) + 10_000_000}.0.0" for group, index, _, _ in groups)
+        name = self.topic()
+        self.publish(name, "a")
+        bus = self.read(name)[0]["cursor"].split(".")
+        for topic, since in (("$sys.locks", ahead), (name, f"{bus[0]}.{int(bus[1]) + 10_000_000}.0.0")):
+            for level in ("linearizable", "bounded:500"):
+                with self.rest.stream("events/subscribe", headers={"Uccp-Consistency": level},
+                                      body={"topics": [topic], "since": since}) as stream:
+                    last = stream.until(lambda item: "end" in item)[-1]
+                self.assertEqual(last["end"]["reason"], "COMPACTED", (topic, level, last))
+                self.assertIn("another cluster", last["end"]["message"])
 
     def test_what_cannot_be_done_with_them_is_said(self):
         missing = self.rest.post("events/subscribe", {"topics": ["$sys.nothing"]})

@@ -1,6 +1,7 @@
 #include "services/events/batches.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "base/clock.h"
@@ -23,6 +24,11 @@ void append_timestamp(std::string& out, uint32_t number, int64_t us) {
   call::end_bytes(out, mark);
 }
 
+// "16.7.0.", what a cursor says of a row.
+void append_row(std::string& text, GroupId group, LogPlace place) {
+  text += std::to_string(group.value) + "." + std::to_string(place.index) + "." + std::to_string(place.batch) + ".";
+}
+
 }  // namespace
 
 LogPlace place_of(const BusIndexRow& row) {
@@ -41,14 +47,32 @@ uint64_t offset_behind(const machine::KeyReader& state, const machine::Scope& sc
   return std::min(entry->row.first_offset() + place.place + uint64_t{1}, entry->last_offset + 1);
 }
 
-BatchPtr make_batch(GroupId group, PartitionId id, BusIndexRow row, std::shared_ptr<const BusBatch> content) {
+BatchContentPtr BatchContent::read(std::shared_ptr<const std::string> kept, std::string_view bytes) {
+  auto content = std::make_shared<BatchContent>();
+  call::WireReader reader(bytes);
+  for (call::WireField field; reader.next(field);) {
+    if (field.number == BusBatch::kEventsFieldNumber && field.type == call::WireType::kBytes) {
+      content->events_.push_back(field.bytes);
+      content->event_bytes_ += field.bytes.size();
+    } else if (field.number == BusBatch::kPrincipalFieldNumber && field.type == call::WireType::kBytes) {
+      content->principal_ = field.bytes;
+    } else if (field.number == BusBatch::kEphemeralFieldNumber && field.type == call::WireType::kVarint) {
+      content->ephemeral_ = field.value != 0;
+    }
+  }
+  if (!reader.ok()) return nullptr;
+  content->kept_ = std::move(kept);
+  return content;
+}
+
+BatchPtr make_batch(GroupId group, PartitionId id, BusIndexRow row, BatchContentPtr content) {
   auto batch = std::make_shared<Batch>();
   batch->group = group;
   batch->id = id;
-  batch->places = places_of(row, static_cast<uint32_t>(content->events_size()));
+  batch->places = places_of(row, static_cast<uint32_t>(content->size()));
   batch->count = batch->places.size();
   // Of content that is still to be read the row says how much there is.
-  if (content->events().empty() && row.only().empty()) {
+  if (content->size() == 0 && row.only().empty()) {
     batch->count = row.events() - std::min(row.events(), static_cast<uint32_t>(row.skipped_size()));
   }
   batch->row = std::move(row);
@@ -58,13 +82,24 @@ BatchPtr make_batch(GroupId group, PartitionId id, BusIndexRow row, std::shared_
 }
 
 Result<BatchPtr> decode_notice(GroupId group, PartitionId id, std::string_view bytes) {
-  internal::v1::BusNotice notice;
-  if (!notice.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+  using internal::v1::BusNotice;
+  const auto kept = std::make_shared<const std::string>(bytes);
+  BusIndexRow row;
+  std::string_view stored;
+  call::WireReader reader(*kept);
+  bool readable = true;
+  for (call::WireField field; reader.next(field);) {
+    if (field.type != call::WireType::kBytes) continue;
+    if (field.number == BusNotice::kBatchFieldNumber) stored = field.bytes;
+    if (field.number != BusNotice::kRowFieldNumber) continue;
+    readable &= row.ParseFromArray(field.bytes.data(), static_cast<int>(field.bytes.size()));
+  }
+  auto content = BatchContent::read(kept, stored);
+  if (!readable || !reader.ok() || content == nullptr) {
     return fail(Code::kCorruption, "BUS_NOTICE", "a change of a bus group is no BusNotice");
   }
-  BatchPtr batch = make_batch(group, id, std::move(*notice.mutable_row()),
-                              std::make_shared<const BusBatch>(std::move(*notice.mutable_batch())));
-  const auto events = static_cast<uint32_t>(batch->content->events_size());
+  BatchPtr batch = make_batch(group, id, std::move(row), std::move(content));
+  const auto events = static_cast<uint32_t>(batch->content->size());
   const bool numbered = batch->row.numbers_size() > 0;
   if (numbered && static_cast<size_t>(batch->row.numbers_size()) != batch->places.size()) {
     return fail(Code::kCorruption, "BUS_NOTICE", "a change of a bus group numbers other events than it names");
@@ -76,19 +111,24 @@ Result<BatchPtr> decode_notice(GroupId group, PartitionId id, std::string_view b
   return batch;
 }
 
-Result<std::vector<std::shared_ptr<const BusBatch>>> decode_entry(const Entry& entry) {
-  UCCP_TRY(const machine::Envelope envelope, machine::decode_envelope(entry.data));
-  auto command = std::make_shared<internal::v1::BusAppendCommand>();
+Result<std::vector<BatchContentPtr>> decode_entry(Entry entry) {
+  const auto kept = std::make_shared<const std::string>(std::move(entry.data));
+  std::string_view payload;
+  UCCP_TRY(const machine::Envelope envelope, machine::decode_envelope(*kept, payload));
   // What was stored again is read as what was published: rewritten rows are in fields of their own.
   const bool known = envelope.command == "bus.append" || envelope.command == "bus.rewrite";
-  if (!known || !command->ParseFromString(envelope.payload)) {
-    return fail(Code::kCorruption, "BUS_ENTRY",
-                "the log entry " + std::to_string(entry.index.value) + " should hold events and holds '" +
-                    envelope.command + "'");
+  std::vector<BatchContentPtr> batches;
+  call::WireReader reader(payload);
+  bool readable = known;
+  for (call::WireField field; readable && reader.next(field);) {
+    if (field.number != internal::v1::BusAppendCommand::kBatchesFieldNumber) continue;
+    batches.push_back(BatchContent::read(kept, field.bytes));
+    readable = batches.back() != nullptr;
   }
-  std::vector<std::shared_ptr<const BusBatch>> batches;
-  for (const BusBatch& batch : command->batches()) batches.emplace_back(command, &batch);
-  return batches;
+  if (readable && reader.ok()) return batches;
+  return fail(Code::kCorruption, "BUS_ENTRY",
+              "the log entry " + std::to_string(entry.index.value) + " should hold events and holds '" +
+                  envelope.command + "'");
 }
 
 int64_t end_of(std::string_view event, int64_t publish_us, int64_t topic_ttl_ms) {
@@ -104,33 +144,60 @@ int64_t end_of(std::string_view event, int64_t publish_us, int64_t topic_ttl_ms)
   return ttl_us == 0 ? INT64_MAX : publish_us + ttl_us;
 }
 
-void append_event(std::string& out, const Batch& batch, size_t number, std::string_view topic) {
-  const std::string_view stored = batch.event(number);
-  const uint64_t offset = batch.offset(number);
-  bool has_id = false;
-  call::WireReader reader(stored);
-  for (call::WireField field; reader.next(field);) has_id |= field.number == Item::kIdFieldNumber;
-  if (!has_id && !batch.ephemeral) {
-    call::put_bytes(out, Item::kIdFieldNumber, default_event_id(batch.id.topic, batch.id.partition, offset));
-  }
-  out += stored;
-  call::put_bytes(out, Item::kTopicFieldNumber, topic);
-  append_timestamp(out, Item::kPublishTimeFieldNumber, batch.row.publish_us());
-  if (batch.id.partition != 0) call::put_uint(out, Item::kPartitionFieldNumber, batch.id.partition);
-  if (offset != 0 && !batch.ephemeral) call::put_uint(out, Item::kOffsetFieldNumber, offset);
+DeliveredEvents::DeliveredEvents(const Batch& batch, std::string_view topic) : batch_(batch) {
+  call::put_bytes(common_, Item::kTopicFieldNumber, topic);
+  append_timestamp(common_, Item::kPublishTimeFieldNumber, batch.row.publish_us());
+  if (batch.id.partition != 0) call::put_uint(common_, Item::kPartitionFieldNumber, batch.id.partition);
   if (!batch.content->principal().empty()) {
-    call::put_bytes(out, Item::kPrincipalFieldNumber, batch.content->principal());
+    call::put_bytes(common_, Item::kPrincipalFieldNumber, batch.content->principal());
   }
+}
+
+void DeliveredEvents::append(std::string& out, uint32_t field, size_t number) const {
+  const std::string_view stored = batch_.event(number);
+  const uint64_t offset = batch_.offset(number);
+  bool has_id = batch_.ephemeral;
+  call::WireReader reader(stored);
+  for (call::WireField each; reader.next(each);) has_id |= each.number == Item::kIdFieldNumber;
+  const bool has_offset = offset != 0 && !batch_.ephemeral;
+  const std::string id = has_id ? "" : default_event_id(batch_.id.topic, batch_.id.partition, offset);
+  const size_t size = (has_id ? 0 : call::bytes_size(Item::kIdFieldNumber, id.size())) + stored.size() +
+                      common_.size() + (has_offset ? call::uint_size(Item::kOffsetFieldNumber, offset) : 0);
+  call::put_tag(out, field, call::WireType::kBytes);
+  call::put_varint(out, size);
+  if (!has_id) call::put_bytes(out, Item::kIdFieldNumber, id);
+  out += stored;
+  out += common_;
+  if (has_offset) call::put_uint(out, Item::kOffsetFieldNumber, offset);
 }
 
 std::string encode_cursor(const Cursor& cursor) {
   std::string text;
   for (const auto& [group, place] : cursor) {
     if (!text.empty()) text += '_';
-    text += std::to_string(group.value) + "." + std::to_string(place.index) + "." + std::to_string(place.batch) + "." +
-            std::to_string(place.place);
+    append_row(text, group, place);
+    text += std::to_string(place.place);
   }
   return text;
+}
+
+RowCursors::RowCursors(const Cursor& cursor, std::optional<GroupId> group) : differ_(group.has_value()) {
+  std::string* text = &before_;
+  for (const auto& [each, place] : cursor) {
+    if (each != cursor.begin()->first) *text += '_';
+    append_row(*text, each, place);
+    if (each == group) text = &after_;
+    else *text += std::to_string(place.place);
+  }
+}
+
+void RowCursors::append(std::string& out, uint32_t field, uint32_t place) const {
+  std::array<char, 10> digits;
+  const char* end = differ_ ? std::to_chars(digits.data(), digits.data() + digits.size(), place).ptr : digits.data();
+  const auto count = static_cast<size_t>(end - digits.data());
+  call::put_tag(out, field, call::WireType::kBytes);
+  call::put_varint(out, before_.size() + count + after_.size());
+  out.append(before_).append(digits.data(), count).append(after_);
 }
 
 Result<Cursor> decode_cursor(std::string_view text) {

@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::string out;
     // Of one without events they are to be read from the log first.
     for (size_t i = 0; !(*batch)->bare() && i < (*batch)->places.size(); ++i)
-      events::append_event(out, **batch, i, "topic");
+      events::DeliveredEvents(**batch, "topic").append(out, 1, i);
   }
   (void)events::end_of(bytes, 1, 1);
   if (const auto cursor = events::decode_cursor(bytes)) {

@@ -19,10 +19,7 @@ Feed::~Feed() {
 }
 
 void Feed::start() {
-  events_.post([this] {
-    for (uint32_t number = 0; number < groups_; ++number) watch_group(bus_group(number));
-    watch_topics();
-  });
+  events_.post([this] { watch_topics(); });
 }
 
 void Feed::watch_group(GroupId group) {
@@ -52,7 +49,7 @@ void Feed::on_lost(GroupId group, const Status& status) {
     return;
   }
   if (group == kCoreGroup) watch_topics();
-  else watch_group(group);
+  else if (watches_.contains(group)) watch_group(group);
   for (const auto& [number, listener] : all) {
     if (listeners_.contains(number)) listener->on_gap(group);
   }
@@ -139,11 +136,19 @@ void Feed::tell_changes(GroupId group, const std::string& topic) {
   }
 }
 
+void Feed::read(FeedListener* listener, GroupId group, PartitionId id) {
+  readers_[{group, id}][listener->number_] = listener;
+  if (!watches_.contains(group)) watch_group(group);
+}
+
 void Feed::unread(FeedListener* listener, GroupId group, PartitionId id) {
   const auto readers = readers_.find({group, id});
   if (readers == readers_.end()) return;
   readers->second.erase(listener->number_);
-  if (readers->second.empty()) readers_.erase(readers);
+  if (!readers->second.empty()) return;
+  readers_.erase(readers);
+  const auto other = readers_.lower_bound({group, PartitionId{}});
+  if (other == readers_.end() || other->first.first != group) watches_.erase(group);
 }
 
 }  // namespace uccp::events

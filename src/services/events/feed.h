@@ -45,21 +45,20 @@ class FeedListener {
 
 class Feed {
  public:
-  // Everything must outlive the feed and its listeners. Listens to groups bus-0 to bus-(groups - 1).
+  // Everything must outlive the feed and its listeners. Groups are bus-0 to bus-(groups - 1); one is listened to while
+  // somebody reads there, so that what nobody reads costs its publishers nothing.
   Feed(machine::Watcher& watcher, Executor& events, uint32_t groups);
   ~Feed();
   Feed(const Feed&) = delete;
   Feed& operator=(const Feed&) = delete;
 
-  // Begins to listen to the groups. Callable from any thread.
+  // Begins to listen to changes of topics. Callable from any thread.
   void start();
 
   // On the events executor.
   void add(FeedListener* listener);
   void remove(FeedListener* listener);
-  void read(FeedListener* listener, GroupId group, PartitionId id) {
-    readers_[{group, id}][listener->number_] = listener;
-  }
+  void read(FeedListener* listener, GroupId group, PartitionId id);
   void unread(FeedListener* listener, GroupId group, PartitionId id);
   // Tells the listener of changes that a group emits to `topic`. Watched only while somebody listens.
   void follow(FeedListener* listener, GroupId group, const std::string& topic);

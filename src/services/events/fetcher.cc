@@ -75,14 +75,17 @@ void Fetcher::plan(const std::shared_ptr<Run>& run, const GroupView& view) {
     uint64_t row_bytes = 0;
     scan_index(view, from.scope, from.id, next, [&](IndexEntry entry) {
       const LogPlace order = place_of(entry.row);
-      row_bytes += entry.row.bytes();
-      const bool enough = ++rows >= kRowsPerPartition || row_bytes >= run->bytes_max;
-      run->rows.push_back({order, from.id, std::move(entry), next});
-      if (enough) {
-        cut = std::min(cut, order);
+      // An entry that holds many rows is read once: no piece ends within it.
+      const bool enough = rows >= kRowsPerPartition || (rows > 0 && row_bytes >= run->bytes_max);
+      if (enough && entry.row.log_index() != run->rows.back().entry.row.log_index()) {
+        cut = std::min(cut, run->rows.back().order);
         run->cut = true;
+        return false;
       }
-      return !enough;
+      ++rows;
+      row_bytes += entry.row.bytes();
+      run->rows.push_back({order, from.id, std::move(entry), next});
+      return true;
     });
   }
   std::ranges::sort(run->rows, {}, &Run::Planned::order);
@@ -92,7 +95,9 @@ void Fetcher::plan(const std::shared_ptr<Run>& run, const GroupView& view) {
 
 // One read of the log: the entries of the rows that come next and lie close to each other.
 void Fetcher::read_next(const std::shared_ptr<Run>& run) {
-  if (run->at == run->rows.size() || run->bytes >= run->bytes_max) return run->finish();
+  // A read for the little that is missing would cost as much as one of a whole piece.
+  const bool full = run->bytes >= run->bytes_max - run->bytes_max / 8;
+  if (run->at == run->rows.size() || full) return run->finish();
   const uint64_t first = run->rows[run->at].entry.row.log_index();
   uint64_t last = first;
   for (size_t i = run->at; i < run->rows.size(); ++i) {
@@ -115,11 +120,12 @@ void Fetcher::take(const std::shared_ptr<Run>& run, Result<std::vector<Entry>> e
     run->rows.resize(run->at);
     return run->finish();
   }
-  for (const Entry& entry : *entries) {
-    std::vector<std::shared_ptr<const internal::v1::BusBatch>> batches;
-    for (; run->at < run->rows.size() && run->rows[run->at].entry.row.log_index() == entry.index.value; ++run->at) {
+  for (Entry& entry : *entries) {
+    const uint64_t index = entry.index.value;
+    std::vector<BatchContentPtr> batches;
+    for (; run->at < run->rows.size() && run->rows[run->at].entry.row.log_index() == index; ++run->at) {
       if (batches.empty()) {
-        auto decoded = decode_entry(entry);
+        auto decoded = decode_entry(std::move(entry));
         if (!decoded) return run->done(std::unexpected(std::move(decoded.error())));
         batches = std::move(*decoded);
       }
@@ -127,13 +133,11 @@ void Fetcher::take(const std::shared_ptr<Run>& run, Result<std::vector<Entry>> e
       if (row.entry.row.batch() >= batches.size()) {
         return run->done(
             fail(Code::kCorruption, "BUS_INDEX",
-                 "the index names a batch that the log entry " + std::to_string(entry.index.value) + " does not have"));
+                 "the index names a batch that the log entry " + std::to_string(index) + " does not have"));
       }
       auto content = batches[row.entry.row.batch()];
       // Rows that share what was read cost its memory once.
-      if (run->out.batches.empty() || run->out.batches.back()->content != content) {
-        for (const std::string& event : content->events()) run->bytes += event.size();
-      }
+      if (run->out.batches.empty() || run->out.batches.back()->content != content) run->bytes += content->event_bytes();
       run->out.next[row.id] = row.entry.last_offset + 1;
       run->out.batches.push_back(make_batch(run->group, row.id, std::move(row.entry.row), std::move(content)));
     }

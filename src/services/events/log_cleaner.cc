@@ -151,7 +151,7 @@ void LogCleaner::take(const PassPtr& pass, Result<Fetched> fetched) {
     BusBatch& to = joins ? *batches.rbegin() : *batches.Add();
     to.set_topic(id.topic);
     to.set_partition(id.partition);
-    to.set_principal(batch->content->principal());
+    to.set_principal(std::string(batch->content->principal()));
     auto& row = *pass->command.add_rows();
     row.set_batch(static_cast<uint32_t>(batches.size() - 1));
     row.set_last_offset(last);

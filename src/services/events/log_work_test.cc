@@ -50,6 +50,7 @@ class LogWork : public testing::Test, public machine::Proposer, public machine::
   }
   void read(GroupId, const machine::ReadLevel&, machine::Reader::Done done) override { done(lab_.machine().view()); }
   void read_log(GroupId, LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done) override {
+    ++log_reads_;
     std::vector<Entry> entries;
     uint64_t bytes = 0;
     for (uint64_t index = from.value; index < to.value; ++index) {
@@ -90,8 +91,32 @@ class LogWork : public testing::Test, public machine::Proposer, public machine::
   Fetcher fetcher_{*this, *this, queue_};
   std::function<void()> before_proposal_;
   int proposed_ = 0;
+  int log_reads_ = 0;
   bool leads_ = true;
 };
+
+TEST_F(LogWork, APieceEndsBetweenEntriesAndNotWithinOne) {
+  const auto three = [](const std::string& text) {
+    return std::vector{BusLab::batch(7, 0, {text + "1"}), BusLab::batch(7, 0, {text + "2"}),
+                       BusLab::batch(7, 0, {text + "3"})};
+  };
+  lab_.append(three("a"));
+  lab_.append(three("b"));
+  std::vector<std::vector<uint64_t>> pieces;
+  uint64_t next = 0;
+  for (bool whole = false; !whole;) {
+    fetcher_.fetch(bus_group(0), {{kLabScope, {7, 0}, next}}, 1, [&](Result<Fetched> fetched) {
+      ASSERT_TRUE(fetched.has_value());
+      pieces.emplace_back();
+      for (const BatchPtr& batch : fetched->batches) pieces.back().push_back(batch->row.first_offset());
+      next = fetched->next.at({7, 0});
+      whole = fetched->whole;
+    });
+    queue_.run();
+  }
+  EXPECT_EQ(pieces, (std::vector<std::vector<uint64_t>>{{0, 1, 2}, {3, 4, 5}}));
+  EXPECT_EQ(log_reads_, 2) << "each entry was read once";
+}
 
 TEST_F(LogWork, OfEachKeyTheNewestEventIsLeft) {
   publish({"a=1", "b=1"});

@@ -14,7 +14,11 @@ using services::ms_of;
 using services::us_of;
 using Item = v1::EventDelivery;
 
-constexpr int64_t kDrainPollMs = 5;
+constexpr int64_t kDrainPollMs = 20;
+// Items that are given to the door at once, where so many are at hand.
+constexpr size_t kRunBytes = 64u << 10;
+// Of an item beside what is stored of its event.
+constexpr size_t kItemBytes = 256;
 // Fetches that failed one after the other, with a pause each, until the stream gives up.
 constexpr int kFailuresMax = 40;
 constexpr int64_t kFailurePauseMs = 50;
@@ -106,18 +110,30 @@ void Streams::Stream::begin_groups() {
     if (!std::exchange(group.asked, true)) groups.push_back(id);
   }
   beginning_ += groups.size();
-  for (const GroupId id : groups) {
-    owner_->env_.reader.read(id, call_->read_level, [self = shared_from_this(), id](Result<GroupView> view) {
-      self->owner_->env_.events.post([self, id, view = std::move(view)]() mutable {
-        --self->beginning_;
-        if (self->ended_) return;
-        if (!view) return self->fail(std::move(view.error()));
-        self->begin_group(id, *view);
-        if (self->beginning_ == 0 && !self->ended_) self->go_on();
-      });
-    });
-  }
+  for (const GroupId id : groups) find_beginning(id, call_->read_level, &Stream::begin_group);
   if (groups.empty()) go_on();
+}
+
+// In a state as fresh as the caller wants, and not of before the cursor. One that does not reach the cursor although it
+// has all that a quorum has is of another history.
+void Streams::Stream::find_beginning(GroupId id, const machine::ReadLevel& level, BeginAt begin_at) {
+  const bool fresh = level.kind == machine::ReadLevel::Kind::kLinearizable;
+  owner_->env_.reader.read(id, level, [self = shared_from_this(), id, fresh, begin_at](Result<GroupView> view) {
+    self->owner_->env_.events.post([self, id, fresh, begin_at, view = std::move(view)]() mutable {
+      if (self->ended_) return;
+      if (!view) return self->fail(std::move(view.error()));
+      const auto since = self->since_.find(id);
+      if (since != self->since_.end() && since->second.index > view->applied().value) {
+        if (!fresh) return self->find_beginning(id, machine::ReadLevel::linearizable(), begin_at);
+        return self->end(v1::STREAM_END_REASON_COMPACTED,
+                         "the cursor is of another cluster, or of before a backup was restored; begin anew without a "
+                         "cursor, or with start EARLIEST");
+      }
+      --self->beginning_;
+      (self.get()->*begin_at)(id, *view);
+      if (self->beginning_ == 0) self->go_on();
+    });
+  });
 }
 
 void Streams::Stream::begin_group(GroupId id, const GroupView& view) {
@@ -164,30 +180,36 @@ uint64_t Streams::Stream::first_offset(const GroupView& view, GroupId group, Par
 
 void Streams::Stream::go_on() {
   // A cursor knows all groups, so nothing is sent before all have begun.
-  if (ended_ || fetching_ || waiting_ || !found_ || beginning_ > 0) return;
+  if (ended_ || fetching_ || waiting_ || paused_ || !found_ || beginning_ > 0) return;
   if (call_->finished()) return forget();
   check_end();
   if (ended_) return;
   if (blocked()) return wait_for_client();
+  if (!read_on()) check_end();
+}
+
+// Begins to read what is next. False: there is nothing to be read.
+bool Streams::Stream::read_on() {
   // The groups in turn, so that none waits for another.
   system_turn_ = !system_turn_;
-  if (system_turn_ && read_system_group()) return;
+  if (system_turn_ && read_system_group()) return true;
   auto at = groups_.upper_bound(last_group_);
   for (size_t i = 0; i < groups_.size(); ++i, ++at) {
     if (at == groups_.end()) at = groups_.begin();
     if (at->second.begun && at->second.behind) {
       last_group_ = at->first;
-      return fetch(at->first, at->second);
+      fetch(at->first, at->second);
+      return true;
     }
   }
-  if (read_system_group()) return;
-  check_end();
+  return read_system_group();
 }
 
 void Streams::Stream::fetch(GroupId id, Group& group) {
   std::vector<ReadFrom> from;
   for (const auto& [partition_id, partition] : group.partitions) {
-    if (!partition.ephemeral) from.push_back({scope_, partition_id, partition.next});
+    const uint64_t next = std::max(partition.next, partition.read);
+    if (!partition.ephemeral && next < partition.until) from.push_back({scope_, partition_id, next});
   }
   fetching_ = true;
   // What is told from now on is not in what is read, or found out by its offset.
@@ -212,9 +234,9 @@ void Streams::Stream::take(GroupId id, Result<Fetched> fetched) {
                  "stored events cannot be read on this node just now; go on from the cursor, perhaps elsewhere"));
     }
     group.behind = true;
-    waiting_ = true;
+    paused_ = true;
     owner_->env_.events.post_after(kFailurePauseMs, [self = shared_from_this()] {
-      self->waiting_ = false;
+      self->paused_ = false;
       self->go_on();
     });
     return;
@@ -224,16 +246,33 @@ void Streams::Stream::take(GroupId id, Result<Fetched> fetched) {
     return end(v1::STREAM_END_REASON_COMPACTED,
                "the stream fell behind what is kept, and events were removed before they were read; begin anew");
   }
-  for (const BatchPtr& batch : fetched->batches) {
+  for (const auto& [partition_id, next] : fetched->next) {
+    const auto partition = group.partitions.find(partition_id);
+    if (partition != group.partitions.end()) partition->second.read = std::max(partition->second.read, next);
+  }
+  if (!fetched->whole) group.behind = true;
+  if (!blocked()) return send_fetched(id, *fetched);
+  held_.emplace(id, std::move(*fetched));
+  wait_for_client();
+}
+
+// What comes next is read meanwhile.
+void Streams::Stream::send_fetched(GroupId id, const Fetched& fetched) {
+  read_on();
+  Group& group = groups_[id];
+  sending_much_ = fetched.batches.size() > 1;
+  for (const BatchPtr& batch : fetched.batches) {
     const auto partition = group.partitions.find(batch->id);
     if (partition == group.partitions.end()) continue;
     if (!send_batch(*batch, partition->second)) return;
   }
-  for (const auto& [partition_id, next] : fetched->next) {
+  sending_much_ = false;
+  for (const auto& [partition_id, next] : fetched.next) {
     const auto partition = group.partitions.find(partition_id);
     if (partition != group.partitions.end()) partition->second.next = std::max(partition->second.next, next);
   }
-  if (!fetched->whole) group.behind = true;
+  flush();
+  check_end();
   go_on();
 }
 
@@ -244,10 +283,10 @@ void Streams::Stream::on_batch(const BatchPtr& batch) {
   Group& group = found->second;
   const auto partition = group.partitions.find(batch->id);
   if (partition == group.partitions.end()) return;
-  const bool free = group.begun && beginning_ == 0 && !waiting_ && !blocked();
+  const bool free = group.begun && beginning_ == 0 && !waiting_ && !paused_ && !blocked();
   if (batch->ephemeral) {
     // At most once: nobody keeps it for those who cannot take it now.
-    if (free) send_batch(*batch, partition->second);
+    if (free && send_batch(*batch, partition->second)) flush();
     return;
   }
   const bool next =
@@ -256,7 +295,9 @@ void Streams::Stream::on_batch(const BatchPtr& batch) {
     group.behind = true;
     return go_on();
   }
-  if (send_batch(*batch, partition->second)) check_end();
+  if (!send_batch(*batch, partition->second)) return;
+  flush();
+  check_end();
 }
 
 void Streams::Stream::on_gap(GroupId id) {
@@ -295,63 +336,89 @@ void Streams::Stream::on_topic(const machine::Scope& scope, const TopicRow& topi
 // False: the stream has ended.
 bool Streams::Stream::send_batch(const Batch& batch, Partition& partition) {
   const int64_t now_us = owner_->env_.clock.wall().us;
+  const DeliveredEvents events(batch, partition.topic);
+  // Events that are not kept may overtake others that are still to be read: the cursor stays where it is.
+  LogPlace still;
+  LogPlace& place = batch.ephemeral ? still : cursor_[batch.group];
+  if (!batch.ephemeral) place = place_of(batch.row);
+  const RowCursors cursors(cursor_, batch.ephemeral ? std::nullopt : std::optional(batch.group));
   for (size_t number = 0; number < batch.places.size(); ++number) {
+    const uint64_t offset = batch.offset(number);
     if (!batch.ephemeral) {
-      if (batch.offset(number) < partition.next) continue;
-      if (batch.offset(number) >= partition.until) break;
-      partition.next = batch.offset(number) + 1;
+      if (offset < partition.next) continue;
+      if (offset >= partition.until) break;
+      partition.next = offset + 1;
+      place.place = static_cast<uint32_t>(offset - batch.row.first_offset());
     }
-    if (end_of(batch.event(number), batch.row.publish_us(), partition.ttl_ms) <= now_us) continue;
-    if (!filter_.matches(batch.event(number))) continue;
-    if (!send_event(batch, number, partition)) return false;
+    const std::string_view event = batch.event(number);
+    if (end_of(event, batch.row.publish_us(), partition.ttl_ms) <= now_us) continue;
+    if (!filter_.matches(event)) continue;
+    std::string& item = begin_item(event.size());
+    cursors.append(item, Item::kCursorFieldNumber, place.place);
+    events.append(item, Item::kEventFieldNumber, number);
+    if (!end_item(event.size())) return false;
   }
   return true;
 }
 
-bool Streams::Stream::send_event(const Batch& batch, size_t number, const Partition& partition) {
-  LogPlace place = place_of(batch.row);
-  place.place = static_cast<uint32_t>(batch.offset(number) - batch.row.first_offset());
-  // Events that are not kept may overtake others that are still to be read.
-  if (!batch.ephemeral) cursor_[batch.group] = place;
-  std::string item;
-  call::put_bytes(item, Item::kCursorFieldNumber, encode_cursor(cursor_));
-  const size_t mark = call::begin_bytes(item, Item::kEventFieldNumber);
-  append_event(item, batch, number, partition.topic);
-  call::end_bytes(item, mark);
-  return send_item(std::move(item), batch.event(number).size());
+std::string& Streams::Stream::begin_item(size_t event_bytes) {
+  const size_t bytes = event_bytes + kItemBytes;
+  if (run_.bytes.size() + bytes > kRunBytes) flush();
+  // Where more is at hand, room for all that goes together.
+  if (run_.bytes.empty()) run_.bytes.reserve(std::max(bytes, sending_much_ ? kRunBytes : 0));
+  return run_.bytes;
 }
 
-bool Streams::Stream::send_item(std::string item, size_t event_bytes) {
-  call::put_uint(item, Item::kDeliveryAttemptFieldNumber, 1);
+bool Streams::Stream::end_item(size_t event_bytes) {
+  call::put_uint(run_.bytes, Item::kDeliveryAttemptFieldNumber, 1);
+  run_.ends.push_back(static_cast<uint32_t>(run_.bytes.size()));
+  run_event_bytes_ += event_bytes;
   ++sent_;
-  sent_at_ = owner_->env_.clock.boot();
-  owner_->delivered_.add();
-  owner_->delivered_bytes_.add(event_bytes);
-  call_->send(std::move(item));
   if (request_.limit() == 0 || sent_ < static_cast<uint64_t>(request_.limit())) return true;
   end(v1::STREAM_END_REASON_LIMIT, "the number of events asked for was sent");
   return false;
 }
 
+void Streams::Stream::flush() {
+  if (run_.ends.empty()) return;
+  sent_at_ = owner_->env_.clock.boot();
+  owner_->delivered_.add(run_.ends.size());
+  owner_->delivered_bytes_.add(std::exchange(run_event_bytes_, 0));
+  call_->send_run(std::exchange(run_, {}));
+}
+
+// The door tells when the client has taken a part of what waits for it; when that is, is the door's to say, so it is
+// looked at now and then in any case.
 void Streams::Stream::wait_for_client() {
   waiting_ = true;
+  // Once: doors also tell of each queue that is empty again.
+  call_->on_drain([weak = weak_from_this(), &events = owner_->env_.events]() mutable {
+    if (const auto self = std::exchange(weak, {}).lock()) events.post([self] { self->look_at_client(); });
+  });
+  if (std::exchange(polling_, true)) return;
   owner_->env_.events.post_after(kDrainPollMs, [self = shared_from_this()] {
-    self->waiting_ = false;
-    if (self->ended_) return;
-    if (self->call_->finished()) return self->forget();
-    if (self->call_->sink->queued_bytes() > self->owner_->options_.resume_bytes) return self->wait_for_client();
-    self->go_on();
+    self->polling_ = false;
+    self->look_at_client();
   });
 }
 
+void Streams::Stream::look_at_client() {
+  if (ended_ || !waiting_) return;
+  if (call_->finished()) return forget();
+  if (blocked()) return wait_for_client();
+  waiting_ = false;
+  if (!held_) return go_on();
+  const auto [id, fetched] = *std::exchange(held_, std::nullopt);
+  send_fetched(id, fetched);
+}
+
 void Streams::Stream::check_end() {
-  if (ended_ || !request_.no_follow() || beginning_ > 0 || fetching_) return;
+  if (ended_ || !request_.no_follow() || beginning_ > 0) return;
   for (const auto& [id, group] : groups_) {
     for (const auto& [partition_id, partition] : group.partitions) {
-      if (!partition.ephemeral && partition.next < partition.until) {
-        // Compacted or expired offsets at the end: everything that there was is read.
-        if (group.behind) return;
-      }
+      if (partition.ephemeral || partition.next >= partition.until) continue;
+      // Compacted or expired offsets at the end: everything that there was is read.
+      if (group.behind || fetching_ || held_) return;
     }
   }
   for (const auto& [id, group] : system_) {
@@ -374,6 +441,7 @@ void Streams::Stream::on_stop(const Status& status) { end(v1::STREAM_END_REASON_
 
 void Streams::Stream::end(v1::StreamEndReason reason, const std::string& message, Status status) {
   if (ended_) return;
+  flush();
   v1::EventDelivery last;
   last.set_cursor(encode_cursor(cursor_));
   last.mutable_end()->set_reason(reason);
@@ -385,6 +453,7 @@ void Streams::Stream::end(v1::StreamEndReason reason, const std::string& message
 
 void Streams::Stream::fail(Status status) {
   if (ended_) return;
+  flush();
   call_->finish(std::move(status));
   forget();
 }

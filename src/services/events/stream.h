@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
     int64_t ttl_ms = 0;
     bool ephemeral = false;
     uint64_t next = 0;
+    uint64_t read = 0;            // everything below was read, and is sent or held
     uint64_t until = UINT64_MAX;  // with no_follow: the end of what there was at the beginning
   };
   struct Group {
@@ -58,26 +60,32 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   // Partitions that the stream has not yet. False: there are too many, and the stream has ended.
   bool add_topic(const TopicRow& topic);
   void begin_groups();
+  using BeginAt = void (Stream::*)(GroupId id, const machine::GroupView& view);
+  void find_beginning(GroupId id, const machine::ReadLevel& level, BeginAt begin_at);
   void begin_group(GroupId id, const machine::GroupView& view);
   uint64_t first_offset(const machine::GroupView& view, GroupId group, PartitionId id) const;
   // stream_system.cc. False: the stream has ended.
   bool find_system_topics();
   bool may_go_on();
   void begin_system_groups();
-  void begin_system_group(GroupId id, SystemGroup& group, LogIndex applied);
+  void begin_system_group(GroupId id, const machine::GroupView& view);
   bool read_system_group();
   void take_system(GroupId id, Result<SystemRead> read);
 
   void go_on();
+  bool read_on();
   void fetch(GroupId id, Group& group);
   void take(GroupId id, Result<Fetched> fetched);
+  void send_fetched(GroupId id, const Fetched& fetched);
   bool send_batch(const Batch& batch, Partition& partition);
+  // What is appended to the answer is one item; end_item() adds the number of the attempt.
+  std::string& begin_item(size_t event_bytes);
   // False: that was the last one, and the stream has ended.
-  bool send_event(const Batch& batch, size_t number, const Partition& partition);
-  // `item` lacks nothing but the number of the attempt.
-  bool send_item(std::string item, size_t event_bytes);
+  bool end_item(size_t event_bytes);
+  void flush();
   bool blocked() const { return call_->sink->queued_bytes() > owner_->options_.queue_bytes_max; }
   void wait_for_client();
+  void look_at_client();
   void check_end();
   void end(v1::StreamEndReason reason, const std::string& message, Status status = Status::ok());
   void fail(Status status);
@@ -100,6 +108,13 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   bool found_ = false;  // the topics were looked up
   bool fetching_ = false;
   bool waiting_ = false;  // for the client
+  bool polling_ = false;
+  bool paused_ = false;  // after a fetch that failed
+  // What was read while the client had enough.
+  std::optional<std::pair<GroupId, Fetched>> held_;
+  call::MessageRun run_;  // items that the sink has not got yet
+  size_t run_event_bytes_ = 0;
+  bool sending_much_ = false;
   bool ended_ = false;
   int failures_ = 0;  // of fetches, one after the other
   GroupId last_group_;

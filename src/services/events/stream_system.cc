@@ -77,23 +77,16 @@ void Streams::Stream::begin_system_groups() {
   beginning_ += system_.size();
   for (const auto& [id, group] : system_) {
     for (const ChangeTopic* topic : group.topics) owner_->env_.feed.follow(this, id, topic->feed);
-    owner_->env_.reader.read(id, call_->read_level, [self = shared_from_this(), id](Result<GroupView> view) {
-      self->owner_->env_.events.post([self, id, view = std::move(view)]() mutable {
-        --self->beginning_;
-        if (self->ended_) return;
-        if (!view) return self->fail(std::move(view.error()));
-        self->begin_system_group(id, self->system_[id], view->applied());
-        if (self->beginning_ == 0) self->go_on();
-      });
-    });
+    find_beginning(id, call_->read_level, &Stream::begin_system_group);
   }
 }
 
-void Streams::Stream::begin_system_group(GroupId id, SystemGroup& group, LogIndex applied) {
+void Streams::Stream::begin_system_group(GroupId id, const GroupView& view) {
+  SystemGroup& group = system_[id];
   group.begun = true;
-  if (request_.no_follow()) group.until = behind(applied);
+  if (request_.no_follow()) group.until = behind(view.applied());
   if (const auto since = since_.find(id); since != since_.end()) group.after = since->second;
-  else if (since_.empty() && request_.start() != v1::SUBSCRIBE_START_EARLIEST) group.after = behind(applied);
+  else if (since_.empty() && request_.start() != v1::SUBSCRIBE_START_EARLIEST) group.after = behind(view.applied());
   // A place that is none yet stands for the oldest change.
   if (group.after.index > 0) cursor_[id] = group.after;
 }
@@ -140,11 +133,12 @@ void Streams::Stream::take_system(GroupId id, Result<SystemRead> read) {
     if (one.place > group.until) break;
     group.after = cursor_[id] = one.place;
     if (!filter_.matches(one.event)) continue;
-    std::string item;
+    std::string& item = begin_item(one.event.size());
     call::put_bytes(item, v1::EventDelivery::kCursorFieldNumber, encode_cursor(cursor_));
     call::put_bytes(item, v1::EventDelivery::kEventFieldNumber, one.event);
-    if (!send_item(std::move(item), one.event.size())) return;
+    if (!end_item(one.event.size())) return;
   }
+  flush();
   group.after = cursor_[id] = std::min(std::max(group.after, read->next), std::max(group.after, group.until));
   go_on();
 }

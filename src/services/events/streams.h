@@ -23,10 +23,9 @@ namespace uccp::events {
 struct StreamOptions {
   size_t streams_max = 20'000;
   size_t partitions_max = 10'000;  // of one stream
-  // With more than this waiting for the client the stream stops, and goes on with less than `resume_bytes`.
+  // With more than this waiting for the client the stream stops, and goes on when the door tells that it took some.
   size_t queue_bytes_max = 4u << 20;
-  size_t resume_bytes = 1u << 20;
-  uint64_t fetch_bytes = 512u << 10;
+  uint64_t fetch_bytes = 1u << 20;
   int64_t keep_alive_ms = 15'000;
 };
 

@@ -185,9 +185,7 @@ bool Subscription::deliver(const PartitionId& id, Partition& partition) {
 
 void Subscription::send(const PartitionId& id, const Partition& partition, const Item& item, Member& member) {
   std::string out;
-  const size_t mark = call::begin_bytes(out, v1::EventDelivery::kEventFieldNumber);
-  append_event(out, *item.batch, item.number, partition.topic);
-  call::end_bytes(out, mark);
+  DeliveredEvents(*item.batch, partition.topic).append(out, v1::EventDelivery::kEventFieldNumber, item.number);
   if (member.manual) call::put_bytes(out, v1::EventDelivery::kAckIdFieldNumber, ack_id(id, item));
   call::put_uint(out, v1::EventDelivery::kDeliveryAttemptFieldNumber, item.attempts);
   env_.counters.delivered.add();
@@ -301,7 +299,7 @@ void Subscription::bury(const PartitionId& id, Item item, const std::string& rea
                            internal::v1::BusBatch batch;
                            batch.set_topic(row->number());
                            batch.set_partition(partition_of(key, static_cast<uint32_t>(row->groups_size())));
-                           batch.set_principal(item.batch->content->principal());
+                           batch.set_principal(std::string(item.batch->content->principal()));
                            *batch.add_events() = std::move(event);
                            const GroupId group = bus_group(row->groups(static_cast<int>(batch.partition())));
                            std::vector<internal::v1::BusBatch> batches;
