@@ -1,6 +1,7 @@
 # needs: uccp
 # timeout: 280
 """Workflows on a real agent: what a definition can say, what is not run again, errors, versions, ends."""
+import contextlib
 import io
 import pickle
 import subprocess
@@ -249,7 +250,10 @@ class Errors(WorkflowTest):
         with self.assertRaisesRegex(workflow.WorkflowFailed, "failed at step fragile: FileNotFoundError"):
             workflow.result("mend")
         mended.write_text("now ")
-        self.assertEqual(workflow.resume("mend"), "now 5")
+        lines = io.StringIO()
+        with contextlib.redirect_stderr(lines):
+            self.assertEqual(workflow.resume("mend", progress=True), "now 5")
+        self.assertRegex(lines.getvalue(), r"^noted succeeded earlier\nfragile succeeded\nmend succeeded after")
         self.assertEqual(runs(path), 1)
         self.assertEqual({one.id: one.tries for one in workflow.list_steps("mend")}, {"fragile": 2, "noted": 1})
         self.assertEqual(workflow.resume("mend"), "now 5", "its value is kept")

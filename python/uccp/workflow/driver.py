@@ -245,7 +245,7 @@ class Driver:
         self._progress.changed(state)
 
     def _need(self, nodes: Iterable[Node]) -> None:
-        left = list(nodes)
+        left = list(nodes)[::-1]  # the first one first
         while left:
             state = self.states[left.pop().id]
             if state.needed:
@@ -253,7 +253,7 @@ class Driver:
             state.needed = True
             inputs = _inputs(state.node)
             self._join(inputs, functools.partial(self._begin, state), functools.partial(self._left_out, state))
-            left.extend(inputs)
+            left.extend(inputs[::-1])
 
     def _join(self, nodes: Iterable[Node], then: Callable[[], None], failed: Callable[[State], None]) -> None:
         found = {node.id: self.states[node.id] for node in nodes}
@@ -426,6 +426,7 @@ class Driver:
         before = self._begun.get(steps.step_label(state.id))
         if before is not None and before.usable:
             state.tries = before.tries
+            state.earlier = before.succeeded
             return self._attach(state, before.task, None)
         state.tries = before.tries + 1 if before is not None else 1
         if step.chosen.cache:

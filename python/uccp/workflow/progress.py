@@ -34,7 +34,7 @@ class Progress:
     def changed(self, state: State) -> None:
         """A step is elsewhere now."""
         if self._shown and not self._terminal and state.node.kind == "step" and state.status in (SUCCEEDED, FAILED):
-            how = "cached" if state.cached else state.status.lower()
+            how = "cached" if state.cached else state.status.lower() + (" earlier" if state.earlier else "")
             why = f": {brief(state.error)}" if state.error is not None else ""
             self._print(f"{state.id} {how}{why}")
 

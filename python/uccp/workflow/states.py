@@ -46,6 +46,7 @@ class State:
         self.tries = 0
         self.task = ""
         self.cached = False
+        self.earlier = False  # it had succeeded when the run was resumed
         self.cache_key = ""
         self.started = ""
         self.ended = ""

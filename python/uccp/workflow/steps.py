@@ -30,6 +30,7 @@ class Begun:
     task: str
     tries: int
     usable: bool  # it has not failed
+    succeeded: bool
 
 
 def label_of(run: dict[str, Any]) -> str:
@@ -49,7 +50,8 @@ def begun(client: Client, run: dict[str, Any]) -> dict[str, Begun]:
         tries = int(task.labels.get(TRY_LABEL, "1"))
         label = task.labels.get(STEP_LABEL, "")
         if label not in found or found[label].tries < tries:
-            found[label] = Begun(task.id, tries, not task.ended or task.status == "SUCCEEDED")
+            succeeded = task.status == "SUCCEEDED"
+            found[label] = Begun(task.id, tries, succeeded or not task.ended, succeeded)
     return found
 
 
