@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from uccp import errors
-from uccp.workflow.definition import Step, StepOptions, Workflow, _options
+from uccp.workflow.definition import Step, StepOptions, Workflow
 from uccp.workflow.errors import WorkflowInvalid
 from uccp.workflow.expressions import Expression, ExpressionInvalid, Filled, Judge, pieces_of
 from uccp.workflow.graph import (
