@@ -168,6 +168,7 @@ Status Server::Parts::build_leaders(const ServerOptions& options, const Config& 
           .watcher = *node,
           .metrics = metrics,
           .view = [this] { return work_view(); },
+          .feature_level = [this] { return node->feature_level(); },
           .open_events = open_events(handlers, clock),
           .on_quota_alert = [this](const tasks::QuotaAlert& alert) { publish_alert(handlers, clock, alert); },
           .provisioner = local_workers.get(),

@@ -36,6 +36,9 @@ inline constexpr machine::Table<internal::v1::ElementStates> kElementStates(39);
 inline constexpr machine::Table<internal::v1::TaskRow> kElements(47);
 inline constexpr uint32_t kElementsPerRow = 256;
 
+// Gangs of which a task has not ended, by their ids.
+inline constexpr machine::Table<internal::v1::GangRow> kGangs(71);
+
 // Workers serve all tenants and belong to none.
 inline const machine::Scope kWorkerScope{};
 

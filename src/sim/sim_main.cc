@@ -1,6 +1,8 @@
 // uccp-sim: whole clusters in one thread and virtual time, each a function of its seed. docs/simulation.md
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -11,6 +13,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/log.h"
 #include "sim/checkers/history_file.h"
@@ -36,8 +39,18 @@ struct Arguments {
   bool quiet = false;
 };
 
+constexpr std::array<std::pair<std::string_view, Workload>, 3> kWorkloads = {
+    {{"--events", Workload::kEvents}, {"--arrays", Workload::kArrays}, {"--gangs", Workload::kGangs}}};
+
+// As it is given, with a blank before it; empty for what is done without one.
+std::string option_of(Workload workload) {
+  const auto named = std::ranges::find(kWorkloads, workload, &std::pair<std::string_view, Workload>::second);
+  return named == kWorkloads.end() ? "" : " " + std::string(named->first);
+}
+
 constexpr const char* kUsage =
-    "uccp-sim [--seed N] [--seeds K] [--ops M] [--events | --arrays] [--evidence FILE --commit ID] [--quiet] [--plant "
+    "uccp-sim [--seed N] [--seeds K] [--ops M] [--events | --arrays | --gangs] [--evidence FILE --commit ID] [--quiet] "
+    "[--plant "
     "NAME] "
     "[--trace]\n"
     "uccp-sim --check-history FILE    whether a recorded history of registers is linearizable\n"
@@ -46,6 +59,7 @@ constexpr const char* kUsage =
     "  --ops M          operations of the clients, default 3000\n"
     "  --events         with a group of the event bus; clients mostly publish and read events\n"
     "  --arrays         clients mostly submit and cancel tasks, half of them arrays\n"
+    "  --gangs          the same with gangs, which are stopped for other tasks\n"
     "  --evidence FILE  writes what ran and what it met; not clean if a kind of fault never fired\n"
     "  --commit ID      of the program, for the evidence\n"
     "  --quiet          a line only for seeds that are not clean, and one at the end\n"
@@ -66,8 +80,9 @@ bool parse(int argc, char** argv, Arguments& out) {
       (name == "--trace" ? out.trace : out.quiet) = true;
       continue;
     }
-    if (name == "--events" || name == "--arrays") {
-      out.workload = name == "--events" ? Workload::kEvents : Workload::kArrays;
+    if (const auto named = std::ranges::find(kWorkloads, name, &std::pair<std::string_view, Workload>::first);
+        named != kWorkloads.end()) {
+      out.workload = named->second;
       continue;
     }
     if (i + 1 == argc) return false;
@@ -110,10 +125,7 @@ void print(uint64_t seed, const SimResult& r, bool clean) {
 bool run_seed(uint64_t seed, const Arguments& arguments, Evidence& evidence) {
   std::snprintf(reproduce, sizeof reproduce, "  reproduce: build/bin/uccp-sim%s --seed %llu --ops %llu%s%s%s\n",
                 arguments.plant.empty() ? "" : "-planted", static_cast<unsigned long long>(seed),
-                static_cast<unsigned long long>(arguments.operations),
-                arguments.workload == Workload::kEvents   ? " --events"
-                : arguments.workload == Workload::kArrays ? " --arrays"
-                                                          : "",
+                static_cast<unsigned long long>(arguments.operations), option_of(arguments.workload).c_str(),
                 arguments.plant.empty() ? "" : " --plant ", arguments.plant.c_str());
   const SimOptions options = draw_options(seed, arguments.operations, arguments.workload);
   SimResult result = simulate(options, arguments.trace);

@@ -8,6 +8,7 @@
 #include "services/message_types.h"
 #include "services/tasks/scheduler.h"
 #include "uccp/internal/v1/agent.pb.h"
+#include "uccp/internal/v1/work_state.pb.h"
 
 namespace uccp::tasks {
 
@@ -16,6 +17,11 @@ inline TaskRef ref_of(const internal::v1::AttemptId& id) { return {id.tenant(), 
 // All fields of the id as one key.
 inline std::string key_of(const internal::v1::AttemptId& id) { return id.SerializeAsString(); }
 inline bool same(const internal::v1::AttemptId& a, const internal::v1::AttemptId& b) { return key_of(a) == key_of(b); }
+
+// True: the attempt was told to stop together with its gang, or is to be.
+inline bool is_stopped(const internal::v1::TaskRow& row, const internal::v1::AttemptId& id) {
+  return row.has_stopped() && row.stopped().term() == id.term() && row.stopped().sequence() == id.sequence();
+}
 
 using services::ms_of;
 using services::set_ms;

@@ -91,6 +91,14 @@ int64_t size_class(int64_t amount) {
 
 }  // namespace
 
+void add_needs(Needs& sum, const Needs& more, int64_t times) {
+  for (const Need& need : more) {
+    const auto same = std::ranges::find(sum, need.dimension, &Need::dimension);
+    if (same == sum.end()) sum.push_back({need.dimension, times * need.amount});
+    else same->amount += times * need.amount;
+  }
+}
+
 Fleet::RankRule::RankRule(const Conditions& of) : conditions(of) {
   for (const std::string& text : of.required) {
     auto selector = call::LabelSelector::compile(text);
@@ -253,7 +261,6 @@ void Fleet::move(WorkerSlot slot, const Needs& needs, int64_t sign) {
     displace(need.dimension, slot);
     place(need.dimension, slot);
   }
-  if (sign > 0) note_freed(slot);
 }
 
 void Fleet::note_freed(WorkerSlot slot) {

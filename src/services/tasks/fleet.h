@@ -40,9 +40,12 @@ inline constexpr WorkerSlot kNoWorker = std::numeric_limits<WorkerSlot>::max();
 struct Need {
   Dimension dimension = 0;
   int64_t amount = 0;
+  bool operator==(const Need&) const = default;
 };
 // By dimension. One attempt is always among them.
 using Needs = std::vector<Need>;
+// Adds so many times the needs to the sum.
+void add_needs(Needs& sum, const Needs& more, int64_t times = 1);
 
 // What keeps a task from a worker.
 enum class Obstacle : uint8_t {
@@ -107,7 +110,12 @@ class Fleet {
   Shape total_capacity() const;
   Shape total_used() const;
   void take(WorkerSlot slot, const Needs& needs) { move(slot, needs, -1); }
-  void give(WorkerSlot slot, const Needs& needs) { move(slot, needs, 1); }
+  void give(WorkerSlot slot, const Needs& needs) {
+    move(slot, needs, 1);
+    note_freed(slot);
+  }
+  // The end of a take() that was only tried: nothing has got more room by it.
+  void give_back(WorkerSlot slot, const Needs& needs) { move(slot, needs, 1); }
   // Keeps a worker out of searches, whoever asks: it is held for something.
   void hold(WorkerSlot slot, bool held);
   bool held(WorkerSlot slot) const { return states_[slot].held; }
@@ -136,6 +144,8 @@ class Fleet {
 
   // Workers that have more room, or another description, than when this was asked last.
   std::vector<WorkerSlot> take_freed();
+  // Counts the worker among them.
+  void note_freed(WorkerSlot slot);
 
  private:
   static constexpr size_t kBuckets = 64;
@@ -227,7 +237,6 @@ class Fleet {
   static Conditions conditions_of(const Demand& demand);
   Feasible& feasible_of(const Demand& demand);
   static void set_rank(Feasible& feasible, WorkerSlot slot, int64_t rank);
-  void note_freed(WorkerSlot slot);
 
   bool consider(Search& search, WorkerSlot slot) const;
   std::optional<Entry> entry_of(const Needs& needs, size_t lane) const;

@@ -18,7 +18,7 @@ SchedulerOptions scheduler_options(Backfill backfill, int32_t headroom_percent) 
   // Whatever fits nowhere has a worker kept free at once, as long as there are some.
   constexpr size_t kReservationsMax = 1'024;
   options.reserve_after_ms = 0;
-  options.reservations_max = kReservationsMax;
+  options.reservations_max = options.gang_reservations_max = kReservationsMax;
   return options;
 }
 
@@ -50,7 +50,7 @@ Scheduler::Class* Scheduler::class_of(Demand demand) {
 
 void Scheduler::leave_class(Class* cls) {
   if (--cls->members > 0) return;
-  if (cls->reserved != kNoWorker) end_reservation(cls->reserved);
+  end_reservation(*cls);
   limited_.erase(cls->number);
   if (near_classes_.erase(cls->number) > 0) near_.remove_class(cls->number, cls->asked.demand());
   classes_.erase(classes_.find(cls->asked.demand()));
@@ -157,7 +157,8 @@ void Scheduler::set_worker(WorkerView view) {
   const WorkerSlot slot = fleet_.set(view);
   if (moved && !near_.empty()) near_.recount(residents());
   if (on_worker_.size() <= slot) on_worker_.resize(slot + 1);
-  if (fleet_.held(slot) && !fleet_.open(slot)) end_reservation(slot);
+  if (!fleet_.open(slot)) end_reservations(slot);
+  ++room_changes_;
 }
 
 void Scheduler::disconnect_worker(const std::string& id) {
@@ -171,7 +172,7 @@ void Scheduler::disconnect_worker(const std::string& id) {
 void Scheduler::remove_worker(const std::string& id) {
   const WorkerSlot slot = fleet_.find(id);
   if (slot == kNoWorker) return;
-  if (fleet_.held(slot)) end_reservation(slot);
+  end_reservations(slot);
   while (!on_worker_[slot].empty()) release(TaskRef(on_worker_[slot].back()->ref));
   fleet_.remove(slot);
   for (auto& [number, cls] : limited_) cls->candidates.erase(slot);
@@ -221,6 +222,7 @@ void Scheduler::release(const TaskRef& task) {
   const Running* found = running_.find(task);
   if (found == nullptr) return;
   const Running& running = *found;
+  ++room_changes_;
   fleet_.give(running.worker, running.footprint->needs);
   if (running.extras && running.extras->device != 0 && shared_.leave(running.extras->device, running.extras->share))
     fleet_.give(running.worker, Fleet::one_gpu());
@@ -261,8 +263,7 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
   try_freed_workers();
   try_moved_neighbours();
   retry_gangs();
-  reserve_for_the_starved();
-  reserve_for_a_gang();
+  plan();
   std::vector<Assignment> out;
   while (out.size() < count_max) {
     FairQueues::Line* line = queues_.next();
@@ -288,9 +289,14 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
       continue;
     }
     Queued& queued = *queued_.find(*line->tasks.begin()->second);
+    if (is_to_rejoin(queued.task)) {
+      leave_line(queued);
+      join_gang(queued);
+      continue;
+    }
     out.push_back({queued.task.ref, fleet_.view(worker).id});
     queues_.served(line);
-    if (cls.reserved != kNoWorker) end_reservation(cls.reserved);
+    end_reservation(cls);
     cls.starving_since_ms = -1;
     start_queued(queued, worker, line->queue->leaf);
   }
@@ -326,7 +332,7 @@ WorkerSlot Scheduler::pick(Class& cls) {
     cls.limited = true;
     limited_.emplace(cls.number, &cls);
     // What is held for others is not searched, but may be lent, or be its own.
-    for (const auto& [slot, owner] : reservations_) {
+    for (const auto& [slot, holds] : holds_) {
       if (fleet_.meets(slot, asked)) cls.candidates.insert(slot);
     }
   }
@@ -342,20 +348,9 @@ WorkerSlot Scheduler::pick(Class& cls) {
   return best;
 }
 
-// A worker that is held for another class is lent to what ends before that could begin (EASY backfill).
-bool Scheduler::usable(const Class& cls, WorkerSlot worker) const {
-  if (!near_.allows(cls.asked.demand(), fleet_.view(worker), false)) return false;
-  if (!fleet_.held(worker)) return true;
-  const Class* owner = reservations_.at(worker);
-  if (owner == &cls) return true;
-  const int64_t duration_ms = cls.asked.demand().duration_ms;
-  if (duration_ms == 0) return false;
-  const int64_t until_ms = owner->gang == nullptr ? free_at_ms(worker, owner->asked.needs()) : owner->gang->starts_ms;
-  return now_ms_ + duration_ms <= until_ms;
-}
-
 void Scheduler::park(Class& cls, FairQueues::Line* line) {
   cls.parked = true;
+  cls.priority = std::max(cls.priority, line->queue->priority);
   if (cls.starving_since_ms < 0) cls.starving_since_ms = now_ms_;
   cls.parked_lines.push_back(line);
   queues_.park(line);
@@ -442,83 +437,6 @@ void Scheduler::unpark_for_quota() {
     if (lines.empty()) continue;
     for (FairQueues::Line* line : lines.mapped()) queues_.unpark(line);
   }
-}
-
-// --- reservations
-
-// When the worker has room at the latest, as far as is known of what runs there; 0: not known.
-int64_t Scheduler::free_at_ms(WorkerSlot worker, const Needs& needs) const {
-  std::vector<const Running*> ends;
-  for (const Running* running : on_worker_[worker]) {
-    if (running->ends_ms > 0) ends.push_back(running);
-  }
-  std::ranges::sort(ends, {}, &Running::ends_ms);  // those that end together count together
-  Needs missing;
-  for (const Need& need : needs) missing.push_back({need.dimension, need.amount - fleet_.free(worker, need.dimension)});
-  const auto enough = [&] { return std::ranges::all_of(missing, [](const Need& need) { return need.amount <= 0; }); };
-  if (enough()) return now_ms_;
-  for (const Running* one : ends) {
-    for (const Need& freed : one->footprint->needs) {
-      for (Need& need : missing) {
-        if (need.dimension == freed.dimension) need.amount -= freed.amount;
-      }
-    }
-    if (enough()) return one->ends_ms;
-  }
-  return 0;
-}
-
-void Scheduler::reserve_for_the_starved() {
-  if (single_reservations() >= options_.reservations_max) return;
-  std::vector<std::tuple<int64_t, uint64_t, Class*>> starved;
-  for (const auto& [number, cls] : limited_) {
-    if (cls->parked && cls->reserved == kNoWorker && now_ms_ - cls->starving_since_ms >= options_.reserve_after_ms) {
-      starved.emplace_back(cls->starving_since_ms, number, cls);
-    }
-  }
-  std::ranges::sort(starved);
-  for (const auto& [since, number, cls] : starved) {
-    if (single_reservations() >= options_.reservations_max) return;
-    reserve(*cls);
-  }
-}
-
-// Holds the worker that is free for the class soonest, or else the one that lacks least.
-void Scheduler::reserve(Class& cls) {
-  const Needs& needs = cls.asked.needs();
-  WorkerSlot best = kNoWorker;
-  std::pair<int64_t, double> best_cost;
-  for (const auto& [id, slot] : fleet_.by_id()) {
-    if (!fleet_.open(slot) || fleet_.held(slot) || !fleet_.fits_empty(slot, needs) || !fleet_.meets(slot, cls.asked))
-      continue;
-    const int64_t free_at = free_at_ms(slot, needs);
-    const std::pair cost(free_at > 0 ? free_at : std::numeric_limits<int64_t>::max(), -fleet_.left(slot, needs));
-    if (best == kNoWorker || cost < best_cost) {
-      best = slot;
-      best_cost = cost;
-    }
-  }
-  // Asked again only after as long a wait: nothing that exists may hold it.
-  cls.starving_since_ms = now_ms_;
-  if (best == kNoWorker) return;
-  cls.reserved = best;
-  cls.candidates.insert(best);
-  reservations_[best] = &cls;
-  fleet_.hold(best, true);
-}
-
-void Scheduler::end_reservation(WorkerSlot worker) {
-  const auto it = reservations_.find(worker);
-  if (it == reservations_.end()) return;
-  if (it->second->gang != nullptr) return end_reservation(*it->second->gang);
-  it->second->reserved = kNoWorker;
-  reservations_.erase(it);
-  fleet_.hold(worker, false);
-}
-
-std::string Scheduler::reserved_for(const TaskRef& ref) const {
-  const Queued* queued = queued_.find(ref);
-  return queued == nullptr || queued->cls->reserved == kNoWorker ? "" : fleet_.view(queued->cls->reserved).id;
 }
 
 // --- use

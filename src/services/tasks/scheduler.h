@@ -80,8 +80,9 @@ struct SchedulerOptions {
   FairnessOptions fairness;
   // A task that fits nowhere for so long gets a worker kept free for it ...
   int64_t reserve_after_ms = 30'000;
-  // ... if there are fewer of these already; a gang gets as many as it needs, one gang at a time.
+  // ... if there are fewer of these already; a gang gets as many as it needs, at most so many gangs at a time.
   size_t reservations_max = 8;
+  size_t gang_reservations_max = 8;
   // A task stops only those whose priority is lower by so much.
   int32_t preemption_gap = 10;
   // Part of the CPU of each worker that only interactive tasks may use, percent.
@@ -115,6 +116,10 @@ class Scheduler {
   void occupy(const std::string& worker, QueuedTask task);
   // Frees what an attempt used.
   void release(const TaskRef& task);
+  // It is being stopped already, by whoever decided before.
+  void set_leaving(const TaskRef& task);
+  // Whether tasks may be stopped for others; not while it is not known yet of some what runs.
+  void set_preempting(bool preempting) { preempting_ = preempting; }
 
   // A task of that name ended well after so long. What is queued from now on is expected to end as those before did,
   // where that is before its own limit.
@@ -162,6 +167,8 @@ class Scheduler {
   std::optional<uint64_t> unplaced_key(const TaskRef& ref) const;
   // The worker that is kept free for a task of the same class as this queued one; empty if none is.
   std::string reserved_for(const TaskRef& ref) const;
+  // Gangs that have workers kept free for them.
+  size_t gangs_reserved() const;
 
  private:
   struct Class;
@@ -181,8 +188,9 @@ class Scheduler {
     FairQueues::Position at;           // of the member in whose place
     int64_t retry_ms = 0;
     int64_t starving_since_ms = -1;    // when it did not fit first; -1: it did not try yet
-    std::vector<WorkerSlot> reserved;  // kept free for it
-    int64_t starts_ms = 0;             // when these have room for all at the latest; 0: not known
+    std::vector<WorkerSlot> reserved;  // where room is kept for it
+    int64_t room_due_ms = 0;           // if tasks are stopped for it: when they have to have left
+    uint64_t tried_at = 0;             // room_changes_ when it did not fit last
   };
   using GangKey = TaskRef;  // with the gang's id for the task's
   static GangKey gang_of(const TaskRef& ref, const std::string& gang) { return {ref.tenant, ref.name_space, gang}; }
@@ -192,17 +200,29 @@ class Scheduler {
     Fleet::Asked asked;
     std::shared_ptr<const Footprint> footprint;
     uint64_t number;
-    size_t members = 0;  // queued tasks
+    size_t members = 0;    // queued tasks
+    int32_t priority = 0;  // the highest of those that were parked
     bool parked = false;
     std::vector<FairQueues::Line*> parked_lines;
     // Once the class fitted nowhere, only workers that have got more room since can hold it: these.
     bool limited = false;
     std::set<WorkerSlot> candidates;
     int64_t starving_since_ms = -1;   // nothing of it was placed since; -1: it does not wait for room
-    WorkerSlot reserved = kNoWorker;  // kept free for it
+    WorkerSlot reserved = kNoWorker;  // where room is kept for it
+    int64_t reserved_since_ms = -1;   // starving_since_ms as it was then
+    bool makes_room = false;          // tasks are being stopped so that it has room
     int64_t preempted_ms = -1;        // when it looked for tasks to stop last
     Gang* gang = nullptr;             // set if it only stands for one
   };
+  // Room on a worker that is kept for a class, or for members of the gang that it stands for.
+  struct Hold {
+    Class* owner = nullptr;
+    Needs needs;            // of all that is to begin there
+    int64_t starts_ms = 0;  // at the latest; the largest number: not known
+    int64_t ends_ms = 0;    // likewise
+    bool operator==(const Hold&) const = default;
+  };
+  using Holds = std::map<WorkerSlot, std::vector<Hold>>;  // in the order in which they were planned
   struct Queued {
     QueuedTask task;  // without its demand, which is in the class
     Class* cls = nullptr;
@@ -261,15 +281,12 @@ class Scheduler {
   void count_running(const Running& running, int sign);
   bool runs(const Gang& gang) const;
   static std::vector<Class*> first_members(const Gang& gang);
-  void keep_for(Gang& gang, const std::set<WorkerSlot>& workers, int64_t starts_ms);
   void line_up(Gang& gang);
+  bool is_to_rejoin(const QueuedTask& task) const;
+  struct Seats;
+  WorkerSlot seat(Class& cls, const Gang& gang, Seats& seats);
   bool start_gang(Gang& gang, std::vector<Assignment>& out);
   void retry_gangs();
-  void reserve_for_a_gang();
-  void reserve(Gang& gang);
-  void set_held(const Gang& gang, bool held);
-  void end_reservation(Gang& gang);
-  std::vector<std::pair<int64_t, int64_t>> members_by_time(WorkerSlot worker, const Needs& needs) const;
   std::string explain_gang(const Gang& gang);
 
   // Running tasks to stop, whole gangs of them.
@@ -281,6 +298,7 @@ class Scheduler {
   bool may_stop(const Running& running, int32_t priority) const;
   void add_with_gang(Running* running, Victims& victims);
   std::optional<Victims> victims(WorkerSlot worker, const Needs& needs, int32_t priority, const Victims& planned);
+  bool is_kept_from(int32_t priority, WorkerSlot worker) const;
   std::optional<std::pair<WorkerSlot, Victims>> cheapest(Class& cls, int32_t priority, const Victims& planned);
   Loss loss_of(const Victims& victims) const;
   void evict(const Victims& victims, int32_t priority);
@@ -290,20 +308,34 @@ class Scheduler {
   WorkerSlot search_shared(Class& cls);
   SharedDevices::Id take_share(WorkerSlot worker, const Demand& demand);
   WorkerSlot pick(Class& cls);
-  bool usable(const Class& cls, WorkerSlot worker) const;
-  size_t single_reservations() const {
-    return reservations_.size() - (gang_reserved_ == nullptr ? 0 : gang_reserved_->reserved.size());
-  }
   void park(Class& cls, FairQueues::Line* line);
   WorkerSlot search(Class& cls);
   bool retry(Class& cls);
   void try_freed_workers();
   bool try_moved_neighbours();
   NearBook::ForEachResident residents() const;
+
+  int64_t expected_end(const Running& running) const;
+  std::vector<std::pair<int64_t, int64_t>> room_by_time(WorkerSlot worker, const Needs& needs) const;
+  int64_t free_at_ms(WorkerSlot worker, const Needs& needs) const;
+  bool usable(const Class& cls, WorkerSlot worker, const Gang* gang = nullptr) const;
+  void keep(WorkerSlot worker, Hold hold);
+  void stop_keeping(WorkerSlot worker, const Class* owner);
+  Hold hold_for(Class& cls, int64_t starts_ms) const;
+  void keep_for(Class& cls, WorkerSlot worker, int64_t starts_ms);
+  void keep_for(Gang& gang, const std::map<WorkerSlot, Needs>& room, int64_t starts_ms);
   void reserve_for_the_starved();
   void reserve(Class& cls);
-  void end_reservation(WorkerSlot worker);
-  int64_t free_at_ms(WorkerSlot worker, const Needs& needs) const;
+  bool reserve(Gang& gang);
+  void end_reservation(Class& cls);
+  void end_reservation(Gang& gang);
+  void end_reservations(WorkerSlot worker);
+  bool keeps_its_room(const Class& owner) const;
+  std::vector<Class*> planned_anew();
+  std::string explain_hold(const Class& owner) const;
+  void clear_plan();
+  void plan();
+
   Explanation explain_class(Fleet::Asked& asked, const Class* cls);
 
   void note_unknown_labels(const Demand& demand, Explanation& out) const;
@@ -330,10 +362,16 @@ class Scheduler {
   size_t footprints_swept_at_ = kFootprintsSweptAt;
   RefTable<Running> running_;
   std::vector<std::vector<Running*>> on_worker_;  // by slot
-  std::map<WorkerSlot, Class*> reservations_;
-  Gang* gang_reserved_ = nullptr;       // that has workers kept free for it
-  std::vector<size_t> preemptible_on_;  // running tasks that may be stopped, by slot
-  size_t preemptible_ = 0;              // all of them
+  Holds holds_;
+  size_t classes_reserved_ = 0;             // that have a hold
+  size_t gangs_planned_ = 0;                // the same of gangs, as of the last plan
+  int64_t plan_due_ms_ = 0;                 // when it is looked at anew
+  int64_t plan_holds_until_ms_ = 0;         // the first of what is planned begins
+  std::pair<uint64_t, size_t> planned_at_;  // room_changes_, and how many waited, as of the last plan
+  uint64_t room_changes_ = 1;               // how often a worker has got more room, or is kept for less
+  std::vector<size_t> preemptible_on_;      // running tasks that may be stopped, by slot
+  size_t preemptible_ = 0;                  // all of them
+  bool preempting_ = true;
   std::map<GangKey, Gang> gangs_;
   std::vector<Eviction> evictions_;
   uint64_t next_class_ = 1;

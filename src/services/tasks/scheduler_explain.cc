@@ -137,6 +137,7 @@ Explanation Scheduler::explain_class(Fleet::Asked& asked, const Class* cls) {
   for (const auto& [id, slot] : fleet_.by_id()) {
     Obstacle obstacle = fleet_.obstacle(slot, asked);
     if (obstacle == Obstacle::kBusy && cls != nullptr && has_room(*cls, slot)) obstacle = Obstacle::kNone;
+    if (obstacle == Obstacle::kReserved && cls != nullptr && usable(*cls, slot)) obstacle = Obstacle::kNone;
     if (obstacle == Obstacle::kNone && !near_.allows(demand, fleet_.view(slot), false)) obstacle = Obstacle::kNear;
     Tally& tally = tallies[static_cast<size_t>(obstacle)];
     Shape have = fleet_.view(slot).capacity;
@@ -205,8 +206,7 @@ std::optional<Explanation> Scheduler::explain(const TaskRef& ref) {
       if (reason.obstacle == Obstacle::kNone) reason = {Obstacle::kQuota, reason.workers, *why};
     }
   }
-  if (queued.cls->reserved != kNoWorker)
-    out.summary += "; " + fleet_.view(queued.cls->reserved).id + " is kept free for it";
+  if (queued.cls->reserved != kNoWorker) out.summary += explain_hold(*queued.cls);
   out.ahead = queues_.ahead(queued.line, {queued.task.order, &queued.task.ref});
   return out;
 }

@@ -16,6 +16,13 @@ bool Scheduler::runs(const Gang& gang) const {
   return std::ranges::any_of(gang.running, [&](const TaskRef& ref) { return !running_.find(ref)->leaving; });
 }
 
+// It would have gone alone, but meanwhile all of its gang is being stopped.
+bool Scheduler::is_to_rejoin(const QueuedTask& task) const {
+  if (task.gang.empty() || task.gang_alone) return false;
+  const auto gang = gangs_.find(gang_of(task.ref, task.gang));
+  return gang != gangs_.end() && !gang->second.running.empty() && !runs(gang->second);
+}
+
 void Scheduler::join_gang(Queued& queued) {
   const QueuedTask& task = queued.task;
   Gang& gang = gangs_[gang_of(task.ref, task.gang)];
@@ -77,22 +84,48 @@ std::vector<Scheduler::Class*> Scheduler::first_members(const Gang& gang) {
   return first;
 }
 
+// Where a gang that is being placed looks among the workers that are kept for somebody. Members of one class go on
+// where the last one was: what is too small for one is so for the next.
+struct Scheduler::Seats {
+  const Class* cls = nullptr;
+  size_t own = 0;        // into the gang's own
+  WorkerSlot other = 0;  // the first one of all that is not yet full
+};
+
+// A worker for one more member: what is kept for the gang before what is free, and this before what others lend.
+WorkerSlot Scheduler::seat(Class& cls, const Gang& gang, Seats& seats) {
+  if (seats.cls != &cls) seats = {&cls};
+  const auto takes = [&](WorkerSlot slot) {
+    return fleet_.open(slot) && has_room(cls, slot) && fleet_.meets(slot, cls.asked) && usable(cls, slot, &gang);
+  };
+  for (; seats.own < gang.reserved.size(); ++seats.own) {
+    if (takes(gang.reserved[seats.own])) return gang.reserved[seats.own];
+  }
+  if (const WorkerSlot worker = search(cls); worker != kNoWorker) return worker;
+  for (auto it = holds_.lower_bound(seats.other); it != holds_.end(); ++it) {
+    seats.other = it->first;
+    if (takes(it->first)) return it->first;
+    seats.other = it->first + 1;
+  }
+  return kNoWorker;
+}
+
 // False if there is not room for all.
 bool Scheduler::start_gang(Gang& gang, std::vector<Assignment>& out) {
-  set_held(gang, false);
   std::vector<std::pair<const TaskRef*, WorkerSlot>> chosen;
   std::vector<Class*> classes;
+  Seats seats;
   for (const auto& [position, cls] : gang.members) {
     if (chosen.size() == gang.size) break;
-    const WorkerSlot worker = search(*cls);
+    const WorkerSlot worker = seat(*cls, gang, seats);
     if (worker == kNoWorker) break;
     fleet_.take(worker, cls->asked.needs());
     chosen.emplace_back(position.second, worker);
     classes.push_back(cls);
   }
-  for (size_t i = 0; i < chosen.size(); ++i) fleet_.give(chosen[i].second, classes[i]->asked.needs());
+  for (size_t i = 0; i < chosen.size(); ++i) fleet_.give_back(chosen[i].second, classes[i]->asked.needs());
   if (chosen.size() < gang.size) {
-    set_held(gang, true);
+    gang.tried_at = room_changes_;
     gang.retry_ms = now_ms_ + options_.retry_ms;
     if (gang.starving_since_ms < 0) gang.starving_since_ms = now_ms_;
     return false;
@@ -111,120 +144,20 @@ bool Scheduler::start_gang(Gang& gang, std::vector<Assignment>& out) {
   return true;
 }
 
-// Gangs that did not fit are tried again now and then, whatever has changed since.
+// Gangs that did not fit are tried again now and then, if anything has changed that they could fit for.
 void Scheduler::retry_gangs() {
   for (auto& [key, gang] : gangs_) {
-    if (gang.line != nullptr && gang.line->parked && gang.retry_ms <= now_ms_) retry(*gang.turn);
+    if (gang.line != nullptr && gang.line->parked && gang.retry_ms <= now_ms_) {
+      const bool may_fit = gang.tried_at != room_changes_ || preemptible_ > 0 || !near_.empty();
+      if (may_fit) retry(*gang.turn);
+      else gang.retry_ms = now_ms_ + options_.retry_ms;
+    }
     // Of those that were stopped together some may have ended just then: the others do not wait for them for ever.
     const bool incomplete = gang.again_since_ms >= 0 && gang.line == nullptr && gang.running.empty();
     if (!incomplete || now_ms_ - gang.again_since_ms < options_.reserve_after_ms) continue;
     gang.size = gang.members.size();
     line_up(gang);
   }
-}
-
-// --- reservations
-
-// When how many more tasks of such needs fit on the worker, as far as is known of what runs there.
-std::vector<std::pair<int64_t, int64_t>> Scheduler::members_by_time(WorkerSlot worker, const Needs& needs) const {
-  std::vector<const Running*> ends;
-  for (const Running* running : on_worker_[worker]) {
-    if (running->ends_ms > 0) ends.push_back(running);
-  }
-  std::ranges::sort(ends, {}, &Running::ends_ms);
-  Needs free = needs;
-  for (Need& one : free) one.amount = fleet_.free(worker, one.dimension);
-  const auto fit = [&] {
-    int64_t count = std::numeric_limits<int64_t>::max();
-    for (size_t i = 0; i < needs.size(); ++i)
-      count = std::min(count, std::max<int64_t>(0, free[i].amount) / needs[i].amount);
-    return count;
-  };
-  std::vector<std::pair<int64_t, int64_t>> out;
-  int64_t before = 0;
-  const auto note = [&](int64_t at_ms) {
-    const int64_t now = fit();
-    if (now > before) out.emplace_back(at_ms, now - before);
-    before = now;
-  };
-  note(now_ms_);
-  for (const Running* one : ends) {
-    for (const Need& freed : one->footprint->needs) {
-      for (Need& have : free) {
-        if (have.dimension == freed.dimension) have.amount += freed.amount;
-      }
-    }
-    note(std::max(one->ends_ms, now_ms_));
-  }
-  return out;
-}
-
-// The workers that have room for all soonest. Members that differ are taken to need the most that one of them does.
-void Scheduler::reserve(Gang& gang) {
-  gang.starving_since_ms = now_ms_;  // asked again only after as long a wait: nothing that exists may hold it
-  Class& first = *gang.members.begin()->second;
-  Needs needs = first.asked.needs();
-  for (Class* cls : first_members(gang)) {
-    for (const Need& need : cls->asked.needs()) {
-      const auto same = std::ranges::find(needs, need.dimension, &Need::dimension);
-      if (same == needs.end()) needs.push_back(need);
-      else same->amount = std::max(same->amount, need.amount);
-    }
-  }
-  std::vector<std::tuple<int64_t, WorkerSlot, int64_t>> room;  // from when, where, for how many more
-  for (const auto& [id, slot] : fleet_.by_id()) {
-    if (!fleet_.open(slot) || fleet_.held(slot)) continue;
-    const bool meets_all =
-        std::ranges::all_of(gang.members, [&](const auto& member) { return fleet_.meets(slot, member.second->asked); });
-    if (!meets_all) continue;
-    for (const auto& [at_ms, count] : members_by_time(slot, needs)) room.emplace_back(at_ms, slot, count);
-  }
-  std::ranges::sort(room);
-  auto missing = static_cast<int64_t>(gang.size);
-  std::set<WorkerSlot> chosen;
-  for (const auto& [at_ms, slot, count] : room) {
-    if (missing <= 0) break;
-    missing -= count;
-    chosen.insert(slot);
-    gang.starts_ms = at_ms;
-  }
-  if (missing > 0) return;
-  keep_for(gang, chosen, gang.starts_ms);
-}
-
-// Keeps workers free for a gang, which expects to start there at the latest then.
-void Scheduler::keep_for(Gang& gang, const std::set<WorkerSlot>& workers, int64_t starts_ms) {
-  gang_reserved_ = &gang;
-  gang.starts_ms = starts_ms;
-  gang.reserved.assign(workers.begin(), workers.end());
-  for (const WorkerSlot slot : gang.reserved) reservations_[slot] = gang.turn.get();
-  set_held(gang, true);
-}
-
-void Scheduler::reserve_for_a_gang() {
-  if (gang_reserved_ != nullptr) {
-    // What was sure to end has not: what is kept free is of no use there.
-    if (now_ms_ > gang_reserved_->starts_ms + options_.reserve_after_ms) end_reservation(*gang_reserved_);
-    return;
-  }
-  Gang* longest = nullptr;
-  for (auto& [key, gang] : gangs_) {
-    if (gang.line == nullptr || gang.starving_since_ms < 0) continue;
-    if (longest == nullptr || gang.starving_since_ms < longest->starving_since_ms) longest = &gang;
-  }
-  if (longest != nullptr && now_ms_ - longest->starving_since_ms >= options_.reserve_after_ms) reserve(*longest);
-}
-
-void Scheduler::set_held(const Gang& gang, bool held) {
-  for (const WorkerSlot slot : gang.reserved) fleet_.hold(slot, held);
-}
-
-void Scheduler::end_reservation(Gang& gang) {
-  if (gang.reserved.empty()) return;
-  set_held(gang, false);
-  for (const WorkerSlot slot : gang.reserved) reservations_.erase(slot);
-  gang.reserved.clear();
-  gang_reserved_ = nullptr;
 }
 
 std::string Scheduler::explain_gang(const Gang& gang) {
@@ -245,10 +178,11 @@ std::string Scheduler::explain_gang(const Gang& gang) {
         "its gang of {} tasks does not fit into the cluster even if nothing else runs: there is room for {}", gang.size,
         room);
   }
+  const std::string kept = gang.turn == nullptr ? "" : explain_hold(*gang.turn);
   if (gang.members.size() > gang.size)
-    return fmt::format("waits until there is room for {} of the {} tasks of its gang at once", gang.size,
-                       gang.members.size());
-  return fmt::format("waits until there is room for all {} tasks of its gang at once", gang.size);
+    return fmt::format("waits until there is room for {} of the {} tasks of its gang at once{}", gang.size,
+                       gang.members.size(), kept);
+  return fmt::format("waits until there is room for all {} tasks of its gang at once{}", gang.size, kept);
 }
 
 }  // namespace uccp::tasks

@@ -7,6 +7,12 @@
 #include "services/tasks/scheduler.h"
 
 namespace uccp::tasks {
+namespace {
+
+// Time in which what is told to make room for a gang has to have left; then the gang plans anew.
+constexpr int64_t kLeaveMs = 30'000;
+
+}  // namespace
 
 // Whether the task, and with it its gang, may be stopped for one of that priority.
 bool Scheduler::may_stop(const Running& running, int32_t priority) const {
@@ -74,6 +80,14 @@ std::optional<Scheduler::Victims> Scheduler::victims(WorkerSlot worker, const Ne
   return chosen;
 }
 
+// Room that is being made is for whom it is made; other room that is kept gives way to what is more urgent.
+bool Scheduler::is_kept_from(int32_t priority, WorkerSlot worker) const {
+  const auto held = holds_.find(worker);
+  return held != holds_.end() && std::ranges::any_of(held->second, [&](const Hold& hold) {
+           return hold.owner->makes_room || hold.owner->priority >= priority;
+         });
+}
+
 // The worker where room for one more of the class costs least.
 std::optional<std::pair<WorkerSlot, Scheduler::Victims>> Scheduler::cheapest(Class& cls, int32_t priority,
                                                                              const Victims& planned) {
@@ -81,7 +95,7 @@ std::optional<std::pair<WorkerSlot, Scheduler::Victims>> Scheduler::cheapest(Cla
   std::optional<std::pair<WorkerSlot, Victims>> best;
   Loss best_loss;
   for (WorkerSlot slot = 0; slot < preemptible_on_.size(); ++slot) {
-    if (preemptible_on_[slot] == 0 || !fleet_.open(slot) || fleet_.held(slot)) continue;
+    if (preemptible_on_[slot] == 0 || !fleet_.open(slot) || is_kept_from(priority, slot)) continue;
     if (!fleet_.fits_empty(slot, needs) || !fleet_.meets(slot, cls.asked)) continue;
     if (!near_.allows(cls.asked.demand(), fleet_.view(slot), false)) continue;
     auto chosen = victims(slot, needs, priority, planned);
@@ -94,6 +108,10 @@ std::optional<std::pair<WorkerSlot, Scheduler::Victims>> Scheduler::cheapest(Cla
   return best;
 }
 
+void Scheduler::set_leaving(const TaskRef& task) {
+  if (Running* running = running_.find(task)) running->leaving = true;
+}
+
 void Scheduler::evict(const Victims& victims, int32_t priority) {
   for (Running* running : victims) {
     running->leaving = true;
@@ -103,22 +121,22 @@ void Scheduler::evict(const Victims& victims, int32_t priority) {
 
 // Makes room for a class that fits nowhere: on the worker where least is lost, which is kept for it until it runs.
 void Scheduler::preempt(Class& cls, int32_t priority) {
-  if (preemptible_ == 0 || cls.reserved != kNoWorker || single_reservations() >= options_.reservations_max) return;
+  if (!preempting_ || preemptible_ == 0 || cls.reserved != kNoWorker || classes_reserved_ >= options_.reservations_max)
+    return;
   if (cls.preempted_ms >= 0 && now_ms_ < cls.preempted_ms + options_.retry_ms) return;
   cls.preempted_ms = now_ms_;
   const auto best = cheapest(cls, priority, {});
   if (!best) return;
   evict(best->second, priority);
-  cls.reserved = best->first;
-  cls.candidates.insert(best->first);
-  reservations_[best->first] = &cls;
-  fleet_.hold(best->first, true);
+  keep_for(cls, best->first, now_ms_);
+  cls.makes_room = true;
 }
 
 // Makes room for a gang, where it costs least for one member after the other; the workers are kept for it. Nothing is
 // stopped unless all of it fits then.
 void Scheduler::preempt_for(Gang& gang, int32_t priority) {
-  if (preemptible_ == 0 || gang_reserved_ != nullptr) return;
+  if (!preempting_ || preemptible_ == 0 || gang.turn->makes_room) return;
+  if (gang.reserved.empty() && gangs_planned_ >= options_.gang_reservations_max) return;
   if (gang.turn->preempted_ms >= 0 && now_ms_ < gang.turn->preempted_ms + options_.retry_ms) return;
   gang.turn->preempted_ms = now_ms_;
   Victims planned;
@@ -131,19 +149,23 @@ void Scheduler::preempt_for(Gang& gang, int32_t priority) {
       if (!best) break;
       worker = best->first;
       for (Running* running : best->second) {
-        if (planned.insert(running).second) fleet_.give(running->worker, running->footprint->needs);
+        if (planned.insert(running).second) fleet_.give_back(running->worker, running->footprint->needs);
       }
     }
     fleet_.take(worker, cls->asked.needs());
     taken.emplace_back(worker, &cls->asked.needs());
   }
-  for (const auto& [worker, needs] : taken) fleet_.give(worker, *needs);
+  for (const auto& [worker, needs] : taken) fleet_.give_back(worker, *needs);
   for (const Running* running : planned) fleet_.take(running->worker, running->footprint->needs);
   if (taken.size() < gang.size || planned.empty()) return;
   evict(planned, priority);
-  std::set<WorkerSlot> workers;
-  for (const auto& [worker, needs] : taken) workers.insert(worker);
-  keep_for(gang, workers, now_ms_);
+  std::map<WorkerSlot, Needs> room;
+  for (const auto& [worker, needs] : taken) add_needs(room[worker], *needs);
+  end_reservation(gang);
+  keep_for(gang, room, now_ms_);
+  ++gangs_planned_;
+  gang.turn->makes_room = true;
+  gang.room_due_ms = now_ms_ + std::max(options_.reserve_after_ms, kLeaveMs);
 }
 
 }  // namespace uccp::tasks

@@ -49,6 +49,12 @@ void count_active(ApplyContext& c, const Scope& scope, TaskRow& row, bool active
   if (row.counted() == active || c.envelope().feature_level < services::kSchedulingLevel) return;
   row.set_counted(active);
   add(c, scope, row.task().principal(), active ? weight_of(row.task()) : -weight_of(row.task()), 0);
+  if (!row.task().has_gang()) return;
+  const std::string& id = row.task().gang().id();
+  internal::v1::GangRow gang = work::kGangs.get(c.state(), scope, id).value_or(internal::v1::GangRow());
+  gang.set_active(gang.active() + (active ? 1 : -1));
+  if (gang.active() > 0) work::kGangs.put(c.state(), scope, id, gang);
+  else work::kGangs.erase(c.state(), scope, id);
 }
 
 void count_bytes(ApplyContext& c, const Scope& scope, TaskRow& row) {

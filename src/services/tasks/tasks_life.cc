@@ -91,6 +91,7 @@ void begin_anew(ApplyContext& c, TaskRow& row) {
   row.set_not_before_ms(0);
   row.set_lost_attempts(0);
   row.set_ended_ms(0);
+  row.clear_stopped();
   row.set_created_ms(c.now_ms());
   task.clear_end_time();
   task.clear_exit_code();
@@ -153,6 +154,20 @@ ApplyResult TasksState::deadline(ApplyContext& c, std::string_view payload) {
   task.set_status(v1::TASK_STATUS_STOPPING);
   task.set_status_reason(reason);
   store_task(c, c.scope(), *row, ChangeKind::kUpdated);
+  return std::string();
+}
+
+// Half a gang is of no use to anybody: that all of it stops is known to every leader from here on. What has ended
+// meanwhile has ended.
+ApplyResult TasksState::stop_gangs(ApplyContext& c, std::string_view payload) {
+  const auto command = parse<internal::v1::StopGangsCommand>(payload);
+  for (const internal::v1::StopItem& item : command.items()) {
+    const machine::Scope scope{item.task().tenant(), item.task().namespace_()};
+    auto row = work::kTasks.get(c.state(), scope, item.task().id());
+    if (!row || is_terminal(row->task().status()) || row->task().attempts() + 1 != item.attempt().number()) continue;
+    *row->mutable_stopped() = item.attempt();
+    store_task(c, scope, *row, ChangeKind::kUpdated);
+  }
   return std::string();
 }
 

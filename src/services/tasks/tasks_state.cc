@@ -40,6 +40,7 @@ std::map<std::string, machine::ApplyFunction, std::less<>> TasksState::commands(
           {"deadline", deadline},
           {"checkpoint", checkpoint},
           {"fire", fire},
+          {"stop_gangs", stop_gangs},
           {"prune", prune}};
 }
 
@@ -138,6 +139,16 @@ void record_attempt(TaskRow& row, const AttemptOutcome& outcome) {
   if (outcome.has_value()) *task.mutable_value() = outcome.value();
 }
 
+// An attempt of a gang ended: it has had its start, unless all of it was told to stop, and starts anew.
+void note_gang(ApplyContext& c, const Scope& scope, const TaskRow& row) {
+  auto gang = work::kGangs.get(c.state(), scope, row.task().gang().id());
+  if (!gang) return;
+  const bool again = row.has_stopped() && row.stopped().number() == row.task().attempts();
+  if (gang->begun() == !again) return;
+  gang->set_begun(!again);
+  work::kGangs.put(c.state(), scope, row.task().gang().id(), *gang);
+}
+
 bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64_t quarantine_ms) {
   const AttemptOutcome& outcome = item.outcome();
   const Scope scope{outcome.attempt().tenant(), outcome.attempt().namespace_()};
@@ -154,6 +165,7 @@ bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64
   record_attempt(*row, outcome);
   count_bytes(c, scope, *row);
   note_outcome(c, outcome, quarantine_ms);
+  if (row->task().has_gang()) note_gang(c, scope, *row);
   Task& task = *row->mutable_task();
   if (!costs_a_retry(outcome)) row->set_lost_attempts(row->lost_attempts() + 1);
   if (!decision.again) {

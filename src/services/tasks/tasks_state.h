@@ -27,6 +27,7 @@ class TasksState final : public machine::Domain {
   static machine::ApplyResult resume(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult deadline(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult checkpoint(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult stop_gangs(machine::ApplyContext& context, std::string_view payload);
   // Of tasks_fire.cc.
   static machine::ApplyResult fire(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult prune(machine::ApplyContext& context, std::string_view payload);

@@ -14,7 +14,6 @@ using internal::v1::ServerMessage;
 using internal::v1::WorkerRow;
 
 constexpr int64_t kDeniedRetryMs = 500;
-constexpr int64_t kEvictGraceMs = 10'000;
 constexpr int64_t kHeartbeatsMissed = 3;
 
 }  // namespace
@@ -174,6 +173,7 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   if (known != attempts_.end()) attempt.usage = known->second.usage;
   keep_attempt(ref, attempt);
   scheduler_->occupy(worker.id, queued_of(ref, row->task()));
+  if (is_stopped(*row, attempt.id)) go_on_stopping(ref);
   // After the Welcome, which has to be the first message of the stream.
   if (row->task().function().has_actor()) {
     env_.loop.post([this, ref, id = attempt.id, session = worker.session] {
@@ -190,6 +190,8 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
 
 void WorkRuntime::finish_recovery_if_done() {
   if (!recovering_.empty()) return;
+  // Only now are all gangs known as a whole.
+  scheduler_->set_preempting(true);
   std::vector<TaskRef> known;
   // What ended under an earlier leader and is not counted yet is held on: its outcome could not be committed so far.
   std::erase_if(held_, [&](const auto& held) {
@@ -324,49 +326,6 @@ void WorkRuntime::judge_health(Worker& worker, BootTime now) {
     schedule_round();
   }
   update_live(worker);
-}
-
-// Stops what runs on a worker that got a NO_EXECUTE taint, and what does not tolerate it; it is queued again.
-void WorkRuntime::evict_intolerant(Worker& worker, const WorkerView& view) {
-  const auto here = attempts_on_.find(worker.id);
-  if (here == attempts_on_.end()) return;
-  for (const TaskRef& ref : here->second) {
-    LiveAttempt& attempt = attempts_.at(ref);
-    if (attempt.cancel_sent) continue;
-    const auto row = row_of(ref);
-    if (!row) continue;
-    const Marks tolerations = tolerations_of(row->task());
-    const auto taint = std::ranges::find_if(view.taints, [&](const Mark& one) {
-      return one.kind == TaintKind::kNoExecute && !tolerates(tolerations, one);
-    });
-    if (taint == view.taints.end()) continue;
-    stop_to_requeue(worker, attempt, *row, "the worker got the taint " + taint->key);
-  }
-}
-
-// Asks an attempt to stop with its grace; the task is queued again, which costs no retry.
-void WorkRuntime::stop_to_requeue(Worker& worker, LiveAttempt& attempt, const internal::v1::TaskRow& row,
-                                  const std::string& reason) {
-  attempt.cancel_sent = true;
-  ServerMessage message;
-  auto& cancel = *message.mutable_cancel();
-  *cancel.mutable_attempt() = attempt.id;
-  set_ms(cancel.mutable_grace(), row.task().has_grace_period() ? ms_of(row.task().grace_period()) : kEvictGraceMs);
-  cancel.set_reason(reason);
-  cancel.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
-  worker.session->send(std::move(message));
-}
-
-// Makes room for tasks of a higher band.
-void WorkRuntime::evict(const Eviction& eviction) {
-  const auto attempt = attempts_.find(eviction.task);
-  const auto row = row_of(eviction.task);
-  if (attempt == attempts_.end() || attempt->second.cancel_sent || !row) return;
-  const auto worker = workers_.find(attempt->second.id.worker_id());
-  if (worker == workers_.end() || !worker->second.session) return;
-  env_.metrics.counter("uccp_tasks_preempted_total", "Attempts that were stopped for a task of a higher priority")
-      .add();
-  stop_to_requeue(worker->second, attempt->second, *row, eviction.reason);
 }
 
 // The agent itself refuses new attempts and stops what still runs at the deadline. Said again with each connection,

@@ -124,6 +124,7 @@ void WorkRuntime::lead(Term term) {
   task_watch_ = watch(work::kTaskTopic, &WorkRuntime::on_task_change);
   worker_watch_ = watch(work::kWorkerTopic, &WorkRuntime::on_worker_change);
   quota_watch_ = watch(work::kQuotaTopic, &WorkRuntime::on_quota_change);
+  scheduler_->set_preempting(recovering_.empty());
   finish_recovery_if_done();
   if (timer_ == 0) timer_ = env_.loop.post_after(kTickMs, [this] { tick(); });
 }
@@ -271,6 +272,7 @@ void WorkRuntime::queue_task(const TaskRef& ref, const TaskRow& row) {
   QueuedTask queued = queued_of(ref, row.task());
   queued.queued_ms = row.created_ms();
   if (row.accepted() > 0) queued.order = row.accepted();
+  if (!queued.gang.empty()) set_gang(ref, row, queued);
   queued.not_before_ms = row.not_before_ms() > machine_now_ms() ? row.not_before_ms() : 0;
   if (row.task().affinity().prefer_data()) prefer_data(ref, row.task(), queued.demand);
   scheduler_->add_task(std::move(queued));
@@ -385,7 +387,7 @@ void WorkRuntime::run_round() {
   if (!leading_) return;
   const auto assignments = scheduler_->assign(machine_now_ms(), kAssignPerRound);
   for (const Assignment& assignment : assignments) launch(assignment);
-  for (const Eviction& eviction : scheduler_->take_evictions()) evict(eviction);
+  evict(scheduler_->take_evictions());
   if (assignments.size() == kAssignPerRound) schedule_round();
 }
 

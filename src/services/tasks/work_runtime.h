@@ -62,6 +62,8 @@ struct WorkRuntimeEnvironment {
   machine::Watcher& watcher;
   MetricsRegistry& metrics;
   std::function<machine::GroupView()> view;  // newest applied state of the work group
+  // Of the cluster: which commands all nodes know.
+  std::function<uint32_t()> feature_level;
   // Streams of events for tasks that they trigger; may be empty.
   TaskMakers::OpenEvents open_events;
   // The use of a quota reached a threshold; may be empty.
@@ -215,7 +217,11 @@ class WorkRuntime {
   void evict_intolerant(Worker& worker, const WorkerView& view);
   void stop_to_requeue(Worker& worker, LiveAttempt& attempt, const internal::v1::TaskRow& row,
                        const std::string& reason);
-  void evict(const Eviction& eviction);
+  void evict(const std::vector<Eviction>& evictions);
+  void stop_for_others(const TaskRef& ref, const std::string& reason);
+  void stop_gangs(internal::v1::StopGangsCommand command);
+  void go_on_stopping(const TaskRef& ref);
+  void set_gang(const TaskRef& ref, const internal::v1::TaskRow& row, QueuedTask& queued) const;
   void send_drain(Worker& worker, const internal::v1::WorkerRow& row);
   void fence(Worker& worker);
   void finish_recovery_if_done();

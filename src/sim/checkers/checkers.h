@@ -8,6 +8,7 @@
 #include "sim/checkers/durability_checker.h"
 #include "sim/checkers/event_checker.h"
 #include "sim/checkers/freshness_checker.h"
+#include "sim/checkers/gang_checker.h"
 #include "sim/checkers/hold_checker.h"
 #include "sim/checkers/kv_checker.h"
 #include "sim/checkers/leader_checker.h"
@@ -46,6 +47,7 @@ struct Checkers {
   DurabilityChecker durability{violations};
   EventChecker events{violations};
   FreshnessChecker freshness;
+  GangChecker gangs{violations};
   HoldChecker holds;
   KvChecker kv{violations};
   OrderChecker kv_order{violations};

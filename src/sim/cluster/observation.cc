@@ -131,9 +131,27 @@ void Observation::note_work(machine::ApplyContext& context, std::string_view com
     if (task.ParseFromString(result) && task.status() == v1::TASK_STATUS_CANCELLED) {
       checkers_.tasks.ended(context.index(), task.id());
     }
+  } else if (command == "tasks.stop_gangs") {
+    note_stopped_gangs(context, payload);
   } else if (command == "tasks.outcomes") {
     note_outcomes(context, payload, result);
   }
+}
+
+// Of what the command names, what it found as it says.
+void Observation::note_stopped_gangs(machine::ApplyContext& context, std::string_view payload) {
+  internal::v1::StopGangsCommand command;
+  if (!command.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) return;
+  std::map<std::string, std::set<std::string>> attempts;
+  for (const auto& item : command.items()) {
+    const auto row =
+        work::kTasks.get(context.state(), {item.task().tenant(), item.task().namespace_()}, item.task().id());
+    const auto& attempt = item.attempt();
+    if (!row || row->stopped().term() != attempt.term() || row->stopped().sequence() != attempt.sequence()) continue;
+    attempts[row->task().gang().id()].insert(item.task().id() + ":" + std::to_string(attempt.term()) + "." +
+                                             std::to_string(attempt.sequence()));
+  }
+  for (const auto& [gang, all] : attempts) checkers_.gangs.stopped(gang, all);
 }
 
 void Observation::note_outcomes(machine::ApplyContext& context, std::string_view payload, const std::string& result) {

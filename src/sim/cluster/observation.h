@@ -25,6 +25,7 @@ class Observation {
   void note_kv(std::string_view command, std::string_view payload, const std::string& result);
   void note_work(machine::ApplyContext& context, std::string_view command, std::string_view payload,
                  const std::string& result);
+  void note_stopped_gangs(machine::ApplyContext& context, std::string_view payload);
   void note_outcomes(machine::ApplyContext& context, std::string_view payload, const std::string& result);
 
   SimScheduler& scheduler_;

@@ -21,6 +21,11 @@ std::string key_of(const AttemptId& id) {
          std::to_string(id.worker_epoch()) + ":" + std::to_string(id.term()) + "." + std::to_string(id.sequence());
 }
 
+// As the command names it that stops gangs.
+std::string gang_key_of(const AttemptId& id) {
+  return id.task_id() + ":" + std::to_string(id.term()) + "." + std::to_string(id.sequence());
+}
+
 std::string describe(const ServerMessage& message) {
   switch (message.body_case()) {
     case ServerMessage::kWelcome: return "welcome, epoch " + std::to_string(message.welcome().epoch());
@@ -123,6 +128,7 @@ void SimAgent::kill(int64_t down_ms) {
   for (const auto& [key, run] : runs_) {
     scheduler_.cancel(run.end);
     cluster_.checkers().runs.ended(run.id.task_id(), key);
+    cluster_.checkers().gangs.ended(gang_key_of(run.id));
     lost[key] = outcome_of(run.id, v1::ATTEMPT_OUTCOME_KIND_LOST);
   }
   for (const auto& [key, outcome] : outcomes_) {
@@ -339,6 +345,7 @@ void SimAgent::launch(const internal::v1::LaunchAttempt& launch) {
   run.key = key;
   run.end = after_us(1000 + below(below(10) == 0 ? 2'000'000 : 200'000), [this, key] { end_by_itself(key); });
   cluster_.checkers().runs.started(id.task_id(), key, scheduler_.now_us());
+  if (launch.task().has_gang()) cluster_.checkers().gangs.started(launch.task().gang().id(), gang_key_of(id));
   if (cluster_.tracing()) cluster_.note("run " + key);
   AgentMessage message;
   *message.mutable_started()->mutable_attempt() = id;
@@ -401,6 +408,7 @@ void SimAgent::stop(Run& run, v1::AttemptOutcomeKind kind, int64_t delay_us) {
 
 void SimAgent::ended(const std::string& key, AttemptOutcome outcome) {
   cluster_.checkers().runs.ended(outcome.attempt().task_id(), key);
+  cluster_.checkers().gangs.ended(gang_key_of(outcome.attempt()));
   if (cluster_.tracing()) cluster_.note("end " + key + " kind " + std::to_string(outcome.kind()));
   runs_.erase(key);
   const AttemptOutcome& kept = outcomes_[key] = std::move(outcome);

@@ -159,7 +159,8 @@ void SimNode::build(Process& p) {
                                     .reader = *p.node,
                                     .watcher = *p.node,
                                     .metrics = p.metrics,
-                                    .view = [node = p.node.get()] { return node->view(kWorkGroup); }},
+                                    .view = [node = p.node.get()] { return node->view(kWorkGroup); },
+                                    .feature_level = [node = p.node.get()] { return node->feature_level(); }},
       p.live);
   p.remote = std::make_unique<Remote>(*this, *p.node);
   p.services = std::make_unique<SimServices>(

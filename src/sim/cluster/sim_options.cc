@@ -63,8 +63,10 @@ constexpr Fault kOfLeases[] = {Fault::kHalfDeaf, Fault::kIsolate, Fault::kSplit,
 // Nothing else disturbs what an ambush brings about.
 constexpr Fault kOfMoments[] = {Fault::kAmbush, Fault::kAmbush, Fault::kTransfer};
 
-void submit_arrays(SimOptions& o) {
-  o.arrays = o.newest_level = true;
+void submit_tasks(SimOptions& o, Workload workload) {
+  o.newest_level = true;
+  o.arrays = workload == Workload::kArrays;
+  o.gangs = workload == Workload::kGangs;
   o.task_clients = 6;
   o.register_clients = o.register_readers = 1;
   o.service_clients = o.lock_clients = o.election_clients = o.kv_clients = 1;
@@ -141,7 +143,7 @@ SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload) {
     o.kv_clients = o.task_clients = 1;
     o.watchers = 1;
   }
-  if (workload == Workload::kArrays) submit_arrays(o);
+  if (workload == Workload::kArrays || workload == Workload::kGangs) submit_tasks(o, workload);
   return o;
 }
 

@@ -110,6 +110,7 @@ struct SimOptions {
   size_t election_clients = 3;
   size_t task_clients = 2;
   bool arrays = false;       // half of the tasks are
+  bool gangs = false;        // half of what is submitted are, and mostly may be stopped for others
   size_t event_clients = 0;  // not 0: there are groups of the event bus
   uint32_t bus_groups = 1;
   size_t transaction_clients = 0;
@@ -118,8 +119,9 @@ struct SimOptions {
   size_t watchers = 4;
 };
 
-// What clients mostly do: everything but events, or hardly anything but events, or but tasks, of which half are arrays.
-enum class Workload : uint8_t { kAll, kEvents, kArrays };
+// What clients mostly do: everything but events, or hardly anything but events, or but tasks, of which half are arrays,
+// or gangs.
+enum class Workload : uint8_t { kAll, kEvents, kArrays, kGangs };
 
 SimOptions draw_options(uint64_t seed, uint64_t operations, Workload workload = Workload::kAll);
 // The groups that there are.

@@ -17,10 +17,8 @@ void TaskClient::next() {
   else submit();
 }
 
-void TaskClient::submit() {
-  internal::v1::TaskRow row;
-  row.set_cancel_grace_ms(-1);
-  v1::Task& task = *row.mutable_task();
+v1::Task TaskClient::new_task() {
+  v1::Task task;
   task.set_id(name() + "." + std::to_string(++tasks_));
   task.set_namespace_("n");
   task.add_command("true");
@@ -30,6 +28,15 @@ void TaskClient::submit() {
   task.mutable_grace_period()->set_nanos(static_cast<int32_t>(below(100) * 1'000'000));
   task.mutable_retry()->set_max_attempts(static_cast<int32_t>(1 + below(4)));
   task.mutable_retry()->mutable_initial_backoff()->set_nanos(static_cast<int32_t>(1 + below(100)) * 1'000'000);
+  return task;
+}
+
+void TaskClient::submit() {
+  if (cluster_.options().gangs && chance(0.5)) return submit_gang();
+  internal::v1::TaskRow row;
+  row.set_cancel_grace_ms(-1);
+  v1::Task& task = *row.mutable_task();
+  task = new_task();
   for (int64_t count = below(4) - 1; count > 0 && !known_.empty(); --count) {
     auto& dependency = *task.add_dependencies();
     const int64_t back = 1 + below(std::min<int64_t>(10, static_cast<int64_t>(known_.size())));
@@ -48,6 +55,32 @@ void TaskClient::submit() {
           } else if (result.error().code() != Code::kOutcomeUnknown) {
             cluster_.checkers().violations.add("writes", id + ": " + result.error().to_string());
           }
+          completed();
+        });
+}
+
+// All of it in one command: a part of one would wait for ever. Mostly it may be stopped for others.
+void TaskClient::submit_gang() {
+  internal::v1::ScheduleGraphCommand command;
+  const auto size = static_cast<int32_t>(2 + below(2));
+  const bool preemptible = chance(0.8);
+  const std::string gang = name() + "-gang-" + std::to_string(tasks_ + 1);
+  const int64_t least = chance(0.3) ? 1 + below(size) : 0;
+  for (int32_t i = 0; i < size; ++i) {
+    internal::v1::TaskRow& row = *command.add_rows();
+    row.set_cancel_grace_ms(-1);
+    v1::Task& task = *row.mutable_task();
+    task = new_task();
+    task.set_preemptible(preemptible);
+    if (preemptible) task.set_priority(0);
+    task.mutable_gang()->set_id(gang);
+    task.mutable_gang()->set_size(size);
+    task.mutable_gang()->set_min_size(static_cast<int32_t>(least));
+  }
+  write(kWorkGroup, envelope("tasks.schedule_graph", command.SerializeAsString()),
+        [this, gang](Result<machine::Applied> result, int64_t) {
+          if (!result && result.error().code() != Code::kOutcomeUnknown)
+            cluster_.checkers().violations.add("writes", gang + ": " + result.error().to_string());
           completed();
         });
 }

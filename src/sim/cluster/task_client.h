@@ -17,6 +17,8 @@ class TaskClient final : public SimClient {
  private:
   void next();
   void submit();
+  void submit_gang();
+  v1::Task new_task();
   void cancel();
   void completed();
 
