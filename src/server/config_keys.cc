@@ -113,6 +113,9 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"backfill", kString, "easy", kActs,
      "what may use room that others wait for: easy keeps workers free for the eight that wait longest, conservative "
      "for all that wait, at once"},
+    {"gang_reservations", kInteger, "4", kActs,
+     "gangs at a time that have workers kept free for them, those that wait longest, 1 to 1024; with conservative "
+     "backfill all have"},
     {"interactive_headroom", kInteger, "0", kActs,
      "part of the CPU of each worker that only tasks of type INTERACTIVE may use, percent, 0 to 90"},
     {"log_store", kString, "wal", kActs,

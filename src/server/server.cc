@@ -133,6 +133,14 @@ Result<tasks::Backfill> backfill_of(const Config& config) {
   return fail(Code::kInvalid, "CONFIG_INVALID", "backfill '" + word + "' is none of easy, conservative");
 }
 
+Result<size_t> gang_reservations_of(const Config& config) {
+  const int64_t gangs = config.integer("gang_reservations");
+  if (gangs >= 1 && gangs <= static_cast<int64_t>(tasks::kReservationsMax)) return static_cast<size_t>(gangs);
+  return fail(Code::kInvalid, "CONFIG_INVALID",
+              "gang_reservations " + std::to_string(gangs) + " is not between 1 and " +
+                  std::to_string(tasks::kReservationsMax));
+}
+
 Result<int32_t> headroom_of(const Config& config) {
   constexpr int64_t kPercentMax = 90;
   const int64_t percent = config.integer("interactive_headroom");
@@ -150,8 +158,9 @@ Status Server::Parts::build_leaders(const ServerOptions& options, const Config& 
   work_options.agent_lease_ms = options.worker_lease_ms;
   work_options.slots_per_worker = static_cast<size_t>(config.integer("max_tasks_per_worker"));
   work_options.quarantine_ms = config.duration_ms("worker_quarantine");
-  UCCP_TRY(work_options.backfill, backfill_of(config));
-  UCCP_TRY(work_options.interactive_headroom, headroom_of(config));
+  UCCP_TRY(work_options.policy.backfill, backfill_of(config));
+  UCCP_TRY(work_options.policy.headroom_percent, headroom_of(config));
+  UCCP_TRY(work_options.policy.gang_reservations, gang_reservations_of(config));
   work_options.cluster_id = identity.cluster_id;
   work_options.task_timeout_default_ms = config.duration_ms("task_timeout");
   UCCP_TRY(const ScalingSettings scaling, scaling_settings(config, options, files));

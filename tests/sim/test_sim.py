@@ -19,6 +19,7 @@ SIM = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin")) / "uccp-s
 SEEDS = 200
 EVENT_SEEDS = 60
 ARRAY_SEEDS = 40
+GANG_SEEDS = 40
 RANGE = 20
 RUN_LIMIT_S = 300
 
@@ -74,13 +75,17 @@ class Seeds(unittest.TestCase):
         for first in (1, fresh_seed()):
             self.check_range(first, ARRAY_SEEDS, "--arrays")
 
+    def test_seeds_of_gangs_are_clean(self):
+        for first in (1, fresh_seed()):
+            self.check_range(first, GANG_SEEDS, "--gangs")
+
     def test_seeds_that_found_something_are_clean(self):
         lines = (pathlib.Path(__file__).parent / "regressions.txt").read_text().splitlines()
         seeds = [line.split()[:3] for line in lines if line and not line.startswith("#")]
         self.assertGreater(len(seeds), 0)
 
         def run_one(words):
-            return run(int(words[0]), 1, int(words[1]), *(option for option in words[2:] if option in ("--events", "--arrays")))
+            return run(int(words[0]), 1, int(words[1]), *(option for option in words[2:] if option in ("--events", "--arrays", "--gangs")))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for result in pool.map(run_one, seeds):
                 self.check(result)

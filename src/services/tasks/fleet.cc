@@ -18,6 +18,8 @@ constexpr size_t kFeasibleMax = 256;
 constexpr size_t kFewWorkers = 128;
 // Workers of a lane that are looked at, the first time, the second, and at last.
 constexpr std::array<size_t, 3> kLooksMax = {12, 256, std::numeric_limits<size_t>::max()};
+// So many looks ahead a worker is fetched: what a look costs is the time until its amounts are there.
+constexpr size_t kLooksAhead = 4;
 // Workers of one bucket that are compared; they differ by less than a bucket's width.
 constexpr size_t kComparedMax = 8;
 // What makes a worker worse, each more than all that follow together: a tolerable taint that says "rather not"; that a
@@ -434,6 +436,17 @@ std::optional<Fleet::Entry> Fleet::entry_of(const Needs& needs, size_t lane) con
   return entry;
 }
 
+void Fleet::prefetch(WorkerSlot slot) const {
+  constexpr size_t kLineBytes = 64;
+  const auto* row = reinterpret_cast<const char*>(&cells_[slot * stride_]);
+  for (size_t line = 0; line < kFirstCounted * sizeof(Cell); line += kLineBytes) __builtin_prefetch(row + line);
+}
+
+void Fleet::prefetch(const Search& search, WorkerSlot slot) const {
+  __builtin_prefetch(&search.feasible.rank[slot]);
+  prefetch(slot);
+}
+
 // Looks into the buckets from `first` up, the tightest (or the emptiest) before the others, until one has a worker that
 // fits.
 void Fleet::search_lane(Search& search, const Lane& lane, size_t first, size_t looks_max) const {
@@ -442,9 +455,12 @@ void Fleet::search_lane(Search& search, const Lane& lane, size_t first, size_t l
                                                     : kBuckets - 1 - static_cast<size_t>(std::countl_zero(rest));
     rest &= ~(uint64_t{1} << bucket);
     size_t compared = 0;
-    for (const WorkerSlot slot : lane.buckets[bucket]) {
+    const auto& workers = lane.buckets[bucket];
+    for (size_t i = 0; i < std::min(kLooksAhead, workers.size()); ++i) prefetch(search, workers[i]);
+    for (size_t i = 0; i < workers.size(); ++i) {
       if (looks_max-- == 0) return;
-      if (consider(search, slot) && ++compared == kComparedMax) return;
+      if (i + kLooksAhead < workers.size()) prefetch(search, workers[i + kLooksAhead]);
+      if (consider(search, workers[i]) && ++compared == kComparedMax) return;
     }
     if (compared > 0) return;
   }

@@ -120,6 +120,9 @@ class Fleet {
   void hold(WorkerSlot slot, bool held);
   bool held(WorkerSlot slot) const { return states_[slot].held; }
 
+  // What is known of the worker is asked for soon: with ten thousand of them it is not in the cache.
+  void prefetch(WorkerSlot slot) const;
+
   // It exists, is connected and accepts tasks.
   bool open(WorkerSlot slot) const { return states_[slot].open; }
   bool fits(WorkerSlot slot, const Needs& needs) const;
@@ -240,6 +243,7 @@ class Fleet {
 
   bool consider(Search& search, WorkerSlot slot) const;
   std::optional<Entry> entry_of(const Needs& needs, size_t lane) const;
+  void prefetch(const Search& search, WorkerSlot slot) const;
   void search_lane(Search& search, const Lane& lane, size_t first, size_t looks_max) const;
   void search_lanes(Search& search, size_t looks_max) const;
 

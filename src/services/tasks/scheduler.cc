@@ -11,12 +11,12 @@ const LabelMap kNoLabels;
 
 }  // namespace
 
-SchedulerOptions scheduler_options(Backfill backfill, int32_t headroom_percent) {
+SchedulerOptions scheduler_options(const SchedulerPolicy& policy) {
   SchedulerOptions options;
-  options.headroom_percent = headroom_percent;
-  if (backfill == Backfill::kEasy) return options;
+  options.headroom_percent = policy.headroom_percent;
+  options.gang_reservations_max = policy.gang_reservations;
+  if (policy.backfill == Backfill::kEasy) return options;
   // Whatever fits nowhere has a worker kept free at once, as long as there are some.
-  constexpr size_t kReservationsMax = 1'024;
   options.reserve_after_ms = 0;
   options.reservations_max = options.gang_reservations_max = kReservationsMax;
   return options;
@@ -222,6 +222,10 @@ void Scheduler::release(const TaskRef& task) {
   const Running* found = running_.find(task);
   if (found == nullptr) return;
   const Running& running = *found;
+  auto& beside = on_worker_[running.worker];
+  // All of this is needed below, and was not looked at for long.
+  fleet_.prefetch(running.worker);
+  __builtin_prefetch(&beside.back()->place);
   ++room_changes_;
   fleet_.give(running.worker, running.footprint->needs);
   if (running.extras && running.extras->device != 0 && shared_.leave(running.extras->device, running.extras->share))
@@ -232,7 +236,6 @@ void Scheduler::release(const TaskRef& task) {
   if (!over_quota_.empty() && over_quota_.contains(task.tenant)) quota_freed_.insert(task.tenant);
   count_running(running, -1);
   near_.ended({running.ref.tenant, running.ref.name_space, running.labels(), fleet_.view(running.worker)});
-  auto& beside = on_worker_[running.worker];
   beside.back()->place = running.place;
   beside[running.place] = beside.back();
   beside.pop_back();

@@ -82,16 +82,27 @@ struct SchedulerOptions {
   int64_t reserve_after_ms = 30'000;
   // ... if there are fewer of these already; a gang gets as many as it needs, at most so many gangs at a time.
   size_t reservations_max = 8;
-  size_t gang_reservations_max = 8;
+  size_t gang_reservations_max = 4;
   // A task stops only those whose priority is lower by so much.
   int32_t preemption_gap = 10;
   // Part of the CPU of each worker that only interactive tasks may use, percent.
   int32_t headroom_percent = 0;
-  // How often a class that fits nowhere looks for tasks to stop, and a gang for room.
+  // How often a class that fits nowhere looks for tasks to stop, and a gang for room; plans are made as often.
   int64_t retry_ms = 1'000;
 };
 
-SchedulerOptions scheduler_options(Backfill backfill, int32_t headroom_percent = 0);
+// What an operator says of it.
+struct SchedulerPolicy {
+  Backfill backfill = Backfill::kEasy;
+  // Part of the CPU of each worker that only interactive tasks may use, percent.
+  int32_t headroom_percent = 0;
+  // Gangs at a time that have room kept for them.
+  size_t gang_reservations = SchedulerOptions().gang_reservations_max;
+};
+// Most things at a time for which room is kept.
+inline constexpr size_t kReservationsMax = 1'024;
+
+SchedulerOptions scheduler_options(const SchedulerPolicy& policy);
 
 class Scheduler {
  public:
@@ -119,7 +130,7 @@ class Scheduler {
   // It is being stopped already, by whoever decided before.
   void set_leaving(const TaskRef& task);
   // Whether tasks may be stopped for others; not while it is not known yet of some what runs.
-  void set_preempting(bool preempting) { preempting_ = preempting; }
+  void set_preempting(bool preempting);
 
   // A task of that name ended well after so long. What is queued from now on is expected to end as those before did,
   // where that is before its own limit.
@@ -209,7 +220,7 @@ class Scheduler {
     std::set<WorkerSlot> candidates;
     int64_t starving_since_ms = -1;   // nothing of it was placed since; -1: it does not wait for room
     WorkerSlot reserved = kNoWorker;  // where room is kept for it
-    int64_t reserved_since_ms = -1;   // starving_since_ms as it was then
+    uint64_t planned_as = 0;          // its place among all plans; 0: nothing is planned for it
     bool makes_room = false;          // tasks are being stopped so that it has room
     int64_t preempted_ms = -1;        // when it looked for tasks to stop last
     Gang* gang = nullptr;             // set if it only stands for one
@@ -363,10 +374,11 @@ class Scheduler {
   RefTable<Running> running_;
   std::vector<std::vector<Running*>> on_worker_;  // by slot
   Holds holds_;
-  size_t classes_reserved_ = 0;             // that have a hold
-  size_t gangs_planned_ = 0;                // the same of gangs, as of the last plan
-  int64_t plan_due_ms_ = 0;                 // when it is looked at anew
-  int64_t plan_holds_until_ms_ = 0;         // the first of what is planned begins
+  size_t classes_reserved_ = 0;      // that have a hold
+  size_t gangs_planned_ = 0;         // the same of gangs, as of the last plan
+  int64_t plan_due_ms_ = 0;          // when it is looked at anew
+  int64_t plan_holds_until_ms_ = 0;  // the first of what is planned begins
+  uint64_t next_plan_ = 1;
   std::pair<uint64_t, size_t> planned_at_;  // room_changes_, and how many waited, as of the last plan
   uint64_t room_changes_ = 1;               // how often a worker has got more room, or is kept for less
   std::vector<size_t> preemptible_on_;      // running tasks that may be stopped, by slot

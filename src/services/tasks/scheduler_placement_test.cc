@@ -224,7 +224,7 @@ TEST_F(Placement, ATaskWaitsOnlyIfItFitsNowhere) {
 }
 
 TEST_F(Placement, HeadroomIsForWhatSomebodyWaitsFor) {
-  Scheduler s(scheduler_options(Backfill::kEasy, 25));
+  Scheduler s(scheduler_options({.headroom_percent = 25}));
   s.set_worker(worker("w", {}, {4'000}));
   for (const char* id : {"a", "b", "c", "d"}) s.add_task(task(id));
   EXPECT_EQ(place(s), (Placed{"a@w", "b@w", "c@w"}));

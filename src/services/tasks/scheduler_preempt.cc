@@ -3,6 +3,7 @@
 // A gang is stopped as a whole or not at all: a part of it would be of no use to anybody.
 #include <algorithm>
 #include <ranges>
+#include <utility>
 
 #include "services/tasks/scheduler.h"
 
@@ -110,6 +111,11 @@ std::optional<std::pair<WorkerSlot, Scheduler::Victims>> Scheduler::cheapest(Cla
 
 void Scheduler::set_leaving(const TaskRef& task) {
   if (Running* running = running_.find(task)) running->leaving = true;
+}
+
+void Scheduler::set_preempting(bool preempting) {
+  if (std::exchange(preempting_, preempting) || !preempting) return;
+  for (auto& [number, cls] : limited_) retry(*cls);
 }
 
 void Scheduler::evict(const Victims& victims, int32_t priority) {

@@ -14,6 +14,7 @@
 namespace uccp::tasks {
 namespace {
 
+constexpr uint64_t kLast = std::numeric_limits<uint64_t>::max();
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 // Plans cost by what runs, so they are made as much more rarely: one more retry interval for each so many.
 constexpr int64_t kRunningPerInterval = 10'000;
@@ -130,12 +131,14 @@ void Scheduler::end_reservation(Class& cls) {
   if (cls.reserved == kNoWorker) return;
   --classes_reserved_;
   cls.makes_room = false;
+  cls.planned_as = 0;
   stop_keeping(std::exchange(cls.reserved, kNoWorker), &cls);
 }
 
 void Scheduler::end_reservation(Gang& gang) {
   if (gang.reserved.empty()) return;
   gang.turn->makes_room = false;
+  gang.turn->planned_as = 0;
   for (const WorkerSlot worker : std::exchange(gang.reserved, {})) stop_keeping(worker, gang.turn.get());
 }
 
@@ -162,7 +165,7 @@ Scheduler::Hold Scheduler::hold_for(Class& cls, int64_t starts_ms) const {
 void Scheduler::keep_for(Class& cls, WorkerSlot worker, int64_t starts_ms) {
   keep(worker, hold_for(cls, starts_ms));
   cls.reserved = worker;
-  cls.reserved_since_ms = cls.starving_since_ms;
+  cls.planned_as = next_plan_++;
   cls.candidates.insert(worker);
   ++classes_reserved_;
 }
@@ -259,23 +262,29 @@ bool Scheduler::keeps_its_room(const Class& owner) const {
   return owner.makes_room && (owner.gang == nullptr || now_ms_ <= owner.gang->room_due_ms);
 }
 
-// All that has room kept, and the gangs that could have it, in the order in which they wait.
+// All that has room kept, in the order in which it was planned, and then the gangs that could have it, by their wait.
 std::vector<Scheduler::Class*> Scheduler::planned_anew() {
-  std::vector<std::tuple<int64_t, uint64_t, Class*>> waiting;
+  std::vector<std::tuple<uint64_t, int64_t, Class*>> waiting;
   for (const auto& [worker, holds] : holds_) {
     for (const Hold& hold : holds) {
       if (hold.owner->gang == nullptr && !keeps_its_room(*hold.owner))
-        waiting.emplace_back(hold.owner->reserved_since_ms, hold.owner->number, hold.owner);
+        waiting.emplace_back(hold.owner->planned_as, 0, hold.owner);
     }
   }
   for (auto& [key, gang] : gangs_) {
     if (gang.line == nullptr || gang.starving_since_ms < 0 || keeps_its_room(*gang.turn)) continue;
     if (now_ms_ - gang.starving_since_ms < options_.reserve_after_ms) continue;
-    waiting.emplace_back(gang.starving_since_ms, gang.turn->number, gang.turn.get());
+    const uint64_t planned_as = gang.turn->planned_as;
+    waiting.emplace_back(planned_as == 0 ? kLast : planned_as, gang.starving_since_ms, gang.turn.get());
   }
-  std::ranges::sort(waiting);
+  std::ranges::sort(waiting, [](const auto& a, const auto& b) {
+    const auto key = [](const auto& one) {
+      return std::tuple(std::get<0>(one), std::get<1>(one), std::get<2>(one)->number);
+    };
+    return key(a) < key(b);
+  });
   std::vector<Class*> out;
-  for (const auto& [since, number, owner] : waiting) out.push_back(owner);
+  for (const auto& [planned_as, since, owner] : waiting) out.push_back(owner);
   return out;
 }
 
@@ -296,7 +305,7 @@ void Scheduler::clear_plan() {
 }
 
 // Everything that is kept is planned anew, so that what has ended early brings all of it forward, and as many gangs as
-// may are. A class stays with its worker.
+// may are. A class stays with its worker. What was planned before others stays before them: they never delay it.
 void Scheduler::plan() {
   reserve_for_the_starved();
   if (now_ms_ < plan_due_ms_ || (holds_.empty() && gangs_.empty())) return;
@@ -316,8 +325,13 @@ void Scheduler::plan() {
     }
     if (gangs_planned_ >= options_.gang_reservations_max || ++gangs_tried > 2 * options_.gang_reservations_max)
       continue;
-    if (reserve(*owner->gang)) ++gangs_planned_;
-    else owner->gang->starving_since_ms = now_ms_;  // after as long a wait again: nothing that exists may hold it
+    if (reserve(*owner->gang)) {
+      ++gangs_planned_;
+      if (owner->planned_as == 0) owner->planned_as = next_plan_++;
+    } else {
+      owner->planned_as = 0;
+      owner->gang->starving_since_ms = now_ms_;  // after as long a wait again: nothing that exists may hold it
+    }
   }
   for (auto it = holds_.begin(); it != holds_.end();) {
     const WorkerSlot worker = it->first;

@@ -309,6 +309,61 @@ class WorkerTrust : public TasksStateLab {
   int next_ = 1;
 };
 
+class StoppedGangs : public TasksStateLab {
+ protected:
+  void schedule_member(const std::string& id) {
+    TaskRow row;
+    row.mutable_task()->set_id(id);
+    row.mutable_task()->set_namespace_("n");
+    row.mutable_task()->mutable_retry()->set_max_attempts(3);
+    row.mutable_task()->mutable_gang()->set_id("g");
+    row.mutable_task()->mutable_gang()->set_size(2);
+    EXPECT_TRUE(apply("tasks.schedule", row.SerializeAsString()).has_value());
+  }
+  void stop(const std::string& id, int number) {
+    internal::v1::StopGangsCommand command;
+    internal::v1::StopItem& item = *command.add_items();
+    item.mutable_task()->set_tenant("t");
+    item.mutable_task()->set_namespace_("n");
+    item.mutable_task()->set_id(id);
+    item.mutable_attempt()->set_term(1);
+    item.mutable_attempt()->set_sequence(7);
+    item.mutable_attempt()->set_number(number);
+    EXPECT_TRUE(apply("tasks.stop_gangs", command.SerializeAsString()).has_value());
+  }
+  std::optional<internal::v1::GangRow> gang() { return work::kGangs.get(machine_.view(), {"t", "n"}, "g"); }
+};
+
+TEST_F(StoppedGangs, OnlyTheAttemptThatRunsIsStopped) {
+  schedule_member("a");
+  stop("a", 2);
+  EXPECT_FALSE(row("a").has_stopped()) << "there is no second attempt yet";
+  stop("a", 1);
+  EXPECT_EQ(row("a").stopped().sequence(), 7u);
+  EXPECT_TRUE(report(outcome("a", 1, 0)));
+  EXPECT_EQ(task("a").status(), v1::TASK_STATUS_SUCCEEDED) << "it ended just then";
+  stop("a", 2);
+  EXPECT_EQ(row("a").stopped().number(), 1);
+  stop("nobody", 1);
+}
+
+TEST_F(StoppedGangs, AGangHasBegunOnceOneOfItRanUnlessAllOfItWasStopped) {
+  schedule_member("a");
+  schedule_member("b");
+  EXPECT_EQ(gang()->active(), 2);
+  EXPECT_FALSE(gang()->begun());
+  stop("a", 1);
+  AttemptOutcome preempted = outcome("a", 1, 0);
+  preempted.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
+  EXPECT_TRUE(report(preempted));
+  EXPECT_FALSE(gang()->begun()) << "it starts anew, with all";
+  EXPECT_TRUE(report(outcome("a", 2, 0)));
+  EXPECT_TRUE(gang()->begun());
+  EXPECT_EQ(gang()->active(), 1);
+  EXPECT_TRUE(report(outcome("b", 1, 0)));
+  EXPECT_FALSE(gang().has_value()) << "another one may have its name";
+}
+
 TEST_F(WorkerTrust, FaultsLeadToQuarantineProbationAndTrust) {
   hello("j1", "other");
   attempt(true);

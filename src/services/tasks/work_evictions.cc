@@ -14,7 +14,7 @@ namespace {
 using internal::v1::ServerMessage;
 
 constexpr int64_t kEvictGraceMs = 10'000;
-constexpr int64_t kProposedAgainMs = 200;
+constexpr int64_t kProposedAgainMs = 1'000;
 
 }  // namespace
 

@@ -61,7 +61,7 @@ WorkRuntime::WorkRuntime(WorkRuntimeOptions options, WorkRuntimeEnvironment envi
     : options_(std::move(options)),
       env_(std::move(environment)),
       live_(live),
-      scheduler_(std::make_unique<Scheduler>(scheduler_options(options_.backfill, options_.interactive_headroom))),
+      scheduler_(std::make_unique<Scheduler>(scheduler_options(options_.policy))),
       makers_({.clock = env_.clock,
                .proposer = env_.proposer,
                .metrics = env_.metrics,
@@ -144,7 +144,7 @@ void WorkRuntime::step_down() {
   attempts_.clear();
   attempts_on_.clear();
   live_.clear();
-  scheduler_ = std::make_unique<Scheduler>(scheduler_options(options_.backfill, options_.interactive_headroom));
+  scheduler_ = std::make_unique<Scheduler>(scheduler_options(options_.policy));
   data_hints_.clear();
   scaling_.reset();
   recovering_.clear();

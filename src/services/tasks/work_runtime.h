@@ -47,9 +47,7 @@ struct WorkRuntimeOptions {
   int64_t task_timeout_default_ms = 3'600'000;
   // Length of the first quarantine of a worker; 0: none.
   int64_t quarantine_ms = 60'000;
-  Backfill backfill = Backfill::kEasy;
-  // Part of the CPU of each worker that only interactive tasks may use, percent.
-  int32_t interactive_headroom = 0;
+  SchedulerPolicy policy;
   ScalingOptions scaling;
 };
 

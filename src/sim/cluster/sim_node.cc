@@ -16,11 +16,26 @@ constexpr int64_t kCoreAgeMaxMs = 5'000;
 constexpr std::string_view kCluster = "sim";
 
 bool frees_space(std::string_view command) {
-  static constexpr std::string_view kFreeing[] = {
-      "machine.expire", "discovery.deregister", "tasks.cancel",        "tasks.prune",         "tasks.outcomes",
-      "workers.fence",  "workers.deregister",   "workers.hello",       "kv.delete",           "kv.compact",
-      "kv.sweep",       "permits.release",      "permits.abandon",     "elections.resign",    "bus.trim",
-      "bus.drop",       "transactions.end",     "transactions.settle", "transactions.settled"};
+  static constexpr std::string_view kFreeing[] = {"machine.expire",
+                                                  "discovery.deregister",
+                                                  "tasks.cancel",
+                                                  "tasks.prune",
+                                                  "tasks.outcomes",
+                                                  "tasks.stop_gangs",
+                                                  "workers.fence",
+                                                  "workers.deregister",
+                                                  "workers.hello",
+                                                  "kv.delete",
+                                                  "kv.compact",
+                                                  "kv.sweep",
+                                                  "permits.release",
+                                                  "permits.abandon",
+                                                  "elections.resign",
+                                                  "bus.trim",
+                                                  "bus.drop",
+                                                  "transactions.end",
+                                                  "transactions.settle",
+                                                  "transactions.settled"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 
