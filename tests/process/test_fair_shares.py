@@ -22,12 +22,17 @@ class Shares(NodeTest):
             self.rest.delete(f"tasks/{task['id']}", dict(gracePeriod="0s", namespace=task["namespace"]))
         wait_until(lambda: all(w["runningTasks"] == 0 for w in self.rest.get("workers").json["workers"]), 30, "an idle worker")
 
+    def setUp(self):
+        self.namespaces = set()
+
     def tasks(self):
-        everywhere = self.rest.get("tasks", pageSize=1000, namespace="-").json["tasks"]
+        everywhere = [t for name in sorted(self.namespaces)
+                      for t in self.rest.get("tasks", pageSize=1000, namespace=name).json["tasks"]]
         return [t for t in everywhere if t["status"] not in ("SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT")]
 
     def submit(self, name_space, cpu, memory=0, **fields):
         """A task that takes these parts of the worker."""
+        self.namespaces.add(name_space)
         resources = {"cpu": self.cores * cpu, "memory": str(int(self.memory * memory))}
         answer = self.rest.post("tasks", {"command": ["sleep", "600"], "resources": resources, **fields}, {"namespace": name_space})
         self.assertEqual(answer.status, 201, answer)
@@ -58,7 +63,7 @@ class Shares(NodeTest):
         self.share_out(submit_all, {"hungry-for-memory": 3, "hungry-for-cpu": 2}, lambda task: task["namespace"])
 
     def test_a_weight_makes_a_share_larger(self):
-        answer = self.rest.post("quotas", {"namespace": "heavy", "weight": 3})
+        answer = self.rest.post("quotas", {"namespace": "heavy", "weight": 300})
         self.assertEqual(answer.status, 201, answer)
         self.addCleanup(self.rest.delete, "quotas/heavy")
 

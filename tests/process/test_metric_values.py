@@ -17,8 +17,8 @@ class Values(NodeTest):
     def awaits(self, expected, name, **labels):
         wait_until(lambda: self.value(name, **labels) == expected, 30, f"{name} to be {expected}")
 
-    def register(self, name):
-        answer = self.rest.post("services", {"serviceName": name, "address": "10.0.0.1", "port": 80, "ttl": "600s"})
+    def register(self, name, port=80):
+        answer = self.rest.post("services", {"serviceName": name, "address": "10.0.0.1", "port": port, "ttl": "600s"})
         self.assertEqual(answer.status, 201, answer)
         return answer.json["id"]
 
@@ -36,7 +36,7 @@ class Values(NodeTest):
     def test_services_are_counted_and_those_that_are_healthy(self):
         before = self.value("uccp_services_registered")
         healthy = self.value("uccp_services_healthy")
-        ids = [self.register("counted") for _ in range(3)]
+        ids = [self.register("counted", port) for port in (1, 2, 3)]
         self.awaits(before + 3, "uccp_services_registered")
         self.awaits(healthy + 3, "uccp_services_healthy")
         self.assertEqual(self.rest.post(f"services/{ids[0]}/heartbeat", {"healthStatus": "UNHEALTHY"}).status, 200)

@@ -81,8 +81,9 @@ void Scheduler::add_task(QueuedTask task) {
   task.demand = {};
   ++cls->members;
   Queued& queued = queued_.add({std::move(task), cls});
-  if (queued.task.not_before_ms > 0) delayed_.emplace(queued.task.not_before_ms, ref);
-  else enqueue(queued);
+  if (queued.task.not_before_ms <= 0) return enqueue(queued);
+  delayed_.emplace(queued.task.not_before_ms, ref);
+  if (!queued.task.gang.empty()) gangs_[gang_of(ref, queued.task.gang)].delayed.insert(ref);
 }
 
 void Scheduler::expect_end(QueuedTask& task) const {
@@ -130,6 +131,7 @@ void Scheduler::forget(Queued& queued) {
   const TaskRef ref = queued.task.ref;
   if (queued.line != nullptr) leave_line(queued);
   else if (delayed_.erase({queued.task.not_before_ms, ref}) == 0) leave_gang(queued);
+  else leave_delayed(queued.task);
   leave_class(queued.cls);
   queued_.erase(ref);
 }
@@ -261,6 +263,7 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
     Queued& queued = *queued_.find(delayed_.begin()->second);
     delayed_.erase(delayed_.begin());
     enqueue(queued);
+    leave_delayed(queued.task);
   }
   unpark_for_quota();
   try_freed_workers();

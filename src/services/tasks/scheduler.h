@@ -127,6 +127,8 @@ class Scheduler {
   void occupy(const std::string& worker, QueuedTask task);
   // Frees what an attempt used.
   void release(const TaskRef& task);
+  // A task of the gang ended, and not because all of it was stopped: those that wait go alone from now on.
+  void gang_has_begun(const TaskRef& member, const std::string& gang);
   // It is being stopped already, by whoever decided before.
   void set_leaving(const TaskRef& task);
   // Whether tasks may be stopped for others; not while it is not known yet of some what runs.
@@ -191,6 +193,7 @@ class Scheduler {
   // Tasks that start together.
   struct Gang {
     std::map<FairQueues::Position, Class*, FairQueues::ByPosition> members;
+    std::set<TaskRef> delayed;         // members whose time has not come
     size_t size = 0;                   // members that start together
     std::set<TaskRef> running;         // members that have started: what is queued beside them goes alone
     int64_t again_since_ms = -1;       // since when members wait that were stopped together; -1: none does
@@ -287,6 +290,8 @@ class Scheduler {
   void unpark_for_quota();
 
   void join_gang(Queued& queued);
+  void leave_delayed(const QueuedTask& task);
+  void drop_if_empty(const GangKey& key);
   void leave_gang(Queued& queued);
   void count_preemptible(const Running& running, int sign);
   void count_running(const Running& running, int sign);

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "services/tasks/scheduler.h"
 
@@ -47,8 +48,34 @@ void Scheduler::leave_gang(Queued& queued) {
     gang.turn.reset();
   }
   gang.members.erase(position);
-  if (gang.members.empty() && gang.running.empty()) gangs_.erase(it);
-  else line_up(gang);
+  line_up(gang);
+  drop_if_empty(GangKey(it->first));
+}
+
+void Scheduler::leave_delayed(const QueuedTask& task) {
+  if (task.gang.empty()) return;
+  const GangKey key = gang_of(task.ref, task.gang);
+  gangs_.at(key).delayed.erase(task.ref);
+  drop_if_empty(key);
+}
+
+void Scheduler::drop_if_empty(const GangKey& key) {
+  const auto it = gangs_.find(key);
+  if (it->second.members.empty() && it->second.running.empty() && it->second.delayed.empty()) gangs_.erase(it);
+}
+
+void Scheduler::gang_has_begun(const TaskRef& member, const std::string& gang) {
+  const auto it = gangs_.find(gang_of(member, gang));
+  if (it == gangs_.end()) return;
+  std::vector<TaskRef> waiting(it->second.delayed.begin(), it->second.delayed.end());
+  for (const auto& [position, cls] : it->second.members) waiting.push_back(*position.second);
+  for (const TaskRef& ref : waiting) {
+    Queued& queued = *queued_.find(ref);
+    if (queued.task.gang_again || std::exchange(queued.task.gang_alone, true)) continue;
+    if (delayed_.contains({queued.task.not_before_ms, ref})) continue;
+    leave_gang(queued);
+    enqueue(queued);
+  }
 }
 
 // A task of a gang began or ended. Once one has begun, those that are queued, or come back, go alone.
@@ -59,8 +86,8 @@ void Scheduler::count_running(const Running& running, int sign) {
   if (sign > 0) gang.running.insert(running.ref);
   else gang.running.erase(running.ref);
   if (!gang.running.empty()) return;
-  if (gang.members.empty()) gangs_.erase(it);
-  else line_up(gang);  // that was stopped as a whole
+  line_up(gang);  // that was stopped as a whole
+  drop_if_empty(GangKey(it->first));
 }
 
 // Puts a gang that is complete into the queues.

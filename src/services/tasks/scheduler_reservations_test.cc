@@ -199,6 +199,26 @@ TEST_F(StoppedGangs, WhatWaitedToJoinItStartsWithItInstead) {
   EXPECT_EQ(place(3'000), (Ids{"a", "c"}));
 }
 
+TEST_F(StoppedGangs, WhatTheOthersEndedWithoutGoesAlone) {
+  start({}, 1, 4);
+  add_gang("g", 2, 1, 50'000);
+  ASSERT_EQ(place(1'000), (Ids{"g0", "g1"}));
+  end("g0");  // denied, and to be tried again later
+  QueuedTask later{.ref = {"t", "n", "g0"}, .not_before_ms = 5'000, .gang = "g", .gang_size = 2};
+  later.demand.shape.cpu_milli = 1'000;
+  scheduler_->add_task(later);
+  end("g1");
+  scheduler_->gang_has_begun({"t", "n", "g1"}, "g");
+  EXPECT_EQ(place(2'000), Ids{});
+  EXPECT_EQ(place(5'000), Ids{"g0"});
+  end("g0");
+  later.not_before_ms = 0;
+  scheduler_->add_task(later);
+  EXPECT_EQ(place(6'000), Ids{}) << "of another gang of that name nothing has begun";
+  scheduler_->gang_has_begun({"t", "n", "g1"}, "g");
+  EXPECT_EQ(place(7'000), Ids{"g0"});
+}
+
 TEST_F(StoppedGangs, NothingIsStoppedBeforeAllIsKnownOfWhatRuns) {
   start({}, 1, 2);
   occupy("w0", "a");

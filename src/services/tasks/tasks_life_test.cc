@@ -309,7 +309,7 @@ class WorkerTrust : public TasksStateLab {
   int next_ = 1;
 };
 
-class StoppedGangs : public TasksStateLab {
+class GangRows : public TasksStateLab {
  protected:
   void schedule_member(const std::string& id) {
     TaskRow row;
@@ -334,7 +334,7 @@ class StoppedGangs : public TasksStateLab {
   std::optional<internal::v1::GangRow> gang() { return work::kGangs.get(machine_.view(), {"t", "n"}, "g"); }
 };
 
-TEST_F(StoppedGangs, OnlyTheAttemptThatRunsIsStopped) {
+TEST_F(GangRows, OnlyTheAttemptThatRunsIsStopped) {
   schedule_member("a");
   stop("a", 2);
   EXPECT_FALSE(row("a").has_stopped()) << "there is no second attempt yet";
@@ -347,7 +347,7 @@ TEST_F(StoppedGangs, OnlyTheAttemptThatRunsIsStopped) {
   stop("nobody", 1);
 }
 
-TEST_F(StoppedGangs, AGangHasBegunOnceOneOfItRanUnlessAllOfItWasStopped) {
+TEST_F(GangRows, AGangHasBegunOnceOneOfItRanUnlessAllOfItWasStopped) {
   schedule_member("a");
   schedule_member("b");
   EXPECT_EQ(gang()->active(), 2);

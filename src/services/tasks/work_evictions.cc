@@ -121,6 +121,12 @@ void WorkRuntime::set_gang(const TaskRef& ref, const internal::v1::TaskRow& row,
   if (gang && gang->begun()) queued.gang_alone = true;
 }
 
+void WorkRuntime::note_gang_outcome(const TaskRef& ref, const internal::v1::TaskRow& row) {
+  const std::string& id = row.task().gang().id();
+  const auto gang = work::kGangs.get(env_.view(), {ref.tenant, ref.name_space}, id);
+  if (gang && gang->begun()) scheduler_->gang_has_begun(ref, id);
+}
+
 // An attempt that is found running, and that was told to make room, or was to be told.
 void WorkRuntime::go_on_stopping(const TaskRef& ref) {
   if (machine::planted_bug("half_a_gang")) return;

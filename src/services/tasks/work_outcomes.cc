@@ -138,6 +138,7 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
                    {{"kind", without_prefix(v1::AttemptOutcomeKind_Name(sent[i].kind()), "ATTEMPT_OUTCOME_KIND_")}})
           .add();
       const auto row = row_of(ref);
+      if (row && row->task().has_gang()) note_gang_outcome(ref, *row);
       if (row && row->task().status() == v1::TASK_STATUS_SUCCEEDED) note_run_time(ref, row->task(), sent[i]);
       if (row && work::is_terminal(row->task().status())) {
         env_.metrics

@@ -219,6 +219,7 @@ class WorkRuntime {
   void stop_for_others(const TaskRef& ref, const std::string& reason);
   void stop_gangs(internal::v1::StopGangsCommand command);
   void go_on_stopping(const TaskRef& ref);
+  void note_gang_outcome(const TaskRef& ref, const internal::v1::TaskRow& row);
   void set_gang(const TaskRef& ref, const internal::v1::TaskRow& row, QueuedTask& queued) const;
   void send_drain(Worker& worker, const internal::v1::WorkerRow& row);
   void fence(Worker& worker);
