@@ -104,7 +104,8 @@ void Scheduler::leave_headroom(QueuedTask& task) const {
 void Scheduler::enqueue(Queued& queued) {
   const QueuedTask& task = queued.task;
   const auto gang = task.gang.empty() ? gangs_.end() : gangs_.find(gang_of(task.ref, task.gang));
-  if (!task.gang.empty() && !task.gang_alone && (gang == gangs_.end() || !runs(gang->second))) return join_gang(queued);
+  const bool together = !task.gang.empty() && !task.gang_alone && (gang == gangs_.end() || !runs(gang->second));
+  if (together || is_to_rejoin(task)) return join_gang(queued);
   queued.line = queues_.push(queues_.leaf(path_of(task)), task.priority, queued.cls->number, queued.cls,
                              {task.order, &queued.task.ref}, task.queued_ms);
 }

@@ -17,15 +17,16 @@ bool Scheduler::runs(const Gang& gang) const {
   return std::ranges::any_of(gang.running, [&](const TaskRef& ref) { return !running_.find(ref)->leaving; });
 }
 
-// It would have gone alone, but meanwhile all of its gang is being stopped.
+// It would go alone, but all of its gang is being stopped.
 bool Scheduler::is_to_rejoin(const QueuedTask& task) const {
-  if (task.gang.empty() || task.gang_alone) return false;
+  if (task.gang.empty()) return false;
   const auto gang = gangs_.find(gang_of(task.ref, task.gang));
   return gang != gangs_.end() && !gang->second.running.empty() && !runs(gang->second);
 }
 
 void Scheduler::join_gang(Queued& queued) {
   const QueuedTask& task = queued.task;
+  queued.task.gang_alone = false;
   Gang& gang = gangs_[gang_of(task.ref, task.gang)];
   // One that has its turn, with less than all if some have ended, does not wait for those that come now.
   if (gang.line == nullptr) gang.size = std::max(gang.size, task.gang_size);

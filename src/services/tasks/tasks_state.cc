@@ -139,11 +139,11 @@ void record_attempt(TaskRow& row, const AttemptOutcome& outcome) {
   if (outcome.has_value()) *task.mutable_value() = outcome.value();
 }
 
-// An attempt of a gang ended: it has had its start, unless all of it was told to stop, and starts anew.
-void note_gang(ApplyContext& c, const Scope& scope, const TaskRow& row) {
+// An attempt of a gang ended: it has had its start, unless all of it was told to stop and this task starts anew.
+void note_gang(ApplyContext& c, const Scope& scope, const TaskRow& row, bool starts_anew) {
   auto gang = work::kGangs.get(c.state(), scope, row.task().gang().id());
   if (!gang) return;
-  const bool again = row.has_stopped() && row.stopped().number() == row.task().attempts();
+  const bool again = starts_anew && row.has_stopped() && row.stopped().number() == row.task().attempts();
   if (gang->begun() == !again) return;
   gang->set_begun(!again);
   work::kGangs.put(c.state(), scope, row.task().gang().id(), *gang);
@@ -165,7 +165,7 @@ bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64
   record_attempt(*row, outcome);
   count_bytes(c, scope, *row);
   note_outcome(c, outcome, quarantine_ms);
-  if (row->task().has_gang()) note_gang(c, scope, *row);
+  if (row->task().has_gang()) note_gang(c, scope, *row, decision.again);
   Task& task = *row->mutable_task();
   if (!costs_a_retry(outcome)) row->set_lost_attempts(row->lost_attempts() + 1);
   if (!decision.again) {
