@@ -47,11 +47,6 @@ EVENTS_CAUGHT_WITHIN = {
     "forget_part": (5, {"transactions", "progress"}),
     "lose_settled": (80, {"transactions"}),
 }
-# These with clients that mostly submit gangs, which are stopped for other tasks.
-GANGS_CAUGHT_WITHIN = {
-    "half_a_gang": (40, {"gangs"}),
-}
-ALL = CAUGHT_WITHIN | EVENTS_CAUGHT_WITHIN | GANGS_CAUGHT_WITHIN
 # These need a majority that changes sides at one moment, so only the seeds that bring such moments about are run: every
 # tenth from here on.
 OF_MOMENTS = {"commit_old_term": 1, "new_quorum_alone": 5, "stale_lease_read": 9}
@@ -66,17 +61,13 @@ def run(seed, bug=None, program=SIM, options=()):
     return subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_S)
 
 
-def options_of(bug):
-    """What the clients do."""
-    return ["--events"] if bug in EVENTS_CAUGHT_WITHIN else ["--gangs"] if bug in GANGS_CAUGHT_WITHIN else []
-
-
 def hunt(bug):
     """The first seed that catches the bug, and who reported it; seed by seed, so that it ends there."""
-    last = ALL[bug][0]
+    events = bug in EVENTS_CAUGHT_WITHIN
+    last = (EVENTS_CAUGHT_WITHIN if events else CAUGHT_WITHIN)[bug][0]
     first, step = (OF_MOMENTS[bug], 10) if bug in OF_MOMENTS else (1, 1)
     for seed in range(first, last + 1, step):
-        result = run(seed, bug, options=options_of(bug))
+        result = run(seed, bug, options=["--events"] if events else [])
         if result.returncode < 0:
             return seed, {"check"}
         if result.returncode == 1:

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/log.h"
-#include "machine/planted.h"
 #include "services/feature_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/work_runtime.h"
@@ -129,7 +128,6 @@ void WorkRuntime::note_gang_outcome(const TaskRef& ref, const internal::v1::Task
 
 // An attempt that is found running, and that was told to make room, or was to be told.
 void WorkRuntime::go_on_stopping(const TaskRef& ref) {
-  if (machine::planted_bug("half_a_gang")) return;
   scheduler_->set_leaving(ref);
   // After the Welcome, which has to be the first message of the stream.
   env_.loop.post([this, ref] {
