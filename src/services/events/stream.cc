@@ -136,11 +136,32 @@ void Streams::Stream::find_beginning(GroupId id, const machine::ReadLevel& level
   });
 }
 
+// Of topics that this node has heard of after the stream had begun. They are empty, or were filled since: from their
+// first event on. But behind a cursor they may have been read from already, through a node that knew them earlier.
+void Streams::Stream::begin_late_partitions() {
+  for (auto& [id, group] : groups_) {
+    if (std::ranges::all_of(group.partitions, [](const auto& entry) { return entry.second.begun; })) continue;
+    // Who is about to begin takes them along.
+    if (group.asked && !group.begun) continue;
+    group.asked = true;
+    if (since_.contains(id)) {
+      ++beginning_;
+      find_beginning(id, call_->read_level, &Stream::begin_group);
+      continue;
+    }
+    group.begun = true;
+    for (auto& [partition_id, partition] : group.partitions) partition.begun = true;
+  }
+}
+
 void Streams::Stream::begin_group(GroupId id, const GroupView& view) {
   Group& group = groups_[id];
-  group.begun = true;
+  const bool first = !std::exchange(group.begun, true);
+  // Of partitions that came later nothing was read.
+  group.behind = true;
   const auto since = since_.find(id);
   for (auto& [partition_id, partition] : group.partitions) {
+    if (std::exchange(partition.begun, true)) continue;
     const auto row = kPartitions.get(view, scope_, partition_key(partition_id));
     if (request_.no_follow()) partition.until = row ? row->next_offset() : 0;
     if (!row) continue;
@@ -152,6 +173,7 @@ void Streams::Stream::begin_group(GroupId id, const GroupView& view) {
                  "events behind the cursor are no longer kept; begin anew without a cursor, or with start EARLIEST");
     }
   }
+  if (!first) return;
   if (since != since_.end()) cursor_[id] = since->second;
   else if (request_.start() != v1::SUBSCRIBE_START_EARLIEST && request_.start() != v1::SUBSCRIBE_START_TIME &&
            request_.start() != v1::SUBSCRIBE_START_OFFSET) {
@@ -208,6 +230,7 @@ bool Streams::Stream::read_on() {
 void Streams::Stream::fetch(GroupId id, Group& group) {
   std::vector<ReadFrom> from;
   for (const auto& [partition_id, partition] : group.partitions) {
+    if (!partition.begun) continue;
     const uint64_t next = std::max(partition.next, partition.read);
     if (!partition.ephemeral && next < partition.until) from.push_back({scope_, partition_id, next});
   }
@@ -311,10 +334,7 @@ void Streams::Stream::on_topic(const machine::Scope& scope, const TopicRow& topi
   if (ended_ || scope != scope_ || !wants(topic.topic().name())) return;
   if (change == TopicChange::kSet) {
     if (request_.no_follow() || !add_topic(topic) || !found_) return;
-    // New partitions are empty, or were filled since: from their first event on.
-    for (auto& [id, group] : groups_) {
-      if (!std::exchange(group.asked, true)) group.begun = true;
-    }
+    begin_late_partitions();
     return go_on();
   }
   if (!topics_.contains(topic.number())) return;

@@ -35,6 +35,7 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
     uint64_t number = 0;
     int64_t ttl_ms = 0;
     bool ephemeral = false;
+    bool begun = false;  // `next` is known
     uint64_t next = 0;
     uint64_t read = 0;            // everything below was read, and is sent or held
     uint64_t until = UINT64_MAX;  // with no_follow: the end of what there was at the beginning
@@ -62,6 +63,7 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   void begin_groups();
   using BeginAt = void (Stream::*)(GroupId id, const machine::GroupView& view);
   void find_beginning(GroupId id, const machine::ReadLevel& level, BeginAt begin_at);
+  void begin_late_partitions();
   void begin_group(GroupId id, const machine::GroupView& view);
   uint64_t first_offset(const machine::GroupView& view, GroupId group, PartitionId id) const;
   // stream_system.cc. False: the stream has ended.
