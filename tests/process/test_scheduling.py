@@ -12,6 +12,7 @@ class Scheduling(NodeTest):
 
     agent = False
     flags = ("--heartbeat-interval", "200ms")
+    feature_level = 2  # of gangs
 
     @classmethod
     def setUpClass(cls):

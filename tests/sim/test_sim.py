@@ -19,6 +19,7 @@ SIM = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin")) / "uccp-s
 SEEDS = 200
 EVENT_SEEDS = 60
 ARRAY_SEEDS = 40
+GANG_SEEDS = 20
 RANGE = 20
 RUN_LIMIT_S = 300
 
@@ -73,6 +74,10 @@ class Seeds(unittest.TestCase):
     def test_seeds_of_arrays_are_clean(self):
         for first in (1, fresh_seed()):
             self.check_range(first, ARRAY_SEEDS, "--arrays")
+
+    def test_seeds_of_gangs_are_clean(self):
+        for first in (1, fresh_seed()):
+            self.check_range(first, GANG_SEEDS, "--gangs")
 
     def test_seeds_that_found_something_are_clean(self):
         lines = (pathlib.Path(__file__).parent / "regressions.txt").read_text().splitlines()

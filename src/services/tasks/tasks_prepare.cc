@@ -191,7 +191,7 @@ Status check_executor(v1::Task& task) {
 
 Status TasksService::check_level(const v1::Task& task) const {
   const bool is_new = task.type() != v1::TASK_TYPE_BATCH || task.has_deadline() || task.has_array() ||
-                      task.gang().min_size() > 0 || task.retry().has_budget() || task.retry().non_retryable_size() > 0;
+                      task.has_gang() || task.retry().has_budget() || task.retry().non_retryable_size() > 0;
   return is_new ? services::check_feature_level(env_.feature_level(), services::kSchedulingLevel) : Status::ok();
 }
 

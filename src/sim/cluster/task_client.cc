@@ -1,5 +1,6 @@
 #include "sim/cluster/task_client.h"
 
+#include "services/feature_types.h"
 #include "services/tasks/task_arrays.h"
 
 namespace uccp::sim {
@@ -32,7 +33,7 @@ v1::Task TaskClient::new_task() {
 }
 
 void TaskClient::submit() {
-  if (cluster_.options().gangs && chance(0.5)) return submit_gang();
+  if (cluster_.options().gangs && chance(0.5) && gangs_are_known()) return submit_gang();
   internal::v1::TaskRow row;
   row.set_cancel_grace_ms(-1);
   v1::Task& task = *row.mutable_task();
@@ -57,6 +58,13 @@ void TaskClient::submit() {
           }
           completed();
         });
+}
+
+// Before, the service takes none: that they have begun is not kept.
+bool TaskClient::gangs_are_known() const {
+  const size_t leader = cluster_.leader(kWorkGroup);
+  return leader < cluster_.places() &&
+         cluster_.node(leader).node().status().at(kWorkGroup).group.feature_level >= services::kSchedulingLevel;
 }
 
 // All of it in one command: a part of one would wait for ever. Mostly it may be stopped for others.

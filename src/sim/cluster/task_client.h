@@ -18,6 +18,7 @@ class TaskClient final : public SimClient {
   void next();
   void submit();
   void submit_gang();
+  bool gangs_are_known() const;
   v1::Task new_task();
   void cancel();
   void completed();
