@@ -119,7 +119,10 @@ class Cluster:
 
     def wait_equal(self, names, timeout=60):
         """Waits until all replicas on `names` are healthy and have the same state."""
+        status = {}
+
         def equal():
+            nonlocal status
             status = self.status()
             for group in ("core", "work"):
                 replicas = [status.get(group, {}).get(name) for name in names]
@@ -128,7 +131,10 @@ class Cluster:
                 if len({(r.get("appliedIndex"), r["digest"]) for r in replicas}) != 1:
                     return None
             return status
-        return wait_until(equal, timeout, f"equal state on {names}")
+        try:
+            return wait_until(equal, timeout, f"equal state on {names}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; at last: {json.dumps(status)}") from None
 
     def pid(self, name):
         return int((self.dir / name / "uccp.pid").read_text())

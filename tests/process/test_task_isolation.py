@@ -32,7 +32,7 @@ class Isolation(NodeTest):
         self.assertNotIn("UCCP_TEST_SECRET", names)
         self.assertLessEqual(names, {"MINE", "PATH", "HOME", "LANG", "TMPDIR", "PWD", "OLDPWD", "SHLVL", "_",
                                      "UCCP_TASK_ID", "UCCP_TASK_DIR", "UCCP_ATTEMPT", "UCCP_ATTEMPT_KEY",
-                                     "UCCP_NAMESPACE"})
+                                     "UCCP_NAMESPACE", "UCCP_OBJECTS_SOCKET", "UCCP_OBJECTS_GRANT"})
         self.assertIn("MINE", names)
 
     def test_files_of_node_and_agent_cannot_be_read(self):

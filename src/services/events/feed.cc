@@ -50,6 +50,11 @@ void Feed::on_lost(GroupId group, const Status& status) {
   }
   if (group == kCoreGroup) watch_topics();
   else if (watches_.contains(group)) watch_group(group);
+  tell_gap(group);
+}
+
+void Feed::tell_gap(GroupId group) {
+  const Listeners all = listeners_;
   for (const auto& [number, listener] : all) {
     if (listeners_.contains(number)) listener->on_gap(group);
   }
@@ -58,7 +63,10 @@ void Feed::on_lost(GroupId group, const Status& status) {
 bool Feed::on_change(GroupId group, const Change& change) {
   const PartitionId id = decode_partition_key(change.key);
   const auto readers = readers_.find({group, id});
-  if (readers == readers_.end()) return true;
+  if (readers == readers_.end()) {
+    if (topics_known_ > 0 && id.topic > topics_known_) tell_gap(group);
+    return true;
+  }
   if (change.kind == kHeldChange) {
     const Listeners all = readers->second;
     for (const auto& [number, listener] : all) {
@@ -81,6 +89,7 @@ bool Feed::on_change(GroupId group, const Change& change) {
 bool Feed::on_topic(const Change& change) {
   TopicRow topic;
   if (!topic.ParseFromString(change.payload)) return true;
+  if (topics_known_ > 0) knows(topic.number());
   const Listeners all = listeners_;
   for (const auto& [number, listener] : all) {
     if (listeners_.contains(number)) listener->on_topic(change.scope, topic, static_cast<TopicChange>(change.kind));

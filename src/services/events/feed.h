@@ -4,6 +4,7 @@
 // that it then finds. Everything happens on the events executor, where the watcher's callbacks come.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <vector>
@@ -62,6 +63,9 @@ class Feed {
   void unread(FeedListener* listener, GroupId group, PartitionId id);
   // Tells the listener of changes that a group emits to `topic`. Watched only while somebody listens.
   void follow(FeedListener* listener, GroupId group, const std::string& topic);
+  // Whoever reads patterns knows the topics up to this number. Events of later ones say to all that there may be more
+  // than they were told: this node hears of a topic's events before it hears of the topic.
+  void knows(uint64_t topic) { topics_known_ = std::max(topics_known_, topic); }
   uint32_t groups() const { return groups_; }
 
  private:
@@ -77,6 +81,7 @@ class Feed {
   void tell_changes(GroupId group, const std::string& topic);
   bool on_change(GroupId group, const machine::Change& change);
   bool on_topic(const machine::Change& change);
+  void tell_gap(GroupId group);
   void on_lost(GroupId group, const Status& status);
 
   machine::Watcher& watcher_;
@@ -84,6 +89,7 @@ class Feed {
   const uint32_t groups_;
   std::map<GroupId, std::shared_ptr<machine::Watch>> watches_;
   uint64_t last_number_ = 0;
+  uint64_t topics_known_ = 0;  // 0: nobody reads patterns
   Listeners listeners_;
   std::map<std::pair<GroupId, PartitionId>, Listeners> readers_;
   std::map<std::pair<GroupId, std::string>, Followed> followed_;

@@ -13,6 +13,15 @@ constexpr size_t kRowsPerPartition = 512;
 // Entries of others that are read along rather than reading twice.
 constexpr uint64_t kGapMax = 16;
 
+bool has_newer_topic(const GroupView& view, const KnownTopics& known) {
+  bool found = false;
+  kPartitions.scan(view, known.scope, "", partition_key({known.number + 1, 0}), [&](std::string_view, const auto&) {
+    found = true;
+    return false;
+  });
+  return found;
+}
+
 }  // namespace
 
 struct Fetcher::Run {
@@ -26,6 +35,7 @@ struct Fetcher::Run {
   GroupId group;
   std::vector<ReadFrom> from;
   uint64_t bytes_max;
+  std::optional<KnownTopics> known;
   Done done;
   std::vector<Planned> rows;
   size_t at = 0;  // the next row to be read
@@ -39,11 +49,13 @@ struct Fetcher::Run {
   }
 };
 
-void Fetcher::fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_max, Done done) {
+void Fetcher::fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_max, std::optional<KnownTopics> known,
+                    Done done) {
   auto run = std::make_shared<Run>();
   run->group = group;
   run->from = std::move(from);
   run->bytes_max = bytes_max;
+  run->known = std::move(known);
   run->done = std::move(done);
   // The newest state of this node.
   reader_.read(group, {.kind = ReadLevel::Kind::kSession}, [this, run](Result<GroupView> view) {
@@ -56,6 +68,8 @@ void Fetcher::fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_ma
 // row is taken from any.
 void Fetcher::plan(const std::shared_ptr<Run>& run, const GroupView& view) {
   LogPlace cut{UINT64_MAX, 0, 0};
+  run->out.ahead = run->known && has_newer_topic(view, *run->known);
+  if (run->out.ahead) return run->finish();
   for (const ReadFrom& from : run->from) {
     const auto partition = kPartitions.get(view, from.scope, partition_key(from.id));
     if (!partition || partition->dropped()) continue;

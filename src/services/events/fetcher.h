@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "base/executor.h"
@@ -27,6 +28,15 @@ struct Fetched {
   // Partitions that lost events which were still to be read.
   std::vector<PartitionId> trimmed;
   bool whole = true;  // there is nothing behind, as of now
+  // There are events of topics that the reader does not know. Nothing was read: what is behind them in the log, it
+  // would send before them.
+  bool ahead = false;
+};
+
+// The topics that a reader of patterns knows: all of its namespace up to a number.
+struct KnownTopics {
+  machine::Scope scope;
+  uint64_t number = 0;
 };
 
 class Fetcher {
@@ -36,7 +46,11 @@ class Fetcher {
 
   // About `bytes_max` of events, at least one if there is one. `done` comes on any thread. Errors: those of the log.
   using Done = std::move_only_function<void(Result<Fetched>)>;
-  void fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_max, Done done);
+  void fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_max, Done done) {
+    fetch(group, std::move(from), bytes_max, std::nullopt, std::move(done));
+  }
+  void fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_max, std::optional<KnownTopics> known,
+             Done done);
 
  private:
   struct Run;

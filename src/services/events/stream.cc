@@ -58,24 +58,56 @@ bool Streams::Stream::wants(const std::string& name) const {
 void Streams::Stream::find_topics(const GroupView& core) {
   if (!find_system_topics()) return;
   for (const std::string& pattern : request_.topics()) {
-    if (is_system(pattern)) continue;
-    if (!has_wildcard(pattern)) {
-      const auto topic = kTopics.get(core, scope_, pattern);
-      if (!topic) return fail(topic_not_found(pattern));
-      if (!add_topic(*topic)) return;
-      continue;
-    }
-    const std::string prefix = pattern.substr(0, pattern.find_first_of("*>"));
-    bool room = true;
-    kTopics.scan(core, scope_, prefix, "", [&](std::string_view name, const TopicRow& topic) {
-      if (matches_pattern(pattern, name)) room = add_topic(topic);
-      return room;
-    });
-    if (!room) return;
+    if (is_system(pattern) || has_wildcard(pattern)) continue;
+    const auto topic = kTopics.get(core, scope_, pattern);
+    if (!topic) return fail(topic_not_found(pattern));
+    if (!add_topic(*topic)) return;
   }
+  meet_topics(core);
+  if (ended_) return;
   found_ = true;
   begin_system_groups();
   begin_groups();
+}
+
+// Those of its patterns that there are in a state of the core group.
+void Streams::Stream::meet_topics(const GroupView& core) {
+  for (const std::string& pattern : request_.topics()) {
+    if (is_system(pattern) || !has_wildcard(pattern)) continue;
+    const std::string prefix = pattern.substr(0, pattern.find_first_of("*>"));
+    kTopics.scan(core, scope_, prefix, "", [&](std::string_view name, const TopicRow& topic) {
+      return !matches_pattern(pattern, name) || add_topic(topic);
+    });
+    if (ended_) return;
+  }
+  known_ = std::max(known_, newest_number(core));
+  owner_->env_.feed.knows(known_);
+}
+
+std::optional<KnownTopics> Streams::Stream::known_topics() const {
+  if (request_.no_follow() || std::ranges::none_of(request_.topics(), has_wildcard)) return std::nullopt;
+  return KnownTopics{scope_, known_};
+}
+
+// On this node the group is ahead of the topics: what is behind the first event of one that is not known here yet would
+// be sent before it, and a cursor could not say that it is still to come.
+void Streams::Stream::hold(Group& group) {
+  group.behind = group.held = true;
+  owner_->env_.events.post_after(kFailurePauseMs, [self = shared_from_this()] {
+    if (self->ended_) return;
+    self->owner_->env_.reader.read(kCoreGroup, {.kind = machine::ReadLevel::Kind::kSession},
+                                   [self](Result<GroupView> view) {
+                                     self->owner_->env_.events.post([self, view = std::move(view)]() mutable {
+                                       if (self->ended_) return;
+                                       if (!view) return self->fail(std::move(view.error()));
+                                       self->meet_topics(*view);
+                                       if (self->ended_) return;
+                                       for (auto& [id, held] : self->groups_) held.held = false;
+                                       self->begin_late_partitions();
+                                       self->go_on();
+                                     });
+                                   });
+  });
 }
 
 bool Streams::Stream::add_topic(const TopicRow& topic) {
@@ -218,7 +250,7 @@ bool Streams::Stream::read_on() {
   auto at = groups_.upper_bound(last_group_);
   for (size_t i = 0; i < groups_.size(); ++i, ++at) {
     if (at == groups_.end()) at = groups_.begin();
-    if (at->second.begun && at->second.behind) {
+    if (at->second.begun && at->second.behind && !at->second.held) {
       last_group_ = at->first;
       fetch(at->first, at->second);
       return true;
@@ -237,17 +269,22 @@ void Streams::Stream::fetch(GroupId id, Group& group) {
   fetching_ = true;
   // What is told from now on is not in what is read, or found out by its offset.
   group.behind = false;
-  owner_->env_.fetcher.fetch(
-      id, std::move(from), owner_->options_.fetch_bytes, [self = shared_from_this(), id](Result<Fetched> fetched) {
-        self->owner_->env_.events.post(
-            [self, id, fetched = std::move(fetched)]() mutable { self->take(id, std::move(fetched)); });
-      });
+  owner_->env_.fetcher.fetch(id, std::move(from), owner_->options_.fetch_bytes, known_topics(),
+                             [self = shared_from_this(), id](Result<Fetched> fetched) {
+                               self->owner_->env_.events.post([self, id, fetched = std::move(fetched)]() mutable {
+                                 self->take(id, std::move(fetched));
+                               });
+                             });
 }
 
 void Streams::Stream::take(GroupId id, Result<Fetched> fetched) {
   fetching_ = false;
   if (ended_) return;
   Group& group = groups_[id];
+  if (fetched && fetched->ahead) {
+    hold(group);
+    return go_on();
+  }
   const bool progress = fetched && (fetched->whole || !fetched->batches.empty());
   if (!progress) {
     if (!fetched && fetched.error().code() != Code::kUnavailable) return fail(std::move(fetched.error()));
@@ -306,7 +343,7 @@ void Streams::Stream::on_batch(const BatchPtr& batch) {
   Group& group = found->second;
   const auto partition = group.partitions.find(batch->id);
   if (partition == group.partitions.end()) return;
-  const bool free = group.begun && beginning_ == 0 && !waiting_ && !paused_ && !blocked();
+  const bool free = group.begun && !group.held && beginning_ == 0 && !waiting_ && !paused_ && !blocked();
   if (batch->ephemeral) {
     // At most once: nobody keeps it for those who cannot take it now.
     if (free && send_batch(*batch, partition->second)) flush();
@@ -331,6 +368,7 @@ void Streams::Stream::on_gap(GroupId id) {
 }
 
 void Streams::Stream::on_topic(const machine::Scope& scope, const TopicRow& topic, TopicChange change) {
+  if (change == TopicChange::kSet) known_ = std::max(known_, topic.number());
   if (ended_ || scope != scope_ || !wants(topic.topic().name())) return;
   if (change == TopicChange::kSet) {
     if (request_.no_follow() || !add_topic(topic) || !found_) return;

@@ -45,6 +45,7 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
     bool asked = false;  // its state was asked for, to find the places to begin at
     bool begun = false;  // they are known
     bool behind = true;  // something may be there that was not sent
+    bool held = false;   // until topics are known of which it has events
   };
 
   // A group whose own changes the stream shows.
@@ -64,6 +65,10 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   using BeginAt = void (Stream::*)(GroupId id, const machine::GroupView& view);
   void find_beginning(GroupId id, const machine::ReadLevel& level, BeginAt begin_at);
   void begin_late_partitions();
+  // Of a reader of patterns.
+  std::optional<KnownTopics> known_topics() const;
+  void hold(Group& group);
+  void meet_topics(const machine::GroupView& core);
   void begin_group(GroupId id, const machine::GroupView& view);
   uint64_t first_offset(const machine::GroupView& view, GroupId group, PartitionId id) const;
   // stream_system.cc. False: the stream has ended.
@@ -103,6 +108,7 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   std::map<GroupId, Group> groups_;
   std::map<GroupId, SystemGroup> system_;
   std::set<uint64_t> topics_;  // numbers
+  uint64_t known_ = 0;         // the greatest number of a topic that it can have met
   std::set<int32_t> only_partitions_;
   size_t partitions_ = 0;
   size_t beginning_ = 0;  // groups whose state was asked for

@@ -235,6 +235,11 @@ ApplyResult unsubscribe(ApplyContext& context, std::string_view payload) {
 
 }  // namespace
 
+uint64_t newest_number(const machine::GroupView& core) {
+  const auto stored = kEventCounts.get(core, {}, kLastNumber);
+  return stored ? ByteReader(*stored).u64() : core.applied().value;
+}
+
 std::map<std::string, machine::ApplyFunction, std::less<>> TopicsState::commands() {
   return {{"create", create},
           {"update", update},

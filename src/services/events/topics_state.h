@@ -30,6 +30,8 @@ inline constexpr machine::TableId kEventCountTable = 178;    // what is counted:
 inline constexpr machine::Table<TopicRow> kTopics{kTopicTable};
 inline constexpr machine::Table<SubscriptionRow> kSubscriptions{kSubscriptionTable};
 inline constexpr machine::BytesTable kEventCounts{kEventCountTable};
+// The greatest number that a topic may have in this state of the core group. Numbers grow.
+uint64_t newest_number(const machine::GroupView& core);
 
 class TopicsState final : public machine::Domain {
  public:
