@@ -4,6 +4,7 @@
 #include <string>
 
 #include "machine/domain.h"
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 #include "services/work_types.h"
 
@@ -16,7 +17,7 @@ inline void store_worker(machine::ApplyContext& c, internal::v1::WorkerRow& row,
   services::set_wall(worker.mutable_update_time(), c.envelope().wall);
   if (!worker.has_create_time()) services::set_wall(worker.mutable_create_time(), c.envelope().wall);
   kWorkers.put(c.state(), kWorkerScope, worker.id(), row);
-  c.emit_in(kWorkerScope, kWorkerTopic, worker.id(), static_cast<uint8_t>(kind), row.SerializeAsString());
+  c.emit_in(kWorkerScope, kWorkerTopic, worker.id(), static_cast<uint8_t>(kind), machine::stable_bytes(row));
 }
 
 }  // namespace uccp::work

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 
 namespace uccp::certificates {
@@ -60,7 +61,7 @@ machine::ApplyResult apply_rotate(machine::ApplyContext& context, std::string_vi
   }
   row.set_generation(row.generation() + 1);
   kAuthorities.put(context.state(), {}, "", row);
-  return row.SerializeAsString();
+  return machine::stable_bytes(row);
 }
 
 machine::ApplyResult apply_report(machine::ApplyContext& context, std::string_view payload) {

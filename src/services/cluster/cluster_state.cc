@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 
 namespace uccp::cluster {
@@ -20,8 +21,8 @@ std::string store(ApplyContext& c, MemberRow& row, MemberChange kind) {
   if (!row.has_create_time()) set_wall(row.mutable_create_time(), c.envelope().wall);
   const NodeId node(row.node());
   kMembers.put(c.state(), kSystemScope, member_key(node), row);
-  c.emit_in(kSystemScope, kMemberTopic, node_name(node), static_cast<uint8_t>(kind), row.SerializeAsString());
-  return row.SerializeAsString();
+  c.emit_in(kSystemScope, kMemberTopic, node_name(node), static_cast<uint8_t>(kind), machine::stable_bytes(row));
+  return machine::stable_bytes(row);
 }
 
 bool was_removed(const MemberRow& row, uint64_t incarnation) {
@@ -139,7 +140,7 @@ ApplyResult ClusterState::set_goal(ApplyContext& c, std::string_view payload) {
     }
     if (row->incarnation() != 0) row->add_removed_incarnations(row->incarnation());
   }
-  if (row->goal() == command.goal() && !command.create()) return row->SerializeAsString();
+  if (row->goal() == command.goal() && !command.create()) return machine::stable_bytes(*row);
   row->set_goal(command.goal());
   return store(c, *row, MemberChange::kGoal);
 }

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "machine/stable_bytes.h"
 #include "services/compute/object_state.h"
 #include "services/message_types.h"
 
@@ -51,7 +52,7 @@ ApplyResult register_function(ApplyContext& c, std::string_view payload) {
   v1::Function& function = *row.mutable_function();
   const std::string key = version_key(function.name(), function.version());
   if (const auto stored = functions::kVersions.get(c.state(), c.scope(), key)) {
-    if (stored->bundle().sha256() == row.bundle().sha256()) return stored->function().SerializeAsString();
+    if (stored->bundle().sha256() == row.bundle().sha256()) return machine::stable_bytes(stored->function());
     return fail(Status(Code::kAlreadyExists, "FUNCTION_VERSION_EXISTS",
                        "version " + function.version() + " of function " + function.name() +
                            " has other content, and a version never changes; choose another one, or none")
@@ -70,7 +71,7 @@ ApplyResult register_function(ApplyContext& c, std::string_view payload) {
   row.set_order(c.index().value);
   functions::kVersions.put(c.state(), c.scope(), key, row);
   functions::kNewest.put(c.state(), c.scope(), function.name(), function.version());
-  return function.SerializeAsString();
+  return machine::stable_bytes(function);
 }
 
 ApplyResult remove_function(ApplyContext& c, std::string_view payload) {

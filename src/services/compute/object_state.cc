@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 
 namespace uccp::compute {
@@ -120,7 +121,7 @@ ApplyResult put_store(ApplyContext& c, std::string_view payload) {
   set_wall(store.mutable_update_time(), c.envelope().wall);
   store.set_etag(std::to_string(c.index().value));
   count(c, c.scope(), store, 0, 0);
-  return store.SerializeAsString();
+  return machine::stable_bytes(store);
 }
 
 ApplyResult remove_store(ApplyContext& c, std::string_view payload) {
@@ -201,7 +202,7 @@ ApplyResult put_object(ApplyContext& c, std::string_view payload) {
   if (row.expire_ms() > 0) kExpiry.put(c.state(), {}, expiry_key(c.scope(), row), "");
   count(c, c.scope(), *store, before ? 0 : 1,
         static_cast<int64_t>(command.blob().size()) - static_cast<int64_t>(freed));
-  return object.SerializeAsString();
+  return machine::stable_bytes(object);
 }
 
 // The version before becomes the present one when only that is removed.

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "machine/stable_bytes.h"
 #include "services/events/row_scan.h"
 #include "services/feature_types.h"
 
@@ -98,7 +99,7 @@ void put_topic(ApplyContext& context, TopicRow& row) {
   *topic.mutable_update_time() = timestamp(context.envelope().wall);
   topic.set_etag(std::to_string(context.index().value));
   kTopics.put(context.state(), context.scope(), topic.name(), row);
-  context.emit(kTopicChanges, topic.name(), static_cast<uint8_t>(TopicChange::kSet), row.SerializeAsString());
+  context.emit(kTopicChanges, topic.name(), static_cast<uint8_t>(TopicChange::kSet), machine::stable_bytes(row));
 }
 
 Status check_etag(const TopicRow& row, const std::string& if_match) {
@@ -132,7 +133,7 @@ ApplyResult create(ApplyContext& context, std::string_view payload) {
   number_schema(row, {});
   put_topic(context, row);
   set_count(context, kTopicsCount, count + 1);
-  return row.SerializeAsString();
+  return machine::stable_bytes(row);
 }
 
 ApplyResult update(ApplyContext& context, std::string_view payload) {
@@ -160,7 +161,7 @@ ApplyResult update(ApplyContext& context, std::string_view payload) {
   assign_groups(*row, std::max<uint32_t>(command.groups(), 1));
   number_schema(*row, schema_before);
   put_topic(context, *row);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 ApplyResult remove(ApplyContext& context, std::string_view payload) {
@@ -183,9 +184,9 @@ ApplyResult remove(ApplyContext& context, std::string_view payload) {
     }
   }
   kTopics.erase(context.state(), context.scope(), command.name());
-  context.emit(kTopicChanges, command.name(), static_cast<uint8_t>(TopicChange::kDeleted), row->SerializeAsString());
+  context.emit(kTopicChanges, command.name(), static_cast<uint8_t>(TopicChange::kDeleted), machine::stable_bytes(*row));
   set_count(context, kTopicsCount, count_of(context.state(), context.scope(), kTopicsCount) - 1);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 // The same topics, in whatever order, and the same settings.
@@ -199,7 +200,7 @@ ApplyResult subscribe(ApplyContext& context, std::string_view payload) {
   const auto command = parse<internal::v1::SubscriptionCreateCommand>(payload);
   const std::string& name = command.row().subscription().name();
   if (const auto stored = kSubscriptions.get(context.state(), context.scope(), name)) {
-    if (same_subscription(stored->subscription(), command.row().subscription())) return stored->SerializeAsString();
+    if (same_subscription(stored->subscription(), command.row().subscription())) return machine::stable_bytes(*stored);
     return fail(Status(Code::kConflict, "SUBSCRIPTION_DIFFERS",
                        "the subscription '" + name +
                            "' exists with other topics, other partitions or another filter; choose another name")
@@ -217,9 +218,9 @@ ApplyResult subscribe(ApplyContext& context, std::string_view payload) {
   row.mutable_subscription()->set_namespace_(context.scope().name_space);
   *row.mutable_subscription()->mutable_create_time() = timestamp(context.envelope().wall);
   kSubscriptions.put(context.state(), context.scope(), name, row);
-  context.emit(kSubscriptionChanges, name, static_cast<uint8_t>(TopicChange::kSet), row.SerializeAsString());
+  context.emit(kSubscriptionChanges, name, static_cast<uint8_t>(TopicChange::kSet), machine::stable_bytes(row));
   set_count(context, kSubscriptionsCount, count + 1);
-  return row.SerializeAsString();
+  return machine::stable_bytes(row);
 }
 
 ApplyResult unsubscribe(ApplyContext& context, std::string_view payload) {
@@ -228,9 +229,9 @@ ApplyResult unsubscribe(ApplyContext& context, std::string_view payload) {
   if (!row) return fail(subscription_not_found(command.name()));
   kSubscriptions.erase(context.state(), context.scope(), command.name());
   context.emit(kSubscriptionChanges, command.name(), static_cast<uint8_t>(TopicChange::kDeleted),
-               row->SerializeAsString());
+               machine::stable_bytes(*row));
   set_count(context, kSubscriptionsCount, count_of(context.state(), context.scope(), kSubscriptionsCount) - 1);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "machine/stable_bytes.h"
 #include "services/identity/identity_apply.h"
 #include "services/message_types.h"
 
@@ -104,7 +105,7 @@ ApplyResult apply_sign_in(ApplyContext& c, std::string_view payload) {
   session.set_lease(c.create_lease(kDomain, ByteWriter().u8('s').raw(session.id()).take(), command.session_ttl_ms()));
   kSessions.put(c.state(), kNoScope, session.id(), session);
   kSessionsOfUser.put(c.state(), scope, owned_key(session.principal(), session.id()), "");
-  return session.SerializeAsString();
+  return machine::stable_bytes(session);
 }
 
 ApplyResult apply_rotate_session(ApplyContext& c, std::string_view payload) {
@@ -125,7 +126,7 @@ ApplyResult apply_rotate_session(ApplyContext& c, std::string_view payload) {
   row->set_previous_hash(row->secret_hash());
   row->set_secret_hash(command.next_hash());
   kSessions.put(c.state(), kNoScope, command.id(), *row);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 ApplyResult apply_revoke(ApplyContext& c, std::string_view payload) {

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "call/policy/policy_set.h"
 #include "call/policy/roles.h"
+#include "machine/stable_bytes.h"
 #include "services/identity/identity_apply.h"
 #include "services/message_types.h"
 
@@ -92,7 +93,7 @@ ApplyResult put_simple(ApplyContext& c, const PutIdentityCommand& command, Ident
   UCCP_RETURN_IF_ERROR(fill(c, command, kind, key, incoming, present, *stored));
   table.put(c.state(), scope, key, *stored);
   announce(c, command.tenant(), key, ChangeKind::kAuthority);
-  return stored->SerializeAsString();
+  return machine::stable_bytes(*stored);
 }
 
 // --- tenants and users ----------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ ApplyResult put_user(ApplyContext& c, const PutIdentityCommand& command) {
   row->mutable_user()->set_tenant(command.tenant());
   kUsers.put(c.state(), scope, incoming.name(), *row);
   announce(c, command.tenant(), incoming.name(), ChangeKind::kAuthority);
-  return row->user().SerializeAsString();
+  return machine::stable_bytes(row->user());
 }
 
 // --- roles and bindings ---------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ ApplyResult put_api_key(ApplyContext& c, const PutIdentityCommand& command) {
   kApiKeysOfUser.put(c.state(), scope, owned_key(row.key().principal(), row.key().id()), "");
   announce(c, command.tenant(), row.key().id(), ChangeKind::kOther);
   // With the hash, so that a repeat is told from the first call; the service drops it.
-  return row.SerializeAsString();
+  return machine::stable_bytes(row);
 }
 
 // --- removing -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 #include "services/quota_use_types.h"
 
@@ -110,10 +111,11 @@ ApplyResult QuotasState::set(ApplyContext& c, std::string_view payload) {
   else set_wall(quota.mutable_create_time(), c.envelope().wall);
   set_wall(quota.mutable_update_time(), c.envelope().wall);
   quota.set_etag(std::to_string(c.index().value));
-  if (request.validate_only()) return quota.SerializeAsString();
+  if (request.validate_only()) return machine::stable_bytes(quota);
   work::kQuotas.put(c.state(), scope, key, quota);
-  c.emit_in(scope, work::kQuotaTopic, key, static_cast<uint8_t>(work::ChangeKind::kUpdated), quota.SerializeAsString());
-  return quota.SerializeAsString();
+  c.emit_in(scope, work::kQuotaTopic, key, static_cast<uint8_t>(work::ChangeKind::kUpdated),
+            machine::stable_bytes(quota));
+  return machine::stable_bytes(quota);
 }
 
 // Months before the one that is charged are not asked for any more.
@@ -164,8 +166,8 @@ ApplyResult QuotasState::remove(ApplyContext& c, std::string_view payload) {
   }
   work::kQuotas.erase(c.state(), scope, key);
   c.emit_in(scope, work::kQuotaTopic, key, static_cast<uint8_t>(work::ChangeKind::kRemoved),
-            known->SerializeAsString());
-  return v1::DeleteQuotaResponse().SerializeAsString();
+            machine::stable_bytes(*known));
+  return machine::stable_bytes(v1::DeleteQuotaResponse());
 }
 
 }  // namespace uccp::quotas

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 
 namespace uccp::secrets {
@@ -102,7 +103,7 @@ ApplyResult put(ApplyContext& context, std::string_view payload) {
   const int versions_max = static_cast<int>(std::max<uint32_t>(command.versions_max(), 1));
   if (row.values_size() > versions_max) drop_values(context, row, 0, row.values_size() - versions_max);
   store(context, row);
-  return row.secret().SerializeAsString();
+  return machine::stable_bytes(row.secret());
 }
 
 // Index of the version among those that are kept; 0 means the newest. Errors: not_found.
@@ -152,7 +153,7 @@ ApplyResult access(ApplyContext& context, std::string_view payload) {
   *out.mutable_value() = row->values(at);
   const auto key = kWrappingKeys.get(context.state(), kCluster, out.value().key_id());
   if (key) *out.mutable_key() = *key;
-  return out.SerializeAsString();
+  return machine::stable_bytes(out);
 }
 
 ApplyResult add_key(ApplyContext& context, std::string_view payload) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 
 namespace uccp::sync {
@@ -99,7 +100,7 @@ class Barrier {
     row_.set_arrived(0);
     row_.set_first_arrival(row_.arrivals());
     c_.emit(kTopic, row_.name(), static_cast<uint8_t>(opened ? ChangeKind::kOpened : ChangeKind::kBroken),
-            past.SerializeAsString());
+            machine::stable_bytes(past));
     return past;
   }
   Status store() {
@@ -196,7 +197,7 @@ ApplyResult SyncState::arrive(ApplyContext& c, std::string_view payload) {
   else result.set_lease(p->lease());
   UCCP_RETURN_IF_ERROR(barrier.store());
   *result.mutable_row() = row;
-  return result.SerializeAsString();
+  return machine::stable_bytes(result);
 }
 
 ApplyResult SyncState::withdraw(ApplyContext& c, std::string_view payload) {
@@ -211,7 +212,7 @@ ApplyResult SyncState::withdraw(ApplyContext& c, std::string_view payload) {
     UCCP_RETURN_IF_ERROR(barrier.store());
   }
   *result.mutable_row() = barrier.row();
-  return result.SerializeAsString();
+  return machine::stable_bytes(result);
 }
 
 ApplyResult SyncState::reset(ApplyContext& c, std::string_view payload) {
@@ -224,7 +225,7 @@ ApplyResult SyncState::reset(ApplyContext& c, std::string_view payload) {
   }
   barrier.end(false, 0);
   UCCP_RETURN_IF_ERROR(barrier.store());
-  return barrier.row().SerializeAsString();
+  return machine::stable_bytes(barrier.row());
 }
 
 ApplyResult SyncState::create_latch(ApplyContext& c, std::string_view payload) {
@@ -242,21 +243,21 @@ ApplyResult SyncState::create_latch(ApplyContext& c, std::string_view payload) {
   row.set_lease(c.create_lease(kDomain, ByteWriter().u8(kLatchLease).raw(command.name()).take(), command.ttl_ms()));
   set_wall(row.mutable_create_time(), c.envelope().wall);
   kLatches.put(c.state(), c.scope(), command.name(), row);
-  return row.SerializeAsString();
+  return machine::stable_bytes(row);
 }
 
 ApplyResult SyncState::count_down(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::LatchCommand>(payload);
   auto row = kLatches.get(c.state(), c.scope(), command.name());
   if (!row) return fail(latch_not_found(command.name()));
-  if (row->remaining() == 0) return row->SerializeAsString();
+  if (row->remaining() == 0) return machine::stable_bytes(*row);
   row->set_remaining(std::max(0, row->remaining() - command.count()));
   if (row->remaining() == 0) {
     set_wall(row->mutable_open_time(), c.envelope().wall);
-    c.emit(kTopic, command.name(), static_cast<uint8_t>(ChangeKind::kLatchOpened), row->SerializeAsString());
+    c.emit(kTopic, command.name(), static_cast<uint8_t>(ChangeKind::kLatchOpened), machine::stable_bytes(*row));
   }
   kLatches.put(c.state(), c.scope(), command.name(), *row);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 namespace {
@@ -264,7 +265,7 @@ namespace {
 void remove_latch(ApplyContext& c, const LatchRow& row) {
   kLatches.erase(c.state(), c.scope(), row.name());
   UCCP_CHECK(count_names(c, -1).is_ok(), "fewer names are always possible");
-  c.emit(kTopic, row.name(), static_cast<uint8_t>(ChangeKind::kLatchDeleted), row.SerializeAsString());
+  c.emit(kTopic, row.name(), static_cast<uint8_t>(ChangeKind::kLatchDeleted), machine::stable_bytes(row));
 }
 
 }  // namespace
@@ -275,7 +276,7 @@ ApplyResult SyncState::delete_latch(ApplyContext& c, std::string_view payload) {
   if (!row) return fail(latch_not_found(command.name()));
   c.delete_lease(row->lease());
   remove_latch(c, *row);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 void SyncState::on_lease_expired(ApplyContext& c, LeaseId lease, std::string_view key) {

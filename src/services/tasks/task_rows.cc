@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 #include "services/tasks/task_arrays.h"
 #include "services/tasks/task_use.h"
@@ -50,7 +51,7 @@ void store_task(ApplyContext& c, const Scope& scope, TaskRow& row, ChangeKind ki
   set_wall(task.mutable_update_time(), c.envelope().wall);
   if (is_element(task)) store_element(c, scope, row);
   else work::kTasks.put(c.state(), scope, task.id(), row);
-  c.emit_in(scope, work::kTaskTopic, task.id(), static_cast<uint8_t>(kind), row.SerializeAsString());
+  c.emit_in(scope, work::kTaskTopic, task.id(), static_cast<uint8_t>(kind), machine::stable_bytes(row));
 }
 
 namespace {

@@ -1,6 +1,7 @@
 // TasksState, the part about the life of a task beyond its attempts: graphs, deadlines, checkpoints, what begins anew.
 #include <algorithm>
 
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 #include "services/tasks/task_arrays.h"
 #include "services/tasks/task_rows.h"
@@ -26,7 +27,7 @@ ApplyResult TasksState::schedule_graph(ApplyContext& c, std::string_view payload
     UCCP_RETURN_IF_ERROR(accept(c, row));
     *response.add_tasks() = row.task();
   }
-  return response.SerializeAsString();
+  return machine::stable_bytes(response);
 }
 
 namespace {
@@ -74,11 +75,11 @@ ApplyResult resume_array(ApplyContext& c, TaskRow array, std::optional<uint32_t>
   }
   restart_elements(c, c.scope(), array, only);
   store_task(c, c.scope(), array, ChangeKind::kUpdated);
-  if (!only) return task.SerializeAsString();
+  if (!only) return machine::stable_bytes(task);
   TaskRow element = element_row(c.state(), c.scope(), array, *only);
   c.emit(work::kTaskTopic, element.task().id(), static_cast<uint8_t>(ChangeKind::kUpdated),
-         element.SerializeAsString());
-  return element.task().SerializeAsString();
+         machine::stable_bytes(element));
+  return machine::stable_bytes(element.task());
 }
 
 }  // namespace
@@ -127,7 +128,7 @@ ApplyResult TasksState::resume(ApplyContext& c, std::string_view payload) {
   }
   task.set_status_reason("resumed by " + c.envelope().principal);
   store_task(c, c.scope(), *row, ChangeKind::kUpdated);
-  return task.SerializeAsString();
+  return machine::stable_bytes(task);
 }
 
 ApplyResult TasksState::deadline(ApplyContext& c, std::string_view payload) {
@@ -191,7 +192,7 @@ ApplyResult TasksState::checkpoint(ApplyContext& c, std::string_view payload) {
   // Later attempts go on from the newest, whatever an earlier resumption named.
   row->clear_resume_from();
   store_task(c, c.scope(), *row, ChangeKind::kUpdated);
-  return checkpoint.SerializeAsString();
+  return machine::stable_bytes(checkpoint);
 }
 
 }  // namespace uccp::tasks

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "machine/planted.h"
+#include "machine/stable_bytes.h"
 #include "services/feature_types.h"
 #include "services/message_types.h"
 #include "services/tasks/retry_rules.h"
@@ -47,7 +48,7 @@ std::map<std::string, machine::ApplyFunction, std::less<>> TasksState::commands(
 ApplyResult TasksState::schedule(ApplyContext& c, std::string_view payload) {
   auto row = parse<TaskRow>(payload);
   UCCP_RETURN_IF_ERROR(accept(c, row));
-  return row.task().SerializeAsString();
+  return machine::stable_bytes(row.task());
 }
 
 namespace {
@@ -82,12 +83,12 @@ ApplyResult TasksState::cancel(ApplyContext& c, std::string_view payload) {
   auto row = find_task(c.state(), c.scope(), command.id());
   if (!row) return fail(no_such_task(command.id()));
   // Cancelling what has ended is no error: the caller wanted it to be over.
-  if (is_terminal(row->task().status())) return row->task().SerializeAsString();
+  if (is_terminal(row->task().status())) return machine::stable_bytes(row->task());
   const std::string reason = command.reason().empty() ? "cancelled by " + c.envelope().principal : command.reason();
   if (is_array(row->task()) &&
       (row->task().status() != v1::TASK_STATUS_PENDING || command.elements().only_size() > 0)) {
     cancel_elements(c, *row, command, reason);
-    return row->task().SerializeAsString();
+    return machine::stable_bytes(row->task());
   }
   row->set_cancel_requested(true);
   row->set_cancel_grace_ms(command.grace_ms());
@@ -103,7 +104,7 @@ ApplyResult TasksState::cancel(ApplyContext& c, std::string_view payload) {
     row->mutable_task()->set_status_reason(reason);
     store_task(c, c.scope(), *row, ChangeKind::kUpdated);
   }
-  return row->task().SerializeAsString();
+  return machine::stable_bytes(row->task());
 }
 
 namespace {
@@ -197,7 +198,7 @@ ApplyResult TasksState::outcomes(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::OutcomesCommand>(payload);
   internal::v1::OutcomesResult result;
   for (const auto& item : command.items()) result.add_accepted(apply_outcome(c, item, command.quarantine_ms()));
-  return result.SerializeAsString();
+  return machine::stable_bytes(result);
 }
 
 ApplyResult TasksState::set_priority(ApplyContext& c, std::string_view payload) {
@@ -216,7 +217,7 @@ ApplyResult TasksState::set_priority(ApplyContext& c, std::string_view payload) 
   }
   row->mutable_task()->set_priority(request.priority());
   store_task(c, c.scope(), *row, ChangeKind::kUpdated);
-  return row->task().SerializeAsString();
+  return machine::stable_bytes(row->task());
 }
 
 ApplyResult TasksState::prune(ApplyContext& c, std::string_view payload) {
@@ -232,7 +233,8 @@ ApplyResult TasksState::prune(ApplyContext& c, std::string_view payload) {
     if (const std::string& name = row->task().function().actor().name();
         !name.empty() && work::kActorNames.get(c.state(), scope, name) == key.id())
       work::kActorNames.erase(c.state(), scope, name);
-    c.emit_in(scope, work::kTaskTopic, key.id(), static_cast<uint8_t>(ChangeKind::kRemoved), row->SerializeAsString());
+    c.emit_in(scope, work::kTaskTopic, key.id(), static_cast<uint8_t>(ChangeKind::kRemoved),
+              machine::stable_bytes(*row));
   }
   return std::string();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "machine/stable_bytes.h"
 #include "services/message_types.h"
 #include "services/worker_row_types.h"
 
@@ -103,7 +104,7 @@ ApplyResult WorkersState::hello(ApplyContext& c, std::string_view payload) {
     row->set_epoch(row->epoch() + 1);
   }
   store_worker(c, *row, kind);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 ApplyResult WorkersState::fence(ApplyContext& c, std::string_view payload) {
@@ -111,12 +112,12 @@ ApplyResult WorkersState::fence(ApplyContext& c, std::string_view payload) {
   auto row = work::kWorkers.get(c.state(), work::kWorkerScope, command.worker_id());
   if (!row) return no_such_worker(command.worker_id());
   // Only the epoch that the leader saw silent is ended; a worker that came back meanwhile has a later one.
-  if (row->epoch() != command.epoch()) return row->SerializeAsString();
+  if (row->epoch() != command.epoch()) return machine::stable_bytes(*row);
   row->set_epoch(row->epoch() + 1);
   row->mutable_worker()->set_status(v1::WORKER_STATUS_LOST);
   row->mutable_worker()->set_status_reason(command.reason());
   store_worker(c, *row, ChangeKind::kUpdated);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 ApplyResult WorkersState::declare(ApplyContext& c, std::string_view payload) {
@@ -140,7 +141,7 @@ ApplyResult WorkersState::declare(ApplyContext& c, std::string_view payload) {
   if (command.resources().has_total()) *row->mutable_given() = command.resources().total();
   settle_total(*row);
   store_worker(c, *row, kind);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 ApplyResult WorkersState::update(ApplyContext& c, std::string_view payload) {
@@ -164,7 +165,7 @@ ApplyResult WorkersState::update(ApplyContext& c, std::string_view payload) {
   }
   settle_total(*row);
   store_worker(c, *row, ChangeKind::kUpdated);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 ApplyResult WorkersState::drain(ApplyContext& c, std::string_view payload) {
@@ -176,7 +177,7 @@ ApplyResult WorkersState::drain(ApplyContext& c, std::string_view payload) {
   drain.set_deadline_wall_us(c.envelope().wall.us + command.within_ms() * 1000);
   drain.set_reason(command.reason());
   store_worker(c, *row, ChangeKind::kUpdated);
-  return row->SerializeAsString();
+  return machine::stable_bytes(*row);
 }
 
 ApplyResult WorkersState::deregister(ApplyContext& c, std::string_view payload) {
@@ -186,7 +187,7 @@ ApplyResult WorkersState::deregister(ApplyContext& c, std::string_view payload) 
   UCCP_RETURN_IF_ERROR(check_etag(*row, command.if_match()));
   work::kWorkers.erase(c.state(), work::kWorkerScope, command.worker_id());
   c.emit_in(work::kWorkerScope, work::kWorkerTopic, command.worker_id(), static_cast<uint8_t>(ChangeKind::kRemoved),
-            row->SerializeAsString());
+            machine::stable_bytes(*row));
   return std::string();
 }
 
