@@ -69,6 +69,7 @@ Status Group::open(const std::vector<NodeId>& founders, uint64_t seed) {
   // An answer to what was asked before this start must not be taken for one to what is asked now.
   next_token_ = env_.random.next() >> 2 | 1;
   options_.raft.lease_reads = options_.raft.lease_reads && options_.raft.check_quorum;
+  options_.raft.followers_wait = options_.follower_delay_ms > 0;
   core_ = std::make_unique<raft::Core>(options_.raft, initial, cache_, seed);
   env_.publish(id_, machine_.view());
   note_state_change();
@@ -209,6 +210,7 @@ void Group::step(raft::Event event) {
     });
   }
   if (out.install_snapshot) receiver_.begin(core_->leader(), *out.install_snapshot);
+  if (out.followers_wait) catch_up_soon();
   fetch_wanted();
   if (out.state_changed) note_state_change();
 }

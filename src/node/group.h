@@ -74,8 +74,9 @@ struct GroupOptions {
   int64_t read_timeout_ms = 2'000;
   // An answer of the leader that takes longer is taken for lost.
   int64_t read_retry_ms = 300;
-  // How long a follower may hear of a commit later than the leader, while nothing else is sent to it; 0: never later.
-  int64_t notice_delay_ms = 2;
+  // How long a follower may hear of a commit, or of entries that a quorum can do without it for, later than it could;
+  // 0: never later.
+  int64_t follower_delay_ms = 2;
   // Entries that a learner may lack when it is promoted.
   uint64_t promote_lag_entries = 1'000;
   size_t queued_reads_max = 10'000;
@@ -268,8 +269,7 @@ class Group {
   void send_raft(const raft::Message& message);
   // All members understand entries in packed form.
   bool packs_entries() const { return machine_.feature_level() >= machine::kPackedEntriesLevel; }
-  void hold_notice(const raft::Message& message);
-  void send_notices();
+  void catch_up_soon();
   void campaign_without(NodeId leader, uint32_t attempts);
   void campaign_soon(uint32_t attempts);
   void send(NodeId to, PeerItemKind kind, const std::string& body, NetworkLane lane = NetworkLane::kControl);
@@ -315,9 +315,8 @@ class Group {
   bool fetching_ = false;
   DigestCheck digests_;
   bool read_only_ = false;
-  uint64_t leader_heard_ = 0;                // messages of the leader
-  std::map<NodeId, raft::Message> notices_;  // of the commit index, by peer, that wait for something to travel with
-  bool notices_scheduled_ = false;
+  uint64_t leader_heard_ = 0;        // messages of the leader
+  bool catch_up_scheduled_ = false;  // of followers that were not told all
   raft::Membership told_membership_;
   LogIndex commit_;
   bool apply_scheduled_ = false;

@@ -89,11 +89,11 @@ void Group::take_request(NodeId from, const PeerRequest& request) {
       ReadBatch batch{.asked = now, .deadline = now.plus_ms(options_.read_timeout_ms)};
       batch.leader_only = true;
       // Answered when it is applied here too; then it is at least as far as the asker needs.
-      batch.dones.push_back([this, answer](Result<machine::GroupView> view) mutable {
+      batch.dones.push_back([this, from, answer](Result<machine::GroupView> view) mutable {
         if (view) answer(view->applied());
         else answer(std::unexpected(view.error()));
         // The asker waits until it has applied that.
-        send_notices();
+        step(raft::CatchUp{from});
       });
       return ask_core(std::move(batch), false);
     }

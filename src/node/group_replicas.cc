@@ -18,35 +18,19 @@ void Group::send(NodeId to, PeerItemKind kind, const std::string& body, NetworkL
   env_.transport.send(to, lane, id_, kind, body);
 }
 
-// An append or a heartbeat names the commit index too. Under load one follows at once, and a notice of its own would
-// cost each follower a frame and two wake-ups for every commit.
-void Group::hold_notice(const raft::Message& message) {
-  notices_.insert_or_assign(message.to, message);
-  if (std::exchange(notices_scheduled_, true)) return;
-  env_.loop.post_after(options_.notice_delay_ms, [this] {
-    notices_scheduled_ = false;
-    if (!closed_) send_notices();
-  });
-}
-
-void Group::send_notices() {
-  for (const auto& [peer, notice] : std::exchange(notices_, {})) {
-    if (notice.term == core_->term()) send(peer, PeerItemKind::kRaft, raft::encode_message(notice));
-  }
-}
-
 void Group::send_raft(const raft::Message& message) {
-  using Kind = raft::MessageKind;
-  const bool heartbeat = message.kind == Kind::kHeartbeat;
-  if (heartbeat && message.context == 0 && options_.notice_delay_ms > 0) return hold_notice(message);
-  if (heartbeat || message.kind == Kind::kAppend) {
-    const auto held = notices_.find(message.to);
-    if (held != notices_.end() && held->second.commit <= message.commit) notices_.erase(held);
-  }
   const bool packed = packs_entries();
   if (packed && !message.entries.empty()) packing_.count_sent(message);
   const auto form = packed ? raft::EntryForm::kPacked : raft::EntryForm::kPlain;
   send(message.to, PeerItemKind::kRaft, raft::encode_message(message, form));
+}
+
+void Group::catch_up_soon() {
+  if (std::exchange(catch_up_scheduled_, true)) return;
+  env_.loop.post_after(options_.follower_delay_ms, [this] {
+    catch_up_scheduled_ = false;
+    if (!closed_) step(raft::CatchUp{});
+  });
 }
 
 void Group::receive(NodeId from, const PeerItem& item) {

@@ -67,6 +67,7 @@ void Core::State::append_configuration(const Membership& membership) {
 
 void Core::State::sync_peers() {
   const std::set<NodeId> members = membership().members();
+  quorum_.clear();
   std::erase_if(peers_, [&members](const auto& peer) { return !members.contains(peer.first); });
   for (NodeId member : members) {
     if (member != options_.id) peers_.try_emplace(member, log_.last().index.next());

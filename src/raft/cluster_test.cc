@@ -26,6 +26,7 @@ class Chaos {
     options_.pre_vote = random_.chance(0.7);
     options_.check_quorum = random_.chance(0.7);
     options_.lease_reads = random_.chance(0.3);
+    options_.followers_wait = random_.chance(0.5);
     options_.append_bytes_max = 1 + random_.below(64);
     options_.inflight_bytes_max = 64 + random_.below(512);
     loss_ = random_.unit() * 0.2;
@@ -123,7 +124,8 @@ class Chaos {
     if (dice < 988) return n.compact();
     if (dice < 990) return n.flush_state();
     if (dice < 992) return toggle_cut();
-    if (dice < 994) return n.step(Unreachable{any().id()});
+    if (dice < 993) return n.step(Unreachable{any().id()});
+    if (dice < 994 || (behind_.contains(n.id()) && random_.chance(0.3))) return catch_up(n);
     if (dice < 996) n.disk.slow = random_.chance(0.5);
     else snapshot();
   }
@@ -149,6 +151,11 @@ class Chaos {
     for (auto& n : nodes_) {
       if (n->up()) n->step(Tick{});
     }
+  }
+
+  void catch_up(TestNode& n) {
+    if (random_.chance(0.5)) return n.step(CatchUp{any().id()});
+    if (behind_.erase(n.id()) > 0) n.step(CatchUp{});
   }
 
   void crash(TestNode& n) {
@@ -235,6 +242,12 @@ class Chaos {
       collect();
       while (!snapshots_.empty()) snapshot();
       collect();
+      if (flying_.empty()) {
+        for (NodeId leader : std::exchange(behind_, {})) {
+          if (at(leader).up()) at(leader).step(CatchUp{});
+        }
+        collect();
+      }
       if (flying_.empty()) return;
       while (!flying_.empty()) {
         Message message = std::move(flying_.front().message);
@@ -279,6 +292,7 @@ class Chaos {
       if (read.index < reads_[read.token]) violated("a read may miss what was committed before it");
     }
     for (NodeId peer : out.snapshots_wanted) snapshots_wanted_.emplace_back(n.id(), peer);
+    if (out.followers_wait) behind_.insert(n.id());
     if (core.role() != Role::kLeader) return;
     const auto found = leaders_.emplace(core.term(), n.id()).first;
     if (found->second != n.id()) violated("two leaders in term " + std::to_string(core.term().value));
@@ -342,6 +356,7 @@ class Chaos {
   std::map<uint64_t, LogIndex> reads_;
   std::map<NodeId, LogIndex> commit_seen_;
   std::vector<std::pair<NodeId, NodeId>> snapshots_wanted_;
+  std::set<NodeId> behind_;  // leaders that let followers wait
 };
 
 uint64_t from_environment(const char* name, uint64_t otherwise) {

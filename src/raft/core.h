@@ -54,6 +54,12 @@ struct Options {
   // promise at least its own election timeout, so nodes that are configured differently make the lease void, not wrong.
   // Sound only if the host delivers every Tick that is due before a ReadIndex.
   bool lease_reads = false;
+  // What a follower need not know at once waits until something else is sent to it, or CatchUp: the commit index, and
+  // entries if those that made up the last quorum are well without it. So what each round costs a follower that is not
+  // needed it costs once for several. ("Thrifty": Moraru, Andersen, Kaminsky: There Is More Consensus in Egalitarian
+  // Parliaments, 2013, section 6.1.) Once in a heartbeat interval all get a round at the same time, and who is first
+  // is found out anew.
+  bool followers_wait = false;
   // How much shorter than election_ticks the lease is: covers the drift between clocks and the rounding to ticks.
   uint32_t lease_margin_ticks = 2;
 };
@@ -135,6 +141,11 @@ struct SnapshotStatus {
 struct Unreachable {
   NodeId peer;
 };
+// Tells a follower (0: all of them) what waited under Options::followers_wait. The host's duty soon after
+// Outputs::followers_wait: it bounds what a needed follower that falls silent costs.
+struct CatchUp {
+  NodeId peer;
+};
 // The host's applied state is durably that of a received snapshot. It leaves the log alone: the core keeps a log that
 // holds `position`, and else orders a new one with Persist::log_start.
 struct SnapshotInstalled {
@@ -148,7 +159,7 @@ struct Compacted {
 
 using Event =
     std::variant<Tick, Receive, Propose, ProposeMembership, ReadIndex, Persisted, Applied, Campaign, TransferLeadership,
-                 SnapshotOffer, SnapshotStatus, Unreachable, SnapshotInstalled, Compacted>;
+                 SnapshotOffer, SnapshotStatus, Unreachable, CatchUp, SnapshotInstalled, Compacted>;
 
 // Outputs.
 // --------------------------------------------------------------------------------------------------------------
@@ -197,6 +208,7 @@ struct Outputs {
   std::vector<NodeId> snapshots_wanted;
   // The leader's snapshot at this position is needed here: fetch and install it, then report SnapshotInstalled.
   std::optional<LogPosition> install_snapshot;
+  bool followers_wait = false;  // CatchUp has something to tell
   bool state_changed = false;  // role, term, leader or membership changed: see Core's accessors
 };
 

@@ -4,9 +4,10 @@
 // Commands (N is a node; nothing moves unless a command says so):
 //   nodes voters=1,2,3 [learners=4] [idle=5] [pre-vote=off] [check-quorum=off] [lease=on [no-lease=2,3]
 //   [short-ticks=2]]
-//         [sync=manual]//         [append-bytes=B] [inflight-bytes=B] [uncommitted-bytes=B]
+//         [sync=manual] [followers=wait] [append-bytes=B] [inflight-bytes=B] [uncommitted-bytes=B]
 //   log N terms=1,1,2           the durable log a node starts with; only directly behind `nodes`
 //   tick N [count] | campaign N | propose N command... | read N [lease] | transfer N to=M | unreachable N peer=M
+//   catch-up N [to=M]
 //   change N add-voter=M add-learner=M promote=M remove=M
 //   deliver [from=N] [to=N] [kind=Append]     what is in flight now, not what it causes
 //   drop [from=N] [to=N] [kind=Append]        loses it instead
@@ -98,6 +99,7 @@ class Script {
         {"transfer", &Script::transfer},
         {"change", &Script::change},
         {"unreachable", &Script::unreachable},
+        {"catch-up", &Script::catch_up},
         {"deliver", &Script::deliver},
         {"drop", &Script::drop},
         {"settle", &Script::settle},
@@ -128,6 +130,7 @@ class Script {
     options.pre_vote = c.option("pre-vote", "on") == "on";
     options.check_quorum = c.option("check-quorum", "on") == "on";
     options.lease_reads = c.option("lease", "off") == "on";
+    options.followers_wait = c.option("followers") == "wait";
     options.append_bytes_max = c.number("append-bytes", options.append_bytes_max);
     options.inflight_bytes_max = c.number("inflight-bytes", options.inflight_bytes_max);
     options.uncommitted_bytes_max = c.number("uncommitted-bytes", options.uncommitted_bytes_max);
@@ -167,6 +170,7 @@ class Script {
   }
   void read(const Command& c) { step(c.word_number(0), ReadIndex{++token_, c.has("lease")}); }
   void transfer(const Command& c) { step(c.word_number(0), TransferLeadership{++token_, NodeId(c.number("to"))}); }
+  void catch_up(const Command& c) { step(c.word_number(0), CatchUp{NodeId(c.number("to"))}); }
   void unreachable(const Command& c) { step(c.word_number(0), Unreachable{NodeId(c.number("peer"))}); }
 
   void change(const Command& c) {
@@ -317,6 +321,7 @@ class Script {
       line(fmt::format("{}: refuses {}: {}", id, refused.token, refused.status.to_string()));
     }
     for (const ReadReady& read : out.reads) line(fmt::format("{}: serves {} at {}", id, read.token, read.index.value));
+    if (out.followers_wait) line(fmt::format("{}: lets followers wait", id));
     for (NodeId peer : out.snapshots_wanted) line(fmt::format("{}: wants a snapshot for {}", id, peer.value));
     if (out.install_snapshot) line(fmt::format("{}: needs the snapshot at {}", id, to_string(*out.install_snapshot)));
     if (out.commit) line(fmt::format("{}: applies up to {}", id, out.commit->value));

@@ -25,6 +25,7 @@ void Core::State::tick_leader() {
   if (++heartbeat_elapsed_ >= options_.heartbeat_ticks) {
     heartbeat_elapsed_ = 0;
     for (auto& [peer, progress] : peers_) progress.match_at_heartbeat = progress.match();
+    race_ = true;
     start_round();
     serve_reads();
   }
@@ -43,9 +44,23 @@ bool Core::State::has_active_quorum() const {
 
 void Core::State::replicate_all() {
   for (auto& [peer, progress] : peers_) replicate(peer, progress);
+  race_ = false;
+}
+
+bool Core::State::may_wait(NodeId peer, const Progress& progress) const {
+  if (!options_.followers_wait || race_ || transfer_ || quorum_.empty() || membership().joint()) return false;
+  return progress.state() == Progress::State::kReplicate && std::ranges::all_of(quorum_, [&](NodeId needed) {
+           const auto found = peers_.find(needed);
+           return needed != peer && found != peers_.end() && found->second.state() == Progress::State::kReplicate;
+         });
 }
 
 void Core::State::replicate(NodeId peer, Progress& progress) {
+  if (!may_wait(peer, progress)) return send_entries(peer, progress);
+  if (progress.next() <= log_.last().index) out_->followers_wait = true;
+}
+
+void Core::State::send_entries(NodeId peer, Progress& progress) {
   progress.starved = false;
   while (!progress.paused(options_.inflight_bytes_max)) {
     const bool pipelined = progress.state() == Progress::State::kReplicate;
@@ -150,6 +165,10 @@ void Core::State::maybe_commit() {
   if (reached <= commit_) return;
   // Entries of earlier terms are committed only along with one of the own term (figure 3.7 of the thesis).
   if (reached < term_start_ && !UCCP_PLANTED(commit_old_term)) return;
+  quorum_.clear();
+  for (const auto& [peer, progress] : peers_) {
+    if (progress.match() >= reached && membership().is_voter(peer)) quorum_.push_back(peer);
+  }
   advance_commit(reached);
   while (!uncommitted_.empty() && uncommitted_.front().last <= commit_) {
     uncommitted_bytes_ -= uncommitted_.front().bytes;
@@ -160,14 +179,30 @@ void Core::State::maybe_commit() {
   complete_configuration();
 }
 
+// An append or a heartbeat names the commit index too. Under load one follows at once, and a notice of its own would
+// cost each follower a frame and two wake-ups for every commit.
 void Core::State::tell_commit() {
   for (auto& [peer, progress] : peers_) {
-    const LogIndex usable = std::min(commit_, progress.match());
-    if (usable <= progress.commit_told) continue;
-    progress.commit_told = usable;
-    Message notice = make(MessageKind::kHeartbeat, peer);
-    notice.commit = usable;
-    send(std::move(notice));
+    if (std::min(commit_, progress.match()) <= progress.commit_told) continue;
+    if (options_.followers_wait) out_->followers_wait = true;
+    else tell_commit(peer, progress);
+  }
+}
+
+void Core::State::tell_commit(NodeId peer, Progress& progress) {
+  const LogIndex usable = std::min(commit_, progress.match());
+  if (usable <= progress.commit_told) return;
+  progress.commit_told = usable;
+  Message notice = make(MessageKind::kHeartbeat, peer);
+  notice.commit = usable;
+  send(std::move(notice));
+}
+
+void Core::State::on(const CatchUp& event) {
+  for (auto& [peer, progress] : peers_) {
+    if (event.peer && event.peer != peer) continue;
+    if (progress.state() == Progress::State::kReplicate) send_entries(peer, progress);
+    tell_commit(peer, progress);
   }
 }
 

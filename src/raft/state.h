@@ -120,11 +120,15 @@ class Core::State {
   void on(const SnapshotOffer& event);
   void on(const SnapshotStatus& event);
   void on(const Unreachable& event);
+  void on(const CatchUp& event);
   void tick_leader();
   bool has_active_quorum() const;
   void replicate_all();
-  // Sends to a peer as much as its state and window allow.
+  // Sends to a peer as much as its state and window allow, unless it may wait.
   void replicate(NodeId peer, Progress& progress);
+  void send_entries(NodeId peer, Progress& progress);
+  // The last quorum is well without it.
+  bool may_wait(NodeId peer, const Progress& progress) const;
   // Sends one append, empty if the peer has been sent all. False if nothing was sent.
   bool send_append(NodeId peer, Progress& progress);
   bool read_failed(NodeId peer, Progress& progress, const Status& why);
@@ -132,6 +136,7 @@ class Core::State {
   void on_heartbeat_response(const Message& message);
   void maybe_commit();
   void tell_commit();
+  void tell_commit(NodeId peer, Progress& progress);
 
   // reads.cc
   void on(const ReadIndex& event);
@@ -187,6 +192,8 @@ class Core::State {
 
   // Of a leader only.
   std::map<NodeId, Progress> peers_;
+  std::vector<NodeId> quorum_;  // the followers that made up the last one; see Options::followers_wait
+  bool race_ = true;            // the next entries go to all at the same time
   LogIndex term_start_;  // its first entry
   uint32_t heartbeat_elapsed_ = 0;
   uint32_t quorum_elapsed_ = 0;
