@@ -31,9 +31,12 @@ class File {
   virtual Status sync() = 0;
   // Asks the system to begin writing these bytes to the disk, so that a later sync() waits less. Promises nothing.
   virtual void start_writing(uint64_t offset, uint64_t size) {}
+  // Writes zeros to a part that is allocated and was never written. File systems that allocate lazily (ext4, XFS) note
+  // the first write of each block, and a sync waits for that too; so it waits once for many blocks. Promises nothing.
+  virtual void prepare(uint64_t offset, uint64_t size) {}
   virtual Result<uint64_t> size() = 0;
   virtual Status truncate(uint64_t size) = 0;
-  // Reserves space up to `size` bytes so that later writes inside it change no metadata. The file reads as zeros there.
+  // Reserves space up to `size` bytes, so that later writes inside it find room. The file reads as zeros there.
   virtual Status allocate(uint64_t size) = 0;
 };
 

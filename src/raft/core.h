@@ -209,7 +209,7 @@ struct Outputs {
   // The leader's snapshot at this position is needed here: fetch and install it, then report SnapshotInstalled.
   std::optional<LogPosition> install_snapshot;
   bool followers_wait = false;  // CatchUp has something to tell
-  bool state_changed = false;  // role, term, leader or membership changed: see Core's accessors
+  bool state_changed = false;   // role, term, leader or membership changed: see Core's accessors
 };
 
 class Core {

@@ -194,7 +194,7 @@ class Core::State {
   std::map<NodeId, Progress> peers_;
   std::vector<NodeId> quorum_;  // the followers that made up the last one; see Options::followers_wait
   bool race_ = true;            // the next entries go to all at the same time
-  LogIndex term_start_;  // its first entry
+  LogIndex term_start_;         // its first entry
   uint32_t heartbeat_elapsed_ = 0;
   uint32_t quorum_elapsed_ = 0;
   std::optional<Transfer> transfer_;

@@ -1,11 +1,12 @@
 #include "runtime/loop.h"
 
 #include <pthread.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
-#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <chrono>
 #include <limits>
 
@@ -26,16 +27,27 @@ constexpr int kHandlersPerTurn = 64;
 
 }  // namespace
 
+// Woken through an eventfd of its own: a post() to the io_context would interrupt it under the lock that it takes next.
 struct Loop::Sockets {
+  Sockets() : wakes(context, ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { await_wake(); }
+  void await_wake() {
+    wakes.async_read_some(boost::asio::buffer(&count, sizeof count), [this](boost::system::error_code error, size_t) {
+      if (!error) await_wake();
+    });
+  }
+
   boost::asio::io_context context{1};
-  // It would stop when it runs out of work.
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work = boost::asio::make_work_guard(context);
+  boost::asio::posix::stream_descriptor wakes;
+  uint64_t count = 0;
 };
 
 Loop::Loop(const Clock& clock, LoopOptions options)
     : clock_(clock), options_(std::move(options)), sockets_(options_.sockets ? std::make_unique<Sockets>() : nullptr) {}
 
-Loop::~Loop() { stop(); }
+Loop::~Loop() {
+  stop();
+  while (wakers_.load() > 0) std::this_thread::yield();
+}
 
 void Loop::start(const std::string& name) {
   {
@@ -61,7 +73,7 @@ void Loop::run() {
 
 void Loop::close() {
   std::map<TimerKey, Task> dropped;  // destroyed outside the lock: a task's captures may call back into the loop
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (closed_) return;
   closed_ = true;
   const int64_t now_us = clock_.boot().us;
@@ -69,7 +81,7 @@ void Loop::close() {
     timer_due_.erase(timer->first.second);
     dropped.insert(timers_.extract(timer++));
   }
-  wake();
+  wake(lock);
 }
 
 void Loop::stop() {
@@ -81,20 +93,20 @@ void Loop::stop() {
 
 void Loop::post(Task task) {
   // The parameter outlives the lock, so a refused task is destroyed outside it.
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (closed_) return;
   queue_.push_back(std::move(task));
-  if (queue_.size() == 1) wake();
+  if (queue_.size() == 1) wake(lock);
 }
 
 Loop::TimerId Loop::post_after(int64_t delay_ms, Task task) {
   const int64_t due_us = clock_.boot().plus_ms(std::max<int64_t>(delay_ms, 0)).us;
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (closed_) return 0;
   const TimerId id = next_timer_++;
   const auto added = timers_.emplace(TimerKey{due_us, id}, std::move(task)).first;
   timer_due_.emplace(id, due_us);
-  if (added == timers_.begin()) wake();
+  if (added == timers_.begin()) wake(lock);
   return id;
 }
 
@@ -143,24 +155,29 @@ void Loop::work() {
   current_loop = nullptr;
 }
 
-// Under the lock.
-void Loop::wake() {
-  if (!sockets_) return wake_.notify_one();
-  if (std::exchange(asleep_, false)) boost::asio::post(sockets_->context, [] {});
+// Lets go of the lock first: who wakes up would only wait for it, which costs both of them a switch of threads.
+void Loop::wake(std::unique_lock<std::mutex>& lock) {
+  if (!std::exchange(asleep_, false)) return;
+  ++wakers_;
+  lock.unlock();
+  if (sockets_) ::eventfd_write(sockets_->wakes.native_handle(), 1);
+  else wake_.notify_one();
+  --wakers_;
 }
 
 // Until somebody calls wake(), a socket has something, or the time has passed; perhaps earlier.
 void Loop::sleep(std::unique_lock<std::mutex>& lock, int64_t us) {
   const std::chrono::microseconds time(std::min(us, kTimerSleepUsMax));
-  if (!sockets_) {
-    if (us == kForever) return wake_.wait(lock);
-    wake_.wait_for(lock, time);
-    return;
-  }
   asleep_ = true;
-  lock.unlock();
-  sockets_->context.run_one_for(time);
-  lock.lock();
+  if (sockets_) {
+    lock.unlock();
+    sockets_->context.run_one_for(time);
+    lock.lock();
+  } else if (us == kForever) {
+    wake_.wait(lock);
+  } else {
+    wake_.wait_for(lock, time);
+  }
   asleep_ = false;
 }
 

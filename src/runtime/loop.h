@@ -77,7 +77,7 @@ class Loop final : public Executor {
   using TimerKey = std::pair<int64_t, TimerId>;  // due on the boot clock (us), id
 
   void work();
-  void wake();
+  void wake(std::unique_lock<std::mutex>& lock);
   void sleep(std::unique_lock<std::mutex>& lock, int64_t us);
   void serve_sockets();
   bool take_batch(std::vector<Task>& batch);
@@ -92,7 +92,8 @@ class Loop final : public Executor {
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  bool asleep_ = false;  // with sockets: in the io_context, and not told to wake up yet
+  bool asleep_ = false;            // and not told to wake up yet
+  std::atomic<size_t> wakers_{0};  // that are about to tell it
   std::vector<Task> queue_;
   std::map<TimerKey, Task> timers_;
   std::map<TimerId, int64_t> timer_due_;

@@ -82,6 +82,11 @@ class PosixFile final : public File {
     (void)::sync_file_range(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(size), SYNC_FILE_RANGE_WRITE);
   }
 
+  void prepare(uint64_t offset, uint64_t size) override {
+    // Only a hint, too.
+    (void)write_at(offset, std::string(size, '\0'));
+  }
+
   Result<uint64_t> size() override {
     struct stat info{};
     if (::fstat(descriptor_, &info) != 0) return fail(file_error(errno, "stat", path_));

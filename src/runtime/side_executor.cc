@@ -6,10 +6,10 @@
 namespace uccp::runtime {
 
 void SideExecutor::post(Task task) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   queue_.push_back(std::move(task));
   if (holder_ != Holder::kNobody) return;
-  if (short_tasks_ < kShortTasksMin || !loop_.is_current()) return hand_to_thread();
+  if (short_tasks_ < kShortTasksMin || !loop_.is_current()) return hand_to_thread(lock);
   holder_ = Holder::kLoop;
   loop_.post([this] { wait_on_loop(kTurnsBefore - 1); });
 }
@@ -25,7 +25,7 @@ bool SideExecutor::is_current() const {
 
 void SideExecutor::wait_on_loop(int turns_left) {
   std::unique_lock lock(mutex_);
-  if (!loop_.only_task()) return hand_to_thread();
+  if (!loop_.only_task()) return hand_to_thread(lock);
   if (turns_left > 0) return loop_.post([this, turns_left] { wait_on_loop(turns_left - 1); });
   Task task = std::move(queue_.front());
   queue_.pop_front();
@@ -33,12 +33,13 @@ void SideExecutor::wait_on_loop(int turns_left) {
   run(std::move(task));
   lock.lock();
   if (queue_.empty()) holder_ = Holder::kNobody;
-  else hand_to_thread();
+  else hand_to_thread(lock);
 }
 
-// Under the lock.
-void SideExecutor::hand_to_thread() {
+// The thread takes the lock first thing.
+void SideExecutor::hand_to_thread(std::unique_lock<std::mutex>& lock) {
   holder_ = Holder::kThread;
+  lock.unlock();
   thread_.post([this] { work_on_thread(); });
 }
 

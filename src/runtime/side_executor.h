@@ -39,7 +39,7 @@ class SideExecutor final : public Executor {
 
   void wait_on_loop(int turns_left);
   void work_on_thread();
-  void hand_to_thread();
+  void hand_to_thread(std::unique_lock<std::mutex>& lock);
   void run(Task task);
 
   Loop& loop_;

@@ -99,6 +99,10 @@ class EncryptedFile final : public File {
   void start_writing(uint64_t offset, uint64_t size) override {
     file_->start_writing(kHeaderBytes + down(offset, kUnit), size + kUnit);
   }
+  void prepare(uint64_t offset, uint64_t size) override {
+    const uint64_t first = up(offset, kUnit);
+    if (const uint64_t end = down(offset + size, kUnit); first < end) file_->prepare(kHeaderBytes + first, end - first);
+  }
 
   Result<uint64_t> size() override {
     UCCP_TRY(const uint64_t whole, file_->size());

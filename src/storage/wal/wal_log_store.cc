@@ -21,6 +21,11 @@ constexpr uint64_t kOptionBytesLimit = 1u << 30;
 // Trimming to a little below the limit keeps it from happening at every append.
 constexpr uint64_t kCacheTrimDivisor = 8;
 constexpr uint64_t kSegmentGrowth = 8;
+// Zeros that are written ahead of frames, which costs as many bytes again: only of those that are so small that most of
+// what a sync writes is the rest of a block.
+constexpr uint64_t kBlockBytes = 4096;
+constexpr uint64_t kPreparedBytes = 64u << 10;
+constexpr uint64_t kPreparedFrameBytesMax = 4096;
 
 bool is_no_space(const Status& status) { return status.code() == Code::kExhausted; }
 
@@ -244,8 +249,17 @@ Status WalLogStore::write_frame() {
   if (Status written = head->file->write_at(head->end, buffer_); !written.is_ok()) {
     return fail_for_good(std::move(written));
   }
+  prepare_ahead(*head);
   written_ = std::move(preamble);
   return {};
+}
+
+void WalLogStore::prepare_ahead(Segment& head) {
+  const uint64_t end = head.end + buffer_.size();
+  if (end <= head.prepared || buffer_.size() > kPreparedFrameBytesMax) return;
+  const uint64_t first = (end + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+  head.prepared = std::min(first + kPreparedBytes, head.capacity);
+  if (first < head.prepared) head.file->prepare(first, head.prepared - first);
 }
 
 Status WalLogStore::finish_frame() {

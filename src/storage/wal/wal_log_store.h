@@ -1,7 +1,8 @@
 // WalLogStore: the logs of all groups of a node in one write-ahead log of segment files.
 //
 // What is written is gathered in one buffer; sync() writes it as one frame with one write and one fdatasync, so any
-// number of groups share a sync. Segments are allocated whole, so that a sync changes no metadata. The oldest segment
+// number of groups share a sync. Segments are allocated whole, and what small frames will go to is written ahead with
+// zeros, so that few syncs change metadata. The oldest segment
 // is deleted when no group needs an entry in it; hard states and starts never pin one, because each segment begins with
 // all of them. A few entries of a quiet group that pin the oldest segment are moved: written again when the next
 // segment begins.
@@ -77,6 +78,7 @@ class WalLogStore final : public LogStore {
     uint64_t capacity = 0;
     uint32_t version = 0;
     std::unique_ptr<File> file;
+    uint64_t prepared = 0;  // its blocks are known to the file system up to here
   };
   // What the first frame of a segment begins with, besides what was asked to be written.
   struct Preamble {
@@ -101,6 +103,7 @@ class WalLogStore final : public LogStore {
 
   Status write_frame();
   Status finish_frame();
+  void prepare_ahead(Segment& head);
   static bool has_room(const Segment& head, uint64_t frame_bytes);
   Status make_room(uint64_t frame_bytes);
   // Of the segment that follows the first `segments` ones.
