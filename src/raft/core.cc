@@ -178,8 +178,9 @@ void Core::State::on(const Applied& event) {
 
 void Core::State::on(const SnapshotInstalled& event) {
   const LogPosition position = event.position;
-  if (role_ == Role::kLeader) return;  // it has every committed entry itself
+  // A node that leads by now has what is committed in its log, perhaps without knowing that it is.
   if (position.index > commit_ && !log_.holds(position)) {
+    UCCP_CHECK(role_ != Role::kLeader, "a leader has every committed entry");
     log_.reset(position);
     for (Write& write : writes_) write.last = std::min(write.last, position.index);
     out_->persist.log_start = position;
@@ -192,7 +193,7 @@ void Core::State::on(const SnapshotInstalled& event) {
   advance_commit(position.index);
   applied_ = std::max(applied_, position.index);
   announced_ = std::max(announced_, position.index);
-  if (leader_) acknowledge(commit_, leader_);
+  if (leader_ && leader_ != options_.id) acknowledge(commit_, leader_);
 }
 
 void Core::State::on(const Compacted& event) {

@@ -89,6 +89,29 @@ TEST(CoreTest, ARestartKeepsTheVoteAndUncommittedConfigurationsAndCanUndoThem) {
   EXPECT_TRUE(again->outbox[0].refused);
 }
 
+TEST(CoreTest, ASnapshotThatArrivesWhenTheNodeLeadsTellsItWhatIsCommitted) {
+  auto n = make_node(1, {1, 2, 3}, {.pre_vote = false});
+  n->disk.log = {command(1, 1), command(1, 2), command(1, 3)};
+  n->disk.hard_state = {Term(1), NodeId(), LogIndex(1)};
+  n->start();
+  n->step(Campaign{});
+  n->sync();
+  Message vote;
+  vote.kind = MessageKind::kVoteResponse;
+  vote.from = NodeId(2);
+  vote.to = NodeId(1);
+  vote.term = n->core().term();
+  n->step(Receive{vote});
+  n->sync();
+  ASSERT_EQ(n->core().role(), Role::kLeader);
+  n->outbox.clear();
+  n->install({Term(1), LogIndex(3)}, n->disk.membership);
+  EXPECT_EQ(n->core().commit(), LogIndex(3));
+  EXPECT_TRUE(n->outbox.empty());
+  n->compact();
+  EXPECT_EQ(n->disk.start.index, LogIndex(3));
+}
+
 TEST(CoreTest, MalformedMessagesOfAPeerChangeNothing) {
   auto n = make_node(1, {1, 2, 3});
   n->start();

@@ -12,7 +12,7 @@ SIM = pathlib.Path(os.environ.get("UCCP_BIN", ROOT / "build" / "bin")) / "uccp-s
 RUN_LIMIT_S = 120
 CAUGHT_WITHIN = {
     "skip_fsync": (5, {"durability", "apply", "start", "fatal", "digest", "logs", "check"}),
-    "trust_torn": (60, {"check", "apply", "digest", "logs", "fatal"}),
+    "trust_torn": (60, {"check", "apply", "digest", "logs", "fatal", "start"}),
     "forget_vote": (250, {"commits", "leaders", "logs", "apply"}),
     "ack_before_persist": (20, {"commits", "durability", "apply", "digest", "logs", "fatal", "check", "progress"}),
     "commit_old_term": (101, {"commits", "logs", "apply", "durability", "leaders", "digest", "check"}),
