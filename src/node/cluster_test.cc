@@ -345,5 +345,50 @@ TEST(NodeCluster, OneSeedGivesOneRun) {
   EXPECT_NE(run(7).first, run(8).first);
 }
 
+// Frames between nodes for 100 changes one after the other, and the longest that one took while a follower was silent.
+struct Rounds {
+  uint64_t frames = 0;
+  int64_t silent_ms = 0;
+};
+
+Rounds measure_rounds(int64_t follower_delay_ms) {
+  TestClusterOptions options;
+  options.node.group.follower_delay_ms = follower_delay_ms;
+  TestCluster c(options);
+  c.add_founders(3);
+  const uint64_t leader = c.wait_leader();
+  EXPECT_TRUE(c.put(leader, "first=1").has_value());
+  Rounds rounds;
+  const uint64_t before = c.net.frames[NetworkLane::kControl];
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(c.put(leader, "a=" + std::to_string(i)).has_value());
+  rounds.frames = c.net.frames[NetworkLane::kControl] - before;
+  auto last = c.put(leader, "last=1");
+  EXPECT_TRUE(last.has_value());
+  // Without asking the leader: entries and the commit index may wait one after the other.
+  machine::ReadLevel session{.kind = machine::ReadLevel::Kind::kSession, .token = {{GroupId(1), last->index}}};
+  const int64_t written_us = c.scheduler.now_us();
+  for (uint64_t id = 1; id <= 3; ++id) EXPECT_EQ(c.row(c.read(id, session), "last"), "1");
+  EXPECT_LE(c.scheduler.now_us() - written_us, (2 * follower_delay_ms + 10) * 1000);
+  for (uint64_t silent = 1; silent <= 3; ++silent) {
+    if (silent == leader) continue;
+    c.net.cut(NodeId(silent));
+    for (int i = 0; i < 3; ++i) {
+      const int64_t begin_us = c.scheduler.now_us();
+      EXPECT_TRUE(c.put(leader, "b=1").has_value());
+      rounds.silent_ms = std::max(rounds.silent_ms, (c.scheduler.now_us() - begin_us) / 1000);
+    }
+    c.net.heal();
+    c.run_ms(300);
+  }
+  return rounds;
+}
+
+TEST(NodeCluster, AFollowerThatIsNotNeededIsToldOfSeveralChangesAtOnce) {
+  const Rounds at_once = measure_rounds(0);
+  const Rounds later = measure_rounds(20);
+  EXPECT_LT(later.frames * 10, at_once.frames * 7);
+  EXPECT_LE(later.silent_ms, at_once.silent_ms + 21) << "one that is needed fell silent: the other one is told soon";
+}
+
 }  // namespace
 }  // namespace uccp::node

@@ -29,7 +29,7 @@ namespace uccp::doors {
 // Queues without waiters that stay open, all together.
 inline constexpr size_t kIdleQueuesMax = 64;
 // Who comes while others wait is written by itself after one to two times this.
-inline constexpr int64_t kEntrantHeldMs = 1;
+inline constexpr int64_t kEntrantHeldMs = 4;
 
 class KeyQueues : public std::enable_shared_from_this<KeyQueues> {
  public:
