@@ -135,26 +135,16 @@ int64_t Fleet::RankRule::operator()(const WorkerView& view) const {
 }
 
 Fleet::Fleet(Packing packing)
-    : packing_(packing), stride_(kFirstCounted), total_(kFirstCounted), total_free_(kFirstCounted) {}
+    : packing_(packing), amounts_(kFirstCounted), total_(kFirstCounted), total_free_(kFirstCounted) {}
 
 Dimension Fleet::dimension_of(const std::string& name) {
   const auto [it, is_new] = counted_.try_emplace(name, static_cast<Dimension>(kFirstCounted + counted_.size()));
   if (is_new) {
     total_.push_back(0);
     total_free_.push_back(0);
-    if (total_.size() > stride_) widen(stride_ * 2);
+    amounts_.add_dimension();
   }
   return it->second;
-}
-
-void Fleet::widen(size_t stride) {
-  std::vector<Cell> cells(views_.size() * stride);
-  for (size_t slot = 0; slot < views_.size(); ++slot) {
-    std::copy_n(cells_.begin() + static_cast<ptrdiff_t>(slot * stride_), stride_,
-                cells.begin() + static_cast<ptrdiff_t>(slot * stride));
-  }
-  cells_ = std::move(cells);
-  stride_ = stride;
 }
 
 Needs Fleet::needs_of(const Shape& shape) {
@@ -193,7 +183,7 @@ WorkerSlot Fleet::set(const WorkerView& view) {
       vacant_.push_back(static_cast<WorkerSlot>(views_.size()));
       views_.emplace_back();
       states_.emplace_back();
-      cells_.resize(views_.size() * stride_);
+      amounts_.add_slot();
     }
     it->second = vacant_.back();
     vacant_.pop_back();
@@ -204,7 +194,11 @@ WorkerSlot Fleet::set(const WorkerView& view) {
   set_amounts(slot, view);
   views_[slot] = view;
   states_[slot].open = view.connected && view.accepts;
-  states_[slot].lane = lane_of(view);
+  if (const uint32_t lane = lane_of(view); lane != states_[slot].lane) {
+    // It is counted by lane as well.
+    for (auto& [conditions, feasible] : feasible_) set_rank(feasible, slot, RankRule::kNever);
+    states_[slot].lane = lane;
+  }
   for (auto& [conditions, feasible] : feasible_) set_rank(feasible, slot, feasible.rule(view));
   for (Dimension d = 0; d < fit_.size(); ++d) place(d, slot);
   note_freed(slot);
@@ -212,30 +206,26 @@ WorkerSlot Fleet::set(const WorkerView& view) {
 }
 
 void Fleet::set_amounts(WorkerSlot slot, const WorkerView& view) {
-  const auto change = [&](Dimension d, int64_t now) {
-    const int64_t more = now - cell(slot, d).capacity;
-    cell(slot, d).capacity += more;
-    cell(slot, d).free += more;
+  std::vector<int64_t> amounts(dimensions());
+  for (Dimension d = 0; d < kFirstCounted; ++d)
+    amounts[d] = d == kSlots ? static_cast<int64_t>(view.slots) : amount_of(view.capacity, d);
+  for (const auto& [name, amount] : view.capacity.counted) amounts[counted_.at(name)] = amount;
+  for (Dimension d = 0; d < dimensions(); ++d) {
+    const int64_t more = amounts[d] - capacity(slot, d);
     total_[d] += more;
     total_free_[d] += more;
-  };
-  for (Dimension d = 0; d < kFirstCounted; ++d) {
-    change(d, d == kSlots ? static_cast<int64_t>(view.slots) : amount_of(view.capacity, d));
   }
-  for (const auto& [name, dimension] : counted_) {
-    const auto found = view.capacity.counted.find(name);
-    change(dimension, found == view.capacity.counted.end() ? 0 : found->second);
-  }
+  amounts_.set_capacity(slot, amounts);
 }
 
 void Fleet::remove(WorkerSlot slot) {
   for (Dimension d = 0; d < fit_.size(); ++d) displace(d, slot);
   for (auto& [conditions, feasible] : feasible_) set_rank(feasible, slot, RankRule::kNever);
   for (Dimension d = 0; d < dimensions(); ++d) {
-    total_[d] -= cell(slot, d).capacity;
-    total_free_[d] -= cell(slot, d).free;
-    cell(slot, d) = {};
+    total_[d] -= capacity(slot, d);
+    total_free_[d] -= free(slot, d);
   }
+  amounts_.clear(slot);
   by_id_.erase(views_[slot].id);
   views_[slot] = {};
   states_[slot] = {.freed = states_[slot].freed};
@@ -256,10 +246,10 @@ uint32_t Fleet::lane_of(const WorkerView& view) {
 
 void Fleet::move(WorkerSlot slot, const Needs& needs, int64_t sign) {
   for (const Need& need : needs) {
-    Cell& at = cell(slot, need.dimension);
-    at.free += sign * need.amount;
+    amounts_.add_free(slot, need.dimension, sign * need.amount);
     total_free_[need.dimension] += sign * need.amount;
-    if (!at.indexed || bucket_of(at) == at.bucket) continue;
+    const WorkerAmounts::Spot& spot = amounts_.spot(slot, need.dimension);
+    if (!spot.indexed || bucket_of(slot, need.dimension) == spot.bucket) continue;
     displace(need.dimension, slot);
     place(need.dimension, slot);
   }
@@ -285,34 +275,31 @@ void Fleet::hold(WorkerSlot slot, bool held) {
 
 // --- fit indexes
 
-size_t Fleet::bucket_of(const Cell& cell) {
-  const int64_t bucket = cell.free * static_cast<int64_t>(kBuckets) / cell.capacity;
+size_t Fleet::bucket_of(WorkerSlot slot, Dimension d) const {
+  const int64_t bucket = free(slot, d) * static_cast<int64_t>(kBuckets) / capacity(slot, d);
   return static_cast<size_t>(std::clamp<int64_t>(bucket, 0, kBuckets - 1));
 }
 
 void Fleet::place(Dimension d, WorkerSlot slot) {
-  Cell& at = cell(slot, d);
-  if (!open(slot) || held(slot) || at.capacity <= 0) return;
+  if (!open(slot) || held(slot) || capacity(slot, d) <= 0) return;
   FitIndex& index = fit_[d];
   const uint32_t lane_number = states_[slot].lane;
   if (index.lanes.size() <= lane_number) index.lanes.resize(lane_number + 1);
   Lane& lane = index.lanes[lane_number];
-  const size_t bucket = bucket_of(at);
-  at.bucket = static_cast<uint8_t>(bucket);
-  at.position = static_cast<uint32_t>(lane.buckets[bucket].size());
-  at.indexed = true;
+  const size_t bucket = bucket_of(slot, d);
+  amounts_.spot(slot, d) = {static_cast<uint32_t>(lane.buckets[bucket].size()), static_cast<uint8_t>(bucket), true};
   lane.buckets[bucket].push_back(slot);
   ++lane.sizes[bucket];
   lane.occupied |= uint64_t{1} << bucket;
 }
 
 void Fleet::displace(Dimension d, WorkerSlot slot) {
-  Cell& at = cell(slot, d);
+  WorkerAmounts::Spot& at = amounts_.spot(slot, d);
   if (!at.indexed) return;
   Lane& lane = fit_[d].lanes[states_[slot].lane];
   auto& workers = lane.buckets[at.bucket];
   workers[at.position] = workers.back();
-  cell(workers[at.position], d).position = at.position;
+  amounts_.spot(workers[at.position], d).position = at.position;
   workers.pop_back();
   --lane.sizes[at.bucket];
   at.indexed = false;
@@ -336,15 +323,21 @@ Fleet::Conditions Fleet::conditions_of(const Demand& demand) {
           demand.gpu,      picky ? gpus : 0, has_devices(demand.shape), demand.preemptible};
 }
 
-void Fleet::set_rank(Feasible& feasible, WorkerSlot slot, int64_t rank) {
+void Fleet::set_rank(Feasible& feasible, WorkerSlot slot, int64_t rank) const {
   if (feasible.rank.size() <= slot) feasible.rank.resize(slot + 1, RankRule::kNever);
   if (feasible.rank[slot] == rank) return;
+  const uint32_t lane = states_[slot].lane;
   if (const auto old = feasible.by_rank.find(feasible.rank[slot]); old != feasible.by_rank.end()) {
-    old->second.erase(slot);
-    if (old->second.empty()) feasible.by_rank.erase(old);
+    old->second.workers.erase(slot);
+    --old->second.in_lane[lane];
+    if (old->second.workers.empty()) feasible.by_rank.erase(old);
   }
   feasible.rank[slot] = rank;
-  if (rank != RankRule::kNever) feasible.by_rank[rank].insert(slot);
+  if (rank == RankRule::kNever) return;
+  Ranked& ranked = feasible.by_rank[rank];
+  ranked.workers.insert(slot);
+  if (ranked.in_lane.size() <= lane) ranked.in_lane.resize(lane + 1);
+  ++ranked.in_lane[lane];
 }
 
 Fleet::Feasible& Fleet::feasible_of(const Demand& demand) {
@@ -391,9 +384,9 @@ bool Fleet::fits_empty(WorkerSlot slot, const Needs& needs) const {
 double Fleet::left(WorkerSlot slot, const Needs& needs) const {
   double least = 1;
   for (const Need& need : needs) {
-    const Cell& at = cell(slot, need.dimension);
-    if (at.capacity > 0)
-      least = std::min(least, static_cast<double>(at.free - need.amount) / static_cast<double>(at.capacity));
+    if (const int64_t most = capacity(slot, need.dimension); most > 0)
+      least =
+          std::min(least, static_cast<double>(free(slot, need.dimension) - need.amount) / static_cast<double>(most));
   }
   return least;
 }
@@ -436,17 +429,6 @@ std::optional<Fleet::Entry> Fleet::entry_of(const Needs& needs, size_t lane) con
   return entry;
 }
 
-void Fleet::prefetch(WorkerSlot slot) const {
-  constexpr size_t kLineBytes = 64;
-  const auto* row = reinterpret_cast<const char*>(&cells_[slot * stride_]);
-  for (size_t line = 0; line < kFirstCounted * sizeof(Cell); line += kLineBytes) __builtin_prefetch(row + line);
-}
-
-void Fleet::prefetch(const Search& search, WorkerSlot slot) const {
-  __builtin_prefetch(&search.feasible.rank[slot]);
-  prefetch(slot);
-}
-
 // Looks into the buckets from `first` up, the tightest (or the emptiest) before the others, until one has a worker that
 // fits.
 void Fleet::search_lane(Search& search, const Lane& lane, size_t first, size_t looks_max) const {
@@ -466,8 +448,9 @@ void Fleet::search_lane(Search& search, const Lane& lane, size_t first, size_t l
   }
 }
 
-void Fleet::search_lanes(Search& search, size_t looks_max) const {
-  for (size_t lane = 0; lane < bounds_.size(); ++lane) {
+void Fleet::search_lanes(Search& search, const Ranked& ranked, size_t looks_max) const {
+  for (size_t lane = 0; lane < ranked.in_lane.size(); ++lane) {
+    if (ranked.in_lane[lane] == 0) continue;
     const auto entry = entry_of(search.needs, lane);
     if (!entry) continue;
     search_lane(search, fit_[entry->dimension].lanes[lane], entry->bucket, looks_max);
@@ -479,12 +462,12 @@ WorkerSlot Fleet::pick(Asked& asked, const Allowed& allowed) {
   if (views_.empty()) return kNoWorker;
   prepare(asked);
   for (const size_t looks_max : kLooksMax) {
-    for (const auto& [rank, workers] : asked.feasible_->by_rank) {
+    for (const auto& [rank, ranked] : asked.feasible_->by_rank) {
       Search search{asked.needs_, *asked.feasible_, rank, allowed};
-      if (workers.size() > kFewWorkers) {
-        search_lanes(search, looks_max);
+      if (ranked.workers.size() > kFewWorkers) {
+        search_lanes(search, ranked, looks_max);
       } else {
-        for (const WorkerSlot slot : workers) {
+        for (const WorkerSlot slot : ranked.workers) {
           if (open(slot) && !held(slot)) consider(search, slot);
         }
       }

@@ -4,7 +4,7 @@
 // Pure memory, no clock; the same calls in the same order give the same answers.
 //
 // Amounts are columns, one a resource ("dimension": CPU, memory, ..., attempts at a time, and each counted name), with
-// a row for each worker. Two things are kept so that a search is short:
+// a row for each worker (worker_amounts.h). Two things are kept so that a search is short:
 //  - for each dimension a fit index: workers of like size are a lane, and a lane sorts them into 64 buckets by the
 //    share of the dimension that is left. A search goes by the dimension in which the fewest workers may hold the
 //    demand, which is what is scarce in the lane: workers in lower buckets cannot hold it, the first ones from there on
@@ -30,11 +30,10 @@
 
 #include "call/listing.h"
 #include "services/tasks/shapes.h"
+#include "services/tasks/worker_amounts.h"
 
 namespace uccp::tasks {
 
-using Dimension = uint32_t;
-using WorkerSlot = uint32_t;
 inline constexpr WorkerSlot kNoWorker = std::numeric_limits<WorkerSlot>::max();
 
 struct Need {
@@ -121,7 +120,7 @@ class Fleet {
   bool held(WorkerSlot slot) const { return states_[slot].held; }
 
   // What is known of the worker is asked for soon: with ten thousand of them it is not in the cache.
-  void prefetch(WorkerSlot slot) const;
+  void prefetch(WorkerSlot slot) const { amounts_.prefetch_to_move(slot); }
 
   // It exists, is connected and accepts tasks.
   bool open(WorkerSlot slot) const { return states_[slot].open; }
@@ -130,8 +129,8 @@ class Fleet {
   bool fits_empty(WorkerSlot slot, const Needs& needs) const;
   // True if the worker meets all conditions but those of free room and of near tasks.
   bool meets(WorkerSlot slot, Asked& asked);
-  int64_t free(WorkerSlot slot, Dimension dimension) const { return cell(slot, dimension).free; }
-  int64_t capacity(WorkerSlot slot, Dimension dimension) const { return cell(slot, dimension).capacity; }
+  int64_t free(WorkerSlot slot, Dimension dimension) const { return amounts_.free(slot, dimension); }
+  int64_t capacity(WorkerSlot slot, Dimension dimension) const { return amounts_.capacity(slot, dimension); }
 
   // The best worker: of those that are taken most gladly, the one that is left with least (or, spread, with most).
   // `allowed` may refuse workers. kNoWorker if there is none.
@@ -159,13 +158,6 @@ class Fleet {
     bool open = false;
     bool held = false;
     bool freed = false;
-  };
-  // A worker's amount of a dimension, and where it stands in the fit index of it.
-  struct Cell {
-    int64_t free = 0, capacity = 0;
-    uint32_t position = 0;
-    uint8_t bucket = 0;
-    bool indexed = false;
   };
   struct Lane {
     std::array<std::vector<WorkerSlot>, kBuckets> buckets;
@@ -205,12 +197,16 @@ class Fleet {
     std::vector<call::LabelSelector> required;
     std::vector<std::pair<call::LabelSelector, int64_t>> preferred;
   };
+  struct Ranked {
+    std::set<WorkerSlot> workers;
+    std::vector<uint32_t> in_lane;  // how many of them
+  };
   // Which workers meet conditions.
   struct Feasible {
     explicit Feasible(const Conditions& conditions) : rule(conditions) {}
     RankRule rule;
     std::vector<int64_t> rank;
-    std::map<int64_t, std::set<WorkerSlot>> by_rank;
+    std::map<int64_t, Ranked> by_rank;
     uint64_t last_used = 0;
   };
   struct Search {
@@ -229,29 +225,28 @@ class Fleet {
   void move(WorkerSlot slot, const Needs& needs, int64_t sign);
   void set_amounts(WorkerSlot slot, const WorkerView& view);
   uint32_t lane_of(const WorkerView& view);
-  static size_t bucket_of(const Cell& cell);
-  const Cell& cell(WorkerSlot slot, Dimension dimension) const { return cells_[slot * stride_ + dimension]; }
-  Cell& cell(WorkerSlot slot, Dimension dimension) { return cells_[slot * stride_ + dimension]; }
-  void widen(size_t stride);
+  size_t bucket_of(WorkerSlot slot, Dimension dimension) const;
   void place(Dimension dimension, WorkerSlot slot);
   void displace(Dimension dimension, WorkerSlot slot);
   void index_all(const Needs& needs);
   void prepare(Asked& asked);
   static Conditions conditions_of(const Demand& demand);
   Feasible& feasible_of(const Demand& demand);
-  static void set_rank(Feasible& feasible, WorkerSlot slot, int64_t rank);
+  void set_rank(Feasible& feasible, WorkerSlot slot, int64_t rank) const;
 
   bool consider(Search& search, WorkerSlot slot) const;
   std::optional<Entry> entry_of(const Needs& needs, size_t lane) const;
-  void prefetch(const Search& search, WorkerSlot slot) const;
+  void prefetch(const Search& search, WorkerSlot slot) const {
+    __builtin_prefetch(&search.feasible.rank[slot]);
+    amounts_.prefetch(slot);
+  }
   void search_lane(Search& search, const Lane& lane, size_t first, size_t looks_max) const;
-  void search_lanes(Search& search, size_t looks_max) const;
+  void search_lanes(Search& search, const Ranked& ranked, size_t looks_max) const;
 
   const Packing packing_;
   std::vector<WorkerView> views_;  // by slot, as all that follows
   std::vector<State> states_;
-  std::vector<Cell> cells_;  // rows of `stride_`, so that what is asked of one worker lies together
-  size_t stride_ = 0;
+  WorkerAmounts amounts_;
   std::vector<WorkerSlot> vacant_;
   std::map<std::string, WorkerSlot> by_id_;
   std::map<std::string, Dimension> counted_;

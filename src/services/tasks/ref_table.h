@@ -6,7 +6,7 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -14,7 +14,7 @@
 
 namespace uccp::tasks {
 
-// `Record` says its task by key().
+// `Record` says by is_of(ref) whether it is of that task.
 template <typename Record>
 class RefTable {
  public:
@@ -23,22 +23,19 @@ class RefTable {
 
   const Record* find(const TaskRef& ref) const {
     const size_t place = place_of(ref, tag_of(ref));
-    return place == kNowhere ? nullptr : &records_[index_[place].number];
+    return place == kNowhere ? nullptr : &record(index_[place].number);
   }
   Record* find(const TaskRef& ref) { return const_cast<Record*>(std::as_const(*this).find(ref)); }
 
   // The record of a task that has none yet.
-  Record& add(Record record) {
+  Record& add(const TaskRef& ref, Record added) {
     if ((size_ + 1) * 2 > index_.size()) grow();
-    if (vacant_.empty()) {
-      vacant_.push_back(static_cast<uint32_t>(records_.size()));
-      records_.emplace_back();
-    }
+    if (vacant_.empty()) add_chunk();
     const uint32_t number = vacant_.back();
     vacant_.pop_back();
-    insert({tag_of(record.key()), number});
+    insert({tag_of(ref), number});
     ++size_;
-    return records_[number] = std::move(record);
+    return record(number) = std::move(added);
   }
 
   bool erase(const TaskRef& ref) {
@@ -46,7 +43,7 @@ class RefTable {
     if (place == kNowhere) return false;
     const uint32_t number = index_[place].number;
     close_gap(place);
-    records_[number] = {};
+    record(number) = {};
     vacant_.push_back(number);
     --size_;
     return true;
@@ -57,6 +54,7 @@ class RefTable {
   static constexpr size_t kNowhere = SIZE_MAX;
   static constexpr size_t kIndexMin = 16;
   static constexpr size_t kLineBytes = 64;
+  static constexpr size_t kInChunk = 1'024;
   struct Entry {
     uint32_t tag = 0;  // of the hash; says also where the entry would stand if nothing were in the way
     uint32_t number = kNone;
@@ -67,16 +65,24 @@ class RefTable {
     return static_cast<uint32_t>(hash ^ hash >> 32);
   }
   size_t mask() const { return index_.size() - 1; }
+  // Chunks are large, so that which one it is costs no cache miss of its own.
+  const Record& record(uint32_t number) const { return chunks_[number / kInChunk][number % kInChunk]; }
+  Record& record(uint32_t number) { return chunks_[number / kInChunk][number % kInChunk]; }
+  void add_chunk() {
+    const auto first = static_cast<uint32_t>(chunks_.size() * kInChunk);
+    chunks_.push_back(std::make_unique<Record[]>(kInChunk));
+    for (uint32_t i = kInChunk; i > 0; --i) vacant_.push_back(first + i - 1);
+  }
 
   size_t place_of(const TaskRef& ref, uint32_t tag) const {
     if (index_.empty()) return kNowhere;
     for (size_t at = tag & mask(); index_[at].number != kNone; at = (at + 1) & mask()) {
       if (index_[at].tag != tag) continue;
       // All of the record is wanted next, and it is not likely to be another's.
-      const Record& record = records_[index_[at].number];
+      const Record& found = record(index_[at].number);
       for (size_t line = kLineBytes; line < sizeof(Record); line += kLineBytes)
-        __builtin_prefetch(reinterpret_cast<const char*>(&record) + line);
-      if (record.key() == ref) return at;
+        __builtin_prefetch(reinterpret_cast<const char*>(&found) + line);
+      if (found.is_of(ref)) return at;
     }
     return kNowhere;
   }
@@ -107,7 +113,7 @@ class RefTable {
   }
 
   std::vector<Entry> index_;  // a power of two of them, at most half of them used
-  std::deque<Record> records_;
+  std::vector<std::unique_ptr<Record[]>> chunks_;
   std::vector<uint32_t> vacant_;
   size_t size_ = 0;
 };

@@ -53,21 +53,23 @@ void Scheduler::leave_class(Class* cls) {
   end_reservation(*cls);
   limited_.erase(cls->number);
   if (near_classes_.erase(cls->number) > 0) near_.remove_class(cls->number, cls->asked.demand());
+  --cls->footprint->users;
   classes_.erase(classes_.find(cls->asked.demand()));
 }
 
-std::shared_ptr<const Scheduler::Footprint> Scheduler::footprint_of(const Shape& shape) {
+// For one more user, who takes itself off the count at its end.
+Scheduler::Footprint* Scheduler::footprint_of(const Shape& shape) {
   if (footprints_.size() >= footprints_swept_at_) {
-    std::erase_if(footprints_, [](const auto& one) { return one.second.expired(); });
+    std::erase_if(footprints_, [](const auto& one) { return one.second.users == 0; });
     footprints_swept_at_ = std::max(kFootprintsSweptAt, 2 * footprints_.size());
   }
-  std::weak_ptr<const Footprint>& known = footprints_[shape];
-  std::shared_ptr<const Footprint> footprint = known.lock();
-  if (!footprint) {
-    footprint = std::make_shared<const Footprint>(Footprint{fleet_.needs_of(shape), quota_amounts(shape)});
-    known = footprint;
+  const auto [it, is_new] = footprints_.try_emplace(shape);
+  if (is_new) {
+    it->second.needs = fleet_.needs_of(shape);
+    it->second.amounts = quota_amounts(shape);
   }
-  return footprint;
+  ++it->second.users;
+  return &it->second;
 }
 
 // --- queued tasks
@@ -80,7 +82,7 @@ void Scheduler::add_task(QueuedTask task) {
   Class* cls = class_of(std::move(task.demand));
   task.demand = {};
   ++cls->members;
-  Queued& queued = queued_.add({std::move(task), cls});
+  Queued& queued = queued_.add(ref, {std::move(task), cls});
   if (queued.task.not_before_ms <= 0) return enqueue(queued);
   delayed_.emplace(queued.task.not_before_ms, ref);
   if (!queued.task.gang.empty()) gangs_[gang_of(ref, queued.task.gang)].delayed.insert(ref);
@@ -176,7 +178,7 @@ void Scheduler::remove_worker(const std::string& id) {
   const WorkerSlot slot = fleet_.find(id);
   if (slot == kNoWorker) return;
   end_reservations(slot);
-  while (!on_worker_[slot].empty()) release(TaskRef(on_worker_[slot].back()->ref));
+  while (!on_worker_[slot].empty()) release(on_worker_[slot].back()->ref());
   fleet_.remove(slot);
   for (auto& [number, cls] : limited_) cls->candidates.erase(slot);
 }
@@ -186,14 +188,14 @@ void Scheduler::occupy(const std::string& worker, QueuedTask task) {
   leave_headroom(task);
   if (fleet_.find(worker) == kNoWorker) set_worker({.id = worker, .connected = false});
   start(task, task.demand,
-        {.worker = fleet_.find(worker),
+        {.leaf = queues_.leaf(path_of(task)),
          .footprint = footprint_of(task.demand.shape),
-         .leaf = queues_.leaf(path_of(task))});
+         .worker = fleet_.find(worker)});
 }
 
 void Scheduler::start(const QueuedTask& task, const Demand& demand, Running running) {
-  running.ref = task.ref;
-  running.priority = task.priority;
+  running.id = task.ref.id;
+  running.priority = static_cast<int16_t>(task.priority);
   running.preemptible = task.preemptible;
   running.started_ms = now_ms_;
   if (demand.duration_ms > 0) running.ends_ms = now_ms_ + demand.duration_ms;
@@ -210,9 +212,8 @@ void Scheduler::start(const QueuedTask& task, const Demand& demand, Running runn
   count_preemptible(running, 1);
   quota_book_.charge(*running.account, footprint.amounts, 1);
   count_running(running, 1);
-  near_.started({task.ref.tenant, task.ref.name_space, running.labels(), fleet_.view(worker)});
-  running.place = static_cast<uint32_t>(on_worker_[worker].size());
-  on_worker_[worker].push_back(&running_.add(std::move(running)));
+  near_.started(running.resident(fleet_));
+  on_worker_[worker].push_back(&running_.add(task.ref, std::move(running)));
 }
 
 void Scheduler::count_preemptible(const Running& running, int sign) {
@@ -228,28 +229,30 @@ void Scheduler::release(const TaskRef& task) {
   auto& beside = on_worker_[running.worker];
   // All of this is needed below, and was not looked at for long.
   fleet_.prefetch(running.worker);
-  __builtin_prefetch(&beside.back()->place);
+  __builtin_prefetch(beside.data());
   ++room_changes_;
+  queues_.charge(running.leaf, running.footprint->needs, -1);
+  count_preemptible(running, -1);
+  if (!over_quota_.empty() && over_quota_.contains(task.tenant)) quota_freed_.insert(task.tenant);
+  count_running(running, -1);
+  near_.ended(running.resident(fleet_));
   fleet_.give(running.worker, running.footprint->needs);
   if (running.extras && running.extras->device != 0 && shared_.leave(running.extras->device, running.extras->share))
     fleet_.give(running.worker, Fleet::one_gpu());
-  queues_.charge(running.leaf, running.footprint->needs, -1);
-  count_preemptible(running, -1);
-  quota_book_.charge(*running.account, running.footprint->amounts, -1);
-  if (!over_quota_.empty() && over_quota_.contains(task.tenant)) quota_freed_.insert(task.tenant);
-  count_running(running, -1);
-  near_.ended({running.ref.tenant, running.ref.name_space, running.labels(), fleet_.view(running.worker)});
-  beside.back()->place = running.place;
-  beside[running.place] = beside.back();
+  *std::ranges::find(beside, found) = beside.back();
   beside.pop_back();
+  --running.footprint->users;
+  QuotaBook::Account& account = *running.account;
+  const QuotaAmounts& amounts = running.footprint->amounts;
   running_.erase(task);
+  quota_book_.charge(account, amounts, -1);  // may be the end of the account, by which the task is known
 }
 
 NearBook::ForEachResident Scheduler::residents() const {
   return [this](const NearBook::Visit& visit) {
     for (const auto& on_one : on_worker_) {
       for (const Running* running : on_one) {
-        visit({running->ref.tenant, running->ref.name_space, running->labels(), fleet_.view(running->worker)});
+        visit(running->resident(fleet_));
       }
     }
   };
@@ -311,7 +314,9 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
 }
 
 void Scheduler::start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node* leaf) {
-  start(queued.task, queued.cls->asked.demand(), {.worker = worker, .footprint = queued.cls->footprint, .leaf = leaf});
+  Footprint* footprint = queued.cls->footprint;
+  ++footprint->users;
+  start(queued.task, queued.cls->asked.demand(), {.leaf = leaf, .footprint = footprint, .worker = worker});
   forget(queued);
 }
 

@@ -15,6 +15,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "services/tasks/fair_queues.h"
@@ -189,6 +190,7 @@ class Scheduler {
   struct Footprint {
     Needs needs;
     QuotaAmounts amounts{};
+    size_t users = 0;  // classes and running tasks
   };
   // Tasks that start together.
   struct Gang {
@@ -212,7 +214,7 @@ class Scheduler {
   struct Class {
     Class(Demand demand, Fleet& fleet, uint64_t number_) : asked(std::move(demand), fleet), number(number_) {}
     Fleet::Asked asked;
-    std::shared_ptr<const Footprint> footprint;
+    Footprint* footprint = nullptr;  // of a class that stands for a gang: nullptr
     uint64_t number;
     size_t members = 0;    // queued tasks
     int32_t priority = 0;  // the highest of those that were parked
@@ -242,7 +244,7 @@ class Scheduler {
     Class* cls = nullptr;
     FairQueues::Line* line = nullptr;  // nullptr while its time has not come
 
-    const TaskRef& key() const { return task.ref; }
+    bool is_of(const TaskRef& ref) const { return task.ref == ref; }
   };
   // Small, because there are many, and each that ends is one that was not looked at for long.
   struct Running {
@@ -253,24 +255,29 @@ class Scheduler {
       SharedDevices::Id device = 0;  // of which it has a share
       int64_t share = 0;
     };
-    TaskRef ref;
+    std::string id;
+    QuotaBook::Account* account = nullptr;  // of its tenant, namespace and user
+    FairQueues::Node* leaf = nullptr;
+    Footprint* footprint = nullptr;
     WorkerSlot worker = kNoWorker;
-    uint32_t place = 0;  // among those of its worker
-    int32_t priority = 0;
+    int16_t priority = 0;
     bool preemptible = false;
     bool leaving = false;  // was told to make room
-    std::shared_ptr<const Footprint> footprint;
-    FairQueues::Node* leaf = nullptr;
-    QuotaBook::Account* account = nullptr;
-    int64_t ends_ms = 0;  // at the latest; 0: not known
+    int64_t ends_ms = 0;   // at the latest; 0: not known
     int64_t started_ms = 0;
     std::unique_ptr<const Extras> extras;
 
-    const TaskRef& key() const { return ref; }
+    TaskRef ref() const { return {account->owner->tenant, account->owner->name_space, id}; }
+    auto order() const { return std::tie(account->owner->tenant, account->owner->name_space, id); }
+    bool is_of(const TaskRef& ref) const { return order() == std::tie(ref.tenant, ref.name_space, ref.id); }
     const LabelMap& labels() const;
+    bool in_gang() const { return extras && !extras->gang.empty(); }
+    NearBook::Resident resident(const Fleet& fleet) const {
+      return {account->owner->tenant, account->owner->name_space, labels(), fleet.view(worker)};
+    }
   };
   struct ByRef {
-    bool operator()(const Running* a, const Running* b) const { return a->ref < b->ref; }
+    bool operator()(const Running* a, const Running* b) const { return a->order() < b->order(); }
   };
 
   static std::vector<std::string> path_of(const QueuedTask& task);
@@ -280,7 +287,7 @@ class Scheduler {
   void leave_class(Class* cls);
   void enqueue(Queued& queued);
   void leave_line(Queued& queued);
-  std::shared_ptr<const Footprint> footprint_of(const Shape& shape);
+  Footprint* footprint_of(const Shape& shape);
   void start(const QueuedTask& task, const Demand& demand, Running running);
   void start_queued(Queued& queued, WorkerSlot worker, FairQueues::Node* leaf);
   void forget(Queued& queued);
@@ -374,7 +381,7 @@ class Scheduler {
   std::set<std::pair<int64_t, TaskRef>> delayed_;  // by the time they become due
   // Shapes that are known, and at how many those that nothing has any more are forgotten.
   static constexpr size_t kFootprintsSweptAt = 1'024;
-  std::map<Shape, std::weak_ptr<const Footprint>> footprints_;
+  std::map<Shape, Footprint> footprints_;
   size_t footprints_swept_at_ = kFootprintsSweptAt;
   RefTable<Running> running_;
   std::vector<std::vector<Running*>> on_worker_;  // by slot

@@ -81,11 +81,12 @@ void Scheduler::gang_has_begun(const TaskRef& member, const std::string& gang) {
 
 // A task of a gang began or ended. Once one has begun, those that are queued, or come back, go alone.
 void Scheduler::count_running(const Running& running, int sign) {
-  if (!running.extras || running.extras->gang.empty()) return;
-  const auto it = gangs_.try_emplace(gang_of(running.ref, running.extras->gang)).first;
+  if (!running.in_gang()) return;
+  const TaskRef ref = running.ref();
+  const auto it = gangs_.try_emplace(gang_of(ref, running.extras->gang)).first;
   Gang& gang = it->second;
-  if (sign > 0) gang.running.insert(running.ref);
-  else gang.running.erase(running.ref);
+  if (sign > 0) gang.running.insert(ref);
+  else gang.running.erase(ref);
   if (!gang.running.empty()) return;
   line_up(gang);  // that was stopped as a whole
   drop_if_empty(GangKey(it->first));

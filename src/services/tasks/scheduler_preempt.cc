@@ -20,8 +20,8 @@ bool Scheduler::may_stop(const Running& running, int32_t priority) const {
   const auto may = [&](const Running& one) {
     return one.preemptible && !one.leaving && one.priority + options_.preemption_gap <= priority;
   };
-  if (!running.extras || running.extras->gang.empty()) return may(running);
-  const Gang& gang = gangs_.at(gang_of(running.ref, running.extras->gang));
+  if (!running.in_gang()) return may(running);
+  const Gang& gang = gangs_.at(gang_of(running.ref(), running.extras->gang));
   return std::ranges::all_of(gang.running, [&](const TaskRef& ref) { return may(*running_.find(ref)); });
 }
 
@@ -37,8 +37,8 @@ Scheduler::Loss Scheduler::loss_of(const Victims& victims) const {
 // With those of its gang.
 void Scheduler::add_with_gang(Running* running, Victims& victims) {
   victims.insert(running);
-  if (!running->extras || running->extras->gang.empty()) return;
-  for (const TaskRef& ref : gangs_.at(gang_of(running->ref, running->extras->gang)).running)
+  if (!running->in_gang()) return;
+  for (const TaskRef& ref : gangs_.at(gang_of(running->ref(), running->extras->gang)).running)
     victims.insert(running_.find(ref));
 }
 
@@ -55,7 +55,7 @@ std::optional<Scheduler::Victims> Scheduler::victims(WorkerSlot worker, const Ne
   std::ranges::sort(all, [](const Running* a, const Running* b) {
     if (a->priority != b->priority) return a->priority < b->priority;
     if (a->started_ms != b->started_ms) return a->started_ms > b->started_ms;
-    return a->ref < b->ref;
+    return a->order() < b->order();
   });
   Needs missing;
   for (const Need& need : needs) missing.push_back({need.dimension, need.amount - fleet_.free(worker, need.dimension)});
@@ -121,7 +121,7 @@ void Scheduler::set_preempting(bool preempting) {
 void Scheduler::evict(const Victims& victims, int32_t priority) {
   for (Running* running : victims) {
     running->leaving = true;
-    evictions_.push_back({running->ref, "made room for a task of priority " + std::to_string(priority)});
+    evictions_.push_back({running->ref(), "made room for a task of priority " + std::to_string(priority)});
   }
 }
 
