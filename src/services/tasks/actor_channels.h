@@ -40,6 +40,10 @@ class ActorChannels {
   // Errors: exhausted AGENT_BUSY, failed_precondition ACTOR_NOT_ATTACHED.
   Status send(uint64_t channel, std::string data);
   void close(uint64_t channel);
+  bool has(const TaskRef& ref) const {
+    const auto at = by_task_.lower_bound({ref, 0});
+    return at != by_task_.end() && at->first == ref;
+  }
 
   // What becomes of attempts.
   void attached(const TaskRef& ref, const internal::v1::AttemptId& attempt,

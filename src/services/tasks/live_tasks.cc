@@ -189,13 +189,16 @@ WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {
 }
 
 void LiveTasks::set(const TaskRef& ref, const LiveAttempt& attempt) {
+  bool shows = attempt.started;
   {
     std::lock_guard lock(mutex_);
     LiveAttempt& known = tasks_[ref];
+    shows = shows || known.started;
     if (attempt.started != known.started) count_element(ref, attempt.started ? 1 : -1);
     known = attempt;
   }
-  notify(ref);
+  // What has not started is laid over nothing.
+  if (shows) notify(ref);
 }
 
 void LiveTasks::erase(const TaskRef& ref) {
@@ -282,9 +285,12 @@ std::optional<LiveWorker> LiveTasks::find_worker(const std::string& id) const {
 void LiveTasks::overlay(const std::string& tenant, v1::Task& task) const {
   if (is_array(task)) return overlay_array(task, running_elements({tenant, task.namespace_(), task.id()}));
   if (work::is_terminal(task.status())) return;
-  const auto live = find({tenant, task.namespace_(), task.id()});
+  std::lock_guard lock(mutex_);
+  const auto found = tasks_.find({tenant, task.namespace_(), task.id()});
+  if (found == tasks_.end()) return;
+  const LiveAttempt* live = &found->second;
   // What ran belongs to the attempt after the last one recorded; anything older is about to go.
-  if (!live || !live->started || live->id.attempt_number() != task.attempts() + 1) return;
+  if (!live->started || live->id.attempt_number() != task.attempts() + 1) return;
   if (task.status() == v1::TASK_STATUS_QUEUED) {
     task.set_status(v1::TASK_STATUS_RUNNING);
     task.clear_status_reason();

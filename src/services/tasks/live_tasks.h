@@ -24,7 +24,8 @@ namespace uccp::tasks {
 struct LiveAttempt {
   internal::v1::AttemptId id;
   Shape shape;
-  std::string user;  // who submitted the task
+  std::string user;      // who submitted the task
+  bool runs_on = false;  // the task does not end with an attempt that ends well
   bool started = false;
   google::protobuf::Timestamp start_time;
   std::optional<v1::Usage> usage;
@@ -86,7 +87,7 @@ class LiveTasks {
   // Elements of an array that run.
   int32_t running_elements(const TaskRef& array) const;
 
-  // Called after the live part of a task changed, on the thread that changed it. At most this many listeners.
+  // Called after what is laid over a task changed, on the thread that changed it. At most this many listeners.
   using Listener = std::function<void(const TaskRef&)>;
   uint64_t listen(Listener listener);
   void unlisten(uint64_t id);

@@ -71,7 +71,7 @@ void end_one(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus s
   row.clear_waiting_for();
   work::kActiveTasks.erase(c.state(), scope, task.id());
   count_active(c, scope, row, false);
-  work::kTaskExpiry.put(c.state(), {}, expiry_key(scope, row), "");
+  work::kTaskExpiry.put_new(c.state(), {}, expiry_key(scope, row), "");
   store_task(c, scope, row, ChangeKind::kUpdated);
 }
 
@@ -135,9 +135,26 @@ void settle_dependents(ApplyContext& c, const Scope& scope, std::vector<Task> en
 
 }  // namespace
 
-void end_task(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus status, std::string reason) {
+Awaited::Awaited(const machine::KeyReader& state, const Ranges& ids) : all_(false) {
+  constexpr size_t kRowsMax = 1'000;
+  size_t rows = 0;
+  for (const auto& [scope, range] : ids) {
+    const std::string from = ByteWriter().key_part(range.first).take(),
+                      last = ByteWriter().key_part(range.second).take();
+    work::kDependents.scan(state, scope, "", from, [&](std::string_view key, std::string_view) {
+      if (all_ || key.substr(0, last.size()) > last) return false;
+      ids_.emplace(scope, ByteReader(key).key_part());
+      all_ = ++rows == kRowsMax;
+      return !all_;
+    });
+  }
+}
+
+void end_task(ApplyContext& c, const Scope& scope, TaskRow& row, v1::TaskStatus status, std::string reason,
+              const Awaited& awaited) {
   end_one(c, scope, row, status, std::move(reason));
-  std::vector<Task> ended = {row.task()};
+  std::vector<Task> ended;
+  if (awaited.may_be(scope, row.task().id())) ended.push_back(row.task());
   if (is_element(row.task())) {
     auto array = work::kTasks.get(c.state(), scope, row.task().parent_id());
     if (array && end_array(c, scope, *array)) ended.push_back(std::move(*array->mutable_task()));

@@ -72,8 +72,8 @@ void TasksService::register_handlers(call::HandlerTable& handlers) {
       [this](const CallPtr& c, const auto& r) { follow_results(env_.logs, c, r); });
 }
 
-v1::Task TasksService::public_task(const TaskRow& row) const {
-  v1::Task task = row.task();
+v1::Task TasksService::public_task(TaskRow row) const {
+  v1::Task task = std::move(*row.mutable_task());
   env_.live.overlay(row.tenant(), task);
   if (task.status() == v1::TASK_STATUS_QUEUED && task.has_next_attempt_time()) {
     // What pauses between attempts does not wait for a worker yet.
@@ -222,7 +222,7 @@ void TasksService::wait_until_ended(const CallPtr& call, const std::string& id, 
 void TasksService::get(const CallPtr& call, const v1::GetTaskStatusRequest& request) {
   wait_until_ended(call, request.id(), ms_of(request.wait()), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
-    call->reply(public_task(*row).SerializeAsString());
+    call->reply(public_task(std::move(*row)).SerializeAsString());
   });
 }
 
@@ -230,7 +230,7 @@ void TasksService::result(const CallPtr& call, const v1::GetResultRequest& reque
   wait_until_ended(call, request.id(), ms_of(request.wait()), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
     v1::TaskResult result;
-    fill_result(public_task(*row), result);
+    fill_result(public_task(std::move(*row)), result);
     call->reply(result.SerializeAsString());
   });
 }
@@ -288,7 +288,7 @@ void TasksService::list(const CallPtr& call, std::string bytes) {
 void TasksService::metrics(const CallPtr& call, const v1::GetTaskMetricsRequest& request) {
   read_task(call, request.id(), [this, call](Result<TaskRow> row) {
     if (!row) return call->finish(row.error());
-    const v1::Task task = public_task(*row);
+    const v1::Task task = public_task(std::move(*row));
     v1::TaskMetrics metrics;
     metrics.set_id(task.id());
     metrics.set_attempts(task.attempts());
@@ -366,11 +366,11 @@ void TasksService::artifact(const CallPtr& call, const v1::GetTaskArtifactReques
 
 namespace {
 
-std::string encode_event(LogIndex cursor, v1::TaskEventKind kind, const v1::Task* task) {
+std::string encode_event(LogIndex cursor, v1::TaskEventKind kind, std::optional<v1::Task> task) {
   v1::TaskEvent event;
   event.set_cursor(std::to_string(cursor.value));
   event.set_kind(kind);
-  if (task != nullptr) *event.mutable_task() = *task;
+  if (task) *event.mutable_task() = std::move(*task);
   return event.SerializeAsString();
 }
 
@@ -413,14 +413,14 @@ struct TaskWatch {
     return true;
   }
   // False: the call is over.
-  bool send(v1::TaskEventKind kind, const v1::Task* task) {
+  bool send(v1::TaskEventKind kind, std::optional<v1::Task> task) {
     if (call->finished()) return false;
     if (call->sink->queued_bytes() > kWatchQueueBytesMax) {
       end(v1::STREAM_END_REASON_TOO_SLOW, "the client takes events too slowly; resume with the last cursor",
           Status::ok());
       return false;
     }
-    call->send(encode_event(cursor, kind, task));
+    call->send(encode_event(cursor, kind, std::move(task)));
     return true;
   }
 };
@@ -446,7 +446,7 @@ services::ChangeTopic TasksService::change_topic() const {
             TaskRow row;
             if (!row.ParseFromString(change.payload)) return std::nullopt;
             return services::ShownChange{services::change_type("task", v1::TaskEventKind_Name(event_kind(change.kind))),
-                                         row.task().id(), public_task(row).SerializeAsString()};
+                                         change.key, public_task(std::move(row)).SerializeAsString()};
           }};
 }
 
@@ -464,59 +464,59 @@ void TasksService::watch(const CallPtr& call, const v1::WatchTasksRequest& reque
   const LogIndex since(std::strtoull(request.since().c_str(), &parsed_end, 10));
   if (*parsed_end != '\0') return call->finish(invalid_field("since", "is not the cursor of an event", "1042"));
   call->keep(state);
-  env_.reader.read(kWorkGroup, call->read_level,
-                   [this, call, since, weak = std::weak_ptr(state)](Result<machine::GroupView> view) {
-                     auto s = weak.lock();
-                     if (!s) return;
-                     if (!view) return call->finish(view.error());
-                     const machine::Scope scope{s->tenant, call->name_space};
-                     {
-                       std::lock_guard lock(s->mutex);
-                       s->cursor = since ? since : view->applied();
-                       if (!since) {
-                         work::kTasks.scan(*view, scope, "", "", [&](std::string_view, TaskRow row) {
-                           const v1::Task task = public_task(row);
-                           return !s->wants(task) || s->send(v1::TASK_EVENT_KIND_ADDED, &task);
-                         });
-                         s->send(v1::TASK_EVENT_KIND_SYNCED, nullptr);
-                       }
-                       if (s->complete(scope.name_space)) return;
-                     }
-                     s->watch = env_.logs.watcher.watch(
-                         {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, s->cursor,
-                         [this, weak, scope](const machine::Change& change) {
-                           auto w = weak.lock();
-                           TaskRow row;
-                           if (!w || !row.ParseFromString(change.payload)) return false;
-                           const v1::Task task = public_task(row);
-                           std::lock_guard lock(w->mutex);
-                           w->cursor = change.index;
-                           if (!w->wants(task)) {
-                             // Elements that are waited for may have ended with it.
-                             return !(is_array(task) && w->complete(scope.name_space));
-                           }
-                           return w->send(event_kind(change.kind), &task) &&
-                                  !(work::is_terminal(task.status()) && w->complete(scope.name_space));
-                         },
-                         [weak](const Status& status) {
-                           auto w = weak.lock();
-                           if (!w) return;
-                           std::lock_guard lock(w->mutex);
-                           w->end(status.reason() == "CURSOR_COMPACTED" ? v1::STREAM_END_REASON_COMPACTED
-                                                                        : v1::STREAM_END_REASON_RECONNECT,
-                                  status.message(), status);
-                         });
-                     s->listener = env_.live.listen([this, weak, scope](const TaskRef& ref) {
-                       auto w = weak.lock();
-                       if (!w || ref.tenant != scope.tenant || ref.name_space != scope.name_space) return;
-                       const auto row = find_task(env_.logs.view(), scope, ref.id);
-                       if (!row) return;
-                       const v1::Task task = public_task(*row);
-                       if (task.status() != v1::TASK_STATUS_RUNNING) return;
-                       std::lock_guard lock(w->mutex);
-                       if (w->wants(task)) w->send(v1::TASK_EVENT_KIND_UPDATED, &task);
-                     });
-                   });
+  env_.reader.read(
+      kWorkGroup, call->read_level, [this, call, since, weak = std::weak_ptr(state)](Result<machine::GroupView> view) {
+        auto s = weak.lock();
+        if (!s) return;
+        if (!view) return call->finish(view.error());
+        const machine::Scope scope{s->tenant, call->name_space};
+        {
+          std::lock_guard lock(s->mutex);
+          s->cursor = since ? since : view->applied();
+          if (!since) {
+            work::kTasks.scan(*view, scope, "", "", [&](std::string_view, TaskRow row) {
+              v1::Task task = public_task(std::move(row));
+              return !s->wants(task) || s->send(v1::TASK_EVENT_KIND_ADDED, std::move(task));
+            });
+            s->send(v1::TASK_EVENT_KIND_SYNCED, std::nullopt);
+          }
+          if (s->complete(scope.name_space)) return;
+        }
+        s->watch = env_.logs.watcher.watch(
+            {kWorkGroup, std::string(work::kTaskTopic), scope.tenant, scope.name_space}, s->cursor,
+            [this, weak, scope](const machine::Change& change) {
+              auto w = weak.lock();
+              TaskRow row;
+              if (!w || !row.ParseFromString(change.payload)) return false;
+              v1::Task task = public_task(std::move(row));
+              std::lock_guard lock(w->mutex);
+              w->cursor = change.index;
+              if (!w->wants(task)) {
+                // Elements that are waited for may have ended with it.
+                return !(is_array(task) && w->complete(scope.name_space));
+              }
+              const bool over = work::is_terminal(task.status());
+              return w->send(event_kind(change.kind), std::move(task)) && !(over && w->complete(scope.name_space));
+            },
+            [weak](const Status& status) {
+              auto w = weak.lock();
+              if (!w) return;
+              std::lock_guard lock(w->mutex);
+              w->end(status.reason() == "CURSOR_COMPACTED" ? v1::STREAM_END_REASON_COMPACTED
+                                                           : v1::STREAM_END_REASON_RECONNECT,
+                     status.message(), status);
+            });
+        s->listener = env_.live.listen([this, weak, scope](const TaskRef& ref) {
+          auto w = weak.lock();
+          if (!w || ref.tenant != scope.tenant || ref.name_space != scope.name_space) return;
+          auto row = find_task(env_.logs.view(), scope, ref.id);
+          if (!row) return;
+          v1::Task task = public_task(std::move(*row));
+          if (task.status() != v1::TASK_STATUS_RUNNING) return;
+          std::lock_guard lock(w->mutex);
+          if (w->wants(task)) w->send(v1::TASK_EVENT_KIND_UPDATED, std::move(task));
+        });
+      });
 }
 
 }  // namespace uccp::tasks

@@ -76,7 +76,7 @@ class TasksService {
   // Proposes, and answers what the command results in.
   void propose(const call::CallPtr& call, machine::Envelope envelope);
   // A stored task with what only the leader knows of it.
-  v1::Task public_task(const internal::v1::TaskRow& row) const;
+  v1::Task public_task(internal::v1::TaskRow row) const;
   std::string make_id();
 
   TasksEnvironment env_;

@@ -150,7 +150,20 @@ void note_gang(ApplyContext& c, const Scope& scope, const TaskRow& row, bool sta
   work::kGangs.put(c.state(), scope, row.task().gang().id(), *gang);
 }
 
-bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64_t quarantine_ms) {
+Awaited awaited_of(ApplyContext& c, const internal::v1::OutcomesCommand& command) {
+  Awaited::Ranges ids;
+  for (const auto& item : command.items()) {
+    const internal::v1::AttemptId& attempt = item.outcome().attempt();
+    const std::string& id = attempt.task_id();
+    auto& [first, last] = ids.try_emplace({attempt.tenant(), attempt.namespace_()}, id, id).first->second;
+    if (id < first) first = id;
+    if (id > last) last = id;
+  }
+  return {c.state(), ids};
+}
+
+bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64_t quarantine_ms,
+                   const Awaited& awaited) {
   const AttemptOutcome& outcome = item.outcome();
   const Scope scope{outcome.attempt().tenant(), outcome.attempt().namespace_()};
   auto row = find_task(c.state(), scope, outcome.attempt().task_id());
@@ -179,7 +192,7 @@ bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64
     const bool failed = status == v1::TASK_STATUS_FAILED || status == v1::TASK_STATUS_TIMED_OUT;
     task.set_dead_letter(failed && !row->cancel_requested() && task.retry().max_attempts() > 1 &&
                          c.envelope().feature_level >= services::kSchedulingLevel);
-    end_task(c, scope, *row, status, std::move(reason));
+    end_task(c, scope, *row, status, std::move(reason), awaited);
     return true;
   }
   if (runs_on(task.type()) && ran_ms(outcome) >= kServiceSteadyMs) task.set_retry_count(0);
@@ -197,7 +210,9 @@ bool apply_outcome(ApplyContext& c, const internal::v1::OutcomeItem& item, int64
 ApplyResult TasksState::outcomes(ApplyContext& c, std::string_view payload) {
   const auto command = parse<internal::v1::OutcomesCommand>(payload);
   internal::v1::OutcomesResult result;
-  for (const auto& item : command.items()) result.add_accepted(apply_outcome(c, item, command.quarantine_ms()));
+  const Awaited awaited = awaited_of(c, command);
+  for (const auto& item : command.items())
+    result.add_accepted(apply_outcome(c, item, command.quarantine_ms(), awaited));
   return machine::stable_bytes(result);
 }
 

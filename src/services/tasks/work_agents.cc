@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "machine/resource_id.h"
 #include "services/tasks/attempts.h"
+#include "services/tasks/retry_rules.h"
 #include "services/tasks/work_runtime.h"
 
 namespace uccp::tasks {
@@ -168,6 +169,7 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   attempt.id = running.attempt();
   attempt.shape = shape_of(row->task().resources());
   attempt.user = row->task().principal();
+  attempt.runs_on = runs_on(row->task().type());
   attempt.started = true;
   attempt.start_time = running.start_time();
   if (known != attempts_.end()) attempt.usage = known->second.usage;

@@ -23,6 +23,11 @@ std::string without_prefix(std::string name, std::string_view prefix) {
 }  // namespace
 
 int64_t WorkRuntime::backoff_ms(const AttemptOutcome& outcome) {
+  if (outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_EXITED && outcome.exit_code() == 0) {
+    // Nothing follows, which is how most attempts end.
+    const auto live = attempts_.find(ref_of(outcome.attempt()));
+    if (live != attempts_.end() && !live->second.runs_on) return 0;
+  }
   const auto row = row_of(ref_of(outcome.attempt()));
   // What was no fault of the task or its worker goes back to the queue at once.
   if (!row || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_LOST || outcome.kind() == v1::ATTEMPT_OUTCOME_KIND_PREEMPTED)
@@ -132,12 +137,12 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
     const TaskRef ref = ref_of(id);
     const bool accepted = static_cast<int>(i) < result.accepted_size() && result.accepted(static_cast<int>(i));
     acknowledge(id, accepted);
+    const auto row = row_of(ref);
     if (accepted) {
       env_.metrics
           .counter("uccp_attempts_ended_total", "Attempts that ended, by kind",
                    {{"kind", without_prefix(v1::AttemptOutcomeKind_Name(sent[i].kind()), "ATTEMPT_OUTCOME_KIND_")}})
           .add();
-      const auto row = row_of(ref);
       if (row && row->task().has_gang()) note_gang_outcome(ref, *row);
       if (row && row->task().status() == v1::TASK_STATUS_SUCCEEDED) note_run_time(ref, row->task(), sent[i]);
       if (row && work::is_terminal(row->task().status())) {
@@ -157,7 +162,8 @@ void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const inter
     if (live != attempts_.end() && same(live->second.id, id)) drop_attempt(ref);
     // What did not count says nothing of the attempt that a worker yet to report may run.
     if (accepted || recovering_.empty()) held_.erase(ref);
-    track(ref);
+    track(ref, row);
+    if (row && work::is_terminal(row->task().status())) tracked_over_[ref] = env_.view().applied();
   }
 }
 

@@ -158,6 +158,7 @@ void WorkRuntime::step_down() {
   outcomes_.clear();
   outcomes_under_way_.clear();
   settling_.clear();
+  tracked_over_.clear();
   subscriptions_.clear();
   actors_.close_all(status);
 }
@@ -185,6 +186,7 @@ std::optional<TaskRow> WorkRuntime::row_of(const TaskRef& ref) const {
 
 void WorkRuntime::tick() {
   timer_ = env_.loop.post_after(kTickMs, [this] { tick(); });
+  tracked_over_.clear();  // a task that is tracked once more than needed does no harm
   if (!leading_) return;
   const BootTime now = env_.clock.boot();
   for (auto& [id, worker] : workers_) {
@@ -212,12 +214,18 @@ void WorkRuntime::tick() {
 
 void WorkRuntime::on_task_change(const machine::Change& change) {
   if (!leading_) return;
-  track({change.scope.tenant, change.scope.name_space, change.key});
+  const TaskRef ref{change.scope.tenant, change.scope.name_space, change.key};
+  if (const auto over = tracked_over_.find(ref); over != tracked_over_.end() && change.index <= over->second) {
+    tracked_over_.erase(over);
+    return;
+  }
+  track(ref);
 }
 
 // Brings the leader's memory in line with the row as it is now. The change itself may be older than that.
-void WorkRuntime::track(const TaskRef& ref) {
-  const auto row = row_of(ref);
+void WorkRuntime::track(const TaskRef& ref) { track(ref, row_of(ref)); }
+
+void WorkRuntime::track(const TaskRef& ref, const std::optional<TaskRow>& row) {
   makers_.track(ref, row ? &*row : nullptr);
   if (row && is_array(row->task()) && !work::is_terminal(row->task().status())) {
     note_deadlines(ref, *row);
@@ -304,7 +312,7 @@ void WorkRuntime::drop_attempt(const TaskRef& ref) {
   beside->second.erase(ref);
   if (beside->second.empty()) attempts_on_.erase(beside);
   live_.erase(ref);
-  actors_.detached(ref, row_of(ref));
+  if (actors_.has(ref)) actors_.detached(ref, row_of(ref));
   scheduler_->release(ref);
   for (auto sub = subscriptions_.begin(); sub != subscriptions_.end();) {
     if (sub->second.ref != ref) {
@@ -417,6 +425,7 @@ void WorkRuntime::launch(const Assignment& assignment) {
   LiveAttempt attempt;
   attempt.shape = shape_of(row->task().resources());
   attempt.user = row->task().principal();
+  attempt.runs_on = runs_on(row->task().type());
   AttemptId& id = attempt.id;
   id.set_task_id(assignment.task.id);
   id.set_namespace_(assignment.task.name_space);

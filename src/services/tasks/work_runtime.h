@@ -149,6 +149,7 @@ class WorkRuntime {
   void on_task_change(const machine::Change& change);
   void on_worker_change(const machine::Change& change);
   void track(const TaskRef& ref);
+  void track(const TaskRef& ref, const std::optional<internal::v1::TaskRow>& row);
   void keep_attempt(const TaskRef& ref, const LiveAttempt& attempt);
   void drop_attempt(const TaskRef& ref);
   void note_deadlines(const TaskRef& ref, const internal::v1::TaskRow& row);
@@ -283,6 +284,8 @@ class WorkRuntime {
   bool outcome_flush_scheduled_ = false;
   std::set<std::string> outcomes_under_way_;
   std::multiset<TaskRef> settling_;  // tasks of these: placed before they count, a task could run twice
+  // Tasks that have ended and were tracked as of an index: the changes up to there say nothing new.
+  std::map<TaskRef, LogIndex> tracked_over_;
   bool round_scheduled_ = false;
   std::map<uint64_t, Subscription> subscriptions_;
   ActorChannels actors_;
