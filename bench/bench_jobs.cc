@@ -7,6 +7,7 @@
 #include <chrono>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "bench/agents.h"
 #include "bench/bench.h"
@@ -26,6 +27,7 @@ constexpr uint32_t kTaskId = 1;
 struct JobSample {
   std::string version;
   double rate = 0, p99_ms = 0;
+  double server_us = 0, generator_us = 0;  // CPU time a job, ours only
 };
 
 Result<JobSample> bullmq(const Context& context, uint64_t count, double seconds) {
@@ -56,6 +58,7 @@ Result<JobSample> bullmq(const Context& context, uint64_t count, double seconds)
 struct Ours {
   GrpcLoad& load;
   TaskWatcher& watcher;
+  int server_pid = 0;
   uint64_t submitted = 0;
 
   Result<JobSample> run(uint64_t count, double seconds) {
@@ -70,9 +73,12 @@ struct Ours {
                     "not all tasks ended: " + result.first_error + result.first_shed);
     };
     JobSample sample;
+    const double server_s = cpu_seconds_of({server_pid}), generator_s = own_cpu_seconds();
     const auto begin = Clock::now();
     UCCP_RETURN_IF_ERROR(all_done(load.run(work, {.in_flight = 64, .operations = count})));
     sample.rate = static_cast<double>(count) / std::chrono::duration<double>(Clock::now() - begin).count();
+    sample.server_us = (cpu_seconds_of({server_pid}) - server_s) * 1e6 / static_cast<double>(count);
+    sample.generator_us = (own_cpu_seconds() - generator_s) * 1e6 / static_cast<double>(count);
     (void)watcher.take_latency();
     UCCP_RETURN_IF_ERROR(all_done(load.run(work, {.in_flight = 4096, .rate = kOpenRate, .seconds = seconds})));
     sample.p99_ms = watcher.take_latency().percentile_ms(0.99);
@@ -90,7 +96,7 @@ Status run_jobs(Context& context) {
   UCCP_TRY(const auto load, GrpcLoad::connect(server->grpc(), server->tls()));
   UCCP_TRY(const auto channel, watch_channel(server->grpc(), server->tls()));
   TaskWatcher watcher(*channel);
-  Ours ours{*load, watcher};
+  Ours ours{*load, watcher, server->pid()};
   if (const auto warm = ours.run(500, 0.5); !warm) return warm.error();
   Row rate{.metric = "durable no-op jobs, submitted 64 at a time, to done",
            .unit = "1/s",
@@ -104,10 +110,13 @@ Status run_jobs(Context& context) {
     row->peer_required = true;
     row->settings = "one node, 4 agents of 100 attempts played by one thread, mutual TLS; theirs without TLS";
   }
+  std::vector<double> server_us, generator_us;
   for (int i = 0; i < context.pairs(); ++i) {
     UCCP_TRY(const JobSample mine, ours.run(count, context.seconds()));
     rate.add_ours(mine.rate);
     tail.add_ours(mine.p99_ms);
+    server_us.push_back(mine.server_us);
+    generator_us.push_back(mine.generator_us);
     rate.verified += count;
     tail.verified += static_cast<uint64_t>(kOpenRate * context.seconds());
     const auto theirs = bullmq(context, count, context.seconds());
@@ -120,6 +129,8 @@ Status run_jobs(Context& context) {
     rate.peer_version = tail.peer_version = theirs->version;
   }
   if (watcher.wrong() > 0) rate.problem = fmt::format("{} tasks did not succeed", watcher.wrong());
+  rate.detail("serverUsPerJob", median(server_us));
+  rate.detail("generatorUsPerJob", median(generator_us));
   context.emit(rate);
   context.emit(tail);
   return Status::ok();

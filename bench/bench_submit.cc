@@ -1,7 +1,15 @@
-// Durable submission of tasks that only queue, beside durable puts of as many bytes into etcd on the same disk.
+// Durable submission of tasks that only queue, beside durable puts of as many bytes into etcd on the same disk: one
+// node, and three.
 #include <fmt/format.h>
 
+#include <chrono>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
 #include "bench/bench.h"
+#include "bench/cluster.h"
 #include "bench/grpc_load.h"
 #include "bench/process.h"
 #include "bench/requests.h"
@@ -22,13 +30,30 @@ std::string task_request(uint64_t i) {
 struct Side {
   std::unique_ptr<GrpcLoad> load;
   Work work;
-  int pid = 0;
+  std::vector<int> pids;
   uint64_t next = 0;
   uint64_t acknowledged = 0;
 
+  static Result<Side> ours(const std::vector<std::string>& targets, const TlsIdentity& tls, std::vector<int> pids) {
+    Side side{.pids = std::move(pids)};
+    UCCP_TRY(side.load, GrpcLoad::connect(targets, tls));
+    side.work.method = kSchedule;
+    side.work.request = task_request;
+    side.work.verify = [](uint64_t, std::string_view reply) { return !bytes_field(reply, kTaskId).empty(); };
+    return side;
+  }
+  static Result<Side> etcd(const std::vector<std::string>& targets, const TlsIdentity& tls, std::vector<int> pids) {
+    Side side{.pids = std::move(pids)};
+    UCCP_TRY(side.load, GrpcLoad::connect(targets, tls));
+    side.work.method = kEtcdPut;
+    side.work.request = [](uint64_t i) { return etcd_put(fmt::format("/tasks/{:08}", i), task_request(i)); };
+    side.work.verify = [](uint64_t, std::string_view reply) { return !bytes_field(reply, kPutHeader).empty(); };
+    return side;
+  }
+
   LoadResult run(Plan plan) {
     plan.first_index = next;
-    plan.server_pids = {pid};
+    plan.server_pids = pids;
     LoadResult result = load->run(work, plan);
     next = result.next_index;
     acknowledged += result.all_ok;
@@ -36,9 +61,9 @@ struct Side {
   }
 };
 
-// Syncs for each acknowledged operation, by a pass under strace that is not measured otherwise.
+// Syncs of a node for each acknowledged operation, by a pass under strace that is not measured otherwise.
 Result<double> syncs_per_op(const Context& context, Side& side, const Plan& plan) {
-  UCCP_TRY(SyncCounter counter, SyncCounter::start(context, side.pid));
+  UCCP_TRY(SyncCounter counter, SyncCounter::start(context, side.pids.front()));
   const LoadResult result = side.run(plan);
   const uint64_t syncs = counter.stop();
   if (result.all_ok == 0)
@@ -101,55 +126,104 @@ Result<uint64_t> count_tasks(GrpcLoad& load) {
   return total;
 }
 
-}  // namespace
-
-Status run_submit(Context& context) {
-  UCCP_TRY(const auto server, DevServer::start(context, {}));
-  Side ours;
-  UCCP_TRY(ours.load, GrpcLoad::connect(server->grpc(), server->tls()));
-  ours.pid = server->pid();
-  ours.work.method = kSchedule;
-  ours.work.request = task_request;
-  ours.work.verify = [](uint64_t, std::string_view reply) { return !bytes_field(reply, kTaskId).empty(); };
-
-  const auto etcd = Etcd::start(context, server->directory() + "/pki");
-  Side theirs;
-  Side* peer = nullptr;
-  if (etcd) {
-    UCCP_TRY(theirs.load, GrpcLoad::connect((*etcd)->target(), server->tls()));
-    theirs.pid = (*etcd)->pid();
-    theirs.work.method = kEtcdPut;
-    theirs.work.request = [](uint64_t i) { return etcd_put(fmt::format("/tasks/{:08}", i), task_request(i)); };
-    theirs.work.verify = [](uint64_t, std::string_view reply) { return !bytes_field(reply, kPutHeader).empty(); };
-    peer = &theirs;
-  } else {
-    context.say(etcd.error().message());
+void note_count(Row& row, Side& ours) {
+  const auto queued = count_tasks(*ours.load);
+  if (!queued) {
+    row.problem = queued.error().message();
+    return;
   }
-  Row tail{.metric = "ScheduleTask p99 at 1,000/s",
+  row.detail("tasksQueued", static_cast<double>(*queued));
+  if (*queued != ours.acknowledged)
+    row.problem = fmt::format("{} tasks were acknowledged and {} are queued", ours.acknowledged, *queued);
+}
+
+Row tail_row(const std::string& where) {
+  Row tail{.metric = "ScheduleTask p99 at 1,000/s" + where,
            .unit = "ms",
            .better = Better::kLower,
            .goal = {Goal::Of::kOurs, Better::kLower, 20}};
-  Row rate{.metric = "ScheduleTask, 64 in flight", .unit = "1/s", .goal = {Goal::Of::kOurs, Better::kHigher, kRate}};
-  for (Row* row : {&tail, &rate}) {
-    row->peer_name = "etcd put of the same bytes";
-    row->peer_version = etcd ? (*etcd)->version() : "";
-    row->peer_required = row->durable = true;
+  tail.peer_name = "etcd put of the same bytes";
+  tail.peer_required = tail.durable = true;
+  return tail;
+}
+
+Plan tail_plan(const Context& context) {
+  return {.in_flight = kOpenLoopInFlight, .rate = kRate, .seconds = context.seconds()};
+}
+
+double p99(const LoadResult& result) { return result.latency.percentile_ms(0.99); }
+
+// Until the groups have their leaders, calls are refused.
+Status wait_until_taken(Side& side) {
+  constexpr int kTriesMax = 100;
+  constexpr uint64_t kCalls = 30;
+  LoadResult last;
+  for (int i = 0; i < kTriesMax; ++i) {
+    last = side.run({.in_flight = 3, .operations = kCalls});
+    if (last.all_ok == kCalls) return Status::ok();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
+  return Status(Code::kUnavailable, "BENCH_FAILED", "three nodes take no tasks: " + last.first_error + last.first_shed);
+}
+
+Status measure_cluster(Context& context) {
+  UCCP_TRY(const auto cluster, UccpCluster::start(context));
+  UCCP_TRY(Side ours, Side::ours(cluster->targets(), cluster->tls(), cluster->pids()));
+  UCCP_RETURN_IF_ERROR(wait_until_taken(ours));
+  // A call of before may have been taken without an answer.
+  UCCP_TRY(ours.acknowledged, count_tasks(*ours.load));
+  Row tail = tail_row(", three nodes");
+  tail.settings = "open loop through all three nodes, mutual TLS 1.3";
+  std::optional<Side> theirs;
+  const auto etcd = EtcdCluster::start(context, *cluster);
+  if (etcd) {
+    tail.peer_version = (*etcd)->version();
+    UCCP_TRY(theirs, Side::etcd((*etcd)->targets(), cluster->tls(), (*etcd)->pids()));
+    UCCP_RETURN_IF_ERROR(wait_until_taken(*theirs));
+  } else {
+    context.say(etcd.error().message());
+  }
+  measure(context, tail, ours, theirs ? &*theirs : nullptr, tail_plan(context), p99);
+  note_count(tail, ours);
+  context.emit(tail);
+  return Status::ok();
+}
+
+Status measure_node(Context& context) {
+  UCCP_TRY(const auto server, DevServer::start(context, {}));
+  UCCP_TRY(Side ours, Side::ours({server->grpc()}, server->tls(), {server->pid()}));
+  std::optional<Side> theirs;
+  const auto etcd = Etcd::start(context, server->directory() + "/pki");
+  if (etcd) {
+    UCCP_TRY(theirs, Side::etcd({(*etcd)->target()}, server->tls(), {(*etcd)->pid()}));
+  } else {
+    context.say(etcd.error().message());
+  }
+  Side* peer = theirs ? &*theirs : nullptr;
+  Row tail = tail_row("");
+  Row rate = tail;
+  rate.metric = "ScheduleTask, 64 in flight";
+  rate.unit = "1/s";
+  rate.better = Better::kHigher;
+  rate.goal = {Goal::Of::kOurs, Better::kHigher, kRate};
+  for (Row* row : {&tail, &rate}) row->peer_version = etcd ? (*etcd)->version() : "";
   tail.settings = "open loop, one node, 4 connections, mutual TLS 1.3";
   rate.settings = "closed loop, one node, 4 connections, mutual TLS 1.3";
-  measure(context, tail, ours, peer, {.in_flight = kOpenLoopInFlight, .rate = kRate, .seconds = context.seconds()},
-          [](const LoadResult& result) { return result.latency.percentile_ms(0.99); });
+  measure(context, tail, ours, peer, tail_plan(context), p99);
   measure(context, rate, ours, peer, {.seconds = context.seconds()},
           [](const LoadResult& result) { return result.rate(); });
-  UCCP_TRY(const uint64_t queued, count_tasks(*ours.load));
-  rate.detail("tasksQueued", static_cast<double>(queued));
-  if (queued != ours.acknowledged) {
-    rate.problem = fmt::format("{} tasks were acknowledged and {} are queued", ours.acknowledged, queued);
-  }
+  note_count(rate, ours);
   rate.detail("serverRssMb", rss_mb(server->pid()));
   context.emit(tail);
   context.emit(rate);
   return Status::ok();
+}
+
+}  // namespace
+
+Status run_submit(Context& context) {
+  UCCP_RETURN_IF_ERROR(measure_node(context));
+  return measure_cluster(context);
 }
 
 }  // namespace uccp::bench

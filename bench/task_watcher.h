@@ -45,6 +45,7 @@ class TaskWatcher {
   // Blocks until `count` tasks have ended. Returns the number that did.
   uint64_t wait(uint64_t count) {
     std::unique_lock lock(mutex_);
+    wanted_ = count;
     wake_.wait_for(lock, kPatience, [&] { return finished_.size() >= count || ended_; });
     return finished_.size();
   }
@@ -78,7 +79,7 @@ class TaskWatcher {
       latency_.record(now - began);
     }
     if (status != kSucceeded || varint_field(task, kTaskExitCode) != 0) ++wrong_;
-    wake_.notify_all();
+    if (finished_.size() >= wanted_) wake_.notify_all();
   }
   void end(Status) {
     std::lock_guard lock(mutex_);
@@ -90,7 +91,7 @@ class TaskWatcher {
   std::condition_variable wake_;
   std::set<std::string, std::less<>> finished_;
   LatencyHistogram latency_;
-  uint64_t wrong_ = 0;
+  uint64_t wrong_ = 0, wanted_ = 0;
   bool ended_ = false;
   std::shared_ptr<doors::AsyncStream> stream_;
 };
