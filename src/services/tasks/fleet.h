@@ -120,7 +120,10 @@ class Fleet {
   bool held(WorkerSlot slot) const { return states_[slot].held; }
 
   // What is known of the worker is asked for soon: with ten thousand of them it is not in the cache.
-  void prefetch(WorkerSlot slot) const { amounts_.prefetch_to_move(slot); }
+  void prefetch(WorkerSlot slot) const {
+    amounts_.prefetch_to_move(slot);
+    __builtin_prefetch(&views_[slot]);
+  }
 
   // It exists, is connected and accepts tasks.
   bool open(WorkerSlot slot) const { return states_[slot].open; }

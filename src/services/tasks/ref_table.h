@@ -6,10 +6,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <utility>
 #include <vector>
 
+#include "base/huge_allocator.h"
 #include "services/tasks/shapes.h"
 
 namespace uccp::tasks {
@@ -27,12 +27,14 @@ class RefTable {
   }
   Record* find(const TaskRef& ref) { return const_cast<Record*>(std::as_const(*this).find(ref)); }
 
+  // The task gets a record soon.
+  void prefetch(const TaskRef& ref) const {
+    if (!index_.empty()) __builtin_prefetch(&index_[tag_of(ref) & mask()]);
+  }
   // The record of a task that has none yet.
   Record& add(const TaskRef& ref, Record added) {
     if ((size_ + 1) * 2 > index_.size()) grow();
-    if (vacant_.empty()) add_chunk();
-    const uint32_t number = vacant_.back();
-    vacant_.pop_back();
+    const uint32_t number = take_vacant();
     insert({tag_of(ref), number});
     ++size_;
     return record(number) = std::move(added);
@@ -54,11 +56,15 @@ class RefTable {
   static constexpr size_t kNowhere = SIZE_MAX;
   static constexpr size_t kIndexMin = 16;
   static constexpr size_t kLineBytes = 64;
-  static constexpr size_t kInChunk = 1'024;
+  // The first chunk is small, for there are tables with few records; each other one is a huge page.
+  static constexpr uint32_t kInFirst = 512;
+  static constexpr uint32_t kInChunk = kHugePageBytes / sizeof(Record);
   struct Entry {
     uint32_t tag = 0;  // of the hash; says also where the entry would stand if nothing were in the way
     uint32_t number = kNone;
   };
+
+  using Index = std::vector<Entry, HugeAllocator<Entry>>;
 
   static uint32_t tag_of(const TaskRef& ref) {
     const uint64_t hash = TaskRefHash()(ref);
@@ -66,12 +72,21 @@ class RefTable {
   }
   size_t mask() const { return index_.size() - 1; }
   // Chunks are large, so that which one it is costs no cache miss of its own.
-  const Record& record(uint32_t number) const { return chunks_[number / kInChunk][number % kInChunk]; }
-  Record& record(uint32_t number) { return chunks_[number / kInChunk][number % kInChunk]; }
-  void add_chunk() {
-    const auto first = static_cast<uint32_t>(chunks_.size() * kInChunk);
-    chunks_.push_back(std::make_unique<Record[]>(kInChunk));
-    for (uint32_t i = kInChunk; i > 0; --i) vacant_.push_back(first + i - 1);
+  const Record& record(uint32_t number) const {
+    if (number < kInFirst) return chunks_[0][number];
+    return chunks_[1 + (number - kInFirst) / kInChunk][(number - kInFirst) % kInChunk];
+  }
+  Record& record(uint32_t number) { return const_cast<Record&>(std::as_const(*this).record(number)); }
+  uint32_t take_vacant() {
+    if (vacant_.empty()) {
+      if (chunks_.empty() || chunks_.back().size() == chunks_.back().capacity())
+        chunks_.emplace_back().reserve(chunks_.size() == 1 ? kInFirst : kInChunk);
+      chunks_.back().emplace_back();
+      return records_++;
+    }
+    const uint32_t number = vacant_.back();
+    vacant_.pop_back();
+    return number;
   }
 
   size_t place_of(const TaskRef& ref, uint32_t tag) const {
@@ -105,15 +120,16 @@ class RefTable {
   }
 
   void grow() {
-    std::vector<Entry> old(index_.empty() ? kIndexMin : index_.size() * 2);
+    Index old(index_.empty() ? kIndexMin : index_.size() * 2);
     old.swap(index_);
     for (const Entry& entry : old) {
       if (entry.number != kNone) insert(entry);
     }
   }
 
-  std::vector<Entry> index_;  // a power of two of them, at most half of them used
-  std::vector<std::unique_ptr<Record[]>> chunks_;
+  Index index_;                                                     // a power of two of them, at most half of them used
+  std::vector<std::vector<Record, HugeAllocator<Record>>> chunks_;  // never longer than they were reserved
+  uint32_t records_ = 0;                                            // in all chunks
   std::vector<uint32_t> vacant_;
   size_t size_ = 0;
 };

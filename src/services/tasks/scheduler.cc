@@ -194,6 +194,7 @@ void Scheduler::occupy(const std::string& worker, QueuedTask task) {
 }
 
 void Scheduler::start(const QueuedTask& task, const Demand& demand, Running running) {
+  running_.prefetch(task.ref);
   running.id = task.ref.id;
   running.priority = static_cast<int16_t>(task.priority);
   running.preemptible = task.preemptible;
@@ -304,11 +305,13 @@ std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
       join_gang(queued);
       continue;
     }
-    out.push_back({queued.task.ref, fleet_.view(worker).id});
+    fleet_.prefetch(worker);
+    out.push_back({queued.task.ref, {}});
     queues_.served(line);
     end_reservation(cls);
     cls.starving_since_ms = -1;
     start_queued(queued, worker, line->queue->leaf);
+    out.back().worker = fleet_.view(worker).id;
   }
   return out;
 }
