@@ -65,6 +65,27 @@ TEST_F(TasksStateTest, ADependentWaitsAndIsQueuedWhenAllItsDependenciesSucceeded
   EXPECT_EQ(task("c").status(), v1::TASK_STATUS_QUEUED);
 }
 
+// Whatever lies between the first and the last of them, and however much of it there is.
+TEST_F(TasksStateTest, OneCommandSettlesWhatWaitsForEachTaskThatItEnds) {
+  const auto end = [&](const std::vector<std::string>& ids) {
+    internal::v1::OutcomesCommand command;
+    for (const std::string& id : ids) *command.add_items()->mutable_outcome() = outcome(id, 1, 0);
+    ASSERT_TRUE(apply("tasks.outcomes", command.SerializeAsString()));
+    for (const std::string& id : ids) ASSERT_EQ(task(id).status(), v1::TASK_STATUS_SUCCEEDED) << id;
+  };
+  for (const char* id : {"a", "a1", "b", "c", "m", "z"}) ASSERT_TRUE(schedule(id));
+  for (const char* id : {"a", "a1", "c", "z"}) ASSERT_TRUE(schedule("after-" + std::string(id), {id}));
+  end({"c", "a", "b"});
+  EXPECT_EQ(task("after-a").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_EQ(task("after-c").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_EQ(task("after-a1").status(), v1::TASK_STATUS_PENDING);
+  for (int i = 0; i < 1'100; ++i) ASSERT_TRUE(schedule("many" + std::to_string(i), {"m"}));
+  end({"a1", "z"});
+  EXPECT_EQ(task("after-a1").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_EQ(task("after-z").status(), v1::TASK_STATUS_QUEUED);
+  EXPECT_EQ(task("many0").status(), v1::TASK_STATUS_PENDING);
+}
+
 TEST_F(TasksStateTest, AFailureRunsDownAnyChainOfDependents) {
   ASSERT_TRUE(schedule("t0"));
   for (int i = 1; i < 2000; ++i) ASSERT_TRUE(schedule("t" + std::to_string(i), {"t" + std::to_string(i - 1)}));
