@@ -1,51 +1,18 @@
 #include "agent/function_executor.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
 
 #include "agent/function_records.h"
 #include "agent/object_server.h"
 #include "base/bytes.h"
-#include "base/hash.h"
-#include "base/log.h"
 #include "runtime/os_random.h"
 #include "services/function_names.h"
 
 namespace uccp::agent {
 namespace {
 
-constexpr size_t kDiskTasksMax = 100'000;
 // Exit code of a call whose process ended by itself with 0: that is no success.
 constexpr int kEndedItselfCode = 70;
-
-// Where a value too large for an outcome waits for its upload. On a disk thread.
-Result<CollectedArtifact> write_value(const std::string& path, std::string_view content) {
-  const OwnedFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  const auto failed = [&] {
-    return fail(Code::kUnavailable, "IO_ERROR", "the value cannot be kept in " + path + ": " + std::strerror(errno));
-  };
-  if (!file) return failed();
-  for (size_t at = 0; at < content.size();) {
-    const ssize_t written = write(file.get(), content.data() + at, content.size() - at);
-    if (written <= 0) return failed();
-    at += static_cast<size_t>(written);
-  }
-  return CollectedArtifact{.path = std::string(functions::kValueArtifact),
-                           .size = content.size(),
-                           .sha256 = to_hex(sha256(content)),
-                           .mode = 0600,
-                           .file = path};
-}
-
-const InputFile* bundle_input(const AttemptSpec& spec) {
-  const auto found = std::ranges::find(spec.inputs, functions::kBundleInput, &InputFile::path);
-  return found == spec.inputs.end() ? nullptr : &*found;
-}
 
 }  // namespace
 
@@ -56,11 +23,10 @@ FunctionExecutor::FunctionExecutor(Reactor& reactor, const Clock& clock, Functio
       options_(std::move(options)),
       sink_(sink),
       environments_(clock, {.python = options_.python}),
-      disk_({.name = "function-disk", .threads = 1, .queue_tasks_max = kDiskTasksMax}) {}
+      values_(reactor, clock, options_.data_directory) {}
 
 FunctionExecutor::~FunctionExecutor() {
   *alive_ = false;
-  disk_.stop();
   if (listener_.socket) reactor_.unwatch(listener_.socket.get());
   for (const auto& [fd, owned] : strangers_) reactor_.unwatch(fd);
   for (const auto& [key, worker] : workers_) {
@@ -93,10 +59,7 @@ void FunctionExecutor::launch_call(AttemptSpec spec) {
   auto call = std::make_shared<Call>();
   call->spec = std::move(spec);
   calls_.emplace(call->spec.key, call);
-  const InputFile* bundle = bundle_input(call->spec);
-  if (bundle == nullptr)
-    return end_later(call, EndKind::kLaunchFailed, "the code of the function did not come along", false);
-  auto code = read_bundle(bundle->source_path);
+  auto code = code_of(call->spec);
   if (!code)
     return end_later(call, EndKind::kLaunchFailed, code.error().message(), code.error().code() == Code::kUnavailable);
   call->code = std::move(*code);
@@ -198,38 +161,11 @@ void FunctionExecutor::yielded(Worker& worker, WorkerPacket packet) {
                 {.content_type = std::string(find_field(*body, 'c')), .data = std::string(find_field(*body, 'd'))});
 }
 
-// Ends a call with what its worker said; a large value goes to the disk first.
+// Ends a call with what its worker said.
 void FunctionExecutor::keep_value(const std::shared_ptr<Call>& call, WorkerReply reply) {
-  AttemptEnd end{.kind = EndKind::kExited, .exit_code = reply.code, .start = call->start, .end = clock_.wall()};
-  end.message = reply.code == 0 ? "returned" : std::move(reply.message);
-  end.usage.cpu_seconds = static_cast<double>(reply.cpu_us) / 1e6;
-  end.usage.memory_peak_bytes = reply.memory_peak_bytes;
-  end.value = AttemptValue{.content_type = std::move(reply.content_type)};
-  if (reply.content.size() <= functions::kInlineValueBytes) {
-    end.value->data = std::move(reply.content);
-    return end_call(call, std::move(end));
-  }
   reactor_.cancel(call->timeout);
-  call->has_value_file = true;
-  end.value->is_artifact = true;
-  auto shared = std::make_shared<AttemptEnd>(std::move(end));
-  Status posted = disk_.post([this, call, shared, content = std::move(reply.content), alive = alive_] {
-    auto written = write_value(value_path(call->spec.key), content);
-    reactor_.post([this, call, shared, written = std::move(written), alive]() mutable {
-      if (!*alive || call->ended) return;
-      if (written) {
-        shared->artifacts.push_back(std::move(*written));
-      } else {
-        *shared = {.kind = EndKind::kLost,
-                   .message = written.error().message(),
-                   .worker_fault = true,
-                   .start = shared->start,
-                   .end = clock_.wall()};
-      }
-      end_call(call, std::move(*shared));
-    });
-  });
-  if (!posted.is_ok()) end_later(call, EndKind::kLost, posted.message(), true);
+  values_.keep(call->spec.key, std::move(reply), call->start,
+               [this, call](AttemptEnd end) { end_call(call, std::move(end)); });
 }
 
 void FunctionExecutor::cancel(const AttemptKey& key, const CancelOptions& options) {
@@ -252,7 +188,7 @@ void FunctionExecutor::stop(const std::shared_ptr<Call>& call, const CancelOptio
 void FunctionExecutor::end_call(const std::shared_ptr<Call>& call, AttemptEnd end) {
   if (std::exchange(call->ended, true)) return;
   reactor_.cancel(call->timeout);
-  reactor_.cancel(call->owner_timer);
+  if (call->actor) call->actor->end();
   if (call->actor && options_.objects != nullptr)
     options_.objects->actor_ended(call->spec.task_id, call->spec.attempt_number);
   sink_.finished(call->spec.key, std::move(end));
@@ -284,9 +220,7 @@ void FunctionExecutor::release(const AttemptKey& key) {
   const auto found = calls_.find(key);
   if (found == calls_.end()) return processes_->release(key);
   if (!found->second->ended) return;
-  if (found->second->has_value_file) {
-    (void)disk_.post([path = value_path(key)] { unlink(path.c_str()); });
-  }
+  values_.forget(key);
   calls_.erase(found);
 }
 
@@ -344,14 +278,8 @@ void FunctionExecutor::finished(const AttemptKey& key, AttemptEnd end) {
   worker_ended(key, end);
 }
 
-// Values of an earlier agent belong to attempts that it had not reported: those that it had are stored elsewhere.
 std::vector<std::string> FunctionExecutor::reconcile() {
-  std::error_code error;
-  const std::string values = options_.data_directory + "/values";
-  std::filesystem::remove_all(values, error);
-  std::filesystem::create_directories(values, error);
-  if (error)
-    log::error("large values of functions cannot be kept", {{"directory", values}, {"error", error.message()}});
+  values_.clear();
   return processes_->reconcile();
 }
 

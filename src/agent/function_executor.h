@@ -21,9 +21,9 @@
 #include "agent/actor_calls.h"
 #include "agent/executor.h"
 #include "agent/function_environments.h"
+#include "agent/function_values.h"
 #include "agent/function_wire.h"
 #include "agent/reactor.h"
-#include "runtime/thread_pool.h"
 
 namespace uccp::agent {
 
@@ -91,14 +91,12 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   void stop(const std::shared_ptr<Call>& call, const CancelOptions& options);
   void end_call(const std::shared_ptr<Call>& call, AttemptEnd end);
   void end_later(const std::shared_ptr<Call>& call, EndKind kind, std::string message, bool worker_fault);
-  std::string value_path(const AttemptKey& key) const { return options_.data_directory + "/values/" + key; }
 
   // function_actors.cc: calls that stay, and what is called on them.
   void begin_actor(const std::shared_ptr<Call>& call);
-  void feed_actor(Call& call);
+  Status send_to(const Call& call, char kind, const std::string& body);
   void actor_packet(Worker& worker, WorkerPacket& packet);
   uint64_t packet_bytes_max() const;
-  void watch_owner(const std::shared_ptr<Call>& call);
 
   // function_workers.cc: processes.
   void start_worker(Pool& pool);
@@ -130,7 +128,7 @@ class FunctionExecutor final : public ExecutorBackend, public ExecutorSink {
   uint64_t next_worker_ = 1;
   bool draining_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-  runtime::ThreadPool disk_;
+  FunctionValues values_;
 };
 
 }  // namespace uccp::agent

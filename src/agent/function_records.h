@@ -2,6 +2,7 @@
 #pragma once
 
 #include "agent/function_executor.h"
+#include "agent/hosted_actor.h"
 
 namespace uccp::agent {
 
@@ -11,14 +12,10 @@ struct FunctionExecutor::Call {
   std::string pool;
   AttemptKey worker;  // empty: it waits for one, or has ended
   bool ended = false;
-  bool has_value_file = false;
   WallTime start;
   std::optional<CancelOptions> cancel;  // why its worker is being stopped
   Executor::TimerId timeout = 0;
-  std::unique_ptr<ActorCalls> actor;  // of an actor
-  bool actor_ready = false;           // its object is made
-  Executor::TimerId owner_timer = 0;
-  int64_t ownerless_ms = 0;
+  std::unique_ptr<HostedActor> actor;  // of an actor
 };
 
 struct FunctionExecutor::Worker {

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -115,6 +116,13 @@ Result<FunctionCode> parse_bundle(const std::string& content, std::string digest
                     .source = bundle.source()};
   code.requirements.assign(bundle.requirements().begin(), bundle.requirements().end());
   return code;
+}
+
+Result<FunctionCode> code_of(const AttemptSpec& spec) {
+  const auto bundle = std::ranges::find(spec.inputs, functions::kBundleInput, &InputFile::path);
+  if (bundle == spec.inputs.end())
+    return fail(Code::kInvalid, "CODE_MISSING", "the code of the function did not come along");
+  return read_bundle(bundle->source_path);
 }
 
 Result<CallMessage> encode_call(const AttemptSpec& spec, const FunctionCode& code, bool with_source) {

@@ -56,6 +56,9 @@ Result<FunctionCode> read_bundle(const std::string& path);
 // Errors: corruption BUNDLE_INVALID.
 Result<FunctionCode> parse_bundle(const std::string& content, std::string digest);
 
+// The code that a call comes with. Errors: invalid CODE_MISSING; those of read_bundle().
+Result<FunctionCode> code_of(const AttemptSpec& spec);
+
 struct CallMessage {
   std::string body;
   std::vector<OwnedFd> files;
