@@ -51,6 +51,7 @@ Status run_snapshot(Context& context);
 Status run_coordination(Context& context);
 Status run_coordination_one(Context& context);
 Status run_compute(Context& context);
+Status run_compute_ray(Context& context);
 Status run_scheduling_core(Context& context);
 Status run_agents(Context& context);
 Status run_jobs(Context& context);

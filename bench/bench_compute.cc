@@ -117,7 +117,7 @@ Status run_compute(Context& context) {
   UCCP_RETURN_IF_ERROR(run_readers(context, *server));
   for (int i = 0; i < context.pairs(); ++i) {
     const auto ours = measure(context, "venv", {"uccp", server->directory() + "/dev.json"});
-    const auto peer = measure(context, "venv-bench-ray", {"ray", "-"});
+    const auto peer = measure(context, "venv-ray", {"ray", "-"});
     for (auto& [key, one] : rows) {
       if (!ours) one.problem = ours.error().message();
       else if (!peer) one.problem = peer.error().message();

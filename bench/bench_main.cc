@@ -49,6 +49,7 @@ constexpr std::array kBenchmarks = {
     Benchmark{"snapshot", "the tail of puts while a new node receives the whole state", run_snapshot},
     Benchmark{"growth", "puts and gets over sizes, groups, nodes and keys; bench/charts.py draws them", run_growth},
     Benchmark{"compute", "calls of Python functions and actors beside Ray", run_compute},
+    Benchmark{"compute-ray", "functions on Ray through the platform beside a bare driver", run_compute_ray},
     Benchmark{"scheduling-core", "placement decisions of the core alone with 10,000 workers", run_scheduling_core},
     Benchmark{"jobs", "durable no-op jobs from submission to done, beside BullMQ", run_jobs},
     Benchmark{"agents", "one server with 10,000 agents: connecting, heartbeats, submission, tasks to done", run_agents},

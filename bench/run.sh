@@ -44,12 +44,7 @@ install_hyperqueue() {
 # Ray, in an environment of its own, and the Python package beside it.
 install_ray() {
   tools/python >&2 || echo "# could not build the Python package" >&2
-  local venv=build/venv-bench-ray
-  [ ! -e $venv/ray.installed ] || return 0
-  rm -rf $venv
-  /usr/bin/python3 -m venv $venv >&2 &&
-    $venv/bin/python3 -m pip install --quiet --disable-pip-version-check --only-binary :all: ray==2.60.0 >&2 &&
-    touch $venv/ray.installed || echo "# could not install Ray" >&2
+  tools/ray >&2 || echo "# could not install Ray" >&2
 }
 
 # BullMQ, as its lock file says.
