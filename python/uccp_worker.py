@@ -19,6 +19,7 @@ import mmap
 import os
 import pickle
 import resource
+import select
 import shutil
 import socket
 import struct
@@ -107,11 +108,14 @@ def field(tag: str, content: bytes) -> bytes:
 
 
 class Link:
-    """The socket to the agent."""
+    """The socket to the agent, by its name, or one end of a pair."""
 
-    def __init__(self, name: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.connect("\0" + name)
+    def __init__(self, end: str | socket.socket) -> None:
+        if isinstance(end, str):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket.connect("\0" + end)
+        else:
+            self._socket = end
 
     def send(self, kind: str, body: bytes) -> None:
         if len(body) <= INLINE_BYTES:
@@ -129,6 +133,10 @@ class Link:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def readable(self) -> bool:
+        """True if a message is there."""
+        return bool(select.select([self._socket], [], [], 0)[0])
+
     def receive(self) -> tuple[str, bytes | memoryview, list[int]]:
         """The next message and its files. Raises EOFError when the agent is gone."""
         packet, files, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, FILES_MAX)
@@ -141,8 +149,10 @@ class Link:
         return kind, body, files
 
 
-def read_file(file: int) -> bytes:
-    """The content of an open file, which is closed. Mapped, not read: it is copied once."""
+def read_file(file: int | bytes) -> bytes:
+    """The content of an open file, which is closed. Mapped, not read: it is copied once. Content is itself."""
+    if isinstance(file, bytes):
+        return file
     try:
         if os.fstat(file).st_size == 0:
             return b""
@@ -247,7 +257,7 @@ def argument(kind: str, content: bytes, content_type: str) -> Any:
 class Call:
     """A call as the agent sent it."""
 
-    def __init__(self, body: bytes | memoryview, files: list[int]) -> None:
+    def __init__(self, body: bytes | memoryview, files: list[Any]) -> None:
         self.digest = self.entry_point = self.name = ""
         self.source: bytes | None = None
         self.env: dict[str, str] = {}
@@ -291,7 +301,7 @@ class Call:
         else:
             self.source = content
 
-    def _value(self, kind: str, content: bytes, content_type: str, files: list[int]) -> Any:
+    def _value(self, kind: str, content: bytes, content_type: str, files: list[Any]) -> Any:
         if kind == "b":
             content = read_file(files.pop(0))
             kind = "t" if content_type.startswith("text/") else "d"
@@ -470,19 +480,23 @@ def surroundings(call: Call, folder: str) -> Iterator[None]:
 
 
 class Worker:
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Any, functions: Functions | None = None, *, streams: bool = True) -> None:
+        """Without `streams` calls of generators are not run."""
         self._link = link
-        self._functions = Functions()
+        self._functions = functions or Functions()
         self._folder = os.path.join(os.getcwd(), ".call")
+        self._streams = streams
 
     def serve(self) -> None:
         while True:
             kind, body, files = self._link.receive()
             if kind == "C":
-                self._answer(body, files)
+                for said, content in self.packets(body, files):
+                    self._link.send(said, content)
 
-    def _yield(self, values: Iterator[Any], content_type: str, name: str) -> None:
-        """Sends what a generator yields as it comes."""
+    @staticmethod
+    def _yielded(values: Iterator[Any], content_type: str, name: str) -> Iterator[bytes]:
+        """What a generator yields, as it comes."""
         for value in values:
             content, kind = encode(value, content_type, name)
             if len(content) > YIELDED_BYTES_MAX:
@@ -490,9 +504,11 @@ class Worker:
                     f"a value that {name} yields has {len(content)} bytes, at most {YIELDED_BYTES_MAX} travel so; "
                     "yield it in parts, or keep it elsewhere and yield where it is"
                 )
-            self._link.send("Y", field("c", kind.encode()) + field("d", content))
+            yield field("c", kind.encode()) + field("d", content)
 
-    def _answer(self, body: bytes | memoryview, files: list[int]) -> None:
+    def packets(self, body: bytes | memoryview, files: list[Any]) -> Iterator[tuple[str, bytes]]:
+        """What is to be said of a call: Y for each value that it yields while it runs, R when it is over; S alone for
+        a generator that is not to be run."""
         began = resource.getrusage(resource.RUSAGE_SELF)
         code, message, content, content_type = 0, "", b"", ""
         try:
@@ -503,7 +519,12 @@ class Worker:
                 if call.actor:
                     value = importlib.import_module("uccp_actor").serve(self._link, value, call.name)
                 elif isinstance(value, types.GeneratorType) and is_generator(function):
-                    value = self._yield(value, content_type, call.name)
+                    if not self._streams:
+                        yield "S", b""
+                        return
+                    for content in self._yielded(value, content_type, call.name):
+                        yield "Y", content
+                    value = None
                 content, content_type = encode(value, content_type, call.name)
                 if call.shared and not call.actor and len(content) > SHARED_BYTES:
                     hand_over_value(value, call.env["UCCP_TASK_ID"], call.env["UCCP_ATTEMPT"])
@@ -516,12 +537,13 @@ class Worker:
             content, content_type = pickle.dumps(error_of(error)), ERROR
         finally:
             for file in files:
-                os.close(file)
+                if isinstance(file, int):
+                    os.close(file)
         sys.stdout.flush()
         sys.stderr.flush()
         used = resource.getrusage(resource.RUSAGE_SELF)
         cpu = used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime
-        self._link.send(
+        yield (
             "R",
             field("q", bytes([code]))
             + field("m", message.encode(errors="replace")[:1000])

@@ -5,6 +5,7 @@
 
 #include "agent/wire.h"
 #include "base/log.h"
+#include "services/ray_names.h"
 
 namespace uccp::agent {
 namespace {
@@ -165,6 +166,7 @@ wire::Hello Agent::hello() {
   hello.add_capabilities("executor.process");
   if (options_.runs_functions) hello.add_capabilities("executor.function");
   if (options_.runs_containers) hello.add_capabilities("executor.container");
+  if (options_.labels.contains(std::string(ray::kLabel))) hello.add_capabilities("executor.ray");
   hello.set_isolation(options_.isolation);
   hello.set_address(options_.address);
   const bool plain = devices_.gpus().empty() && options_.devices.accelerators.empty();

@@ -45,7 +45,8 @@ struct AgentOptions {
   std::vector<api::Taint> taints;
   bool runs_functions = false;  // the executor can
   bool runs_containers = false;
-  std::string isolation;        // how tasks are kept apart, and which limits hold
+  bool runs_ray_jobs = false;
+  std::string isolation;  // how tasks are kept apart, and which limits hold
   size_t attempts_max = 1000;
   uint64_t cache_bytes_max = 4ull << 30;
   DeviceInventory devices;

@@ -41,10 +41,12 @@ void Agent::launch(wire::LaunchAttempt launch) {
       (executor == api::EXECUTOR_UNSPECIFIED || executor == api::EXECUTOR_PROCESS) && !launch.task().command().empty();
   const bool is_container =
       executor == api::EXECUTOR_CONTAINER && options_.runs_containers && launch.task().has_container();
-  if (!is_function && !is_process && !is_container) {
+  const bool is_ray_job = executor == api::EXECUTOR_RAY && options_.runs_ray_jobs && !launch.task().command().empty();
+  if (!is_function && !is_process && !is_container && !is_ray_job) {
     return deny(id, wire::DENY_REASON_UNSUPPORTED,
                 std::string("this worker runs only commands as processes") +
-                    (options_.runs_functions ? ", functions" : "") + (options_.runs_containers ? ", containers" : ""));
+                    (options_.runs_functions ? ", functions" : "") + (options_.runs_containers ? ", containers" : "") +
+                    (options_.runs_ray_jobs ? ", jobs of Ray" : ""));
   }
   if (active_ >= options_.attempts_max) {
     return deny(id, wire::DENY_REASON_NO_CAPACITY,

@@ -25,6 +25,9 @@
 #include "agent/machine_info.h"
 #include "agent/object_server.h"
 #include "agent/process_executor.h"
+#include "agent/ray_address.h"
+#include "agent/ray_executor.h"
+#include "agent/ray_jobs.h"
 #include "agent/reactor.h"
 #include "agent/server_address.h"
 #include "base/bytes.h"
@@ -37,6 +40,7 @@
 #include "runtime/signals.h"
 #include "services/container_names.h"
 #include "services/function_names.h"
+#include "services/ray_names.h"
 
 namespace uccp::agent {
 namespace {
@@ -60,6 +64,7 @@ struct Flags {
   std::string inventory;
   std::string device_interval = "10s";
   std::string python;
+  std::string ray_address;
   size_t function_workers_max = 0;
   std::string runc;
   std::string images;
@@ -145,7 +150,11 @@ void add_flags(CLI::App& app, Flags& flags) {
       ->envname("UCCP_AGENT_DEVICE_INTERVAL")
       ->capture_default_str();
   app.add_option("--python", flags.python,
-                 "Python of functions, with the package uccp; default ../venv/bin/python beside the agent");
+                 "Python of functions, with the package uccp; default ../venv/bin/python beside the agent")
+      ->envname("UCCP_AGENT_PYTHON");
+  app.add_option("--ray-address", flags.ray_address,
+                 "Ray that runs functions (auto, HOST:PORT, ray://HOST:PORT) or jobs (http://HOST:PORT); default none")
+      ->envname("RAY_ADDRESS");
   app.add_option("--function-workers", flags.function_workers_max,
                  "Processes that run functions at a time; default two for each core, at least 4");
   app.add_option("--runc", flags.runc, "Program that runs containers; default runc, if there is one")
@@ -341,6 +350,77 @@ Status find_containers(const Flags& flags, const ContainerExecutorOptions& conta
   return {};
 }
 
+// Where Ray is, and what this worker can do because of it.
+Result<RayAddress> find_ray(const Flags& flags, const FunctionPython& python, AgentOptions& options) {
+  UCCP_TRY(RayAddress address, parse_ray_address(flags.ray_address));
+  if (address.door == RayDoor::kNone) return address;
+  if (python.path.empty()) {
+    return fail(
+        Code::kInvalid, "PYTHON_MISSING",
+        "RAY_ADDRESS needs a Python with the packages uccp and ray: name one by --python (make build-ml makes one, "
+        "without ray)");
+  }
+  options.labels.try_emplace(std::string(ray::kLabel), ray_label_of(address.door));
+  options.runs_ray_jobs = address.door == RayDoor::kJobs;
+  return address;
+}
+
+RayExecutorOptions ray_options(const Flags& flags, const FunctionPython& python, const RayAddress& address,
+                               runtime::ForkServer& fork_server) {
+  RayExecutorOptions options{.data_directory = flags.data_directory};
+  options.sidecar = {.command = {python.path, "-m", "uccp_ray"},
+                     .address = address.text,
+                     .log_path = flags.data_directory + "/ray.log",
+                     .fork_server = &fork_server};
+  return options;
+}
+
+struct ExecutorParts {
+  FunctionPython python;
+  RayAddress ray;
+  ContainerExecutorOptions containers;
+  ObjectServer* objects = nullptr;
+  runtime::ForkServer* fork_server = nullptr;
+};
+
+// Who runs what; what one does not run it hands to the one before it.
+struct Executors {
+  std::unique_ptr<FunctionExecutor> functions;
+  std::unique_ptr<RayJobExecutor> jobs;
+  std::unique_ptr<ContainerExecutor> containers;
+  std::unique_ptr<ProcessExecutor> processes;
+  std::unique_ptr<RayExecutor> on_ray;  // null: functions run natively
+
+  ExecutorBackend& front() { return on_ray != nullptr ? static_cast<ExecutorBackend&>(*on_ray) : *functions; }
+};
+
+Result<Executors> make_executors(Reactor& loop, const Clock& clock, FileSystem& files, const Flags& flags,
+                                 const ExecutorParts& parts, Agent& agent) {
+  Executors made;
+  made.functions =
+      std::make_unique<FunctionExecutor>(loop, clock, function_options(flags, parts.python, parts.objects), agent);
+  const char* token = std::getenv("RAY_AUTH_TOKEN");
+  made.jobs = std::make_unique<RayJobExecutor>(
+      RayJobOptions{.python = parts.python.path, .address = parts.ray.text, .token = token == nullptr ? "" : token},
+      *made.functions);
+  made.containers = std::make_unique<ContainerExecutor>(parts.containers, *made.jobs);
+  UCCP_TRY(made.processes, ProcessExecutor::open(loop, clock, files,
+                                                 {.data_directory = flags.data_directory,
+                                                  .allow_root_tasks = flags.allow_root_tasks,
+                                                  .capacity = capacity_of(flags),
+                                                  .fork_server = parts.fork_server},
+                                                 *made.containers));
+  made.containers->attach(*made.processes);
+  made.jobs->attach(*made.containers);
+  UCCP_RETURN_IF_ERROR(made.functions->attach(*made.jobs));
+  if (parts.ray.door == RayDoor::kDriver || parts.ray.door == RayDoor::kClient) {
+    made.on_ray = std::make_unique<RayExecutor>(loop, clock,
+                                                ray_options(flags, parts.python, parts.ray, *parts.fork_server), agent);
+    UCCP_RETURN_IF_ERROR(made.on_ray->attach(*made.functions));
+  }
+  return made;
+}
+
 Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server) {
   static const runtime::RealClock clock;
   // Never destroyed: a late callback of gRPC may still post to it while the process ends.
@@ -365,31 +445,26 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   UCCP_TRY(const FunctionPython python, find_python(flags));
   options.runs_functions = !python.path.empty();
   if (options.runs_functions) options.labels.try_emplace(std::string(functions::kRuntimeLabel), python.runtime);
+  UCCP_TRY(const RayAddress ray_at, find_ray(flags, python, options));
   const ContainerExecutorOptions containers_of = container_options(flags);
   UCCP_RETURN_IF_ERROR(find_containers(flags, containers_of, options));
   UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
   const auto objects = share_objects(flags, clock, files);
-  FunctionExecutor functions(loop, clock, function_options(flags, python, objects.get()), *agent);
-  ContainerExecutor containers(containers_of, functions);
-  UCCP_TRY(auto executor, ProcessExecutor::open(loop, clock, files,
-                                                {.data_directory = flags.data_directory,
-                                                 .allow_root_tasks = flags.allow_root_tasks,
-                                                 .capacity = capacity_of(flags),
-                                                 .fork_server = &fork_server},
-                                                containers));
-  containers.attach(*executor);
-  UCCP_RETURN_IF_ERROR(functions.attach(containers));
+  UCCP_TRY(Executors executors, make_executors(loop, clock, files, flags,
+                                               {python, ray_at, containers_of, objects.get(), &fork_server}, *agent));
+  ProcessExecutor* const executor = executors.processes.get();
   if (executor->groups().layout().usable()) {
     UCCP_RETURN_IF_ERROR(guard.watch(executor->groups().agent_directories()));
   }
   agent->set_isolation(executor->isolation_note() + "; " + executor->limits_note());
   log::info("agent started", {{"data", flags.data_directory},
                               {"functions", python.runtime},
+                              {"ray", ray_at.text},
                               {"isolation", executor->isolation_note()},
                               {"limits", executor->limits_note()}});
   agent_pointer = agent.get();
   loop.post([&] {
-    agent->start(functions);
+    agent->start(executors.front());
     certificates.start([&link](const auto& method, auto request, int64_t timeout_ms,
                                auto done) { link.call(method, std::move(request), timeout_ms, std::move(done)); },
                        [&link] { link.reconnect("the agent has another certificate"); });
@@ -406,7 +481,7 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   watch.reset();
   certificates.stop();
   link.stop();
-  executor.reset();
+  executors = {};
   agent_pointer = nullptr;
   log::info("agent ended");
   return {};

@@ -79,6 +79,7 @@ struct AttemptSpec {
   std::vector<std::string> command;
   std::optional<FunctionCallSpec> function;
   std::optional<ContainerSpec> container;
+  bool ray_job = false;  // the command is a job of a Ray cluster
   std::map<std::string, std::string> env;
   std::string working_dir;  // relative to the folder
   std::string stdin_bytes;

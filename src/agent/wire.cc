@@ -92,6 +92,7 @@ AttemptSpec spec_of(const wire::LaunchAttempt& launch) {
                                    .read_only = task.container().read_only(),
                                    .host_network = task.container().host_network()};
   }
+  spec.ray_job = task.executor() == api::EXECUTOR_RAY;
   spec.working_dir = task.working_dir();
   spec.stdin_bytes = task.stdin();
   spec.outputs.assign(task.outputs().begin(), task.outputs().end());

@@ -48,6 +48,7 @@ void AgentChild::keep_running() {
     const int log_fd = ::open(options_.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     runtime::SpawnOptions spawn;
     spawn.argv = {options_.program, "--data-dir", options_.data_dir, "--context-file", options_.context_file};
+    if (!options_.ray_address.empty()) spawn.environment["RAY_ADDRESS"] = options_.ray_address;
     spawn.stdout_fd = log_fd;
     spawn.stderr_fd = log_fd;
     spawn.new_process_group = true;

@@ -18,6 +18,7 @@ struct AgentChildOptions {
   std::string data_dir;      // of the agent
   std::string context_file;  // how it reaches the server
   std::string log_file;
+  std::string ray_address;  // empty: that of the environment
 };
 
 class AgentChild {

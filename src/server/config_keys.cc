@@ -39,7 +39,7 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"prometheus_url", kString, "", kUnused, "Prometheus; unset: the embedded engine"},
     {"grafana_url", kString, "", kUnused, "Grafana to provision dashboards in"},
     {"jaeger_endpoint", kString, "", kUnused, "Jaeger collector; unset: the embedded store"},
-    {"ray_address", kString, "", kUnused, "Ray cluster; unset: the native executor"},
+    {"ray_address", kString, "", kActs, "Ray for the agent of `uccp dev` (docs/ray.md); unset: the native executor"},
     {"enable_tracing", kBool, "true", kUnused, "distributed tracing"},
     {"log_level", kString, "INFO", kLive, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL"},
     {"log_format", kString, "json", kActs, "json or text"},

@@ -143,7 +143,7 @@ int run_dev(const DevOptions& dev, const Config& config) {
       files, agent_json, context_json({at, paths.ca_certificate, paths.agent_certificate, paths.agent_key, "", ""}));
   if (!written.is_ok()) return report(written);
   const std::string bin = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  AgentChild agent({bin + "/uccp-agent", dir + "/agent", agent_json, dir + "/agent.log"});
+  AgentChild agent({bin + "/uccp-agent", dir + "/agent", agent_json, dir + "/agent.log", config.text("ray_address")});
   if (dev.start_agent) {
     agent.start();
     if (!(*server)->wait_for_worker(kWorkerWaitMs)) {

@@ -5,6 +5,7 @@
 #include "call/listing.h"
 #include "services/container_names.h"
 #include "services/feature_types.h"
+#include "services/ray_names.h"
 #include "services/tasks/cron.h"
 #include "services/tasks/task_arrays.h"
 #include "services/tasks/task_checks.h"
@@ -165,10 +166,11 @@ Status check_maker(const v1::Task& task, WallTime now) {
 Status check_executor(v1::Task& task) {
   if (task.executor() == v1::EXECUTOR_UNSPECIFIED)
     task.set_executor(task.has_container() ? v1::EXECUTOR_CONTAINER : v1::EXECUTOR_PROCESS);
-  if (task.executor() != v1::EXECUTOR_PROCESS && task.executor() != v1::EXECUTOR_CONTAINER) {
+  if (task.executor() != v1::EXECUTOR_PROCESS && task.executor() != v1::EXECUTOR_CONTAINER &&
+      task.executor() != v1::EXECUTOR_RAY) {
     return Status(Code::kInvalid, "EXECUTOR_UNIMPLEMENTED",
                   "tasks of the executor " + v1::Executor_Name(task.executor()).substr(9) +
-                      " are not built; PROCESS and CONTAINER are, functions are called by SubmitTask");
+                      " are not built; PROCESS, CONTAINER and RAY are, functions are called by SubmitTask");
   }
   const bool in_container = task.executor() == v1::EXECUTOR_CONTAINER;
   if (task.has_function()) return invalid_field("task.function", "is for SubmitTask; this method runs commands");
@@ -177,6 +179,8 @@ Status check_executor(v1::Task& task) {
                          in_container ? "is required by the executor CONTAINER" : "needs the executor CONTAINER");
   if (task.command().empty() ? !in_container : task.command(0).empty())
     return invalid_field("task.command", "must name a program", R"(["sh","-c","echo hello"])");
+  if (task.executor() == v1::EXECUTOR_RAY)
+    (*task.mutable_node_selector())[std::string(ray::kLabel)] = std::string(ray::kJobs);
   if (!in_container) return Status::ok();
   const std::string& user = task.container().user();
   if (!user.empty() && user != "root" && user != "0" && user != "0:0") {
