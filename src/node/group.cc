@@ -327,7 +327,6 @@ void Group::finish_applied(machine::AppliedBatch batch) {
       else leases_.set(change.lease, change.generation, change.ttl_ms, now);
     }
   }
-  env_.changes.publish(id_, std::move(batch.changes));
   for (machine::EntryResult& result : batch.results) {
     auto node = waiting_.extract(result.index);
     if (node.empty()) continue;
@@ -336,6 +335,8 @@ void Group::finish_applied(machine::AppliedBatch batch) {
     if (!result.result) node.mapped().done(std::unexpected(std::move(result.result.error())));
     else node.mapped().done(machine::Applied{result.index, std::move(*result.result)});
   }
+  // Behind the answers, which somebody waits for; the thread that watchers are told on would take its core from them.
+  env_.changes.publish(id_, std::move(batch.changes));
   serve_reads();
 }
 

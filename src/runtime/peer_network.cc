@@ -548,9 +548,11 @@ void PeerNetwork::send(NodeId to, NetworkLane lane, std::string frame) {
     state_->metrics.sent.add();
     if (std::exchange(out->wake_posted, true)) return;
   }
-  asio::post(state_->io, [out] {
+  const auto wake = [out] {
     if (out->link) out->link->wake.cancel();
-  });
+  };
+  if (state_->loop.is_current()) wake();
+  else asio::post(state_->io, wake);
 }
 
 void PeerNetwork::stop() {
