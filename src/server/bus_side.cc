@@ -61,6 +61,7 @@ Result<events::EventsOptions> bus_settings(const Config& config) {
   UCCP_TRY(options.cleaner.log_bytes_min, config.integer_between("bus_log_bytes_min", 1, int64_t{1} << 50));
   UCCP_TRY(options.cleaner.bytes_per_second,
            config.integer_between("bus_rewrite_bytes_per_second", 1 << 10, int64_t{1} << 40));
+  options.producers.idle_ms = std::max<int64_t>(config.duration_ms("bus_producer_idle"), 60'000);
   UCCP_TRY(options.transactions.events_max, config.integer_between("bus_transaction_events_max", 1, 1'000'000));
   UCCP_TRY(options.transactions.bytes_max,
            config.integer_between("bus_transaction_bytes_max", 1 << 10, int64_t{1} << 32));

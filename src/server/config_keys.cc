@@ -185,6 +185,9 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"bus_log_bytes_min", kInteger, "536870912", kActs, "logs of bus groups up to this size are left as they are"},
     {"bus_rewrite_bytes_per_second", kInteger, "33554432", kActs, "bytes of events that are stored again a second"},
     {"bus_subscriptions_max", kInteger, "1000", kActs, "most subscriptions with a name in a namespace"},
+    {"bus_producer_idle", kDuration, "168h", kActs,
+     "time after which producers of events that nobody has heard of are forgotten, with their epochs and sequences; "
+     "at least 1m"},
     {"bus_transaction_events_max", kInteger, "10000", kActs,
      "most events and confirmations of a transaction over topics"},
     {"bus_transaction_bytes_max", kInteger, "67108864", kActs, "most bytes of the events of a transaction over topics"},

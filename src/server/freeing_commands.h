@@ -37,7 +37,9 @@ inline bool frees_space(std::string_view command) {
                                                   "quotas.delete",
                                                   "transactions.end",
                                                   "transactions.settle",
-                                                  "transactions.settled"};
+                                                  "transactions.settled",
+                                                  "bus.retire",
+                                                  "transactions.retire"};
   return std::ranges::find(kFreeing, command) != std::end(kFreeing);
 }
 

@@ -19,6 +19,10 @@ inline constexpr uint32_t kNumberedLevel = 2;
 // Level at which nodes know transactions over topics.
 inline constexpr uint32_t kTransactionsLevel = 2;
 
+// Level at which producers that are silent for long are forgotten and told so, and versions of keys count scheduled
+// events.
+inline constexpr uint32_t kRetirementLevel = 2;
+
 // Level at which nodes know topics that are compacted, and events that are stored again.
 inline constexpr uint32_t kCompactionLevel = 2;
 

@@ -51,6 +51,9 @@ class Restored(unittest.TestCase):
         taken = self.read("orders", subscription="billing", limit=2)
         confirmed = self.node.rest.post("events/subscriptions/billing:ack", {"ackIds": [i["ackId"] for i in taken]})
         self.assertEqual((confirmed.status, payloads(taken)), (200, ["a", "b"]), confirmed)
+        return self.back_up()
+
+    def back_up(self):
         backup = self.cli("backup", "create", "-o", "name").strip().split("/")[1]
 
         def made():
@@ -59,6 +62,11 @@ class Restored(unittest.TestCase):
             return state["status"] == "SUCCEEDED"
         wait_until(made, 60, "the backup to be made")
         return backup
+
+    def restore(self, backup):
+        self.cli("backup", "restore", backup, "--confirm-cluster-id", self.node.context["clusterId"])
+        wait_until(lambda: "restored as" in self.node.rest.get(f"backups/{backup}").json.get("statusReason", ""), 60,
+                   what="the end of the restore")
 
     def check(self):
         """All five are there at their offsets, what came later is not, and all goes on."""
@@ -82,20 +90,36 @@ class Restored(unittest.TestCase):
         self.publish("orders", "later", "too")
         self.assertEqual(self.node.rest.post("events/topics", {"name": "made.later"}).status, 201)
         self.publish("made.later", "x")
-        cluster = self.node.context["clusterId"]
-        self.cli("backup", "restore", backup, "--confirm-cluster-id", cluster)
-        wait_until(lambda: "restored as" in self.node.rest.get(f"backups/{backup}").json.get("statusReason", ""), 60,
-                   what="the end of the restore")
+        self.restore(backup)
         self.assertEqual(self.node.rest.get("events/topics/made.later").status, 404)
         self.check()
         # And once more from a backup of what was restored.
-        again = self.cli("backup", "create", "-o", "name").strip().split("/")[1]
-        wait_until(lambda: self.node.rest.get(f"backups/{again}").json["status"] == "SUCCEEDED", 60, "another backup")
+        again = self.back_up()
         self.publish("orders", "h")
-        self.cli("backup", "restore", again, "--confirm-cluster-id", cluster)
-        wait_until(lambda: "restored as" in self.node.rest.get(f"backups/{again}").json.get("statusReason", ""), 60,
-                   what="the end of the second restore")
+        self.restore(again)
         self.assertEqual(payloads(self.read("orders")), list("abcdefg"))
+
+    def test_a_transaction_that_was_open_is_committed_after_the_restore(self):
+        wait_until(lambda: self.node.rest.post("events/transactions", {"producerId": "level"}).status == 201,
+                   what="the feature level")
+        self.assertEqual(self.node.rest.post("events/topics", {"name": "both", "partitions": 4}).status, 201)
+        ids = {}
+        keys = [f"k{number}" for number in range(8)]
+        for producer in ("kept", "late"):
+            ids[producer] = self.node.rest.post("events/transactions", {"producerId": producer, "timeout": "10m"}).json["id"]
+            events = [{"text": f"{producer} {key}", "key": key} for key in keys]
+            stored = self.node.rest.post("events/publish", {"topic": "both", "events": events,
+                                                            "transactionId": ids[producer]})
+            self.assertEqual(stored.status, 200, stored)
+            if producer == "kept":
+                backup = self.back_up()
+        self.assertEqual(self.node.rest.post(f"events/transactions/{ids['kept']}:abort", {}).status, 200)
+        self.restore(backup)
+        committed = self.node.rest.post(f"events/transactions/{ids['kept']}:commit", {})
+        self.assertEqual((committed.status, committed.json.get("status")), (200, "COMMITTED"), committed)
+        unknown = self.node.rest.post(f"events/transactions/{ids['late']}:commit", {})
+        self.assertEqual((unknown.status, unknown.json.get("reason")), (404, "TRANSACTION_NOT_FOUND"), unknown)
+        self.assertEqual(sorted(payloads(self.read("both"))), [f"kept {key}" for key in keys])
 
     def test_a_node_that_lost_everything_has_its_events_again(self):
         backup = self.filled()

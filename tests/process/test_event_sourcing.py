@@ -1,16 +1,19 @@
 # timeout: 120
 """Aggregates as streams of events with expected versions: one of many writers is first, nothing is lost by kill -9."""
+import datetime
 import threading
 import unittest
 import uuid
 
 from lib.uccp import NodeTest, SERVER, require
+from lib.wait import wait_until
 
 require(SERVER)
 
 
 class EventSourcing(NodeTest):
     agent = False
+    feature_level = 2  # at which scheduled events know their key
 
     def setUp(self):
         self.topic = "orders." + uuid.uuid4().hex[:8]
@@ -41,6 +44,22 @@ class EventSourcing(NodeTest):
             {"key": "a", "type": "noted"}]}).status, 200)
         self.assert_problem(self.append("a", 3, "closed"), 409, "VERSION_MISMATCH")
         self.assertEqual(self.append("a", 4, "closed").status, 200)
+
+    def test_an_event_that_is_delivered_later_counts_when_it_gets_its_offset(self):
+        self.assertEqual(self.append("a", 0, "placed").status, 200)
+        types = ["placed"]
+        # What is not stored before its time is delivered at once.
+        for seconds in (1, 5, 20):
+            time = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+            reminder = {"key": "a", "type": "reminded", "deliverTime": time.isoformat()}
+            stored = self.rest.post("events/publish", {"topic": self.topic, "events": [reminder]})
+            self.assertEqual(stored.status, 200, stored)
+            types.append("reminded")
+            if stored.json["results"][0].get("scheduled"):
+                break
+        wait_until(lambda: self.load("a") == types, 60, what="the event to be delivered")
+        self.assert_problem(self.append("a", 1, "shipped"), 409, "VERSION_MISMATCH", "expectedVersion")
+        self.assertEqual(self.append("a", len(types), "shipped").json["results"][0]["version"], len(types) + 1)
 
     def test_what_has_no_single_key_has_no_version(self):
         for events in ([{"type": "x"}], [{"key": "a"}, {"key": "b"}]):

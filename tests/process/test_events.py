@@ -89,6 +89,8 @@ class Retention(EventsTest):
 
 
 class Publishing(EventsTest):
+    feature_level = 2  # at which producers are forgotten
+
     def test_events_of_a_key_stay_in_order_in_one_partition(self):
         name = self.topic(partitions=8)
         keys = [f"k{number % 5}" for number in range(100)]
@@ -134,6 +136,8 @@ class Publishing(EventsTest):
         self.publish(name, "d", sequence=1, producerId="p", producerEpoch=2)
         stale = self.rest.post("events/publish", {"topic": name, "events": [{"text": "x"}], "sequence": 4, **one})
         self.assert_problem(stale, 412, "PRODUCER_FENCED")
+        unknown = self.rest.post("events/publish", {"topic": name, "events": [{"text": "x"}], "sequence": 4, "producerId": "q"})
+        self.assert_problem(unknown, 412, "PRODUCER_UNKNOWN", "sequence")
         self.assertEqual(payloads(self.read(name)), ["a", "b", "c", "d"])
 
     def test_an_expected_offset_guards_a_stream(self):

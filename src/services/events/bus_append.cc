@@ -11,6 +11,7 @@
 #include "services/events/bus_state.h"
 #include "services/events/bus_trim.h"
 #include "services/events/transaction_part.h"
+#include "services/feature_types.h"
 #include "uccp/v1/events.pb.h"
 
 namespace uccp::events {
@@ -34,6 +35,19 @@ std::string_view bytes_of(std::string_view event, int number) {
 std::string_view id_of(std::string_view event) { return bytes_of(event, v1::Event::kIdFieldNumber); }
 std::string_view key_of(std::string_view event) { return bytes_of(event, v1::Event::kKeyFieldNumber); }
 
+std::string version_key(PartitionId id, std::string_view key) { return partition_key(id) + std::string(key); }
+
+uint64_t version_of(const machine::KeyReader& state, const machine::Scope& scope, PartitionId id,
+                    std::string_view key) {
+  const auto stored = kVersions.get(state, scope, version_key(id, key));
+  return stored ? ByteReader(*stored).u64() : 0;
+}
+
+void put_version(ApplyContext& context, const machine::Scope& scope, PartitionId id, std::string_view key,
+                 uint64_t version) {
+  kVersions.put(context.state(), scope, version_key(id, key), ByteWriter().u64(version).take());
+}
+
 // One batch on its way into a partition.
 class Append {
  public:
@@ -51,7 +65,7 @@ class Append {
       return std::move(result_);
     }
     if (batch_.has_expected_version()) {
-      const uint64_t version = version_of(key_of(batch_.events(0)));
+      const uint64_t version = version_of(c_.state(), c_.scope(), id_, key_of(batch_.events(0)));
       if (batch_.expected_version() != version) {
         refuse(BusBatchResult::REFUSAL_UNEXPECTED_VERSION, version);
         return std::move(result_);
@@ -104,7 +118,13 @@ class Append {
 
   // False if the batch is refused. Otherwise the first repeated_ events were stored before.
   bool check_producer() {
-    producer_ = kProducers.get(c_.state(), c_.scope(), producer_key()).value_or(BusProducerRow());
+    const auto stored = kProducers.get(c_.state(), c_.scope(), producer_key());
+    // What it sent last cannot be told from what it sends now.
+    if (!stored && batch_.sequence() > 1 && c_.envelope().feature_level >= services::kRetirementLevel) {
+      refuse(BusBatchResult::REFUSAL_UNKNOWN_PRODUCER, 1);
+      return false;
+    }
+    producer_ = stored.value_or(BusProducerRow());
     if (batch_.producer_epoch() < producer_.epoch()) {
       refuse(BusBatchResult::REFUSAL_STALE_EPOCH, producer_.epoch());
       return false;
@@ -211,14 +231,9 @@ class Append {
       const std::string& event = batch_.events(static_cast<int>(place));
       if (!is_later(event) || repeats.contains(place)) continue;
       result_.add_scheduled(place);
-      put_scheduled(c_, id_, deliver_us(event), number_, place, batch_);
+      put_scheduled(c_, id_, deliver_us(event), number_, place, batch_, key_of(event));
       row_.set_scheduled(row_.scheduled() + 1);
     }
-  }
-
-  uint64_t version_of(std::string_view key) const {
-    const auto stored = kVersions.get(c_.state(), c_.scope(), partition_key(id_) + std::string(key));
-    return stored ? ByteReader(*stored).u64() : 0;
   }
 
   // Places of events that get no offset now.
@@ -237,11 +252,12 @@ class Append {
       if (!key.empty() && !skipped.contains(place)) ++more[key];
     }
     for (const auto& [key, count] : more) {
-      const uint64_t before = version_of(key);
-      if (before == 0 && !batch_.has_expected_version()) continue;
-      kVersions.put(c_.state(), c_.scope(), partition_key(id_) + std::string(key),
-                    ByteWriter().u64(before + count).take());
-      if (batch_.has_expected_version()) result_.set_version(before + count);
+      if (!batch_.has_expected_version()) {
+        count_version(c_, c_.scope(), id_, key, count);
+        continue;
+      }
+      result_.set_version(version_of(c_.state(), c_.scope(), id_, key) + count);
+      put_version(c_, c_.scope(), id_, key, result_.version());
     }
   }
 
@@ -320,6 +336,12 @@ BusBatchResult append_batch(ApplyContext& context, const BusBatch& batch, uint32
   }
   if (batch.transaction() != 0) return stage_batch(context, batch, number);
   return Append(context, batch, number, std::move(*row)).run();
+}
+
+void count_version(ApplyContext& context, const machine::Scope& scope, PartitionId id, std::string_view key,
+                   uint64_t events) {
+  const uint64_t before = version_of(context.state(), scope, id, key);
+  if (before > 0) put_version(context, scope, id, key, before + events);
 }
 
 void append_staged(ApplyContext& context, const StagedBatch& staged) {

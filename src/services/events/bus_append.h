@@ -23,6 +23,9 @@ struct StagedBatch {
   uint32_t order = 0;  // among those that the command gives offsets to
   const internal::v1::TransactionStagedRow& row;
 };
+// One more event of a key; counts if the key has a version.
+void count_version(machine::ApplyContext& context, const machine::Scope& scope, PartitionId id, std::string_view key,
+                   uint64_t events = 1);
 // Gives its events their offsets, as append_batch() does; not if the partition is gone.
 void append_staged(machine::ApplyContext& context, const StagedBatch& staged);
 // A row of the index, a scheduled event or a staged batch that names the batch is gone. A batch is needed while

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "services/events/bus_append.h"
+#include "services/events/transaction_rows.h"
 #include "services/feature_types.h"
 
 namespace uccp::events {
@@ -11,6 +12,7 @@ namespace {
 
 using internal::v1::BusCompactedRow;
 using internal::v1::BusRewrittenRow;
+using internal::v1::BusRewrittenWaiting;
 using machine::ApplyContext;
 
 // The events that the row still has, counted from its first offset.
@@ -75,6 +77,39 @@ bool rewrite_row(ApplyContext& context, const internal::v1::BusRewriteCommand& c
   return true;
 }
 
+// The same of a staged batch, whose key, and so its order, stays.
+bool rewrite_staged(ApplyContext& context, const BusRewrittenWaiting& moved, int events) {
+  auto row = kStaged.get(context.state(), context.scope(), moved.staged());
+  const StagedPlace before{moved.log_index(), moved.log_batch()};
+  if (!row || row->heads_size() != events || staged_place(moved.staged(), *row) != before) return false;
+  row->set_log_index(context.index().value);
+  row->set_batch(moved.batch());
+  kStaged.put(context.state(), context.scope(), moved.staged(), *row);
+  return true;
+}
+
+// The same of a scheduled event.
+bool rewrite_scheduled(ApplyContext& context, const BusRewrittenWaiting& moved, int events) {
+  auto row = kScheduled.get(context.state(), context.scope(), moved.scheduled());
+  const bool same = row && row->log_index() == moved.log_index() && row->batch() == moved.log_batch();
+  if (!same || events != 1) return false;
+  row->set_log_index(context.index().value);
+  row->set_batch(moved.batch());
+  row->set_place(0);
+  row->set_events(1);
+  kScheduled.put(context.state(), context.scope(), moved.scheduled(), *row);
+  return true;
+}
+
+bool rewrite_waiting(ApplyContext& context, const internal::v1::BusRewriteCommand& command,
+                     const BusRewrittenWaiting& moved) {
+  const int events = command.batches(static_cast<int>(moved.batch())).events_size();
+  const bool is_read =
+      moved.has_staged() ? rewrite_staged(context, moved, events) : rewrite_scheduled(context, moved, events);
+  if (is_read) release_entry(context, moved.log_index(), moved.log_batch());
+  return is_read;
+}
+
 }  // namespace
 
 uint64_t uncompacted_bytes(const BusPartitionRow& row) {
@@ -112,10 +147,12 @@ void compact_partition(ApplyContext& context, const internal::v1::BusCompactComm
 
 void rewrite_rows(ApplyContext& context, const internal::v1::BusRewriteCommand& command) {
   std::map<uint32_t, uint64_t> named;  // rows, by batch
+  const auto batches = static_cast<uint32_t>(command.batches_size());
   for (const BusRewrittenRow& row : command.rows()) {
-    if (row.batch() < static_cast<uint32_t>(command.batches_size()) && rewrite_row(context, command, row)) {
-      ++named[row.batch()];
-    }
+    if (row.batch() < batches && rewrite_row(context, command, row)) ++named[row.batch()];
+  }
+  for (const BusRewrittenWaiting& row : command.waiting()) {
+    if (row.batch() < batches && rewrite_waiting(context, command, row)) ++named[row.batch()];
   }
   for (const auto& [batch, rows] : named) {
     kNeeded.put(context.state(), {}, needed_key(context.index(), batch),

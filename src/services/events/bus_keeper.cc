@@ -13,7 +13,7 @@ using machine::Scope;
 
 BusKeeper::BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere,
                      machine::Reader& reader, Executor& loop, Executor& work, const Clock& clock, Compactor& compactor,
-                     LogCleaner& cleaner)
+                     LogCleaner& cleaner, SilentProducers& producers, Transactions& transactions)
     : options_(options),
       local_(local),
       anywhere_(anywhere),
@@ -22,7 +22,9 @@ BusKeeper::BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine
       work_(work),
       clock_(clock),
       compactor_(compactor),
-      cleaner_(cleaner) {}
+      cleaner_(cleaner),
+      producers_(producers),
+      transactions_(transactions) {}
 
 void BusKeeper::on_leadership(GroupId group, bool leads) {
   if (!leads) {
@@ -114,11 +116,13 @@ void BusKeeper::clean(GroupId group, uint64_t round, const GroupView& bus, const
     if (can && compactor_.due(row, now_ms)) uncompacted.push_back({group, scope, id});
     return true;
   });
-  loop_.post([this, group, round, bus, live_bytes, uncompacted = std::move(uncompacted)]() mutable {
+  transactions_.look_for_strays(group, bus);
+  loop_.post([this, group, round, bus, now_ms, live_bytes, uncompacted = std::move(uncompacted)]() mutable {
     if (!current(group, round)) return;
     const auto leads = [this, group, round] { return current(group, round); };
     compactor_.begin(group, std::move(uncompacted), leads);
     cleaner_.look(group, bus, live_bytes, leads);
+    producers_.look(group, bus, now_ms, leads);
   });
   for (const auto& [topic, scope] : gone) {
     drop_in(local_, group, scope, topic, [](const Status&) {});

@@ -1,7 +1,7 @@
 // Keeps the groups bus-* clean, on their leaders: drops partitions whose topic is gone, and what the retention of the
-// others gives up, gives offsets to scheduled events whose time has come, and says what is to be compacted and when the
-// log is to be cleaned. Re-runnable: what there is to do is found
-// in the states, so a new leader goes on.
+// others gives up, gives offsets to scheduled events whose time has come, and says what is to be compacted, when the
+// log is to be cleaned, and when producers and strays of transactions are to be looked for. Re-runnable: what there is
+// to do is found in the states, so a new leader goes on.
 //
 // Thread: the loop's, but for drop(), which is callable from any thread.
 #pragma once
@@ -17,7 +17,9 @@
 #include "services/events/bus_rows.h"
 #include "services/events/compactor.h"
 #include "services/events/log_cleaner.h"
+#include "services/events/silent_producers.h"
 #include "services/events/topics_state.h"
+#include "services/events/transactions.h"
 
 namespace uccp::events {
 
@@ -38,7 +40,8 @@ class BusKeeper {
   // Everything must outlive the keeper, and the keeper every command it proposes. `local` proposes on this node,
   // `anywhere` to the leader wherever it is.
   BusKeeper(BusKeeperOptions options, machine::Proposer& local, machine::Proposer& anywhere, machine::Reader& reader,
-            Executor& loop, Executor& work, const Clock& clock, Compactor& compactor, LogCleaner& cleaner);
+            Executor& loop, Executor& work, const Clock& clock, Compactor& compactor, LogCleaner& cleaner,
+            SilentProducers& producers, Transactions& transactions);
 
   // This node leads the group or no longer does.
   void on_leadership(GroupId group, bool leads);
@@ -71,6 +74,8 @@ class BusKeeper {
   const Clock& clock_;
   Compactor& compactor_;
   LogCleaner& cleaner_;
+  SilentProducers& producers_;
+  Transactions& transactions_;
   std::map<GroupId, Seen> seen_;
   std::map<GroupId, uint64_t> rounds_;  // of groups that this node leads; another round ends the earlier one
   uint64_t last_round_ = 0;

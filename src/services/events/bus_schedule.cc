@@ -8,6 +8,7 @@
 #include "services/events/bus_append.h"
 #include "services/events/bus_state.h"
 #include "services/events/bus_trim.h"
+#include "services/feature_types.h"
 #include "uccp/v1/events.pb.h"
 
 namespace uccp::events {
@@ -70,6 +71,7 @@ void release_event(ApplyContext& context, const Due& due, BusPartitionRow& parti
   partition.set_bytes_ever(row.bytes_ever());
   kIndex.put(context.state(), due.scope, index_key(due.id, partition.next_offset()), row);
   partition.set_next_offset(partition.next_offset() + 1);
+  if (partition.versioned() && !event.key().empty()) count_version(context, due.scope, due.id, event.key());
   // Its content is in an older entry of the log: whoever is told reads it there.
   internal::v1::BusNotice notice;
   *notice.mutable_row() = std::move(row);
@@ -92,13 +94,14 @@ int64_t deliver_us(std::string_view event) {
 }
 
 void put_scheduled(ApplyContext& context, PartitionId id, int64_t time_us, uint32_t batch_number, uint32_t place,
-                   const internal::v1::BusBatch& batch) {
+                   const internal::v1::BusBatch& batch, std::string_view key) {
   BusScheduledRow row;
   row.set_log_index(context.index().value);
   row.set_batch(batch_number);
   row.set_place(place);
   row.set_bytes(batch.events(static_cast<int>(place)).size());
   row.set_events(static_cast<uint32_t>(batch.events_size()));
+  if (context.envelope().feature_level >= services::kRetirementLevel) row.set_key(std::string(key));
   kScheduled.put(context.state(), context.scope(),
                  scheduled_key(id, time_us, context.index().value, batch_number, place), row);
   BusDueRow due;

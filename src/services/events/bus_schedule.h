@@ -14,8 +14,9 @@ inline constexpr uint64_t kScheduledMax = 100'000;
 
 // When a stored event wants to be delivered, microseconds since 1970; 0: at once.
 int64_t deliver_us(std::string_view event);
+// Sets the event at a place of the batch aside, which has that key.
 void put_scheduled(machine::ApplyContext& context, PartitionId id, int64_t time_us, uint32_t batch_number,
-                   uint32_t place, const internal::v1::BusBatch& batch);
+                   uint32_t place, const internal::v1::BusBatch& batch, std::string_view key);
 // Gives offsets to what is due, at most `events_max`. True if nothing that is due is left.
 bool release_due(machine::ApplyContext& context, int64_t now_us, uint32_t events_max);
 // Forgets scheduled events of a topic that was deleted, at most `rows_max`, which it lessens. True if that was all.

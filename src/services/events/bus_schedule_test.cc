@@ -2,6 +2,7 @@
 #include "services/events/bus_schedule.h"
 
 #include "services/events/test_bus_lab.h"
+#include "services/feature_types.h"
 
 namespace uccp::events {
 namespace {
@@ -104,6 +105,39 @@ TEST_F(Schedule, ARepeatIsNotScheduledTwice) {
   lab_.now_ms += 500;
   release();
   EXPECT_EQ(lab_.read(7, 0), Texts{"a"});
+}
+
+TEST_F(Schedule, AKeyWithAVersionHasOneMoreWhenItsEventGetsItsOffset) {
+  const auto keyed = [](BusBatch batch, const std::string& key) {
+    v1::Event event;
+    EXPECT_TRUE(event.ParseFromString(batch.events(0)));
+    event.set_key(key);
+    *batch.mutable_events(0) = event.SerializeAsString();
+    return batch;
+  };
+  const auto expecting = [&](uint64_t version) {
+    BusBatch one = keyed(batch({{"x", 0}}), "k");
+    one.set_expected_version(version);
+    return lab_.append(one);
+  };
+  lab_.append(keyed(batch({{"other", 500}}), "without"));
+  EXPECT_EQ(expecting(0).version(), 1u);
+  lab_.append(keyed(batch({{"later", 500}}), "k"));
+  EXPECT_EQ(expecting(1).version(), 2u) << "it does not count before its time";
+  lab_.now_ms += 500;
+  release();
+  EXPECT_EQ(expecting(2).refusal(), BusBatchResult::REFUSAL_UNEXPECTED_VERSION);
+  EXPECT_EQ(expecting(3).version(), 4u);
+  EXPECT_EQ(lab_.rows_of(kVersionTable), 1u);
+}
+
+TEST_F(Schedule, NodesOfBeforeKnowNoKeysOfScheduledEvents) {
+  lab_.feature_level = services::kRetirementLevel - 1;
+  lab_.append(batch({{"later", 500}}));
+  kScheduled.scan_all(lab_.machine().view(), [](const auto&, std::string_view, const auto& row) {
+    EXPECT_EQ(row.key(), "");
+    return true;
+  });
 }
 
 }  // namespace

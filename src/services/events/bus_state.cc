@@ -131,6 +131,16 @@ ApplyResult compact(ApplyContext& context, std::string_view payload) {
   return std::string();
 }
 
+ApplyResult retire(ApplyContext& context, std::string_view payload) {
+  const auto command = parse<internal::v1::BusRetireCommand>(payload);
+  for (const std::string& key : command.producers()) {
+    const auto row = kProducers.get(context.state(), context.scope(), key);
+    const bool silent = row && context.now_ms() - row->seen_ms() >= command.idle_ms();
+    if (silent) kProducers.erase(context.state(), context.scope(), key);
+  }
+  return std::string();
+}
+
 ApplyResult rewrite(ApplyContext& context, std::string_view payload) {
   count_log_bytes(context, payload.size());
   rewrite_rows(context, parse<internal::v1::BusRewriteCommand>(payload));
@@ -180,8 +190,8 @@ ApplyResult drop(ApplyContext& context, std::string_view payload) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> BusState::commands() {
-  return {{"open", open},     {"append", append}, {"drop", drop},       {"trim", trim},      {"release", release},
-          {"commit", commit}, {"forget", forget}, {"compact", compact}, {"rewrite", rewrite}};
+  return {{"open", open},     {"append", append}, {"drop", drop},       {"trim", trim},       {"release", release},
+          {"commit", commit}, {"forget", forget}, {"compact", compact}, {"rewrite", rewrite}, {"retire", retire}};
 }
 
 }  // namespace uccp::events

@@ -129,6 +129,10 @@ TEST(BusState, AProducerIsHeardOnceForEachSequenceNumber) {
   const auto overlap = lab.append(longer);
   EXPECT_EQ(overlap.duplicates_size(), 1);
   EXPECT_EQ(overlap.duplicate_offsets(0), 1u);
+  auto unknown = longer;
+  unknown.set_producer_id("q");
+  EXPECT_EQ(lab.append(unknown).refusal(), BusBatchResult::REFUSAL_UNKNOWN_PRODUCER);
+  EXPECT_EQ(lab.rows_of(kProducerTable), 1u);
   longer.set_sequence(9);
   const auto gap = lab.append(longer);
   EXPECT_EQ(gap.refusal(), BusBatchResult::REFUSAL_SEQUENCE_GAP);

@@ -38,6 +38,7 @@ struct EventsOptions {
   BusKeeperOptions keeper;
   CompactorOptions compactor;
   LogCleanerOptions cleaner;
+  SilentProducersOptions producers;
   TransactionOptions transactions;
 };
 
@@ -108,6 +109,7 @@ class EventsService {
   Fetcher fetcher_;
   Compactor compactor_;
   LogCleaner cleaner_;
+  SilentProducers producers_;
   BusKeeper keeper_;
   const std::shared_ptr<Streams> streams_;
   Subscriptions subscriptions_;

@@ -64,6 +64,17 @@ void Fetcher::fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_ma
   });
 }
 
+void Fetcher::fetch_rows(GroupId group, std::vector<std::pair<PartitionId, BusIndexRow>> rows, uint64_t bytes_max,
+                         Done done) {
+  auto run = std::make_shared<Run>();
+  run->group = group;
+  run->bytes_max = bytes_max;
+  run->done = std::move(done);
+  for (auto& [id, row] : rows)
+    run->rows.push_back({.order = {}, .id = id, .entry = {.last_offset = 0, .row = std::move(row)}});
+  read_next(run);
+}
+
 // Rows of all partitions in the order of the log. Where a partition has more than it may give, nothing behind its last
 // row is taken from any.
 void Fetcher::plan(const std::shared_ptr<Run>& run, const GroupView& view) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/executor.h"
@@ -51,6 +52,8 @@ class Fetcher {
   }
   void fetch(GroupId group, std::vector<ReadFrom> from, uint64_t bytes_max, std::optional<KnownTopics> known,
              Done done);
+  // The events of rows, wherever they lie; sorted by that. Fewer if the log has one no more.
+  void fetch_rows(GroupId group, std::vector<std::pair<PartitionId, BusIndexRow>> rows, uint64_t bytes_max, Done done);
 
  private:
   struct Run;

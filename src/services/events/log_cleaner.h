@@ -1,5 +1,6 @@
 // Cleans the log of a bus group: when most of what it holds is no longer needed, but the oldest of what is needed keeps
-// all of it, the rows of the oldest entries are stored again at the end, those of one partition together.
+// all of it, the events of the oldest entries are stored again at the end: those of one partition together, and then
+// what waits for its offsets, of transactions and scheduled.
 //
 // Each byte of the log is looked at once a round and freed or copied. A round begins only when less than a share of the
 // log is needed, so no more is copied than that share of what is freed: with 45 %, 0.82 bytes for each byte published.
@@ -44,7 +45,8 @@ class LogCleaner {
 
   void collect(const PassPtr& pass, const machine::GroupView& view);
   void read_on(const PassPtr& pass);
-  void take(const PassPtr& pass, Result<Fetched> fetched);
+  void take(const PassPtr& pass, const Fetched& fetched);
+  void take_waiting(const PassPtr& pass, const Fetched& fetched);
   void propose(const PassPtr& pass);
   void end(const PassPtr& pass);
   void look_again(const PassPtr& pass);

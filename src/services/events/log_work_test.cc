@@ -1,99 +1,11 @@
 // Passes of compaction and of the cleaner of the log over a bus group, with all that they read and propose.
-#include <deque>
-
-#include "services/events/compactor.h"
-#include "services/events/log_cleaner.h"
-#include "services/events/test_bus_lab.h"
+#include "services/events/test_log_work.h"
 
 namespace uccp::events {
 namespace {
 
 using Texts = std::vector<std::string>;
 using Offsets = std::vector<uint64_t>;
-
-// Runs what is to come later when nothing else is left.
-class Queue final : public Executor {
- public:
-  void post(Task task) override { tasks_.push_back(std::move(task)); }
-  TimerId post_after(int64_t ms, Task task) override {
-    waited_ms += ms;
-    tasks_.push_back(std::move(task));
-    return 0;
-  }
-  void cancel(TimerId) override {}
-  bool is_current() const override { return true; }
-  void run() {
-    for (; !tasks_.empty(); tasks_.pop_front()) tasks_.front()();
-  }
-  int64_t waited_ms = 0;
-
- private:
-  std::deque<Task> tasks_;
-};
-
-class LogWork : public testing::Test, public machine::Proposer, public machine::Reader, public machine::LogReader {
- protected:
-  LogWork() { lab_.open(7, 1, settings()); }
-
-  static internal::v1::BusSettings settings() {
-    internal::v1::BusSettings settings;
-    settings.set_compacted(true);
-    settings.set_tombstone_retention_ms(1000);
-    return settings;
-  }
-  void propose(GroupId, machine::Envelope envelope, machine::Proposer::Done done) override {
-    ++proposed_;
-    if (before_proposal_) std::exchange(before_proposal_, nullptr)();
-    auto result = lab_.apply(envelope.command, envelope.payload);
-    if (!result) return done(std::unexpected(result.error()));
-    done(machine::Applied{lab_.machine().applied(), *result});
-  }
-  void read(GroupId, const machine::ReadLevel&, machine::Reader::Done done) override { done(lab_.machine().view()); }
-  void read_log(GroupId, LogIndex from, LogIndex to, uint64_t bytes_max, machine::LogReader::Done done) override {
-    ++log_reads_;
-    std::vector<Entry> entries;
-    uint64_t bytes = 0;
-    for (uint64_t index = from.value; index < to.value; ++index) {
-      const Entry& entry = lab_.log.at(index);
-      if (!entries.empty() && bytes + entry.data.size() > bytes_max) break;
-      bytes += entry.data.size();
-      entries.push_back(entry);
-    }
-    done(std::move(entries));
-  }
-  // "k=v" is an event with a key; "k=" says that the key is gone.
-  void publish(const Texts& pairs) {
-    internal::v1::BusBatch batch;
-    batch.set_topic(7);
-    batch.set_principal("p" + std::to_string(lab_.log.size() % 2));
-    for (const std::string& pair : pairs) {
-      v1::Event event;
-      event.set_key(pair.substr(0, pair.find('=')));
-      if (!pair.ends_with('=')) event.set_text(pair);
-      *batch.add_events() = event.SerializeAsString();
-    }
-    lab_.append(batch);
-  }
-  void compact(CompactorOptions options = {}) {
-    Compactor compactor(options, {*this, *this, fetcher_, queue_, queue_, metrics_});
-    compactor.begin(bus_group(0), {{bus_group(0), kLabScope, {7, 0}}}, [this] { return leads_; });
-    queue_.run();
-  }
-  void clean(LogCleanerOptions options) {
-    LogCleaner cleaner(options, {*this, *this, fetcher_, queue_, queue_, metrics_});
-    cleaner.look(bus_group(0), lab_.machine().view(), lab_.partition(7, 0).bytes(), [this] { return leads_; });
-    queue_.run();
-  }
-
-  BusLab lab_;
-  Queue queue_;
-  MetricsRegistry metrics_;
-  Fetcher fetcher_{*this, *this, queue_};
-  std::function<void()> before_proposal_;
-  int proposed_ = 0;
-  int log_reads_ = 0;
-  bool leads_ = true;
-};
 
 TEST_F(LogWork, APieceEndsBetweenEntriesAndNotWithinOne) {
   const auto three = [](const std::string& text) {
@@ -246,6 +158,81 @@ TEST_F(LogWork, ARowThatGoesWhileItIsStoredAgainIsGone) {
   LogCleanerOptions options = kEager;
   clean(options);
   EXPECT_EQ(lab_.offsets(7, 0), (Offsets{9, 10}));
+}
+
+TEST_F(LogWork, WhatWaitsForItsOffsetsIsStoredAgainAndKeepsItsOrder) {
+  const auto stage = [this](const Texts& texts) {
+    internal::v1::BusBatch batch = BusLab::batch(7, 0, texts);
+    batch.set_transaction(5);
+    batch.set_transaction_producer("p");
+    batch.set_principal("somebody");
+    EXPECT_TRUE(lab_.append(batch).staged());
+  };
+  const int64_t due_ms = lab_.now_ms + 60'000;
+  internal::v1::BusBatch later = BusLab::batch(7, 0, {"now", "later", "last"});
+  for (int place : {1, 2}) {
+    v1::Event event;
+    ASSERT_TRUE(event.ParseFromString(later.events(place)));
+    event.set_key("k");
+    event.mutable_deliver_time()->set_seconds(1'700'000'000 + due_ms / 1000 + place);
+    *later.mutable_events(place) = event.SerializeAsString();
+  }
+  stage({"s1", "s2"});
+  EXPECT_EQ(lab_.append(later).scheduled_size(), 2);
+  stage({"s3"});
+  for (int i = 0; i < 50; ++i) publish({"a=" + std::string(1000, 'x') + std::to_string(i)});
+  publish({"b=1"});
+  compact();
+  EXPECT_EQ(lab_.floor(), LogIndex(2)) << "of the transaction";
+  // Of three staged batches one comes while the others are stored again.
+  before_proposal_ = [&] { stage({"s4"}); };
+  clean(kEager);
+  EXPECT_GT(lab_.floor(), LogIndex(50));
+  std::erase_if(lab_.log, [this](const auto& entry) { return entry.first < lab_.floor().value; });
+  internal::v1::TransactionSettleCommand settle;
+  settle.set_number(5);
+  settle.set_producer_id("p");
+  settle.set_commit(true);
+  settle.set_events_max(100);
+  ASSERT_TRUE(lab_.apply("transactions.settle", settle.SerializeAsString()).has_value());
+  lab_.now_ms = due_ms + 3'000;
+  internal::v1::BusReleaseCommand release;
+  release.set_now_us(1'700'000'000'000'000 + lab_.now_ms * 1000);
+  release.set_events_max(10);
+  lab_.run_to_end("release", release);
+  const Texts texts = lab_.read(7, 0);
+  EXPECT_EQ(Texts(texts.end() - 6, texts.end()), (Texts{"s1", "s2", "s3", "s4", "later", "last"}));
+}
+
+TEST_F(LogWork, ALogOfEventsThatWaitIsLeftAlone) {
+  for (int i = 0; i < 50; ++i) {
+    internal::v1::BusBatch batch = BusLab::batch(7, 0, {std::string(1000, 'x')});
+    batch.set_transaction(5);
+    batch.set_transaction_producer("p");
+    lab_.append(batch);
+  }
+  clean(kEager);
+  EXPECT_EQ(proposed_, 0);
+}
+
+TEST_F(LogWork, WhatIsSettledWhileItIsStoredAgainStaysWhereItIs) {
+  internal::v1::BusBatch batch = BusLab::batch(7, 0, {"staged"});
+  batch.set_transaction(5);
+  batch.set_transaction_producer("p");
+  lab_.append(batch);
+  for (int i = 0; i < 50; ++i) publish({"a=" + std::string(1000, 'x') + std::to_string(i)});
+  compact();
+  before_proposal_ = [this] {
+    internal::v1::TransactionSettleCommand settle;
+    settle.set_number(5);
+    settle.set_producer_id("p");
+    settle.set_commit(true);
+    ASSERT_TRUE(lab_.apply("transactions.settle", settle.SerializeAsString()).has_value());
+  };
+  LogCleanerOptions options = kEager;
+  options.pass_rows = 1;
+  clean(options);
+  EXPECT_EQ(lab_.read(7, 0).back(), "staged");
 }
 
 }  // namespace

@@ -86,6 +86,13 @@ Status refusal_of(const BusBatchResult& result, const std::string& topic) {
                     "the producer's next sequence number in this partition of '" + topic + "' is " + expected +
                         "; send the events that are missing first")
           .with_field("sequence", "is not " + expected, expected);
+    case BusBatchResult::REFUSAL_UNKNOWN_PRODUCER:
+      return Status(Code::kFailedPrecondition, "PRODUCER_UNKNOWN",
+                    "nothing is known of the producer in this partition of '" + topic +
+                        "': it has not published there, or was silent for longer than bus_producer_idle. Whether what "
+                        "it sent last arrived is to be found out by reading; then it begins with sequence 1")
+          .with_field("sequence", "is not 1", "1")
+          .with_help("events.md#publishing");
     case BusBatchResult::REFUSAL_UNEXPECTED_OFFSET:
       return Status(Code::kConflict, "OFFSET_MISMATCH",
                     "the next offset of the partition of '" + topic + "' is " + expected +

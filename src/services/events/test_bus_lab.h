@@ -150,11 +150,9 @@ class BusLab {
       ++named[{row.log_index(), row.batch()}];
       return true;
     });
-    kStaged.scan_all(machine_.view(), [&](const machine::Scope&, std::string_view key, const auto&) {
-      ByteReader in(key);
-      in.u64();
-      const uint64_t index = in.u64();
-      ++named[{index, in.u32()}];
+    kStaged.scan_all(machine_.view(), [&](const machine::Scope&, std::string_view key, const auto& row) {
+      const StagedPlace place = staged_place(key, row);
+      ++named[{place.log_index, place.batch}];
       return true;
     });
     EXPECT_EQ(named, needed);

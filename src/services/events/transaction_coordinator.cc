@@ -5,7 +5,6 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "machine/planted.h"
-#include "services/events/transaction_idle.h"
 #include "services/events/transactions_state.h"
 
 namespace uccp::events {
@@ -81,19 +80,6 @@ Status fenced(const TransactionProducerRow& producer, const std::string& name) {
                   std::to_string(producer.epoch()));
 }
 
-void forget_producer(ApplyContext& context, const Scope& scope, const std::string& producer) {
-  const auto row = kTransactionProducers.get(context.state(), scope, producer);
-  if (!row) return;
-  const auto newest = kTransactions.get(context.state(), scope, transaction_key(row->number()));
-  if (newest && newest->state() != TransactionRow::STATE_COMMITTED &&
-      newest->state() != TransactionRow::STATE_ABORTED) {
-    return;
-  }
-  kTransactions.erase(context.state(), scope, transaction_key(row->number()));
-  if (row->before() != 0) kTransactions.erase(context.state(), scope, transaction_key(row->before()));
-  kTransactionProducers.erase(context.state(), scope, producer);
-}
-
 }  // namespace
 
 Result<TransactionBeginResult> begin_transaction(ApplyContext& context,
@@ -132,9 +118,6 @@ Result<TransactionBeginResult> begin_transaction(ApplyContext& context,
   set_count(context, tenant_of(context), kOpenCount, open + 1);
   if (producer.before() != 0) {
     kTransactions.erase(context.state(), context.scope(), transaction_key(producer.before()));
-  }
-  for (const auto& [scope, idle] : touch(context, IdleKind::kProducer, name, producer.seen_ms())) {
-    forget_producer(context, scope, idle);
   }
   TransactionRow& row = *result.mutable_row();
   row.set_number(next_number(context));
@@ -200,6 +183,17 @@ Result<TransactionRow> note_settled(ApplyContext& context, const internal::v1::T
     put(context, *row);
   }
   return std::move(*row);
+}
+
+void retire_producer(ApplyContext& context, const std::string& producer, int64_t idle_ms) {
+  const auto row = kTransactionProducers.get(context.state(), context.scope(), producer);
+  if (!row || context.now_ms() - row->seen_ms() < idle_ms) return;
+  const auto newest = find(context, row->number());
+  if (newest && !is_settled(*newest)) return;
+  for (const uint64_t number : {row->number(), row->before()}) {
+    if (number != 0) kTransactions.erase(context.state(), context.scope(), transaction_key(number));
+  }
+  kTransactionProducers.erase(context.state(), context.scope(), producer);
 }
 
 void expire_transaction(ApplyContext& context, std::string_view key) {

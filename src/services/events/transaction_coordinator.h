@@ -20,6 +20,8 @@ Result<TransactionRow> end_transaction(machine::ApplyContext& context,
 // Errors: not_found TRANSACTION_NOT_FOUND.
 Result<TransactionRow> note_settled(machine::ApplyContext& context,
                                     const internal::v1::TransactionSettledCommand& command);
+// Forgets the producer and its transactions if it has begun none for so long.
+void retire_producer(machine::ApplyContext& context, const std::string& producer, int64_t idle_ms);
 // Its time is over.
 void expire_transaction(machine::ApplyContext& context, std::string_view key);
 

@@ -8,7 +8,6 @@
 #include "machine/planted.h"
 #include "services/events/bus_append.h"
 #include "services/events/bus_state.h"
-#include "services/events/transaction_idle.h"
 
 namespace uccp::events {
 namespace {
@@ -20,11 +19,10 @@ using internal::v1::BusProgress;
 using machine::ApplyContext;
 using machine::Scope;
 
-void put_guard(ApplyContext& context, const std::string& producer, TransactionGuardRow guard, int64_t before_ms) {
-  for (const auto& [scope, idle] : touch(context, IdleKind::kGuard, producer, before_ms)) {
-    const auto row = kGuards.get(context.state(), scope, idle);
-    if (row && row->ended()) kGuards.erase(context.state(), scope, idle);
-  }
+void put_guard(ApplyContext& context, const std::string& producer, uint64_t number, bool ended) {
+  TransactionGuardRow guard;
+  guard.set_number(number);
+  guard.set_ended(ended);
   guard.set_seen_ms(context.now_ms());
   kGuards.put(context.state(), context.scope(), producer, guard);
 }
@@ -35,9 +33,7 @@ bool enter(ApplyContext& context, uint64_t number, const std::string& producer) 
   const auto stored = kGuards.get(context.state(), context.scope(), producer);
   if (stored && stored->number() == number) return !stored->ended();
   if (stored && stored->number() > number) return false;
-  TransactionGuardRow guard;
-  guard.set_number(number);
-  put_guard(context, producer, std::move(guard), stored ? stored->seen_ms() : 0);
+  put_guard(context, producer, number, false);
   return true;
 }
 
@@ -46,10 +42,7 @@ bool note_ended(ApplyContext& context, uint64_t number, const std::string& produ
   const auto stored = kGuards.get(context.state(), context.scope(), producer);
   if (stored && stored->number() > number) return false;
   if (stored && stored->number() == number && stored->ended()) return true;
-  TransactionGuardRow guard;
-  guard.set_number(number);
-  guard.set_ended(true);
-  put_guard(context, producer, std::move(guard), stored ? stored->seen_ms() : 0);
+  put_guard(context, producer, number, true);
   return true;
 }
 
@@ -80,10 +73,8 @@ bool settle_batches(ApplyContext& context, const internal::v1::TransactionSettle
   uint32_t order = 0;
   for (const auto& [key, row] : rows) {
     kStaged.erase(context.state(), context.scope(), key);
-    ByteReader in(key);
-    in.u64();
-    const uint64_t log_index = in.u64();
-    const StagedBatch staged{.log_index = log_index, .batch = in.u32(), .order = order++, .row = row};
+    const StagedPlace place = staged_place(key, row);
+    const StagedBatch staged{.log_index = place.log_index, .batch = place.batch, .order = order++, .row = row};
     if (command.commit()) append_staged(context, staged);
     else release_entry(context, staged.log_index, staged.batch);
   }
@@ -102,6 +93,8 @@ bool settle_held(ApplyContext& context, const internal::v1::TransactionSettleCom
              });
   for (const auto& [key, row] : rows) {
     kHeld.erase(context.state(), context.scope(), key);
+    // Who serves the subscription looks at the guard.
+    if (command.stray()) note_ended(context, command.number(), row.producer_id());
     ByteReader in(key);
     in.u64();
     const uint64_t subscription = in.u64();
@@ -176,10 +169,15 @@ Result<internal::v1::TransactionHoldResult> hold_deliveries(ApplyContext& contex
 Result<BusProgress> settle_part(ApplyContext& context, const internal::v1::TransactionSettleCommand& command) {
   BusProgress progress;
   progress.set_done(true);
-  if (!note_ended(context, command.number(), command.producer_id())) return progress;
+  if (!command.stray() && !note_ended(context, command.number(), command.producer_id())) return progress;
   const uint32_t most = std::max<uint32_t>(command.events_max(), 1);
   progress.set_done(settle_batches(context, command) && settle_held(context, command, most));
   return progress;
+}
+
+void retire_guard(ApplyContext& context, const std::string& producer, int64_t idle_ms) {
+  const auto row = kGuards.get(context.state(), context.scope(), producer);
+  if (row && context.now_ms() - row->seen_ms() >= idle_ms) kGuards.erase(context.state(), context.scope(), producer);
 }
 
 void keep_settled(const BusPosition& stored, BusPosition& moved) {

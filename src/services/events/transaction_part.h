@@ -18,6 +18,9 @@ Result<internal::v1::TransactionHoldResult> hold_deliveries(machine::ApplyContex
 Result<internal::v1::BusProgress> settle_part(machine::ApplyContext& context,
                                               const internal::v1::TransactionSettleCommand& command);
 
+// Forgets the guard of a producer of which the group has not heard for so long.
+void retire_guard(machine::ApplyContext& context, const std::string& producer, int64_t idle_ms);
+
 // Keeps in `moved` what transactions have confirmed and who serves the subscription does not know yet. Requires that
 // both are of the same partition; `stored` is the one that `moved` takes the place of.
 void keep_settled(const internal::v1::BusPosition& stored, internal::v1::BusPosition& moved);

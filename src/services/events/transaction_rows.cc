@@ -24,6 +24,15 @@ std::string held_key(uint64_t number, uint64_t subscription, PartitionId id) {
   return ByteWriter().u64(number).u64(subscription).u64(id.topic).u32(id.partition).take();
 }
 
+StagedPlace staged_place(std::string_view key, const TransactionStagedRow& row) {
+  if (row.log_index() != 0) return {row.log_index(), row.batch()};
+  ByteReader in(key);
+  in.u64();
+  StagedPlace place{.log_index = in.u64(), .batch = in.u32()};
+  UCCP_CHECK(in.at_end(), "the key of a staged batch is readable");
+  return place;
+}
+
 void scan_held(const machine::KeyReader& state, const machine::Scope& scope, uint64_t subscription,
                const std::function<void(const Held&)>& visit) {
   kHeld.scan(state, scope, "", "", [&](std::string_view key, TransactionHeldRow row) {

@@ -29,9 +29,6 @@ inline constexpr machine::TableId kTransactionTable = 208;          // u64 numbe
 inline constexpr machine::TableId kTransactionProducerTable = 209;  // raw producer: TransactionProducerRow
 inline constexpr machine::TableId kUnsettledTable = 216;            // empty scope; u64 number: TransactionUnsettledRow
 inline constexpr machine::TableId kTransactionCountTable = 211;     // tenant alone, "open", or empty, "last": u64
-// Of both: what is idle and can be forgotten. Empty scope; u8 role, u64 machine time ms, key parts tenant, namespace,
-// raw producer: empty.
-inline constexpr machine::TableId kIdleTable = 212;
 // Tables of all groups bus-*.
 inline constexpr machine::TableId kGuardTable = 213;  // raw producer: TransactionGuardRow
 // u64 transaction, u64 log index, u32 batch: TransactionStagedRow
@@ -43,7 +40,6 @@ inline constexpr machine::Table<TransactionRow> kTransactions{kTransactionTable}
 inline constexpr machine::Table<internal::v1::TransactionProducerRow> kTransactionProducers{kTransactionProducerTable};
 inline constexpr machine::Table<internal::v1::TransactionUnsettledRow> kUnsettled{kUnsettledTable};
 inline constexpr machine::BytesTable kTransactionCounts{kTransactionCountTable};
-inline constexpr machine::BytesTable kIdle{kIdleTable};
 inline constexpr machine::Table<TransactionGuardRow> kGuards{kGuardTable};
 inline constexpr machine::Table<TransactionStagedRow> kStaged{kStagedTable};
 inline constexpr machine::Table<TransactionHeldRow> kHeld{kHeldTable};
@@ -51,6 +47,15 @@ inline constexpr machine::Table<TransactionHeldRow> kHeld{kHeldTable};
 std::string transaction_key(uint64_t number);
 std::string staged_key(uint64_t number, uint64_t log_index, uint32_t batch);
 std::string held_key(uint64_t number, uint64_t subscription, PartitionId id);
+
+// Where a staged batch lies.
+struct StagedPlace {
+  uint64_t log_index = 0;
+  uint32_t batch = 0;
+
+  bool operator==(const StagedPlace&) const = default;
+};
+StagedPlace staged_place(std::string_view key, const TransactionStagedRow& row);
 
 // What a transaction holds of one partition for a subscription.
 struct Held {
@@ -71,6 +76,10 @@ v1::Transaction shown_transaction(const machine::Scope& scope, const Transaction
 
 inline bool is_unsettled(const TransactionRow& row) {
   return row.state() == TransactionRow::STATE_COMMITTING || row.state() == TransactionRow::STATE_ABORTING;
+}
+
+inline bool is_settled(const TransactionRow& row) {
+  return row.state() == TransactionRow::STATE_COMMITTED || row.state() == TransactionRow::STATE_ABORTED;
 }
 
 Status transaction_not_found(std::string_view id);

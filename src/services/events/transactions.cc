@@ -1,5 +1,7 @@
 #include "services/events/transactions.h"
 
+#include "base/bytes.h"
+#include "base/log.h"
 #include "call/command.h"
 #include "services/events/join.h"
 #include "services/events/row_scan.h"
@@ -207,6 +209,53 @@ void Transactions::settle_in(const Scope& scope, GroupId group, internal::v1::Tr
                           if (progress->done()) return done(Status::ok());
                           settle_in(scope, group, std::move(command), std::move(done));
                         });
+}
+
+void Transactions::look_for_strays(GroupId group, const GroupView& view) {
+  Named named;
+  const auto add = [&named](const Scope& scope, std::string_view key, const auto&) {
+    named.emplace(scope, ByteReader(key).u64());
+    return true;
+  };
+  kStaged.scan_all(view, add);
+  kHeld.scan_all(view, add);
+  if (named.empty()) return;
+  // What the group has was announced to the coordinator before, which is read behind it.
+  env_.reader.read(kTransactionGroup, ReadLevel::linearizable(), [this, group, named](Result<GroupView> coordinator) {
+    if (!coordinator) return;
+    Named strays;
+    for (const auto& [scope, number] : named) {
+      const auto row = kTransactions.get(*coordinator, scope, transaction_key(number));
+      if (!row || is_settled(*row)) strays.emplace(scope, number);
+    }
+    if (!strays.empty()) settle_strays(group, strays, *coordinator);
+  });
+}
+
+// Most were settled between the two looks: then nothing is left of them here.
+void Transactions::settle_strays(GroupId group, const Named& strays, const GroupView& coordinator) {
+  env_.reader.read(
+      group, {.kind = ReadLevel::Kind::kSession}, [this, group, strays, coordinator](Result<GroupView> view) {
+        if (!view) return;
+        for (const auto& [scope, number] : strays) {
+          bool left = false;
+          const auto found = [&left](std::string_view, const auto&) { return !(left = true); };
+          kStaged.scan(*view, scope, transaction_key(number), "", found);
+          kHeld.scan(*view, scope, transaction_key(number), "", found);
+          if (!left) continue;
+          const auto row = kTransactions.get(coordinator, scope, transaction_key(number));
+          internal::v1::TransactionSettleCommand command;
+          command.set_number(number);
+          command.set_commit(row && row->state() == TransactionRow::STATE_COMMITTED);
+          command.set_events_max(options_.events_per_settle);
+          command.set_stray(true);
+          log::warn("a group had something of a transaction that is settled or not known, as after a restore",
+                    {{"group", group.value},
+                     {"transaction", transaction_id(number)},
+                     {"outcome", command.commit() ? "committed" : "aborted"}});
+          settle_in(scope, group, std::move(command), [](const Status&) {});
+        }
+      });
 }
 
 void Transactions::note_settled(const Scope& scope, uint64_t number) {

@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -55,6 +56,10 @@ class Transactions {
   void add_handlers(call::HandlerTable& handlers);
   // This node leads the coordinating group or no longer does.
   void on_leadership(bool leads);
+  // The state of a group that this node leads. Settles what that has of transactions which the coordinator has settled
+  // or does not know: groups are read one after the other for a backup, so in a restored cluster they may differ.
+  // Callable from any thread.
+  void look_for_strays(GroupId group, const machine::GroupView& view);
 
   // What is about to go into a transaction.
   struct Part {
@@ -71,7 +76,9 @@ class Transactions {
 
  private:
   using Done = std::move_only_function<void(Status)>;
+  using Named = std::set<std::pair<machine::Scope, uint64_t>>;  // transactions
 
+  void settle_strays(GroupId group, const Named& strays, const machine::GroupView& coordinator);
   void begin(const call::CallPtr& call, std::string bytes);
   void propose_begin(const call::CallPtr& call, const std::string& bytes, internal::v1::TransactionBeginCommand command,
                      bool again);

@@ -18,6 +18,13 @@ ApplyResult apply(ApplyContext& context, std::string_view payload) {
   return answer.SerializeAsString();
 }
 
+ApplyResult retire(ApplyContext& context, std::string_view payload) {
+  const auto command = services::parse<internal::v1::TransactionRetireCommand>(payload);
+  for (const std::string& producer : command.producers()) retire_producer(context, producer, command.idle_ms());
+  for (const std::string& producer : command.guards()) retire_guard(context, producer, command.idle_ms());
+  return std::string();
+}
+
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> TransactionsState::commands() {
@@ -26,7 +33,8 @@ std::map<std::string, machine::ApplyFunction, std::less<>> TransactionsState::co
           {"end", apply<internal::v1::TransactionEndCommand, end_transaction>},
           {"settled", apply<internal::v1::TransactionSettledCommand, note_settled>},
           {"hold", apply<internal::v1::TransactionHoldCommand, hold_deliveries>},
-          {"settle", apply<internal::v1::TransactionSettleCommand, settle_part>}};
+          {"settle", apply<internal::v1::TransactionSettleCommand, settle_part>},
+          {"retire", retire}};
 }
 
 void TransactionsState::on_lease_expired(ApplyContext& context, machine::LeaseId, std::string_view key) {

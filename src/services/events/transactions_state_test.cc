@@ -2,7 +2,6 @@
 #include "services/events/transactions_state.h"
 
 #include "services/events/test_bus_lab.h"
-#include "services/events/transaction_idle.h"
 #include "services/events/transaction_part.h"
 #include "services/feature_types.h"
 
@@ -364,27 +363,57 @@ TEST_F(TransactionsTest, ASeekVoidsWhatWasHeldAndConfirmedBefore) {
   EXPECT_EQ(confirmed(), std::vector<uint64_t>{6});
 }
 
-TEST_F(TransactionsTest, WhoIsIdleForLongIsForgotten) {
-  for (const char* producer : {"a", "b", "c"}) {
-    const uint64_t t = begun(producer).row().number();
-    ASSERT_TRUE(join(t));
-    lab_.append(batch(t, producer, {"x"}));
-    end(t, true);
-    settle(t, producer, true);
-    settled(t);
+TEST_F(TransactionsTest, WhoIsSilentForLongIsForgotten) {
+  std::vector<uint64_t> numbers;
+  for (const char* producer : {"done", "busy", "open"}) {
+    numbers.push_back(begun(producer).row().number());
+    ASSERT_TRUE(join(numbers.back()));
+    lab_.append(batch(numbers.back(), producer, {"x"}));
+    if (producer == std::string("open")) continue;
+    end(numbers.back(), true);
+    settle(numbers.back(), producer, true);
+    settled(numbers.back());
   }
-  EXPECT_EQ(lab_.rows_of(kTransactionProducerTable), 3u);
-  EXPECT_EQ(lab_.rows_of(kGuardTable), 3u);
-  lab_.now_ms += kIdleKeptMs;
-  for (const char* producer : {"d", "e"}) {
-    const uint64_t t = begun(producer).row().number();
-    ASSERT_TRUE(join(t));
-    lab_.append(batch(t, producer, {"x"}));
+  lab_.now_ms += 1'000;
+  const uint64_t again = begun("busy", 1).row().number();
+  ASSERT_TRUE(join(again));
+  lab_.append(batch(again, "busy", {"y"}));
+  internal::v1::TransactionRetireCommand command;
+  command.set_idle_ms(1'000);
+  for (const char* producer : {"done", "busy", "open", "never"}) {
+    command.add_producers(producer);
+    command.add_guards(producer);
   }
-  EXPECT_EQ(lab_.rows_of(kTransactionProducerTable), 2u);
-  EXPECT_EQ(lab_.rows_of(kTransactionTable), 2u);
-  EXPECT_EQ(lab_.rows_of(kGuardTable), 2u);
-  EXPECT_EQ(lab_.rows_of(kIdleTable), 4u);
+  ASSERT_TRUE(lab_.apply("transactions.retire", command.SerializeAsString()));
+  EXPECT_EQ(lab_.rows_of(kTransactionProducerTable), 2u) << "one has begun another one, one has an open one";
+  EXPECT_EQ(lab_.rows_of(kTransactionTable), 3u);
+  EXPECT_EQ(lab_.rows_of(kGuardTable), 1u);
+  EXPECT_EQ(begun("done").row().epoch(), 1u) << "as if it had never been there";
+  end(numbers[2], true);
+  settle(numbers[2], "open", true);
+  EXPECT_EQ(lab_.read(7, 0), (Texts{"x", "x", "x"})) << "what is open goes on without its guard";
+  EXPECT_EQ(lab_.append(batch(numbers[2], "open", {"late"})).refusal(), BusBatchResult::REFUSAL_TRANSACTION_ENDED);
+}
+
+TEST_F(TransactionsTest, AStrayIsSettledWhateverItsProducerHasBegunSince) {
+  ASSERT_TRUE(commit_position(1, 0));
+  const uint64_t lost = 1000, next = 1001, other = 1002;  // the coordinator knows none of them
+  lab_.append(batch(lost, "p", {"lost"}));
+  hold(other, "q", {3});
+  lab_.append(batch(next, "p", {"next"}));
+  settle(lost, "p", false);
+  EXPECT_EQ(lab_.rows_of(kStagedTable), 2u) << "its producer is further on";
+  internal::v1::TransactionSettleCommand command;
+  command.set_stray(true);
+  for (const uint64_t number : {lost, other}) {
+    command.set_number(number);
+    ASSERT_TRUE(lab_.apply("transactions.settle", command.SerializeAsString()));
+  }
+  EXPECT_EQ(lab_.rows_of(kStagedTable), 1u);
+  EXPECT_EQ(held(), std::vector<uint64_t>());
+  EXPECT_TRUE(hold(other, "q", {4}).ended()) << "who serves the subscription sees that it has ended";
+  settle(next, "p", true);
+  EXPECT_EQ(lab_.read(7, 0), Texts{"next"});
 }
 
 TEST_F(TransactionsTest, TheLastTwoOfAProducerAreKnown) {
