@@ -11,6 +11,7 @@
 #include "bench/consensus.h"
 #include "bench/event_requests.h"
 #include "bench/event_stream.h"
+#include "bench/event_transactions.h"
 #include "bench/message_load.h"
 #include "bench/message_servers.h"
 #include "bench/requests.h"
@@ -305,7 +306,9 @@ Status run_events_publish(Context& context) {
          {Level{1, 100}, Level{16, 100}, Level{128, 100}, Level{1, 1024}, Level{16, 1024}, Level{128, 1024}}) {
       UCCP_RETURN_IF_ERROR(run_publish(context, *sides, level, seconds));
     }
-    if (nodes == 1) UCCP_RETURN_IF_ERROR(run_floor(context, *sides, seconds));
+    if (nodes > 1) continue;
+    UCCP_RETURN_IF_ERROR(run_floor(context, *sides, seconds));
+    UCCP_RETURN_IF_ERROR(measure_transactions(context, *sides->uccp));
   }
   return Status::ok();
 }
