@@ -379,6 +379,10 @@ void Node::notice_stall() {
   stalled_ms_ = 0;
 }
 
+bool Node::alone() const {
+  return std::ranges::all_of(groups_, [](const auto& entry) { return entry.second->sole_voter(); });
+}
+
 void Node::stalled(int64_t ms) {
   stalled_ms_ += ms;
   for (auto& [id, group] : groups_) group->extend_leases(ms);

@@ -128,6 +128,8 @@ class Node final : public machine::Proposer,
 
   // Before start(): called on the loop when this node starts (state current) or stops leading the group.
   void on_leadership(GroupId group, std::function<void(bool ready, Term term)> callback);
+  // No other node's vote is needed for any group. On the loop.
+  bool alone() const;
   // A stall of the loop was measured: heartbeats waited that long. On the loop. A late tick is noticed without it.
   void stalled(int64_t ms);
 

@@ -17,6 +17,7 @@ namespace uccp::runtime {
 namespace {
 
 thread_local const Loop* current_loop = nullptr;
+thread_local const Loop* held_loop = nullptr;
 
 // The condition variable waits on a clock that stands still during suspend, so the boot clock is looked at this often
 // while a timer is pending.
@@ -96,7 +97,11 @@ void Loop::post(Task task) {
   std::unique_lock lock(mutex_);
   if (closed_) return;
   queue_.push_back(std::move(task));
-  if (queue_.size() == 1) wake(lock);
+  // Whoever runs tasks looks at the queue before it leaves; who holds will take the turn, if it does not hold up more.
+  const bool held = held_loop == this && queue_.size() <= kTasksHeld;
+  if (woken_ || turn_taken_ || held) return;
+  woken_ = true;
+  wake(lock);
 }
 
 Loop::TimerId Loop::post_after(int64_t delay_ms, Task task) {
@@ -106,7 +111,7 @@ Loop::TimerId Loop::post_after(int64_t delay_ms, Task task) {
   const TimerId id = next_timer_++;
   const auto added = timers_.emplace(TimerKey{due_us, id}, std::move(task)).first;
   timer_due_.emplace(id, due_us);
-  if (added == timers_.begin()) wake(lock);
+  if (added == timers_.begin() && !turn_taken_) wake(lock);
   return id;
 }
 
@@ -140,34 +145,70 @@ void Loop::work() {
   std::vector<Task> batch;
   while (take_batch(batch)) {
     serve_sockets();
-    for (Task& task : batch) {
-      run_task(task);
-      batch_left_.fetch_sub(1, std::memory_order_relaxed);
-    }
-    batch.clear();
-    // One at a time, so that a task can still cancel a timer that is due in the same turn. Timers that these tasks
-    // start wait for the next turn, which keeps a timer of no delay from starving the queue.
-    const int64_t now_us = clock_.boot().us;
-    Task task;
-    while (take_due_timer(now_us, task)) run_task(task);
+    run_turn(batch);
   }
   serve_sockets();  // those that the last tasks closed
   current_loop = nullptr;
 }
 
+void Loop::run_turn(std::vector<Task>& batch) {
+  for (Task& task : batch) {
+    run_task(task);
+    batch_left_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  batch.clear();
+  // One at a time, so that a task can still cancel a timer that is due in the same turn. Timers that these tasks
+  // start wait for the next turn, which keeps a timer of no delay from starving the queue.
+  const int64_t now_us = clock_.boot().us;
+  Task task;
+  while (take_due_timer(now_us, task)) run_task(task);
+}
+
+void Loop::hold() { held_loop = this; }
+
+void Loop::take() {
+  held_loop = nullptr;
+  std::unique_lock lock(mutex_);
+  if (queue_.empty() || turn_taken_ || woken_) return;
+  turn_taken_ = true;
+  const Loop* const outer = std::exchange(current_loop, this);
+  const BootTime begin = clock_.boot();
+  std::vector<Task> batch;
+  for (int turn = 0; turn < kTurnsLent && !queue_.empty() && clock_.boot().us - begin.us < kLentUs; ++turn) {
+    batch.swap(queue_);
+    batch_left_.store(batch.size(), std::memory_order_relaxed);
+    lock.unlock();
+    run_turn(batch);
+    lock.lock();
+  }
+  current_loop = outer;
+  turn_taken_ = false;
+  wake_if_needed(lock);
+}
+
+// When a turn ends that was lent.
+void Loop::wake_if_needed(std::unique_lock<std::mutex>& lock) {
+  const bool earlier = !timers_.empty() && timers_.begin()->first.first < sleeps_until_us_;
+  woken_ = !queue_.empty();
+  if (woken_ || earlier || turn_wanted_ || closed_) wake(lock);
+}
+
 // Lets go of the lock first: who wakes up would only wait for it, which costs both of them a switch of threads.
 void Loop::wake(std::unique_lock<std::mutex>& lock) {
-  if (!std::exchange(asleep_, false)) return;
+  const bool waits = std::exchange(turn_wanted_, false);
+  const bool sleeps = std::exchange(asleep_, false);
+  if (!waits && !sleeps) return;
   ++wakers_;
   lock.unlock();
-  if (sockets_) ::eventfd_write(sockets_->wakes.native_handle(), 1);
-  else wake_.notify_one();
+  if (waits || !sockets_) wake_.notify_one();
+  if (sleeps && sockets_) ::eventfd_write(sockets_->wakes.native_handle(), 1);
   --wakers_;
 }
 
 // Until somebody calls wake(), a socket has something, or the time has passed; perhaps earlier.
 void Loop::sleep(std::unique_lock<std::mutex>& lock, int64_t us) {
   const std::chrono::microseconds time(std::min(us, kTimerSleepUsMax));
+  sleeps_until_us_ = us == kForever ? kForever : clock_.boot().us + time.count();
   asleep_ = true;
   if (sockets_) {
     lock.unlock();
@@ -179,6 +220,7 @@ void Loop::sleep(std::unique_lock<std::mutex>& lock, int64_t us) {
     wake_.wait_for(lock, time);
   }
   asleep_ = false;
+  sleeps_until_us_ = 0;
 }
 
 void Loop::serve_sockets() {
@@ -188,19 +230,53 @@ void Loop::serve_sockets() {
   note_time(begin);
 }
 
-// Waits for work and moves the queue into `batch`, which may stay empty if only timers are due. False at the end.
+// Ends the turn that the thread has, waits for work and moves the queue into `batch`, which may stay empty if only
+// timers are due. False at the end.
 bool Loop::take_batch(std::vector<Task>& batch) {
   std::unique_lock lock(mutex_);
-  while (queue_.empty()) {
-    if (timers_.empty() && closed_) return false;
-    const int64_t us = timers_.empty() ? kForever : timers_.begin()->first.first - clock_.boot().us;
-    if (us <= 0) break;
-    sleep(lock, us);
-    if (sockets_) break;  // the handler may have brought more than a task
-  }
+  if (std::exchange(has_turn_, false)) turn_taken_ = false;
+  if (!wait_for_work(lock)) return false;
+  has_turn_ = turn_taken_ = true;
+  woken_ = false;
   batch.swap(queue_);
   batch_left_.store(batch.size(), std::memory_order_relaxed);
   return true;
+}
+
+// False at the end. Afterwards nobody has the turn.
+bool Loop::wait_for_work(std::unique_lock<std::mutex>& lock) {
+  bool served = false;  // a handler of a socket may have brought more than a task
+  while (true) {
+    wait_for_turn(lock);
+    if (!queue_.empty() || served) return true;
+    if (timers_.empty() && closed_) return false;
+    const int64_t us = timers_.empty() ? kForever : timers_.begin()->first.first - clock_.boot().us;
+    if (us <= 0) return true;
+    sleep(lock, us);
+    served = sockets_ != nullptr;
+  }
+}
+
+void Loop::wait_for_turn(std::unique_lock<std::mutex>& lock) {
+  while (turn_taken_) {
+    turn_wanted_ = true;
+    wake_.wait(lock);
+    turn_wanted_ = false;
+  }
+}
+
+Loop::Turn::Turn(Loop& loop) : loop_(loop), nested_(std::exchange(loop.has_turn_, true)) {
+  if (nested_) return;
+  std::unique_lock lock(loop_.mutex_);
+  loop_.wait_for_turn(lock);
+  loop_.turn_taken_ = true;
+}
+
+Loop::Turn::~Turn() {
+  if (nested_) return;
+  loop_.has_turn_ = false;
+  std::lock_guard lock(loop_.mutex_);
+  loop_.turn_taken_ = false;
 }
 
 bool Loop::take_due_timer(int64_t now_us, Task& task) {

@@ -4,7 +4,10 @@
 // Invariants: tasks of one poster run in order; no task runs inside post(); a task runs at most once; after close() no
 // task is accepted, and what was accepted before runs before the thread ends. Timers that are not due at close() are
 // dropped. The queue has no limit of its own: whoever posts on behalf of clients bounds what it has in flight.
-// Thread: tasks and the stall hook run on the loop's thread; everything else is callable from any thread.
+// It lends its turns: a thread that posts may run the tasks itself while the loop's thread sleeps. Tasks still run one
+// at a time, in order, and see what those before them did.
+// Thread: tasks and the stall hook run on the loop's thread, or on one that took turns; handlers of sockets always on
+// the loop's; everything else is callable from any thread.
 #pragma once
 
 #include <atomic>
@@ -20,6 +23,7 @@
 #include <vector>
 
 #include "base/executor.h"
+#include "base/lent_turns.h"
 
 namespace boost::asio {
 class io_context;
@@ -30,14 +34,21 @@ namespace uccp::runtime {
 struct LoopOptions {
   // A task that took longer than this is a stall.
   int64_t stall_ms = 500;
-  // Called on the loop's thread after a stall, with the time that the task took: leases are extended by it.
+  // Called where the task ran after a stall, with the time that the task took: leases are extended by it.
   std::move_only_function<void(int64_t task_ms)> on_stall;
-  // The loop waits in an io_context, whose handlers run on its thread between turns of the queue.
+  // The loop waits in an io_context, whose handlers run on its thread between turns of the queue, or while that lends
+  // one: see Turn.
   bool sockets = false;
 };
 
-class Loop final : public Executor {
+class Loop final : public Executor, public LentTurns {
  public:
+  // With more tasks than this the thread of the loop is woken all the same: it works beside the one that posts.
+  static constexpr size_t kTasksHeld = 2;
+  // Bounds of what one take() does: a publish of one event takes eight turns.
+  static constexpr int kTurnsLent = 32;
+  static constexpr int64_t kLentUs = 2'000;
+
   // `clock` must outlive the loop.
   explicit Loop(const Clock& clock, LoopOptions options = {});
   // Stops the loop if that was not done.
@@ -62,6 +73,23 @@ class Loop final : public Executor {
   void cancel(TimerId timer) override;
   bool is_current() const override;
 
+  void hold() override;
+  void take() override;
+
+  // For the time in which a handler of a socket touches what tasks touch: the thread of the loop may be out of a turn
+  // in it, and another thread in one. Waits until that ends. On the loop's thread; may be nested.
+  class Turn {
+   public:
+    explicit Turn(Loop& loop);
+    ~Turn();
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    Loop& loop_;
+    const bool nested_;
+  };
+
   // Where sockets that belong to this loop live. What is pending when the loop ends is destroyed with the loop.
   // Requires `sockets`.
   boost::asio::io_context& io();
@@ -81,6 +109,10 @@ class Loop final : public Executor {
   void sleep(std::unique_lock<std::mutex>& lock, int64_t us);
   void serve_sockets();
   bool take_batch(std::vector<Task>& batch);
+  bool wait_for_work(std::unique_lock<std::mutex>& lock);
+  void wait_for_turn(std::unique_lock<std::mutex>& lock);
+  void run_turn(std::vector<Task>& batch);
+  void wake_if_needed(std::unique_lock<std::mutex>& lock);
   bool take_due_timer(int64_t now_us, Task& task);
   void run_task(Task& task);
   void note_time(BootTime begin);
@@ -94,6 +126,11 @@ class Loop final : public Executor {
   std::condition_variable wake_;
   bool asleep_ = false;            // and not told to wake up yet
   std::atomic<size_t> wakers_{0};  // that are about to tell it
+  bool has_turn_ = false;          // of the loop's thread: it is the one who has it
+  bool turn_taken_ = false;        // somebody runs tasks
+  bool woken_ = false;             // for what is in the queue the thread was woken, or somebody at work will see it
+  bool turn_wanted_ = false;       // the loop's thread waits for the end of a turn
+  int64_t sleeps_until_us_ = 0;    // on the boot clock; 0: it does not sleep
   std::vector<Task> queue_;
   std::map<TimerKey, Task> timers_;
   std::map<TimerId, int64_t> timer_due_;

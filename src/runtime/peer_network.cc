@@ -13,6 +13,7 @@
 #include "base/random.h"
 #include "runtime/peer_frame.h"
 #include "runtime/peer_link.h"
+#include "runtime/peer_metrics.h"
 #include "runtime/tls.h"
 
 namespace uccp::runtime {
@@ -23,35 +24,6 @@ constexpr size_t kReadBytes = 128 << 10;
 constexpr std::chrono::seconds kRefusalLogInterval{1};
 // How long a connection is kept whose certificate comes from an authority that is no longer trusted.
 constexpr int64_t kUntrustedMs = 3'000;
-
-struct Metrics {
-  explicit Metrics(MetricsRegistry& registry)
-      : sent(registry.counter("uccp_peer_frames_sent_total", "Frames queued for peers.")),
-        received(registry.counter("uccp_peer_frames_received_total", "Frames received from peers.")),
-        dropped_unreachable(dropped(registry, "unreachable")),
-        dropped_full(dropped(registry, "queue_full")),
-        dropped_too_large(dropped(registry, "too_large")),
-        rejected_identity(rejected(registry, "identity")),
-        rejected_garbage(rejected(registry, "garbage")),
-        rejected_limit(rejected(registry, "limit")) {}
-
-  static Counter& dropped(MetricsRegistry& registry, const std::string& reason) {
-    return registry.counter("uccp_peer_frames_dropped_total", "Frames that were not sent.", {{"reason", reason}});
-  }
-  static Counter& rejected(MetricsRegistry& registry, const std::string& reason) {
-    return registry.counter("uccp_peer_connections_rejected_total",
-                            "Connections that were closed for what the peer did.", {{"reason", reason}});
-  }
-
-  Counter& sent;
-  Counter& received;
-  Counter& dropped_unreachable;
-  Counter& dropped_full;
-  Counter& dropped_too_large;
-  Counter& rejected_identity;
-  Counter& rejected_garbage;
-  Counter& rejected_limit;
-};
 
 Status untrusted(std::string message) { return Status(Code::kUnauthenticated, "PEER_UNTRUSTED", std::move(message)); }
 
@@ -67,6 +39,7 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   };
   Result<Contexts> make_contexts(const PemIdentity& identity, std::shared_ptr<const PeerTrust> trust) const;
   void check_peers(bool own_is_new);
+  void end_untrusted_later(const LinkPointer& link);
   void end_untrusted(const LinkPointer& link);
   Result<uint16_t> bind();
 
@@ -86,6 +59,7 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   asio::awaitable<Status> write(LinkPointer link, std::string bytes);
   asio::awaitable<void> send_all(OutboundPointer out, LinkPointer link);
   asio::awaitable<void> watch_for_end(LinkPointer link);
+  void tell_down(NodeId peer);
   void close_outbound(Outbound& out);
 
   void spawn(asio::awaitable<void> work);
@@ -97,7 +71,7 @@ struct PeerNetwork::State : std::enable_shared_from_this<PeerNetwork::State> {
   PeerNetworkOptions options;
   Loop& loop;
   asio::io_context& io;
-  Metrics metrics;
+  PeerMetrics metrics;
   SeededRandom random;
   Receiver receiver;
   PeerDown peer_down;
@@ -152,8 +126,15 @@ void PeerNetwork::State::check_peers(bool own_is_new) {
     const Status accepted = check_peer_again(link->stream.native_handle(), *trust);
     if (accepted.is_ok()) continue;
     if (accepted.reason() == "CERTIFICATE_REVOKED") end_untrusted(link);
-    else loop.post_after(kUntrustedMs, [self = shared_from_this(), link] { self->end_untrusted(link); });
+    else end_untrusted_later(link);
   }
+}
+
+// A task may run on another thread than the sockets.
+void PeerNetwork::State::end_untrusted_later(const LinkPointer& link) {
+  loop.post_after(kUntrustedMs, [self = shared_from_this(), link] {
+    asio::post(self->io, [self, link] { self->end_untrusted(link); });
+  });
 }
 
 void PeerNetwork::State::end_untrusted(const LinkPointer& link) {
@@ -289,6 +270,7 @@ Status PeerNetwork::State::check_hello(Link& link, const PeerHello& hello) {
   }
   UCCP_RETURN_IF_ERROR(check_certificate(link, hello.from));
   if (!find(hello.from)) return untrusted(who + " is not a member that this node knows");
+  const Loop::Turn turn(loop);
   if (options.admit && !options.admit(hello.from, hello.incarnation)) {
     return untrusted(who + " has another data directory than the member of that id; remove and add it again");
   }
@@ -339,6 +321,7 @@ asio::awaitable<void> PeerNetwork::State::receive(LinkPointer link, NodeId from,
 
 // False if the peer broke the protocol.
 bool PeerNetwork::State::deliver(NodeId from, std::vector<PeerFrame> frames) {
+  const Loop::Turn turn(loop);
   for (PeerFrame& frame : frames) {
     if (stopped) return true;
     if (frame.kind == PeerFrameKind::kHello) {
@@ -369,9 +352,9 @@ asio::awaitable<void> PeerNetwork::State::dial_forever(OutboundPointer out) {
       co_await send_all(out, link);
       replacing = link->replaced;
       if (replacing && !out->closed) continue;
-      if (!stopped && peer_down) peer_down(out->peer);
+      tell_down(out->peer);
     } else {
-      if (std::exchange(replacing, false) && !stopped && peer_down) peer_down(out->peer);
+      if (std::exchange(replacing, false)) tell_down(out->peer);
       // Once an outage: a peer may be down for days.
       if (!reported && !out->closed) {
         log::warn("cannot connect to a peer, trying on", {{"peer", out->peer.value}, {"error", status.to_string()}});
@@ -463,6 +446,11 @@ asio::awaitable<void> PeerNetwork::State::watch_for_end(LinkPointer link) {
   error_code error;
   co_await link->stream.async_read_some(asio::buffer(&byte, 1), with_error(error));
   link->close();
+}
+
+void PeerNetwork::State::tell_down(NodeId peer) {
+  const Loop::Turn turn(loop);
+  if (!stopped && peer_down) peer_down(peer);
 }
 
 void PeerNetwork::State::close_outbound(Outbound& out) {

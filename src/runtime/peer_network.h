@@ -6,8 +6,9 @@
 // Invariants: frames of one lane arrive in order and at most once; control frames overtake bulk frames, which travel in
 // pieces; queues are bounded by bytes, a full queue drops the new frame and counts it; a peer that sends garbage or too
 // much loses its connection. What could not be sent when a connection ended is dropped: raft sends again.
-// Thread: everything is callable from any thread; all IO, receiver and peer_down run on the loop given, so a frame
-// costs no hand-over between threads, and a loop that is behind reads no more.
+// Thread: everything is callable from any thread; all IO, receiver and peer_down run on the thread of the loop given,
+// the latter two in a turn of it, so a frame costs no hand-over between threads, and a loop that is behind reads no
+// more.
 #pragma once
 
 #include <cstdint>

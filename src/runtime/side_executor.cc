@@ -10,6 +10,7 @@ void SideExecutor::post(Task task) {
   queue_.push_back(std::move(task));
   if (holder_ != Holder::kNobody) return;
   if (short_tasks_ < kShortTasksMin || !loop_.is_current()) return hand_to_thread(lock);
+  if (may_block_ && !may_block_()) return hand_to_thread(lock);
   holder_ = Holder::kLoop;
   loop_.post([this] { wait_on_loop(kTurnsBefore - 1); });
 }

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -25,8 +26,10 @@ class SideExecutor final : public Executor {
   static constexpr int64_t kShortUs = 1'000;
   static constexpr int kShortTasksMin = 32;
 
-  // All must outlive the executor, which must outlive the tasks of both.
-  SideExecutor(Loop& loop, Loop& thread, const Clock& clock) : loop_(loop), thread_(thread), clock_(clock) {}
+  // All must outlive the executor, which must outlive the tasks of both. `may_block`, asked in a turn of the loop:
+  // whether the loop may be held up by a disk that hangs; empty: always.
+  SideExecutor(Loop& loop, Loop& thread, const Clock& clock, std::function<bool()> may_block = {})
+      : loop_(loop), thread_(thread), clock_(clock), may_block_(std::move(may_block)) {}
 
   void post(Task task) override;
   TimerId post_after(int64_t delay_ms, Task task) override;
@@ -45,6 +48,7 @@ class SideExecutor final : public Executor {
   Loop& loop_;
   Loop& thread_;
   const Clock& clock_;
+  const std::function<bool()> may_block_;
   mutable std::mutex mutex_;
   std::deque<Task> queue_;
   Holder holder_ = Holder::kNobody;

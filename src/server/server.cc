@@ -64,7 +64,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   flush = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   watch = std::make_unique<runtime::Loop>(clock);
   // A node that has peers has to answer them while its disk hangs, and commits without it.
-  if (!options.cluster.enabled) disk = std::make_unique<runtime::SideExecutor>(*loop, *io, clock);
+  disk = std::make_unique<runtime::SideExecutor>(*loop, *io, clock, [this] { return node && node->alone(); });
   reads = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   blob_io = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 60'000});
   collecting = std::make_unique<runtime::Loop>(clock, runtime::LoopOptions{.stall_ms = 3'600'000});
@@ -106,7 +106,7 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   node = std::make_unique<node::Node>(
       node_options,
       node::NodeEnvironment{.loop = *loop,
-                            .io = disk ? static_cast<Executor&>(*disk) : *io,
+                            .io = *disk,
                             .watch = *watch,
                             .clock = clock,
                             .random = node_random,

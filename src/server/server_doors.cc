@@ -11,6 +11,7 @@ Result<std::string> Server::Parts::open_etcd(const ServerOptions& options, const
   door.port = *options.etcd_port;
   door.certificates = door_certificates_of(certificates->current(), true);
   door.name = "etcd";
+  door.node = loop.get();
   const std::shared_ptr<doors::EtcdContext> context(
       new doors::EtcdContext{.pipeline = *pipeline,
                              .timers = *watch,
@@ -44,6 +45,7 @@ Status Server::Parts::open_doors(const ServerOptions& options, const Config& con
   grpc_options.host = options.host;
   grpc_options.port = options.grpc_port;
   grpc_options.certificates = door_certificates_of(shown, true);
+  grpc_options.node = loop.get();
   UCCP_TRY(const uint16_t grpc_port,
            grpc.start(grpc_options, *pipeline, clock, metrics, [this] { return health->ready(); }));
   UCCP_TRY(const std::string etcd_endpoint, open_etcd(options, config));

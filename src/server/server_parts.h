@@ -133,7 +133,7 @@ struct Server::Parts {
   tasks::LiveTasks live;
   Latch changed;
   std::unique_ptr<runtime::Loop> loop, io, flush, watch, reads, blob_io, collecting;
-  std::unique_ptr<runtime::SideExecutor> disk;  // of `loop` and `io`; null in a cluster
+  std::unique_ptr<runtime::SideExecutor> disk;  // of `loop` and `io`
   std::unique_ptr<ClusterSide> cluster;
   std::unique_ptr<SharedBlobs> shared_blobs;
   std::unique_ptr<BusSide> bus;

@@ -35,7 +35,7 @@ struct GrpcDoor::Running {
     connection.handshake_timeout_ms = options.handshake_timeout_ms;
     connection.idle_ms = options.connection_idle_ms;
     for (size_t i = 0; i < std::max<size_t>(1, options.io_threads); ++i)
-      loops.push_back(std::make_shared<IoLoop>(clock));
+      loops.push_back(std::make_shared<IoLoop>(clock, options.node));
   }
 
   Status use(const DoorCertificates& certificates);

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/lent_turns.h"
 #include "base/metrics.h"
 #include "base/status.h"
 #include "call/pipeline/pipeline.h"
@@ -38,6 +39,8 @@ struct GrpcDoorOptions {
   size_t metadata_bytes_max = 16 * 1024;
   int64_t handshake_timeout_ms = 10'000;
   int64_t connection_idle_ms = 15 * 60'000;
+  // The node's loop, whose turns the door's threads take when it sleeps; null: it is always left to itself.
+  LentTurns* node = nullptr;
   // With handlers the door speaks another API than the contract: nothing else is answered but health and reflection.
   ForeignApi foreign;
   std::string name;  // label of the door's metrics; empty: none

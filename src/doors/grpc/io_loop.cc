@@ -20,8 +20,11 @@ thread_local const IoLoop* t_current = nullptr;
 
 }  // namespace
 
-IoLoop::IoLoop(const Clock& clock)
-    : clock_(clock), epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+IoLoop::IoLoop(const Clock& clock, LentTurns* node)
+    : clock_(clock),
+      node_(node),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   UCCP_CHECK(epoll_ >= 0 && wake_ >= 0, "the process has descriptors left for the loops of the doors");
   epoll_event event{.events = EPOLLIN, .data = {.ptr = nullptr}};
   UCCP_CHECK(::epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0, "an eventfd can be watched");
@@ -102,8 +105,10 @@ void IoLoop::run() {
       std::lock_guard lock(mutex_);
       if (stopping_) break;
     }
+    if (node_ != nullptr) node_->hold();
     take_events();
     take_work();
+    if (node_ != nullptr) take_turns_of_node();
     tick();
     flush();
     leaving_.clear();
@@ -155,7 +160,18 @@ void IoLoop::take_work() {
     batch.swap(mail_);
   }
   for (const auto& work : batch) work->work();
-  // What these leave here is done in the next turn, so that no call keeps the loop for itself.
+  take_own();
+}
+
+// What answers leave for this loop goes out with this turn; who waits for other answers is not kept waiting by a sync.
+void IoLoop::take_turns_of_node() {
+  flush();
+  node_->take();
+  take_own();
+}
+
+// What these leave here is done in the next turn, so that no call keeps the loop for itself.
+void IoLoop::take_own() {
   std::vector<std::shared_ptr<IoWork>> own;
   own.swap(own_);
   for (const auto& work : own) work->work();

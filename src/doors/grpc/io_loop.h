@@ -1,9 +1,9 @@
 // IoLoop: one thread of the gRPC door and the sockets that it owns.
 //
-// A turn: sockets that are ready, then what other threads have left, then one flush of each connection that has
-// something to send. So the answers that a node's loop gives in one turn of its own cost one wake-up, one TLS record
-// and one system call for each connection, not for each call.
-// Threads: post() and is_current() from any thread, the rest on the loop.
+// A turn: sockets that are ready, then what other threads have left, then what this turn posted to the node's loop if
+// that sleeps (base/lent_turns.h), then one flush of each connection that has something to send. So the answers that a
+// node's loop gives in one turn of its own cost one wake-up, one TLS record and one system call for each connection,
+// not for each call. Threads: post() and is_current() from any thread, the rest on the loop.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/lent_turns.h"
 
 namespace uccp::doors {
 
@@ -42,7 +43,8 @@ class IoLoop {
   static constexpr int kTickMs = 100;
   static constexpr int kRestUs = 2'000;
 
-  explicit IoLoop(const Clock& clock);
+  // `node`, where handlers post to, may be null; else it must outlive the loop's thread.
+  explicit IoLoop(const Clock& clock, LentTurns* node = nullptr);
   ~IoLoop();  // stop()
   IoLoop(const IoLoop&) = delete;
   IoLoop& operator=(const IoLoop&) = delete;
@@ -71,10 +73,13 @@ class IoLoop {
   void run();
   void take_events();
   void take_work();
+  void take_own();
+  void take_turns_of_node();
   void flush();
   void tick();
 
   const Clock& clock_;
+  LentTurns* const node_;
   int epoll_ = -1;
   int wake_ = -1;
   std::thread thread_;
