@@ -64,7 +64,7 @@ bool Feed::on_change(GroupId group, const Change& change) {
   const PartitionId id = decode_partition_key(change.key);
   const auto readers = readers_.find({group, id});
   if (readers == readers_.end()) {
-    if (topics_known_ > 0 && id.topic > topics_known_) tell_gap(group);
+    if (!pattern_readers_.empty() && id.topic > topics_known_) tell_gap(group);
     return true;
   }
   if (change.kind == kHeldChange) {
@@ -89,7 +89,7 @@ bool Feed::on_change(GroupId group, const Change& change) {
 bool Feed::on_topic(const Change& change) {
   TopicRow topic;
   if (!topic.ParseFromString(change.payload)) return true;
-  if (topics_known_ > 0) knows(topic.number());
+  topics_known_ = std::max(topics_known_, topic.number());
   const Listeners all = listeners_;
   for (const auto& [number, listener] : all) {
     if (listeners_.contains(number)) listener->on_topic(change.scope, topic, static_cast<TopicChange>(change.kind));
@@ -106,10 +106,16 @@ void Feed::add(FeedListener* listener) {
 void Feed::remove(FeedListener* listener) {
   listener->feed_ = nullptr;
   listeners_.erase(listener->number_);
+  pattern_readers_.erase(listener->number_);
   for (auto at = followed_.begin(); at != followed_.end();) {
     at->second.listeners.erase(listener->number_);
     at = at->second.listeners.empty() ? followed_.erase(at) : std::next(at);
   }
+}
+
+void Feed::knows(FeedListener* listener, uint64_t topic) {
+  pattern_readers_.insert(listener->number_);
+  topics_known_ = std::max(topics_known_, topic);
 }
 
 void Feed::follow(FeedListener* listener, GroupId group, const std::string& topic) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "base/executor.h"
@@ -63,9 +64,9 @@ class Feed {
   void unread(FeedListener* listener, GroupId group, PartitionId id);
   // Tells the listener of changes that a group emits to `topic`. Watched only while somebody listens.
   void follow(FeedListener* listener, GroupId group, const std::string& topic);
-  // Whoever reads patterns knows the topics up to this number. Events of later ones say to all that there may be more
-  // than they were told: this node hears of a topic's events before it hears of the topic.
-  void knows(uint64_t topic) { topics_known_ = std::max(topics_known_, topic); }
+  // The listener reads patterns and knows the topics up to this number. Events of later ones say to all that there may
+  // be more than they were told: this node hears of a topic's events before it hears of the topic.
+  void knows(FeedListener* listener, uint64_t topic);
   uint32_t groups() const { return groups_; }
 
  private:
@@ -89,7 +90,8 @@ class Feed {
   const uint32_t groups_;
   std::map<GroupId, std::shared_ptr<machine::Watch>> watches_;
   uint64_t last_number_ = 0;
-  uint64_t topics_known_ = 0;  // 0: nobody reads patterns
+  std::set<uint64_t> pattern_readers_;  // numbers
+  uint64_t topics_known_ = 0;           // to all of them
   Listeners listeners_;
   std::map<std::pair<GroupId, PartitionId>, Listeners> readers_;
   std::map<std::pair<GroupId, std::string>, Followed> followed_;

@@ -13,16 +13,16 @@ constexpr size_t kRowsPerPartition = 512;
 // Entries of others that are read along rather than reading twice.
 constexpr uint64_t kGapMax = 16;
 
-bool has_newer_topic(const GroupView& view, const KnownTopics& known) {
+}  // namespace
+
+bool has_newer_topic(const GroupView& bus, const KnownTopics& known) {
   bool found = false;
-  kPartitions.scan(view, known.scope, "", partition_key({known.number + 1, 0}), [&](std::string_view, const auto&) {
+  kPartitions.scan(bus, known.scope, "", partition_key({known.number + 1, 0}), [&](std::string_view, const auto&) {
     found = true;
     return false;
   });
   return found;
 }
-
-}  // namespace
 
 struct Fetcher::Run {
   struct Planned {

@@ -39,6 +39,8 @@ struct KnownTopics {
   machine::Scope scope;
   uint64_t number = 0;
 };
+// The state of a bus group has a partition of a later one.
+bool has_newer_topic(const machine::GroupView& bus, const KnownTopics& known);
 
 class Fetcher {
  public:

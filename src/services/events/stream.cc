@@ -81,11 +81,17 @@ void Streams::Stream::meet_topics(const GroupView& core) {
     if (ended_) return;
   }
   known_ = std::max(known_, newest_number(core));
-  owner_->env_.feed.knows(known_);
+  if (reads_patterns()) owner_->env_.feed.knows(this, known_);
 }
 
+bool Streams::Stream::reads_patterns() const {
+  return std::ranges::any_of(request_.topics(),
+                             [](const std::string& topic) { return has_wildcard(topic) && !is_system(topic); });
+}
+
+// Without follow each group ends where it was when it began, and knows all topics up to there.
 std::optional<KnownTopics> Streams::Stream::known_topics() const {
-  if (request_.no_follow() || std::ranges::none_of(request_.topics(), has_wildcard)) return std::nullopt;
+  if (request_.no_follow() || !reads_patterns()) return std::nullopt;
   return KnownTopics{scope_, known_};
 }
 
@@ -93,20 +99,29 @@ std::optional<KnownTopics> Streams::Stream::known_topics() const {
 // be sent before it, and a cursor could not say that it is still to come.
 void Streams::Stream::hold(Group& group) {
   group.behind = group.held = true;
-  owner_->env_.events.post_after(kFailurePauseMs, [self = shared_from_this()] {
+  meet_topics_later([this] {
+    for (auto& [id, held] : groups_) held.held = false;
+    go_on();
+  });
+}
+
+// When this node had time to hear of more.
+void Streams::Stream::meet_topics_later(std::function<void()> done) {
+  owner_->env_.events.post_after(kFailurePauseMs, [self = shared_from_this(), done = std::move(done)]() mutable {
     if (self->ended_) return;
-    self->owner_->env_.reader.read(kCoreGroup, {.kind = machine::ReadLevel::Kind::kSession},
-                                   [self](Result<GroupView> view) {
-                                     self->owner_->env_.events.post([self, view = std::move(view)]() mutable {
-                                       if (self->ended_) return;
-                                       if (!view) return self->fail(std::move(view.error()));
-                                       self->meet_topics(*view);
-                                       if (self->ended_) return;
-                                       for (auto& [id, held] : self->groups_) held.held = false;
-                                       self->begin_late_partitions();
-                                       self->go_on();
-                                     });
-                                   });
+    if (self->call_->finished()) return self->forget();
+    self->owner_->env_.reader.read(
+        kCoreGroup, {.kind = machine::ReadLevel::Kind::kSession},
+        [self, done = std::move(done)](Result<GroupView> view) mutable {
+          self->owner_->env_.events.post([self, done = std::move(done), view = std::move(view)] {
+            if (self->ended_) return;
+            if (!view) return self->fail(view.error());
+            self->meet_topics(*view);
+            if (self->ended_) return;
+            self->begin_late_partitions();
+            done();
+          });
+        });
   });
 }
 
@@ -114,6 +129,9 @@ bool Streams::Stream::add_topic(const TopicRow& topic) {
   for (int number = 0; number < topic.groups_size(); ++number) {
     if (!only_partitions_.empty() && !only_partitions_.contains(number)) continue;
     const GroupId group = bus_group(topic.groups(number));
+    // Without follow nothing is read that came behind the beginning of its group: a cursor would pass what others have
+    // there.
+    if (request_.no_follow() && groups_.contains(group) && groups_[group].begun) continue;
     const PartitionId id{topic.number(), static_cast<uint32_t>(number)};
     const auto [at, fresh] = groups_[group].partitions.try_emplace(id);
     at->second.ttl_ms = ms_of(topic.topic().message_ttl());
@@ -161,6 +179,15 @@ void Streams::Stream::find_beginning(GroupId id, const machine::ReadLevel& level
                          "the cursor is of another cluster, or of before a backup was restored; begin anew without a "
                          "cursor, or with start EARLIEST");
       }
+      // What is before the end of what there is has to be known.
+      const bool ahead =
+          self->request_.no_follow() && self->reads_patterns() && has_newer_topic(*view, {self->scope_, self->known_});
+      if (ahead) {
+        return self->meet_topics_later([stream = self.get(), id, fresh, begin_at] {
+          const auto& wanted = stream->call_->read_level;
+          stream->find_beginning(id, fresh ? machine::ReadLevel::linearizable() : wanted, begin_at);
+        });
+      }
       --self->beginning_;
       (self.get()->*begin_at)(id, *view);
       if (self->beginning_ == 0) self->go_on();
@@ -176,7 +203,7 @@ void Streams::Stream::begin_late_partitions() {
     // Who is about to begin takes them along.
     if (group.asked && !group.begun) continue;
     group.asked = true;
-    if (since_.contains(id)) {
+    if (since_.contains(id) || request_.no_follow()) {
       ++beginning_;
       find_beginning(id, call_->read_level, &Stream::begin_group);
       continue;
@@ -371,7 +398,7 @@ void Streams::Stream::on_topic(const machine::Scope& scope, const TopicRow& topi
   if (change == TopicChange::kSet) known_ = std::max(known_, topic.number());
   if (ended_ || scope != scope_ || !wants(topic.topic().name())) return;
   if (change == TopicChange::kSet) {
-    if (request_.no_follow() || !add_topic(topic) || !found_) return;
+    if (!add_topic(topic) || !found_) return;
     begin_late_partitions();
     return go_on();
   }

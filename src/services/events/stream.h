@@ -1,6 +1,7 @@
 // One stream of Subscribe without a name. See streams.h. Events executor only.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -67,7 +68,9 @@ class Streams::Stream final : public FeedListener, public std::enable_shared_fro
   void begin_late_partitions();
   // Of a reader of patterns.
   std::optional<KnownTopics> known_topics() const;
+  bool reads_patterns() const;
   void hold(Group& group);
+  void meet_topics_later(std::function<void()> done);
   void meet_topics(const machine::GroupView& core);
   void begin_group(GroupId id, const machine::GroupView& view);
   uint64_t first_offset(const machine::GroupView& view, GroupId group, PartitionId id) const;
