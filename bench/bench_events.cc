@@ -15,6 +15,7 @@
 #include "bench/message_load.h"
 #include "bench/message_servers.h"
 #include "bench/requests.h"
+#include "bench/sync_floor.h"
 
 namespace uccp::bench {
 namespace {
@@ -26,6 +27,7 @@ struct Sides {
   std::unique_ptr<UccpCluster> uccp;
   std::unique_ptr<NatsServers> nats;
   std::unique_ptr<RedisServer> redis;
+  std::unique_ptr<SyncFloor> floor;  // of one node
   std::string missing;
   std::unique_ptr<GrpcLoad> ours;
   std::unique_ptr<MessageLoad> theirs, redis_load;
@@ -43,6 +45,7 @@ struct Sides {
       auto redis = RedisServer::start(context, *sides->uccp);
       if (redis) sides->redis = std::move(*redis);
       else context.say(redis.error().message());
+      UCCP_TRY(sides->floor, SyncFloor::start(context, *sides->uccp));
     }
     return sides;
   }
@@ -116,7 +119,7 @@ Status run_publish(Context& context, Sides& sides, const Level& level, double se
           .goal = {Goal::Of::kRatio, Better::kHigher, 1.5}};
   sides.describe(row, fmt::format("closed loop, {} connections, one partition", kConnections));
   LoadResult mine, other;
-  double redis_rate = 0;
+  double redis_rate = 0, floor_rate = 0;
   for (int i = 0; i < context.pairs(); ++i) {
     UCCP_RETURN_IF_ERROR(sides.fresh());
     const Plan plan{.in_flight = level.publishers, .seconds = seconds, .warm_up_s = 0.3};
@@ -133,10 +136,15 @@ Status run_publish(Context& context, Sides& sides, const Level& level, double se
       there.server_pids = {sides.redis->pid()};
       redis_rate = sides.redis_load->run([&](uint64_t) { return stamped(level.bytes); }, there).rate();
     }
+    if (sides.floor && level.publishers == 1) floor_rate = sides.floor->run(level.bytes, plan).rate();
   }
   note(row, "ours", mine);
   if (sides.nats) note(row, "peer", other);
   if (redis_rate > 0) row.detail("redisRate", redis_rate);
+  if (floor_rate > 0) {
+    row.detail("floorRate", floor_rate);
+    row.detail("syncRate", syncs_per_second(context, level.bytes, seconds));
+  }
   context.emit(row);
   return Status::ok();
 }

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "bench/bench.h"
 #include "bench/process.h"
+#include "bench/sync_floor.h"
 #include "doors/grpc_client/process.h"
 
 namespace uccp::bench {
@@ -160,6 +161,9 @@ int run(int argc, char** argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
   if (!arguments.empty() && arguments[0] == "echo-server") {
     return echo_server_main({arguments.begin() + 1, arguments.end()});
+  }
+  if (!arguments.empty() && arguments[0] == "sync-server") {
+    return sync_server_main({arguments.begin() + 1, arguments.end()});
   }
   CommandLine line;
   for (size_t i = 0; i < arguments.size(); ++i) {

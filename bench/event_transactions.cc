@@ -72,7 +72,7 @@ class Producer final : public GrpcCaller {
     if (step_ == Step::kBegin) {
       id_ = bytes_field(call.answer(), kFirstField);
       step_ = Step::kPublish;
-      std::string request = publish_request(topic_, stamped(kBytes), kEvents);
+      std::string request = publish_many(topic_, kBytes, kEvents);
       call::put_bytes(request, kTransactionField, id_);
       return ask(publish_, request);
     }
@@ -164,7 +164,7 @@ Status measure_transactions(Context& context, UccpCluster& cluster) {
     late.verified += measured.transactions;
     Work plain;
     plain.method = kPublish;
-    plain.request = [&](uint64_t) { return publish_request(topic, stamped(kBytes), kEvents); };
+    plain.request = [&](uint64_t) { return publish_many(topic, kBytes, kEvents); };
     plain.verify = [](uint64_t, std::string_view reply) { return count_items(reply, kFirstField) == kEvents; };
     const LoadResult result = load->run(plain, {.in_flight = kProducers, .seconds = seconds});
     rate.add_peer(result.rate() * kEvents);
