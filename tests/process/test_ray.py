@@ -246,7 +246,8 @@ class Functions(RayTest):
     def test_a_timeout_ends_a_call(self):
         @uccp.remote(timeout=2, **SMALL)
         def long():
-            time.sleep(1000)
+            while True:
+                time.sleep(0.01)
 
         with self.assertRaises(uccp.TaskTimeout):
             self.get(long.remote())
@@ -296,7 +297,6 @@ class Examples(RayTest):
         text = self.file()
         text.write_text("The cat, the hat\nthe end\n")
         for command in (("python_wordcount/wordcount.py", "--top", "2", str(text)),
-                        ("python_actors/montecarlo.py", "--rounds", "5", "--points", "200"),
                         ("python_montecarlo/montecarlo.py", "--calls", "60", "--points", "100", "--batch", "20")):
             with self.subTest(command[0]):
                 self.assertEqual(self.lines(self.node, *command), self.lines(native, *command))
