@@ -3,6 +3,7 @@
 //
 // Each speaks the wire of agents as uccp-agent does: Hello with what it runs and what was not acknowledged, heartbeats
 // at the interval of its Welcome, starts, outcomes until they are acknowledged, and another node when its stream ends.
+// That many workers share a connection needs the permission agent.multiplex, which the identity given has to have.
 #pragma once
 
 #include <atomic>

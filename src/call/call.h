@@ -69,6 +69,11 @@ struct RateState {
   int64_t reset_s = 0;    // seconds until the allowance is whole again
 };
 
+// The unary calls of users of one tenant that are at work on this node.
+struct TenantLoad {
+  std::atomic<int64_t> working{0};
+};
+
 class Call : public std::enable_shared_from_this<Call> {
  public:
   enum class Door : uint8_t { kGrpc, kRest, kEtcd, kInternal };
@@ -94,6 +99,7 @@ class Call : public std::enable_shared_from_this<Call> {
   std::string resource;    // the resource named in the request, for policy and audit
   BootTime started;
   RateState rate;
+  std::shared_ptr<TenantLoad> tenant_load;  // that it is counted in; null: in none
   // Of the cluster, for what is stored about requests with secret fields; outlives the call. Null: there is none.
   const SecretKey* hash_key = nullptr;
 

@@ -29,6 +29,9 @@ struct Principal {
   int64_t expires_us = 0;
   // Wall time when they were issued, in microseconds; 0: not said.
   int64_t issued_us = 0;
+
+  // A user, or a program of one: no agent, no node, and not unknown.
+  bool is_users() const { return kind == Kind::kUser || kind == Kind::kService; }
 };
 
 }  // namespace uccp::call

@@ -274,6 +274,62 @@ TEST_F(CallLimitsTest, EachHasItsReasonAndWaitingDoesNotCountAsWork) {
   EXPECT_TRUE(eventually([&] { return ended == 6; }));
 }
 
+class TenantLimitsTest : public DoorsTest {
+ protected:
+  TenantLimitsTest() { doors.limits = {.calls_in_flight_max = 10, .calls_in_flight_tenant_percent = 60}; }
+
+  void hang(GrpcChannel& channel, int count) {
+    for (int i = 0; i < count; ++i)
+      channel.unary_async(kGetTask, task_request("hang"), [&](Result<std::string>) { ++ended_; });
+  }
+  static std::string refusal(GrpcChannel& channel) {
+    const auto answer = channel.unary(kGetTask, task_request("x"));
+    return answer ? "" : std::string(answer.error().reason());
+  }
+  std::atomic<size_t> ended_{0};
+};
+
+TEST_F(TenantLimitsTest, OneAloneMayHaveAllAndBesideOthersItsPart) {
+  auto first = doors.channel(), second = doors.channel("admin:root@other");
+  hang(*first, 10);
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_working() == 10; }));
+  EXPECT_EQ(refusal(*first), "CALLS_IN_FLIGHT") << "nobody else calls";
+  EXPECT_EQ(refusal(*second), "") << "the first one has all, and the other gets in";
+  EXPECT_EQ(refusal(*first), "TENANT_CALLS_IN_FLIGHT") << "it has more than its part by now";
+  // What the other may have beside it is bounded too.
+  hang(*second, 4);
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_working() == 14; }));
+  EXPECT_EQ(refusal(*second), "CALLS_IN_FLIGHT");
+  EXPECT_TRUE(first->unary(kVersion, {})) << "operators still get in";
+  doors.grpc.stop(0);
+  EXPECT_TRUE(eventually([&] { return ended_ == 14; }));
+}
+
+TEST_F(TenantLimitsTest, WithRoomLeftEachHasItsPart) {
+  auto first = doors.channel(), second = doors.channel("admin:root@other");
+  EXPECT_EQ(refusal(*second), "");
+  hang(*first, 6);
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_working() == 6; }));
+  EXPECT_EQ(refusal(*first), "TENANT_CALLS_IN_FLIGHT");
+  EXPECT_EQ(refusal(*second), "");
+  doors.grpc.stop(0);
+  EXPECT_TRUE(eventually([&] { return ended_ == 6; }));
+}
+
+// A gateway calls as many tenants over one connection: none of them is refused for another.
+TEST_F(TenantLimitsTest, AConnectionOfSeveralTenantsIsNotTakenForOne) {
+  auto first = doors.channel();
+  HttpsClient rest(doors.rest_port);
+  const auto ask = [&](const std::string& token) { return rest.ask("GET", "/api/v1/tasks/x", {}, {}, token).status; };
+  EXPECT_EQ(ask("admin:root@other"), 200);
+  hang(*first, 6);
+  ASSERT_TRUE(eventually([&] { return doors.pipeline->calls_working() == 6; }));
+  EXPECT_EQ(ask("admin:root"), 429);
+  EXPECT_EQ(ask("admin:root@other"), 200);
+  doors.grpc.stop(0);
+  EXPECT_TRUE(eventually([&] { return ended_ == 6; }));
+}
+
 TEST_F(DoorsTest, DeadlineOfTheClientEndsTheCall) {
   CallOptions options;
   options.deadline_ms = 1'000;

@@ -66,6 +66,11 @@ class FakeAuthenticator final : public call::Authenticator {
     if (colon == std::string::npos) return fail(Code::kUnauthenticated, "TOKEN_INVALID", "not a token");
     principal.roles = {token.substr(0, colon)};
     principal.name = token.substr(colon + 1);
+    // "admin:root@other" is of another tenant.
+    if (const size_t at = principal.name.find('@'); at != std::string::npos) {
+      principal.tenant = principal.name.substr(at + 1);
+      principal.name.resize(at);
+    }
     return principal;
   }
   Status check_again(call::Principal& principal) const override {

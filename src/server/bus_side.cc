@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "services/events/bus_rows.h"
+#include "services/tasks/topic_quotas.h"
 #include "uccp/internal/v1/node.pb.h"
 
 namespace uccp::server {
@@ -106,6 +107,8 @@ BusSide::BusSide(events::EventsOptions options) : options_(options) {}
 
 BusSide::~BusSide() = default;
 
+machine::Proposer& BusSide::anywhere() { return *remote_; }
+
 std::vector<GroupId> BusSide::group_ids() const {
   std::vector<GroupId> ids;
   for (uint32_t number = 0; number < options_.groups; ++number) ids.push_back(events::bus_group(number));
@@ -141,7 +144,8 @@ void BusSide::build(const BusSideEnvironment& environment, call::HandlerTable& h
                                           .metrics = environment.metrics,
                                           .page_tokens = environment.page_tokens,
                                           .leader = [&node](GroupId group) { return node.known_leader(group); },
-                                          .feature_level = [&node] { return node.feature_level(); }});
+                                          .feature_level = [&node] { return node.feature_level(); },
+                                          .topic_quotas = tasks::topic_quotas});
   service_->add_handlers(handlers);
   handlers.add_parsed<internal::v1::ProposeRequest>(
       kPropose, [&node](const call::CallPtr& call, const internal::v1::ProposeRequest& request) {

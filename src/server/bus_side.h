@@ -44,6 +44,8 @@ class BusSide {
   // After the node is built and before it runs; adds the handlers of this node. `doors` are those that forward to
   // leaders, filled later; they must outlive the bus.
   void build(const BusSideEnvironment& environment, call::HandlerTable& handlers, const call::HandlerTable& doors);
+  // Proposes to the leader of a group, wherever it is.
+  machine::Proposer& anywhere();
   // Before the doors open: the topics "$sys.>", and whether a principal may do in a namespace what a permission says.
   void show_changes(std::vector<services::ChangeTopic> topics, events::Streams::May may) {
     service_->show_changes(std::move(topics), std::move(may));

@@ -112,7 +112,7 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
      "memory of a node for rows and tables of its state that are read often; 96 MiB hold about 100,000 services"},
     {"backfill", kString, "easy", kActs,
      "what may use room that others wait for: easy keeps workers free for the eight that wait longest, conservative "
-     "for all that wait, at once"},
+     "for all that wait, at once; behind it exceptions for queues: easy, research/nightly:conservative, */urgent:easy"},
     {"gang_reservations", kInteger, "4", kActs,
      "gangs at a time that have workers kept free for them, those that wait longest, 1 to 1024; with conservative "
      "backfill all have"},
@@ -150,6 +150,8 @@ constexpr auto kKeys = std::to_array<ConfigKey>({
     {"etcd_streams_max", kInteger, "10000", kActs,
      "most calls at a time of a connection of the etcd port, 1 to 1000000"},
     {"calls_in_flight_max", kInteger, "2000", kLive, "unary calls at work on this node at a time"},
+    {"calls_in_flight_tenant_percent", kInteger, "80", kLive,
+     "part of calls_in_flight_max that the calls of one tenant may be while other tenants call too, percent, 1 to 100"},
     {"calls_waiting_max", kInteger, "100000", kLive, "unary calls that wait on this node, for a lock or a task's end"},
     {"kv_request_bytes_max", kInteger, "1572864", kActs, "most bytes of one change of the key-value store"},
     {"kv_bytes_max", kInteger, "2147483648", kActs,

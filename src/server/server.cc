@@ -3,7 +3,9 @@
 
 #include "server/event_triggers.h"
 #include "server/quota_alerts.h"
+#include "server/scheduling_settings.h"
 #include "server/server_parts.h"
+#include "services/events/topics_state.h"
 
 namespace uccp::server {
 namespace {
@@ -124,33 +126,6 @@ Status Server::Parts::build_node(const ServerOptions& options, const Config& con
   return build_leaders(options, config);
 }
 
-namespace {
-
-Result<tasks::Backfill> backfill_of(const Config& config) {
-  const std::string& word = config.text("backfill");
-  if (word == "easy") return tasks::Backfill::kEasy;
-  if (word == "conservative") return tasks::Backfill::kConservative;
-  return fail(Code::kInvalid, "CONFIG_INVALID", "backfill '" + word + "' is none of easy, conservative");
-}
-
-Result<size_t> gang_reservations_of(const Config& config) {
-  const int64_t gangs = config.integer("gang_reservations");
-  if (gangs >= 1 && gangs <= static_cast<int64_t>(tasks::kReservationsMax)) return static_cast<size_t>(gangs);
-  return fail(Code::kInvalid, "CONFIG_INVALID",
-              "gang_reservations " + std::to_string(gangs) + " is not between 1 and " +
-                  std::to_string(tasks::kReservationsMax));
-}
-
-Result<int32_t> headroom_of(const Config& config) {
-  constexpr int64_t kPercentMax = 90;
-  const int64_t percent = config.integer("interactive_headroom");
-  if (percent >= 0 && percent <= kPercentMax) return static_cast<int32_t>(percent);
-  return fail(Code::kInvalid, "CONFIG_INVALID",
-              "interactive_headroom " + std::to_string(percent) + " is not between 0 and 90");
-}
-
-}  // namespace
-
 // What runs where a group is led.
 Status Server::Parts::build_leaders(const ServerOptions& options, const Config& config) {
   tasks::WorkRuntimeOptions work_options;
@@ -158,9 +133,7 @@ Status Server::Parts::build_leaders(const ServerOptions& options, const Config& 
   work_options.agent_lease_ms = options.worker_lease_ms;
   work_options.slots_per_worker = static_cast<size_t>(config.integer("max_tasks_per_worker"));
   work_options.quarantine_ms = config.duration_ms("worker_quarantine");
-  UCCP_TRY(work_options.policy.backfill, backfill_of(config));
-  UCCP_TRY(work_options.policy.headroom_percent, headroom_of(config));
-  UCCP_TRY(work_options.policy.gang_reservations, gang_reservations_of(config));
+  UCCP_TRY(work_options.policy, scheduling_settings(config));
   work_options.cluster_id = identity.cluster_id;
   work_options.task_timeout_default_ms = config.duration_ms("task_timeout");
   UCCP_TRY(const ScalingSettings scaling, scaling_settings(config, options, files));
@@ -181,7 +154,8 @@ Status Server::Parts::build_leaders(const ServerOptions& options, const Config& 
           .open_events = open_events(handlers, clock),
           .on_quota_alert = [this](const tasks::QuotaAlert& alert) { publish_alert(handlers, clock, alert); },
           .provisioner = local_workers.get(),
-          .on_scaling = [this](const tasks::ScalingDecision& decision) { publish_scaling(handlers, clock, decision); }},
+          .on_scaling = [this](const tasks::ScalingDecision& decision) { publish_scaling(handlers, clock, decision); },
+          .topics = [this](const machine::Scope& scope) { return events::topics_of(node->view(kCoreGroup), scope); }},
       live);
   node->on_leadership(kWorkGroup, [this](bool ready, Term term) {
     cluster->on_leadership(kWorkGroup, ready);
@@ -282,6 +256,7 @@ void Server::stop() {
   std::atomic<bool> stopped = false;
   p.loop->post([&] {
     p.work->stop();
+    if (p.request_keeper) p.request_keeper->stop();
     stopped = true;
     done.notify();
   });

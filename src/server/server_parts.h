@@ -68,6 +68,7 @@
 #include "services/tasks/actor_service.h"
 #include "services/tasks/agent_link_service.h"
 #include "services/tasks/blob_collector.h"
+#include "services/tasks/request_keeper.h"
 #include "services/tasks/tasks_service.h"
 #include "services/tasks/tasks_state.h"
 #include "services/workers/workers_service.h"
@@ -159,6 +160,8 @@ struct Server::Parts {
   call::HandlerTable handlers;       // of this node
   call::HandlerTable door_handlers;  // the same, forwarding to leaders
   std::unique_ptr<IdentitySide> identity_side;
+  call::RequestQuotas request_quotas;
+  std::unique_ptr<tasks::RequestKeeper> request_keeper;
   std::unique_ptr<call::Pipeline> pipeline;
   std::unique_ptr<NodeHealth> health;
   std::unique_ptr<LiveSettings> settings;

@@ -137,8 +137,12 @@ Status Server::Parts::build_work(const Config& config) {
       .loop = *loop, .runtime = *work, .view = [this] { return work_view(); }, .random = caller_random});
   actors->register_handlers(handlers);
   UCCP_RETURN_IF_ERROR(build_compute(config));
-  agent_link = std::make_unique<tasks::AgentLinkService>(*loop, *blob_io, *work, *blobs,
-                                                         [this] { return node->out_of_space(); });
+  agent_link = std::make_unique<tasks::AgentLinkService>(
+      *loop, *blob_io, *work, *blobs,
+      tasks::AgentLinkService::Questions{
+          .disk_is_full = [this] { return node->out_of_space(); },
+          .may_multiplex = [permits = identity_side->permits()](
+                               const call::Principal& caller) { return permits(caller, "agent.multiplex"); }});
   agent_link->register_handlers(handlers);
   workers_service = std::make_unique<workers::WorkersService>(workers::WorkersEnvironment{
       .proposer = *node,
@@ -199,10 +203,13 @@ Status Server::Parts::build_pipeline(const ServerOptions& options, const Config&
     cluster->fill_doors(handlers, door_handlers);
   }
 
-  call::PipelineOptions pipeline_options{
-      .calls_in_flight_max = static_cast<size_t>(config.integer("calls_in_flight_max")),
-      .calls_waiting_max = static_cast<size_t>(config.integer("calls_waiting_max"))};
+  UCCP_RETURN_IF_ERROR(config.integer_between("calls_in_flight_tenant_percent", 1, 100));
+  const call::Pipeline::Limits limits = call_limits(config);
+  call::PipelineOptions pipeline_options{.calls_in_flight_max = limits.calls_in_flight_max,
+                                         .calls_waiting_max = limits.calls_waiting_max,
+                                         .calls_in_flight_tenant_percent = limits.calls_in_flight_tenant_percent};
   UCCP_TRY(pipeline_options.rates, rate_rules(config));
+  pipeline_options.quotas = &request_quotas;
   pipeline_options.hash_key = nodes_key(options.token_key_pem, "uccp request hashes");
   pipeline_options.policies = [side = identity_side.get()] { return side->policies(); };
   pipeline_options.current = [this] { return node->fresh(kCoreGroup) ? Status::ok() : state_stale(); };
@@ -227,7 +234,18 @@ Status Server::Parts::build_services(const ServerOptions& options, const Config&
            SecretsSide::make(config, options.token_key_pem, system_random,
                              {*node, *node, *reads, clock, *page_tokens, [this] { return node->feature_level(); }}));
   secrets->add_handlers(handlers);
-  return build_pipeline(options, config);
+  UCCP_RETURN_IF_ERROR(build_pipeline(options, config));
+  request_keeper = std::make_unique<tasks::RequestKeeper>(
+      tasks::RequestKeeperEnvironment{.loop = *loop,
+                                      .clock = clock,
+                                      .proposer = bus->anywhere(),
+                                      .watcher = *node,
+                                      .view = [this] { return work_view(); },
+                                      .feature_level = [this] { return node->feature_level(); },
+                                      .node = "n" + std::to_string(options.node.value)},
+      request_quotas);
+  loop->post([keeper = request_keeper.get()] { keeper->start(); });
+  return Status::ok();
 }
 
 }  // namespace uccp::server

@@ -15,6 +15,12 @@ Result<std::vector<call::RateRule>> rate_rules(const Config& config) {
   return rules;
 }
 
+call::Pipeline::Limits call_limits(const Config& config) {
+  return {static_cast<size_t>(config.integer("calls_in_flight_max")),
+          static_cast<size_t>(config.integer("calls_waiting_max")),
+          static_cast<int>(config.integer("calls_in_flight_tenant_percent"))};
+}
+
 void follow_settings(LiveSettings& settings, SettingUsers users) {
   const auto any = [](const Config&) { return Status::ok(); };
   settings.add({{"log_level"},
@@ -35,14 +41,18 @@ void follow_settings(LiveSettings& settings, SettingUsers users) {
          users.pipeline.set_rates(rate_rules(config).value_or(std::vector<call::RateRule>()));
        }});
   const auto some = [](const Config& config) {
-    if (config.integer("calls_in_flight_max") > 0) return Status::ok();
+    if (config.integer("calls_in_flight_max") <= 0) {
+      return Status(Code::kInvalid, "SETTING_INVALID",
+                    "calls_in_flight_max must be at least 1, or nobody could raise it again");
+    }
+    const int64_t percent = config.integer("calls_in_flight_tenant_percent");
+    if (percent >= 1 && percent <= 100) return Status::ok();
     return Status(Code::kInvalid, "SETTING_INVALID",
-                  "calls_in_flight_max must be at least 1, or nobody could raise it again");
+                  "calls_in_flight_tenant_percent is " + std::to_string(percent) + "; it must be 1 to 100");
   };
-  settings.add({{"calls_in_flight_max", "calls_waiting_max"}, some, [users](const Config& config) {
-                  users.pipeline.set_limits(static_cast<size_t>(config.integer("calls_in_flight_max")),
-                                            static_cast<size_t>(config.integer("calls_waiting_max")));
-                }});
+  settings.add({{"calls_in_flight_max", "calls_waiting_max", "calls_in_flight_tenant_percent"},
+                some,
+                [users](const Config& config) { users.pipeline.set_limits(call_limits(config)); }});
   settings.add({{"session_ttl"}, any, [users](const Config& config) {
                   users.identity.set_session_ttl(config.duration_ms("session_ttl"));
                 }});

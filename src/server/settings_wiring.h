@@ -13,6 +13,9 @@ namespace uccp::server {
 // All that limits rates. Errors: invalid RATE_LIMIT_INVALID.
 Result<std::vector<call::RateRule>> rate_rules(const Config& config);
 
+// How many calls are taken at a time.
+call::Pipeline::Limits call_limits(const Config& config);
+
 // Must outlive the settings.
 struct SettingUsers {
   call::Pipeline& pipeline;

@@ -191,7 +191,7 @@ TEST_F(DoorMatrix, AnAdminReachesTheHandlerAndEveryStageWasPassed) {
       if (door == call::Call::Door::kRest && !in_rest(method)) continue;
       std::lock_guard lock(mutex_);
       for (const call::Stage stage :
-           {kLimits, kTrace, kMethod, kAuthenticate, kRate, kDecode, kAuthorize, kHandler, kAudit}) {
+           {kLimits, kTrace, kMethod, kAuthenticate, kRate, kDecode, kAuthorize, kQuota, kHandler, kAudit}) {
         EXPECT_TRUE(stages_[std::pair(method.full_name, door)].contains(stage))
             << method.full_name << " skipped " << call::stage_name(stage) << " at door " << static_cast<int>(door);
       }

@@ -148,6 +148,31 @@ class Quotas(NodeTest):
         shown = self.node.cli("quota", "explain", "default", "--cpu", "2", "-o", "json")
         self.assertEqual(json.loads(shown.stdout)["summary"], why["summary"])
 
+    def test_a_part_is_kept_for_urgent_tasks(self):
+        self.set(namespace="default", hard={"tasksRunning": 2, "networkBps": 1000},
+                 reserve={"minPriority": 80, "amounts": {"tasksRunning": 1}})
+        self.runs(self.submit(priority=50))
+        waiting = self.submit(priority=79)
+        self.assertIn("1 are kept for priorities from 80", self.waits_for_quota(waiting)["summary"])
+        why = self.rest.get("quotas/default:explain", priority=50).json
+        self.assertIn("kept for priorities from 80", why["summary"])
+        self.assertTrue(self.rest.get("quotas/default:explain", priority=80).json["admitted"])
+        self.runs(self.submit(priority=80))
+        self.assertEqual(self.status(waiting), "QUEUED")
+        post = lambda **quota: self.rest.post("quotas", quota)
+        self.assert_problem(post(namespace="one", hard={"cpu": 1}, reserve={"minPriority": 80, "amounts": {"cpu": 2}}), 400,
+                            "FIELD_INVALID")
+        self.assert_problem(post(namespace="one", hard={"cpu": 1}, reserve={"minPriority": 0, "amounts": {"cpu": 1}}), 400,
+                            "FIELD_INVALID")
+
+    def test_network_bandwidth_is_limited(self):
+        self.set(namespace="default", hard={"networkBps": 1_000})
+        wide, narrow = (self.submit(resources={"cpu": 0.1, "memory": "16Mi", "networkBps": bps}) for bps in (1_001, 1_000))
+        self.assertIn("0 of 1000 bits a second of network in use, 1001 more are asked for", self.waits_for_quota(wide)["summary"])
+        self.assertNotIn("quota", self.rest.get(f"tasks/{narrow}:explain").json["summary"])
+        self.set(namespace="default", hard={"networkBps": 1_001})
+        wait_until(lambda: "quota" not in self.rest.get(f"tasks/{wide}:explain").json["summary"], 20, "the higher limit to hold")
+
     def test_quotas_survive_kill_nine(self):
         self.set(namespace="default", hard={"tasksRunning": 1}, weight=300)
         running, waiting = self.submit(), self.submit()

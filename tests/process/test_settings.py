@@ -67,6 +67,8 @@ class Settings(NodeTest):
                 ([("log_level", "LOUD")], 400, "SETTING_INVALID", "TRACE"),
                 ([("calls_in_flight_max", "many")], 400, "SETTING_INVALID", "an integer"),
                 ([("calls_in_flight_max", 0)], 400, "SETTING_INVALID", "at least 1"),
+                ([("calls_in_flight_tenant_percent", 0)], 400, "SETTING_INVALID", "must be 1 to 100"),
+                ([("calls_in_flight_tenant_percent", 101)], 400, "SETTING_INVALID", "must be 1 to 100"),
                 ([("rate_limits", "moon:5")], 400, "RATE_LIMIT_INVALID", "moon"),
                 ([("log_level", ["DEBUG"])], 400, "SETTING_INVALID", "a list"),
                 ([("session_ttl", "1h")], 412, "SETTING_OVERRIDDEN", "--session-ttl"),

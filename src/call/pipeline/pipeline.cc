@@ -12,8 +12,8 @@
 namespace uccp::call {
 namespace {
 
-constexpr std::string_view kStageNames[kStageCount] = {"limits", "trace",     "method",  "authenticate", "rate",
-                                                       "decode", "authorize", "handler", "audit"};
+constexpr std::string_view kStageNames[kStageCount] = {"limits", "trace",     "method", "authenticate", "rate",
+                                                       "decode", "authorize", "quota",  "handler",      "audit"};
 // Cached credentials are looked at again after this time even if nothing was revoked.
 constexpr int64_t kCredentialsCachedMs = 60'000;
 
@@ -59,12 +59,19 @@ struct Pipeline::CachedPrincipal {
   std::string secret;  // the whole credential: a hash collision must not change who calls
   uint64_t revision;
   BootTime until;
+  std::shared_ptr<TenantLoad> load;  // of its tenant; null for those who are nobody's users
 };
 
 // Where a unary call is counted: at work, or parked. A handler may park it while another thread ends it.
 class Pipeline::Place {
  public:
   explicit Place(Pipeline& pipeline) : pipeline_(pipeline) { pipeline_.working_.fetch_add(1); }
+
+  // It is known whose it is. Before the handler has the call.
+  void count_in(std::shared_ptr<TenantLoad> load) {
+    load_ = std::move(load);
+    load_->working.fetch_add(1);
+  }
 
   Status park() {
     if (pipeline_.waiting_.load() >= static_cast<int64_t>(pipeline_.calls_waiting_max_.load())) {
@@ -75,21 +82,28 @@ class Pipeline::Place {
     }
     auto at_work = State::kAtWork;
     if (!state_.compare_exchange_strong(at_work, State::kParked)) return Status::ok();
-    pipeline_.working_.fetch_sub(1);
+    leave_work();
     pipeline_.waiting_gauge_.set(static_cast<double>(pipeline_.waiting_.fetch_add(1) + 1));
     return Status::ok();
   }
   // True if it was at work to the end.
   bool leave() {
     const bool at_work = state_.exchange(State::kGone) == State::kAtWork;
-    if (at_work) pipeline_.working_.fetch_sub(1);
+    if (at_work) leave_work();
     else pipeline_.waiting_gauge_.set(static_cast<double>(pipeline_.waiting_.fetch_sub(1) - 1));
     return at_work;
   }
 
  private:
   enum class State : uint8_t { kAtWork, kParked, kGone };
+
+  void leave_work() {
+    pipeline_.working_.fetch_sub(1);
+    if (load_ != nullptr) load_->working.fetch_sub(1);
+  }
+
   Pipeline& pipeline_;
+  std::shared_ptr<TenantLoad> load_;
   std::atomic<State> state_{State::kAtWork};
 };
 
@@ -104,6 +118,7 @@ Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, c
       waiting_gauge_(metrics.gauge("uccp_calls_waiting", "Unary calls that wait for something and do no work")),
       calls_in_flight_max_(options_.calls_in_flight_max),
       calls_waiting_max_(options_.calls_waiting_max),
+      tenant_percent_(options_.calls_in_flight_tenant_percent),
       limiter_(options_.rates) {
   // One more for calls of methods that do not exist.
   for (size_t i = 0; i <= Contract::get().methods().size(); ++i) {
@@ -113,10 +128,12 @@ Pipeline::Pipeline(const HandlerTable& handlers, Authenticator& authenticator, c
 
 Pipeline::~Pipeline() = default;
 
-void Pipeline::set_limits(size_t calls_in_flight_max, size_t calls_waiting_max) {
-  calls_in_flight_max_.store(calls_in_flight_max);
-  calls_waiting_max_.store(calls_waiting_max);
+void Pipeline::set_limits(const Limits& limits) {
+  calls_in_flight_max_.store(limits.calls_in_flight_max);
+  calls_waiting_max_.store(limits.calls_waiting_max);
+  tenant_percent_.store(limits.calls_in_flight_tenant_percent);
   no_room_.store(nullptr);
+  tenant_no_room_.store(nullptr);
 }
 
 void Pipeline::set_rates(std::vector<RateRule> rates) { limiter_.replace(std::move(rates)); }
@@ -139,7 +156,8 @@ void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_vi
     in_flight_.fetch_sub(1);
     if (place != nullptr && place->leave() && status.is_ok()) note_duration(*raw);
   });
-  if (Status status = run_stages(call, request, method_name); !status.is_ok()) return call->finish(std::move(status));
+  if (Status status = run_stages(call, place.get(), request, method_name); !status.is_ok())
+    return call->finish(std::move(status));
   if (place == nullptr) streams_.add(call, request);
   enter(*call, Stage::kHandler);
   if (call->dry_run && !checks_dry_runs(*call->method)) {
@@ -149,7 +167,7 @@ void Pipeline::dispatch(const CallPtr& call, std::string request, std::string_vi
   (*handlers_.find(call->method))(call, std::move(request));
 }
 
-Status Pipeline::run_stages(const CallPtr& call, std::string& request, std::string_view method_name) {
+Status Pipeline::run_stages(const CallPtr& call, Place* place, std::string& request, std::string_view method_name) {
   enter(*call, Stage::kTrace);
   trace(call);
   if (options_.hash_key) call->hash_key = &*options_.hash_key;
@@ -161,6 +179,7 @@ Status Pipeline::run_stages(const CallPtr& call, std::string& request, std::stri
   UCCP_RETURN_IF_ERROR(authenticate(*call));
   UCCP_RETURN_IF_ERROR(check_current(*call));
   enter(*call, Stage::kRate);
+  UCCP_RETURN_IF_ERROR(limit_tenant(*call, place));
   UCCP_RETURN_IF_ERROR(limit_rate(*call));
   enter(*call, Stage::kDecode);
   UCCP_RETURN_IF_ERROR(decode(*call, request));
@@ -171,7 +190,8 @@ Status Pipeline::run_stages(const CallPtr& call, std::string& request, std::stri
     return Status(Code::kUnimplemented, "METHOD_UNIMPLEMENTED",
                   call->method->full_name + " is part of the contract and not built yet");
   }
-  return Status::ok();
+  enter(*call, Stage::kQuota);
+  return limit_quota(*call);
 }
 
 void Pipeline::trace(const CallPtr& call) {
@@ -209,11 +229,19 @@ Status Pipeline::limit(Call& call, const std::string& request) {
   return Status::ok();
 }
 
-// Agents and administration keep room when users' calls fill the node.
-bool Pipeline::has_room(const Method* method, size_t working) const {
-  const bool reserved = method != nullptr && method->lane != Lane::kUser;
+// Agents and administration keep room when users' calls fill the node. While several tenants call, none has all of it,
+// and one that has little at work gets in although others have filled the node: their own part shrinks from then on.
+// As long as it is not known who calls, only what nobody may exceed counts.
+Pipeline::Room Pipeline::room_for(const Method* method, const TenantLoad* load, size_t working) const {
   const size_t max = calls_in_flight_max_.load(std::memory_order_relaxed);
-  return working <= (reserved ? max * 2 : max);
+  const bool reserved = method != nullptr && method->lane != Lane::kUser;
+  if (reserved || load == nullptr) return working <= max * 2 ? Room::kYes : Room::kFull;
+  if (!loads_.side_by_side(clock_.boot())) return working <= max ? Room::kYes : Room::kFull;
+  const size_t most = std::max<size_t>(1, max * static_cast<size_t>(tenant_percent_.load()) / 100);
+  const auto own = static_cast<size_t>(std::max<int64_t>(0, load->working.load(std::memory_order_relaxed)));
+  if (own > most) return Room::kTenantFull;
+  const bool gets_in = working <= max || (own <= std::max<size_t>(1, max - most) && working <= max * 2);
+  return gets_in ? Room::kYes : Room::kFull;
 }
 
 // The longer calls take, the later it makes sense to come again.
@@ -223,27 +251,35 @@ uint32_t Pipeline::retry_ms() const {
   return static_cast<uint32_t>(std::clamp<int64_t>((wanted_ms + kStepMs - 1) / kStepMs * kStepMs, 200, 5'000));
 }
 
-Status Pipeline::no_room(uint32_t retry) const {
-  return Status(Code::kExhausted, "CALLS_IN_FLIGHT",
-                "this node works on " + std::to_string(calls_in_flight_max_.load()) + " calls; retry later")
+Status Pipeline::no_room(Room room, uint32_t retry) const {
+  const std::string max = std::to_string(calls_in_flight_max_.load());
+  if (room != Room::kTenantFull) {
+    return Status(Code::kExhausted, "CALLS_IN_FLIGHT", "this node works on " + max + " calls; retry later")
+        .with_retry_after_ms(retry);
+  }
+  return Status(Code::kExhausted, "TENANT_CALLS_IN_FLIGHT",
+                "calls of this tenant are " + std::to_string(tenant_percent_.load()) + " % of the " + max +
+                    " that this node works on, which is as much as one tenant may have while others call; retry later")
       .with_retry_after_ms(retry);
 }
 
-std::shared_ptr<const Status> Pipeline::turn_away(const Method& method, Call::Door door) {
-  if (has_room(&method, calls_working() + 1)) return nullptr;
+std::shared_ptr<const Status> Pipeline::turn_away(const Method& method, Call::Door door, const TenantLoad* load) {
+  const Room room = room_for(&method, load, calls_working() + 1);
+  if (room == Room::kYes) return nullptr;
   count(&method, door, Code::kExhausted, 0);
   const uint32_t retry = retry_ms();
-  auto known = no_room_.load();
+  auto& kept = room == Room::kTenantFull ? tenant_no_room_ : no_room_;
+  auto known = kept.load();
   if (known == nullptr || known->detail().retry_after_ms != retry) {
-    known = std::make_shared<const Status>(no_room(retry));
-    no_room_.store(known);
+    known = std::make_shared<const Status>(no_room(room, retry));
+    kept.store(known);
   }
   return known;
 }
 
 Status Pipeline::limit_work(const Call& call) const {
   const size_t working = calls_working();
-  if (!has_room(call.method, working)) return no_room(retry_ms());
+  if (const Room room = room_for(call.method, nullptr, working); room != Room::kYes) return no_room(room, retry_ms());
   // Under load, what cannot be done before its deadline is not begun: nobody would wait for the answer.
   const bool loaded = working > calls_in_flight_max_.load(std::memory_order_relaxed) / 4;
   const int64_t change_us = change_us_.load(std::memory_order_relaxed);
@@ -255,6 +291,31 @@ Status Pipeline::limit_work(const Call& call) const {
         .with_retry_after_ms(retry_ms());
   }
   return Status::ok();
+}
+
+// By now it is known whose call it is; those who are not known are bounded all the same.
+Status Pipeline::limit_tenant(Call& call, Place* place) {
+  if (place == nullptr || call.method->lane != Lane::kUser) return Status::ok();
+  if (call.tenant_load == nullptr) {
+    return calls_working() <= calls_in_flight_max_.load() ? Status::ok() : no_room(Room::kFull, retry_ms());
+  }
+  loads_.note(*call.tenant_load, call.started);
+  place->count_in(call.tenant_load);
+  const Room room = room_for(call.method, call.tenant_load.get(), calls_working());
+  return room == Room::kYes ? Status::ok() : no_room(room, retry_ms());
+}
+
+// Whoever has used up a quota can still ask what it is, and operators can raise it.
+Status Pipeline::limit_quota(const Call& call) const {
+  if (options_.quotas == nullptr || !options_.quotas->any()) return Status::ok();
+  const std::string_view permission = call.method->permission;
+  const bool counts = call.method->lane == Lane::kUser && !call.method->is_public && !permission.starts_with("quotas.");
+  if (!counts || !call.principal.is_users()) return Status::ok();
+  return options_.quotas->admit({.tenant = call.principal.tenant,
+                                 .name_space = call.name_space,
+                                 .user = call.principal.name,
+                                 .now = call.started,
+                                 .wall = clock_.wall()});
 }
 
 Status Pipeline::match(const Call& call, std::string_view method_name) {
@@ -282,6 +343,7 @@ Status Pipeline::authenticate(Call& call) {
     if (it != cache_.end() && it->second->secret == secret && it->second->revision == revision &&
         call.started < it->second->until) {
       call.principal = it->second->principal;
+      call.tenant_load = it->second->load;
       return Status::ok();
     }
   }
@@ -290,7 +352,9 @@ Status Pipeline::authenticate(Call& call) {
   if (!principal && optional) return Status::ok();
   if (!principal) return principal.error();
   call.principal = std::move(*principal);
-  auto entry = std::make_shared<CachedPrincipal>(CachedPrincipal{call.principal, secret, revision, {}});
+  if (call.principal.is_users()) call.tenant_load = loads_.of(call.principal.tenant);
+  auto entry =
+      std::make_shared<CachedPrincipal>(CachedPrincipal{call.principal, secret, revision, {}, call.tenant_load});
   entry->until = call.started.plus_ms(kCredentialsCachedMs);
   if (call.principal.expires_us > 0) {
     const int64_t left_us = std::max<int64_t>(0, call.principal.expires_us - clock_.wall().us);

@@ -1,8 +1,8 @@
 // The pipeline: the stages every call passes, once, on the node that the client reached.
 //
 // Order: size and time limits, trace and metrics, method, authentication, rate and concurrency, decode and validate,
-// authorization, handler; then audit and metrics of the outcome, denials included. Each stage is a function of its own
-// below; the matrix test proves for every method and door that each one runs.
+// authorization, quotas of calls, handler; then audit and metrics of the outcome, denials included. Each stage is a
+// function of its own below; the matrix test proves for every method and door that each one runs.
 //
 // Callable from any thread. Must outlive every call.
 #pragma once
@@ -28,7 +28,9 @@
 #include "call/pipeline/authenticator.h"
 #include "call/pipeline/live_streams.h"
 #include "call/pipeline/rate_limit.h"
+#include "call/pipeline/tenant_loads.h"
 #include "call/policy/policy_set.h"
+#include "call/request_quotas.h"
 
 namespace uccp::call {
 
@@ -40,10 +42,11 @@ enum class Stage : uint8_t {
   kRate,
   kDecode,
   kAuthorize,
+  kQuota,
   kHandler,
   kAudit,
 };
-inline constexpr int kStageCount = 9;
+inline constexpr int kStageCount = 10;
 std::string_view stage_name(Stage stage);
 
 struct PipelineOptions {
@@ -51,6 +54,8 @@ struct PipelineOptions {
   size_t calls_in_flight_max = 2'000;
   // Unary calls that wait for something (a lock, a task's end) and do no work meanwhile.
   size_t calls_waiting_max = 100'000;
+  // Part of calls_in_flight_max that the calls of one tenant may be while others call too, percent.
+  int calls_in_flight_tenant_percent = 80;
   // Calls a second, by whom they are counted and what they are.
   std::vector<RateRule> rates;
   // The policies in force; absent: the built-in roles alone. Callable from any thread.
@@ -58,6 +63,8 @@ struct PipelineOptions {
   // Whether what this node knows of the cluster is recent enough to go by, else the error that calls end with; absent:
   // always. Callable from any thread.
   std::function<Status()> current;
+  // Quotas of calls; nullptr: there are none. Outlives the pipeline.
+  RequestQuotas* quotas = nullptr;
   // For Call::hash_key; the same on all nodes.
   std::optional<SecretKey> hash_key;
   size_t credentials_cached_max = 10'000;
@@ -76,8 +83,9 @@ class Pipeline {
 
   // For a door that answers without making a Call: what a unary call of `method` is answered for want of room, the same
   // object while the answer is the same, or null if there is room. Counts the call if not. The cheaper a refusal, the
-  // more is left for the calls that were taken.
-  std::shared_ptr<const Status> turn_away(const Method& method, Call::Door door);
+  // more is left for the calls that were taken. `load`: of the tenant that has called on the connection so far; null:
+  // not known, then it is decided when it is known who calls.
+  std::shared_ptr<const Status> turn_away(const Method& method, Call::Door door, const TenantLoad* load);
 
   // Refuses further calls with unavailable SHUTTING_DOWN.
   void close();
@@ -90,7 +98,11 @@ class Pipeline {
   // Ends the streams whose credentials or permissions are gone. To be called when who may what has changed.
   void recheck_streams();
   // Limits from now on; the rates begin with full buckets. Any thread.
-  void set_limits(size_t calls_in_flight_max, size_t calls_waiting_max);
+  struct Limits {
+    size_t calls_in_flight_max, calls_waiting_max;
+    int calls_in_flight_tenant_percent;
+  };
+  void set_limits(const Limits& limits);
   void set_rates(std::vector<RateRule> rates);
 
   // For tests: called with each stage that a call enters.
@@ -101,11 +113,14 @@ class Pipeline {
   struct CachedPrincipal;
   class Place;
 
-  Status run_stages(const CallPtr& call, std::string& request, std::string_view method_name);
+  Status run_stages(const CallPtr& call, Place* place, std::string& request, std::string_view method_name);
   Status limit(Call& call, const std::string& request);
   Status limit_work(const Call& call) const;
-  bool has_room(const Method* method, size_t working) const;
-  Status no_room(uint32_t retry) const;
+  Status limit_tenant(Call& call, Place* place);
+  Status limit_quota(const Call& call) const;
+  enum class Room : uint8_t { kYes, kFull, kTenantFull };
+  Room room_for(const Method* method, const TenantLoad* load, size_t working) const;
+  Status no_room(Room room, uint32_t retry) const;
   uint32_t retry_ms() const;
   void trace(const CallPtr& call);
   Status match(const Call& call, std::string_view method_name);
@@ -136,11 +151,13 @@ class Pipeline {
   std::atomic<int64_t> waiting_{0};    // unary, parked
   std::atomic<int64_t> change_us_{0};  // what a change takes of late
   Gauge& waiting_gauge_;
-  std::atomic<std::shared_ptr<const Status>> no_room_;
+  std::atomic<std::shared_ptr<const Status>> no_room_, tenant_no_room_;
   std::atomic<bool> closed_{false};
   std::vector<std::unique_ptr<MethodMetrics>> method_metrics_;
   std::atomic<size_t> calls_in_flight_max_;
   std::atomic<size_t> calls_waiting_max_;
+  std::atomic<int> tenant_percent_;
+  TenantLoads loads_;
   RateLimiter limiter_;
   LiveStreams streams_;
   std::mutex cache_mutex_;

@@ -12,7 +12,7 @@ namespace uccp::call {
 namespace {
 
 // Asked for by services beside what their methods need.
-constexpr auto kFurther = std::to_array<std::string_view>({"elections.admin", "locks.break"});
+constexpr auto kFurther = std::to_array<std::string_view>({"agent.multiplex", "elections.admin", "locks.break"});
 
 bool concerns_cluster(std::string_view permission) {
   const std::string_view noun = permission.substr(0, permission.find('.'));

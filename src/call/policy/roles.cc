@@ -14,7 +14,7 @@ constexpr auto kDeveloper = std::to_array<std::string_view>(
     {"*.read", "services.*", "tasks.*", "locks.write", "elections.write", "semaphores.*", "barriers.*", "latches.*",
      "events.*", "topics.*", "groups.*", "functions.*", "objects.*", "kv.*"});
 constexpr auto kViewer = std::to_array<std::string_view>({"*.read"});
-constexpr auto kAgent = std::to_array<std::string_view>({"agent.*", "workers.read"});
+constexpr auto kAgent = std::to_array<std::string_view>({"agent.connect", "workers.read"});
 constexpr auto kNode = std::to_array<std::string_view>({"node.*"});
 
 constexpr std::array<BuiltInRole, 6> kRoles = {{

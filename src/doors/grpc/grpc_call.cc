@@ -112,7 +112,7 @@ void GrpcCall::take(std::string message) {
   if (std::exchange(got_message_, true)) return;
   begun_ = true;
   if (call_->method != nullptr) {
-    if (const auto refusal = shared_->pipeline.turn_away(*call_->method, call_->door)) {
+    if (const auto refusal = shared_->pipeline.turn_away(*call_->method, call_->door, connection_->tenant_load())) {
       answering_ = true;
       call_ = nullptr;
       return connection_->refuse(*this, refusal);
@@ -121,6 +121,7 @@ void GrpcCall::take(std::string message) {
   connection_->identify(*call_);
   const call::CallPtr call = call_;
   shared_->pipeline.dispatch(call, std::move(message), method_name_);
+  if (connection_ != nullptr) connection_->note_caller(*call);
 }
 
 void GrpcCall::on_half_close() {

@@ -336,6 +336,12 @@ void GrpcConnection::identify(call::Call& call) const {
   call.credentials.certificate_pem = certificate_pem_;
 }
 
+void GrpcConnection::note_caller(const call::Call& call) {
+  if (call.tenant_load == nullptr || call.tenant_load == tenant_load_) return;
+  if (tenant_load_ != nullptr) callers_differ_ = true;
+  else tenant_load_ = call.tenant_load;
+}
+
 void GrpcConnection::answer(GrpcCall& call, const GrpcHeaders& headers) {
   const auto fields = fields_of(headers, true);
   const nghttp2_data_provider provider{.source = {.ptr = &call}, .read_callback = Callbacks::on_fill};

@@ -50,6 +50,9 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
 
   // For its calls. ---------------------------------------------------------------------------------------------------
   void identify(call::Call& call) const;
+  // Whose calls came on it so far: of one tenant, else null.
+  const call::TenantLoad* tenant_load() const { return callers_differ_ ? nullptr : tenant_load_.get(); }
+  void note_caller(const call::Call& call);
   void answer(GrpcCall& call, const GrpcHeaders& headers);
   void answer_without_message(GrpcCall& call, const GrpcHeaders& headers);
   // With an error that many calls get, which the client's header table is made to hold.
@@ -76,6 +79,8 @@ class GrpcConnection final : public IoSource, public std::enable_shared_from_thi
   const std::unique_ptr<TlsSocket> socket_;
   const std::string address_;
   std::string certificate_pem_;
+  std::shared_ptr<const call::TenantLoad> tenant_load_;
+  bool callers_differ_ = false;
   nghttp2_session* session_ = nullptr;
   std::unordered_map<int32_t, GrpcCallPtr> calls_;
   State state_ = State::kHandshake;

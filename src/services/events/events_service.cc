@@ -3,6 +3,7 @@
 #include "call/command.h"
 #include "services/events/bus_compact.h"
 #include "services/events/event_schema.h"
+#include "services/feature_types.h"
 
 namespace uccp::events {
 namespace {
@@ -92,16 +93,43 @@ void EventsService::create(const CallPtr& call, std::string bytes) {
   if (!request) return;
   auto topic = with_defaults(std::move(*request->mutable_topic()), options_.topic);
   if (!topic) return call->finish(std::move(topic.error()));
-  if (request->validate_only()) {
-    topic->set_namespace_(call->name_space);
-    return call->reply(topic->SerializeAsString());
-  }
-  internal::v1::TopicCreateCommand command;
-  *command.mutable_topic() = std::move(*topic);
-  command.set_groups(options_.groups);
-  command.set_topics_max(options_.topics_max);
-  propose(call, bytes, "create", command,
-          [this](const CallPtr& call, const TopicRow& row) { open_and_reply(call, row); });
+  create_checked(call, bytes, std::move(*topic), request->validate_only());
+}
+
+// What quotas allow goes with the command, so that apply decides by it, and by what there is then.
+void EventsService::create_checked(const CallPtr& call, const std::string& bytes, v1::Topic topic, bool validate_only) {
+  read_quotas(call, [this, call, bytes, topic = std::move(topic),
+                     validate_only](std::vector<internal::v1::TopicQuota> quotas) mutable {
+    if (!validate_only) {
+      internal::v1::TopicCreateCommand command;
+      *command.mutable_topic() = std::move(topic);
+      command.set_groups(options_.groups);
+      command.set_topics_max(options_.topics_max);
+      for (internal::v1::TopicQuota& quota : quotas) *command.add_quotas() = std::move(quota);
+      return propose(call, bytes, "create", command,
+                     [this](const CallPtr& call, const TopicRow& row) { open_and_reply(call, row); });
+    }
+    env_.reader.read(kCoreGroup, machine::ReadLevel::linearizable(),
+                     [call, topic = std::move(topic), quotas = std::move(quotas)](Result<GroupView> core) mutable {
+                       if (!core) return call->finish(std::move(core.error()));
+                       for (const internal::v1::TopicQuota& quota : quotas) {
+                         Status status = check_topic_quota(*core, call->principal.tenant, quota);
+                         if (!status.is_ok()) return call->finish(std::move(status));
+                       }
+                       topic.set_namespace_(call->name_space);
+                       call->reply(topic.SerializeAsString());
+                     });
+  });
+}
+
+void EventsService::read_quotas(const CallPtr& call,
+                                std::move_only_function<void(std::vector<internal::v1::TopicQuota>)> done) {
+  if (!env_.topic_quotas || env_.feature_level() < services::kSchedulingLevel) return done({});
+  env_.reader.read(kWorkGroup, machine::ReadLevel::linearizable(),
+                   [this, call, done = std::move(done)](Result<GroupView> work) mutable {
+                     if (!work) return call->finish(std::move(work.error()));
+                     done(env_.topic_quotas(*work, scope_of(*call)));
+                   });
 }
 
 void EventsService::update(const CallPtr& call, std::string bytes) {

@@ -57,6 +57,10 @@ struct EventsEnvironment {
   const call::PageTokenSigner& page_tokens;
   std::function<NodeId(GroupId)> leader;  // as far as this node knows; 0: none
   std::function<uint32_t()> feature_level;
+  // What quotas allow of topics in a namespace, from the state of the work group; may be empty.
+  using TopicQuotas =
+      std::function<std::vector<internal::v1::TopicQuota>(const machine::GroupView& work, const machine::Scope& scope)>;
+  TopicQuotas topic_quotas;
 };
 
 class EventsService {
@@ -88,6 +92,10 @@ class EventsService {
   void list(const call::CallPtr& call, std::string bytes);
   void subscribe(const call::CallPtr& call, std::string bytes);
 
+  // What quotas allow of topics where the call makes one, as they are now.
+  void read_quotas(const call::CallPtr& call,
+                   std::move_only_function<void(std::vector<internal::v1::TopicQuota>)> done);
+  void create_checked(const call::CallPtr& call, const std::string& bytes, v1::Topic topic, bool validate_only);
   // Proposes topics.`verb`; what it answers goes on.
   void propose(const call::CallPtr& call, std::string_view bytes, std::string_view verb,
                const google::protobuf::MessageLite& command, OnTopic on_topic);

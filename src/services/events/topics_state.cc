@@ -122,6 +122,10 @@ ApplyResult create(ApplyContext& context, std::string_view payload) {
                        "the namespace has " + std::to_string(count) + " topics, as many as it may have; delete some")
                     .with_help("events.md#limits"));
   }
+  if (context.envelope().feature_level >= services::kSchedulingLevel) {
+    for (const internal::v1::TopicQuota& quota : command.quotas())
+      UCCP_RETURN_IF_ERROR(check_topic_quota(context.state(), context.scope().tenant, quota));
+  }
   TopicRow row;
   *row.mutable_topic() = command.topic();
   row.set_number(next_number(context));
@@ -247,6 +251,31 @@ std::map<std::string, machine::ApplyFunction, std::less<>> TopicsState::commands
           {"delete", remove},
           {"subscribe", subscribe},
           {"unsubscribe", unsubscribe}};
+}
+
+uint64_t topics_of(const machine::KeyReader& core, const Scope& scope) {
+  if (!scope.name_space.empty()) return count_of(core, scope, kTopicsCount);
+  uint64_t sum = 0;
+  const std::string prefix = machine::table_key::begin(kEventCountTable).key_part(scope.tenant).take();
+  core.scan(prefix, machine::prefix_end(prefix), [&](std::string_view key, std::string_view value) {
+    ByteReader in(key.substr(prefix.size()));
+    (void)in.key_part();
+    if (in.rest() == kTopicsCount) sum += ByteReader(value).u64();
+    return true;
+  });
+  return sum;
+}
+
+Status check_topic_quota(const machine::KeyReader& core, const std::string& tenant,
+                         const internal::v1::TopicQuota& quota) {
+  uint64_t count = quota.namespaces().empty() ? topics_of(core, {tenant, ""}) : 0;
+  for (const std::string& name_space : quota.namespaces()) count += topics_of(core, {tenant, name_space});
+  if (count < quota.topics_max()) return Status::ok();
+  return Status(Code::kExhausted, "QUOTA_TOPICS_EXHAUSTED",
+                "the quota " + quota.quota() + " has " + std::to_string(count) + " of " +
+                    std::to_string(quota.topics_max()) + " topics; delete some, or have the quota raised")
+      .with_resource("quota", quota.quota())
+      .with_help("quotas.md#limits");
 }
 
 void scan_topics(const machine::KeyReader& state, const Scope& scope, std::string_view after, const VisitTopic& visit) {

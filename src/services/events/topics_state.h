@@ -49,6 +49,11 @@ using VisitSubscription =
     std::function<bool(std::string_view position, const machine::Scope& at, const SubscriptionRow& row)>;
 void scan_subscriptions(const machine::KeyReader& state, const machine::Scope& scope, std::string_view after,
                         const VisitSubscription& visit);
+// Topics of a namespace; of all of the tenant if none is named.
+uint64_t topics_of(const machine::KeyReader& core, const machine::Scope& scope);
+// Whether a quota has room for one topic more. Errors: exhausted QUOTA_TOPICS_EXHAUSTED.
+Status check_topic_quota(const machine::KeyReader& core, const std::string& tenant,
+                         const internal::v1::TopicQuota& quota);
 Status topic_not_found(std::string_view name);
 Status subscription_not_found(std::string_view name);
 

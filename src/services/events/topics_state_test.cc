@@ -226,5 +226,35 @@ TEST(Topics, WhatKeepsNothingHasNoRetention) {
   EXPECT_EQ(with_defaults(topic, {}).error().reason(), "FIELD_INVALID");
 }
 
+TEST(TopicQuotas, ATopicHasToFitIntoEachOfThem) {
+  TopicsLab lab;
+  lab.level = 2;
+  const auto create = [&](const std::string& name_space, const std::string& name,
+                          const std::vector<std::pair<uint64_t, std::vector<std::string>>>& quotas) {
+    internal::v1::TopicCreateCommand command;
+    command.mutable_topic()->set_name(name);
+    command.mutable_topic()->set_partitions(1);
+    command.set_topics_max(100);
+    for (const auto& [most, names] : quotas) {
+      internal::v1::TopicQuota& quota = *command.add_quotas();
+      quota.set_quota(names.empty() ? "global:" : "namespace:" + names.front());
+      quota.set_topics_max(most);
+      for (const std::string& one : names) quota.add_namespaces(one);
+    }
+    const auto applied = lab.apply_command("topics.create", command, {"t", name_space});
+    return applied ? std::string() : std::string(applied.error().message());
+  };
+  EXPECT_EQ(create("a", "one", {{1, {"a"}}}), "");
+  EXPECT_EQ(create("a", "two", {{1, {"a"}}}),
+            "the quota namespace:a has 1 of 1 topics; delete some, or have the quota raised");
+  EXPECT_EQ(create("b", "one", {{1, {"b"}}, {2, {}}}), "");
+  EXPECT_EQ(create("c", "one", {{1, {"c"}}, {2, {}}}),
+            "the quota global: has 2 of 2 topics; delete some, or have the quota raised");
+  EXPECT_EQ(create("c", "one", {{2, {"a", "c"}}}), "") << "of a and c there was one";
+  EXPECT_NE(create("c", "two", {{2, {"a", "c"}}}), "");
+  lab.level = 1;
+  EXPECT_EQ(create("a", "three", {{1, {"a"}}}), "") << "nodes of before would not refuse it";
+}
+
 }  // namespace
 }  // namespace uccp::events

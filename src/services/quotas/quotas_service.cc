@@ -29,6 +29,26 @@ std::string unenforced(const v1::QuotaLimits& limits) {
   return {};
 }
 
+// What is kept for urgent tasks is a part of a hard limit of what runs.
+Status check_reserve(const ResourceQuota& quota) {
+  if (!quota.has_reserve()) return Status::ok();
+  const v1::QuotaLimits& amounts = quota.reserve().amounts();
+  for (const work::BudgetLimit& budget : work::budget_table()) {
+    if (budget.get(amounts) >= 0)
+      return invalid("quota.reserve.amounts." + std::string(budget.json_name), "is not of what runs");
+  }
+  bool any = false;
+  for (const work::QuotaAmount& amount : work::quota_amount_table()) {
+    const double kept = amount.get(amounts), hard = amount.get(quota.hard());
+    const std::string field = "quota.reserve.amounts." + std::string(amount.json_name);
+    any = any || kept >= 0;
+    if (kept >= 0 && hard < 0 && quota.template_().empty())
+      return invalid(field, "needs a hard limit, of which it is a part");
+    if (hard >= 0 && kept > hard) return invalid(field, "is more than the hard limit");
+  }
+  return any ? Status::ok() : invalid("quota.reserve.amounts", "names nothing that is kept", R"({"cpu":2})");
+}
+
 }  // namespace
 
 Status check_quota(const ResourceQuota& quota) {
@@ -37,16 +57,18 @@ Status check_quota(const ResourceQuota& quota) {
   if (plain && !quota.subject().empty()) return invalid("quota.subject", "must be empty for a namespace and for all");
   if (!plain && quota.subject().empty())
     return invalid("quota.subject", "must name the user, team, project or template", "search");
-  const std::array<std::pair<const char*, const v1::QuotaLimits*>, 3> lists = {
-      {{"hard", &quota.hard()}, {"soft", &quota.soft()}, {"lend", &quota.lend()}}};
+  const std::array<std::pair<const char*, const v1::QuotaLimits*>, 4> lists = {
+      {{"hard", &quota.hard()},
+       {"soft", &quota.soft()},
+       {"lend", &quota.lend()},
+       {"reserve.amounts", &quota.reserve().amounts()}}};
   for (const auto& [name, limits] : lists) {
     if (const std::string limit = unenforced(*limits); !limit.empty()) {
       const std::string field = std::string("quota.") + name + "." + limit;
       return Status(Code::kInvalid, "QUOTA_LIMIT_UNIMPLEMENTED",
                     field +
-                        ": this limit is not built yet; those of what runs, tasksActive, storage, gpuHours, tpuHours "
-                        "and cost "
-                        "are")
+                        ": this limit is not built yet; those of what runs, tasksActive, storage, requestsPerSecond, "
+                        "requestsPerDay, topics, gpuHours, tpuHours and cost are")
           .with_field(field, "must be absent");
     }
   }
@@ -56,6 +78,9 @@ Status check_quota(const ResourceQuota& quota) {
       return invalid("quota.soft." + name, "is not borrowed; it has a hard limit only");
     if (budget.get(quota.lend()) >= 0) return invalid("quota.lend." + name, "is not lent; it has a hard limit only");
   }
+  if (quota.scope() == v1::QUOTA_SCOPE_USER && quota.hard().has_topics())
+    return invalid("quota.hard.topics", "is counted by namespace, not by user; set it for the namespace");
+  UCCP_RETURN_IF_ERROR(check_reserve(quota));
   if (quota.has_burst_duration() && quota.burst_factor() <= 1)
     return invalid("quota.burstDuration", "needs a burstFactor above 1", "1.5");
   for (const work::QuotaAmount& amount : work::quota_amount_table()) {

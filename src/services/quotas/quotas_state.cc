@@ -89,7 +89,7 @@ Status check_limits(ApplyContext& c, const Scope& scope, const ResourceQuota& qu
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> QuotasState::commands() {
-  return {{"set", set}, {"delete", remove}, {"charge", charge}};
+  return {{"set", set}, {"delete", remove}, {"charge", charge}, {"count_requests", count_requests}};
 }
 
 ApplyResult QuotasState::set(ApplyContext& c, std::string_view payload) {
@@ -141,6 +141,40 @@ ApplyResult QuotasState::charge(ApplyContext& c, std::string_view payload) {
     return true;
   });
   for (const std::string& key : old) work::kMonthUse.erase(c.state(), scope, key);
+  return std::string();
+}
+
+// Days before the one that is counted are not asked for any more.
+ApplyResult QuotasState::count_requests(ApplyContext& c, std::string_view payload) {
+  constexpr size_t kForgottenPerCount = 1000;
+  const Scope scope = work::quota_scope(c.scope().tenant);
+  const auto command = parse<internal::v1::CountRequestsCommand>(payload);
+  std::string newest;
+  for (const internal::v1::CountedRequests& count : command.counts()) {
+    newest = std::max(newest, count.day());
+    const std::string key = work::request_use_key(count.day(), count.quota());
+    internal::v1::RequestUse use = work::kRequestUse.get(c.state(), scope, key).value_or(internal::v1::RequestUse());
+    use.set_day(count.day());
+    use.set_quota(count.quota());
+    use.set_calls(use.calls() + count.calls());
+    auto& nodes = *use.mutable_nodes();
+    for (int i = nodes.size() - 1; i >= 0; --i) {
+      const bool old = c.now_ms() - nodes[i].at_ms() > work::kRequestRateMs;
+      if (old || nodes[i].node() == command.node()) nodes.DeleteSubrange(i, 1);
+    }
+    internal::v1::NodeRequests& node = *use.add_nodes();
+    node.set_node(command.node());
+    node.set_rate_milli(count.rate_milli());
+    node.set_at_ms(c.now_ms());
+    work::kRequestUse.put(c.state(), scope, key, use);
+  }
+  std::vector<std::string> old;
+  work::kRequestUse.scan(c.state(), scope, "", "", [&](std::string_view key, const internal::v1::RequestUse& use) {
+    if (use.day() >= newest || old.size() >= kForgottenPerCount) return false;
+    old.emplace_back(key);
+    return true;
+  });
+  for (const std::string& key : old) work::kRequestUse.erase(c.state(), scope, key);
   return std::string();
 }
 

@@ -17,6 +17,7 @@ class QuotasState final : public machine::Domain {
  private:
   static machine::ApplyResult set(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult charge(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult count_requests(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult remove(machine::ApplyContext& context, std::string_view payload);
 };
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "machine/machine.h"
+#include "services/quota_use_types.h"
 #include "services/quotas/quotas_service.h"
 #include "storage/memory/memory_kv.h"
 
@@ -137,6 +138,65 @@ TEST(CheckQuota, WhatIsNotEnforcedOrMakesNoSenseIsRefused) {
             }),
             "FIELD_INVALID");
   EXPECT_EQ(reason([](auto& q) { q.mutable_lend()->set_cpu(2); }), "FIELD_INVALID");
+}
+
+TEST_F(QuotasStateTest, CallsAreSummedByDayWithWhatEachNodeTakes) {
+  const auto count = [&](const std::string& node, const std::string& day, uint64_t calls, int64_t passed_ms = 1) {
+    internal::v1::CountRequestsCommand command;
+    command.set_node(node);
+    internal::v1::CountedRequests& one = *command.add_counts();
+    one.set_day(day);
+    one.set_quota("namespace:n");
+    one.set_calls(calls);
+    one.set_rate_milli(calls * 1000);
+    boot_ms_ += passed_ms;
+    EXPECT_TRUE(apply("quotas.count_requests", command.SerializeAsString()).has_value());
+  };
+  const auto use = [&](const std::string& day) {
+    return work::kRequestUse.get(machine_.view(), work::quota_scope("t"), work::request_use_key(day, "namespace:n"));
+  };
+  count("n1", "2026-12-30", 5);
+  count("n2", "2026-12-31", 7);
+  EXPECT_FALSE(use("2026-12-30")) << "the day before is over";
+  count("n1", "2026-12-31", 3);
+  count("n1", "2026-12-31", 4);
+  EXPECT_EQ(use("2026-12-31")->calls(), 14u);
+  ASSERT_EQ(use("2026-12-31")->nodes_size(), 2);
+  EXPECT_EQ(use("2026-12-31")->nodes(1).node(), "n1");
+  EXPECT_EQ(use("2026-12-31")->nodes(1).rate_milli(), 4000u) << "the newest report of a node counts";
+  count("n1", "2026-12-31", 1, work::kRequestRateMs + 10);
+  EXPECT_EQ(use("2026-12-31")->nodes_size(), 1) << "n2 has said nothing for long";
+  EXPECT_EQ(use("2026-12-31")->calls(), 15u);
+}
+
+TEST(CheckQuota, WhatIsKeptForUrgentTasksIsAPartOfAHardLimit) {
+  ResourceQuota quota;
+  quota.mutable_hard()->set_cpu(4);
+  quota.mutable_reserve()->set_min_priority(80);
+  const auto refused = [&] { return std::string(check_quota(quota).message()); };
+  EXPECT_NE(refused().find("quota.reserve.amounts names nothing"), std::string::npos) << refused();
+  quota.mutable_reserve()->mutable_amounts()->set_cpu(5);
+  EXPECT_NE(refused().find("quota.reserve.amounts.cpu is more than the hard limit"), std::string::npos) << refused();
+  quota.mutable_reserve()->mutable_amounts()->set_cpu(1);
+  EXPECT_TRUE(check_quota(quota).is_ok());
+  quota.mutable_reserve()->mutable_amounts()->set_memory(1);
+  EXPECT_NE(refused().find("quota.reserve.amounts.memory needs a hard limit"), std::string::npos) << refused();
+  quota.mutable_reserve()->mutable_amounts()->clear_memory();
+  quota.mutable_reserve()->mutable_amounts()->set_topics(1);
+  EXPECT_NE(refused().find("quota.reserve.amounts.topics is not of what runs"), std::string::npos) << refused();
+}
+
+TEST(CheckQuota, TopicsAreNotCountedByUser) {
+  ResourceQuota quota;
+  quota.set_scope(v1::QUOTA_SCOPE_USER);
+  quota.set_subject("alice");
+  quota.mutable_hard()->set_topics(4);
+  EXPECT_NE(check_quota(quota).message().find("set it for the namespace"), std::string::npos);
+  quota.mutable_hard()->clear_topics();
+  quota.mutable_hard()->set_requests_per_day(4);
+  EXPECT_TRUE(check_quota(quota).is_ok());
+  quota.mutable_soft()->set_requests_per_day(4);
+  EXPECT_NE(check_quota(quota).message().find("requestsPerDay is not borrowed"), std::string::npos);
 }
 
 }  // namespace

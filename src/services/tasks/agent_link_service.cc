@@ -24,6 +24,7 @@ class StreamSession final : public AgentSession {
   }
   void close(Status status) override { call_->finish(std::move(status)); }
   size_t queued_bytes() const override { return call_->sink->queued_bytes(); }
+  bool open() const override { return !call_->finished(); }
 
  private:
   call::CallPtr call_;
@@ -112,8 +113,8 @@ class Upload {
 }  // namespace
 
 AgentLinkService::AgentLinkService(Executor& loop, Executor& blob_io, WorkRuntime& runtime, objects::BlobStore& blobs,
-                                   std::function<bool()> disk_is_full)
-    : loop_(loop), blob_io_(blob_io), runtime_(runtime), blobs_(blobs), disk_is_full_(std::move(disk_is_full)) {}
+                                   Questions questions)
+    : loop_(loop), blob_io_(blob_io), runtime_(runtime), blobs_(blobs), questions_(std::move(questions)) {}
 
 void AgentLinkService::register_handlers(call::HandlerTable& handlers) {
   handlers.add("uccp.internal.v1.AgentLink/Connect", [this](const call::CallPtr& call, std::string) { connect(call); });
@@ -126,6 +127,9 @@ void AgentLinkService::register_handlers(call::HandlerTable& handlers) {
 
 void AgentLinkService::connect(const call::CallPtr& call) {
   auto session = std::make_shared<StreamSession>(call);
+  const call::Principal& caller = call->principal;
+  session->connection = caller.tenant + "/" + caller.name + "@" + call->credentials.address;
+  session->may_multiplex = questions_.may_multiplex && questions_.may_multiplex(caller);
   const auto closed = [this, session] { loop_.post([this, session] { runtime_.closed(session); }); };
   call->on_cancel(closed);
   call->on_half_close([call, closed] {
@@ -143,7 +147,7 @@ void AgentLinkService::connect(const call::CallPtr& call) {
 }
 
 void AgentLinkService::put_blob(const call::CallPtr& call) {
-  auto upload = std::make_shared<Upload>(call, blobs_, disk_is_full_ && disk_is_full_());
+  auto upload = std::make_shared<Upload>(call, blobs_, questions_.disk_is_full && questions_.disk_is_full());
   call->on_half_close([upload] { upload->finish(); });
   call->on_message([upload](std::string bytes) { upload->take(std::move(bytes)); });
 }

@@ -11,9 +11,14 @@ namespace uccp::tasks {
 
 class AgentLinkService {
  public:
+  struct Questions {
+    std::function<bool()> disk_is_full;  // nothing is to be stored now; may be empty
+    // The caller may have streams of several workers on one connection; empty: nobody may.
+    std::function<bool(const call::Principal&)> may_multiplex;
+  };
   // `blob_io` runs blocking reads of blobs. Everything must outlive the doors.
   AgentLinkService(Executor& loop, Executor& blob_io, WorkRuntime& runtime, objects::BlobStore& blobs,
-                   std::function<bool()> disk_is_full);
+                   Questions questions);
   void register_handlers(call::HandlerTable& handlers);
 
  private:
@@ -25,7 +30,7 @@ class AgentLinkService {
   Executor& blob_io_;
   WorkRuntime& runtime_;
   objects::BlobStore& blobs_;
-  const std::function<bool()> disk_is_full_;  // nothing is to be stored now; may be empty
+  const Questions questions_;
 };
 
 }  // namespace uccp::tasks

@@ -17,8 +17,13 @@ class AgentSession {
   // Bytes that wait for the agent to take them.
   virtual size_t queued_bytes() const { return 0; }
 
+  virtual bool open() const { return true; }
+
   // Whose stream it is; empty before the Welcome. On the loop only.
   std::string worker_id;
+  // The connection that it came over, with who opened it; empty: none. Set before the first message.
+  std::string connection;
+  bool may_multiplex = false;  // the caller may have streams of several workers on one connection
 };
 
 }  // namespace uccp::tasks

@@ -42,6 +42,12 @@ std::vector<size_t> largest_first(const std::vector<double>& weights) {
   return order;
 }
 
+// What a worker of the group costs, for the reason of its start.
+std::string why_group(const ScalingGroup& group) {
+  if (group.price_per_hour <= 0) return "workers of group " + group.name + " have no price";
+  return fmt::format("group {} at {:g} an hour is the cheapest that may start", group.name, group.price_per_hour);
+}
+
 // Tasks that share devices need as many devices as their shares add up to.
 size_t workers_worth(const ScalingDemand& demand) {
   const int64_t share = gpu_share(demand.demand.shape);
@@ -187,16 +193,33 @@ bool ScalingRound::may_start(const ScalingGroup& group, Refusal& refusal) const 
   return true;
 }
 
-// A new worker, of the cheapest group that could hold the task.
-WorkerSlot ScalingRound::add_new(Fleet::Asked& asked, Refusal& refusal) {
-  for (const ScalingGroup& group : groups_) {
-    const WorkerSlot slot = add_place(template_of(group), {Room::kNew, 0, group.name});
-    if (fleet_.fits_empty(slot, asked.needs()) && fleet_.meets(slot, asked)) {
-      refusal.fits_a_group = true;
-      if (may_start(group, refusal)) return slot;
+// A new worker for so many more tasks, of the group whose workers for all of them cost least in an hour: a large worker
+// may cost more than a small one, and less than as many small ones as it replaces. Of equal ones the cheaper worker.
+WorkerSlot ScalingRound::add_new(Fleet::Asked& asked, size_t count, Refusal& refusal) {
+  struct Offer {
+    double cost = 0;
+    size_t rank = 0;
+  };
+  std::vector<Offer> offers;
+  for (size_t rank = 0; rank < groups_.size(); ++rank) {
+    const WorkerView worker = template_of(groups_[rank]);
+    const WorkerSlot slot = add_place(worker, {Room::kNew, 0, groups_[rank].name});
+    const bool fits = fleet_.fits_empty(slot, asked.needs()) && fleet_.meets(slot, asked);
+    auto each = static_cast<int64_t>(std::max<size_t>(1, worker.slots));
+    for (const Need& need : asked.needs()) {
+      if (fits) each = std::min(each, fleet_.capacity(slot, need.dimension) / std::max<int64_t>(1, need.amount));
     }
     places_.erase(slot);
     fleet_.remove(slot);
+    if (!fits) continue;
+    const auto workers = (static_cast<int64_t>(count) + each - 1) / std::max<int64_t>(1, each);
+    offers.push_back({groups_[rank].price_per_hour * static_cast<double>(workers), rank});
+  }
+  std::ranges::sort(offers, {}, [](const Offer& offer) { return std::pair(offer.cost, offer.rank); });
+  for (const Offer& offer : offers) {
+    const ScalingGroup& group = groups_[offer.rank];
+    refusal.fits_a_group = true;
+    if (may_start(group, refusal)) return add_place(template_of(group), {Room::kNew, 0, group.name});
   }
   if (!refusal.fits_a_group) {
     refusal.why = "no scaling group could hold it: it asks for " + words_of(asked.demand().shape);
@@ -238,15 +261,16 @@ void ScalingRound::place_class(const ScalingDemand& demand) {
     if (slot == kNoWorker && demand.waited_ms < options_.up_delay_ms) return;
     if (slot == kNoWorker) {
       Refusal refusal;
-      slot = add_new(asked, refusal);
+      slot = add_new(asked, count - i, refusal);
       if (slot == kNoWorker) {
         out_.notes.try_emplace(demand.key, refusal.why);
         return;
       }
       const auto group = std::ranges::find(groups_, places_.at(slot).group, &ScalingGroup::name);
-      start(*group, "demand",
-            fmt::format("{} tasks that ask for {} wait, for up to {:.1f} s, and fit nowhere", demand.count,
-                        words_of(demand.demand.shape), static_cast<double>(demand.waited_ms) / 1000));
+      start(
+          *group, "demand",
+          fmt::format("{} tasks that ask for {} wait, for up to {:.1f} s, and fit nowhere; {}", demand.count,
+                      words_of(demand.demand.shape), static_cast<double>(demand.waited_ms) / 1000, why_group(*group)));
     }
     fleet_.take(slot, asked.needs());
     ++places_.at(slot).placed;
@@ -266,10 +290,12 @@ void ScalingRound::place_gang(const ScalingGang& gang) {
   bool fits = true;
   std::vector<double> weights;
   for (const Demand& member : gang.members) weights.push_back(weight(member.shape));
+  size_t left = gang.members.size();
   for (const size_t i : largest_first(weights)) {
     Fleet::Asked asked(gang.members[i], fleet_);
     WorkerSlot slot = fleet_.pick(asked);
-    if (slot == kNoWorker && gang.waited_ms >= options_.up_delay_ms) slot = add_new(asked, refusal);
+    if (slot == kNoWorker && gang.waited_ms >= options_.up_delay_ms) slot = add_new(asked, left, refusal);
+    --left;
     if (slot == kNoWorker) {
       fits = false;
       break;
@@ -302,8 +328,8 @@ void ScalingRound::place_gang(const ScalingGang& gang) {
   for (const WorkerSlot slot : added) {
     const auto group = std::ranges::find(groups_, places_.at(slot).group, &ScalingGroup::name);
     start(*group, "gang",
-          fmt::format("a gang of {} tasks waits, for {:.1f} s, and does not fit", gang.members.size(),
-                      static_cast<double>(gang.waited_ms) / 1000));
+          fmt::format("a gang of {} tasks waits, for {:.1f} s, and does not fit; {}", gang.members.size(),
+                      static_cast<double>(gang.waited_ms) / 1000, why_group(*group)));
   }
   const auto shown =
       std::ranges::find_if(taken, [&](const auto& one) { return places_.at(one.first).room != Room::kPresent; });

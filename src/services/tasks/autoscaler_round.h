@@ -42,7 +42,7 @@ class ScalingRound {
   void place_class(const ScalingDemand& demand);
   void place_gang(const ScalingGang& gang);
   WorkerSlot find(Fleet::Asked& asked, const std::vector<WorkerSlot>* avoided);
-  WorkerSlot add_new(Fleet::Asked& asked, Refusal& refusal);
+  WorkerSlot add_new(Fleet::Asked& asked, size_t count, Refusal& refusal);
   bool may_start(const ScalingGroup& group, Refusal& refusal) const;
   WorkerSlot add_place(WorkerView view, Place place);
   void start(const ScalingGroup& group, const char* cause, std::string reason);

@@ -59,6 +59,23 @@ TEST(Autoscaler, TakesTheCheapestGroupThatFitsAndTheNextWhenItIsFull) {
   EXPECT_EQ(count_of(out, Kind::kStart, "cheap"), 2u);
 }
 
+TEST(Autoscaler, WhatAllThatWaitsCostsDecidesAndNotTheWorker) {
+  const auto groups = [](double large_price) {
+    return std::vector{group("small", 1000, 0, 10, 0.5), group("large", 8000, 0, 10, large_price)};
+  };
+  const auto starts = [&](double large_price, size_t tasks) {
+    const ScalingOutput out = Autoscaler({}, groups(large_price)).step({.demand = {waits(1, cpu(1000), tasks)}});
+    return std::pair(count_of(out, Kind::kStart, "small"), count_of(out, Kind::kStart, "large"));
+  };
+  EXPECT_EQ(starts(2.0, 1), std::pair(1ul, 0ul)) << "0.5 and not 2";
+  EXPECT_EQ(starts(2.0, 8), std::pair(0ul, 1ul)) << "2 and not 4";
+  EXPECT_EQ(starts(2.0, 10), std::pair(2ul, 1ul)) << "the two that are left are not worth a large one";
+  EXPECT_EQ(starts(5.0, 8), std::pair(8ul, 0ul)) << "4 and not 5";
+  const ScalingOutput out = Autoscaler({}, groups(2.0)).step({.demand = {waits(1, cpu(1000), 8)}});
+  EXPECT_NE(out.decisions.front().reason.find("group large at 2 an hour is the cheapest"), std::string::npos)
+      << out.decisions.front().reason;
+}
+
 TEST(Autoscaler, CountsWhatIsOnItsWay) {
   Autoscaler core({}, {group("small", 1000, 0, 10)});
   const ScalingOutput out = core.step(

@@ -162,6 +162,28 @@ QueuedTask queued_of(const TaskRef& ref, const v1::Task& task) {
   return queued;
 }
 
+std::optional<EndedRun> ended_run(const machine::Scope& scope, const v1::Task& task) {
+  if (task.status() != v1::TASK_STATUS_SUCCEEDED || task.name().empty()) return std::nullopt;
+  if (task.attempt_history().empty()) return std::nullopt;
+  const v1::Attempt& last = *task.attempt_history().rbegin();
+  if (!last.has_start_time() || !last.has_end_time()) return std::nullopt;
+  const int64_t end_us = services::us_of(last.end_time());
+  const int64_t run_ms = (end_us - services::us_of(last.start_time())) / 1000;
+  if (run_ms < 0) return std::nullopt;
+  return EndedRun{{scope.tenant, scope.name_space, task.name()}, end_us, run_ms};
+}
+
+void set_gang_start(const internal::v1::TaskRow& row, bool stops_are_kept, QueuedTask& queued) {
+  const int32_t attempts = row.task().attempts();
+  if (attempts == 0) return;
+  // However its last attempt ended: it was to stop with its gang, and starts with it again.
+  const bool together = row.has_stopped() && row.stopped().number() == attempts;
+  // One that a drain or a taint has stopped was stopped by itself, and nobody comes that it could wait for.
+  if (!together && !stops_are_kept) return;
+  queued.gang_again = together;
+  queued.gang_alone = !together;
+}
+
 WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots) {
   WorkerView view{.id = row.worker().id(),
                   .capacity = shape_of(row.worker().resources().total()),

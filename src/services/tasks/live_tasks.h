@@ -112,6 +112,17 @@ void set_resources(v1::Resources& out, const Shape& shape);
 Marks tolerations_of(const v1::Task& task);
 // What the scheduler has to know of a task, all but its times.
 QueuedTask queued_of(const TaskRef& ref, const v1::Task& task);
+// How long a task ran that ended well.
+struct EndedRun {
+  RunTimes::Name name;
+  int64_t end_us = 0;
+  int64_t run_ms = 0;
+};
+// Nothing if it did not end well, or its times are not known.
+std::optional<EndedRun> ended_run(const machine::Scope& scope, const v1::Task& task);
+// Whether a task of a gang that comes back waits for the others. `stops_are_kept`: the state says which were stopped
+// together.
+void set_gang_start(const internal::v1::TaskRow& row, bool stops_are_kept, QueuedTask& queued);
 // What the scheduler has to know of a connected worker. Its pool, type, region and zone are labels too, named uccp/pool
 // and so on, so that selectors can name them.
 WorkerView view_of(const internal::v1::WorkerRow& row, size_t slots);

@@ -109,7 +109,7 @@ void QuotaBook::recount(const std::string& tenant) {
   }
 }
 
-std::string QuotaBook::refusal_of(const Nodes& nodes, const Node& node, const QuotaAmounts& amounts) {
+std::string QuotaBook::refusal_of(const Nodes& nodes, const Node& node, const QuotaAmounts& amounts, int32_t priority) {
   const QuotaView& quota = node.view;
   for (size_t u = 0; u < kQuotaUnits; ++u) {
     if (amounts[u] == 0) continue;
@@ -118,6 +118,13 @@ std::string QuotaBook::refusal_of(const Nodes& nodes, const Node& node, const Qu
     if (quota.hard[u] != kUnlimited && after > quota.hard[u]) {
       return fmt::format("the quota {} has {} of {} {} in use, {} more are asked for", quota.key,
                          shown(u, node.used[u]), shown(u, quota.hard[u]), kNames[u].name, shown(u, amounts[u]));
+    }
+    const int64_t kept = priority < quota.reserve_priority ? quota.reserve[u] : 0;
+    if (quota.hard[u] != kUnlimited && kept > 0 && after > quota.hard[u] - kept) {
+      return fmt::format(
+          "the quota {} has {} of {} {} in use, {} more are asked for, and {} are kept for priorities from {}",
+          quota.key, shown(u, node.used[u]), shown(u, quota.hard[u]), kNames[u].name, shown(u, amounts[u]),
+          shown(u, kept), quota.reserve_priority);
     }
     if (quota.soft[u] == kUnlimited || after <= quota.soft[u]) continue;
     const auto parent = nodes.find(parent_of(nodes, node));
@@ -136,21 +143,21 @@ std::string QuotaBook::refusal_of(const Nodes& nodes, const Node& node, const Qu
   return {};
 }
 
-std::optional<std::string> QuotaBook::refusal(const Owner& owner, const QuotaAmounts& amounts) const {
+std::optional<std::string> QuotaBook::refusal(const Owner& owner, const QuotaAmounts& amounts, int32_t priority) const {
   const auto nodes = tenants_.find(owner.tenant);
   if (nodes == tenants_.end()) return std::nullopt;
   for (const Node* node : way(nodes->second, owner)) {
-    if (std::string why = refusal_of(nodes->second, *node, amounts); !why.empty()) return why;
+    if (std::string why = refusal_of(nodes->second, *node, amounts, priority); !why.empty()) return why;
   }
   return std::nullopt;
 }
 
-std::vector<QuotaBook::Step> QuotaBook::steps(const Owner& owner, const QuotaAmounts& amounts) const {
+std::vector<QuotaBook::Step> QuotaBook::steps(const Owner& owner, const QuotaAmounts& amounts, int32_t priority) const {
   std::vector<Step> steps;
   const auto nodes = tenants_.find(owner.tenant);
   if (nodes == tenants_.end()) return steps;
   for (const Node* node : way(nodes->second, owner)) {
-    steps.push_back({&node->view, node->used, refusal_of(nodes->second, *node, amounts)});
+    steps.push_back({&node->view, node->used, refusal_of(nodes->second, *node, amounts, priority)});
   }
   std::ranges::reverse(steps);
   return steps;

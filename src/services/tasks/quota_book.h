@@ -2,7 +2,7 @@
 //
 // Quotas of a tenant form a tree: global, teams and projects, namespaces, users. A task is charged to each quota on the
 // way from its user and its namespace up. Two rules, each at every quota on the way:
-//  - hard limits are never exceeded;
+//  - hard limits are never exceeded, and a part of them may be kept for tasks of high priority;
 //  - beyond its soft limits a quota borrows: only what its parent has left once each sibling could still use of its own
 //    soft limits what it does not lend.
 // Pure memory. What is used is kept by tenant, namespace and user whether there are quotas or not, so quotas may come,
@@ -27,6 +27,7 @@ inline constexpr size_t kQuotaUnits = 7;
 // By unit; CPU and TPU in thousandths.
 using QuotaAmounts = std::array<int64_t, kQuotaUnits>;
 inline constexpr int64_t kUnlimited = -1;
+inline constexpr int32_t kMostUrgent = 100;
 inline constexpr QuotaAmounts kNoLimits = {kUnlimited, kUnlimited, kUnlimited, kUnlimited,
                                            kUnlimited, kUnlimited, kUnlimited};
 
@@ -38,6 +39,9 @@ struct QuotaView {
   std::string parent;  // key; empty: the default one
   QuotaAmounts hard = kNoLimits, soft = kNoLimits;
   QuotaAmounts lend = kNoLimits;  // unlimited: all of the soft limit
+  // Parts of the hard limits that only tasks of such a priority may use.
+  QuotaAmounts reserve{};
+  int32_t reserve_priority = 0;
   // Units of which nothing more is given, and why: a budget of the month is used up.
   std::map<size_t, std::string> closed;
 
@@ -66,8 +70,9 @@ class QuotaBook {
   // Charges one task; with the last one that is given back the account ends.
   void charge(Account& account, const QuotaAmounts& amounts, int64_t sign);
   void charge(const Owner& owner, const QuotaAmounts& amounts, int64_t sign) { charge(account(owner), amounts, sign); }
-  // Why there is no room, in one sentence; nothing if there is.
-  std::optional<std::string> refusal(const Owner& owner, const QuotaAmounts& amounts) const;
+  // Why there is no room for a task of that priority, in one sentence; nothing if there is.
+  std::optional<std::string> refusal(const Owner& owner, const QuotaAmounts& amounts,
+                                     int32_t priority = kMostUrgent) const;
 
   struct Step {
     const QuotaView* quota = nullptr;
@@ -75,7 +80,7 @@ class QuotaBook {
     std::string refusal;  // empty: it has room
   };
   // Each quota on the way, from the whole down to the user.
-  std::vector<Step> steps(const Owner& owner, const QuotaAmounts& amounts) const;
+  std::vector<Step> steps(const Owner& owner, const QuotaAmounts& amounts, int32_t priority = kMostUrgent) const;
   QuotaAmounts used(const std::string& tenant, const std::string& key) const;
   QuotaAmounts used(const Owner& owner) const;
   using VisitQuota = std::function<void(const std::string& tenant, const QuotaView&, const QuotaAmounts& used)>;
@@ -92,7 +97,7 @@ class QuotaBook {
 
   static std::vector<const Node*> way(const Nodes& nodes, const Owner& owner);
   static std::string parent_of(const Nodes& nodes, const Node& node);
-  static std::string refusal_of(const Nodes& nodes, const Node& node, const QuotaAmounts& amounts);
+  static std::string refusal_of(const Nodes& nodes, const Node& node, const QuotaAmounts& amounts, int32_t priority);
   void recount(const std::string& tenant);
 
   std::map<std::string, Nodes> tenants_;

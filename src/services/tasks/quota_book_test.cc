@@ -93,5 +93,20 @@ TEST(QuotaBook, ACycleEndsTheWay) {
   EXPECT_TRUE(book.refusal(kAlice, task(2'000)));
 }
 
+TEST(QuotaBook, APartIsKeptForUrgentTasks) {
+  QuotaBook book;
+  QuotaView view{.key = "namespace:n", .hard = cores(4'000), .reserve_priority = 80};
+  view.reserve[0] = 1'000;
+  book.set("t", view);
+  EXPECT_FALSE(book.refusal(kAlice, task(3'000), 50));
+  book.charge(kAlice, task(3'000), 1);
+  EXPECT_EQ(book.refusal(kBob, task(1'000), 79),
+            "the quota namespace:n has 3 of 4 CPU in use, 1 more are asked for, and 1 are kept for priorities from 80");
+  EXPECT_FALSE(book.refusal(kBob, task(1'000), 80));
+  EXPECT_TRUE(book.refusal(kBob, task(1'001), 100));
+  EXPECT_EQ(book.steps(kBob, task(1'000), 50)[0].refusal.empty(), false);
+  EXPECT_EQ(book.steps(kBob, task(1'000), 90)[0].refusal, "");
+}
+
 }  // namespace
 }  // namespace uccp::tasks

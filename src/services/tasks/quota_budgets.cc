@@ -8,6 +8,7 @@
 #include <array>
 
 #include "services/message_types.h"
+#include "services/tasks/request_keeper.h"
 #include "services/tasks/resources_service.h"
 #include "services/tasks/task_use.h"
 
@@ -68,7 +69,11 @@ std::string month_of(WallTime wall) {
   return fmt::format("{:04}-{:02}", month.year(), month.month());
 }
 
-void QuotaBudgets::clear() { *this = {}; }
+void QuotaBudgets::clear() {
+  CountTopics count = std::move(count_topics_);
+  *this = {};
+  count_topics_ = std::move(count);
+}
 
 void QuotaBudgets::begin_month(const std::string& month) {
   if (month == month_) return;
@@ -152,6 +157,25 @@ void QuotaBudgets::sum_up(const machine::KeyReader& state, const QuotaBook& book
   }
 }
 
+// Calls are of all nodes, as far as they have written down what they counted.
+void QuotaBudgets::count_calls(const machine::KeyReader& state, const Key& key, Quota& quota, WallTime wall,
+                               int64_t machine_ms) const {
+  const v1::QuotaLimits& hard = quota.definition.hard();
+  if (hard.has_topics() && count_topics_)
+    quota.used.set_topics(static_cast<int32_t>(count_topics_(key.first, quota.definition)));
+  if (!hard.has_requests_per_day() && !hard.has_requests_per_second()) return;
+  const auto use =
+      work::kRequestUse.get(state, work::quota_scope(key.first), work::request_use_key(day_of(wall), key.second))
+          .value_or(internal::v1::RequestUse());
+  if (hard.has_requests_per_day()) quota.used.set_requests_per_day(static_cast<double>(use.calls()));
+  if (!hard.has_requests_per_second()) return;
+  double rate = 0;
+  for (const internal::v1::NodeRequests& node : use.nodes()) {
+    if (machine_ms - node.at_ms() <= work::kRequestRateMs) rate += static_cast<double>(node.rate_milli()) / 1000;
+  }
+  quota.used.set_requests_per_second(rate);
+}
+
 // A burst is spent while its quota is beyond its hard limits and comes back as fast while it is not. One that was spent
 // has to be whole again before the next.
 void QuotaBudgets::burst(const Key& key, Quota& quota, const QuotaBook& book, int64_t passed_ms) {
@@ -214,13 +238,15 @@ void QuotaBudgets::alert(const Key& key, Quota& quota, const QuotaBook& book) {
     look(limit.json_name, std::max(0.0, limit.get(now)), limit.get(quota.definition.hard()));
 }
 
-void QuotaBudgets::refresh(const machine::KeyReader& state, const QuotaBook& book, BootTime now, WallTime wall) {
+void QuotaBudgets::refresh(const machine::KeyReader& state, const QuotaBook& book, BootTime now, WallTime wall,
+                           int64_t machine_ms) {
   const int64_t passed_ms = refreshed_.us > 0 ? now.ms_since(refreshed_) : 0;
   refreshed_ = now;
   if (quotas_.empty()) return;
   begin_month(month_of(wall));
   sum_up(state, book);
   for (auto& [key, quota] : quotas_) {
+    count_calls(state, key, quota, wall, machine_ms);
     burst(key, quota, book, passed_ms);
     close(key, quota);
     alert(key, quota, book);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -43,8 +44,13 @@ class QuotaBudgets {
   std::map<std::string, internal::v1::ChargeCommand> take_pending();
   void give_back(const std::string& tenant, const internal::v1::ChargeCommand& command);
 
-  // Time has passed: use is summed up, bursts go on or end, thresholds are looked at.
-  void refresh(const machine::KeyReader& state, const QuotaBook& book, BootTime now, WallTime wall);
+  // How many topics a quota counts; without it none are.
+  using CountTopics = std::function<uint64_t(const std::string& tenant, const v1::ResourceQuota& quota)>;
+  void set_count_topics(CountTopics count) { count_topics_ = std::move(count); }
+
+  // Time has passed: use is summed up, bursts go on or end, thresholds are looked at. `machine_ms`: machine time.
+  void refresh(const machine::KeyReader& state, const QuotaBook& book, BootTime now, WallTime wall,
+               int64_t machine_ms = 0);
   // The quota as it limits now: in a burst its hard limits are larger, and what is used up is closed.
   QuotaView view_of(const std::string& tenant, QuotaView view) const;
   // Quotas whose view_of() may have changed since this was asked last.
@@ -69,6 +75,8 @@ class QuotaBudgets {
   };
 
   void sum_up(const machine::KeyReader& state, const QuotaBook& book);
+  void count_calls(const machine::KeyReader& state, const Key& key, Quota& quota, WallTime wall,
+                   int64_t machine_ms) const;
   void burst(const Key& key, Quota& quota, const QuotaBook& book, int64_t passed_ms);
   void close(const Key& key, Quota& quota);
   void alert(const Key& key, Quota& quota, const QuotaBook& book);
@@ -80,6 +88,7 @@ class QuotaBudgets {
   BootTime refreshed_;
   std::vector<Key> changed_;
   std::vector<QuotaAlert> alerts_;
+  CountTopics count_topics_;
 };
 
 // "2026-11"

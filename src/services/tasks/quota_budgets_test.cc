@@ -60,6 +60,23 @@ TEST_F(Budgets, GpuHoursThatAreUsedUpKeepTasksWithGpusAndNoOthers) {
   EXPECT_EQ(refusal({.gpus = 1}), "") << "a new month has begun";
 }
 
+TEST_F(Budgets, CallsAndTopicsAreCountedAndTold) {
+  v1::ResourceQuota quota;
+  quota.mutable_hard()->set_requests_per_day(100);
+  quota.mutable_hard()->set_requests_per_second(10);
+  quota.mutable_hard()->set_topics(4);
+  set(quota);
+  budgets_.set_count_topics([](const std::string& tenant, const v1::ResourceQuota& one) {
+    return tenant == "t" && one.namespace_() == "n" ? 3u : 0u;
+  });
+  pass(1000);
+  EXPECT_EQ(budgets_.used({"t", "namespace:n"}).topics(), 3);
+  EXPECT_EQ(budgets_.used({"t", "namespace:n"}).requests_per_day(), 0);
+  EXPECT_TRUE(budgets_.take_alerts().empty());
+  EXPECT_EQ(refusal({.cpu_milli = 1}), "") << "tasks do not wait for calls";
+  EXPECT_FALSE(budgets_.has_budgets()) << "nothing is charged for what runs";
+}
+
 TEST_F(Budgets, CostThatIsUsedUpKeepsAll) {
   v1::ResourceQuota quota;
   quota.mutable_hard()->set_cost(1.5);

@@ -8,6 +8,7 @@ namespace {
 // So many workers that have got room are tried for a class one by one; with more, all are searched again.
 constexpr size_t kCandidatesMax = 256;
 const LabelMap kNoLabels;
+constexpr std::string_view kDefaultQueue = "default";
 
 }  // namespace
 
@@ -15,10 +16,8 @@ SchedulerOptions scheduler_options(const SchedulerPolicy& policy) {
   SchedulerOptions options;
   options.headroom_percent = policy.headroom_percent;
   options.gang_reservations_max = policy.gang_reservations;
-  if (policy.backfill == Backfill::kEasy) return options;
-  // Whatever fits nowhere has a worker kept free at once, as long as there are some.
-  options.reserve_after_ms = 0;
-  options.reservations_max = options.gang_reservations_max = kReservationsMax;
+  options.backfill = policy.backfill;
+  options.backfill_rules = policy.backfill_rules;
   return options;
 }
 
@@ -78,6 +77,7 @@ void Scheduler::add_task(QueuedTask task) {
   remove_task(task.ref);
   expect_end(task);
   leave_headroom(task);
+  task.demand.backfill = backfill_of(task);
   const TaskRef ref = task.ref;
   Class* cls = class_of(std::move(task.demand));
   task.demand = {};
@@ -110,6 +110,15 @@ void Scheduler::enqueue(Queued& queued) {
   if (together || is_to_rejoin(task)) return join_gang(queued);
   queued.line = queues_.push(queues_.leaf(path_of(task)), task.priority, queued.cls->number, queued.cls,
                              {task.order, &queued.task.ref}, task.queued_ms);
+}
+
+Backfill Scheduler::backfill_of(const QueuedTask& task) const {
+  const std::string_view queue = task.queue.empty() ? kDefaultQueue : std::string_view(task.queue);
+  const auto fits = [](const std::string& pattern, std::string_view name) { return pattern == "*" || pattern == name; };
+  const auto rule = std::ranges::find_if(options_.backfill_rules, [&](const BackfillRule& one) {
+    return fits(one.name_space, task.ref.name_space) && fits(one.queue, queue);
+  });
+  return rule == options_.backfill_rules.end() ? options_.backfill : rule->backfill;
 }
 
 void Scheduler::leave_line(Queued& queued) {
@@ -183,7 +192,7 @@ void Scheduler::remove_worker(const std::string& id) {
   for (auto& [number, cls] : limited_) cls->candidates.erase(slot);
 }
 
-void Scheduler::occupy(const std::string& worker, QueuedTask task) {
+void Scheduler::occupy(const std::string& worker, QueuedTask task, int64_t ran_ms) {
   release(task.ref);
   leave_headroom(task);
   if (fleet_.find(worker) == kNoWorker) set_worker({.id = worker, .connected = false});
@@ -191,6 +200,10 @@ void Scheduler::occupy(const std::string& worker, QueuedTask task) {
         {.leaf = queues_.leaf(path_of(task)),
          .footprint = footprint_of(task.demand.shape),
          .worker = fleet_.find(worker)});
+  if (ran_ms <= 0) return;
+  Running& running = *running_.find(task.ref);
+  running.started_ms -= ran_ms;
+  if (running.ends_ms > 0) running.ends_ms = std::max<int64_t>(1, running.ends_ms - ran_ms);
 }
 
 void Scheduler::start(const QueuedTask& task, const Demand& demand, Running running) {
@@ -232,6 +245,7 @@ void Scheduler::release(const TaskRef& task) {
   fleet_.prefetch(running.worker);
   __builtin_prefetch(beside.data());
   ++room_changes_;
+  if (!saved_ms_.empty()) saved_ms_.erase(task);
   queues_.charge(running.leaf, running.footprint->needs, -1);
   count_preemptible(running, -1);
   if (!over_quota_.empty() && over_quota_.contains(task.tenant)) quota_freed_.insert(task.tenant);
@@ -262,7 +276,7 @@ NearBook::ForEachResident Scheduler::residents() const {
 // --- rounds
 
 std::vector<Assignment> Scheduler::assign(int64_t now_ms, size_t count_max) {
-  now_ms_ = std::max(now_ms_, now_ms);
+  pass_time(now_ms);
   queues_.refresh(now_ms_, fleet_);
   while (!delayed_.empty() && delayed_.begin()->first <= now_ms) {
     Queued& queued = *queued_.find(delayed_.begin()->second);
@@ -430,7 +444,8 @@ std::optional<std::string> Scheduler::over_quota(const FairQueues::Line* line, c
   if (quota_book_.empty()) return std::nullopt;
   const QueuedTask& first = queued_.find(*line->tasks.begin()->second)->task;
   const QuotaBook::Owner owner{first.ref.tenant, first.ref.name_space, first.user};
-  if (cls.gang == nullptr) return quota_book_.refusal(owner, quota_amounts(cls.asked.demand().shape));
+  const int32_t priority = line->queue->priority;
+  if (cls.gang == nullptr) return quota_book_.refusal(owner, quota_amounts(cls.asked.demand().shape), priority);
   QuotaAmounts all{};
   size_t counted = 0;
   for (const auto& [position, member] : cls.gang->members) {
@@ -438,7 +453,7 @@ std::optional<std::string> Scheduler::over_quota(const FairQueues::Line* line, c
     const QuotaAmounts one = quota_amounts(member->asked.demand().shape);
     for (size_t u = 0; u < kQuotaUnits; ++u) all[u] += one[u];
   }
-  return quota_book_.refusal(owner, all);
+  return quota_book_.refusal(owner, all, priority);
 }
 
 void Scheduler::park_for_quota(FairQueues::Line* line) {

@@ -9,6 +9,8 @@
 // costs by what changed and not by what waits. docs/design/scheduling.md has the whole.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -72,16 +74,22 @@ struct Eviction {
   std::string reason;
 };
 
-// What may take room that something waits for, until it could have it: what ends in time, besides those that wait
-// longest (EASY), or besides all that wait (conservative).
-enum class Backfill : uint8_t { kEasy, kConservative };
+// Another way of backfilling for the tasks of some queues. "*" is any namespace, or any queue.
+struct BackfillRule {
+  std::string name_space, queue;
+  Backfill backfill = Backfill::kEasy;
+};
 
 struct SchedulerOptions {
   Packing packing = Packing::kTight;
   FairnessOptions fairness;
-  // A task that fits nowhere for so long gets a worker kept free for it ...
+  // Of queues that no rule names. The first rule that fits counts.
+  Backfill backfill = Backfill::kEasy;
+  std::vector<BackfillRule> backfill_rules;
+  // EASY: a task that fits nowhere for so long gets a worker kept free for it ...
   int64_t reserve_after_ms = 30'000;
   // ... if there are fewer of these already; a gang gets as many as it needs, at most so many gangs at a time.
+  // Conservative: at once, as long as there are some.
   size_t reservations_max = 8;
   size_t gang_reservations_max = 4;
   // A task stops only those whose priority is lower by so much.
@@ -95,6 +103,7 @@ struct SchedulerOptions {
 // What an operator says of it.
 struct SchedulerPolicy {
   Backfill backfill = Backfill::kEasy;
+  std::vector<BackfillRule> backfill_rules;
   // Part of the CPU of each worker that only interactive tasks may use, percent.
   int32_t headroom_percent = 0;
   // Gangs at a time that have room kept for them.
@@ -124,12 +133,14 @@ class Scheduler {
   void remove_worker(const std::string& id);
   // Its agent is gone for now: nothing is placed there until set_worker().
   void disconnect_worker(const std::string& id);
-  // Counts an attempt that runs already (found after a change of leader, or assigned elsewhere).
-  void occupy(const std::string& worker, QueuedTask task);
+  // Counts an attempt that runs already (found after a change of leader, or assigned elsewhere), for so long.
+  void occupy(const std::string& worker, QueuedTask task, int64_t ran_ms = 0);
   // Frees what an attempt used.
   void release(const TaskRef& task);
   // A task of the gang ended, and not because all of it was stopped: those that wait go alone from now on.
   void gang_has_begun(const TaskRef& member, const std::string& gang);
+  // It has saved a checkpoint, so long ago: only what it did since then is lost if it is stopped.
+  void note_checkpoint(const TaskRef& task, int64_t age_ms);
   // It is being stopped already, by whoever decided before.
   void set_leaving(const TaskRef& task);
   // Whether tasks may be stopped for others; not while it is not known yet of some what runs.
@@ -139,6 +150,8 @@ class Scheduler {
   // where that is before its own limit.
   void note_run_time(const RunTimes::Name& name, int64_t run_ms) { run_times_.note(name, run_ms); }
 
+  // What is told next is of this moment: rounds are rare while nothing waits.
+  void pass_time(int64_t now_ms) { now_ms_ = std::max(now_ms_, now_ms); }
   // Assigns queued tasks whose time has come, at most `count_max`, and counts them as running.
   std::vector<Assignment> assign(int64_t now_ms, size_t count_max);
   // Tasks that have to stop so that others may run, each said once.
@@ -284,6 +297,12 @@ class Scheduler {
   Class* class_of(Demand demand);
   void expect_end(QueuedTask& task) const;
   void leave_headroom(QueuedTask& task) const;
+  Backfill backfill_of(const QueuedTask& task) const;
+  // How long a class waits before room is kept for it, and for how many classes, or gangs, of its way of backfilling.
+  static Backfill way_of(const Class& cls) { return cls.asked.demand().backfill; }
+  int64_t reserve_after_ms(const Class& cls) const;
+  bool may_reserve(const Class& cls) const;
+  size_t& reserved_count(const Class& cls) { return planned_[cls.gang != nullptr][static_cast<size_t>(way_of(cls))]; }
   void leave_class(Class* cls);
   void enqueue(Queued& queued);
   void leave_line(Queued& queued);
@@ -323,6 +342,8 @@ class Scheduler {
   std::optional<Victims> victims(WorkerSlot worker, const Needs& needs, int32_t priority, const Victims& planned);
   bool is_kept_from(int32_t priority, WorkerSlot worker) const;
   std::optional<std::pair<WorkerSlot, Victims>> cheapest(Class& cls, int32_t priority, const Victims& planned);
+  // What it did since then is lost if it is stopped.
+  int64_t saved_ms(const Running& running) const;
   Loss loss_of(const Victims& victims) const;
   void evict(const Victims& victims, int32_t priority);
 
@@ -386,13 +407,14 @@ class Scheduler {
   RefTable<Running> running_;
   std::vector<std::vector<Running*>> on_worker_;  // by slot
   Holds holds_;
-  size_t classes_reserved_ = 0;      // that have a hold
-  size_t gangs_planned_ = 0;         // the same of gangs, as of the last plan
+  // Classes that have a hold, and gangs as of the last plan, by their way of backfilling.
+  std::array<std::array<size_t, 2>, 2> planned_{};
   int64_t plan_due_ms_ = 0;          // when it is looked at anew
   int64_t plan_holds_until_ms_ = 0;  // the first of what is planned begins
   uint64_t next_plan_ = 1;
   std::pair<uint64_t, size_t> planned_at_;  // room_changes_, and how many waited, as of the last plan
   uint64_t room_changes_ = 1;               // how often a worker has got more room, or is kept for less
+  std::map<TaskRef, int64_t> saved_ms_;     // when running tasks saved their last checkpoint; those that have one
   std::vector<size_t> preemptible_on_;      // running tasks that may be stopped, by slot
   size_t preemptible_ = 0;                  // all of them
   bool preempting_ = true;

@@ -224,5 +224,44 @@ TEST_F(Fairness, WhatTasksOfAKindNeededBeforeCountsIfItIsLessThanTheirLimit) {
   EXPECT_EQ(place(2'000), (Placed{{"known", 1}}));
 }
 
+// A large task among small ones without an end: in a queue that backfills conservatively it has room kept at once.
+TEST_F(Fairness, EachQueueHasItsOwnWayOfBackfilling) {
+  const SchedulerOptions options = scheduler_options(
+      {.backfill_rules = {{"*", "urgent", Backfill::kConservative}, {"n", "*", Backfill::kConservative}}});
+  const auto kept_at_once = [&](const std::string& name_space, const std::string& queue) {
+    start({2'000}, options);
+    running_.clear();
+    add({.name_space = "small"});
+    place(1'000);
+    QueuedTask large{.ref = {"t", name_space, "large"}, .queue = queue};
+    large.demand.shape = {2'000};
+    scheduler_->add_task(large);
+    place(1'000);
+    place(1'000);
+    return scheduler_->reserved_for(large.ref) == "w";
+  };
+  EXPECT_TRUE(kept_at_once("m", "urgent"));
+  EXPECT_TRUE(kept_at_once("n", ""));
+  EXPECT_FALSE(kept_at_once("m", ""));
+  EXPECT_FALSE(kept_at_once("m", "other"));
+}
+
+TEST_F(Fairness, AnExceptionMayBeToBackfillEasily) {
+  start({2'000}, scheduler_options(
+                     {.backfill = Backfill::kConservative, .backfill_rules = {{"m", "default", Backfill::kEasy}}}));
+  add({.name_space = "small", .duration_ms = 60'000});
+  place(1'000);
+  const TaskRef easy = add({.name_space = "m", .shape = {2'000}});
+  place(1'000);
+  place(1'000);
+  EXPECT_EQ(scheduler_->reserved_for(easy), "");
+  const TaskRef conservative = add({.name_space = "n", .shape = {2'000}, .duration_ms = 10'000});
+  place(1'000);
+  place(1'000);
+  EXPECT_EQ(scheduler_->reserved_for(conservative), "w") << "at once";
+  place(31'001);
+  EXPECT_EQ(scheduler_->reserved_for(easy), "w") << "after its wait";
+}
+
 }  // namespace
 }  // namespace uccp::tasks

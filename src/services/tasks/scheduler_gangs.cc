@@ -183,7 +183,7 @@ void Scheduler::retry_gangs() {
     }
     // Of those that were stopped together some may have ended just then: the others do not wait for them for ever.
     const bool incomplete = gang.again_since_ms >= 0 && gang.line == nullptr && gang.running.empty();
-    if (!incomplete || now_ms_ - gang.again_since_ms < options_.reserve_after_ms) continue;
+    if (!incomplete || now_ms_ - gang.again_since_ms < reserve_after_ms(*gang.members.begin()->second)) continue;
     gang.size = gang.members.size();
     line_up(gang);
   }

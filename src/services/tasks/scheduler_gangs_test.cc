@@ -192,6 +192,35 @@ TEST_F(Gangs, TheLeastIsStopped) {
   EXPECT_EQ(evicted(), Ids{"whole"}) << "41 for one of priority 40, 42 for two of priority 20";
 }
 
+TEST_F(Gangs, WhatHasSavedACheckpointLosesLess) {
+  worker("w1", {1'000});
+  worker("w2", {1'000});
+  add("old", {1'000}, 20, true);
+  EXPECT_EQ(place(0), Ids{"old"});
+  add("young", {1'000}, 20, true);
+  EXPECT_EQ(place(60'000), Ids{"young"});
+  scheduler_.pass_time(100'000);
+  scheduler_.note_checkpoint({"t", "n", "old"}, 5'000);
+  add("high", {1'000}, 90);
+  EXPECT_EQ(place(100'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{"old"}) << "5 s of work are lost with it, with the other 40";
+}
+
+TEST_F(Gangs, ACheckpointFromBeforeTheStartSavesNothing) {
+  worker("w1", {1'000});
+  worker("w2", {1'000});
+  QueuedTask adopted{.ref = {"t", "n", "adopted"}, .priority = 20, .preemptible = true};
+  adopted.demand.shape = {1'000};
+  scheduler_.pass_time(100'000);
+  scheduler_.occupy("w1", adopted, 30'000);
+  scheduler_.note_checkpoint({"t", "n", "adopted"}, 90'000);
+  add("young", {1'000}, 20, true);
+  EXPECT_EQ(place(110'000), Ids{"young"});
+  add("high", {1'000}, 90);
+  EXPECT_EQ(place(140'000), Ids{});
+  EXPECT_EQ(evicted(), Ids{"young"}) << "30 s, and not the 70 of the one that a new leader found running";
+}
+
 TEST_F(Gangs, WhatIsNotNeededAfterAllRunsOn) {
   worker("w", {4'000});
   add("small", {1'000}, 10, true);

@@ -25,11 +25,16 @@ bool Scheduler::may_stop(const Running& running, int32_t priority) const {
   return std::ranges::all_of(gang.running, [&](const TaskRef& ref) { return may(*running_.find(ref)); });
 }
 
+int64_t Scheduler::saved_ms(const Running& running) const {
+  const auto saved = saved_ms_.empty() ? saved_ms_.end() : saved_ms_.find(running.ref());
+  return saved == saved_ms_.end() ? running.started_ms : std::max(running.started_ms, saved->second);
+}
+
 Scheduler::Loss Scheduler::loss_of(const Victims& victims) const {
   Loss loss{0, 0};
   for (const Running* running : victims) {
     loss.first += running->priority + 1;
-    loss.second += now_ms_ - running->started_ms;
+    loss.second += now_ms_ - saved_ms(*running);
   }
   return loss;
 }
@@ -43,7 +48,8 @@ void Scheduler::add_with_gang(Running* running, Victims& victims) {
 }
 
 // The tasks to stop on a worker so that the needs fit, beside those that are to be stopped anyway: those of the lowest
-// priority, and of these the ones that began last, because they lose least; then none that is not needed after all.
+// priority, and of these the ones that began or saved a checkpoint last, because they lose least; then none that is not
+// needed after all.
 // Nothing if stopping them would not do.
 std::optional<Scheduler::Victims> Scheduler::victims(WorkerSlot worker, const Needs& needs, int32_t priority,
                                                      const Victims& planned) {
@@ -52,9 +58,9 @@ std::optional<Scheduler::Victims> Scheduler::victims(WorkerSlot worker, const Ne
     if (running->leaving) return std::nullopt;  // room is being made there already
     if (!planned.contains(running) && may_stop(*running, priority)) all.push_back(running);
   }
-  std::ranges::sort(all, [](const Running* a, const Running* b) {
+  std::ranges::sort(all, [this](const Running* a, const Running* b) {
     if (a->priority != b->priority) return a->priority < b->priority;
-    if (a->started_ms != b->started_ms) return a->started_ms > b->started_ms;
+    if (saved_ms(*a) != saved_ms(*b)) return saved_ms(*a) > saved_ms(*b);
     return a->order() < b->order();
   });
   Needs missing;
@@ -109,6 +115,10 @@ std::optional<std::pair<WorkerSlot, Scheduler::Victims>> Scheduler::cheapest(Cla
   return best;
 }
 
+void Scheduler::note_checkpoint(const TaskRef& task, int64_t age_ms) {
+  if (running_.find(task) != nullptr) saved_ms_[task] = now_ms_ - std::max<int64_t>(0, age_ms);
+}
+
 void Scheduler::set_leaving(const TaskRef& task) {
   if (Running* running = running_.find(task)) running->leaving = true;
 }
@@ -127,8 +137,7 @@ void Scheduler::evict(const Victims& victims, int32_t priority) {
 
 // Makes room for a class that fits nowhere: on the worker where least is lost, which is kept for it until it runs.
 void Scheduler::preempt(Class& cls, int32_t priority) {
-  if (!preempting_ || preemptible_ == 0 || cls.reserved != kNoWorker || classes_reserved_ >= options_.reservations_max)
-    return;
+  if (!preempting_ || preemptible_ == 0 || cls.reserved != kNoWorker || !may_reserve(cls)) return;
   if (cls.preempted_ms >= 0 && now_ms_ < cls.preempted_ms + options_.retry_ms) return;
   cls.preempted_ms = now_ms_;
   const auto best = cheapest(cls, priority, {});
@@ -142,7 +151,7 @@ void Scheduler::preempt(Class& cls, int32_t priority) {
 // stopped unless all of it fits then.
 void Scheduler::preempt_for(Gang& gang, int32_t priority) {
   if (!preempting_ || preemptible_ == 0 || gang.turn->makes_room) return;
-  if (gang.reserved.empty() && gangs_planned_ >= options_.gang_reservations_max) return;
+  if (gang.reserved.empty() && !may_reserve(*gang.turn)) return;
   if (gang.turn->preempted_ms >= 0 && now_ms_ < gang.turn->preempted_ms + options_.retry_ms) return;
   gang.turn->preempted_ms = now_ms_;
   Victims planned;
@@ -169,7 +178,7 @@ void Scheduler::preempt_for(Gang& gang, int32_t priority) {
   for (const auto& [worker, needs] : taken) add_needs(room[worker], *needs);
   end_reservation(gang);
   keep_for(gang, room, now_ms_);
-  ++gangs_planned_;
+  ++reserved_count(*gang.turn);
   gang.turn->makes_room = true;
   gang.room_due_ms = now_ms_ + std::max(options_.reserve_after_ms, kLeaveMs);
 }

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "services/tasks/scheduler.h"
@@ -129,7 +130,7 @@ void Scheduler::stop_keeping(WorkerSlot worker, const Class* owner) {
 
 void Scheduler::end_reservation(Class& cls) {
   if (cls.reserved == kNoWorker) return;
-  --classes_reserved_;
+  --reserved_count(cls);
   cls.makes_room = false;
   cls.planned_as = 0;
   stop_keeping(std::exchange(cls.reserved, kNoWorker), &cls);
@@ -167,21 +168,31 @@ void Scheduler::keep_for(Class& cls, WorkerSlot worker, int64_t starts_ms) {
   cls.reserved = worker;
   cls.planned_as = next_plan_++;
   cls.candidates.insert(worker);
-  ++classes_reserved_;
+  ++reserved_count(cls);
+}
+
+int64_t Scheduler::reserve_after_ms(const Class& cls) const {
+  return way_of(cls) == Backfill::kConservative ? 0 : options_.reserve_after_ms;
+}
+
+bool Scheduler::may_reserve(const Class& cls) const {
+  const bool gang = cls.gang != nullptr;
+  const size_t most = way_of(cls) == Backfill::kConservative ? kReservationsMax
+                      : gang                                 ? options_.gang_reservations_max
+                                                             : options_.reservations_max;
+  return planned_[gang][static_cast<size_t>(way_of(cls))] < most;
 }
 
 void Scheduler::reserve_for_the_starved() {
-  if (classes_reserved_ >= options_.reservations_max) return;
   std::vector<std::tuple<int64_t, uint64_t, Class*>> starved;
   for (const auto& [number, cls] : limited_) {
-    if (cls->parked && cls->reserved == kNoWorker && now_ms_ - cls->starving_since_ms >= options_.reserve_after_ms) {
+    if (cls->parked && cls->reserved == kNoWorker && now_ms_ - cls->starving_since_ms >= reserve_after_ms(*cls)) {
       starved.emplace_back(cls->starving_since_ms, number, cls);
     }
   }
   std::ranges::sort(starved);
   for (const auto& [since, number, cls] : starved) {
-    if (classes_reserved_ >= options_.reservations_max) return;
-    reserve(*cls);
+    if (may_reserve(*cls)) reserve(*cls);
   }
 }
 
@@ -273,7 +284,7 @@ std::vector<Scheduler::Class*> Scheduler::planned_anew() {
   }
   for (auto& [key, gang] : gangs_) {
     if (gang.line == nullptr || gang.starving_since_ms < 0 || keeps_its_room(*gang.turn)) continue;
-    if (now_ms_ - gang.starving_since_ms < options_.reserve_after_ms) continue;
+    if (now_ms_ - gang.starving_since_ms < reserve_after_ms(*gang.turn)) continue;
     const uint64_t planned_as = gang.turn->planned_as;
     waiting.emplace_back(planned_as == 0 ? kLast : planned_as, gang.starving_since_ms, gang.turn.get());
   }
@@ -292,11 +303,11 @@ std::vector<Scheduler::Class*> Scheduler::planned_anew() {
 void Scheduler::clear_plan() {
   for (auto& [worker, holds] : holds_)
     std::erase_if(holds, [&](const Hold& hold) { return !keeps_its_room(*hold.owner); });
-  gangs_planned_ = 0;
+  planned_[1] = {};
   for (auto& [key, gang] : gangs_) {
     if (gang.reserved.empty()) continue;
     if (keeps_its_room(*gang.turn)) {
-      ++gangs_planned_;
+      ++reserved_count(*gang.turn);
       continue;
     }
     gang.reserved.clear();
@@ -317,16 +328,18 @@ void Scheduler::plan() {
   if (same && now_ms_ < plan_holds_until_ms_) return;
   const Holds before = holds_;
   clear_plan();
-  size_t gangs_tried = 0;
+  std::array<size_t, 2> gangs_tried{};
   for (Class* owner : waiting) {
     if (owner->gang == nullptr) {
       holds_[owner->reserved].push_back(hold_for(*owner, free_at_ms(owner->reserved, owner->asked.needs())));
       continue;
     }
-    if (gangs_planned_ >= options_.gang_reservations_max || ++gangs_tried > 2 * options_.gang_reservations_max)
-      continue;
+    size_t& tried = gangs_tried[static_cast<size_t>(way_of(*owner))];
+    const size_t tries_max =
+        2 * (way_of(*owner) == Backfill::kConservative ? kReservationsMax : options_.gang_reservations_max);
+    if (!may_reserve(*owner) || ++tried > tries_max) continue;
     if (reserve(*owner->gang)) {
-      ++gangs_planned_;
+      ++reserved_count(*owner);
       if (owner->planned_as == 0) owner->planned_as = next_plan_++;
     } else {
       owner->planned_as = 0;

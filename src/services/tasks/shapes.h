@@ -106,6 +106,10 @@ struct NearTerm {
 // Where among the workers that fit a task goes.
 enum class Packing : uint8_t { kTight, kSpread };
 
+// What may take room that something waits for, until it could have it: what ends in time, besides those that wait
+// longest (EASY), or besides all that wait (conservative).
+enum class Backfill : uint8_t { kEasy, kConservative };
+
 // All that decides where a task may run. Tasks of equal demand are one class: what holds for one holds for all.
 struct Demand {
   Shape shape;
@@ -114,8 +118,9 @@ struct Demand {
   std::vector<std::string> required;                       // label selectors that it must match, all of them
   std::vector<std::pair<std::string, int32_t>> preferred;  // label selectors that make it better, with their weights
   Marks tolerations;
-  bool preemptible = false;  // may be stopped at any moment, and so runs where that is likely
-  int64_t duration_ms = 0;   // it is expected to end within that time; 0: not known
+  bool preemptible = false;             // may be stopped at any moment, and so runs where that is likely
+  int64_t duration_ms = 0;              // it is expected to end within that time; 0: not known
+  Backfill backfill = Backfill::kEasy;  // how room is kept for it while it waits
   // Only with `near`, or a share of a device: whose tasks are meant, and its own labels.
   std::string tenant, name_space;
   LabelMap labels;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "services/tasks/live_tasks.h"
 #include "services/tasks/tasks_test_lab.h"
 
 namespace uccp::tasks {
@@ -345,6 +346,47 @@ TEST_F(GangRows, OnlyTheAttemptThatRunsIsStopped) {
   stop("a", 2);
   EXPECT_EQ(row("a").stopped().number(), 1);
   stop("nobody", 1);
+}
+
+TEST_F(GangRows, WhatADrainHasStoppedGoesAloneAndWhatWasStoppedTogetherWaits) {
+  schedule_member("a");
+  schedule_member("b");
+  const auto queued = [&](const std::string& id) {
+    QueuedTask one = queued_of({"t", "n", id}, task(id));
+    set_gang_start(row(id), true, one);
+    return one;
+  };
+  EXPECT_FALSE(queued("a").gang_alone) << "it has not run yet";
+  AttemptOutcome preempted = outcome("a", 1, 0);
+  preempted.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
+  EXPECT_TRUE(report(preempted));
+  EXPECT_TRUE(queued("a").gang_alone);
+  EXPECT_FALSE(queued("a").gang_again);
+  stop("b", 1);
+  preempted = outcome("b", 1, 0);
+  preempted.set_kind(v1::ATTEMPT_OUTCOME_KIND_PREEMPTED);
+  EXPECT_TRUE(report(preempted));
+  EXPECT_TRUE(queued("b").gang_again);
+  EXPECT_FALSE(queued("b").gang_alone);
+}
+
+TEST_F(GangRows, HowLongATaskRanFollowsFromItsRow) {
+  schedule_member("a");
+  EXPECT_FALSE(ended_run({"t", "n"}, task("a")));
+  AttemptOutcome done = outcome("a", 1, 0);
+  done.mutable_start_time()->set_seconds(100);
+  done.mutable_end_time()->set_seconds(107);
+  EXPECT_TRUE(report(done));
+  v1::Task ended = task("a");
+  EXPECT_FALSE(ended_run({"t", "n"}, ended)) << "it has no name";
+  ended.set_name("nightly");
+  const auto run = ended_run({"t", "n"}, ended);
+  ASSERT_TRUE(run);
+  EXPECT_EQ(run->run_ms, 7'000);
+  EXPECT_EQ(run->end_us, 107'000'000);
+  EXPECT_EQ(run->name.name, "nightly");
+  ended.set_status(v1::TASK_STATUS_FAILED);
+  EXPECT_FALSE(ended_run({"t", "n"}, ended));
 }
 
 TEST_F(GangRows, AGangHasBegunOnceOneOfItRanUnlessAllOfItWasStopped) {

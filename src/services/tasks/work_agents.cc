@@ -60,6 +60,8 @@ void WorkRuntime::receive(const std::shared_ptr<AgentSession>& session, internal
 }
 
 void WorkRuntime::hello(const std::shared_ptr<AgentSession>& session, const internal::v1::Hello& hello) {
+  if (Status status = connections_.admit(session, hello.worker_id()); !status.is_ok())
+    return session->close(std::move(status));
   // Outcomes that the agent still carries are of the epoch before: they go into the log ahead of the new one.
   // A fence that is proposed between here and the Welcome would end an epoch whose lease the Welcome renews.
   if (const auto known = workers_.find(hello.worker_id()); known != workers_.end() && !known->second.fencing) {
@@ -174,7 +176,11 @@ bool WorkRuntime::adopt(Worker& worker, const internal::v1::RunningAttempt& runn
   attempt.start_time = running.start_time();
   if (known != attempts_.end()) attempt.usage = known->second.usage;
   keep_attempt(ref, attempt);
-  scheduler_->occupy(worker.id, queued_of(ref, row->task()));
+  const int64_t now_us = env_.clock.wall().us;
+  const int64_t ran_ms = running.has_start_time() ? (now_us - us_of(running.start_time())) / 1000 : 0;
+  scheduler_->pass_time(machine_now_ms());
+  scheduler_->occupy(worker.id, queued_of(ref, row->task()), ran_ms);
+  note_checkpoint(ref, *row);
   if (is_stopped(*row, attempt.id)) go_on_stopping(ref);
   // After the Welcome, which has to be the first message of the stream.
   if (row->task().function().has_actor()) {
@@ -263,6 +269,7 @@ void WorkRuntime::denied(Worker& worker, const internal::v1::AttemptDenied& deni
 }
 
 void WorkRuntime::closed(const std::shared_ptr<AgentSession>& session) {
+  connections_.remove(*session);
   Worker* worker = worker_of(session);
   if (worker == nullptr) return;
   worker->session = nullptr;

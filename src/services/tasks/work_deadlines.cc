@@ -1,4 +1,6 @@
-// WorkRuntime, the part about tasks whose time is over: in the queue, or as a whole.
+// WorkRuntime, the part about what is over by its time: tasks in the queue or as a whole, and objects.
+#include "base/bytes.h"
+#include "services/object_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/task_arrays.h"
 #include "services/tasks/work_runtime.h"
@@ -70,6 +72,18 @@ void WorkRuntime::propose_end(const TaskRef& ref, machine::Envelope envelope) {
     if (const auto row = row_of(ref); !applied && row) note_deadlines(ref, *row);
     track(ref);
   });
+}
+
+// What is over by machine time, which stands still while nothing is applied.
+void WorkRuntime::end_objects() {
+  bool due = false;
+  objectstores::kExpiry.scan(env_.view(), {}, "", "", [&](std::string_view key, std::string_view) {
+    due = static_cast<int64_t>(ByteReader(key).u64()) <= machine_now_ms();
+    return false;
+  });
+  if (due)
+    env_.proposer.propose(kWorkGroup, system_command("compute.remove_over", ""),
+                          [](const Result<machine::Applied>&) {});
 }
 
 }  // namespace uccp::tasks

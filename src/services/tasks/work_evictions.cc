@@ -109,11 +109,7 @@ void WorkRuntime::stop_gangs(internal::v1::StopGangsCommand command) {
 
 // Whether a task of a gang starts together with it, as far as the state knows.
 void WorkRuntime::set_gang(const TaskRef& ref, const internal::v1::TaskRow& row, QueuedTask& queued) const {
-  // However its last attempt ended: it was to stop with its gang, and starts with it again.
-  if (row.has_stopped() && row.stopped().number() == row.task().attempts()) {
-    queued.gang_again = true;
-    queued.gang_alone = false;
-  }
+  set_gang_start(row, env_.feature_level() >= services::kSchedulingLevel, queued);
   if (row.task().attempts() > 0) return;
   // The others had their start without it, and may all have ended.
   const auto gang = work::kGangs.get(env_.view(), {ref.tenant, ref.name_space}, queued.gang);

@@ -131,6 +131,21 @@ void WorkRuntime::note_run_time(const TaskRef& ref, const v1::Task& task, const 
   if (run_ms >= 0) scheduler_->note_run_time({ref.tenant, ref.name_space, task.name()}, run_ms);
 }
 
+// What earlier leaders have learned is in the rows of tasks that ended: the newest count, so they come last.
+void WorkRuntime::learn_run_times(std::vector<EndedRun> ended) {
+  std::ranges::sort(ended, {}, [](const EndedRun& run) { return std::pair(run.end_us, run.name); });
+  for (const EndedRun& run : ended) scheduler_->note_run_time(run.name, run.run_ms);
+}
+
+// How much of what the attempt has done would be lost with it.
+void WorkRuntime::note_checkpoint(const TaskRef& ref, const internal::v1::TaskRow& row) {
+  if (row.task().checkpoints().empty()) return;
+  const v1::Checkpoint& newest = *row.task().checkpoints().rbegin();
+  if (newest.attempt() != row.task().attempts() + 1) return;  // of an earlier one, from which this one went on
+  scheduler_->pass_time(machine_now_ms());
+  scheduler_->note_checkpoint(ref, (env_.clock.wall().us - us_of(newest.create_time())) / 1000);
+}
+
 void WorkRuntime::outcomes_applied(std::vector<AttemptOutcome> sent, const internal::v1::OutcomesResult& result) {
   for (size_t i = 0; i < sent.size(); ++i) {
     const AttemptId& id = sent[i].attempt();

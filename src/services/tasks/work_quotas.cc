@@ -1,4 +1,6 @@
 // WorkRuntime, the part about quotas and costs: what limits the scheduler, and what running costs.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -6,6 +8,7 @@
 #include "services/tasks/attempts.h"
 #include "services/tasks/resources_service.h"
 #include "services/tasks/task_use.h"
+#include "services/tasks/topic_quotas.h"
 #include "services/tasks/work_runtime.h"
 
 namespace uccp::tasks {
@@ -53,7 +56,9 @@ void WorkRuntime::set_quota(const std::string& tenant, const std::string& key, c
                                                           .parent = whole.parent(),
                                                           .hard = amounts_of(whole.hard()),
                                                           .soft = amounts_of(whole.soft()),
-                                                          .lend = amounts_of(whole.lend())}));
+                                                          .lend = amounts_of(whole.lend()),
+                                                          .reserve = amounts_of(whole.reserve().amounts()),
+                                                          .reserve_priority = whole.reserve().min_priority()}));
   const int32_t weight = whole.weight() > 0 ? whole.weight() : 100;
   if (key.starts_with("namespace:")) scheduler_->set_weight({tenant, quota.namespace_()}, weight / 100.0);
 }
@@ -70,6 +75,16 @@ void WorkRuntime::on_quota_change(const machine::Change& change) {
   // A template changes others.
   load_quotas(tenant);
   schedule_round();
+}
+
+void WorkRuntime::count_topics() {
+  if (!env_.topics) return;
+  budgets_.set_count_topics([this](const std::string& tenant, const v1::ResourceQuota& quota) {
+    const auto names = namespaces_of(env_.view(), tenant, quota);
+    uint64_t sum = names.empty() ? env_.topics({tenant, ""}) : 0;
+    for (const std::string& name : names) sum += env_.topics({tenant, name});
+    return sum;
+  });
 }
 
 // Limits and use of namespaces as metrics, and of all for whoever asks.
@@ -171,7 +186,7 @@ void WorkRuntime::charge_budgets(const TaskRef& ref, const LiveAttempt& attempt,
 // Once a second: what time changes about quotas.
 void WorkRuntime::refresh_budgets() {
   const machine::GroupView view = env_.view();
-  budgets_.refresh(view, scheduler_->quotas(), env_.clock.boot(), env_.clock.wall());
+  budgets_.refresh(view, scheduler_->quotas(), env_.clock.boot(), env_.clock.wall(), machine_now_ms());
   for (const auto& [tenant, key] : budgets_.take_changed()) {
     const auto quota = work::kQuotas.get(view, work::quota_scope(tenant), key);
     if (quota) set_quota(tenant, key, *quota, view);
@@ -206,14 +221,37 @@ void WorkRuntime::refresh_budgets() {
   }
 }
 
+namespace {
+
+// What a quota says of calls and topics; empty if it has room for them.
+std::string budget_refusal(const std::string& key, const v1::QuotaLimits& hard, const v1::QuotaLimits& used,
+                           int32_t topics) {
+  const auto look = [&](work::Budget budget, double asked) -> std::string {
+    const work::BudgetLimit& limit = work::budget_limit(budget);
+    const double most = limit.get(hard), now = std::max(0.0, limit.get(used));
+    if (most < 0 || asked <= 0 || now + asked <= most) return {};
+    return fmt::format("the quota {} has {:.6g} of {:.6g} {}, {:.6g} more are asked for", key, now, most, limit.words,
+                       asked);
+  };
+  // The task itself is a call.
+  if (std::string why = look(work::Budget::kRequestsPerDay, 1); !why.empty()) return why;
+  return look(work::Budget::kTopics, topics);
+}
+
+}  // namespace
+
 Status WorkRuntime::explain_quota(const std::string& tenant, const v1::ExplainQuotaRequest& request,
                                   v1::QuotaExplanation& out) {
   if (!leading_)
     return Status(Code::kUnavailable, "WORK_NOT_READY", "the scheduler is starting; ask again in a moment");
   load_quotas(tenant);  // whoever has just set one asks with it: its change may still be on its way here
+  const machine::GroupView view = env_.view();
+  budgets_.refresh(view, scheduler_->quotas(), env_.clock.boot(), env_.clock.wall(), machine_now_ms());
   Shape shape{.cpu_milli = std::llround(request.cpu() * 1000), .memory = static_cast<int64_t>(request.memory())};
   shape.gpus = static_cast<int64_t>(std::ceil(request.gpu()));
-  const auto steps = scheduler_->quotas().steps({tenant, request.namespace_(), request.user()}, quota_amounts(shape));
+  const int32_t priority = request.has_priority() ? request.priority() : work::kPriorityDefault;
+  const auto steps =
+      scheduler_->quotas().steps({tenant, request.namespace_(), request.user()}, quota_amounts(shape), priority);
   if (steps.empty()) {
     return Status(
         Code::kNotFound, "QUOTA_NOT_FOUND",
@@ -222,14 +260,21 @@ Status WorkRuntime::explain_quota(const std::string& tenant, const v1::ExplainQu
   out.set_admitted(true);
   for (const QuotaBook::Step& step : steps) {
     v1::QuotaStep& item = *out.add_steps();
+    const auto stored = work::kQuotas.get(view, work::quota_scope(tenant), step.quota->key);
+    const v1::QuotaLimits hard = stored ? with_template(view, tenant, *stored).hard() : v1::QuotaLimits();
+    const v1::QuotaLimits used = budgets_.used({tenant, step.quota->key});
+    const std::string budget = budget_refusal(step.quota->key, hard, used, request.topics());
+    const std::string& refusal = step.refusal.empty() ? budget : step.refusal;
     item.set_quota(step.quota->key);
-    item.set_room(step.refusal.empty());
-    item.set_message(step.refusal.empty() ? "it has room" : step.refusal);
+    item.set_room(refusal.empty());
+    item.set_message(refusal.empty() ? "it has room" : refusal);
+    *item.mutable_hard() = hard;
     set_limits(*item.mutable_hard(), step.quota->hard);
     set_limits(*item.mutable_soft(), step.quota->soft);
+    *item.mutable_used() = used;
     set_limits(*item.mutable_used(), step.used);
-    if (step.refusal.empty()) continue;
-    if (out.admitted()) out.set_summary("it would wait: " + step.refusal);
+    if (refusal.empty()) continue;
+    if (out.admitted()) out.set_summary((step.refusal.empty() ? "it would be refused: " : "it would wait: ") + refusal);
     out.set_admitted(false);
   }
   if (out.admitted())

@@ -4,7 +4,6 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
-#include "services/object_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/function_values.h"
 #include "services/tasks/retry_rules.h"
@@ -67,7 +66,9 @@ WorkRuntime::WorkRuntime(WorkRuntimeOptions options, WorkRuntimeEnvironment envi
                .metrics = env_.metrics,
                .view = env_.view,
                .loop = env_.loop,
-               .open_events = env_.open_events}) {}
+               .open_events = env_.open_events}) {
+  count_topics();
+}
 
 WorkRuntime::~WorkRuntime() = default;
 
@@ -94,14 +95,19 @@ void WorkRuntime::lead(Term term) {
     recovering_.insert(worker.id);
     return true;
   });
+  std::vector<EndedRun> ended;
   work::kTasks.scan_all(view, [&](const machine::Scope& scope, std::string_view id, TaskRow row) {
-    if (work::is_terminal(row.task().status())) return true;
+    if (work::is_terminal(row.task().status())) {
+      if (auto run = ended_run(scope, row.task())) ended.push_back(std::move(*run));
+      return true;
+    }
     const TaskRef ref{scope.tenant, scope.name_space, std::string(id)};
     note_deadlines(ref, row);
     makers_.track(ref, &row);
     if (row.task().status() != v1::TASK_STATUS_PENDING) held_.emplace(ref, std::move(row));
     return true;
   });
+  learn_run_times(std::move(ended));
   budgets_.load(view, env_.clock.wall());
   work::kQuotas.scan_all(view, [&](const machine::Scope& scope, std::string_view key, const v1::ResourceQuota& quota) {
     set_quota(scope.tenant, std::string(key), quota, view);
@@ -140,6 +146,7 @@ void WorkRuntime::step_down() {
     if (worker.session) worker.session->close(status);
     live_.erase_worker(id);
   }
+  connections_.clear();
   workers_.clear();
   attempts_.clear();
   attempts_on_.clear();
@@ -250,7 +257,8 @@ void WorkRuntime::track(const TaskRef& ref, const std::optional<TaskRow>& row) {
   const auto live = attempts_.find(ref);
   if (live != attempts_.end() && live->second.id.attempt_number() <= row->task().attempts()) drop_attempt(ref);
   if (row->task().status() == v1::TASK_STATUS_STOPPING) return send_cancel(ref, *row);
-  if (row->task().status() != v1::TASK_STATUS_QUEUED || attempts_.contains(ref)) return;
+  if (attempts_.contains(ref)) return note_checkpoint(ref, *row);
+  if (row->task().status() != v1::TASK_STATUS_QUEUED) return;
   if (is_held(ref)) {
     if (is_element(row->task())) give_up_turn(ref, *row);
     return;
@@ -498,18 +506,6 @@ std::set<std::string> WorkRuntime::needed_as_inputs(const machine::Scope& scope)
     return true;
   });
   return needed;
-}
-
-// What is over by machine time, which stands still while nothing is applied.
-void WorkRuntime::end_objects() {
-  bool due = false;
-  objectstores::kExpiry.scan(env_.view(), {}, "", "", [&](std::string_view key, std::string_view) {
-    due = static_cast<int64_t>(ByteReader(key).u64()) <= machine_now_ms();
-    return false;
-  });
-  if (due)
-    env_.proposer.propose(kWorkGroup, system_command("compute.remove_over", ""),
-                          [](const Result<machine::Applied>&) {});
 }
 
 void WorkRuntime::prune() {

@@ -24,6 +24,7 @@
 #include "base/random.h"
 #include "machine/ports.h"
 #include "services/tasks/actor_channels.h"
+#include "services/tasks/agent_connections.h"
 #include "services/tasks/data_hints.h"
 #include "services/tasks/live_tasks.h"
 #include "services/tasks/provisioner.h"
@@ -70,6 +71,8 @@ struct WorkRuntimeEnvironment {
   Provisioner* provisioner = nullptr;
   // The autoscaler decided something; may be empty.
   std::function<void(const ScalingDecision&)> on_scaling;
+  // Topics of a namespace, or of all of a tenant if none is named; empty: none are counted.
+  std::function<uint64_t(const machine::Scope&)> topics;
 };
 
 class WorkRuntime {
@@ -157,6 +160,7 @@ class WorkRuntime {
   void end_deadlines();
   void propose_end(const TaskRef& ref, machine::Envelope envelope);
   void queue_task(const TaskRef& ref, const internal::v1::TaskRow& row);
+  void note_checkpoint(const TaskRef& ref, const internal::v1::TaskRow& row);
   void prefer_data(const TaskRef& ref, const v1::Task& task, Demand& demand) const;
 
   // Elements of an array that the leader deals with.
@@ -194,6 +198,7 @@ class WorkRuntime {
   void acknowledge(const internal::v1::AttemptId& id, bool accepted);
   void flush_outcomes();
   void note_run_time(const TaskRef& ref, const v1::Task& task, const internal::v1::AttemptOutcome& outcome);
+  void learn_run_times(std::vector<EndedRun> ended);
   // The outcome is not under way any more.
   void settled(const internal::v1::AttemptId& id);
   void outcomes_applied(std::vector<internal::v1::AttemptOutcome> sent, const internal::v1::OutcomesResult& result);
@@ -204,6 +209,7 @@ class WorkRuntime {
   void set_quota(const std::string& tenant, const std::string& key, const v1::ResourceQuota& quota,
                  const machine::GroupView& view);
   void on_quota_change(const machine::Change& change);
+  void count_topics();
   void publish_quotas();
   void account_costs();
   void charge_budgets(const TaskRef& ref, const LiveAttempt& attempt, const Worker& worker, double hours);
@@ -230,6 +236,7 @@ class WorkRuntime {
   ScalingInput scaling_input(std::vector<ScalingInstance> instances);
   void step_scaling(std::vector<ScalingInstance> instances);
   void carry_out(ScalingDecision decision);
+  void audit_scaling(const ScalingDecision& decision);
   void start_instance(const ScalingDecision& decision);
   void command_worker(const std::string& worker, const char* name, std::string payload);
   void count_failed_start(const std::string& group);
@@ -262,6 +269,7 @@ class WorkRuntime {
   std::unique_ptr<Scheduler> scheduler_;
   DataHints data_hints_;
   std::unique_ptr<Scaling> scaling_;  // while it leads
+  AgentConnections connections_;
   std::map<std::string, Worker> workers_;
   std::map<TaskRef, LiveAttempt> attempts_;
   std::map<std::string, std::set<TaskRef>> attempts_on_;  // the same by worker; none is empty

@@ -2,11 +2,15 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "services/feature_types.h"
 #include "services/tasks/attempts.h"
 #include "services/tasks/work_runtime.h"
 
 namespace uccp::tasks {
 namespace {
+
+// Workers belong to no tenant: those who run the cluster are told.
+constexpr std::string_view kScalingTenant = "default", kScalingNamespace = "default";
 
 std::string label_of(const internal::v1::WorkerRow& row, const char* name) {
   const auto found = row.worker().labels().find(name);
@@ -106,6 +110,7 @@ void WorkRuntime::carry_out(ScalingDecision decision) {
                            {"instance", decision.instance},
                            {"worker", decision.worker},
                            {"reason", decision.reason}});
+  audit_scaling(decision);
   if (env_.on_scaling) env_.on_scaling(decision);
   switch (decision.kind) {
     case Kind::kStart:
@@ -125,6 +130,28 @@ void WorkRuntime::carry_out(ScalingDecision decision) {
       return command_worker(decision.worker, "workers.deregister", command.SerializeAsString());
     }
   }
+}
+
+// Who searches the audit trail finds each decision as a call of the autoscaler: autoscaler.start of small/n1-small-0a.
+void WorkRuntime::audit_scaling(const ScalingDecision& decision) {
+  if (env_.feature_level() < services::kSchedulingLevel) return;
+  internal::v1::ScalingNote note;
+  note.set_kind(std::string(name_of(decision.kind)));
+  note.set_group(decision.group);
+  note.set_instance(decision.instance);
+  note.set_worker(decision.worker);
+  note.set_reason(decision.reason);
+  machine::Envelope envelope = system_command("workers.note_scaling", note.SerializeAsString());
+  envelope.scope = {std::string(kScalingTenant), std::string(kScalingNamespace)};
+  envelope.principal = "autoscaler";
+  envelope.method = "autoscaler." + note.kind();
+  envelope.resource = decision.group + "/" + (decision.worker.empty() ? decision.instance : decision.worker);
+  envelope.audited = true;
+  env_.proposer.propose(kWorkGroup, std::move(envelope), [note](const Result<machine::Applied>& applied) {
+    if (!applied)
+      log::warn("a decision of the autoscaler is not in the audit trail",
+                {{"decision", note.kind()}, {"group", note.group()}, {"why", applied.error().message()}});
+  });
 }
 
 void WorkRuntime::start_instance(const ScalingDecision& decision) {

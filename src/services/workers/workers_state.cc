@@ -75,8 +75,8 @@ Status check_etag(const WorkerRow& row, const std::string& if_match) {
 }  // namespace
 
 std::map<std::string, machine::ApplyFunction, std::less<>> WorkersState::commands() {
-  return {{"hello", hello},   {"fence", fence}, {"declare", declare},
-          {"update", update}, {"drain", drain}, {"deregister", deregister}};
+  return {{"hello", hello}, {"fence", fence},           {"declare", declare},          {"update", update},
+          {"drain", drain}, {"deregister", deregister}, {"note_scaling", note_scaling}};
 }
 
 ApplyResult WorkersState::hello(ApplyContext& c, std::string_view payload) {
@@ -119,6 +119,9 @@ ApplyResult WorkersState::fence(ApplyContext& c, std::string_view payload) {
   store_worker(c, *row, ChangeKind::kUpdated);
   return machine::stable_bytes(*row);
 }
+
+// Nothing changes: that it is committed puts it into the audit trail.
+ApplyResult WorkersState::note_scaling(ApplyContext&, std::string_view) { return std::string(); }
 
 ApplyResult WorkersState::declare(ApplyContext& c, std::string_view payload) {
   const auto command = parse<v1::Worker>(payload);

@@ -17,6 +17,7 @@ class WorkersState final : public machine::Domain {
  private:
   static machine::ApplyResult hello(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult fence(machine::ApplyContext& context, std::string_view payload);
+  static machine::ApplyResult note_scaling(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult declare(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult update(machine::ApplyContext& context, std::string_view payload);
   static machine::ApplyResult drain(machine::ApplyContext& context, std::string_view payload);
