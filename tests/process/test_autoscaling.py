@@ -1,12 +1,14 @@
-# timeout: 240
+# timeout: 300
 """Workers of a scaling group start for tasks that wait, go when they are idle, and are found again after a kill."""
 import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import unittest
+import urllib.request
 
 from lib.uccp import AGENT, SERVER, Node, clean_environment, end_process, is_running, processes_with, require
 from lib.wait import wait_until
@@ -22,11 +24,11 @@ def setUpModule():
 
 
 class Autoscaling(unittest.TestCase):
-    def start(self, group=None):
+    def start(self, *some):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="uccp-scaling-"))
         self.addCleanup(lambda: subprocess.run(["rm", "-rf", str(folder)], check=True))
         groups = folder / "groups.json"
-        groups.write_text(json.dumps({"groups": [group or GROUP]}))
+        groups.write_text(json.dumps({"groups": some or [GROUP]}))
         self.node = Node(agent=False, flags=("--scaling-groups", groups, *FLAGS))
         self.addCleanup(self.close)
         self.node.start()
@@ -94,6 +96,52 @@ class Autoscaling(unittest.TestCase):
         self.assertEqual(node.wait_task(task)["status"], "SUCCEEDED")
         wait_until(self.gone, 60, "the worker to be gone")
         self.assertFalse(any(is_running(pid) for pid in again))
+
+    def decisions(self):
+        """How often each was counted: {(kind, cause): times}."""
+        with urllib.request.urlopen(f"http://{self.node.context['metrics']}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        found = (re.fullmatch(r'uccp_autoscaler_decisions_total\{cause="(\w+)",kind="(\w+)"\} (\d+)', line) for line in lines)
+        return {(match[2], match[1]): int(match[3]) for match in found if match}
+
+    def audited(self, kind):
+        records = self.node.rest.get("audit", method=f"autoscaler.{kind}", pageSize=100).json.get("records", [])
+        self.assertEqual({record["principal"] for record in records} - {"autoscaler"}, set())
+        return sorted(record["resource"].split("/")[0] for record in records)
+
+    def test_prices_choose_the_group_and_each_decision_is_told(self):
+        small = {**GROUP, "worker": {"pricePerHour": 0.5, "resources": {"total": {"cpu": 1, "memory": "256Mi"}}}}
+        large = {"name": "large", "max": 2,
+                 "worker": {"pricePerHour": 1, "resources": {"total": {"cpu": 3, "memory": "512Mi"}}}}
+        node = self.start(small, large)
+        wait_until(lambda: node.rest.get("version").json.get("featureLevel", 0) >= 2, 30, "feature level 2")
+        self.assertEqual(node.rest.post("events/topics", {"name": "uccp.scaling"}).status, 201)
+        gate = node.gate("prices")
+        # All three at once: a large worker for 1 an hour, and not three small ones for 1.5.
+        gang = [node.submit(gate.wait, resources={"cpu": 1, "memory": "32Mi"}, gang={"id": "three", "size": 3})["id"]
+                for _ in range(3)]
+        for task in gang:
+            node.wait_task(task, "RUNNING")
+        groups = lambda: sorted(w["labels"]["uccp/scaling-group"] for w in self.workers())
+        self.assertEqual(groups(), ["large"])
+        # One more: a small one for 0.5, and not a large one.
+        single = self.submit(gate.wait)
+        node.wait_task(single, "RUNNING")
+        self.assertEqual(groups(), ["large", "small"])
+        gate.open()
+        self.assertEqual({node.wait_task(task)["status"] for task in [*gang, single]}, {"SUCCEEDED"})
+        wait_until(self.gone, 90, "all workers to be gone")
+        wait_until(lambda: self.audited("remove") == ["large", "small"], 30, "the decisions to be in the audit trail")
+        self.assertEqual((self.audited("start"), self.audited("drain")), (["large", "small"], ["large", "small"]))
+        self.assertEqual(node.rest.get("audit:verify").status, 200)
+        counted = self.decisions()
+        self.assertEqual((counted["start", "gang"], counted["start", "demand"], counted["drain", "idle"]), (1, 1, 2))
+        with node.rest.stream("events/subscribe", body={"topics": ["uccp.scaling"], "start": "EARLIEST", "noFollow": True}) as stream:
+            events = [item["event"] for item in stream.until(lambda item: "end" in item) if "event" in item]
+        starts = [event for event in events if event["type"] == "scaling.start"]
+        self.assertEqual([event["subject"] for event in starts], ["large", "small"])
+        self.assertIn("group large at 1 an hour is the cheapest", starts[0]["json"]["reason"])
+        self.assertEqual(sorted(e["subject"] for e in events if e["type"] == "scaling.remove"), ["large", "small"])
 
     def test_what_no_group_can_hold_starts_nothing(self):
         node = self.start()

@@ -269,6 +269,21 @@ class Devices(DevicesTest):
             self.assertEqual(self.node.wait_task(task)["status"], "SUCCEEDED")
         wait_until(lambda: self.metric("uccp_cluster_gpu_fragmentation") == 0, 20, "none is in use")
 
+    def test_a_gang_over_several_gpus_starts_when_each_has_its_own(self):
+        gate = self.node.gate("gang")
+        script = f"echo $CUDA_VISIBLE_DEVICES; {gate.wait}"
+        alone = self.node.submit(script, resources={"cpu": 0.01, "gpu": {"count": 1}})["id"]
+        self.node.wait_task(alone, "RUNNING")
+        gang = [self.node.submit(script, resources={"cpu": 0.01, "gpu": {"count": 1}}, gang={"id": "gpus", "size": 2})["id"]
+                for _ in range(2)]
+        wait_until(lambda: "room for all 2 tasks of its gang" in self.explain(gang[0])["summary"], 20, "it waits as a whole")
+        self.assertEqual({self.node.task(task)["status"] for task in gang}, {"QUEUED"}, "one GPU is free, and none has it")
+        self.end(alone)
+        seen = [wait_until(lambda: self.node.log(task), 30, what="its device")[0] for task in gang]
+        self.assertEqual(sorted(seen), [b"0", b"1"])
+        gate.open()
+        self.assertEqual({self.node.wait_task(task)["status"] for task in gang}, {"SUCCEEDED"})
+
     def test_how_devices_are_connected_and_driven_are_conditions(self):
         good = {"count": 2, "topology": "NUMA", "driverVersionMin": "535.9"}
         task = self.node.run("echo $CUDA_VISIBLE_DEVICES", resources={"gpu": good})

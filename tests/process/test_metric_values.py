@@ -1,5 +1,7 @@
 """Metrics of a node are what its services say: positions of the groups, services, tasks that ended."""
 import re
+import socket
+import ssl
 
 from lib.uccp import NodeTest
 from lib.wait import wait_until
@@ -44,6 +46,41 @@ class Values(NodeTest):
         self.assertEqual(self.value("uccp_services_registered"), before + 3)
         self.assertEqual(self.rest.delete(f"services/{ids[0]}").status, 204)
         self.awaits(before + 2, "uccp_services_registered")
+
+    def exactly(self, name):
+        """Of the series without labels."""
+        found = re.search(rf"^{name} (\S+)$", self.metrics_text(), re.MULTILINE)
+        return float(found[1]) if found else 0
+
+    def test_calls_are_counted_and_timed_by_method_and_door(self):
+        for door, method, call in (
+                ("http", "uccp.v1.ServiceDiscovery/ListServices", lambda: self.rest.get("services")),
+                ("grpc", "uccp.v1.WorkerManagement/ListWorkers", lambda: self.node.cli("worker", "list"))):
+            with self.subTest(door):
+                count = lambda: self.value(f"uccp_{door}_requests_total", method=method, code="ok")
+                timed = lambda: self.value(f"uccp_{door}_duration_seconds_count", method=method)
+                before = count(), timed()
+                for _ in range(3):
+                    call()
+                wait_until(lambda: (count(), timed()) == (before[0] + 3, before[1] + 3), 30, "three calls more")
+                self.assertGreater(self.value(f"uccp_{door}_duration_seconds_sum", method=method), 0)
+        refused = self.value("uccp_http_requests_total", method="uccp.v1.ServiceDiscovery/GetServiceMetadata", code="not_found")
+        self.assertEqual(self.rest.get("services/nobody").status, 404)
+        self.awaits(refused + 1, "uccp_http_requests_total", method="uccp.v1.ServiceDiscovery/GetServiceMetadata",
+                    code="not_found")
+
+    def test_open_connections_are_counted(self):
+        host, port = self.node.context["grpc"].rsplit(":", 1)
+        self.assertGreaterEqual(self.exactly("uccp_grpc_active_connections"), 1, "that of the agent")
+        tls = ssl.create_default_context(cafile=self.node.context["ca"])
+        tls.set_alpn_protocols(["h2"])
+        # So many that those of others, which come and go, do not matter.
+        opened = [tls.wrap_socket(socket.create_connection((host, int(port)), timeout=30), server_hostname=host)
+                  for _ in range(30)]
+        wait_until(lambda: self.exactly("uccp_grpc_active_connections") >= 31, 30, "thirty more")
+        for connection in opened:
+            connection.close()
+        wait_until(lambda: self.exactly("uccp_grpc_active_connections") < 30, 30, "those to be gone")
 
     def test_tasks_that_ended_are_counted_by_how(self):
         before = {status: self.value("uccp_tasks_completed_total", status=status) for status in ("SUCCEEDED", "FAILED")}

@@ -176,6 +176,30 @@ class Scheduling(NodeTest):
         self.waits_because(firm, "waits for free resources")
         self.assertEqual(self.task(urgent)["status"], "RUNNING", "it is not preemptible")
 
+    def test_what_has_saved_a_checkpoint_is_stopped_rather_than_what_has_not(self):
+        saved, unsaved = [self.sleeper(resources=self.whole(), priority=30, preemptible=True) for _ in range(2)]
+        for task in (saved, unsaved):
+            self.running(task)
+        # Both have run for a while by now; of this one nothing is lost.
+        answer = self.rest.post(f"tasks/{saved}/checkpoints", {"name": "half", "state": {"text": "1"}})
+        self.assertEqual(answer.status, 201, answer)
+        self.running(self.sleeper(resources=self.whole(), priority=80))
+        self.assertEqual((self.task(saved)["status"], self.task(unsaved)["status"]), ("QUEUED", "RUNNING"))
+        self.assertEqual(self.task(saved)["attemptHistory"][0]["outcome"], "PREEMPTED")
+
+    def test_one_of_a_gang_that_a_drain_has_stopped_goes_on_elsewhere_at_once(self):
+        gang = {"id": "drained", "size": 2}
+        members = [self.sleeper(resources=self.whole(), gang=gang) for _ in range(2)]
+        at = {task: self.running(task)["workerId"] for task in members}
+        stays, moves = members
+        self.rest.delete(f"tasks/{stays}", dict(gracePeriod="0s"))
+        self.node.wait_task(stays)
+        self.addCleanup(self.rest.post, f"workers/{at[moves]}:uncordon", {})
+        self.assertEqual(self.rest.post(f"workers/{at[moves]}:drain", {"deadline": "0.5s"}).status, 200)
+        moved = wait_until(lambda: next((t for t in [self.task(moves)] if t["status"] == "RUNNING" and t.get("attemptHistory")),
+                                        None), 25, "it runs elsewhere, and does not wait half a minute for nobody")
+        self.assertEqual((moved["attemptHistory"][0]["outcome"], moved["workerId"]), ("PREEMPTED", at[stays]))
+
     def test_a_gang_starts_with_the_least_that_it_needs_and_grows(self):
         gang = {"id": "grow", "size": 3, "minSize": 2}
         members = [self.sleeper(resources=self.whole(), gang=gang) for _ in range(3)]
