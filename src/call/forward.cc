@@ -1,7 +1,6 @@
 #include "call/forward.h"
 
 #include <algorithm>
-#include <array>
 #include <mutex>
 
 #include "call/error_json.h"
@@ -17,32 +16,6 @@ using internal::v1::ForwardResponse;
 
 // Answers that a client has not taken yet are reported in steps of this size, and when all are taken.
 constexpr uint64_t kTakenStepBytes = 64u << 10;
-
-constexpr std::array<std::string_view, 4> kWorkServices = {"uccp.v1.TaskScheduling", "uccp.v1.WorkerManagement",
-                                                           "uccp.v1.ComputeExecution", "uccp.internal.v1.AgentLink"};
-// Reads that show what only the leader has in memory: what runs where, progress, live output, heartbeats.
-constexpr std::array<std::string_view, 15> kLeaderReads = {
-    "uccp.v1.TaskScheduling/GetTaskStatus", "uccp.v1.TaskScheduling/ListTasks", "uccp.v1.TaskScheduling/GetTaskLogs",
-    "uccp.v1.TaskScheduling/WatchTasks", "uccp.v1.TaskScheduling/GetTaskMetrics", "uccp.v1.TaskScheduling/ExplainTask",
-    "uccp.v1.WorkerManagement/ListWorkers", "uccp.v1.WorkerManagement/GetWorkerStatus",
-    "uccp.v1.ComputeExecution/GetResult", "uccp.v1.ComputeExecution/StreamResults", "uccp.v1.KeyValue/GetLease",
-    "uccp.v1.EventBus/GetSubscription", "uccp.v1.EventBus/ListSubscriptions",
-    // In the directory of the node that makes them.
-    "uccp.v1.Administration/GetBackup", "uccp.v1.Administration/ListBackups"};
-// Changes that any node makes: blobs are copied between the nodes, not replicated by a log; certificates of agents are
-// not stored; publishing finds the groups that it changes by itself.
-constexpr std::array<std::string_view, 4> kLocalChanges = {
-    "uccp.internal.v1.AgentLink/PutBlob", "uccp.internal.v1.CertificateLink/Sign",
-    "uccp.internal.v1.CertificateLink/Report", "uccp.v1.EventBus/Publish"};
-// Changed by who leads the group that coordinates transactions over topics, which is bus-0.
-constexpr std::array<std::string_view, 3> kOfTransactions = {
-    "uccp.v1.EventBus/BeginTransaction", "uccp.v1.EventBus/CommitTransaction", "uccp.v1.EventBus/AbortTransaction"};
-constexpr GroupId kTransactionGroup{16};
-// Their requests say where they are served.
-constexpr std::string_view kPropose = "uccp.internal.v1.NodeLink/Propose";
-constexpr std::string_view kSubscribe = "uccp.v1.EventBus/Subscribe";
-constexpr uint32_t kProposeGroup = 1;
-constexpr uint32_t kSubscribeSubscription = 3;
 
 Status no_leader(GroupId group) {
   return Status(Code::kUnavailable, "NO_LEADER",
@@ -145,33 +118,6 @@ Status lost(const Call& call, Status status) {
 }
 
 }  // namespace
-
-Placement placement_of(const Method& method) {
-  Placement placement;
-  if (method.service == "uccp.internal.v1.NodeLink") return placement;
-  if (std::ranges::find(kWorkServices, method.service) != kWorkServices.end()) placement.group = kWorkGroup;
-  if (std::ranges::find(kOfTransactions, method.full_name) != kOfTransactions.end()) {
-    placement.group = kTransactionGroup;
-  }
-  placement.leader_only =
-      (method.mutating || std::ranges::find(kLeaderReads, method.full_name) != kLeaderReads.end()) &&
-      std::ranges::find(kLocalChanges, method.full_name) == kLocalChanges.end();
-  return placement;
-}
-
-Placement placement_of(const Method& method, std::string_view request) {
-  Placement placement = placement_of(method);
-  const bool propose = method.full_name == kPropose;
-  if (!propose && method.full_name != kSubscribe) return placement;
-  placement.leader_only = propose;
-  WireReader reader(request);
-  for (WireField field; reader.next(field);) {
-    if (propose && field.number == kProposeGroup) placement.group = GroupId(field.value);
-    // What a stream without a name reads, every node has.
-    if (!propose && field.number == kSubscribeSubscription) placement.leader_only = !field.bytes.empty();
-  }
-  return placement;
-}
 
 struct Forwarder::Shared {
   const HandlerTable& local;
@@ -568,12 +514,12 @@ void Forwarder::add_handlers(HandlerTable& doors) {
     const Handler* own = shared_->local.find(&method);
     if (own == nullptr || doors.find(&method) != nullptr) continue;
     const Placement placement = placement_of(method);
-    if (method.full_name == kPropose) {
+    if (method.full_name == kProposeMethod) {
       doors.add(method.full_name, [shared = shared_](const CallPtr& call, std::string request) {
         const GroupId group = placement_of(*call->method, request).group;
         std::make_shared<UnaryForward>(shared, call, std::move(request), group)->start();
       });
-    } else if (method.full_name == kSubscribe) {
+    } else if (method.full_name == kSubscribeMethod) {
       doors.add(method.full_name, [shared = shared_, own](const CallPtr& call, std::string request) {
         const Placement at = placement_of(*call->method, request);
         if (!at.leader_only) return (*own)(call, std::move(request));

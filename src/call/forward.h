@@ -27,6 +27,10 @@ namespace uccp::call {
 // Name of the metadata that says, between the nodes, that the call has been parked: Call::begin_waiting().
 inline constexpr std::string_view kWaitingMark = ":waiting";
 
+// Their requests say where they are served.
+inline constexpr std::string_view kProposeMethod = "uccp.internal.v1.NodeLink/Propose";
+inline constexpr std::string_view kSubscribeMethod = "uccp.v1.EventBus/Subscribe";
+
 // Where a method is served. One table for the whole contract.
 struct Placement {
   GroupId group = kCoreGroup;

@@ -227,6 +227,12 @@ TEST_F(ForwardTest, EveryMethodHasAPlace) {
   EXPECT_EQ(placement_of(*Contract::get().find("uccp.v1.EventBus/BeginTransaction")).group, GroupId(16));
   EXPECT_EQ(placement_of(*Contract::get().find(kGetTask)).group, kWorkGroup);
   EXPECT_TRUE(placement_of(*Contract::get().find(kGetTask)).leader_only);
+  // Quotas are rows beside the tasks that they limit, and what is used of them its leader knows.
+  for (const char* name : {"SetQuota", "DeleteQuota", "GetQuota", "ExplainQuota", "GetClusterResources"}) {
+    const Placement placement = placement_of(*Contract::get().find("uccp.v1.ResourceManagement/" + std::string(name)));
+    EXPECT_EQ(placement.group, kWorkGroup) << name;
+    EXPECT_TRUE(placement.leader_only) << name;
+  }
   EXPECT_EQ(placement_of(*Contract::get().find(kRegister)).group, kCoreGroup);
   EXPECT_FALSE(placement_of(*Contract::get().find(kDiscover)).leader_only);
 }

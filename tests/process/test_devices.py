@@ -162,6 +162,25 @@ class Devices(DevicesTest):
         self.node.wait_task(task)
         wait_until(lambda: [values().get(name) for name in names] == [2, 2, 2, 0], 20, "none is in use")
 
+    def test_hours_of_devices_are_limited(self):
+        wait_until(lambda: self.rest.get("version").json.get("featureLevel", 0) >= 2, 30, "feature level 2")
+        for limit, ask, words in (("gpuHours", {"gpu": {"count": 1}}, "GPU hours of this month"),
+                                  ("tpuHours", {"accelerators": [{"kind": "tpu", "count": 1}]}, "TPU hours of this month")):
+            with self.subTest(limit):
+                # Less than what one of them uses in a second.
+                self.assertEqual(self.rest.post("quotas", {"namespace": "default", "hard": {limit: 0.0001}}).status, 201)
+                self.addCleanup(self.rest.delete, "quotas/default")
+                resources = {"cpu": 0.01, **ask}
+                first = self.node.submit(["sleep", "600"], resources=resources)["id"]
+                self.node.wait_task(first, "RUNNING")
+                wait_until(lambda: self.rest.get("quotas/default").json["used"].get(limit, 0) > 0.0001, 30, "the use to be shown")
+                second = self.node.submit("true", resources=resources)["id"]
+                wait_until(lambda: words in self.rest.get(f"tasks/{second}:explain").json["summary"], 30, "it waits for quota")
+                self.assertEqual(self.node.run("true", resources={"cpu": 0.01})["status"], "SUCCEEDED", "others go on")
+                self.end(first)
+                self.assertEqual(self.rest.post("quotas", {"namespace": "default", "hard": {limit: 100}}).status, 201)
+                self.assertEqual(self.node.wait_task(second)["status"], "SUCCEEDED")
+
     def test_rest_and_cli_show_what_the_inventory_says(self):
         # What the case before had is given back when the agent has told so.
         wait_until(lambda: not any(d.get("allocated") for d in self.worker()["gpus"][0]["devices"]), 30, "idle devices")

@@ -125,7 +125,26 @@ class OneLimitForAllNodes(unittest.TestCase):
             taken += 1
             self.assertLessEqual(taken, 3 * self.LIMIT, "the limit never held")
 
-    def test_a_day_is_counted_over_all_nodes_and_outlives_the_leader(self):
+    def test_any_node_sets_and_explains_quotas_whoever_leads(self):
+        first, second, third = (self.cluster.patient(name) for name in self.cluster.names())
+        for rest in (first, second, third):
+            self.addCleanup(rest.close)
+        wait_until(lambda: first.get("version").json.get("featureLevel", 0) >= 2, 60, "feature level 2")
+        # The groups core and work have different leaders.
+        core = self.cluster.leader("core")
+        self.cluster.lead("work", next(name for name in self.cluster.names() if name != core))
+        for number, rest in enumerate((first, second, third), 1):
+            answer = rest.post("quotas", {"namespace": "any", "hard": {"cpu": number}})
+            self.assertEqual(answer.status, 201, answer)
+            for other in (first, second, third):
+                self.assertEqual(other.get("quotas/any").json["hard"]["cpu"], number)
+                self.assertIn(f"has 0 of {number} CPU in use, 9 more", other.get("quotas/any:explain", cpu=9).json["summary"])
+                self.assertEqual(other.get("resources/cluster").status, 200)
+                self.assertEqual(other.get("resources/usage").status, 200)
+        self.assertEqual(third.delete("quotas/any").status, 204)
+        self.assertEqual(first.get("quotas/any").status, 404)
+
+    def test_the_day_is_counted_over_all_nodes_and_outlives_the_leader(self):
         patient = {name: self.cluster.patient(name) for name in self.cluster.names()}
         first, *others = sorted(patient)
         wait_until(lambda: patient[first].get("version").json.get("featureLevel", 0) >= 2, 60, "feature level 2")

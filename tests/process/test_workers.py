@@ -17,6 +17,19 @@ class Workers(NodeTest):
         one = self.rest.get(f"workers/{worker['id']}")
         self.assertEqual((one.status, one.json["id"]), (200, worker["id"]))
 
+    def test_the_load_of_the_machine_is_measured_again_and_again(self):
+        task = self.node.submit("while :; do :; done", resources={"cpu": 0.5, "memory": "32Mi"})["id"]
+        self.addCleanup(self.rest.delete, f"tasks/{task}?gracePeriod=0s")
+        self.node.wait_task(task, "RUNNING")
+        busy = wait_until(lambda: next((w["load"] for w in [self.worker()] if w.get("load", {}).get("cpu", 0) > 0.05), None), 30,
+                          "the loop to be seen")
+        self.assertLessEqual(busy["cpu"], 1)
+        with open("/proc/meminfo") as file:
+            total = int(next(line for line in file if line.startswith("MemTotal:")).split()[1]) << 10
+        self.assertGreater(int(busy["memoryUsed"]), 1 << 20)
+        self.assertLess(int(busy["memoryUsed"]), total)
+        wait_until(lambda: self.worker()["load"]["measureTime"] > busy["measureTime"], 30, "the next measurement")
+
     def test_what_runs_is_seen_as_allocated_and_given_back(self):
         task = self.rest.post("tasks", {"command": ["sleep", "600"], "resources": {"cpu": 0.5, "memory": "32Mi"}}).json
         busy = wait_until(lambda: next((w for w in self.rest.get("workers").json["workers"]
