@@ -17,6 +17,7 @@ namespace uccp::runtime {
 namespace {
 
 thread_local const Loop* current_loop = nullptr;
+thread_local const Loop* own_loop = nullptr;  // of the thread that it runs in
 thread_local const Loop* held_loop = nullptr;
 
 // The condition variable waits on a clock that stands still during suspend, so the boot clock is looked at this often
@@ -133,6 +134,8 @@ boost::asio::io_context& Loop::io() {
 
 bool Loop::is_current() const { return current_loop == this; }
 
+bool Loop::in_own_thread() const { return own_loop == this; }
+
 size_t Loop::queued() const {
   std::lock_guard lock(mutex_);
   return queue_.size() + batch_left_.load(std::memory_order_relaxed);
@@ -141,14 +144,14 @@ size_t Loop::queued() const {
 uint64_t Loop::stalls() const { return stalls_.load(std::memory_order_relaxed); }
 
 void Loop::work() {
-  current_loop = this;
+  current_loop = own_loop = this;
   std::vector<Task> batch;
   while (take_batch(batch)) {
     serve_sockets();
     run_turn(batch);
   }
   serve_sockets();  // those that the last tasks closed
-  current_loop = nullptr;
+  current_loop = own_loop = nullptr;
 }
 
 void Loop::run_turn(std::vector<Task>& batch) {

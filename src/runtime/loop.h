@@ -90,6 +90,9 @@ class Loop final : public Executor, public LentTurns {
     const bool nested_;
   };
 
+  // In the loop's own thread, where handlers of its sockets run, in a turn or not. is_current() is true in a lent turn,
+  // too, where sockets must not be touched.
+  bool in_own_thread() const;
   // Where sockets that belong to this loop live. What is pending when the loop ends is destroyed with the loop.
   // Requires `sockets`.
   boost::asio::io_context& io();

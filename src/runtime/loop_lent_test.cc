@@ -33,7 +33,7 @@ TEST_P(LentTurnsTest, WhatAThreadHoldsRunsThereWithAllThatFollows) {
   const auto note = [&](int number) {
     order.push_back(number);
     where.push_back(std::this_thread::get_id());
-    current = current && loop.is_current();
+    current = current && loop.is_current() && !loop.in_own_thread();
   };
   loop.hold();
   loop.post([&] {
@@ -180,6 +180,7 @@ TEST(LentTurns, HandlersOfSocketsTakeTheirTurnBesideLentOnes) {
   });
   for (int i = 0; i < kTasks; ++i) {
     boost::asio::post(loop.io(), [&] {
+      EXPECT_TRUE(loop.in_own_thread());
       {
         const Loop::Turn turn(loop);
         const Loop::Turn nested(loop);

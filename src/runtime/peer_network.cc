@@ -539,7 +539,7 @@ void PeerNetwork::send(NodeId to, NetworkLane lane, std::string frame) {
   const auto wake = [out] {
     if (out->link) out->link->wake.cancel();
   };
-  if (state_->loop.is_current()) wake();
+  if (state_->loop.in_own_thread()) wake();
   else asio::post(state_->io, wake);
 }
 
