@@ -19,7 +19,21 @@ from collections.abc import Callable
 from typing import Any
 
 import uccp_worker
-from uccp_worker import CALL, CALL_SHARED, ERROR, INLINE_BYTES, SHARED, SHARED_BYTES, VALUE, ActorExit, Broken, Link
+from uccp_worker import (
+    CALL,
+    CALL_FETCHES,
+    CALL_SHARED,
+    ELSEWHERE,
+    ERROR,
+    FETCHED_BYTES,
+    INLINE_BYTES,
+    SHARED,
+    SHARED_BYTES,
+    VALUE,
+    ActorExit,
+    Broken,
+    Link,
+)
 
 FLUSH_S = 0.001
 VALUE_BYTES_MAX = 3_500_000
@@ -38,13 +52,16 @@ def field(tag: int, content: bytes) -> bytes:
 _I, _Q, _X, _M, _C, _D, _T = (ord(one) for one in "iqxmcdt")
 _VALUE_FIELD = field(_C, VALUE.encode())
 _SHARED_FIELD = field(_C, SHARED.encode())
+_ELSEWHERE_FIELD = field(_C, ELSEWHERE.encode())
+# Values larger than this are read from the memory that they are put into, by callers that can.
+_KEPT_BYTES = {CALL_SHARED: SHARED_BYTES, CALL_FETCHES: FETCHED_BYTES}
 _TAKEN = field(_T, b"")
 
 
 class MethodCall:
     """A call as it came."""
 
-    __slots__ = ("args", "content", "convention", "id", "kwargs", "method", "shared", "wrong")
+    __slots__ = ("args", "content", "convention", "id", "kwargs", "method", "wrong")
 
     def __init__(self, identity: bytes) -> None:
         self.id = identity
@@ -52,8 +69,7 @@ class MethodCall:
         self.args: list[Any] = []
         self.kwargs: dict[str, Any] = {}
         self.content: bytes | None = None  # of Python's own convention
-        self.convention = False
-        self.shared = False  # the caller reads the memory that this process writes
+        self.convention = ""  # which of them
         self.wrong: Broken | None = None
 
     def arguments(self) -> tuple[Any, Any]:
@@ -65,7 +81,7 @@ class MethodCall:
             args, kwargs = pickle.loads(self.content)
         except Exception as error:
             raise Broken(f"the arguments cannot be unpickled: {type(error).__name__}: {error}") from error
-        return uccp_worker.shared_values(args, kwargs) if self.shared else (args, kwargs)
+        return uccp_worker.shared_values(args, kwargs)
 
 
 def calls_of(body: bytes | memoryview) -> list[MethodCall]:
@@ -89,8 +105,8 @@ def calls_of(body: bytes | memoryview) -> list[MethodCall]:
         elif tag == _C:
             content_type = content.decode()
         else:
-            if content_type in (CALL, CALL_SHARED):
-                call.content, call.convention, call.shared = content, True, content_type == CALL_SHARED
+            if content_type in (CALL, CALL_SHARED, CALL_FETCHES):
+                call.content, call.convention = content, content_type
             else:
                 try:
                     value = uccp_worker.argument(chr(tag), content, content_type)
@@ -154,10 +170,11 @@ class Results:
         if call.convention:
             buffers: list[pickle.PickleBuffer] = []
             try:
-                content = pickle.dumps(value, protocol=5, buffer_callback=buffers.append if call.shared else None)
+                above = _KEPT_BYTES.get(call.convention)
+                content = pickle.dumps(value, protocol=5, buffer_callback=buffers.append if above else None)
                 kind = _VALUE_FIELD
-                if buffers or (call.shared and len(content) > SHARED_BYTES):
-                    kind, content = self._shared(value, content, buffers)
+                if buffers or (above and len(content) > above):
+                    kind, content = self._kept(value, content, buffers, call.convention)
             except Exception:
                 content, content_type = uccp_worker.encode(value, VALUE, call.method)
                 kind = field(_C, content_type.encode())
@@ -175,12 +192,14 @@ class Results:
         self.add(head + kind + field(_D, content))
 
     @staticmethod
-    def _shared(value: Any, content: bytes, buffers: list[pickle.PickleBuffer]) -> tuple[bytes, bytes]:
-        """A value, pickled with its buffers beside it, as it goes to who shares memory."""
-        if len(content) + sum(one.raw().nbytes for one in buffers) > SHARED_BYTES:
-            identity = uccp_worker.hand_over(content, buffers)
-            if identity is not None:
-                return _SHARED_FIELD, identity
+    def _kept(value: Any, content: bytes, buffers: list[pickle.PickleBuffer], caller: str) -> tuple[bytes, bytes]:
+        """A value, pickled with its buffers beside it, as it goes to who reads this memory, here or from elsewhere."""
+        if len(content) + sum(one.raw().nbytes for one in buffers) > _KEPT_BYTES[caller]:
+            kept = uccp_worker.hand_over(content, buffers)
+            if kept is not None:
+                if caller == CALL_SHARED:
+                    return _SHARED_FIELD, kept.identity
+                return _ELSEWHERE_FIELD, pickle.dumps(kept)
         return _VALUE_FIELD, pickle.dumps(value, protocol=5) if buffers else content
 
     def failed(self, call: MethodCall, error: BaseException) -> None:
@@ -424,5 +443,8 @@ class Lane:
     def run(self, digest: str, args: Any, kwargs: Any) -> Any:
         if digest in self._broken:
             raise self._broken[digest]
+        function = self._functions.get(digest)
+        if function is None:  # it came to the process before this one
+            raise uccp_worker.Lost("the process that had the code of the function has ended")
         args, kwargs = uccp_worker.shared_values(args, kwargs)
-        return self._functions[digest](*args, **kwargs)
+        return function(*args, **kwargs)

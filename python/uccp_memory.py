@@ -35,9 +35,14 @@ PACKET_BYTES = 64 << 10
 INLINE_BYTES = 40 << 10  # what the agent writes itself
 COPIED_BYTES = 32 << 10  # what is read by copying, without a pin
 ALIGNMENT = 64
+BLOCK_BYTES = 1 << 20
+NEW_BYTES = 4 << 20  # parts of a value from which on it matters how new memory is written
 RELEASED_MAX = 1000  # references that are given back in one message
+TOGETHER_MAX = 500  # objects that are put by one message
 PUT_WAIT_S = 60.0
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.001, 0.1
+# What a reader waits for: that an object comes from elsewhere, whose failure is another reason; that there is room.
+GET_WAITS_S = {"OBJECT_COMING": float("inf"), "MEMORY_FULL": PUT_WAIT_S}
 
 # The layout of src/shm/layout.h.
 HEADER = struct.Struct("<QIIQ")
@@ -59,8 +64,10 @@ PICKLED, RAW = 1, 2
 
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 _REGISTER_GLOBAL_EXPEDITED = 4
+_MADV_POPULATE_WRITE = 23
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _FAILED = ctypes.c_void_p(-1).value
@@ -103,6 +110,20 @@ def _map(file: int, size: int, writable: bool) -> int:
     return int(at)
 
 
+def _again(ask: Callable[[], Any], waits: dict[str, float]) -> None:
+    """Asks until it is not refused for one of these reasons, or for longer than that takes."""
+    begin, pause = time.monotonic(), PAUSE_FIRST_S
+    while True:
+        try:
+            ask()
+            return
+        except MemoryRefused as error:
+            if time.monotonic() + pause > begin + waits.get(error.reason, 0):
+                raise
+        time.sleep(pause)
+        pause = min(PAUSE_MAX_S, 2 * pause)
+
+
 class Packed:
     """A value as it lies in memory: its pickle, or its bytes, and the buffers beside it."""
 
@@ -130,6 +151,12 @@ class Packed:
         taken: list[pickle.PickleBuffer] = []
         content = dumps(value, taken.append)
         return cls(PICKLED, content, [one.raw() for one in taken])
+
+    def whole(self) -> bytes:
+        content = bytearray(self.size)
+        for place, part in self.parts():
+            content[place : place + len(part)] = part
+        return bytes(content)
 
     def parts(self) -> Iterator[tuple[int, Any]]:
         yield 0, self.head
@@ -232,6 +259,7 @@ class Memory:
         socket_name, grant, tenant, namespace = self._door
         self.pid = os.getpid()
         self.gone = False  # the agent has ended
+        self._location = b""
         self._lock = threading.Lock()  # of requests: one at a time, answered in order
         self._released: collections.deque[bytes] = collections.deque()
         self._releasing = threading.Lock()
@@ -273,16 +301,35 @@ class Memory:
         self._segment = os.dup(segment)
         self._read_at = _map(segment, self._segment_bytes, writable=False)
         self._write_at = 0
+        self._mapped = bytearray(self._segment_bytes // BLOCK_BYTES + 1)  # blocks that this process has as it writes them
+        self._to_map: collections.deque[range] = collections.deque()
+        self._mapping = threading.Lock()
 
     @property
     def door(self) -> str:
         """The name of the agent's socket, which says whose memory it is."""
         return self._door[0]
 
-    def take(self, identity: bytes) -> Any:
-        """The value that was handed over to this process, which takes no reference: it lives as long as it is looked
-        at. Raises MemoryRefused, MemoryGone."""
-        self.retain(identity)
+    def location(self) -> bytes:
+        """What agents of other machines need to read objects of this one's. Raises MemoryRefused, MemoryGone."""
+        self._own()
+        if not self._location:
+            self._location = self._ask("L", b"")["l"]
+        return self._location
+
+    def refer(self, identity: bytes, location: bytes) -> None:
+        """A reference to an object that is there; it comes here when it is read."""
+        with contextlib.suppress(OSError):  # an agent that has ended keeps nothing
+            self._socket.send(b"B\0" + _field("i", identity) + _field("l", location))
+
+    def take(self, identity: bytes, location: bytes | None = None) -> Any:
+        """The value that was handed over to this process, or is elsewhere; no reference stays: it lives as long as it
+        is looked at. Raises MemoryRefused, MemoryGone."""
+        self._own()
+        if location is None:
+            self.retain(identity)
+        else:
+            self.refer(identity, location)
         try:
             return self.get(identity)
         finally:
@@ -348,26 +395,51 @@ class Memory:
         `hand_over` whoever retains it first. While memory is full of what cannot leave it, waits for that so many
         seconds. Raises MemoryRefused."""
         identity = identity or os.urandom(16)
-        end = time.monotonic() + wait
-        pause = PAUSE_FIRST_S
-        while True:
-            try:
-                self._put_once(identity, packed, hand_over)
-                return identity
-            except MemoryRefused as error:
-                if error.reason != "MEMORY_FULL" or time.monotonic() + pause > end:
-                    raise
-            time.sleep(pause)
-            pause = min(PAUSE_MAX_S, 2 * pause)
+        _again(lambda: self._put_once(identity, packed, hand_over), {"MEMORY_FULL": wait})
+        return identity
+
+    def put_many(self, values: list[Packed], *, wait: float = PUT_WAIT_S) -> list[bytes]:
+        """As put(), of many; small ones travel to the agent together."""
+        found: list[bytes] = []
+        small: list[tuple[bytes, Packed]] = []
+        size = 0
+        for packed in values:
+            identity = os.urandom(16)
+            found.append(identity)
+            if packed.size > INLINE_BYTES:
+                self.put(packed, identity, wait=wait)
+                continue
+            if size + packed.size > INLINE_BYTES or len(small) >= TOGETHER_MAX:
+                self._put_together(small, wait)
+                size = 0
+            small.append((identity, packed))
+            size += packed.size
+        self._put_together(small, wait)
+        return found
+
+    def _put_together(self, values: list[tuple[bytes, Packed]], wait: float) -> None:
+        """Puts them, and empties the list."""
+
+        def ask() -> None:
+            body = b"".join(_field("i", identity) + _field("d", packed.whole()) for identity, packed in values)
+            count = int.from_bytes(self._ask("N", body)["n"], "big")
+            del values[:count]
+
+        while values:
+            _again(ask, {"MEMORY_FULL": wait})
+
+    def prefetch(self, identities: list[bytes]) -> None:
+        """Asks for what is on other machines or behind the disk to be brought here, and does not wait for it."""
+        self._own()
+        away = [one for one in identities if self._find(one) is None]
+        for at in range(0, len(away), RELEASED_MAX):
+            self._tell("F", b"".join(away[at : at + RELEASED_MAX]))
 
     def _put_once(self, identity: bytes, packed: Packed, hand_over: bool) -> None:
         flag = _field("h", b"1") if hand_over else b""
         head = _field("i", identity)
         if packed.size <= INLINE_BYTES:
-            content = bytearray(packed.size)
-            for place, part in packed.parts():
-                content[place : place + len(part)] = part
-            self._ask("P", head + _field("d", bytes(content)) + flag)
+            self._ask("P", head + _field("d", packed.whole()) + flag)
             return
         offset = int.from_bytes(self._ask("C", head + _field("s", struct.pack(">Q", packed.size)))["o"], "big")
         try:
@@ -384,9 +456,33 @@ class Memory:
         view = memoryview(part).cast("B")
         if view.nbytes == 0:
             return
+        blocks = range(offset // BLOCK_BYTES, (offset + view.nbytes - 1) // BLOCK_BYTES + 1)
+        if view.nbytes >= NEW_BYTES and not all(self._mapped[one] for one in blocks):
+            return self._write_new(offset, view, blocks)
         # ctypes lets other threads run while it copies.
         source = (ctypes.c_char * view.nbytes).from_buffer(view) if not view.readonly else _address_of(view)
         ctypes.memmove(self._write_at + offset, source, view.nbytes)
+
+    def _write_new(self, offset: int, view: memoryview, blocks: range) -> None:
+        """Into memory that is new to this process: by the kernel, since giving each page to the process takes several
+        times as long as copying. That is done afterwards, beside the process, for what is put there next."""
+        at = 0
+        while at < view.nbytes:
+            at += os.pwrite(self._segment, view[at:], offset + at)
+        self._to_map.append(blocks)
+        if self._mapping.acquire(blocking=False):
+            threading.Thread(target=self._map_new, name="uccp-memory", daemon=True).start()
+
+    def _map_new(self) -> None:
+        try:
+            while self._to_map:
+                blocks = self._to_map.popleft()
+                begin = blocks.start * BLOCK_BYTES
+                size = min(blocks.stop * BLOCK_BYTES, self._segment_bytes) - begin
+                _libc.madvise(self._write_at + begin, size, _MADV_POPULATE_WRITE)  # an older kernel does it later
+                self._mapped[blocks.start : blocks.stop] = b"\1" * len(blocks)
+        finally:
+            self._mapping.release()
 
     def retain(self, identity: bytes) -> None:
         """One reference more."""
@@ -423,13 +519,18 @@ class Memory:
                 return slot, word, offset, size
         return None
 
+    def size_of(self, identity: bytes) -> int | None:
+        """Bytes of an object that is in memory."""
+        found = self._find(identity)
+        return None if found is None else found[3]
+
     def get(self, identity: bytes) -> Any:
         """The value. Raises MemoryRefused: OBJECT_UNKNOWN, OBJECT_LOST; MemoryGone."""
         self._own()
         for _ in range(TRIES):
             found = self._find(identity)
             if found is None:
-                self._ask("G", _field("i", identity))
+                _again(lambda: self._ask("G", _field("i", identity)), GET_WAITS_S)
                 continue
             slot, word, offset, size = found
             at = HEADER_BYTES + slot * SLOT_BYTES

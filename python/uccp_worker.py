@@ -40,16 +40,19 @@ CO_GENERATOR = 0x20
 YIELDED_BYTES_MAX = 3_500_000
 HAND_OVER_WAIT_S = 5.0
 SHARED_BYTES = 32 << 10  # larger values go through shared memory
+FETCHED_BYTES = 1 << 20  # larger values do not travel along to other machines: they are fetched from there
 FUNCTIONS_MAX = 256  # loaded ones that are kept
 
 CALL = "application/x-uccp-call"  # a pickled (args, kwargs), Ref in it for the arguments that follow
 BATCH = "application/x-uccp-batch"  # a pickled (list of such, further tries of one that raises)
 CALL_SHARED = "application/x-uccp-call-shared"  # of a caller with which this process shares memory
+CALL_FETCHES = "application/x-uccp-call-fetches"  # of a caller that reads the memory of other machines
 CALLER_MEMORY = ";memory="  # behind CALL and BATCH: the door to the memory that the caller reads
 PART = "application/x-uccp-part"  # goes in front of the next argument
 VALUE = "application/x-python-pickle"
 OUTCOMES = "application/x-uccp-outcomes"  # a pickled list of (True, value) and (False, error)
 SHARED = "application/x-uccp-shared"  # the id of an object in shared memory, which is the receiver's
+ELSEWHERE = "application/x-uccp-elsewhere"  # the same, of an object on another machine: a pickled Elsewhere
 ERROR = "application/x-uccp-error"  # a pickled dictionary, see error_of()
 
 OWN_FILES = {__file__, *(os.path.join(os.path.dirname(__file__), one) for one in ("uccp_actor.py", "uccp_step.py"))}
@@ -81,12 +84,25 @@ class Shared:
         return (Shared, (self.identity,))
 
 
+class Elsewhere:
+    """Stands for an object in the memory of a machine that caller and worker may not share."""
+
+    __slots__ = ("identity", "location")
+
+    def __init__(self, identity: bytes, location: bytes) -> None:
+        self.identity = identity
+        self.location = location
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Elsewhere, (self.identity, self.location))
+
+
 class Broken(Exception):
     """A call that says itself what is wrong with it."""
 
 
 class Lost(Broken):
-    """A call whose argument is not in shared memory any more."""
+    """A call that lacks what its caller can give once more: an argument in shared memory, the code."""
 
 
 class ActorExit(BaseException):
@@ -329,27 +345,36 @@ def resolved(value: Any, following: list[Any]) -> Any:
 
 def shared_values(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Arguments in which objects of shared memory are their values. Raises Lost."""
-    if Shared not in map(type, args) and Shared not in map(type, kwargs.values()):
+    if {Shared, Elsewhere}.isdisjoint(map(type, (*args, *kwargs.values()))):
         return args, kwargs
     memory = importlib.import_module("uccp_memory")
+    here = memory.of_process()
 
     def value(one: Any) -> Any:
-        if type(one) is not Shared:
+        if type(one) not in (Shared, Elsewhere):
             return one
+        if here is None:
+            raise Broken(
+                f"an argument larger than {FETCHED_BYTES} bytes is read from the machine that it was put on, by the "
+                "agent; the agent of this worker shares no memory, see its --objects-memory"
+            )
         try:
-            return memory.of_process().get(one.identity)
+            return here.get(one.identity) if type(one) is Shared else here.take(one.identity, one.location)
         except Exception as error:
             raise Lost(f"an argument cannot be had from shared memory: {error}") from error
 
     return tuple(value(one) for one in args), {name: value(one) for name, one in kwargs.items()}
 
 
-def hand_over(content: bytes, buffers: list[pickle.PickleBuffer]) -> bytes | None:
-    """Puts a value, pickled, where its receiver reads it, and answers its id; None where there is no room."""
+def hand_over(content: bytes, buffers: list[pickle.PickleBuffer]) -> Elsewhere | None:
+    """Puts a value, pickled, where its receiver reads it, and answers where that is; None where there is no room."""
     memory = importlib.import_module("uccp_memory")
     try:
+        here = memory.of_process()
+        if here is None:
+            return None
         packed = memory.Packed(memory.PICKLED, content, [one.raw() for one in buffers])
-        return bytes(memory.of_process().put(packed, hand_over=True, wait=HAND_OVER_WAIT_S))
+        return Elsewhere(here.put(packed, hand_over=True, wait=HAND_OVER_WAIT_S), here.location())
     except (memory.MemoryRefused, memory.MemoryGone, OSError, BufferError):
         return None
 

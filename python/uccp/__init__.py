@@ -47,10 +47,10 @@ from uccp.errors import (
     WorkerCrashed,
 )
 from uccp.events import Event, Events
-from uccp.functions import RemoteFunction, put, remote
+from uccp.functions import RemoteFunction, put, put_many, remote
 from uccp.kv import KeyValue
 from uccp.objects import Objects, StoredObject
-from uccp.refs import ObjectRef, YieldedValues, get, wait
+from uccp.refs import ObjectRef, YieldedValues, get, prefetch, wait
 from uccp.tasks import Task, Tasks
 from uccp.transactions import Producer, Transaction
 
@@ -126,7 +126,9 @@ __all__ = [
     "init",
     "kill",
     "lock",
+    "prefetch",
     "put",
+    "put_many",
     "remote",
     "shutdown",
     "wait",

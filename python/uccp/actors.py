@@ -256,10 +256,16 @@ def packed_arguments(
         found = shared_of(one)
         return settled(one) if found is None or found.memory is not memory else uccp_worker.Shared(found.identity)
 
+    def there(one: Any) -> Any:
+        found = shared_of(one)
+        if found is None or found.size <= uccp_worker.FETCHED_BYTES:
+            return settled(one)
+        return uccp_worker.Elsewhere(found.identity, found.location())
+
     def packed(each: Callable[[Any], Any]) -> bytes:
         return arguments(*wrap([each(one) for one in args], {name: each(one) for name, one in kwargs.items()}), method)
 
-    return Packed(packed(here), memory, (lambda: packed(settled)) if kept else None)
+    return Packed(packed(here), memory, (lambda: packed(there)) if kept else None)
 
 
 def arguments(args: Sequence[Any], kwargs: Mapping[str, Any], method: str) -> bytes:

@@ -8,6 +8,7 @@ the next object if they may be retried.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import threading
 import uuid
 from collections import deque
@@ -29,7 +30,7 @@ METHOD = "ComputeExecution/ConnectActor"
 class Sent:
     """A call that has no final result yet."""
 
-    __slots__ = ("content", "elsewhere", "memory", "message", "number", "on_result", "retries", "with_memory")
+    __slots__ = ("content", "elsewhere", "made", "memory", "message", "number", "on_result", "retries")
 
     def __init__(self, message: Any, on_result: Callable[[Any, errors.UccpError | None], None], retries: int) -> None:
         self.number = 0
@@ -39,17 +40,18 @@ class Sent:
         self.retries = retries
         self.memory: Any = None  # that `content` refers to
         self.elsewhere: Callable[[], bytes] | None = None  # the content for who does not share it
-        self.with_memory: Any = None  # for whom the message was made last
+        self.made: tuple[Any, bool] | None = None  # for whom the message was made last
 
-    def made_for(self, memory: Any) -> Any:
-        """The message as it goes to a worker that shares this memory with us; None: it shares none. Raises
-        SerializationError."""
-        if memory is not self.with_memory or (self.elsewhere is not None and memory is not self.memory):
+    def made_for(self, memory: Any, fetches: bool) -> Any:
+        """The message as it goes to a worker that shares this memory with us; None: it shares none, and we fetch values
+        from where it keeps them or not. Raises SerializationError."""
+        if self.made != (memory, fetches) or (self.elsewhere is not None and memory is not self.memory):
             argument = self.message.args[0]
-            argument.content_type = uccp_worker.CALL if memory is None else uccp_worker.CALL_SHARED
+            alone = uccp_worker.CALL_FETCHES if fetches else uccp_worker.CALL
+            argument.content_type = alone if memory is None else uccp_worker.CALL_SHARED
             if self.elsewhere is not None:
                 argument.data = self.content if memory is self.memory else self.elsewhere()
-        self.with_memory = memory
+        self.made = (memory, fetches)
         return self.message
 
 
@@ -72,6 +74,7 @@ class Channel:
         self._owner = owner
         self._memory = memory
         self._shared: Any = None  # what the actor has of it
+        self._fetches = False  # there is some, and the actor is elsewhere
         self._on_end = on_end  # why it ended, as an error; blocks
         self._on_attach = on_attach
         self._on_failure = on_failure
@@ -233,7 +236,7 @@ class Channel:
                     return reply.end
                 if reply.incarnation:
                     backoff.reset()
-                    self._shared = self._memory_of(f"{actor}/{reply.incarnation}")
+                    self._find_memory(f"{actor}/{reply.incarnation}")
                     self._attach(reply.incarnation)
                 if reply.results:
                     self._take(reply.results)
@@ -244,13 +247,14 @@ class Channel:
                 self._stream = None
                 self._changed.notify_all()
 
-    def _memory_of(self, actor: str) -> Any:
-        """The memory that this process shares with an object of the actor; None if they share none."""
-        try:
+    def _find_memory(self, actor: str) -> None:
+        """Which memory this process has, and whether it shares it with an object of the actor."""
+        self._shared, self._fetches = None, False
+        with contextlib.suppress(errors.UccpError, uccp_memory.MemoryRefused, uccp_memory.MemoryGone):
             memory = self._memory()
-            return memory if memory is not None and memory.runs(actor) else None
-        except (errors.UccpError, uccp_memory.MemoryRefused, uccp_memory.MemoryGone):
-            return None
+            if memory is not None:
+                shares = memory.runs(actor)
+                self._shared, self._fetches = (memory, False) if shares else (None, True)
 
     def _requests(self, actor: str, token: object) -> Iterator[Any]:
         yield self._method.request(actor=actor, caller=self._caller, owner=self._owner)
@@ -281,7 +285,7 @@ class Channel:
                 break
             sent = self._queue.popleft()
             try:
-                request.calls.append(sent.made_for(self._shared))
+                request.calls.append(sent.made_for(self._shared, self._fetches))
                 size += sent.message.args[0].ByteSize() if sent.elsewhere is not None else len(content)
             except errors.UccpError as error:
                 unsent.append((sent, error))

@@ -293,3 +293,12 @@ def put(value: Any) -> ObjectRef[Any]:
         raise errors.SerializationError("the value is a reference already", reason="REF_INSIDE")
     kept = shared.put(lambda: uccp_memory.of_process() or current().memory, value)
     return _keep.remote(value) if kept is None else ObjectRef(kept)
+
+
+def put_many(values: Iterable[Any]) -> list[ObjectRef[Any]]:
+    """As put(), of many values at once: small ones travel together."""
+    given = list(values)
+    if any(isinstance(one, ObjectRef) for one in given):
+        raise errors.SerializationError("one of the values is a reference already", reason="REF_INSIDE")
+    kept = shared.put_many(lambda: uccp_memory.of_process() or current().memory, given)
+    return [_keep.remote(one) for one in given] if kept is None else [ObjectRef(one) for one in kept]

@@ -62,7 +62,7 @@ class Waiting:
         self.packed = packed_arguments(self.args, self.kwargs, "the function", lambda *given: ((digest, *given), {}))
 
 
-def lost_an_argument(result: Any) -> bool:
+def lacks_something(result: Any) -> bool:
     if result.value.content_type != uccp_worker.ERROR:
         return False
     return bool(serialization.payload_value(result.value)["type"] == "ObjectLost")
@@ -182,10 +182,10 @@ class Lanes:
             return
         if isinstance(error, errors.ActorDied) and isinstance(error.__cause__, errors.TaskError):
             error = error.__cause__
-        if result is not None and result.failed and waiting.restores and lost_an_argument(result):
+        if result is not None and result.failed and waiting.restores and lacks_something(result):
             waiting.restores -= 1
             return self._client.submit(lambda: self._restore(waiting))
-        if result is not None and result.value.content_type == uccp_worker.SHARED:
+        if result is not None and result.value.content_type in (uccp_worker.SHARED, uccp_worker.ELSEWHERE):
             waiting.call.recipe = self._recipe(waiting.code, waiting.retries, waiting.args, waiting.kwargs)
         waiting.call.take(result, error)
 
@@ -193,7 +193,7 @@ class Lanes:
         return Recipe(lambda args, kwargs: self.call(code, args, kwargs, retries), args, kwargs)
 
     def _restore(self, waiting: Waiting) -> None:
-        """An argument is lost: it is made again, and so is the call."""
+        """An argument or the code is lost: it is made or given again, and so is the call."""
         try:
             for one in (*waiting.args, *waiting.kwargs.values()):
                 settled(one)
@@ -242,6 +242,7 @@ class Lanes:
                 return
             with lanes._lock:
                 lane.attached = True
+                lane.known.clear()  # it may be another process, after a machine was lost
                 lanes._dispatch()
 
         def failed(error: errors.UccpError) -> None:

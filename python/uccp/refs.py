@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import pickle
 import threading
 import time
 import weakref
@@ -18,6 +19,7 @@ from uccp.tasks import TERMINAL, Task, error_of, task_of
 T = TypeVar("T")
 LABEL = "uccp_client"
 VALUE_ARTIFACT = ".value"
+FETCHED_AHEAD = 4  # of several references at least, while one of them is read
 _UNKNOWN = object()
 
 
@@ -73,6 +75,8 @@ class DirectCall:
         self._outcome = error if error is not None else result
         if error is None and result.value.content_type == uccp_worker.SHARED:
             self.shared = shared.take_over(self._handle._client.memory, result.value.data)
+        elif error is None and result.value.content_type == uccp_worker.ELSEWHERE:
+            self.shared = shared.refer(self._handle._client.memory, pickle.loads(result.value.data))
         self._handle = None
         self.ended.set_result(None)
 
@@ -370,8 +374,20 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     DeadlineExceeded when they are not all there after `timeout` seconds."""
     if isinstance(refs, ObjectRef):
         return refs.get(timeout)
+    given = list(refs)
     end = None if timeout is None else time.monotonic() + timeout
-    return [ref.get(None if end is None else max(0.0, end - time.monotonic())) for ref in refs]
+    values = []
+    for number, ref in enumerate(given):
+        if number % FETCHED_AHEAD == 0:
+            prefetch(given[number : number + 2 * FETCHED_AHEAD])
+        values.append(ref.get(None if end is None else max(0.0, end - time.monotonic())))
+    return values
+
+
+def prefetch(refs: Iterable[ObjectRef[Any]]) -> None:
+    """Asks for values that are on other machines, or behind the disk, to come into this machine's memory, so that they
+    are there when they are read. Waits for nothing; what has not ended is left out."""
+    shared.prefetch([one for one in map(shared_of, refs) if one is not None])
 
 
 def wait(

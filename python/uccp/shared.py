@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import uccp_memory
+import uccp_worker
 from uccp import _contract, errors, serialization
 
 if TYPE_CHECKING:
@@ -45,6 +47,13 @@ class SharedValue:
         """What was put: large buffers in it are views that cannot be written. Raises NotFound, Corruption."""
         try:
             return self.memory.get(self.identity)
+        except (uccp_memory.MemoryRefused, uccp_memory.MemoryGone) as error:
+            raise error_of(error) from error
+
+    def location(self) -> bytes:
+        """Where workers on other machines read it. Raises NotFound, Unavailable."""
+        try:
+            return self.memory.location()
         except (uccp_memory.MemoryRefused, uccp_memory.MemoryGone) as error:
             raise error_of(error) from error
 
@@ -118,10 +127,39 @@ def put(memory: Callable[[], uccp_memory.Memory | None], value: Any) -> SharedVa
         return None if again is None or again is here else put(memory, value)
 
 
+def put_many(memory: Callable[[], uccp_memory.Memory | None], values: Sequence[Any]) -> list[SharedValue] | None:
+    """As put(), of many values at once."""
+    here = memory()
+    if here is None:
+        return None
+    packed = [uccp_memory.Packed.of(value, _dumps) for value in values]
+    try:
+        found = here.put_many(packed)
+    except (uccp_memory.MemoryRefused, uccp_memory.MemoryGone) as error:
+        raise error_of(error) from error
+    return [SharedValue(here, identity, one.size) for identity, one in zip(found, packed, strict=True)]
+
+
+def prefetch(values: Sequence[SharedValue]) -> None:
+    """What of them is on other machines, or behind the disk, begins to come."""
+    by_memory: dict[int, tuple[uccp_memory.Memory, list[bytes]]] = {}
+    for one in values:
+        by_memory.setdefault(id(one.memory), (one.memory, []))[1].append(one.identity)
+    for memory, identities in by_memory.values():
+        with contextlib.suppress(OSError):  # an agent that has ended; who reads is told
+            memory.prefetch(identities)
+
+
 def take_over(memory: uccp_memory.Memory, identity: bytes) -> SharedValue:
     """What a function has handed over."""
     memory.retain(identity)
-    return SharedValue(memory, identity, CARRIED_BYTES_MAX + 1)
+    return SharedValue(memory, identity, memory.size_of(identity) or uccp_worker.FETCHED_BYTES + 1)
+
+
+def refer(memory: uccp_memory.Memory, value: uccp_worker.Elsewhere) -> SharedValue:
+    """What a function on another machine has handed over. It comes here when it is read."""
+    memory.refer(value.identity, value.location)
+    return SharedValue(memory, value.identity, uccp_worker.FETCHED_BYTES + 1)
 
 
 def value_of_task(memory: uccp_memory.Memory | None, task: Any) -> tuple[bool, Any]:

@@ -33,6 +33,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "doors/grpc_client/process.h"
+#include "runtime/blocking_stream.h"
 #include "runtime/fork_server.h"
 #include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
@@ -47,6 +48,7 @@ namespace {
 
 constexpr int64_t kShutdownGraceMs = 5'000;
 constexpr int64_t kDeviceIntervalMinMs = 100;
+constexpr int64_t kObjectsLeaseMinMs = 1'000;
 
 struct Flags {
   std::string data_directory = "data/agent";
@@ -74,6 +76,15 @@ struct Flags {
   uint64_t objects_disk = 16ull << 30;
   std::string objects_eviction = "s3-fifo";
   std::string objects_ttl = "10m";
+  int objects_share = 100;
+  uint64_t objects_ready = 128ull << 20;
+  std::string objects_listen = "127.0.0.1:0";
+  std::string objects_advertise;
+  std::string objects_lease = "60s";
+  std::string objects_compression = "none";
+  std::string objects_tier;
+  std::string objects_tier_compression = "zstd";
+  std::string objects_tier_ca;
   bool allow_root_tasks = false;
   ServerAddressOptions server;
 };
@@ -111,6 +122,40 @@ void add_object_flags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--objects-ttl", flags.objects_ttl, "Age at which objects leave memory with --objects-eviction ttl")
       ->envname("UCCP_AGENT_OBJECTS_TTL")
+      ->capture_default_str();
+  app.add_option("--objects-namespace-share", flags.objects_share,
+                 "Percent of the memory for objects that those of one namespace may take")
+      ->envname("UCCP_AGENT_OBJECTS_NAMESPACE_SHARE")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  app.add_option("--objects-ready", flags.objects_ready,
+                 "Bytes of memory that are made ready for objects that come, at most a sixteenth of --objects-memory")
+      ->envname("UCCP_AGENT_OBJECTS_READY")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--objects-listen", flags.objects_listen,
+                 "HOST:PORT at which other agents read objects of this machine; port 0: a free one")
+      ->envname("UCCP_AGENT_OBJECTS_LISTEN")
+      ->capture_default_str();
+  app.add_option("--objects-advertise", flags.objects_advertise,
+                 "Host by which other agents reach it; default that of --objects-listen")
+      ->envname("UCCP_AGENT_OBJECTS_ADVERTISE");
+  app.add_option("--objects-compression", flags.objects_compression, "Of objects on the disk: none, lz4, zstd or gzip")
+      ->envname("UCCP_AGENT_OBJECTS_COMPRESSION")
+      ->capture_default_str();
+  app.add_option("--objects-tier", flags.objects_tier,
+                 "Where objects go that the disk is full of: redis://HOST:PORT, rediss://HOST:PORT or "
+                 "s3://BUCKET/PREFIX?endpoint=URL&region=NAME; keys and passwords come from the environment")
+      ->envname("UCCP_AGENT_OBJECTS_TIER");
+  app.add_option("--objects-tier-compression", flags.objects_tier_compression,
+                 "Of objects in the tier: none, lz4, zstd or gzip")
+      ->envname("UCCP_AGENT_OBJECTS_TIER_COMPRESSION")
+      ->capture_default_str();
+  app.add_option("--objects-tier-ca", flags.objects_tier_ca,
+                 "Authorities of the tier's certificate, PEM; default those of the system, of rediss:// none")
+      ->envname("UCCP_AGENT_OBJECTS_TIER_CA");
+  app.add_option("--objects-lease", flags.objects_lease,
+                 "Time for which an agent that says nothing more holds objects of this machine, at least 1s")
+      ->envname("UCCP_AGENT_OBJECTS_LEASE")
       ->capture_default_str();
 }
 
@@ -305,6 +350,36 @@ Result<FunctionPython> find_python(const Flags& flags) {
   return missing("it is not of a virtual environment; make one and install the package uccp");
 }
 
+std::string from_environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// Null: there is none. Errors: those of open_tier().
+Result<std::shared_ptr<shm::Tier>> objects_tier(const Flags& flags) {
+  if (flags.objects_tier.empty()) return nullptr;
+  const bool is_s3 = flags.objects_tier.starts_with("s3://");
+  UCCP_TRY(
+      auto tier,
+      shm::open_tier({.url = flags.objects_tier,
+                      .user = is_s3 ? from_environment("AWS_ACCESS_KEY_ID") : "",
+                      .secret = from_environment(is_s3 ? "AWS_SECRET_ACCESS_KEY" : "UCCP_AGENT_OBJECTS_TIER_PASSWORD"),
+                      .ca_file = flags.objects_tier_ca}));
+  return std::shared_ptr<shm::Tier>(std::move(tier));
+}
+
+// Empty, or what is wrong with the flags.
+std::string wrong_object_flags(const Flags& flags) {
+  if (!shm::parse_policy(flags.objects_eviction) || parse_duration_ms(flags.objects_ttl) <= 0)
+    return "--objects-eviction is s3-fifo, lru, lfu or ttl, --objects-ttl a time such as 10m";
+  if (!runtime::parse_host_port(flags.objects_listen) || parse_duration_ms(flags.objects_lease) < kObjectsLeaseMinMs)
+    return "--objects-listen is HOST:PORT, --objects-lease a time of 1s or more";
+  if (!shm::parse_compression(flags.objects_compression) || !shm::parse_compression(flags.objects_tier_compression))
+    return "--objects-compression and --objects-tier-compression are none, lz4, zstd or gzip";
+  const auto tier = objects_tier(flags);
+  return tier ? "" : "--objects-tier: " + std::string(tier.error().message());
+}
+
 // Null where no objects are shared: it was not wanted, or the kernel lacks what it needs.
 std::unique_ptr<ObjectServer> share_objects(const Flags& flags, const Clock& clock, FileSystem& files) {
   ObjectServerOptions options{.data_directory = flags.data_directory};
@@ -312,6 +387,15 @@ std::unique_ptr<ObjectServer> share_objects(const Flags& flags, const Clock& clo
   options.store.disk_bytes_max = flags.objects_disk;
   options.store.policy = *shm::parse_policy(flags.objects_eviction);
   options.store.ttl_ms = parse_duration_ms(flags.objects_ttl);
+  options.memory_share = flags.objects_share / 100.0;
+  options.ready_bytes = flags.objects_ready;
+  options.store.compression = *shm::parse_compression(flags.objects_compression);
+  options.tiering.tier = *objects_tier(flags);
+  options.tiering.compression = *shm::parse_compression(flags.objects_tier_compression);
+  options.exchange.door.listen = flags.objects_listen;
+  options.exchange.door.advertised = flags.objects_advertise;
+  options.exchange.zone = flags.zone;
+  options.exchange.lease_ms = parse_duration_ms(flags.objects_lease);
   if (options.store.memory_bytes_max == 0) return nullptr;
   auto server = ObjectServer::start(clock, files, std::move(options));
   if (server) return std::move(*server);
@@ -511,9 +595,8 @@ int main_program(int argc, char** argv) {
     std::fprintf(stderr, "uccp-agent: --taint %s is malformed; it is KEY[=VALUE][:EFFECT]\n", taint.c_str());
     return 2;
   }
-  if (!shm::parse_policy(flags.objects_eviction) || parse_duration_ms(flags.objects_ttl) <= 0) {
-    std::fprintf(stderr,
-                 "uccp-agent: --objects-eviction is s3-fifo, lru, lfu or ttl, --objects-ttl a time such as 10m\n");
+  if (const std::string wrong = wrong_object_flags(flags); !wrong.empty()) {
+    std::fprintf(stderr, "uccp-agent: %s\n", wrong.c_str());
     return 2;
   }
   log::configure(options);

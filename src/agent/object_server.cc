@@ -19,44 +19,9 @@ namespace {
 constexpr int64_t kTickMs = 1000;
 constexpr size_t kConnectionsMax = 4096;
 constexpr size_t kIdBytes = 16;
-
-Result<shm::ObjectId> id_of(std::string_view body) {
-  const std::string_view content = find_field(body, 'i');
-  if (content.size() != kIdBytes)
-    return fail(Code::kInvalid, "REQUEST_INVALID",
-                "the id of an object has 16 bytes, this one " + std::to_string(content.size()));
-  shm::ObjectId id;
-  std::memcpy(id.data(), content.data(), kIdBytes);
-  return id;
-}
-
-std::string number_field(char tag, uint64_t number) {
-  std::string body;
-  append_field(body, tag, ByteWriter().u64(number).data());
-  return body;
-}
+constexpr size_t kTierNameBytes = 32;
 
 std::string actor_name(const std::string& task_id, int attempt) { return task_id + "/" + std::to_string(attempt); }
-
-std::string stats_body(const shm::StoreStats& stats) {
-  std::string body;
-  const std::pair<const char*, uint64_t> all[] = {{"objects", stats.objects},
-                                                  {"memory_bytes", stats.memory_bytes},
-                                                  {"resident_bytes", stats.resident_bytes},
-                                                  {"disk_bytes", stats.disk_bytes},
-                                                  {"pinned_bytes", stats.pinned_bytes},
-                                                  {"clients", stats.clients},
-                                                  {"puts", stats.puts},
-                                                  {"spilled", stats.spilled},
-                                                  {"restored", stats.restored},
-                                                  {"damaged", stats.damaged},
-                                                  {"refused", stats.refused}};
-  for (const auto& [name, value] : all) {
-    append_field(body, 'n', name);
-    append_field(body, 'v', ByteWriter().u64(value).data());
-  }
-  return body;
-}
 
 // Readable by its owner alone from its first moment on.
 Status write_private_file(const std::string& path, std::string_view content) {
@@ -85,6 +50,8 @@ ObjectServer::ObjectServer(const Clock& clock, FileSystem& files, ObjectServerOp
 }
 
 ObjectServer::~ObjectServer() {
+  if (exchange_) exchange_->stop();
+  if (tiering_) tiering_->stop();
   reactor_.stop();
   (void)unlink((options_.data_directory + "/objects.json").c_str());
 }
@@ -98,10 +65,31 @@ Status ObjectServer::open() {
   UCCP_RETURN_IF_ERROR(
       write_private_file(options_.data_directory + "/objects.json",
                          R"({"socket":")" + listener_.name + R"(","grant":")" + master_grant_ + "\"}\n"));
+  ObjectExchangeOptions exchange = options_.exchange;
+  if (options_.tiering.tier != nullptr) {
+    UCCP_TRY(ObjectTieringOptions tiering, tiering_options());
+    tiering_ = std::make_unique<ObjectTiering>(std::move(tiering), clock_, reactor_);
+    exchange.tiering = tiering_.get();
+  }
+  UCCP_TRY(exchange_, ObjectExchange::open(std::move(exchange), clock_, reactor_,
+                                           [this](const Place& place) { return store_of(place); }));
   reactor_.watch(listener_.socket.get(), [this] { accept_one(); });
   reactor_.post_after(kTickMs, [this] { tick(); });
   reactor_.start();
   return {};
+}
+
+// What this data directory's agents keep in the tier has a name that no other's has, so that the next one finds it.
+Result<ObjectTieringOptions> ObjectServer::tiering_options() {
+  ObjectTieringOptions tiering = options_.tiering;
+  const std::string path = options_.data_directory + "/objects.tier";
+  auto name = read_file(files_, path, kTierNameBytes);
+  if (!name || name->size() != kTierNameBytes || !from_hex(*name)) {
+    name = to_hex(runtime::random_bytes(kTierNameBytes / 2));
+    UCCP_RETURN_IF_ERROR(write_file_atomically(files_, path, *name));
+  }
+  tiering.prefix += *name + "/";
+  return tiering;
 }
 
 std::map<std::string, std::string> ObjectServer::environment(const std::string& tenant, const std::string& name_space) {
@@ -141,14 +129,11 @@ void ObjectServer::on_packet(int fd) {
   auto packet = receive_packet(fd);
   if (!packet) return drop(fd);
   if (!packet->has_value()) return;
-  if ((*packet)->kind == 'R' || (*packet)->kind == 'K') return one_way(connection, **packet);
+  if (std::string_view("RKBF").contains((*packet)->kind)) return one_way(connection, **packet);
   Status status = answer(connection, **packet);
   if (status.is_ok()) return;
   if (status.reason() == "MEMORY_FULL") make_room_elsewhere(connection.store);
-  std::string body;
-  append_field(body, 'r', status.reason());
-  append_field(body, 'm', status.message());
-  if (!send_packet(fd, 'E', body, {}).is_ok()) drop(fd);
+  if (!send_packet(fd, 'E', error_body(status), {}).is_ok()) drop(fd);
 }
 
 void ObjectServer::drop(int fd) {
@@ -162,12 +147,47 @@ Status ObjectServer::answer(Connection& connection, const WorkerPacket& packet) 
   if (packet.kind == 'T') return attach(connection, packet.body);
   if (connection.store == nullptr)
     return Status(Code::kPermission, "GRANT_MISSING", "a grant comes first, and this process has shown none");
-  if (packet.kind == 'Q') return send_packet(connection.socket.get(), 'Q', stats_body(connection.store->stats()), {});
+  if (packet.kind == 'Q') return send_packet(connection.socket.get(), 'Q', stats_body(connection), {});
+  if (packet.kind == 'N') return put_many(connection, packet.body);
+  if (packet.kind == 'L') {
+    std::string body;
+    append_field(body, 'l', exchange_->location(connection.place));
+    return send_packet(connection.socket.get(), 'L', body, {});
+  }
   if (packet.kind != 'W') return object_request(connection, packet);
   const std::lock_guard lock(mutex_);
   std::string body;
   append_field(body, 'y', actors_.contains(find_field(packet.body, 'n')) ? "1" : "0");
   return send_packet(connection.socket.get(), 'W', body, {});
+}
+
+std::string ObjectServer::stats_body(const Connection& connection) const {
+  const shm::StoreStats stats = connection.store->stats();
+  const ObjectExchangeStats exchanged = exchange_->stats(connection.place);
+  std::string body;
+  const std::pair<const char*, uint64_t> all[] = {{"objects", stats.objects},
+                                                  {"memory_bytes", stats.memory_bytes},
+                                                  {"resident_bytes", stats.resident_bytes},
+                                                  {"disk_bytes", stats.disk_bytes},
+                                                  {"pinned_bytes", stats.pinned_bytes},
+                                                  {"clients", stats.clients},
+                                                  {"puts", stats.puts},
+                                                  {"spilled", stats.spilled},
+                                                  {"restored", stats.restored},
+                                                  {"damaged", stats.damaged},
+                                                  {"refused", stats.refused},
+                                                  {"fetched", stats.fetched},
+                                                  {"fetched_bytes", stats.fetched_bytes},
+                                                  {"tier_objects", stats.tier_objects},
+                                                  {"tier_bytes", stats.tier_bytes},
+                                                  {"demoted", stats.demoted},
+                                                  {"served", exchanged.served},
+                                                  {"served_bytes", exchanged.served_bytes}};
+  for (const auto& [name, value] : all) {
+    append_field(body, 'n', name);
+    append_field(body, 'v', ByteWriter().u64(value).data());
+  }
+  return body;
 }
 
 Result<ObjectServer::Place> ObjectServer::place_of(std::string_view body) {
@@ -191,6 +211,10 @@ Result<shm::Store*> ObjectServer::store_of(const Place& place) {
   shm::StoreOptions options = options_.store;
   const std::string name = ByteWriter().bytes(place.first).bytes(place.second).take();
   options.spill_directory = options_.data_directory + "/objects/" + to_hex(sha256(name)).substr(0, 32);
+  options.memory_bytes_max =
+      static_cast<uint64_t>(static_cast<double>(options.memory_bytes_max) * options_.memory_share);
+  options.has_tier = tiering_ != nullptr;
+  options.on_forgotten = [this, place](const shm::ObjectId& id) { exchange_->forgotten(place, id); };
   UCCP_TRY(auto store, shm::Store::open(clock_, files_, budget_, std::move(options)));
   return stores_.emplace(place, std::move(store)).first->second.get();
 }
@@ -205,22 +229,22 @@ Status ObjectServer::attach(Connection& connection, std::string_view body) {
     files.emplace_back(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   connection.store = store;
   connection.client = client;
+  connection.place = place;
+  if (!preparing_) reactor_.post([this] { prepare(); });
   return send_packet(connection.socket.get(), 'T', {}, files);
 }
 
 Status ObjectServer::object_request(Connection& connection, const WorkerPacket& packet) {
-  UCCP_TRY(const shm::ObjectId id, id_of(packet.body));
+  UCCP_TRY(const shm::ObjectId id, id_of(find_field(packet.body, 'i')));
   shm::Store& store = *connection.store;
   const std::string_view body = packet.body;
   std::string answer;
   switch (packet.kind) {
     case 'P': UCCP_RETURN_IF_ERROR(store.put(connection.client, id, find_field(body, 'd'))); break;
     case 'S': UCCP_RETURN_IF_ERROR(store.seal(connection.client, id)); break;
-    case 'G': UCCP_RETURN_IF_ERROR(store.locate(id)); break;
+    case 'G': UCCP_RETURN_IF_ERROR(exchange_->locate(connection.place, id)); break;
     case 'C': {
-      ByteReader in(find_field(body, 's'));
-      const uint64_t size = in.u64();
-      if (!in.at_end()) return Status(Code::kInvalid, "REQUEST_INVALID", "a size has 8 bytes");
+      UCCP_TRY(const uint64_t size, number_of(body, 's'));
       UCCP_TRY(const uint64_t offset, store.create(connection.client, id, size));
       answer = number_field('o', offset);
       break;
@@ -231,16 +255,36 @@ Status ObjectServer::object_request(Connection& connection, const WorkerPacket& 
   return send_packet(connection.socket.get(), packet.kind, answer, {});
 }
 
+// Answers how many it has put. The first that cannot be put is an error if there is none before it, and is to be put
+// again otherwise.
+Status ObjectServer::put_many(Connection& connection, std::string_view body) {
+  uint64_t count = 0;
+  Result<shm::ObjectId> id = id_of({});
+  Status status;
+  for (const auto& [tag, content] : fields_of(body)) {
+    if (tag == 'i') id = id_of(content);
+    if (tag != 'd') continue;
+    status = id ? connection.store->put(connection.client, *id, content) : id.error();
+    if (!status.is_ok()) break;
+    ++count;
+  }
+  if (count == 0 && !status.is_ok()) return status;
+  return send_packet(connection.socket.get(), 'N', number_field('n', count), {});
+}
+
 // References: many at a time, and nothing to answer.
 void ObjectServer::one_way(Connection& connection, const WorkerPacket& packet) {
   if (connection.store == nullptr) return;
   const std::string_view ids = find_field(packet.body, 'i');
+  const std::string_view location = find_field(packet.body, 'l');
   for (size_t at = 0; at + kIdBytes <= ids.size(); at += kIdBytes) {
     shm::ObjectId id;
     std::memcpy(id.data(), ids.data() + at, kIdBytes);
     // One that is gone already shows when it is read.
     if (packet.kind == 'K') (void)connection.store->retain(connection.client, id);
-    else connection.store->release(connection.client, id);
+    else if (packet.kind == 'F' && connection.store->is_elsewhere(id)) (void)exchange_->locate(connection.place, id);
+    else if (packet.kind == 'B') (void)exchange_->refer(connection.place, connection.client, id, location);
+    else if (packet.kind == 'R') connection.store->release(connection.client, id);
   }
 }
 
@@ -253,8 +297,22 @@ void ObjectServer::make_room_elsewhere(const shm::Store* asking) {
 
 void ObjectServer::tick() {
   for (const auto& [place, store] : stores_) store->tick();
-  std::erase_if(stores_, [](const auto& one) { return one.second->unused(); });
+  exchange_->tick();
+  if (tiering_) tiering_->tick(stores_);
+  if (!tiering_ || !tiering_->is_working())
+    std::erase_if(stores_, [](const auto& one) { return one.second->unused(); });
+  if (!preparing_) prepare();
   reactor_.post_after(kTickMs, [this] { tick(); });
+}
+
+// A little at a time, so that nobody waits for it.
+void ObjectServer::prepare() {
+  constexpr uint64_t kReadyShare = 16;
+  const uint64_t all = std::min(options_.ready_bytes, options_.store.memory_bytes_max / kReadyShare);
+  bool more = false;
+  for (const auto& [place, store] : stores_) more = store->prepare(all / stores_.size()) || more;
+  preparing_ = more;
+  if (more) reactor_.post([this] { prepare(); });
 }
 
 }  // namespace uccp::agent

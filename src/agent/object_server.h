@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "agent/function_wire.h"
+#include "agent/object_exchange.h"
 #include "agent/reactor.h"
 #include "base/file_system.h"
 #include "shm/store.h"
@@ -25,11 +26,17 @@ struct ObjectServerOptions {
   std::string data_directory;
   shm::StoreOptions store;      // of each namespace; its memory_bytes_max bounds all of them together
   size_t namespaces_max = 256;  // at a time
+  double memory_share = 1;      // of memory_bytes_max, that one namespace may have
+  // Memory that is made ready for objects that come, of all namespaces together; at most a sixteenth of all.
+  uint64_t ready_bytes = 128u << 20;
+  ObjectExchangeOptions exchange;
+  ObjectTieringOptions tiering;  // without a tier: there is none
 };
 
 class ObjectServer {
  public:
-  // Writes objects.json. References must outlive it. Errors: unavailable BARRIER_MISSING, IO_ERROR.
+  // Writes objects.json. References must outlive it. Errors: unavailable BARRIER_MISSING, IO_ERROR; those of
+  // ObjectExchange.
   static Result<std::unique_ptr<ObjectServer>> start(const Clock& clock, FileSystem& files,
                                                      ObjectServerOptions options);
   ~ObjectServer();
@@ -41,27 +48,32 @@ class ObjectServer {
   void actor_ended(const std::string& task_id, int attempt);
 
  private:
-  using Place = std::pair<std::string, std::string>;  // tenant and namespace
+  using Place = ObjectPlace;
 
   struct Connection {
     OwnedFd socket;
     shm::Store* store = nullptr;  // once it has shown its grant
     shm::Store::ClientId client = 0;
+    Place place;
   };
 
   ObjectServer(const Clock& clock, FileSystem& files, ObjectServerOptions options);
   Status open();
+  Result<ObjectTieringOptions> tiering_options();
   void accept_one();
   void on_packet(int fd);
   Status answer(Connection& connection, const WorkerPacket& packet);
   Status attach(Connection& connection, std::string_view body);
   Status object_request(Connection& connection, const WorkerPacket& packet);
+  Status put_many(Connection& connection, std::string_view body);
+  std::string stats_body(const Connection& connection) const;
   void one_way(Connection& connection, const WorkerPacket& packet);
   void drop(int fd);
   Result<Place> place_of(std::string_view body);
   Result<shm::Store*> store_of(const Place& place);
   void make_room_elsewhere(const shm::Store* asking);
   void tick();
+  void prepare();
 
   const Clock& clock_;
   FileSystem& files_;
@@ -71,12 +83,15 @@ class ObjectServer {
   std::string master_grant_;
   std::map<Place, std::unique_ptr<shm::Store>> stores_;
   std::map<int, Connection> connections_;
+  bool preparing_ = false;
 
   std::mutex mutex_;
   std::map<Place, std::string> grants_;
   std::map<std::string, Place, std::less<>> places_;  // by grant
   std::set<std::string, std::less<>> actors_;         // "task/attempt"
-  Reactor reactor_;                                   // ends first
+  Reactor reactor_;                                   // ends before what is above
+  std::unique_ptr<ObjectTiering> tiering_;
+  std::unique_ptr<ObjectExchange> exchange_;
 };
 
 }  // namespace uccp::agent

@@ -10,6 +10,7 @@ namespace uccp::shm {
 namespace {
 
 constexpr uint64_t kBlockBytes = 64u << 10;
+constexpr uint64_t kPreparedBlocks = 32;  // at a time: a millisecond of the kernel's work
 
 }  // namespace
 
@@ -71,6 +72,19 @@ Status Segment::make_resident(uint64_t offset, uint64_t size) {
     block = last - 1;
   }
   return {};
+}
+
+bool Segment::prepare(uint64_t free_bytes) {
+  if (resident_ >= space_.taken() + free_bytes) return false;
+  for (const auto& [offset, size] : space_.free_parts()) {
+    const uint64_t first = (offset + kBlockBytes - 1) / kBlockBytes, end = (offset + size) / kBlockBytes;
+    for (uint64_t block = first; block < end; ++block) {
+      if (has_memory_[block]) continue;
+      const uint64_t last = std::min(end, block + kPreparedBlocks);
+      return make_resident(block * kBlockBytes, (last - block) * kBlockBytes).is_ok();
+    }
+  }
+  return false;
 }
 
 void Segment::trim() {

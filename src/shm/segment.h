@@ -31,6 +31,9 @@ class Segment {
   // BUDGET_USED, other segments have the memory; unavailable MEMORY_MISSING, the machine has none.
   Result<uint64_t> take(uint64_t size);
   void give_back(uint64_t offset, uint64_t size) { space_.give_back(offset, size); }
+  // Gives memory to the next part of what is free and has none, until so much that is free has some; false: there is
+  // nothing more to do.
+  bool prepare(uint64_t free_bytes);
   // Gives memory behind free parts back to the machine.
   void trim();
 

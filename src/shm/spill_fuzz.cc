@@ -11,7 +11,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace uccp;
   sim::SimFileSystem files;
-  auto spill = shm::Spill::open(files, "/spill", 1u << 20);
+  auto spill = shm::Spill::open(files, "/spill", 1u << 20, shm::Pieces(SecretKey(), shm::Compression::kLz4));
   UCCP_CHECK(spill.has_value(), "an empty directory is opened");
   const std::array<shm::SpillObject, 2> objects = {shm::SpillObject{.id = {1}, .content = "the first"},
                                                    shm::SpillObject{.id = {2}, .content = "and another"}};

@@ -21,7 +21,9 @@ class SpillTest : public ::testing::Test {
   }
   ~SpillTest() override { std::filesystem::remove_all(directory_); }
 
-  Spill open(uint64_t bytes_max = 1u << 20) { return Spill::open(files_, directory_, bytes_max).value(); }
+  Spill open(uint64_t bytes_max = 1u << 20, Compression compression = Compression::kNone) {
+    return Spill::open(files_, directory_, bytes_max, Pieces(SecretKey(), compression)).value();
+  }
   static ObjectId id(uint8_t number) {
     ObjectId id{};
     for (size_t i = 0; i < id.size(); ++i) id[i] = static_cast<uint8_t>(number + i);
@@ -43,23 +45,29 @@ class SpillTest : public ::testing::Test {
   std::string directory_;
 };
 
-TEST_F(SpillTest, BytesOfVersionOne) {
+TEST_F(SpillTest, BytesOfVersionTwo) {
   Spill spill = open();
   const std::vector<SpillObject> objects = {{.id = id(0), .content = "first"}, {.id = id(16), .content = "2"}};
   const auto places = spill.write(objects);
   ASSERT_TRUE(places.has_value());
-  EXPECT_EQ(to_hex(content((*places)[0].file, spill)), to_hex("UCCPSPL") +
-                                                           "01"
-                                                           "000102030405060708090a0b0c0d0e0f"
-                                                           "0000000000000005"
-                                                           "8a3ea150"
-                                                           "3c7ae36e"
-                                                           "6669727374"
-                                                           "101112131415161718191a1b1c1d1e1f"
-                                                           "0000000000000001"
-                                                           "83a56a17"
-                                                           "18e36400"
-                                                           "32");
+  // Head and content of a piece are what AES-256-GCM makes with a key of zeros and the numbers 1 and 2.
+  const std::string expected = to_hex("UCCPSPL") +
+                               "02"
+                               "000102030405060708090a0b0c0d0e0f"
+                               "0000000000000005"
+                               "0000000000000027"
+                               "7d244781"
+                               "00000023"
+                               "0100000000000000000100000005"
+                               "4fa8565180ad90b83d74f5a3fefba5c25a275d05a0"
+                               "101112131415161718191a1b1c1d1e1f"
+                               "0000000000000001"
+                               "0000000000000023"
+                               "ebf7ee8c"
+                               "0000001f"
+                               "0100000000000000000200000001"
+                               "8c52ed6603f0de43a4d168cf0be3f86ed3";
+  EXPECT_EQ(to_hex(content((*places)[0].file, spill)), expected);
   EXPECT_EQ(spill.bytes(), content((*places)[0].file, spill).size());
   std::string read(5, ' ');
   ASSERT_TRUE(spill.read((*places)[0], id(0), read).is_ok());
@@ -85,11 +93,33 @@ TEST_F(SpillTest, EveryDamagedByteIsFound) {
   EXPECT_EQ(spill.read(place, id(0), read).reason(), "SPILL_DAMAGED");
 }
 
+TEST_F(SpillTest, WhatIsLargerThanAPieceComesBackWholeAndCompressed) {
+  Spill spill = open(64u << 20, Compression::kLz4);
+  std::string large(2 * kPieceBytes + 1000, 'x');
+  large[kPieceBytes] = 'y';
+  const std::vector<SpillObject> objects = {{.id = id(0), .content = large}, {.id = id(1), .content = "small"}};
+  const auto places = spill.write(objects).value();
+  EXPECT_LT(spill.bytes(), large.size() / 10);
+  EXPECT_EQ(content(places[0].file, spill).find("small"), std::string::npos) << "nobody reads it on the disk";
+  std::string out(large.size(), ' ');
+  ASSERT_TRUE(spill.read(places[0], id(0), out).is_ok());
+  EXPECT_EQ(out, large);
+  out.clear();
+  const Status status = spill.read_pieces(places[0], id(0), [&](uint32_t index, std::string_view piece) {
+    EXPECT_EQ(index * kPieceBytes, out.size());
+    out += piece;
+    return Status();
+  });
+  ASSERT_TRUE(status.is_ok());
+  EXPECT_EQ(out, large);
+  EXPECT_EQ(spill.read(places[1], id(0), std::span(out).first(5)).reason(), "SPILL_DAMAGED") << "of another object";
+}
+
 TEST_F(SpillTest, AFileGoesWithItsLastObjectAndFilesOfAnEarlierAgentAtOnce) {
-  Spill spill = open(200);
+  Spill spill = open(400);
   const std::vector<SpillObject> objects = {{.id = id(0), .content = "a"}, {.id = id(1), .content = "b"}};
   const auto places = spill.write(objects).value();
-  const std::string large(200, 'x');
+  const std::string large(400, 'x');
   const std::vector<SpillObject> too_much = {{.id = id(2), .content = large}};
   EXPECT_EQ(spill.write(too_much).error().reason(), "SPILL_FULL");
   spill.drop(places[0]);

@@ -12,6 +12,8 @@ namespace {
 // What is evicted at a time: files of single small objects would be many.
 constexpr uint64_t kBatchShare = 32;
 constexpr uint64_t kBatchBytesMax = 8u << 20;
+// With a tier, so much of the disk is kept free: what leaves memory does not wait for the tier.
+constexpr uint64_t kDiskFreeShare = 4;
 
 std::atomic_ref<uint64_t> word_of(Slot& slot) { return std::atomic_ref<uint64_t>(slot.word); }
 
@@ -84,7 +86,7 @@ Status Store::memory_full(uint64_t size, const Status& cause) const {
                 "no room for an object of " + std::to_string(size) + " bytes: " + std::to_string(now.memory_bytes) +
                     " of " + std::to_string(segment_.size()) + " bytes are taken, " + std::to_string(now.pinned_bytes) +
                     " of them by values that processes hold, " + std::to_string(now.disk_bytes) + " are on the disk; " +
-                    cause.message());
+                    std::string(cause.message()) + (tier_failure_.empty() ? "" : "; " + tier_failure_));
 }
 
 // Bytes that became free; 0: nothing can go.
@@ -147,6 +149,7 @@ Status Store::move_to_disk(const std::vector<Object*>& objects) {
     segment_.give_back(object.offset, object.size);
     object.state = State::kDisk;
     object.place = places[i];
+    on_disk_.emplace(std::pair(object.place.file, object.place.offset), object.id);
   }
   counts_.spilled += objects.size();
   return {};
@@ -159,17 +162,81 @@ Status Store::bring_back(Object& object) {
     slot_taken_[object.slot] = false;
     segment_.give_back(object.offset, object.size);
     if (read.code() != Code::kCorruption) return read;
-    log::error("an object that had left memory is lost", {{"error", read.message()}});
-    counts_.damaged += 1;
-    spill_.drop(object.place);
-    object.state = State::kLost;
-    object.why_lost = read.message();
+    left_disk(object);
+    is_lost(object, std::string(read.message()));
     return Status(Code::kCorruption, "OBJECT_LOST", "the object is lost: " + object.why_lost);
   }
-  spill_.drop(object.place);
+  left_disk(object);
   counts_.restored += 1;
   entered_memory(object);
   return {};
+}
+
+void Store::left_disk(Object& object) {
+  on_disk_.erase({object.place.file, object.place.offset});
+  spill_.drop(object.place);
+}
+
+std::vector<Store::OnDisk> Store::demotable(uint64_t bytes_max) const {
+  std::vector<OnDisk> found;
+  const uint64_t full = spill_.bytes_max() - spill_.bytes_max() / kDiskFreeShare;
+  if (!options_.has_tier || spill_.bytes() <= full) return found;
+  uint64_t left = std::min(bytes_max, spill_.bytes() - spill_.bytes_max() / 2);
+  for (const auto& [place, id] : on_disk_) {
+    const Object& object = objects_.at(id);
+    found.push_back({.id = id, .place = object.place});
+    if (object.place.stored >= left) break;
+    left -= object.place.stored;
+  }
+  return found;
+}
+
+bool Store::demoted(const OnDisk& one, uint64_t number) {
+  const auto found = objects_.find(one.id);
+  if (found == objects_.end() || found->second.state != State::kDisk || found->second.place != one.place) return false;
+  Object& object = found->second;
+  left_disk(object);
+  object.state = State::kElsewhere;
+  object.in_tier = number;
+  counts_.tier_objects += 1;
+  counts_.tier_bytes += object.size;
+  counts_.demoted += 1;
+  return true;
+}
+
+std::optional<Store::InTier> Store::in_tier(const ObjectId& id) const {
+  const auto found = objects_.find(id);
+  if (found == objects_.end() || found->second.in_tier == 0) return std::nullopt;
+  return InTier{.id = id, .number = found->second.in_tier, .size = found->second.size};
+}
+
+void Store::lost_in_tier(const ObjectId& id, const std::string& why) {
+  const auto found = objects_.find(id);
+  if (found == objects_.end() || found->second.state != State::kElsewhere || found->second.in_tier == 0) return;
+  left_tier(found->second);
+  is_lost(found->second, why);
+}
+
+void Store::lost_on_disk(const OnDisk& one, const std::string& why) {
+  const auto found = objects_.find(one.id);
+  if (found == objects_.end() || found->second.state != State::kDisk || found->second.place != one.place) return;
+  left_disk(found->second);
+  is_lost(found->second, why);
+}
+
+void Store::is_lost(Object& object, const std::string& why) {
+  log::error("an object that had left memory is lost", {{"error", why}});
+  counts_.damaged += 1;
+  object.state = State::kLost;
+  object.why_lost = why;
+}
+
+void Store::left_tier(Object& object) {
+  if (object.in_tier == 0) return;
+  tier_garbage_.push_back({.id = object.id, .number = object.in_tier, .size = object.size});
+  object.in_tier = 0;
+  counts_.tier_objects -= 1;
+  counts_.tier_bytes -= object.size;
 }
 
 // Space that was hidden and that nobody looks at any more is free.

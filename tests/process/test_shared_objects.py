@@ -132,6 +132,21 @@ class Sharing(SharedTest):
         self.assertEqual([self.get(part)[:2] for part in keeper.parts.remote(4)],
                          [bytes([number]) * 2 for number in range(4)])
 
+    def test_many_are_put_at_once_and_a_value_that_cannot_be_does_no_harm(self):
+        self.wait_until_empty()
+        values = [number if number % 100 else b"l" * MIB for number in range(1500)]
+        refs = uccp.put_many(values)
+        self.assertEqual(self.stats()["objects"], 1500)
+        self.assertEqual(self.get(refs), values)
+        self.assertEqual(self.get([twice.remote(refs[7]), size.remote(refs[0])]), [14, MIB])
+        with self.assertRaises(uccp.SerializationError):
+            uccp.put_many([1, threading.Lock()])
+        with self.assertRaises(uccp.SerializationError):
+            uccp.put_many([refs[0]])
+        self.assertEqual(uccp.put_many([]), [])
+        del refs
+        self.wait_until_empty()
+
     def test_durable_calls_get_them_too(self):
         ref = uccp.put(b"d" * (5 * MIB))
         self.assertEqual(self.get([durable_size.remote(ref), durable_size.remote(ref)]), [5 * MIB] * 2)
@@ -253,11 +268,17 @@ class Access(SharedTest):
             (b"G\0" + unknown, "OBJECT_UNKNOWN"),
             (b"P\0" + b"i\xff\xff\xff\xff", "REQUEST_INVALID"),
             (b"?\0" + unknown, "REQUEST_INVALID"),
+            (b"N\0" + field("d", b"x"), "REQUEST_INVALID"),
+            (b"N\0" + field("i", b"short") + field("d", b"x"), "REQUEST_INVALID"),
+            (b"N\0" + unknown + field("d", b""), "OBJECT_TOO_LARGE"),
         ):
             with self.subTest(packet=packet):
                 self.assertEqual(self.refusal(memory, packet), reason)
         memory._socket.send(b"R\0" + field("i", b"R" * 100))
         memory._socket.send(b"K\0" + field("i", b"K" * 100))
+        memory._socket.send(b"F\0" + field("i", b"F" * 100))
+        memory._socket.send(b"B\0" + unknown + field("l", b"nowhere"))
+        memory._socket.send(b"B\0" + unknown)
         self.assertEqual(memory.stats()["objects"], 0)
         with uccp_memory.socket.socket(uccp_memory.socket.AF_UNIX, uccp_memory.socket.SOCK_SEQPACKET) as stranger:
             stranger.connect("\0" + memory.door)
@@ -318,7 +339,7 @@ class Limits(SharedTest):
         with open(file, "r+b") as content:
             content.seek(3 * MIB)
             content.write(b"damage")
-        with self.assertRaisesRegex(uccp.Corruption, "spill is damaged: the checksum") as caught:
+        with self.assertRaisesRegex(uccp.Corruption, "spill is damaged: piece 0 is damaged: it is not as it was written") as caught:
             self.get(first)
         self.assertEqual(caught.exception.reason, "OBJECT_LOST")
         with self.assertRaisesRegex(uccp.Corruption, "is damaged"):
@@ -390,6 +411,56 @@ class Limits(SharedTest):
         stats = self.stats()
         self.assertLessEqual(stats["resident_bytes"], 8 * MIB)
         self.assertEqual(self.stats()["spilled"], stats["spilled"])
+
+
+class Shares(SharedTest):
+    environment = {"UCCP_AGENT_OBJECTS_MEMORY": "16Mi", "UCCP_AGENT_OBJECTS_NAMESPACE_SHARE": "50"}
+
+    def test_a_namespace_that_fills_its_share_leaves_the_rest_to_others(self):
+        mine = [uccp.put(os.urandom(MIB)) for _ in range(20)]
+        self.assertLessEqual(self.stats()["resident_bytes"], 8 * MIB)
+        self.assertGreaterEqual(self.stats()["spilled"], 10)
+        with uccp.connect(self.node.context_file, namespace="other") as other:
+            packed = uccp_memory.Packed(uccp_memory.RAW, bytes(7 * MIB), [])
+            other.memory.put(packed, wait=0)
+            self.assertEqual(other.memory.stats()["spilled"], 0)
+        with self.assertRaises(uccp.InvalidRequest):
+            uccp.put(bytes(9 * MIB))
+        self.assertEqual(len(mine), 20)
+
+
+class Disk(SharedTest):
+    """What files on the disk are made of."""
+    environment = {"UCCP_AGENT_OBJECTS_MEMORY": "8Mi", "UCCP_AGENT_OBJECTS_EVICTION": "lru"}
+    share = 1.0  # of the content that its files have
+
+    def test_nobody_reads_in_the_files_and_content_comes_back(self):
+        words = b"a secret that is written again and again, "
+        values = [words * (MIB // len(words)) + bytes([number]) for number in range(20)]
+        refs = [uccp.put(value) for value in values]
+        spilled = self.stats()["spilled"]
+        self.assertGreaterEqual(spilled, 10)
+        files = list(pathlib.Path(self.node.dir, "agent", "objects").glob("*/*.spill"))
+        self.assertTrue(files)
+        for file in files:
+            self.assertNotIn(b"secret", file.read_bytes())
+        self.assertLessEqual(self.stats()["disk_bytes"], spilled * MIB * (self.share + 0.01))
+        self.assertEqual(self.get(refs), values)
+
+
+class Lz4(Disk):
+    environment = {**Disk.environment, "UCCP_AGENT_OBJECTS_COMPRESSION": "lz4"}
+    share = 0.05
+
+
+class Zstd(Disk):
+    environment = {**Disk.environment, "UCCP_AGENT_OBJECTS_COMPRESSION": "zstd"}
+    share = 0.05
+
+
+class Gzip(Disk):
+    environment = {**Disk.environment, "UCCP_AGENT_OBJECTS_COMPRESSION": "gzip"}
+    share = 0.05
 
 
 class Policies(SharedTest):
