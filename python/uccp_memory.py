@@ -4,8 +4,7 @@ A process shows its grant to the agent of its machine and gets three files: the 
 that holds it, and a page on which it says what it reads. It needs nothing of the package `uccp`: processes that run
 functions use it too.
 
-Values are pickled; large buffers in them (of NumPy arrays, pandas and Arrow tables) lie beside the pickle, aligned, and
-are not copied when the value is read: they are views that cannot be written, and keep their object where it is.
+How a value lies there is in uccp_packed.py.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
-import hashlib
 import json
 import mmap
 import os
-import pickle
 import platform
 import socket
 import struct
@@ -27,6 +24,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from uccp_packed import PICKLED, RAW, Packed, identity_of, unpacked
+
+__all__ = ["PICKLED", "RAW", "Memory", "MemoryGone", "MemoryRefused", "Packed", "identity_of", "of_file", "of_process"]
+
 SOCKET = "UCCP_OBJECTS_SOCKET"
 GRANT = "UCCP_OBJECTS_GRANT"
 FILE = "UCCP_OBJECTS_FILE"  # objects.json of an agent, for processes that no agent started
@@ -34,7 +35,6 @@ FILE = "UCCP_OBJECTS_FILE"  # objects.json of an agent, for processes that no ag
 PACKET_BYTES = 64 << 10
 INLINE_BYTES = 40 << 10  # what the agent writes itself
 COPIED_BYTES = 32 << 10  # what is read by copying, without a pin
-ALIGNMENT = 64
 BLOCK_BYTES = 1 << 20
 NEW_BYTES = 4 << 20  # parts of a value from which on it matters how new memory is written
 RELEASED_MAX = 1000  # references that are given back in one message
@@ -56,11 +56,6 @@ WINDOW = 8
 PIN = struct.Struct("<II")
 PINS_MAX = 4096
 TRIES = 100
-
-# A value: what it is, the number of its buffers, the size of its pickle; then offset and size of each buffer.
-VALUE_HEAD = struct.Struct("<IIQ")
-BUFFER = struct.Struct("<QQ")
-PICKLED, RAW = 1, 2
 
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 _REGISTER_GLOBAL_EXPEDITED = 4
@@ -98,10 +93,6 @@ def _fields(body: memoryview) -> Iterator[tuple[str, bytes]]:
         at += size
 
 
-def _aligned(size: int) -> int:
-    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-
-
 def _map(file: int, size: int, writable: bool) -> int:
     """Address of a mapping. Not mmap.mmap: views into it have to outlive this module's objects."""
     at = _libc.mmap(None, size, mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0), mmap.MAP_SHARED, file, 0)
@@ -122,64 +113,6 @@ def _again(ask: Callable[[], Any], waits: dict[str, float]) -> None:
                 raise
         time.sleep(pause)
         pause = min(PAUSE_MAX_S, 2 * pause)
-
-
-class Packed:
-    """A value as it lies in memory: its pickle, or its bytes, and the buffers beside it."""
-
-    __slots__ = ("buffers", "content", "head", "places", "size")
-
-    def __init__(self, kind: int, content: bytes, buffers: list[memoryview]) -> None:
-        self.content, self.buffers = content, buffers
-        at = VALUE_HEAD.size + BUFFER.size * len(buffers)
-        self.places = [at]  # of the content, then of the buffers
-        at += len(content)
-        for buffer in buffers:
-            at = _aligned(at)
-            self.places.append(at)
-            at += buffer.nbytes
-        self.size = at
-        self.head = VALUE_HEAD.pack(kind, len(buffers), len(content)) + b"".join(
-            BUFFER.pack(place, buffer.nbytes) for place, buffer in zip(self.places[1:], buffers, strict=True)
-        )
-
-    @classmethod
-    def of(cls, value: Any, dumps: Callable[[Any, Any], bytes]) -> Packed:
-        """`dumps` pickles a value and gives its buffers to a callback."""
-        if type(value) is bytes:
-            return cls(RAW, value, [])
-        taken: list[pickle.PickleBuffer] = []
-        content = dumps(value, taken.append)
-        return cls(PICKLED, content, [one.raw() for one in taken])
-
-    def whole(self) -> bytes:
-        content = bytearray(self.size)
-        for place, part in self.parts():
-            content[place : place + len(part)] = part
-        return bytes(content)
-
-    def parts(self) -> Iterator[tuple[int, Any]]:
-        yield 0, self.head
-        yield self.places[0], self.content
-        yield from zip(self.places[1:], self.buffers, strict=True)
-
-
-def identity_of(task_id: str, attempt: str) -> bytes:
-    """Of the object that is the value of an attempt."""
-    return hashlib.blake2b(f"{task_id}/{attempt}".encode(), digest_size=16).digest()
-
-
-def unpacked(content: memoryview) -> Any:
-    """The value that lies in `content`."""
-    kind, count, size = VALUE_HEAD.unpack_from(content, 0)
-    at = VALUE_HEAD.size + BUFFER.size * count
-    packed = content[at : at + size]
-    if kind == RAW:
-        return bytes(packed)
-    if count == 0:
-        return pickle.loads(packed)
-    places = [BUFFER.unpack_from(content, VALUE_HEAD.size + BUFFER.size * number) for number in range(count)]
-    return pickle.loads(packed, buffers=[content[begin : begin + length] for begin, length in places])
 
 
 class Pins:
@@ -301,7 +234,7 @@ class Memory:
         self._segment = os.dup(segment)
         self._read_at = _map(segment, self._segment_bytes, writable=False)
         self._write_at = 0
-        self._mapped = bytearray(self._segment_bytes // BLOCK_BYTES + 1)  # blocks that this process has as it writes them
+        self._mapped = bytearray(self._segment_bytes // BLOCK_BYTES + 1)  # blocks that this process has for writing
         self._to_map: collections.deque[range] = collections.deque()
         self._mapping = threading.Lock()
 

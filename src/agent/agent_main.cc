@@ -136,8 +136,9 @@ void add_object_flags(CLI::App& app, Flags& flags) {
                  "HOST:PORT at which other agents read objects of this machine; port 0: a free one")
       ->envname("UCCP_AGENT_OBJECTS_LISTEN")
       ->capture_default_str();
-  app.add_option("--objects-advertise", flags.objects_advertise,
-                 "Host by which other agents reach it; default that of --objects-listen")
+  app.add_option(
+         "--objects-advertise", flags.objects_advertise,
+         "Host by which other agents reach it; default that of --objects-listen, of all addresses the host name")
       ->envname("UCCP_AGENT_OBJECTS_ADVERTISE");
   app.add_option("--objects-compression", flags.objects_compression, "Of objects on the disk: none, lz4, zstd or gzip")
       ->envname("UCCP_AGENT_OBJECTS_COMPRESSION")
@@ -394,6 +395,9 @@ std::unique_ptr<ObjectServer> share_objects(const Flags& flags, const Clock& clo
   options.tiering.compression = *shm::parse_compression(flags.objects_tier_compression);
   options.exchange.door.listen = flags.objects_listen;
   options.exchange.door.advertised = flags.objects_advertise;
+  const std::string host = runtime::parse_host_port(flags.objects_listen)->host;
+  if (flags.objects_advertise.empty() && (host == "0.0.0.0" || host == "::"))
+    options.exchange.door.advertised = host_name();
   options.exchange.zone = flags.zone;
   options.exchange.lease_ms = parse_duration_ms(flags.objects_lease);
   if (options.store.memory_bytes_max == 0) return nullptr;

@@ -62,7 +62,7 @@ class S3Tier final : public Tier {
                             .path = std::move(path),
                             .query = std::move(query),
                             .body_sha256 = to_hex(sha256(body)),
-                            .headers = {}};
+                            .headers = {{"content-type", "application/octet-stream"}}};
     const std::string arguments = query_of(request);
     auto answer = runtime::http_call({.method = method,
                                       .url = endpoint_ + request.path + (arguments.empty() ? "" : "?" + arguments),
