@@ -289,6 +289,7 @@ class Memory:
 
     def _ask(self, kind: str, body: bytes) -> dict[str, bytes]:
         self._own()
+        self._give_back()
         try:
             with self._lock:
                 self._socket.send(kind.encode() + b"\0" + body)
@@ -306,6 +307,7 @@ class Memory:
     def stats(self) -> dict[str, int]:
         """What the agent keeps for this namespace."""
         self._own()
+        self._give_back()
         with self._lock:
             self._socket.send(b"Q\0")
             packet = self._socket.recv(PACKET_BYTES)
@@ -426,12 +428,16 @@ class Memory:
         if os.getpid() != self.pid:  # the reference is the parent's
             return
         self._released.append(identity)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What the agent was too busy to be told is told with the next reference, or request."""
         while self._released and self._releasing.acquire(blocking=False):
             try:
                 ids = [self._released.popleft() for _ in range(min(len(self._released), RELEASED_MAX))]
                 try:
                     self._socket.send(b"R\0" + _field("i", b"".join(ids)), socket.MSG_DONTWAIT)
-                except BlockingIOError:  # the agent is busy; with the next one
+                except BlockingIOError:
                     self._released.extendleft(reversed(ids))
                     return
                 except OSError:
