@@ -19,11 +19,12 @@
 #include "agent/certificate_keeper.h"
 #include "agent/container_executor.h"
 #include "agent/device_watch.h"
+#include "agent/duration_text.h"
 #include "agent/function_executor.h"
 #include "agent/grpc_link.h"
 #include "agent/guard.h"
 #include "agent/machine_info.h"
-#include "agent/object_server.h"
+#include "agent/object_settings.h"
 #include "agent/process_executor.h"
 #include "agent/ray_address.h"
 #include "agent/ray_executor.h"
@@ -33,7 +34,6 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "doors/grpc_client/process.h"
-#include "runtime/blocking_stream.h"
 #include "runtime/fork_server.h"
 #include "runtime/os_random.h"
 #include "runtime/posix_file_system.h"
@@ -48,7 +48,6 @@ namespace {
 
 constexpr int64_t kShutdownGraceMs = 5'000;
 constexpr int64_t kDeviceIntervalMinMs = 100;
-constexpr int64_t kObjectsLeaseMinMs = 1'000;
 
 struct Flags {
   std::string data_directory = "data/agent";
@@ -72,89 +71,58 @@ struct Flags {
   std::string images;
   size_t cached_images_max = 8;
   uint64_t image_bytes_max = 16ull << 30;
-  std::optional<uint64_t> objects_memory;
-  uint64_t objects_disk = 16ull << 30;
-  std::string objects_eviction = "s3-fifo";
-  std::string objects_ttl = "10m";
-  int objects_share = 100;
-  uint64_t objects_ready = 128ull << 20;
-  std::string objects_listen = "127.0.0.1:0";
-  std::string objects_advertise;
-  std::string objects_lease = "60s";
-  std::string objects_compression = "none";
-  std::string objects_tier;
-  std::string objects_tier_compression = "zstd";
-  std::string objects_tier_ca;
+  ObjectSettings objects;
   bool allow_root_tasks = false;
   ServerAddressOptions server;
 };
 
-// "90s", "5m", "1h", "250ms"; -1 if it is none of these.
-int64_t parse_duration_ms(const std::string& text) {
-  if (text.empty()) return 0;
-  size_t used = 0;
-  double value = 0;
-  try {
-    value = std::stod(text, &used);
-  } catch (const std::exception&) {
-    return -1;
-  }
-  const std::string unit = text.substr(used);
-  const double factor = unit == "ms"                  ? 1
-                        : unit == "s" || unit.empty() ? 1000
-                        : unit == "m"                 ? 60'000
-                        : unit == "h"                 ? 3600'000
-                                                      : -1;
-  return factor < 0 || value < 0 ? -1 : static_cast<int64_t>(value * factor);
-}
-
 void add_object_flags(CLI::App& app, Flags& flags) {
-  app.add_option("--objects-memory", flags.objects_memory,
+  app.add_option("--objects-memory", flags.objects.memory,
                  "Bytes of memory for objects that processes share; default a quarter, 0: none are shared")
       ->envname("UCCP_AGENT_OBJECTS_MEMORY")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--objects-disk", flags.objects_disk,
+  app.add_option("--objects-disk", flags.objects.disk,
                  "Bytes of disk, for each namespace, for objects that leave memory")
       ->envname("UCCP_AGENT_OBJECTS_DISK")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--objects-eviction", flags.objects_eviction, "Which objects leave first: s3-fifo, lru, lfu or ttl")
+  app.add_option("--objects-eviction", flags.objects.eviction, "Which objects leave first: s3-fifo, lru, lfu or ttl")
       ->envname("UCCP_AGENT_OBJECTS_EVICTION")
       ->capture_default_str();
-  app.add_option("--objects-ttl", flags.objects_ttl, "Age at which objects leave memory with --objects-eviction ttl")
+  app.add_option("--objects-ttl", flags.objects.ttl, "Age at which objects leave memory with --objects-eviction ttl")
       ->envname("UCCP_AGENT_OBJECTS_TTL")
       ->capture_default_str();
-  app.add_option("--objects-namespace-share", flags.objects_share,
+  app.add_option("--objects-namespace-share", flags.objects.share,
                  "Percent of the memory for objects that those of one namespace may take")
       ->envname("UCCP_AGENT_OBJECTS_NAMESPACE_SHARE")
       ->check(CLI::Range(1, 100))
       ->capture_default_str();
-  app.add_option("--objects-ready", flags.objects_ready,
+  app.add_option("--objects-ready", flags.objects.ready,
                  "Bytes of memory that are made ready for objects that come, at most a sixteenth of --objects-memory")
       ->envname("UCCP_AGENT_OBJECTS_READY")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--objects-listen", flags.objects_listen,
+  app.add_option("--objects-listen", flags.objects.listen,
                  "HOST:PORT at which other agents read objects of this machine; port 0: a free one")
       ->envname("UCCP_AGENT_OBJECTS_LISTEN")
       ->capture_default_str();
   app.add_option(
-         "--objects-advertise", flags.objects_advertise,
+         "--objects-advertise", flags.objects.advertise,
          "Host by which other agents reach it; default that of --objects-listen, of all addresses the host name")
       ->envname("UCCP_AGENT_OBJECTS_ADVERTISE");
-  app.add_option("--objects-compression", flags.objects_compression, "Of objects on the disk: none, lz4, zstd or gzip")
+  app.add_option("--objects-compression", flags.objects.compression, "Of objects on the disk: none, lz4, zstd or gzip")
       ->envname("UCCP_AGENT_OBJECTS_COMPRESSION")
       ->capture_default_str();
-  app.add_option("--objects-tier", flags.objects_tier,
+  app.add_option("--objects-tier", flags.objects.tier,
                  "Where objects go that the disk is full of: redis://HOST:PORT, rediss://HOST:PORT or "
                  "s3://BUCKET/PREFIX?endpoint=URL&region=NAME; keys and passwords come from the environment")
       ->envname("UCCP_AGENT_OBJECTS_TIER");
-  app.add_option("--objects-tier-compression", flags.objects_tier_compression,
+  app.add_option("--objects-tier-compression", flags.objects.tier_compression,
                  "Of objects in the tier: none, lz4, zstd or gzip")
       ->envname("UCCP_AGENT_OBJECTS_TIER_COMPRESSION")
       ->capture_default_str();
-  app.add_option("--objects-tier-ca", flags.objects_tier_ca,
+  app.add_option("--objects-tier-ca", flags.objects.tier_ca,
                  "Authorities of the tier's certificate, PEM; default those of the system, of rediss:// none")
       ->envname("UCCP_AGENT_OBJECTS_TIER_CA");
-  app.add_option("--objects-lease", flags.objects_lease,
+  app.add_option("--objects-lease", flags.objects.lease,
                  "Time for which an agent that says nothing more holds objects of this machine, at least 1s")
       ->envname("UCCP_AGENT_OBJECTS_LEASE")
       ->capture_default_str();
@@ -351,62 +319,6 @@ Result<FunctionPython> find_python(const Flags& flags) {
   return missing("it is not of a virtual environment; make one and install the package uccp");
 }
 
-std::string from_environment(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-// Null: there is none. Errors: those of open_tier().
-Result<std::shared_ptr<shm::Tier>> objects_tier(const Flags& flags) {
-  if (flags.objects_tier.empty()) return nullptr;
-  const bool is_s3 = flags.objects_tier.starts_with("s3://");
-  UCCP_TRY(
-      auto tier,
-      shm::open_tier({.url = flags.objects_tier,
-                      .user = is_s3 ? from_environment("AWS_ACCESS_KEY_ID") : "",
-                      .secret = from_environment(is_s3 ? "AWS_SECRET_ACCESS_KEY" : "UCCP_AGENT_OBJECTS_TIER_PASSWORD"),
-                      .ca_file = flags.objects_tier_ca}));
-  return std::shared_ptr<shm::Tier>(std::move(tier));
-}
-
-// Empty, or what is wrong with the flags.
-std::string wrong_object_flags(const Flags& flags) {
-  if (!shm::parse_policy(flags.objects_eviction) || parse_duration_ms(flags.objects_ttl) <= 0)
-    return "--objects-eviction is s3-fifo, lru, lfu or ttl, --objects-ttl a time such as 10m";
-  if (!runtime::parse_host_port(flags.objects_listen) || parse_duration_ms(flags.objects_lease) < kObjectsLeaseMinMs)
-    return "--objects-listen is HOST:PORT, --objects-lease a time of 1s or more";
-  if (!shm::parse_compression(flags.objects_compression) || !shm::parse_compression(flags.objects_tier_compression))
-    return "--objects-compression and --objects-tier-compression are none, lz4, zstd or gzip";
-  const auto tier = objects_tier(flags);
-  return tier ? "" : "--objects-tier: " + std::string(tier.error().message());
-}
-
-// Null where no objects are shared: it was not wanted, or the kernel lacks what it needs.
-std::unique_ptr<ObjectServer> share_objects(const Flags& flags, const Clock& clock, FileSystem& files) {
-  ObjectServerOptions options{.data_directory = flags.data_directory};
-  options.store.memory_bytes_max = flags.objects_memory.value_or(capacity_of(flags).memory_bytes / 4);
-  options.store.disk_bytes_max = flags.objects_disk;
-  options.store.policy = *shm::parse_policy(flags.objects_eviction);
-  options.store.ttl_ms = parse_duration_ms(flags.objects_ttl);
-  options.memory_share = flags.objects_share / 100.0;
-  options.ready_bytes = flags.objects_ready;
-  options.store.compression = *shm::parse_compression(flags.objects_compression);
-  options.tiering.tier = *objects_tier(flags);
-  options.tiering.compression = *shm::parse_compression(flags.objects_tier_compression);
-  options.exchange.door.listen = flags.objects_listen;
-  options.exchange.door.advertised = flags.objects_advertise;
-  const std::string host = runtime::parse_host_port(flags.objects_listen)->host;
-  if (flags.objects_advertise.empty() && (host == "0.0.0.0" || host == "::"))
-    options.exchange.door.advertised = host_name();
-  options.exchange.zone = flags.zone;
-  options.exchange.lease_ms = parse_duration_ms(flags.objects_lease);
-  if (options.store.memory_bytes_max == 0) return nullptr;
-  auto server = ObjectServer::start(clock, files, std::move(options));
-  if (server) return std::move(*server);
-  log::warn("processes of this machine share no objects", {{"error", server.error().message()}});
-  return nullptr;
-}
-
 FunctionExecutorOptions function_options(const Flags& flags, const FunctionPython& python, ObjectServer* objects) {
   FunctionExecutorOptions options{.data_directory = flags.data_directory, .python = python.path, .objects = objects};
   const auto cores = static_cast<size_t>(capacity_of(flags).cpu_millis / 1000);
@@ -537,7 +449,12 @@ Status serve(const Flags& flags, Guard& guard, runtime::ForkServer& fork_server)
   const ContainerExecutorOptions containers_of = container_options(flags);
   UCCP_RETURN_IF_ERROR(find_containers(flags, containers_of, options));
   UCCP_TRY(auto agent, Agent::open(loop, clock, files, link, std::move(options), [&] { loop.stop(); }));
-  const auto objects = share_objects(flags, clock, files);
+  const auto objects = share_objects(flags.objects,
+                                     {.data_directory = flags.data_directory,
+                                      .zone = flags.zone,
+                                      .host_name = host_name(),
+                                      .memory_bytes = capacity_of(flags).memory_bytes},
+                                     clock, files);
   UCCP_TRY(Executors executors, make_executors(loop, clock, files, flags,
                                                {python, ray_at, containers_of, objects.get(), &fork_server}, *agent));
   ProcessExecutor* const executor = executors.processes.get();
@@ -599,7 +516,7 @@ int main_program(int argc, char** argv) {
     std::fprintf(stderr, "uccp-agent: --taint %s is malformed; it is KEY[=VALUE][:EFFECT]\n", taint.c_str());
     return 2;
   }
-  if (const std::string wrong = wrong_object_flags(flags); !wrong.empty()) {
+  if (const std::string wrong = wrong_settings(flags.objects); !wrong.empty()) {
     std::fprintf(stderr, "uccp-agent: %s\n", wrong.c_str());
     return 2;
   }
