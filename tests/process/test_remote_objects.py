@@ -13,7 +13,7 @@ try:
 except ImportError as error:
     MISSING = f"{error}: build/venv is made by tools/python"
 
-from lib.uccp import AGENT, NodeTest, clean_environment, end_process
+from lib.uccp import AGENT, NodeTest, clean_environment
 from lib.wait import wait_until
 
 SMALL = {"cpu": 0.5, "memory": "256Mi"}
@@ -48,7 +48,7 @@ class RemoteTest(NodeTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.pids = {}
+        cls.agents = {}
         for name, cores in (("here", "0.25"), ("there", "4")):
             cls.start_agent(name, cores)
         wait_until(lambda: cls.ready() == {"here", "there"}, WAIT_S, "two workers")
@@ -69,7 +69,7 @@ class RemoteTest(NodeTest):
             [str(AGENT), "--data-dir", str(cls.folder(name)), "--context-file", str(cls.node.dir / "agent.json"),
              "--name", name, "--cpu", cores, "--memory", "4Gi", "--objects-memory", "256Mi", "--objects-lease", "2s"],
             stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(), start_new_session=True)
-        cls.pids[name] = agent.pid
+        cls.agents[name] = agent
         cls.addClassCleanup(agent.wait, WAIT_S)
         cls.addClassCleanup(agent.terminate)
 
@@ -164,7 +164,8 @@ class Deaths(RemoteTest):
         self.assertEqual(self.get(keeper.keep.remote(uccp.put(b"k" * (3 * MIB)))), 3 * MIB)
         given = keeper.give.remote()
         given._pending.ended.result(WAIT_S)
-        end_process(self.pids["there"])
+        self.agents["there"].kill()
+        self.agents["there"].wait(WAIT_S)
         self.start_agent("there", "4")  # with an empty memory; what ran is lost
         with self.assertRaisesRegex(uccp.Corruption, "put on another machine and cannot be read from there") as caught:
             self.get(given)
