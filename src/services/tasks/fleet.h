@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/huge_allocator.h"
 #include "call/listing.h"
 #include "services/tasks/shapes.h"
 #include "services/tasks/worker_amounts.h"
@@ -247,7 +248,7 @@ class Fleet {
   void search_lanes(Search& search, const Ranked& ranked, size_t looks_max) const;
 
   const Packing packing_;
-  std::vector<WorkerView> views_;  // by slot, as all that follows
+  std::vector<WorkerView, HugeAllocator<WorkerView>> views_;  // by slot, as all that follows
   std::vector<State> states_;
   WorkerAmounts amounts_;
   std::vector<WorkerSlot> vacant_;

@@ -259,8 +259,9 @@ class Scheduler {
 
     bool is_of(const TaskRef& ref) const { return task.ref == ref; }
   };
-  // Small, because there are many, and each that ends is one that was not looked at for long.
-  struct Running {
+  // Small, because there are many, and each that ends is one that was not looked at for long: two cache lines, wherever
+  // it begins.
+  struct alignas(32) Running {
     // What few tasks have.
     struct Extras {
       LabelMap labels;
