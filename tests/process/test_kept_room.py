@@ -75,25 +75,6 @@ class ByQueue(Room):
         self.waits_because(self.sleeper(0.25, timeout="1200s"), "RESERVED")
 
 
-class Learned(Room):
-    flags = ("--backfill", "conservative")
-
-    def test_what_was_learned_of_run_times_outlives_the_leader(self):
-        for _ in range(5):
-            self.assertEqual(self.node.run("true", name="quick")["status"], "SUCCEEDED")
-        self.node.kill()
-        self.node.start()
-        self.node.wait_worker()
-        self.runs(self.sleeper(0.5, timeout="300s"))
-        large = self.sleeper(1)
-        wait_until(lambda: "is kept free for it" in self.rest.get(f"tasks/{large}:explain").json["summary"], 20, "room kept")
-        self.waits_because(self.sleeper(0.5, timeout="3600s", name="unknown"), "RESERVED")
-        # It may take an hour, and five of its name took moments.
-        known = self.node.submit("true", resources={"cpu": self.cores * 0.5}, timeout="3600s", name="quick")["id"]
-        self.assertEqual(self.node.wait_task(known, timeout=30)["status"], "SUCCEEDED")
-        self.assertEqual(self.node.task(large)["status"], "QUEUED")
-
-
 class Streams(NodeTest):
     feature_level = 2
 
