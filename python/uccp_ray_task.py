@@ -22,7 +22,8 @@ from typing import Any
 Packet = tuple[str, bytes]
 OUTPUT_BYTES_MAX = 4 << 20  # of what a plain call prints; the rest is left out
 PULLED_BYTES = 1 << 20  # of what an object says that go in one answer
-MODULES = ("uccp_worker", "uccp_actor", "uccp_step", "uccp_memory")
+# Each behind those that it imports.
+MODULES = ("uccp_packed", "uccp_memory", "uccp_worker", "uccp_actor", "uccp_step")
 
 
 def packed_modules() -> bytes:
@@ -58,7 +59,7 @@ def have_cloudpickle() -> None:
 
 def worker_module(modules: bytes) -> Any:
     """The module uccp_worker in this process, made from what came along."""
-    if "uccp_worker" not in sys.modules:
+    if MODULES[-1] not in sys.modules:
         have_cloudpickle()
         for name, source in pickle.loads(zlib.decompress(modules)).items():
             made_module(name, source)

@@ -3,7 +3,7 @@
 A lease is an actor whose object runs whatever function it is given. Calls wait here until a lease has room, so that a
 long one holds up only what was given to its lease with it: one call while calls take long, hundreds while they take
 microseconds. When a process dies, what it had is run again by itself, so that only the call that ends its process
-fails. Leases that nothing uses end after a while.
+fails; and in one that is known to live, since others may have died with it. Leases that nothing uses end after a while.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Lane:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.attached = False
+        self.sure = True  # it was heard of since a process was lost
         self.known: set[str] = set()  # digests of functions that it has
         self.given = 0
         self.alone = False
@@ -82,7 +83,7 @@ class Lane:
         self.ended = 0  # calls since then
 
     def room(self, alone: bool) -> int:
-        if not self.attached or self.alone or (alone and self.given):
+        if not self.attached or self.alone or (alone and (self.given or not self.sure)):
             return 0
         return min(AHEAD_CALLS, max(1, int(AHEAD_S / self.seconds))) - self.given
 
@@ -142,6 +143,10 @@ class Lanes:
             if lane is None or lane.room(alone) <= 0:
                 break
             self._give(lane, self._queue.popleft())
+        if self._queue and self._queue[0].alone:
+            for lane in self._lanes:
+                if lane.attached and not lane.sure and not lane.given:
+                    self._ask(lane, self._queue[0].code)
         if self._queue and len(self._lanes) < self._options.lanes and all(one.attached for one in self._lanes):
             self._start()
 
@@ -150,34 +155,63 @@ class Lanes:
             lane.measured, lane.ended = time.monotonic(), 0
         lane.given += 1
         lane.alone = waiting.alone
-        digest, channel = waiting.code.digest, lane.handle._channel
-        if digest not in lane.known:
-            lane.known.add(digest)
-            code = Packed(arguments((digest, waiting.code.content), {}, "the function"))
-            channel.call(prepared(channel, "load", code, lambda result, error: None, 0))
+        channel = lane.handle._channel
+        if waiting.code.digest not in lane.known:
+            self._load(lane, waiting.code, lambda result, error: None)
 
         def take(result: Any, error: errors.UccpError | None) -> None:
             self._ended(lane, waiting, result, error)
 
         channel.call(prepared(channel, "run", waiting.packed, take, 0))
 
+    def _load(self, lane: Lane, code: Code, take: Callable[[Any, errors.UccpError | None], None]) -> None:
+        lane.known.add(code.digest)
+        channel = lane.handle._channel
+        channel.call(
+            prepared(channel, "load", Packed(arguments((code.digest, code.content), {}, "the function")), take, 0)
+        )
+
+    def _ask(self, lane: Lane, code: Code) -> None:
+        """Whether it lives."""
+        lane.given += 1
+
+        def take(result: Any, error: errors.UccpError | None) -> None:
+            with self._lock:
+                lane.given -= 1
+                lane.sure = True
+                if error is not None:
+                    self._lose(lane)
+                self._go_on()
+
+        self._load(lane, code, take)
+
+    def _go_on(self) -> None:
+        if self._queue:
+            self._dispatch()
+        elif not any(one.given for one in self._lanes):
+            self._rest()
+
+    def _lose(self, lane: Lane) -> None:
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+        for other in self._lanes:
+            other.sure = False
+
     def _ended(self, lane: Lane, waiting: Waiting, result: Any, error: errors.UccpError | None) -> None:
         again = False
         with self._lock:
             lane.has_ended()
             lane.alone = False
-            if error is not None and lane in self._lanes:
-                self._lanes.remove(lane)
+            lane.sure = True
+            if error is not None:
+                self._lose(lane)
             if isinstance(error, errors.ActorDied) and error.reason == "ACTOR_ENDED" and not self._is_refusal(error):
                 again = not waiting.alone or waiting.retries > 0
                 if again:
                     waiting.retries -= 1 if waiting.alone else 0
                     waiting.alone = True
                     self._queue.appendleft(waiting)
-            if self._queue:
-                self._dispatch()
-            elif not any(one.given for one in self._lanes):
-                self._rest()
+            self._go_on()
         if again:
             return
         if isinstance(error, errors.ActorDied) and isinstance(error.__cause__, errors.TaskError):
@@ -241,7 +275,7 @@ class Lanes:
             if lanes is None:
                 return
             with lanes._lock:
-                lane.attached = True
+                lane.attached = lane.sure = True
                 lane.known.clear()  # it may be another process, after a machine was lost
                 lanes._dispatch()
 
@@ -253,13 +287,15 @@ class Lanes:
         lane.handle = lease(self._client, self._options, attached, failed)
 
     def _refused(self, lane: Lane, error: errors.UccpError) -> None:
-        """A lease ended without having been given anything. If it is the only one, so do the calls."""
+        """A lease ended that had nothing to do. If it never came to life and is the only one, so do the calls."""
         with self._lock:
             if lane not in self._lanes:
                 return
-            self._lanes.remove(lane)
+            self._lose(lane)
             waiting: list[Waiting] = []
-            if not self._lanes:
+            if lane.attached:
+                self._dispatch()
+            elif not self._lanes:
                 waiting, self._queue = list(self._queue), deque()
         cause = error.__cause__ if isinstance(error.__cause__, errors.UccpError) else error
         for one in waiting:

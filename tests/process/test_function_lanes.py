@@ -102,6 +102,12 @@ class Lanes(NodeTest):
                 pass
         self.assertEqual(self.get(refs), list(range(3000)))
 
+    def test_workers_that_died_at_rest_take_no_call_down(self):
+        for n in range(5):
+            for pid in set(self.get([process.remote() for _ in range(50)])):
+                os.kill(pid, signal.SIGKILL)
+            self.assertEqual(self.get([add.remote(n), add.remote(n, 2)]), [n, n + 2], f"round {n}")
+
     def test_leases_end_when_nothing_uses_them(self):
         self.get(add.remote(1))
         self.assertTrue(self.leases())

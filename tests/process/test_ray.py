@@ -15,6 +15,7 @@ import unittest
 
 try:
     import uccp
+    import uccp_ray_task
     MISSING = None
 except ImportError as error:
     MISSING = f"{error}: build/venv is made by tools/python"
@@ -474,6 +475,16 @@ class Jobs(RayTest):
         task = self.node.run("echo $UCCP_TASK_DIR", executor="PROCESS")
         self.assertEqual(task["status"], "SUCCEEDED")
         self.assertNotIn(b"ray", self.node.log(task["id"])[0])
+
+
+class Modules(unittest.TestCase):
+    def test_each_module_that_travels_comes_behind_those_that_it_imports(self):
+        there = set()
+        for name in uccp_ray_task.MODULES:
+            there.add(name)
+            source = (ROOT / "python" / f"{name}.py").read_text()
+            imported = set(re.findall(r"^(?:import|from) (uccp_\w+)", source, re.MULTILINE))
+            self.assertLessEqual(imported, there, f"imported by {name}")
 
 
 class Elsewhere(unittest.TestCase):
