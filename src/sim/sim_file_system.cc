@@ -159,6 +159,8 @@ class SimFile final : public File {
     return begun;
   }
 
+  void prepare(uint64_t, uint64_t size) override { files_.prepared_bytes_ += size; }
+
   Status allocate(uint64_t size) override {
     UCCP_RETURN_IF_ERROR(may_write());
     if (size > room_to_grow()) return no_space(path_);

@@ -55,6 +55,9 @@ class SimFileSystem final : public FileSystem {
   // not finished, and everything fails from there on, until a crash. For trying every crash point of a test.
   void fail_after(uint64_t operations);
 
+  // Of File::prepare(), which changes nothing here.
+  uint64_t prepared_bytes() const { return prepared_bytes_; }
+
   // Changes that crashes have lost, and writes of which they kept a part.
   struct CrashCounts {
     uint64_t lost = 0;
@@ -96,6 +99,7 @@ class SimFileSystem final : public FileSystem {
   Fault sync_fault_;
   Fault write_fault_;
   Fault read_fault_;
+  uint64_t prepared_bytes_ = 0;
   uint64_t capacity_ = 0;
   uint64_t operations_ = 0;
   uint64_t operations_until_failure_ = UINT64_MAX;

@@ -22,10 +22,11 @@ constexpr uint64_t kOptionBytesLimit = 1u << 30;
 constexpr uint64_t kCacheTrimDivisor = 8;
 constexpr uint64_t kSegmentGrowth = 8;
 // Zeros that are written ahead of frames, which costs as many bytes again: only of those that are so small that most of
-// what a sync writes is the rest of a block.
+// what a sync writes is the rest of a block, and where one comes after the other.
 constexpr uint64_t kBlockBytes = 4096;
 constexpr uint64_t kPreparedBytes = 64u << 10;
 constexpr uint64_t kPreparedFrameBytesMax = 4096;
+constexpr uint32_t kSmallFramesMin = 16;
 
 bool is_no_space(const Status& status) { return status.code() == Code::kExhausted; }
 
@@ -256,7 +257,8 @@ Status WalLogStore::write_frame() {
 
 void WalLogStore::prepare_ahead(Segment& head) {
   const uint64_t end = head.end + buffer_.size();
-  if (end <= head.prepared || buffer_.size() > kPreparedFrameBytesMax) return;
+  small_frames_ = buffer_.size() <= kPreparedFrameBytesMax ? small_frames_ + 1 : 0;
+  if (end <= head.prepared || small_frames_ < kSmallFramesMin) return;
   const uint64_t first = (end + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
   head.prepared = std::min(first + kPreparedBytes, head.capacity);
   if (first < head.prepared) head.file->prepare(first, head.prepared - first);

@@ -138,6 +138,7 @@ class WalLogStore final : public LogStore {
   // The buffer was written as a frame behind this preamble, and waits for its sync.
   std::optional<Preamble> written_;
   uint64_t next_frame_ = 1;
+  uint32_t small_frames_ = 0;  // in a row
   uint64_t cached_bytes_ = 0;
   uint64_t sync_count_ = 0;
   Status failure_;

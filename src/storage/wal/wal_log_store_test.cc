@@ -240,6 +240,26 @@ TEST(WalLogStore, AFullDiskRefusesTheSyncAndLaterItWorks) {
   EXPECT_EQ(dump(*wal.store), written);
 }
 
+TEST(WalLogStore, BlocksAreWrittenAheadOnlyOfManySmallFramesInARow) {
+  WalFixture wal{WalLogStore::Options{}};
+  wal.open_or_fail();
+  uint64_t next = 1;
+  const auto append = [&](size_t frames, size_t bytes) {
+    for (size_t i = 0; i < frames; ++i, ++next) wal.append_and_sync(make_entries(next, next, 1, bytes));
+  };
+  // Where small ones come beside large ones, zeros would cost more bytes than they save syncs.
+  for (int i = 0; i < 20; ++i) {
+    append(3, 500);
+    append(1, 20'000);
+  }
+  EXPECT_EQ(wal.files.prepared_bytes(), 0u);
+  append(40, 500);
+  EXPECT_EQ(wal.files.prepared_bytes(), 64u << 10) << "40 of them fit into what one of them has prepared";
+  append(200, 500);
+  EXPECT_LE(wal.files.prepared_bytes(), 240 * 600 + (128u << 10));
+  EXPECT_GE(wal.files.prepared_bytes(), 128u << 10);
+}
+
 TEST(WalLogStore, AFullDiskAtTheStartIsAnErrorAndNothingIsLeft) {
   WalFixture wal;
   wal.files.set_capacity(1000);
