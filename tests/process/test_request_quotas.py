@@ -125,6 +125,12 @@ class OneLimitForAllNodes(unittest.TestCase):
             taken += 1
             self.assertLessEqual(taken, 3 * self.LIMIT, "the limit never held")
 
+    def wait_until_known(self, rest, name):
+        def known():
+            answer = rest.get("quotas/day")
+            return answer.status == 200 and answer.json.get("used", {}).get("requestsPerDay", 0) >= self.LIMIT
+        wait_until(known, 60, f"{name} to know what was used")
+
     def test_any_node_sets_and_explains_quotas_whoever_leads(self):
         first, second, third = (self.cluster.patient(name) for name in self.cluster.names())
         for rest in (first, second, third):
@@ -151,10 +157,12 @@ class OneLimitForAllNodes(unittest.TestCase):
         answer = patient[first].post("quotas", {"namespace": "day", "hard": {"requestsPerDay": self.LIMIT}})
         self.assertEqual(answer.status, 201, answer)
         self.assertGreaterEqual(self.count_until_refused(patient[first]), self.LIMIT)
-        # What one node counted reaches the others within moments: none of them gives all of it once more.
+        # What one node counted reaches the others within moments: then none of them gives all of it once more.
         for name in others:
+            self.wait_until_known(patient[name], name)
             self.assertLess(self.count_until_refused(patient[name]), self.LIMIT, name)
         self.cluster.kill(self.cluster.leader("work"))
         for name in self.cluster.names():
             if self.cluster.health(name) is not None:
+                self.wait_until_known(patient[name], name)
                 self.assertLess(self.count_until_refused(patient[name]), self.LIMIT, name)
