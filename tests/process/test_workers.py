@@ -31,6 +31,7 @@ class Workers(NodeTest):
         wait_until(lambda: self.worker()["load"]["measureTime"] > busy["measureTime"], 30, "the next measurement")
 
     def test_what_runs_is_seen_as_allocated_and_given_back(self):
+        wait_until(lambda: self.worker().get("runningTasks", 0) == 0, 20, "the worker to be free of what ran before")
         task = self.rest.post("tasks", {"command": ["sleep", "600"], "resources": {"cpu": 0.5, "memory": "32Mi"}}).json
         busy = wait_until(lambda: next((w for w in self.rest.get("workers").json["workers"]
                                         if w.get("runningTasks", 0) > 0), None), 20, "a worker with a task")
